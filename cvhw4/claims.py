@@ -1,0 +1,61 @@
+"""What the report concludes, as data: which row should beat which row or figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One conclusion: `better` beats `worse` by more than `margin`, or `margin` itself.
+
+    Attributes:
+        id: the report's number and a name; `-k` selects by it.
+        sentence: the conclusion in words.
+        better: row ("q1_2") that should have the higher figure.
+        worse: row it is compared with, seed by seed; None compares the figure itself with `margin`, which says
+            something on real data alone.
+        metric: figure compared, as in `RunRecord.best`.
+        control: whether the comparison is this project's, not the report's.
+    """
+
+    id: str
+    sentence: str
+    better: str
+    worse: str | None
+    metric: str
+    margin: float = 0.0
+    control: bool = False
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows compared."""
+        return (self.better,) if self.worse is None else (self.better, self.worse)
+
+
+# fmt: off
+CLAIMS: tuple[Claim, ...] = (
+    Claim(id="q1_4-finetune_above_features", better="q1_2", worse="q1_1", metric="accuracy",
+          sentence="fine-tuning all layers beats training the last layer alone"),
+    Claim(id="q1_4-features_above_scratch", better="q1_1", worse="q1_3", metric="accuracy",
+          sentence="pretrained features beat AlexNet trained from scratch"),
+    Claim(id="q1_4-finetune_above_scratch", better="q1_2", worse="q1_3", metric="accuracy",
+          sentence="the fine-tuned network beats AlexNet trained from scratch"),
+    Claim(id="q1_7-whole_face_features", better="q1_5", worse="q1_1", metric="accuracy",
+          sentence="the whole face in view helps the feature extractor"),
+    Claim(id="q1_7-whole_face_finetune", better="q1_6", worse="q1_2", metric="accuracy",
+          sentence="the whole face in view helps the fine-tuned network"),
+    Claim(id="q1_9-passes_0.895", better="q1_8", worse=None, margin=0.895, metric="accuracy",
+          sentence="the better recipe passes 0.895"),
+    Claim(id="q1_c9-pretraining", better="q1_8", worse="q1_c8", metric="accuracy", control=True,
+          sentence="pretrained, the better recipe's network beats the same network from scratch"),
+    Claim(id="q2_2-skip_miou", better="q2_1a", worse="q2_1b", metric="miou",
+          sentence="skip connections raise mIoU"),
+    Claim(id="q2_2-skip_pixel_accuracy", better="q2_1a", worse="q2_1b", metric="pixel_accuracy",
+          sentence="skip connections raise pixel accuracy"),
+    Claim(id="q2_4-fewer_classes_miou", better="q2_3", worse="q2_1b", metric="miou",
+          sentence="going from 11 to 3 classes raises mIoU"),
+    Claim(id="q2_4-fewer_classes_pixel_accuracy", better="q2_3", worse="q2_1b", metric="pixel_accuracy",
+          sentence="going from 11 to 3 classes raises pixel accuracy"),
+)
+# fmt: on

@@ -1,0 +1,121 @@
+"""`cvhw4`: data, tables and bounds from the command line. Training is pytest's: `pytest benchmarks`."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cvhw4.errors import InputError
+from cvhw4.experiments import PROFILES, Profile
+
+app = typer.Typer(
+    help="Ablation studies in computer vision that a build can check. Train with: pytest benchmarks",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+fetch = typer.Typer(help="Get the real data sets.", no_args_is_help=True)
+app.add_typer(fetch, name="fetch")
+
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of records and tables.")]
+ProfileOption = Annotated[str, typer.Option("--profile", help=f"One of: {', '.join(PROFILES)}.")]
+BoundsOption = Annotated[Path, typer.Option("--bounds", help="File of calibrated bounds.")]
+
+RESULTS, BOUNDS = Path("results"), Path("benchmarks/bounds.toml")
+
+
+def main() -> None:
+    """Runs a command; an `InputError` ends it with one line and exit code 4, a warning is one line."""
+    warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(4) from None
+
+
+@fetch.command("camvid")
+def fetch_camvid(
+    destination: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("local/CamVid"),
+    source: Annotated[
+        str | None, typer.Option("--from", help="A zip or folder of the SegNet tutorial you have already.")
+    ] = None,
+) -> None:
+    """Downloads CamVid (the SegNet tutorial's copy, 480x360, 11 classes and void) and checks it.
+
+    Example: cvhw4 fetch camvid, then pytest benchmarks --camvid local/CamVid
+    """
+    from cvhw4.data.fetch import fetch_camvid as fetch
+
+    typer.echo(f"ready: {fetch(destination, source=source, progress=_say)}")
+
+
+@fetch.command("portraits")
+def fetch_portraits(
+    celeba: Annotated[Path, typer.Option("--celeba", help="Your copy of CelebA (aligned pictures, attribute list).")],
+    destination: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("local/portraits"),
+) -> None:
+    """Builds the report's 2000 training and 400 validation portraits by make-up from a copy of CelebA.
+
+    Example: cvhw4 fetch portraits --celeba ~/CelebA, then pytest benchmarks --portraits local/portraits
+    """
+    from cvhw4.data.fetch import fetch_portraits as fetch
+
+    typer.echo(f"ready: {fetch(celeba, destination)}")
+
+
+@app.command()
+def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", bounds: BoundsOption = BOUNDS) -> None:
+    """Writes report.md anew from the stored runs."""
+    from cvhw4.records.store import Store
+    from cvhw4.report.page import write_report
+    from cvhw4.statistics.bounds import load_bounds
+
+    chosen = _profile(profile)
+    typer.echo(write_report(chosen, Store(results, profile), load_bounds(bounds, profile), {}))
+
+
+@app.command()
+def calibrate(
+    results: ResultsOption = RESULTS, profile: ProfileOption = "quick", bounds: BoundsOption = BOUNDS
+) -> None:
+    """Writes the bounds file anew from the stored runs on embedded data (at least five seeds of every row).
+
+    Example: pytest benchmarks --seeds 10 --results calibration, then cvhw4 calibrate --results calibration
+    """
+    from cvhw4.records.store import Store, latest_studies, write_atomically
+    from cvhw4.statistics.bounds import calibrate as make_bounds
+    from cvhw4.statistics.bounds import to_toml
+
+    chosen = _profile(profile)
+    records = latest_studies(Store(results, profile).load())
+    write_atomically(bounds, to_toml(profile, make_bounds(chosen, records)))
+    typer.echo(f"wrote {bounds} from {len(records)} runs")
+
+
+@app.command()
+def rows(profile: ProfileOption = "quick") -> None:
+    """Lists the rows of a profile and what each trains."""
+    import pandas as pd
+
+    from cvhw4.report.tables import markdown, setting
+
+    for question in ("q1", "q2"):
+        lines = [
+            {"row": e.id, **setting(e), "size": e.recipe.size, "batch": e.recipe.batch, "epochs": e.recipe.epochs}
+            for e in _profile(profile).of(question)
+        ]
+        typer.echo(markdown(pd.DataFrame(lines)) + "\n")
+
+
+def _profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise InputError(f"--profile {name}", "is not a profile", f"choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def _say(*parts: Any) -> None:
+    typer.echo(" ".join(str(p) for p in parts), err=True)

@@ -1,0 +1,273 @@
+"""Augmentation in batches on the training device, with parameters drawn for each image.
+
+A crop that is scaled to the input size is a product of two small matrices per image, one for its rows and one for its
+columns (bilinear with antialiasing: the triangle filter of Pillow's and torchvision's `resize`), so a whole batch of
+different crops, flips included, is two batched matrix products. Parameters are drawn on the CPU from a generator of
+their
+own: the same on every device, and for every network trained with the same seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torchvision.transforms import AutoAugment, AutoAugmentPolicy, InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+# The protocol's ratio of Resize(256) to CenterCrop(224), for any input size.
+RESIZE_RATIO = 256 / 224
+# ColorJitter's brightness, contrast and saturation: the report names the transform, not its strength; hue is left
+# alone, because the colour of a face is what Q1 is about. This project's choice.
+JITTER = 0.2
+
+
+def stream(seed: int, *purpose: str | int) -> Generator:
+    """A generator of its own for each purpose: a draw added for one never shifts the draws of another."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Where the output squares come from, in source pixels; each tensor is float64 or bool [B] or [B, 4].
+
+    Attributes:
+        box: top, left, height, width of the part that fills the output.
+        reach: the same for the pixels that the filter may read: the box itself for crop-then-resize, the whole picture
+            for resize-then-crop.
+        flip: whether the output is mirrored left to right.
+    """
+
+    box: Tensor
+    reach: Tensor
+    flip: Tensor
+
+    def __getitem__(self, index: Tensor | slice) -> Boxes:
+        return Boxes(self.box[index], self.reach[index], self.flip[index])
+
+
+def random_resized_crops(sizes: Tensor, generator: Generator) -> Boxes:
+    """Crops as torchvision's `RandomResizedCrop` draws them (area 0.08 to 1, ratio 3/4 to 4/3, ten tries), then flips.
+
+    Args:
+        sizes: int [N, 2], height and width of the pictures.
+    """
+    n, tries = len(sizes), 10
+    height, width = sizes.double().unbind(1)
+    area = (height * width)[:, None] * (0.08 + 0.92 * torch.rand(n, tries, generator=generator, dtype=torch.float64))
+    log_ratio = math.log(4 / 3) * (2 * torch.rand(n, tries, generator=generator, dtype=torch.float64) - 1)
+    ratio = log_ratio.exp()
+    w, h = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (w > 0) & (w <= width[:, None]) & (h > 0) & (h <= height[:, None])
+    first = fits.double().argmax(1, keepdim=True)
+    h, w = h.gather(1, first)[:, 0], w.gather(1, first)[:, 0]
+    # No try fitted: the largest central crop with an allowed ratio.
+    picture_ratio = width / height
+    fallback_h = torch.where(picture_ratio < 3 / 4, (width / (3 / 4)).round(), height)
+    fallback_w = torch.where(picture_ratio > 4 / 3, (height * (4 / 3)).round(), width)
+    found = fits.any(1)
+    h, w = torch.where(found, h, fallback_h), torch.where(found, w, fallback_w)
+    place = torch.rand(2, n, generator=generator, dtype=torch.float64)
+    top = torch.where(found, (place[0] * (height - h + 1)).floor(), ((height - h) / 2).floor())
+    left = torch.where(found, (place[1] * (width - w + 1)).floor(), ((width - w) / 2).floor())
+    box = torch.stack([top, left, h, w], 1)
+    return Boxes(box, box, _flips(n, generator))
+
+
+def whole_views(sizes: Tensor, size: int, generator: Generator | None = None) -> Boxes:
+    """The middle of each picture as Resize(256) and CenterCrop(224) show it, scaled to any size.
+
+    Args:
+        sizes: int [N, 2], height and width of the pictures.
+        size: side of the output, in pixels.
+        generator: draws flips; None flips nothing (validation).
+    """
+    height, width = sizes.double().unbind(1)
+    short = round(size * RESIZE_RATIO)
+    # torchvision scales the shorter side to `short`, the longer to the whole number below, and crops at whole pixels.
+    factor = short / torch.minimum(height, width)
+    new_h = torch.where(height <= width, torch.full_like(height, short), (height * factor + 1e-9).floor())
+    new_w = torch.where(width <= height, torch.full_like(width, short), (width * factor + 1e-9).floor())
+    top, left = ((new_h - size) / 2).round(), ((new_w - size) / 2).round()
+    step_y, step_x = height / new_h, width / new_w
+    box = torch.stack([top * step_y, left * step_x, size * step_y, size * step_x], 1)
+    zero = torch.zeros_like(height)
+    flip = torch.zeros(len(sizes), dtype=torch.bool) if generator is None else _flips(len(sizes), generator)
+    return Boxes(box, torch.stack([zero, zero, height, width], 1), flip)
+
+
+def _flips(n: int, generator: Generator) -> Tensor:
+    return torch.rand(n, generator=generator) < 0.5
+
+
+def resample(images: Tensor, boxes: Boxes, size: int) -> Tensor:
+    """Scales a part of each image to a square.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        boxes: the parts, for the same B images, on any device.
+        size: side of the output.
+
+    Returns:
+        float32 [B, 3, size, size], 0..255.
+    """
+    device = images.device
+    box, reach = boxes.box.to(device, torch.float32), boxes.reach.to(device, torch.float32)
+    rows = _weights(box[:, 0], box[:, 2], reach[:, 0], reach[:, 2], images.shape[1], size)
+    columns = _weights(box[:, 1], box[:, 3], reach[:, 1], reach[:, 3], images.shape[2], size)
+    columns = torch.where(boxes.flip.to(device)[:, None, None], columns.flip(1), columns)
+    planes = images.permute(0, 3, 1, 2).float()
+    return rows[:, None] @ planes @ columns[:, None].transpose(2, 3)
+
+
+def _weights(start: Tensor, length: Tensor, low: Tensor, span: Tensor, pixels: int, size: int) -> Tensor:
+    """float32 [B, size, pixels]: how much each source pixel of a row counts in each output pixel."""
+    scale = (length / size)[:, None, None]
+    out = torch.arange(size, device=start.device)[None, :, None]
+    source = torch.arange(pixels, device=start.device)[None, None, :]
+    centre = start[:, None, None] + (out + 0.5) * scale
+    weight = (1 - (source + 0.5 - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    low, high = low[:, None, None], (low + span)[:, None, None]
+    weight = weight * ((source + 0.5 > low) & (source + 0.5 < high))
+    return weight / weight.sum(2, keepdim=True)
+
+
+def crop_windows(
+    images: Tensor, targets: Tensor, size: int, generator: Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Square windows of street scenes and their labels, unscaled.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        targets: uint8 [B, H, W].
+        size: side of the window, at most H and W.
+        generator: draws the place and the flip of each; None takes the centre, unflipped.
+
+    Returns:
+        float32 [B, 3, size, size], 0..255, and uint8 [B, size, size].
+    """
+    n, height, width, _ = images.shape
+    if generator is None:
+        top, left = torch.full((n,), (height - size) // 2), torch.full((n,), (width - size) // 2)
+        flip = torch.zeros(n, dtype=torch.bool)
+    else:
+        place = torch.rand(2, n, generator=generator, dtype=torch.float64)
+        top, left = (place[0] * (height - size + 1)).long(), (place[1] * (width - size + 1)).long()
+        flip = _flips(n, generator)
+    across = torch.arange(size)
+    rows = top[:, None] + across
+    columns = left[:, None] + torch.where(flip[:, None], across.flip(0), across)
+    indices = torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]
+    index = tuple(i.to(images.device) for i in indices)
+    return images[index].permute(0, 3, 1, 2).float(), targets[index]
+
+
+def colour_jitter(images: Tensor, generator: Generator, strength: float = JITTER) -> Tensor:
+    """Brightness, contrast and saturation, each with a factor of its own per image, in random order per batch.
+
+    Args:
+        images: float [B, 3, H, W], 0..255.
+        strength: factors lie between 1 - strength and 1 + strength.
+    """
+    n = len(images)
+    factors = 1 + strength * (2 * torch.rand(3, n, 1, 1, 1, generator=generator) - 1)
+    order = torch.randperm(3, generator=generator).tolist()
+    for kind in order:
+        grey = F.rgb_to_grayscale(images)
+        base = (torch.zeros_like(grey), grey.mean((1, 2, 3), keepdim=True), grey)[kind]
+        factor = factors[kind].to(images.device)
+        images = (images * factor + base * (1 - factor)).clamp(0, 255)
+    return images
+
+
+# AutoAugment's policy for CIFAR-10 (Cubuk et al. 2019): 25 pairs of (operation, probability, strength 0..9 or None).
+CIFAR10_POLICY = tuple(AutoAugment(AutoAugmentPolicy.CIFAR10).policies)
+SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness")
+
+
+def auto_augment(images: Tensor, generator: Generator) -> Tensor:
+    """AutoAugment with the CIFAR-10 policy: per image one of 25 pairs of operations, each applied with its probability.
+
+    Images that drew the same operation, strength and direction are changed together.
+
+    Args:
+        images: uint8 [B, 3, H, W].
+    """
+    n = len(images)
+    policy = torch.randint(len(CIFAR10_POLICY), (n,), generator=generator).tolist()
+    chance = torch.rand(2, n, generator=generator).tolist()
+    negative = (torch.rand(2, n, generator=generator) < 0.5).tolist()
+    images = images.clone()
+    for step in range(2):
+        groups: dict[tuple[str, int, bool], list[int]] = {}
+        for i in range(n):
+            operation, probability, strength = CIFAR10_POLICY[policy[i]][step]
+            if chance[step][i] <= probability:
+                key = operation, strength or 0, operation in SIGNED and negative[step][i]
+                groups.setdefault(key, []).append(i)
+        for (operation, strength, minus), members in groups.items():
+            index = torch.tensor(members, device=images.device)
+            images[index] = apply_operation(images[index], operation, strength, minus)
+    return images
+
+
+def apply_operation(images: Tensor, operation: str, strength: int, negative: bool) -> Tensor:
+    """One operation of AutoAugment at strength 0..9 on uint8 [B, 3, H, W], as torchvision scales it."""
+    height, width = images.shape[-2:]
+    part = strength / 9 * (-1 if negative else 1)
+    match operation:
+        case "ShearX":
+            return _shear(images, 0.3 * part, 0.0)
+        case "ShearY":
+            return _shear(images, 0.0, 0.3 * part)
+        case "TranslateX":
+            return _affine(images, translate=[int(150 / 331 * width * part), 0])
+        case "TranslateY":
+            return _affine(images, translate=[0, int(150 / 331 * height * part)])
+        case "Rotate":
+            return F.rotate(images, 30 * part, interpolation=InterpolationMode.NEAREST)
+        case "Brightness":
+            return F.adjust_brightness(images, 1 + 0.9 * part)
+        case "Color":
+            return F.adjust_saturation(images, 1 + 0.9 * part)
+        case "Contrast":
+            return F.adjust_contrast(images, 1 + 0.9 * part)
+        case "Sharpness":
+            return F.adjust_sharpness(images, 1 + 0.9 * part)
+        case "Posterize":
+            return F.posterize(images, 8 - round(strength / (9 / 4)))
+        case "Solarize":
+            return F.solarize(images, 255 * (1 - strength / 9))
+        case "AutoContrast":
+            return F.autocontrast(images)
+        case "Equalize":
+            return F.equalize(images)
+        case "Invert":
+            return F.invert(images)
+    raise ValueError(f"unknown operation {operation}")
+
+
+def _shear(images: Tensor, x: float, y: float) -> Tensor:
+    degrees = [math.degrees(math.atan(x)), math.degrees(math.atan(y))]
+    return _affine(images, shear=degrees, center=[0, 0])
+
+
+def _affine(
+    images: Tensor,
+    translate: list[int] | None = None,
+    shear: list[float] | None = None,
+    center: list[float] | None = None,
+) -> Tensor:
+    return F.affine(
+        images,
+        angle=0.0,
+        translate=[float(t) for t in translate or [0, 0]],
+        scale=1.0,
+        shear=shear or [0.0, 0.0],
+        interpolation=InterpolationMode.NEAREST,
+        center=center,
+    )

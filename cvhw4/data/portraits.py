@@ -1,0 +1,122 @@
+"""Reads a two-class folder of real pictures, laid out as `train/<class>/*` and `val/<class>/*`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cvhw4.data.cache import (
+    EXTENSIONS,
+    MIN_SIDE,
+    cache_key,
+    cached_dataset,
+    check_memory,
+    decode_rgb,
+    file_digests,
+    visible,
+    warn_shared,
+)
+from cvhw4.data.dataset import Dataset, Split
+from cvhw4.errors import InputError
+
+_SPLITS = ("train", "val")
+
+
+def read_portraits(folder: Path, *, short_side: int | None = None) -> Dataset:
+    """The pictures below `folder`, checked and decoded; from the cache where the same files were read before.
+
+    Classes are numbered in the sorted order of their folders' names, pictures come in the sorted order of their
+    paths. EXIF orientation is applied. Hidden files and what file managers leave behind are passed over.
+
+    Args:
+        folder: holds `train/` and `val/`, each with the same two folders of pictures.
+        short_side: pictures whose shorter side has more pixels are scaled down to it, their aspect kept.
+
+    Returns:
+        a classification data set named as the folder. `images` uint8 [N, H, W, 3] with H and W the largest height
+        and width of the split, `sizes` int32 [N, 2], `targets` uint8 [N].
+
+    Raises:
+        InputError: a split or class is missing, empty or one too many; a file is no sound picture of at least 16
+            pixels a side; `short_side` is below 16; or the decoded pictures would not fit in memory.
+
+    Warns:
+        UserWarning: a picture is in both splits, byte for byte; or the cache cannot be written.
+    """
+    if short_side is not None and short_side < MIN_SIDE:
+        raise InputError("short_side", f"is {short_side}", f"give at least {MIN_SIDE} pixels")
+    visible(folder)  # a wrong path is better named than the train/ that it lacks
+    listed = {split: _list_split(folder / split) for split in _SPLITS}
+    classes = tuple(listed["train"])
+    if tuple(listed["val"]) != classes:
+        raise InputError(
+            folder / "val",
+            f"has the classes {' and '.join(listed['val'])}, train/ has {' and '.join(classes)}",
+            "give both splits the same two folders",
+        )
+    names = {s: [f"{s}/{label}/{file}" for label, files in listed[s].items() for file in files] for s in _SPLITS}
+    targets = {s: [number for number, files in enumerate(listed[s].values()) for _ in files] for s in _SPLITS}
+    digests = file_digests(folder, names["train"] + names["val"])
+
+    def build() -> tuple[Split, Split]:
+        train, val = (_read_split(folder, names[split], targets[split], short_side) for split in _SPLITS)
+        return train, val
+
+    data = cached_dataset(
+        cache_key("pictures", digests, short_side=short_side),
+        build,
+        name=os.path.basename(os.path.abspath(folder)),
+        task="classification",
+        classes=classes,
+    )
+    warn_shared(names["train"], names["val"], digests)
+    return data
+
+
+def _list_split(folder: Path) -> dict[str, list[str]]:
+    """Names of the picture files in a split's folder, by class, both sorted."""
+    classes = [entry for entry in visible(folder) if entry.is_dir()]
+    if len(classes) != 2:
+        found = ", ".join(entry.name for entry in classes) or "none"
+        raise InputError(
+            folder, f"holds {len(classes)} class folders ({found}), not two", "keep one folder for each of two classes"
+        )
+    return {entry.name: _list_class(entry) for entry in classes}
+
+
+def _list_class(folder: Path) -> list[str]:
+    entries = visible(folder)
+    if not entries:
+        raise InputError(folder, "holds no pictures", "add pictures of this class")
+    for entry in entries:
+        if entry.is_dir():
+            raise InputError(entry, "is a folder among pictures", "move its pictures up or the folder away")
+        if entry.suffix.lower() not in EXTENSIONS:
+            raise InputError(
+                entry, "has no extension of a known picture format", "convert it to JPEG or PNG, or move it away"
+            )
+    return [entry.name for entry in entries]
+
+
+def _read_split(folder: Path, names: list[str], targets: list[int], short_side: int | None) -> Split:
+    pictures = []
+    height = width = 0
+    for name in names:
+        pictures.append(np.asarray(_shrink(decode_rgb(folder / name), short_side)))
+        height, width = max(height, pictures[-1].shape[0]), max(width, pictures[-1].shape[1])
+        check_memory(folder, len(names), height, width)
+    images = np.zeros((len(names), height, width, 3), np.uint8)
+    for image, picture in zip(images, pictures, strict=True):
+        image[: picture.shape[0], : picture.shape[1]] = picture
+    sizes = np.array([picture.shape[:2] for picture in pictures], np.int32)
+    return Split(images, sizes, np.array(targets, np.uint8), tuple(names))
+
+
+def _shrink(image: Image.Image, short_side: int | None) -> Image.Image:
+    if short_side is None or min(image.size) <= short_side:
+        return image
+    scale = short_side / min(image.size)
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)

@@ -1,0 +1,251 @@
+"""What is trained: the rows of the report, and the controls it lacks, as data.
+
+Nothing here imports torch. A row of your own is one more line in `ROWS`; `PROFILES` says at which size the rows run.
+Figures and settings come from the report (2019); what is this project's own choice is marked so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from cvhw4.errors import InputError
+
+Question = Literal["q1", "q2"]
+Start = Literal["imagenet", "random"]
+Trained = Literal["last layer", "all layers"]
+Augmentation = Literal["random-resized crop", "whole face", "crop + jitter + AutoAugment", "random crop"]
+# How batch norm runs in training: "train" as it should be (statistics of the batch); "initial" as the report's template
+# leaves it for segmentation, which never returns to training mode: statistics stay what they were at the start.
+BatchNorm = Literal["train", "initial"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a row is trained.
+
+    Attributes:
+        size: side of the square the network sees, in pixels.
+        batch: images per optimizer step.
+        epochs: passes over the training split; the network is evaluated after each.
+        optimizer: "sgd" (with `momentum`) or "adam".
+        lr: learning rate at the start; multiplied with `lr_gamma` every `lr_step` epochs.
+    """
+
+    size: int
+    batch: int
+    epochs: int
+    optimizer: Literal["sgd", "adam"]
+    lr: float
+    momentum: float = 0.0
+    lr_step: int
+    lr_gamma: float
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What the report states for a row: figures by metric, the epoch of the best, wall time as printed there."""
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    epoch: int | None = None
+    time: str = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One row: everything that decides what is trained, but for the seed and the data.
+
+    Attributes:
+        row: the report's row ("q1_2"), or a control of this project ("q1_c3").
+        arm: what sets the row apart from its neighbours, one word; with `row` it makes the id that `-k` selects by.
+        network: "alexnet"; any timm classifier ("efficientnet_b2", its last layer replaced), "+linear" behind it to
+        keep
+            the 1000-way classifier and add Linear(1000, classes); "fcn8s/vgg16" or "fcn8s/<any timm backbone>".
+        start: where the pretrained part starts from.
+        trained: which layers the optimizer changes.
+        classes: 2 (Q1), 11 or 3 (Q2).
+        skips: whether FCN8s adds its skip connections; None for a classifier.
+    """
+
+    row: str
+    arm: str
+    profile: str
+    network: str
+    start: Start
+    trained: Trained = "all layers"
+    augmentation: Augmentation
+    classes: int
+    skips: bool | None = None
+    batch_norm: BatchNorm = "train"
+    recipe: Recipe
+    reported: Reported = Reported()
+
+    @property
+    def id(self) -> str:
+        """`q1_2-finetune`: how tests, records and tables call the row."""
+        return f"{self.row}-{self.arm}"
+
+    @property
+    def question(self) -> Question:
+        """The report's question that the row belongs to."""
+        return "q1" if self.row.startswith("q1") else "q2"
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the row is one the report lacks."""
+        return "_c" in self.row
+
+    def settings(self) -> dict[str, Any]:
+        """All that changes what is trained, as plain JSON values: without names and without the report's figures."""
+        return {k: v for k, v in asdict(self).items() if k not in ("row", "arm", "reported")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The rows at one size, and how their pictures are decoded.
+
+    Attributes:
+        embedded: whether a question without a data folder of the user's runs on the generated pictures.
+        portrait_side: pictures whose shorter side is longer are scaled down to it when decoded, in pixels.
+        scene_size: (height, width) to which street scenes are scaled when decoded; None keeps them as they are.
+    """
+
+    name: str
+    rows: tuple[Experiment, ...]
+    embedded: bool
+    portrait_side: int
+    scene_size: tuple[int, int] | None
+
+    def of(self, question: Question) -> tuple[Experiment, ...]:
+        """The rows of one question."""
+        return tuple(row for row in self.rows if row.question == question)
+
+
+class _Row(NamedTuple):
+    """A line of the table below: what both profiles share, and what each profile picks from."""
+
+    row: str
+    arm: str
+    networks: tuple[str, str]
+    recipe: str
+    settings: dict[str, Any]
+
+
+CROP: Augmentation = "random-resized crop"
+FACE: Augmentation = "whole face"
+AUTO: Augmentation = "crop + jitter + AutoAugment"
+
+
+# Networks as (full, quick): at quick size EfficientNet-Lite0 stands in for what is pretrained in the protocol, because
+# its ImageNet weights come as a Python package and it trains on two cores; AlexNet from scratch stays AlexNet.
+ALEXNET = ("alexnet", "tf_efficientnet_lite0")
+ALEXNET_SCRATCH = ("alexnet", "alexnet")
+EFFICIENTNET = ("efficientnet_b2+linear", "tf_efficientnet_lite0+linear")
+FCN8S = ("fcn8s/vgg16", "fcn8s/tf_efficientnet_lite0")
+
+FULL_RECIPES = {
+    "sgd": Recipe(size=224, batch=4, epochs=25, optimizer="sgd", lr=1e-3, momentum=0.9, lr_step=5, lr_gamma=0.1),
+    "adam": Recipe(size=224, batch=4, epochs=25, optimizer="adam", lr=1e-3, lr_step=5, lr_gamma=0.1),
+    "scenes": Recipe(size=256, batch=6, epochs=50, optimizer="adam", lr=1e-4, lr_step=100, lr_gamma=0.5),
+}
+# This project's own choice: what two CPU cores train in about a quarter of a minute per run.
+QUICK_RECIPES = {
+    "sgd": Recipe(size=96, batch=16, epochs=5, optimizer="sgd", lr=1e-2, momentum=0.9, lr_step=4, lr_gamma=0.1),
+    "adam": Recipe(size=96, batch=16, epochs=4, optimizer="adam", lr=5e-4, lr_step=3, lr_gamma=0.1),
+    "scenes": Recipe(size=96, batch=4, epochs=8, optimizer="adam", lr=1e-3, lr_step=6, lr_gamma=0.5),
+}
+
+
+def _q1(
+    row: str,
+    arm: str,
+    networks: tuple[str, str],
+    start: Start,
+    trained: Trained,
+    augmentation: Augmentation,
+    recipe: str,
+    best_accuracy: float | None = None,
+    time: str = "-",
+) -> _Row:
+    reported = Reported() if best_accuracy is None else Reported({"accuracy": best_accuracy}, None, time)
+    settings = dict(start=start, trained=trained, augmentation=augmentation, classes=2, reported=reported)
+    return _Row(row, arm, networks, recipe, settings)
+
+
+def _q2(
+    row: str,
+    arm: str,
+    classes: int,
+    skips: bool,
+    miou: float | None = None,
+    pixels: float = 0.0,
+    epoch: int | None = None,
+) -> _Row:
+    reported = Reported() if miou is None else Reported({"miou": miou, "pixel_accuracy": pixels}, epoch)
+    fixed = dict(start="imagenet", trained="all layers", augmentation="random crop", batch_norm="initial")
+    return _Row(row, arm, FCN8S, "scenes", dict(classes=classes, skips=skips, reported=reported, **fixed))
+
+
+# fmt: off
+ROWS: tuple[_Row, ...] = (
+    #                                                                                           report's best validation
+    #   row      arm         network          start       trained       augmentation  recipe     accuracy  time
+    _q1("q1_1",  "features", ALEXNET,         "imagenet", "last layer", CROP,         "sgd",     0.8300,   "4m15s"),
+    _q1("q1_2",  "finetune", ALEXNET,         "imagenet", "all layers", CROP,         "sgd",     0.8750,   "5m24s"),
+    _q1("q1_3",  "scratch",  ALEXNET_SCRATCH, "random",   "all layers", CROP,         "sgd",     0.7175,   "5m26s"),
+    _q1("q1_5",  "features", ALEXNET,         "imagenet", "last layer", FACE,         "sgd"),
+    _q1("q1_6",  "finetune", ALEXNET,         "imagenet", "all layers", FACE,         "sgd"),
+    _q1("q1_8",  "recipe",   EFFICIENTNET,    "imagenet", "all layers", AUTO,         "adam",    0.9075,   "14m12s"),
+    # control: the network of q1_8 from scratch, all else as there (the report has AlexNet alone from scratch)
+    _q1("q1_c8", "scratch",  EFFICIENTNET,    "random",   "all layers", AUTO,         "adam"),
+
+    #                                               report's best validation
+    #   row      arm             classes  skips     mIoU    pixels  epoch
+    _q2("q2_1a", "skip",         11,      True,     0.4295, 0.8523, 41),
+    _q2("q2_1b", "noskip",       11,      False,    0.4055, 0.8384, 20),
+    _q2("q2_3",  "3class",       3,       False,    0.8261, 0.9629, 20),
+    # control: skip connections at 3 classes ("fused", so that `-k skip` selects the two arms of the ablation alone)
+    _q2("q2_c3", "3class_fused", 3,       True),
+)
+# fmt: on
+
+
+def _rows(profile: str, column: int, recipes: Mapping[str, Recipe]) -> tuple[Experiment, ...]:
+    """The rows at one size."""
+    return tuple(
+        Experiment(
+            row=row.row,
+            arm=row.arm,
+            profile=profile,
+            network=row.networks[column],
+            recipe=recipes[row.recipe],
+            **row.settings,
+        )
+        for row in ROWS
+    )
+
+
+PROFILES: dict[str, Profile] = {
+    "full": Profile(
+        name="full", rows=_rows("full", 0, FULL_RECIPES), embedded=False, portrait_side=512, scene_size=None
+    ),
+    "quick": Profile(
+        name="quick", rows=_rows("quick", 1, QUICK_RECIPES), embedded=True, portrait_side=128, scene_size=(132, 176)
+    ),
+}
+
+
+def find_row(profile: str, row: str) -> Experiment:
+    """The row with that name ("q1_2") or id ("q1_2-finetune").
+
+    Raises:
+        InputError: no such profile or row; the message lists those there are.
+    """
+    if profile not in PROFILES:
+        raise InputError(profile, "is not a profile", f"choose one of {', '.join(PROFILES)}")
+    for experiment in PROFILES[profile].rows:
+        if row in (experiment.row, experiment.id):
+            return experiment
+    ids = ", ".join(experiment.id for experiment in PROFILES[profile].rows)
+    raise InputError(row, f"is not a row of profile {profile}", f"choose one of {ids}")

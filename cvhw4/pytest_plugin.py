@@ -1,0 +1,408 @@
+"""pytest on top of a study: options, parametrisation, fixtures, progress, and tables at the end.
+
+Loaded by `pytest_plugins = ["cvhw4.pytest_plugin"]` in a root conftest.py. A test that takes `experiment` and `seed`
+and is marked `question("q1")` is run for every row of that question and every seed; one that takes `claim` for every
+claim, after all runs. Nothing heavy is imported before the first test runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from cvhw4.errors import DataUnavailable, InputError, WeightsUnavailable
+from cvhw4.experiments import PROFILES, Experiment
+from cvhw4.study import Study
+
+if TYPE_CHECKING:
+    from cvhw4.claims import Claim
+    from cvhw4.records.schema import Epoch, RunRecord
+    from cvhw4.statistics.bounds import Bounds
+    from cvhw4.statistics.verdicts import Outcome
+
+SECONDS_BETWEEN_LINES = 10.0  # between progress lines where there is no terminal to rewrite
+PATIENCE = 0.2  # seconds between looks at what other workers have finished
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The study's options."""
+    group = parser.getgroup("cvhw4", "ablation study")
+    group.addoption("--profile", choices=sorted(PROFILES), default="quick", help="size of every row (default: quick)")
+    group.addoption("--seeds", type=int, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")
+    group.addoption("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to train (default: auto)")
+    group.addoption(
+        "--portraits", type=Path, metavar="DIR", help="Q1 on DIR/{train,val}/<class>/ instead of embedded data"
+    )
+    group.addoption("--camvid", type=Path, metavar="DIR", help="Q2 on a CamVid folder instead of embedded data")
+    group.addoption("--weights", type=Path, metavar="DIR", help="look here first for pretrained weights")
+    group.addoption(
+        "--results", type=Path, metavar="DIR", help="records and tables go to DIR/<profile> (default: results)"
+    )
+    group.addoption("--reuse", action="store_true", help="take finished runs with the same fingerprint from --results")
+    group.addoption("--bounds", type=Path, metavar="FILE", help="calibrated bounds (default: benchmarks/bounds.toml)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Reads the options; a session that runs no experiment pays for nothing else."""
+    config.addinivalue_line("markers", "question(name): trains every row of a question, q1 or q2, with every seed")
+    seeds = config.getoption("seeds")
+    if seeds < 1:
+        raise pytest.UsageError(f"--seeds {seeds}: at least one run of each row is needed. To mend: --seeds 1 or more.")
+    study = Study(
+        profile=config.getoption("profile"),
+        device=config.getoption("device"),
+        portraits=config.getoption("portraits"),
+        camvid=config.getoption("camvid"),
+        weights=config.getoption("weights"),
+        results=config.getoption("results") or config.rootpath / "results",
+        reuse=config.getoption("reuse"),
+    )
+    config.pluginmanager.register(StudyPlugin(config, study), "cvhw4-study")
+
+
+class StudyPlugin:
+    """What a session knows of its runs."""
+
+    def __init__(self, config: pytest.Config, study: Study) -> None:
+        self.config, self.study = config, study
+        self.profile = PROFILES[study.profile]
+        self.seeds = range(config.getoption("seeds"))
+        self.runs: dict[tuple[str, int], Path] = {}  # records of this session, as the reports bring them
+        self.missing: dict[str, str] = {}  # rows that were skipped, and why
+        self.planned: set[tuple[str, int]] = set()
+        worker = getattr(config, "workerinput", None)
+        self.is_worker = worker is not None
+        # xdist hands its workers this name, and takes it from the option where that is set.
+        session = worker["testrunuid"] if worker is not None else config.getoption("testrunuid", None) or uuid4().hex
+        config.option.testrunuid = session
+        self.notes = Notes(study.store.folder / f".session-{session}")
+        self.progress = Progress(config)
+
+    def bounds(self) -> Bounds:
+        """The profile's bounds."""
+        from cvhw4.statistics.bounds import load_bounds
+
+        path = self.config.getoption("bounds") or self.config.rootpath / "benchmarks" / "bounds.toml"
+        return load_bounds(path, self.study.profile)
+
+    # Collection
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Rows and seeds, or claims, as parameters."""
+        marker = metafunc.definition.get_closest_marker("question")
+        if marker is not None and {"experiment", "seed"} <= set(metafunc.fixturenames):
+            rows = self.profile.of(marker.args[0])
+            cases = [pytest.param(row, seed, id=f"{row.id}-seed{seed}") for row in rows for seed in self.seeds]
+            metafunc.parametrize(("experiment", "seed"), cases)
+        if "claim" in metafunc.fixturenames:
+            from cvhw4.statistics.verdicts import claims_of
+
+            metafunc.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in claims_of(self.profile)])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Claims go last: they need the runs, on this worker or another."""
+        items.sort(key=lambda item: "claim" in _parameters(item))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Remembers what will be run, after `-k` and the like."""
+        for item in session.items:
+            parameters = _parameters(item)
+            if "experiment" in parameters and "seed" in parameters:
+                self.planned.add((parameters["experiment"].id, parameters["seed"]))
+        self.progress.total = len(self.planned)
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Checks the user's input before anything is trained."""
+        if self.is_worker or self.config.option.collectonly:
+            return
+        try:
+            self.study.check()
+            if self.config.getoption("bounds"):
+                self.bounds()
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    # Running
+
+    def run(self, request: pytest.FixtureRequest, benchmark: Any, experiment: Experiment, seed: int) -> RunRecord:
+        """Trains one row through pytest-benchmark; skips, with the reason in the tables, where it cannot run at all."""
+        properties = request.node.user_properties
+        benchmark.group = self.profile.name + " " + experiment.question
+        self.progress.begin(experiment, seed)
+        key = (experiment.id, seed)
+        try:
+            record: RunRecord = benchmark.pedantic(
+                self.study.run, args=(experiment, seed, self.progress.epoch), rounds=1, iterations=1
+            )
+        except (WeightsUnavailable, DataUnavailable) as reason:
+            self.progress.drop(f"skipped: {reason}")
+            properties.append(("cvhw4_missing", [experiment.id, str(reason)]))
+            self.notes.write(key, None)
+            pytest.skip(str(reason))
+        except BaseException as error:
+            self.progress.drop(f"failed: {type(error).__name__}")
+            self.notes.write(key, None)
+            raise
+        path = self.study.store.path(record.id, record.seed, record.fingerprint)
+        properties.append(("cvhw4_run", [record.id, record.seed, str(path)]))
+        self.notes.write(key, path)
+        self.progress.end(record)
+        benchmark.extra_info.update(extra_info(record))
+        return record
+
+    def outcome(self, claim: Claim) -> Outcome:
+        """Judges a claim on this session's runs, once they are finished."""
+        from cvhw4.records.schema import RunRecord
+        from cvhw4.statistics.verdicts import judge
+
+        rows = [row for row in self.profile.rows if row.row in claim.rows]
+        wanted = sorted(key for key in self.planned if key[0] in {row.id for row in rows})
+        paths = self.notes.wait(wanted)
+        if self.study.reuse:
+            paths += [path for row in rows for path in self._stored(row) if path not in paths]
+        records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
+        outcome = judge(claim, records)
+        if outcome is None and claim.worse is None and records:
+            pytest.skip("not judged: a claim about a figure on the report's data, which embedded data cannot bear out")
+        if outcome is None:
+            names = " and ".join(row.id for row in rows)
+            pytest.skip(f"not judged: no seed of this session has a run of {names}; select them too, or --reuse")
+        return outcome
+
+    def _stored(self, row: Experiment) -> list[Path]:
+        """Finished runs of a row that this session did not select, for `--reuse`."""
+        found = (self.study.find(row, seed) for seed in self.seeds if (row.id, seed) not in self.planned)
+        return [self.study.store.path(r.id, r.seed, r.fingerprint) for r in found if r is not None]
+
+    # Telling
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collects what the tests bring, from all workers."""
+        properties: dict[str, Any] = dict(report.user_properties)
+        if "cvhw4_run" in properties:
+            row, seed, path = properties["cvhw4_run"]
+            self.runs[row, seed] = Path(path)
+        if "cvhw4_missing" in properties:
+            row, reason = properties["cvhw4_missing"]
+            self.missing[row] = reason
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """A run that was told of by a progress line needs no dot."""
+        told = self.progress.shown and any(name == "cvhw4_run" for name, _ in report.user_properties)
+        if told and report.when == "call" and report.passed and self.config.option.verbose <= 0:
+            return "passed", "", "PASSED"
+        return None
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The comparison tables of this session, and where the page with all runs is."""
+        if not self.runs and not self.missing:
+            return
+        from cvhw4.records.schema import RunRecord
+        from cvhw4.report.page import write_report
+        from cvhw4.report.tables import by_data, plain, short_claims, summary
+        from cvhw4.statistics.verdicts import judge_all
+
+        records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in self.runs.values()]
+        bounds = self.bounds()
+        terminalreporter.section(f"ablation study, profile {self.profile.name}")
+        for data, groups in by_data(records).items():
+            terminalreporter.write_line(f"\n{data}")
+            terminalreporter.write_line(plain(summary(groups, self.profile.rows, bounds)))
+            if not any(r.data.embedded for runs in groups.values() for r in runs):
+                terminalreporter.write_line("bounds are calibrated on embedded data: these rows are not judged")
+        outcomes = judge_all(self.profile, records)
+        if outcomes:
+            terminalreporter.write_line("\nclaims")
+            terminalreporter.write_line(plain(short_claims(outcomes)))
+        for id, reason in self.missing.items():
+            terminalreporter.write_line(f"{id} skipped: {reason}")
+        page = write_report(self.profile, self.study.store, bounds, self.missing)
+        terminalreporter.write_line(f"\ntables of all stored runs: {page}")
+
+    def pytest_sessionfinish(self) -> None:
+        """Removes the notes that workers left each other."""
+        if not self.is_worker:
+            self.notes.remove()
+
+
+class Notes:
+    """What has become of the runs of a session, for tests on this worker and on others.
+
+    Args:
+        folder: where the workers of a session leave each other notes; made with the first one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, key: tuple[str, int], record: Path | None) -> None:
+        """Notes that a run is over, and where its record lies if it has one."""
+        from cvhw4.records.store import write_atomically
+
+        write_atomically(self._path(key), json.dumps(str(record) if record else None))
+
+    def wait(self, keys: list[tuple[str, int]]) -> list[Path]:
+        """The records of these runs, as soon as all of them are over.
+
+        Claims come last in every worker's list, so a run that is waited for is in another worker's hands, and ahead of
+        any claim there.
+        """
+        while not all(self._path(key).exists() for key in keys):
+            time.sleep(PATIENCE)
+        noted = [json.loads(self._path(key).read_text("utf-8")) for key in keys]
+        return [Path(record) for record in noted if record is not None]
+
+    def remove(self) -> None:
+        """Throws the notes away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, key: tuple[str, int]) -> Path:
+        return self.folder / f"{key[0]}-seed{key[1]}.json"
+
+
+class Progress:
+    """Tells of a run while it trains: one line that is rewritten on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.total = self.finished = 0
+        self.started = self.told = time.monotonic()
+
+    @property
+    def shown(self) -> bool:
+        """Whether anything is told: not by a worker, not with -q."""
+        return self._reporter is not None and self.config.option.verbose >= 0
+
+    @property
+    def _reporter(self) -> pytest.TerminalReporter | None:
+        reporter: pytest.TerminalReporter | None = self.config.pluginmanager.get_plugin("terminalreporter")
+        return reporter if not hasattr(self.config, "workerinput") else None
+
+    def begin(self, experiment: Experiment, seed: int) -> None:
+        """A run begins."""
+        if self.finished == 0:
+            self.started = time.monotonic()
+        self.experiment, self.seed = experiment, seed
+        self.run_started = self.told = time.monotonic()
+        self.epochs = 0
+        if self._is_terminal():
+            self._write("\n")
+        self._live("loading")
+
+    def epoch(self, epoch: Epoch) -> None:
+        """An epoch of the run is over."""
+        self.epochs = epoch.epoch
+        total = self.experiment.recipe.epochs
+        left = (time.monotonic() - self.run_started) / epoch.epoch * (total - epoch.epoch)
+        metric = "accuracy" if "accuracy" in epoch.figures else "miou"
+        figures = f"loss {epoch.loss:.3f}  {metric} {epoch.figures[metric]:.3f}"
+        self._live(f"epoch {epoch.epoch}/{total}  {figures}  {clock(left)} left")
+
+    def end(self, record: RunRecord) -> None:
+        """The run is finished."""
+        self.finished += 1
+        best = f"best {record.primary} {record.best(record.primary):.3f} at epoch {record.best_epoch(record.primary)}"
+        took = f"{record.times.total_seconds:.0f} s" if self.epochs else "reused"
+        elapsed = time.monotonic() - self.started
+        left = clock(elapsed / self.finished * (self.total - self.finished))
+        self._final(f"{best}  {took}  [{self.finished}/{self.total}, {left} left]")
+
+    def drop(self, why: str) -> None:
+        """The run ended without a record."""
+        self.finished += 1
+        self._final(why)
+
+    def _live(self, text: str) -> None:
+        if self._is_terminal():
+            self._write(f"\r\x1b[K{self._name()}  {text}", flush=True)
+        elif self.epochs and time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
+            self.told = time.monotonic()
+            self._final(text)
+
+    def _final(self, text: str) -> None:
+        """The run's last word. The line is left open: pytest ends it, or the next run does."""
+        self._write(("\r\x1b[K" if self._is_terminal() else "\n") + f"{self._name()}  {text}")
+
+    def _name(self) -> str:
+        return f"{self.experiment.id:<20} seed {self.seed}"
+
+    def _is_terminal(self) -> bool:
+        reporter = self._reporter
+        return reporter is not None and bool(reporter.isatty) and not os.environ.get("CI")
+
+    def _write(self, text: str, flush: bool = False) -> None:
+        reporter = self._reporter
+        if reporter is None or not self.shown:
+            return
+        capture = self.config.pluginmanager.get_plugin("capturemanager")
+        assert capture is not None
+        with capture.global_and_fixture_disabled():
+            reporter.write(text, flush=flush)
+
+
+def clock(seconds: float) -> str:
+    """ "45 s" or "3:05 min"."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d} min"
+
+
+def extra_info(record: RunRecord) -> dict[str, Any]:
+    """What pytest-benchmark stores beside its timing, as plain JSON values."""
+    figures = {
+        f"{which} {metric}": record.figure(f"{which} {metric}")
+        for metric in record.epochs[-1].figures
+        if metric != "loss"
+        for which in ("best", "last")
+    }
+    return {
+        "row": record.id,
+        "seed": record.seed,
+        "profile": record.profile,
+        "fingerprint": record.fingerprint,
+        "data": record.data.name,
+        "weights": record.weights.origin,
+        "device": record.environment["device_name"],
+        "train_seconds": record.times.train_seconds,
+        "evaluate_seconds": record.times.evaluate_seconds,
+        "images_per_second": record.times.images_per_second,
+        "peak_memory_bytes": record.times.peak_memory_bytes,
+        **figures,
+    }
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    return item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+
+
+# Fixtures
+
+
+@pytest.fixture
+def train(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[Callable[[Experiment, int], RunRecord]]:
+    """`train(experiment, seed)`: the finished run's record."""
+    plugin: StudyPlugin = request.config.pluginmanager.get_plugin("cvhw4-study")  # type: ignore[assignment]
+    yield lambda experiment, seed: plugin.run(request, benchmark, experiment, seed)
+
+
+@pytest.fixture
+def judged(request: pytest.FixtureRequest) -> Callable[[Claim], Outcome]:
+    """`judged(claim)`: what this session's runs say of a claim."""
+    plugin: StudyPlugin = request.config.pluginmanager.get_plugin("cvhw4-study")  # type: ignore[assignment]
+    return plugin.outcome
+
+
+@pytest.fixture(scope="session")
+def bounds(request: pytest.FixtureRequest) -> Bounds:
+    """The calibrated bounds of the session's profile."""
+    plugin: StudyPlugin = request.config.pluginmanager.get_plugin("cvhw4-study")  # type: ignore[assignment]
+    return plugin.bounds()

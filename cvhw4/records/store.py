@@ -1,0 +1,92 @@
+"""Records on disk: `<results>/<profile>/runs/<id>/seed<N>-<fingerprint>.json`, one file per run."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from cvhw4.errors import InputError
+from cvhw4.records.schema import RunRecord
+
+
+class Store:
+    """The runs of one profile in a results folder.
+
+    Args:
+        results: the folder given as `--results`.
+        profile: the profile's name; its records lie in `<results>/<profile>/runs`.
+    """
+
+    def __init__(self, results: Path, profile: str) -> None:
+        self.folder = results / profile
+        self.runs = self.folder / "runs"
+
+    def path(self, id: str, seed: int, fingerprint: str) -> Path:
+        """Where a run's record lies, or would."""
+        return self.runs / id / f"seed{seed}-{fingerprint[:12]}.json"
+
+    def save(self, record: RunRecord) -> Path:
+        """Writes a record; a reader never sees half of it.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        path = self.path(record.id, record.seed, record.fingerprint)
+        write_atomically(path, record.to_json())
+        return path
+
+    def find(self, id: str, seed: int, fingerprint: str) -> RunRecord | None:
+        """The finished run with that fingerprint, if there is one; a damaged record counts as none, with a warning."""
+        path = self.path(id, seed, fingerprint)
+        if not path.is_file():
+            return None
+        try:
+            record = RunRecord.from_json(path.read_text("utf-8"), path)
+        except (InputError, UnicodeDecodeError) as error:
+            warnings.warn(f"{error} It is not used.", stacklevel=2)
+            return None
+        return record if record.fingerprint == fingerprint else None
+
+    def load(self) -> list[RunRecord]:
+        """All records, oldest first; files that are none are passed over with a warning."""
+        records = []
+        for path in sorted(self.runs.glob("*/*.json")):
+            try:
+                records.append(RunRecord.from_json(path.read_text("utf-8"), path))
+            except (InputError, UnicodeDecodeError) as error:
+                warnings.warn(f"{error} It is not counted.", stacklevel=2)
+        return sorted(records, key=lambda r: (r.started, r.id, r.seed))
+
+
+def latest_studies(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Of each row on each data set the runs that may be averaged: those like its most recent run but for the seed."""
+    ordered = sorted(records, key=lambda r: r.started)
+    newest = {(r.id, r.data.name): r.study for r in ordered}
+    return [r for r in ordered if r.study == newest[r.id, r.data.name]]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file in one step: after a crash or a full disk there is the old file or the new one, whole.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
+            temporary = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise InputError(
+            path, f"cannot be written ({error.strerror})", "free space or choose another --results"
+        ) from error

@@ -1,0 +1,329 @@
+"""Comparison tables from records: for the terminal, and as a markdown page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from cvhw4.experiments import Experiment, Profile
+from cvhw4.records.schema import RunRecord
+from cvhw4.statistics.bounds import Bounds, failed
+from cvhw4.statistics.intervals import Estimate, estimate
+from cvhw4.statistics.verdicts import Outcome, judge_all
+
+NAMES = {
+    "accuracy": "accuracy",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "set_miou": "set mIoU",
+    "set_pixel_accuracy": "set pixel accuracy",
+}
+SHORT = {"accuracy": "accuracy", "miou": "mIoU", "pixel_accuracy": "pixels"}
+FIGURES = {"q1": ("accuracy",), "q2": ("miou", "pixel_accuracy")}
+TITLES = {"q1": "Q1: portraits with or without heavy make-up", "q2": "Q2: street scenes"}
+# The template trained this many epochs; the report's "training epochs controlled" figures fall there.
+TEMPLATE_EPOCHS = 20
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A data frame of texts as a GitHub table."""
+    from tabulate import tabulate
+
+    escaped = frame.map(lambda cell: str(cell).replace("|", "\\|"))
+    return tabulate(escaped.to_dict("list"), headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def plain(frame: pd.DataFrame) -> str:
+    """A data frame of texts as columns for the terminal."""
+    from tabulate import tabulate
+
+    return tabulate([list(frame.columns), *frame.values.tolist()], tablefmt="plain", disable_numparse=True)
+
+
+def spread(e: Estimate) -> str:
+    """ "0.872 ± 0.011": mean and standard deviation over seeds; a single run has none."""
+    return f"{e.mean:.4f}" if e.n == 1 else f"{e.mean:.4f} ± {e.sd:.4f}"
+
+
+def interval(e: Estimate) -> str:
+    """ "[0.861, 0.883]": the mean's 95 % interval."""
+    return "-" if e.n == 1 else f"[{e.low:.4f}, {e.high:.4f}]"
+
+
+def summary(
+    groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment], bounds: Bounds | None
+) -> pd.DataFrame:
+    """The short table of the terminal: a line per row and figure, at most 80 columns wide.
+
+    Args:
+        groups: runs by row id.
+        rows: the experiments in the order of the table.
+        bounds: what the runs are judged by, if anything.
+    """
+    lines = []
+    for experiment in rows:
+        runs = groups.get(experiment.id, [])
+        if not runs:
+            continue
+        for metric in FIGURES[experiment.question]:
+            best = estimate([r.best(metric) for r in runs])
+            reported = experiment.reported.figures.get(metric)
+            lines.append(
+                {
+                    "row": experiment.id,
+                    "figure": SHORT[metric],
+                    "best (sd)": f"{best.mean:.3f}" + ("" if best.n == 1 else f" ({best.sd:.3f})"),
+                    "last": f"{estimate([r.last(metric) for r in runs]).mean:.3f}",
+                    "report": "-" if reported is None else f"{reported:.3f}",
+                    "n": str(best.n),
+                    "time": f"{estimate([r.times.total_seconds for r in runs]).mean:.0f} s",
+                    "bounds": judged(runs, bounds),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
+    """Whether runs meet their bounds: "met", "MISSED", or "none" where no bounds apply."""
+    checks = [check for run in runs for check in (bounds.check(run) if bounds else [])]
+    if not checks:
+        return "none"
+    return "MISSED" if failed(checks) else "met"
+
+
+def results_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment], metric: str) -> pd.DataFrame:
+    """A question's rows for one figure: best and last epoch, the report's figure, the difference."""
+    lines = []
+    for experiment in rows:
+        runs = groups.get(experiment.id, [])
+        if not runs:
+            continue
+        best, last = estimate([r.best(metric) for r in runs]), estimate([r.last(metric) for r in runs])
+        reported = experiment.reported.figures.get(metric)
+        line = {
+            "row": experiment.id,
+            **setting(experiment),
+            f"best {NAMES[metric]}": spread(best),
+            "95 % interval": interval(best),
+            "at epoch": ", ".join(str(r.best_epoch(metric)) for r in runs),
+        }
+        if experiment.recipe.epochs > TEMPLATE_EPOCHS and experiment.question == "q2":
+            line[f"best of first {TEMPLATE_EPOCHS}"] = spread(estimate([r.best(metric, TEMPLATE_EPOCHS) for r in runs]))
+        line |= {
+            f"last {NAMES[metric]}": spread(last),
+            "report": "-" if reported is None else f"{reported:.4f}",
+            "difference": "-" if reported is None else f"{best.mean - reported:+.4f}",
+            "n": str(best.n),
+        }
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("-")
+
+
+def setting(experiment: Experiment) -> dict[str, str]:
+    """What sets a row apart, as columns."""
+    if experiment.question == "q2":
+        return {
+            "network": experiment.network,
+            "classes": str(experiment.classes),
+            "skips": "yes" if experiment.skips else "no",
+            "batch norm": experiment.batch_norm,
+        }
+    return {
+        "network": experiment.network,
+        "start": experiment.start,
+        "trained": experiment.trained,
+        "augmentation": experiment.augmentation,
+    }
+
+
+def conventions_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment]) -> pd.DataFrame:
+    """Q2's last epoch in both conventions: image by image with void, and one confusion matrix without."""
+    lines = []
+    for experiment in rows:
+        runs = groups.get(experiment.id, [])
+        if runs:
+            last = {metric: estimate([r.last(metric) for r in runs]) for metric in list(NAMES)[1:]}
+            lines.append(
+                {
+                    "row": experiment.id,
+                    "mIoU, by image": spread(last["miou"]),
+                    "mIoU, whole set": spread(last["set_miou"]),
+                    "pixel accuracy, by image": spread(last["pixel_accuracy"]),
+                    "pixel accuracy, whole set": spread(last["set_pixel_accuracy"]),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def classes_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment]) -> pd.DataFrame:
+    """IoU by class of the 11-class rows after the last epoch, both conventions, means over seeds."""
+    columns: dict[str, list[str]] = {}
+    for experiment in rows:
+        runs = groups.get(experiment.id, [])
+        if not runs or experiment.classes != len(runs[0].data.classes):
+            continue
+        columns["class"] = list(runs[0].data.classes)
+        for key, label in (("iou", "by image"), ("set_iou", "whole set")):
+            by_class = zip(*(r.by_class[key] for r in runs), strict=True)
+            columns[f"{experiment.id}, {label}"] = [_mean_of_real(values) for values in by_class]
+    return pd.DataFrame(columns)
+
+
+def _mean_of_real(values: Sequence[float]) -> str:
+    real = [v for v in values if not math.isnan(v)]
+    return f"{estimate(real).mean:.3f}" if real else "-"
+
+
+def cost_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment]) -> pd.DataFrame:
+    """What the runs started from and cost."""
+    lines = []
+    for experiment in rows:
+        runs = groups.get(experiment.id, [])
+        if not runs:
+            continue
+        memory = [r.times.peak_memory_bytes for r in runs if r.times.peak_memory_bytes is not None]
+        lines.append(
+            {
+                "row": experiment.id,
+                "weights": ", ".join(sorted({r.weights.origin for r in runs})),
+                "parameters (trained)": f"{runs[0].parameters / 1e6:.2f} M ({runs[0].trained_parameters / 1e6:.3g} M)",
+                "time per run": _seconds([r.times.total_seconds for r in runs]),
+                "training": _seconds([r.times.train_seconds for r in runs]),
+                "images/s": f"{estimate([r.times.images_per_second for r in runs]).mean:.0f}",
+                "peak memory": f"{max(memory) / 2**30:.2f} GiB" if memory else "-",
+                "report: time": experiment.reported.time,
+                "device": ", ".join(sorted({device(r) for r in runs})),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _seconds(values: Sequence[float]) -> str:
+    e = estimate(values)
+    return f"{e.mean:.1f} s" if e.n == 1 else f"{e.mean:.1f} ± {e.sd:.1f} s"
+
+
+def device(record: RunRecord) -> str:
+    """ "cpu (2 threads)" or the GPU's name."""
+    e = record.environment
+    return f"cpu ({e['threads']} threads)" if e["device"] == "cpu" else str(e["device_name"])
+
+
+def claims_table(outcomes: Sequence[Outcome], bounds: Bounds | None) -> pd.DataFrame:
+    """What the runs say of every claim."""
+    lines = []
+    for outcome in outcomes:
+        check = bounds.check_claim(outcome) if bounds else None
+        lines.append(
+            {
+                "claim": outcome.claim.id,
+                "in words": outcome.claim.sentence + (" (control)" if outcome.claim.control else ""),
+                "difference": f"{NAMES[outcome.claim.metric]} {_difference(outcome, 4)}",
+                "95 % interval": interval(outcome.difference),
+                "n": str(outcome.difference.n),
+                "verdict": outcome.verdict,
+                "bound": "none" if check is None else "met" if check.met else "MISSED",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def short_claims(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """The claims for the terminal."""
+    lines = [
+        {"claim": o.claim.id, "difference": _difference(o, 3), "n": str(o.difference.n), "verdict": o.verdict}
+        for o in outcomes
+    ]
+    return pd.DataFrame(lines)
+
+
+def _difference(outcome: Outcome, digits: int) -> str:
+    sign = "" if outcome.claim.worse is None else "+"
+    return f"{outcome.difference.mean:{sign}.{digits}f}"
+
+
+def by_data(records: Sequence[RunRecord]) -> dict[str, dict[str, list[RunRecord]]]:
+    """Runs by data set and row id, seeds in order."""
+    data: dict[str, dict[str, list[RunRecord]]] = {}
+    for record in sorted(records, key=lambda r: r.seed):
+        data.setdefault(record.data.name, {}).setdefault(record.id, []).append(record)
+    return data
+
+
+def report_page(
+    profile: Profile, records: Sequence[RunRecord], bounds: Bounds | None, missing: Mapping[str, str]
+) -> str:
+    """The whole `report.md`.
+
+    Args:
+        records: the runs to tell of, those of each row all of one study.
+        bounds: what rows on embedded data are judged by.
+        missing: rows without runs, by id, and why.
+    """
+    parts = [f"# Ablation study, profile `{profile.name}`", _preamble(records)]
+    outcomes = judge_all(profile, records)
+    for question, title in TITLES.items():
+        rows = [row for row in profile.rows if row.question == question]
+        of_question = by_data([r for r in records if r.question == question])
+        for data, groups in of_question.items():
+            parts += _section(title, data, groups, rows, [o for o in outcomes if o.data == data], bounds)
+    absent = [row.id for row in profile.rows if not any(r.id == row.id for r in records)]
+    if absent:
+        frame = pd.DataFrame({"row": absent, "why": [missing.get(id, "no run is stored") for id in absent]})
+        parts += ["## Rows without a run", markdown(frame)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _preamble(records: Sequence[RunRecord]) -> str:
+    if not records:
+        return "No runs yet."
+    days = sorted({r.started[:10] for r in records})
+    machines = sorted({f"{r.environment['device_name']}, {device(r)}" for r in records})
+    versions = sorted({f"torch {r.environment['torch']}" for r in records})
+    commits = sorted({str(r.environment["commit"]) for r in records})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return (
+        f"{len(records)} runs, {when}; {'; '.join(machines)}; {', '.join(versions)}; code {', '.join(commits)}.\n\n"
+        "Mean ± standard deviation over seeds; the interval is the mean's, 95 %, Student's t over seeds. *Best* is the "
+        "best of all epochs on the validation set, as the report states it, and so an optimistic figure; *last* is the "
+        "last epoch's. *Report* is the figure of the 2019 report, on its own data and networks: at the quick profile's "
+        "size, and on other data, the difference shows how far apart the two studies are, not an error of either."
+    )
+
+
+def _section(
+    title: str,
+    data: str,
+    groups: Mapping[str, Sequence[RunRecord]],
+    rows: Sequence[Experiment],
+    outcomes: Sequence[Outcome],
+    bounds: Bounds | None,
+) -> list[str]:
+    question = rows[0].question
+    first = next(iter(groups.values()))[0]
+    about = f"{first.data.train} training and {first.data.val} validation images."
+    if not first.data.embedded:
+        about += " The bounds are calibrated on embedded data and do not apply: these rows are reported, not judged."
+    verdicts = [{"row": r.id, "bounds": judged(groups[r.id], bounds)} for r in rows if r.id in groups]
+    parts = [f"## {title} ({data})", about]
+    for metric in FIGURES[question]:
+        frame = results_table(groups, rows, metric)
+        if first.data.embedded:
+            frame["bounds"] = [v["bounds"] for v in verdicts]
+        parts += [f"### {NAMES[metric].capitalize() if metric != 'miou' else 'mIoU'}", markdown(frame)]
+    if outcomes:
+        parts += ["### Claims", markdown(claims_table(outcomes, bounds))]
+    if question == "q2":
+        parts += [
+            "### The same predictions, two conventions (last epoch)",
+            "*By image*: as the report's template, void counted as wrong among 11 classes and as class 1 among 3. "
+            "*Whole set*: one confusion matrix, void left out.",
+            markdown(conventions_table(groups, rows)),
+        ]
+        classes = classes_table(groups, rows)
+        if not classes.empty:
+            parts += ["### IoU by class (last epoch)", markdown(classes)]
+    parts += ["### Weights, time and memory", markdown(cost_table(groups, rows))]
+    return parts

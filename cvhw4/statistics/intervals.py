@@ -1,0 +1,77 @@
+"""Means over seeds with their intervals, and what they say about a claim.
+
+Intervals are Student's t: with the three to ten seeds of a study the normal interval would be too narrow, and a
+bootstrap has too few runs to draw from. They cover the spread between seeds, not the one that other validation images
+would bring.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["supported", "contradicted", "undecided"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over runs.
+
+    Attributes:
+        n: number of runs.
+        mean: of the figure.
+        sd: sample standard deviation; NaN for one run.
+        low: lower end of the interval; minus infinity for one run.
+        high: upper end of the interval; infinity for one run.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
+    """Mean, standard deviation and t interval.
+
+    Raises:
+        ValueError: no values.
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("an estimate needs at least one value")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Estimate(1, mean, math.nan, -math.inf, math.inf)
+    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    half = t_quantile(1 - (1 - confidence) / 2, n - 1) * sd / math.sqrt(n)
+    return Estimate(n, mean, sd, mean - half, mean + half)
+
+
+def prediction_half_width(sd: float, n: int, error: float, k: int = 1) -> float:
+    """Half the width of the interval that the mean of k further runs leaves with probability `error`.
+
+    Args:
+        sd: standard deviation of the n runs seen.
+        error: probability, both sides together, that an interval made like this misses.
+    """
+    return t_quantile(1 - error / 2, n - 1) * sd * math.sqrt(1 / k + 1 / n)
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """Quantile of Student's t distribution."""
+    from scipy.stats import t
+
+    return float(t.ppf(probability, freedom))
+
+
+def verdict(difference: Estimate, margin: float = 0.0) -> Verdict:
+    """Whether a difference lies above its margin: "supported" or "contradicted" when the whole interval agrees."""
+    if difference.low > margin:
+        return "supported"
+    if difference.high < margin:
+        return "contradicted"
+    return "undecided"

@@ -1,0 +1,254 @@
+"""From an experiment to its record: data, network, training, figures, file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from cvhw4.errors import DataUnavailable, InputError
+from cvhw4.experiments import PROFILES, Experiment, Question
+from cvhw4.records.schema import Epoch, RunRecord
+from cvhw4.records.store import Store
+
+if TYPE_CHECKING:
+    import torch
+
+    from cvhw4.data.dataset import Dataset
+    from cvhw4.models.weights import Source
+
+OPTIONS: dict[Question, str] = {"q1": "--portraits", "q2": "--camvid"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """How experiments are run: which data, weights and device, and where the records go.
+
+    Importing this module and making a `Study` loads neither torch nor pictures; that happens with the first `run`.
+
+    Attributes:
+        profile: name of a profile.
+        device: "auto" takes CUDA where there is one.
+        portraits: folder of the user's own data for Q1, None for the embedded ones.
+        camvid: likewise for Q2.
+        weights: folder to look for pretrained weights in first.
+        results: where records and tables go.
+        reuse: take a finished run with the same fingerprint from disk instead of training.
+    """
+
+    profile: str = "quick"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    portraits: Path | None = None
+    camvid: Path | None = None
+    weights: Path | None = None
+    results: Path = Path("results")
+    reuse: bool = False
+
+    @property
+    def store(self) -> Store:
+        """The records of this study's profile."""
+        return Store(self.results, self.profile)
+
+    def folder(self, question: Question) -> Path | None:
+        """The user's own data folder for a question."""
+        return self.portraits if question == "q1" else self.camvid
+
+    def check(self) -> None:
+        """Validates all that the user gave, before anything is trained.
+
+        Raises:
+            InputError: an unusable folder or file.
+        """
+        if self.weights is not None and not self.weights.is_dir():
+            raise InputError(self.weights, "is not a folder", "give --weights a folder with files of weights")
+        if self.results.exists() and not self.results.is_dir():
+            raise InputError(self.results, "is not a folder", "give --results a folder, existing or new")
+        for question in OPTIONS:
+            if self.folder(question) is not None:
+                self.data(question)
+        if self.device == "cuda":
+            pick_device("cuda")
+
+    def data(self, question: Question) -> Dataset:
+        """The data set of a question, decoded and validated.
+
+        Raises:
+            InputError: a folder that cannot be used.
+            DataUnavailable: this profile has no data for the question unless the user gives some.
+        """
+        profile, folder = PROFILES[self.profile], self.folder(question)
+        if folder is None and not profile.embedded:
+            raise DataUnavailable(
+                f"profile {self.profile} trains {question} on real data: give {OPTIONS[question]} DIR"
+            )
+        dataset = _load(question, folder and folder.resolve(), profile.portrait_side, profile.scene_size)
+        if question == "q2" and folder is not None:
+            height, width = dataset.train.images.shape[1:3]
+            needed = max(row.recipe.size for row in profile.of(question))
+            if min(height, width) < needed:
+                mend = f"give pictures of at least {needed} pixels a side"
+                raise InputError(
+                    folder, f"has scenes of {width}x{height}, and {needed} pixels a side are cut out", mend
+                )
+        return dataset
+
+    def find(self, experiment: Experiment, seed: int) -> RunRecord | None:
+        """The finished run of a row with the fingerprint it would have now.
+
+        Raises:
+            InputError: data, weights or results folder cannot be used.
+            DataUnavailable: the profile needs data that was not given.
+            WeightsUnavailable: the row's pretrained weights cannot be had.
+        """
+        plan = self._plan(experiment, seed)
+        return self.store.find(experiment.id, seed, plan.fingerprint)
+
+    def run(self, experiment: Experiment, seed: int, on_epoch: Callable[[Epoch], None] | None = None) -> RunRecord:
+        """Trains one row with one seed, or finds the finished run (`reuse`), and stores its record.
+
+        Args:
+            on_epoch: called after each epoch, for progress.
+
+        Raises:
+            InputError: data, weights or results folder cannot be used.
+            DataUnavailable: the profile needs data that was not given.
+            WeightsUnavailable: the row's pretrained weights cannot be had.
+            TrainingDiverged: the loss did not stay finite.
+        """
+        plan = self._plan(experiment, seed)
+        if self.reuse:
+            found = self.store.find(experiment.id, seed, plan.fingerprint)
+            if found is not None:
+                return found
+
+        import torch
+
+        from cvhw4.models.build import build_network, trainable
+        from cvhw4.records import environment as env
+        from cvhw4.records.schema import DataUsed, Times, WeightsUsed
+        from cvhw4.training.fit import fit
+
+        dataset, source, device = plan.dataset, plan.source, plan.device
+        started, clock = datetime.now(UTC), time.perf_counter()
+        env.reset_peak_memory(device)
+        with torch.random.fork_rng():
+            network = build_network(experiment, seed=seed, weights=self.weights)
+            built = time.perf_counter()
+            history = fit(experiment, dataset, network, seed=seed, device=device, on_epoch=on_epoch)
+        train_seconds = sum(e.train_seconds for e in history.epochs)
+        record = RunRecord(
+            row=experiment.row,
+            id=experiment.id,
+            profile=experiment.profile,
+            seed=seed,
+            fingerprint=plan.fingerprint,
+            study=plan.study,
+            settings=experiment.settings(),
+            data=DataUsed(
+                name=dataset.name,
+                embedded=dataset.embedded,
+                fingerprint=dataset.fingerprint,
+                train=len(dataset.train),
+                val=len(dataset.val),
+                classes=list(dataset.classes),
+            ),
+            weights=WeightsUsed(
+                network=plan.network,
+                origin=source.origin if source else "random",
+                sha256=source.sha256 if source else None,
+            ),
+            parameters=network.parameters,
+            trained_parameters=sum(p.numel() for p in trainable(network.module)),
+            primary=history.primary,
+            epochs=list(history.epochs),
+            by_class=history.by_class,
+            times=Times(
+                build_seconds=built - clock,
+                train_seconds=train_seconds,
+                evaluate_seconds=sum(e.evaluate_seconds for e in history.epochs),
+                total_seconds=time.perf_counter() - clock,
+                images_per_second=history.images / train_seconds,
+                peak_memory_bytes=env.peak_memory(device),
+            ),
+            environment=env.environment(device),
+            started=started.isoformat(timespec="seconds"),
+        )
+        self.store.save(record)
+        return record
+
+    def _plan(self, experiment: Experiment, seed: int) -> _Plan:
+        """All that decides a run's figures, and the fingerprints of it."""
+        dataset = self.data(experiment.question)
+
+        import torch
+
+        from cvhw4.models.build import pretrained_name
+        from cvhw4.models.weights import find_weights
+        from cvhw4.records.environment import code_digest
+
+        device = pick_device(self.device)
+        network = pretrained_name(experiment.network)
+        source = find_weights(network, self.weights) if experiment.start == "imagenet" else None
+        identity = {
+            "settings": experiment.settings(),
+            "data": dataset.fingerprint,
+            "weights": source.sha256 if source else None,
+            "device": device.type,
+            "threads": torch.get_num_threads() if device.type == "cpu" else None,
+            "code": code_digest(),
+        }
+        return _Plan(dataset, source, device, network, _digest(identity), _digest(identity | {"seed": seed}))
+
+
+class _Plan(NamedTuple):
+    """What a run starts from; `study` is its fingerprint without the seed."""
+
+    dataset: Dataset
+    source: Source | None
+    device: torch.device
+    network: str
+    study: str
+    fingerprint: str
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device to train on.
+
+    Raises:
+        InputError: CUDA was asked for and there is none.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise InputError("--device cuda", "finds no CUDA device", "use --device cpu, or check the driver")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+@lru_cache
+def _load(question: Question, folder: Path | None, side: int, size: tuple[int, int] | None) -> Dataset:
+    if question == "q1":
+        if folder is None:
+            from cvhw4.data.embedded import embedded_portraits
+
+            return embedded_portraits()
+        from cvhw4.data.portraits import read_portraits
+
+        return read_portraits(folder, short_side=side)
+    if folder is None:
+        from cvhw4.data.embedded import embedded_scenes
+
+        return embedded_scenes()
+    from cvhw4.data.camvid import read_camvid
+
+    return read_camvid(folder, size=size)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

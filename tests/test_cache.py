@@ -1,0 +1,222 @@
+"""The cache of decoded arrays: nothing damaged is ever used, nothing unwritable stops a run."""
+
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cvhw4.data.cache import Arrays, cache_root, cached, digest, file_digests, new_folder
+from cvhw4.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Points the cache into the test's own folder."""
+    monkeypatch.setenv("CVHW4_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Build:
+    """Makes an entry's arrays and counts how often it had to."""
+
+    calls = 0
+
+    def __call__(self) -> Arrays:
+        self.calls += 1
+        return Arrays({"a": np.arange(2000, dtype=np.uint8), "b": np.eye(3)}, {"names": ("x", "ü \udcff")})
+
+
+def _check(found: Arrays) -> None:
+    np.testing.assert_array_equal(found.arrays["a"], np.arange(2000, dtype=np.uint8))
+    np.testing.assert_array_equal(found.arrays["b"], np.eye(3))
+    assert found.arrays.keys() == {"a", "b"}
+    assert found.texts == {"names": ("x", "ü \udcff")}
+    with pytest.raises(ValueError, match="read-only"):
+        found.arrays["a"][0] = 1
+
+
+def test_builds_once_and_maps_afterwards(root: Path) -> None:
+    build = Build()
+    for _ in range(3):
+        found = cached("key", build)
+        _check(found)
+        assert isinstance(found.arrays["a"], np.memmap)
+    assert build.calls == 1
+    assert [path.name for path in root.iterdir()] == ["key"]
+    assert cached("other", build) is not None and build.calls == 2
+
+
+def test_a_failing_build_stores_nothing(root: Path) -> None:
+    def build() -> Arrays:
+        raise InputError("x.png", "is bad", "replace it")
+
+    with pytest.raises(InputError):
+        cached("key", build)
+    assert not root.exists()
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "b.npy", "texts.json", "checksums.json"])
+@pytest.mark.parametrize("damage", [_truncate, _flip, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_damaged_entry_is_built_anew(root: Path, name: str, damage: Callable[[Path], object]) -> None:
+    build = Build()
+    cached("key", build)
+    damage(root / "key" / name)
+    _check(cached("key", build))
+    _check(cached("key", build))
+    assert build.calls == 2
+    assert [path.name for path in root.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"a.npy": "x"}', '{"../x": 1}', "{", '{"a.npy": null}'])
+def test_nonsense_for_checksums_is_damage(root: Path, content: str) -> None:
+    build = Build()
+    cached("key", build)
+    (root / "key" / "checksums.json").write_text(content)
+    _check(cached("key", build))
+    assert build.calls == 2
+
+
+def test_an_empty_folder_or_leftover_is_no_entry(root: Path) -> None:
+    (root / "key").mkdir(parents=True)
+    (root / ".key.1234.tmp").mkdir()
+    (root / ".key.1234.tmp" / "a.npy").write_bytes(b"half")
+    _check(cached("key", Build()))
+    assert (root / "key" / "a.npy").exists()
+
+
+def test_mapped_arrays_outlive_a_rebuild(root: Path) -> None:
+    first = cached("key", Build())
+    (root / "key" / "b.npy").write_bytes(b"")
+    cached("key", Build())
+    assert first.arrays["a"][7] == 7
+
+
+def test_an_unwritable_root_keeps_arrays_in_memory(root: Path) -> None:
+    root.write_text("a file where the folder should be")
+    build = Build()
+    with pytest.warns(UserWarning, match="CVHW4_CACHE"):
+        found = cached("key", build)
+    _check(found)
+    assert build.calls == 1
+    assert root.read_text() == "a file where the folder should be"
+
+
+def test_a_full_disk_leaves_nothing_half_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", no_space)
+    with pytest.warns(UserWarning, match="No space left"):
+        _check(cached("key", Build()))
+    assert not root.exists()
+
+
+def test_another_process_finishes_first(root: Path) -> None:
+    def build() -> Arrays:
+        _check(cached("key", Build()))
+        (root / "key" / "mark").touch()
+        return Build()()
+
+    _check(cached("key", build))
+    assert (root / "key" / "mark").exists()
+    assert [path.name for path in root.iterdir()] == ["key"]
+
+
+_CHILD = """
+import numpy as np
+from cvhw4.data.cache import Arrays, cached
+for number in range(10):
+    found = cached(f"key{number}", lambda: Arrays({"a": np.full(5000, number % 256, np.uint8)}, {"n": (str(number),)}))
+    assert (found.arrays["a"] == number % 256).all() and found.texts["n"] == (str(number),)
+"""
+
+
+def test_processes_at_once(root: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", _CHILD]
+    children = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for child in children:
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 0, errors
+    assert sorted(path.name for path in root.iterdir()) == sorted(f"key{number}" for number in range(10))
+
+
+@pytest.mark.parametrize("key", ["", "..", "a/b", "/a", "../a"])
+def test_a_key_is_a_plain_name(root: Path, key: str) -> None:
+    with pytest.raises(ValueError, match="plain file name"):
+        cached(key, Build())
+    assert not root.exists()
+
+
+def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CVHW4_CACHE", "~/mine")
+    assert cache_root() == tmp_path / "mine"
+    monkeypatch.setenv("CVHW4_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_root() == tmp_path / "xdg" / "cvhw4"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_root() == tmp_path / ".cache" / "cvhw4"
+
+
+def test_digests_tell_content_names_and_parameters_apart(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "b").write_bytes(b"two")
+    files = file_digests(tmp_path, ["a", "b"])
+    assert digest(files) == digest(dict(reversed(files.items())))
+    assert (
+        len({digest(files), digest(files, size=1), digest(files, size=2), digest({"a": files["b"]}), digest({})}) == 5
+    )
+    assert len({digest({"a": "1", "b": "2"}), digest({"a": "2", "b": "1"}), digest({"\udcff": "1"})}) == 3
+
+
+def test_digest_is_what_the_shell_says(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("b.txt", "sub/a.txt"):
+        (tmp_path / name).write_text(name)
+    shell = "sha256sum b.txt sub/a.txt | sha256sum"
+    printed = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert printed.split()[0] == digest(file_digests(tmp_path, ["sub/a.txt", "b.txt"]))
+
+
+def test_a_new_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "er" / "target"
+    with pytest.raises(KeyboardInterrupt), new_folder(target) as folder:
+        (folder / "file").touch()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(target) as folder:
+        (folder / "file").touch()
+        assert not target.exists()
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+    with pytest.raises(OSError), new_folder(target) as folder:
+        (folder / "other").touch()
+    assert [path.name for path in target.iterdir()] == ["file"]
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+def test_the_readers_never_load_torch() -> None:
+    code = "import sys, cvhw4.data.fetch; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_checksums_cover_every_file(root: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cached("key", Build())
+    listed = json.loads((root / "key" / "checksums.json").read_text())
+    assert listed.keys() | {"checksums.json"} == {path.name for path in (root / "key").iterdir()}

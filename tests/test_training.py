@@ -1,0 +1,167 @@
+"""The loop: what is drawn, what changes, what is measured."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from cvhw4.data.dataset import VOID
+from cvhw4.models.build import Network, build_network
+from cvhw4.training import fit as fit_module
+from cvhw4.training.fit import TrainingDiverged, fit, make_optimizer
+from cvhw4.training.tasks import Segmentation, make_task
+from tests.tiny import dataset, row
+
+CPU = torch.device("cpu")
+
+
+def train(name, seed=0, **recipe):
+    experiment = row(name, **recipe)
+    network = build_network(experiment, seed=seed)
+    before = {k: v.clone() for k, v in network.module.state_dict().items()}
+    with torch.random.fork_rng():
+        history = fit(experiment, dataset(experiment.question), network, seed=seed, device=CPU)
+    return history, before, network.module.state_dict()
+
+
+def changed(before, after):
+    return {k for k in before if not torch.equal(before[k], after[k].to(before[k].dtype))}
+
+
+def test_a_classifier_learns_what_is_plain_to_see():
+    history, _, _ = train("q1_5", epochs=4, size=96)
+    assert history.epochs[-1].figures["accuracy"] == 1.0
+    assert history.epochs[-1].loss < history.epochs[0].loss
+    assert history.primary == "accuracy"
+    assert history.images == 4 * 12
+    assert history.by_class["recall"] == [1.0, 1.0]
+
+
+def test_segmentation_learns():
+    history, _, _ = train("q2_1a", epochs=20, lr=3e-3)
+    assert history.epochs[-1].loss < history.epochs[0].loss
+    assert history.epochs[-1].figures["pixel_accuracy"] > 0.5
+    assert len(history.by_class["iou"]) == len(history.by_class["best_set_iou"]) == 11
+
+
+def test_the_same_seed_gives_the_same_figures_to_the_bit():
+    (a, _, x), (b, _, y), (c, _, _) = train("q1_8"), train("q1_8"), train("q1_8", seed=1)
+    assert [e.figures for e in a.epochs] == [e.figures for e in b.epochs]
+    assert [e.loss for e in a.epochs] == [e.loss for e in b.epochs]
+    assert all(torch.equal(x[k], y[k]) for k in x)
+    assert [e.loss for e in a.epochs] != [e.loss for e in c.epochs]
+
+
+def test_feature_extractor_changes_nothing_but_its_last_layer():
+    _, before, after = train("q1_1")
+    assert changed(before, after) == {"classifier.weight", "classifier.bias"}
+
+
+def test_initial_batch_norm_keeps_its_statistics_and_trains_its_weights():
+    _, before, after = train("q2_1b")
+    keys = changed(before, after)
+    assert not any("running_" in k for k in keys)
+    assert {"norms.0.weight", "norms.4.bias", "deconvs.0.weight", "backbone.conv_stem.weight"} <= keys
+    assert torch.equal(after["norms.2.running_mean"], torch.zeros(128))
+
+
+def test_proper_batch_norm_updates_its_statistics():
+    experiment = replace(row("q2_1b"), batch_norm="train")
+    network = build_network(experiment, seed=0)
+    fit(experiment, dataset("q2"), network, seed=0, device=CPU)
+    assert not torch.equal(network.module.state_dict()["norms.2.running_mean"], torch.zeros(128))
+
+
+def test_learning_rate_follows_the_schedule():
+    history, _, _ = train("q1_1", epochs=5, lr_step=2, lr_gamma=0.1, lr=0.01)
+    assert [e.lr for e in history.epochs] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4])
+
+
+def make(name, **changes):
+    experiment = replace(row(name), **changes)
+    return make_task(experiment, dataset(experiment.question), build_network(experiment, seed=0), CPU, seed=0)
+
+
+def test_rows_with_one_seed_see_the_same_batches():
+    one, other = make("q1_2"), make("q1_1")
+    for (x, s), (y, t) in zip(one.batches(1), other.batches(1), strict=True):
+        assert torch.equal(x, y) and torch.equal(s, t)
+    first, second = (torch.cat([t for _, t in one.batches(epoch)]) for epoch in (1, 2))
+    assert sorted(first.tolist()) == sorted(second.tolist()) and first.tolist() != second.tolist()
+
+
+def test_every_image_is_seen_once_an_epoch():
+    task = make("q1_5")
+    assert sum(len(x) for x, _ in task.batches(1)) == 12
+    assert torch.cat([t for _, t in task.batches(1)]).sum() == 6
+
+
+def test_inputs_are_normalised_by_the_networks_mean_and_deviation():
+    task = make("q1_5")
+    x = task.normalised(torch.full((1, 3, 2, 2), 255.0))
+    assert torch.allclose(x, torch.ones(1))  # Lite0: mean 0.5, deviation 0.5
+    assert torch.allclose(task.normalised(torch.zeros(1, 3, 2, 2)), -torch.ones(1))
+
+
+def test_a_void_pixel_has_a_target_of_all_zeros():
+    task = make("q2_1a")
+    assert isinstance(task, Segmentation)
+    logits = torch.randn(1, 11, 1, 2)
+    target = torch.tensor([[[VOID, 4]]], dtype=torch.uint8)
+    one_hot = torch.zeros(1, 11, 1, 2)
+    one_hot[0, 4, 0, 1] = 1
+    expected = nn.BCEWithLogitsLoss()(logits, one_hot)
+    assert task.loss(logits, target) == pytest.approx(float(expected))
+
+
+class Oracle(nn.Module):
+    """Answers with the validation split's own labels, or with wrong ones."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers, self.at = answers, 0
+
+    def forward(self, x):
+        answers = self.answers[self.at : self.at + len(x)]
+        self.at += len(x)
+        return nn.functional.one_hot(answers.long(), 12).float().movedim(-1, 1)
+
+
+def test_evaluation_is_against_the_validation_labels():
+    task = make("q1_2")
+    right = task.val.targets
+    assert fit_module.evaluate(task, Oracle(right))[0]["accuracy"] == 1.0
+    assert fit_module.evaluate(task, Oracle(1 - right))[0]["accuracy"] == 0.0
+    one_wrong = right.clone()
+    one_wrong[0] = 1 - one_wrong[0]
+    figures, lists = fit_module.evaluate(task, Oracle(one_wrong))
+    assert figures["accuracy"] == pytest.approx(7 / 8)
+    assert lists["recall"] == pytest.approx([3 / 4, 1.0])
+
+
+def test_infinite_loss_stops_the_run_by_name(monkeypatch):
+    monkeypatch.setattr(fit_module, "train_epoch", lambda *args: math.nan)
+    with pytest.raises(TrainingDiverged, match=r"q1_2-finetune, seed 3: loss nan in epoch 1 at learning rate"):
+        train("q1_2", seed=3)
+
+
+def test_optimizers_are_the_recipes():
+    linear = nn.Linear(2, 2)
+    sgd, adam = make_optimizer(row("q1_1"), linear), make_optimizer(row("q1_8"), linear)
+    assert isinstance(sgd, torch.optim.SGD) and sgd.param_groups[0]["momentum"] == 0.9
+    assert isinstance(adam, torch.optim.Adam)
+    with pytest.raises(ValueError, match="rmsprop"):
+        make_optimizer(row("q1_1", optimizer="rmsprop"), linear)
+
+
+@pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="no CUDA device")
+def test_cuda_trains_as_the_cpu_does():
+    experiment = row("q2_1a", epochs=3)
+    losses = []
+    for device in (CPU, torch.device("cuda")):
+        network: Network = build_network(experiment, seed=0)
+        history = fit(experiment, dataset("q2"), network, seed=0, device=device)
+        losses.append([e.loss for e in history.epochs])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)

@@ -1,0 +1,130 @@
+"""The quick profile at a size that a test can train: the same rows and networks, a handful of small pictures.
+
+As a pytest plugin (`-p tests.tiny`) it puts that profile in the place of the real one, in this process and in xdist's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from cvhw4 import study
+from cvhw4.data.cache import fingerprint
+from cvhw4.data.dataset import CAMVID_CLASSES, PORTRAIT_CLASSES, VOID, Dataset, Split
+from cvhw4.experiments import PROFILES, Experiment, Profile
+from cvhw4.records.schema import DataUsed, Epoch, RunRecord, Times, WeightsUsed
+
+
+def shrink(experiment: Experiment, **recipe) -> Experiment:
+    small = dict(size=32, batch=4, epochs=2) | recipe
+    if experiment.network == "alexnet":
+        small["size"] = 64  # the least AlexNet's pooling takes
+    return replace(experiment, recipe=replace(experiment.recipe, **small))
+
+
+QUICK = PROFILES["quick"]
+TINY: Profile = replace(QUICK, rows=tuple(shrink(row) for row in QUICK.rows))
+
+
+def row(name: str, **recipe) -> Experiment:
+    (found,) = (e for e in QUICK.rows if e.row == name)
+    return shrink(found, **recipe)
+
+
+def dataset(question: str, train: int = 12, val: int = 8) -> Dataset:
+    """Random pictures: brightness tells the class (and, in scenes, so does height), so that something can be learnt."""
+    random = np.random.RandomState(0)
+
+    def split(name: str, n: int) -> Split:
+        names = tuple(f"{name}/{i}" for i in range(n))
+        sizes = np.tile(np.array([40, 48], dtype=np.int32), (n, 1))
+        noise = random.randint(0, 60, (n, 40, 48, 3))
+        if question == "q1":
+            targets = np.arange(n, dtype=np.uint8) % 2
+            return Split((noise + targets[:, None, None, None] * 190).astype(np.uint8), sizes, targets, names)
+        labels = np.zeros((n, 40, 48), dtype=np.uint8)  # sky above road above car, a strip of void
+        labels[:, 14:], labels[:, 28:], labels[:, :, 44:] = 3, 8, VOID
+        return Split((noise + labels[..., None] * 16).astype(np.uint8), sizes, labels, names)
+
+    train_split, val_split = split("train", train), split("val", val)
+    task = "classification" if question == "q1" else "segmentation"
+    classes = PORTRAIT_CLASSES if question == "q1" else CAMVID_CLASSES[:-1]
+    prints = fingerprint(train_split, val_split)
+    name = "embedded portraits" if question == "q1" else "embedded scenes"
+    return Dataset(name, task, classes, train_split, val_split, prints, embedded=True)
+
+
+def record(name: str = "q1_2", seed: int = 0, figures=((0.7,), (0.9,), (0.8,)), **changes) -> RunRecord:
+    """A record as a run would write it, with the given figures by epoch."""
+    experiment = next(e for e in QUICK.rows if e.row == name)
+    metrics = (
+        ("accuracy",) if experiment.question == "q1" else ("miou", "pixel_accuracy", "set_miou", "set_pixel_accuracy")
+    )
+    epochs = [
+        Epoch(
+            epoch=i + 1,
+            lr=0.1,
+            loss=0.5,
+            figures=dict(zip(metrics, values * (len(metrics) if len(values) == 1 else 1), strict=True)),
+            train_seconds=2.0,
+            evaluate_seconds=1.0,
+        )
+        for i, values in enumerate(figures)
+    ]
+    classes = list(CAMVID_CLASSES[:-1]) if experiment.question == "q2" else list(PORTRAIT_CLASSES)
+    lists = {"recall": [0.5, 0.6]} if experiment.question == "q1" else {"iou": [0.5] * experiment.classes}
+    if experiment.question == "q2":
+        lists["set_iou"] = [0.25, *[float("nan")] * (experiment.classes - 1)]
+    whole = dict(
+        row=experiment.row,
+        id=experiment.id,
+        profile="quick",
+        seed=seed,
+        fingerprint=f"{name}{seed}".encode().hex().ljust(64, "0"),
+        study=name.encode().hex().ljust(64, "0"),
+        settings=experiment.settings(),
+        data=DataUsed(name="embedded", embedded=True, fingerprint="d" * 64, train=240, val=400, classes=classes),
+        weights=WeightsUsed(network="tf_efficientnet_lite0", origin="package x 1.0", sha256="e" * 64),
+        parameters=3_400_000,
+        trained_parameters=2562,
+        primary=metrics[0],
+        epochs=epochs,
+        by_class=lists,
+        times=Times(
+            build_seconds=0.5,
+            train_seconds=6.0,
+            evaluate_seconds=3.0,
+            total_seconds=9.5,
+            images_per_second=6.0,
+            peak_memory_bytes=2**30,
+        ),
+        environment={
+            "torch": "2.15.0",
+            "device": "cpu",
+            "device_name": "A processor",
+            "threads": 2,
+            "commit": "abc",
+        },
+        started=f"2026-11-23T10:00:{seed:02d}+00:00",
+    )
+    return RunRecord(**(whole | changes))
+
+
+_patches = (
+    mock.patch.dict(PROFILES, quick=TINY),
+    mock.patch.object(study, "_load", lambda question, folder, side, size: dataset(question)),
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the study is made
+def pytest_configure(config) -> None:
+    for patch in _patches:
+        patch.start()
+
+
+def pytest_unconfigure(config) -> None:
+    for patch in _patches:
+        patch.stop()
