@@ -87,11 +87,12 @@ class StudyPlugin:
         self.progress = Progress(config)
 
     def bounds(self) -> Bounds:
-        """The profile's bounds."""
-        from cvhw4.statistics.bounds import load_bounds
+        """The profile's bounds; none where the project has no bounds file (yet) and none was named."""
+        from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
-        path = self.config.getoption("bounds") or self.config.rootpath / "benchmarks" / "bounds.toml"
-        return load_bounds(path, self.study.profile)
+        named = self.config.getoption("bounds")
+        path = named or self.config.rootpath / "benchmarks" / "bounds.toml"
+        return load_bounds(path, self.study.profile) if named or path.exists() else NO_BOUNDS
 
     # Collection
 
@@ -200,7 +201,7 @@ class StudyPlugin:
         """A run that was told of by a progress line needs no dot."""
         told = self.progress.shown and any(name == "cvhw4_run" for name, _ in report.user_properties)
         if told and report.when == "call" and report.passed and self.config.option.verbose <= 0:
-            return "passed", "", "PASSED"
+            return "passed", "", ""
         return None
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -296,7 +297,7 @@ class Progress:
         self.run_started = self.told = time.monotonic()
         self.epochs = 0
         if self._is_terminal():
-            self._write("\n")
+            self._write(self._line_break())
         self._live("loading")
 
     def epoch(self, epoch: Epoch) -> None:
@@ -325,13 +326,16 @@ class Progress:
     def _live(self, text: str) -> None:
         if self._is_terminal():
             self._write(f"\r\x1b[K{self._name()}  {text}", flush=True)
-        elif self.epochs and time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
+        elif 0 < self.epochs < self.experiment.recipe.epochs and time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
             self.told = time.monotonic()
             self._final(text)
 
     def _final(self, text: str) -> None:
-        """The run's last word. The line is left open: pytest ends it, or the next run does."""
-        self._write(("\r\x1b[K" if self._is_terminal() else "\n") + f"{self._name()}  {text}")
+        """A line that stays. It is left open: pytest ends it, or the next one does."""
+        self._write(("\r\x1b[K" if self._is_terminal() else self._line_break()) + f"{self._name()}  {text}")
+
+    def _line_break(self) -> str:
+        return "\n" if self.config.get_terminal_writer().width_of_current_line else ""
 
     def _name(self) -> str:
         return f"{self.experiment.id:<20} seed {self.seed}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -185,6 +186,10 @@ class Study:
     def _plan(self, experiment: Experiment, seed: int) -> _Plan:
         """All that decides a run's figures, and the fingerprints of it."""
         dataset = self.data(experiment.question)
+        # GNU OpenMP's threads spin while they wait for each other; left to spin as long as they like, they make
+        # training many times slower once another process wants a core. Read as torch is loaded; the user's own
+        # setting stays.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
         import torch
 

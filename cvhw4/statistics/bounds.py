@@ -16,7 +16,7 @@ from pathlib import Path
 from cvhw4.errors import InputError
 from cvhw4.experiments import Profile
 from cvhw4.records.schema import RunRecord
-from cvhw4.statistics.intervals import estimate, prediction_half_width
+from cvhw4.statistics.intervals import Estimate, Verdict, estimate, prediction_half_width, t_quantile, verdict
 from cvhw4.statistics.verdicts import Outcome, claims_of, judge
 
 FALSE_ALARMS = 0.01  # per session of 3 seeds, all bounds together
@@ -45,6 +45,11 @@ class Bound:
     mean: float
     sd: float
     n: int
+
+    def verdict(self, margin: float) -> Verdict:
+        """What the calibration itself says of a claim with that margin, if this bounds its difference."""
+        half = t_quantile(0.975, self.n - 1) * self.sd / math.sqrt(self.n)
+        return verdict(Estimate(self.n, self.mean, self.sd, self.mean - half, self.mean + half), margin)
 
     def for_mean_of(self, k: int) -> Bound:
         """The same bound for the mean of k runs: narrower, for the part of the spread that averaging takes away."""
@@ -107,6 +112,13 @@ class Bounds:
         bounds = self.rows.get(record.id, {})
         return [Check(name, record.figure(name), bound, self.source) for name, bound in bounds.items()]
 
+    def overturns(self, outcome: Outcome) -> bool:
+        """Whether the runs contradict a claim that the calibration supported."""
+        bound = self.claims.get(outcome.claim.id)
+        if bound is None or not outcome.embedded:
+            return False
+        return outcome.verdict == "contradicted" and bound.verdict(outcome.claim.margin) == "supported"
+
     def check_claim(self, outcome: Outcome) -> Check | None:
         """A claim's difference; None where the bounds do not apply."""
         bound = self.claims.get(outcome.claim.id)
@@ -114,6 +126,9 @@ class Bounds:
             return None
         name = f"mean difference in {outcome.claim.metric} over {outcome.difference.n} seeds"
         return Check(name, outcome.difference.mean, bound.for_mean_of(outcome.difference.n), self.source)
+
+
+NO_BOUNDS = Bounds({}, {}, "")
 
 
 def load_bounds(path: Path, profile: str) -> Bounds:

@@ -1,9 +1,9 @@
 """Portraits with and without heavy make-up, drawn from random numbers: a stand-in for CelebA's Heavy_Makeup.
 
 Who is drawn (`Person`) is kept apart from how (one function per part of the picture). A face is heavily made up when
-the weighted strength of its make-up reaches `HEAVY`. Whatever else looks like make-up at a glance (red clothes, hats and
-backgrounds, red lips, flushed cheeks, thick brows, dark eyes, glasses, coloured light) falls on both classes alike;
-only beards and short hair are rarer with make-up.
+the weighted strength of its make-up reaches `HEAVY`. Whatever else looks like make-up at a glance (red clothes, hats
+and backgrounds, red lips, flushed cheeks, thick brows, dark eyes, glasses, coloured light) falls on both classes
+alike; only beards and short hair are rarer with make-up.
 
 Faces are drawn in face units: (0, 0) is the middle of the face, u to the right, v down, 1 is half the face's width.
 """
@@ -63,7 +63,10 @@ class Makeup:
     @property
     def strength(self) -> float:
         """The weighted mean of the parts, from 0 to 1: what the label is decided by."""
-        return sum(weight * getattr(self, part) for part, weight in WEIGHTS.items())
+        total = 0.0
+        for part, weight in WEIGHTS.items():  # not sum(): from Python 3.12 it adds floats in another way
+            total += weight * getattr(self, part)
+        return total
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def draw_makeup(random: Random, heavy: bool, bare: float) -> Makeup:
     or the lips: one look at either does not tell.
     """
     while True:
-        level = random.uniform(0.55, 1.0) if heavy else random.uniform(0.1, 0.45)
+        level = random.uniform(0.65, 1.05) if heavy else random.uniform(0.1, 0.45)
         parts = {part: 0.0 if random.chance(0.12) else min(1.0, max(0.0, random.bell(level, 0.2))) for part in WEIGHTS}
         if not heavy:
             stressed = random.choose((("lips", "blush"), ("shadow", "liner"), ("liner", "lashes", "brows"), ()))
@@ -138,7 +141,7 @@ def draw_person(random: Random, heavy: bool) -> Person:
     age = random.uniform() * random.uniform()
     worn, (red, green, blue), exposure = (*DYES, *REDS), random.choose(LIGHTS), random.uniform(0.85, 1.12)
     return Person(
-        makeup=draw_makeup(random, heavy, bare=0.75 if masculine else 0.35),
+        makeup=draw_makeup(random, heavy, bare=0.75 if masculine else 0.5),
         masculine=masculine,
         age=age,
         x=random.bell(SIZE[1] * 0.5, 3.5),
@@ -317,9 +320,9 @@ def paint_background(canvas: Canvas, random: Random) -> None:
     cloud = value_noise(random, *SIZE, random.uniform(25.0, 90.0))[..., None]
     blend = np.asarray(first) + cloud * (np.asarray(second) - np.asarray(first))
     canvas.pixels[:] = blend.repeat(canvas.scale, axis=1).repeat(canvas.scale, axis=0)
-    for _ in range(random.integer(6, 13)):
+    for _ in range(random.integer(9, 17)):
         colour = random.choose((third, random.choose(DYES), random.choose(REDS), random.choose(SHADOWS)))
-        x, y, size = random.uniform(0, SIZE[1]), random.uniform(0, SIZE[0]), random.uniform(3.0, 18.0)
+        x, y, size = random.uniform(0, SIZE[1]), random.uniform(0, SIZE[0]), random.uniform(3.0, 16.0)
         kind, alpha = random.choose(("box", "ball", "bar")), random.uniform(0.4, 0.95)
         if kind == "bar":
             shape = stroke(x, y, x + random.bell(0, 25), y + random.bell(0, 25), size / 3)
@@ -360,7 +363,8 @@ def paint_body(canvas: Canvas, body: Head, random: Random) -> None:
 def comb_hair(canvas: Canvas, head: Head, comb: Curve) -> Floats:
     """How bright hair is that runs down from the parting: float64 [height * scale, width * scale]."""
     p = head.person
-    us, vs = head.units(np.arange(SIZE[1])[None, :] + 0.5, np.arange(SIZE[0])[:, None] + 0.5)
+    height, width = (np.arange(size, dtype=np.float64) for size in SIZE)
+    us, vs = head.units(width[None, :] + 0.5, height[:, None] + 0.5)
     lock = comb(60.0 + (us - p.parting * 0.3) / (np.abs(vs + 1.9) + 0.9) * 34.0 + p.wave * 14.0 * ripple(vs * 2.5))
     sheen = (1.0 - lock) * ramp(0.5 - np.abs(vs + 1.05 - 0.3 * us * us), 0.5)
     shade = 1.0 - 0.55 * lock + (0.35 + 40.0 / (30.0 + p.hair[0])) * sheen
@@ -554,8 +558,9 @@ def paint_front_hair(canvas: Canvas, head: Head, comb: Curve, shade: Floats) -> 
 def paint_extras(canvas: Canvas, head: Head) -> None:
     """Earrings, glasses and a hat."""
     p = head.person
-    for side in (-1, 1) if p.earrings else ():
-        canvas.paint(head.disc(side * 1.03, 0.46, 0.07, 0.1), p.earrings)
+    if p.earrings:
+        for side in (-1, 1):
+            canvas.paint(head.disc(side * 1.03, 0.46, 0.07, 0.1), p.earrings)
     if p.glasses:
         hole = head.disc(0.44, -0.02, 0.32, 0.24, twin=True)
         rim = head.disc(0.44, -0.02, 0.37, 0.29, twin=True)

@@ -1,0 +1,39 @@
+# make bench   trains every row of the report and writes results/quick/report.md
+# make test    lint, types and tests
+# make env     the environment both use, in .venv
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: bench test env test-lowest
+.DELETE_ON_ERROR:
+
+bench: env
+	$(BIN)/python -m pytest benchmarks $(ARGS)
+
+test: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests --cov=cvhw4 --cov-fail-under=90 $(ARGS)
+
+env: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@if command -v uv > /dev/null; then set -x; \
+	    uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv && \
+	    uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
+	else set -x; \
+	    $(PYTHON) -m venv .venv && \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'; \
+	fi
+	@touch $@
+
+# The lower bounds of pyproject.toml: the same tests with the oldest versions it allows. Needs uv.
+test-lowest:
+	uv venv --quiet --allow-existing .venv-lowest
+	uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest tests $(ARGS)
