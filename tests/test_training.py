@@ -3,11 +3,14 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from cvhw4.data.dataset import VOID
+from cvhw4.experiments import find_row
 from cvhw4.models.build import Network, build_network
 from cvhw4.training import fit as fit_module
 from cvhw4.training.fit import TrainingDiverged, fit, make_optimizer
@@ -154,6 +157,27 @@ def test_optimizers_are_the_recipes():
     assert isinstance(adam, torch.optim.Adam)
     with pytest.raises(ValueError, match="rmsprop"):
         make_optimizer(row("q1_1", optimizer="rmsprop"), linear)
+
+
+def test_full_rows_train_at_their_real_size(tmp_path):
+    """AlexNet at 224 px and FCN8s over VGG16 at 256 px, batches and optimizers of the report, one epoch of few images."""
+    torch.save(torchvision.models.alexnet().state_dict(), tmp_path / "alexnet.pth")
+    torch.save(torchvision.models.vgg16(init_weights=False).state_dict(), tmp_path / "vgg16.pth")
+    for name, images in (("q1_1", 8), ("q2_1a", 2)):
+        experiment = find_row("full", name)
+        experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
+        network = build_network(experiment, seed=0, weights=tmp_path)
+        data = dataset(experiment.question, train=images, val=2)
+        if name == "q2_1a":
+            data = replace(data, train=enlarged(data.train), val=enlarged(data.val))
+        history = fit(experiment, data, network, seed=0, device=CPU)
+        assert len(history.epochs) == 1 and math.isfinite(history.epochs[0].loss)
+
+
+def enlarged(split):
+    """Scenes of 360 x 480 pixels, as CamVid's are."""
+    images, targets = (np.repeat(np.repeat(a, 9, 1), 10, 2) for a in (split.images, split.targets))
+    return replace(split, images=images, targets=targets, sizes=split.sizes * 0 + [360, 480])
 
 
 @pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="no CUDA device")
