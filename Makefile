@@ -7,7 +7,14 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: bench test env test-lowest
+# make gpu: what a GPU machine is for, run from the tree with the Python at hand (no installation, no network):
+# the tests of the CUDA path, then the full profile. Restartable: finished runs are taken from $(OUT).
+# Example: make gpu ARGS="--seeds 5 --camvid local/CamVid --portraits local/portraits --weights local/weights"
+DEVICE ?= cuda
+PROFILE ?= full
+OUT ?= results
+
+.PHONY: bench test env test-lowest gpu
 .DELETE_ON_ERROR:
 
 bench: env
@@ -31,6 +38,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'; \
 	fi
 	@touch $@
+
+gpu:
+	$(PYTHON) -m pytest tests/test_training.py -k "cuda or learns" -p no:cacheprovider
+	$(PYTHON) -m pytest benchmarks --profile $(PROFILE) --device $(DEVICE) --results $(OUT) --reuse $(ARGS)
 
 # The lower bounds of pyproject.toml: the same tests with the oldest versions it allows. Needs uv.
 test-lowest:

@@ -52,9 +52,8 @@ def test_calibrate_then_report(run, results, tmp_path):
     assert load_bounds(tmp_path / "b.toml", "quick") == calibrate(QUICK, stored())
     code, out, _ = run("report", "--bounds", "b.toml")
     assert code == 0
-    assert (results.folder / "report.md").read_text() == report_page(
-        QUICK, results.load(), calibrate(QUICK, stored()), {}
-    )
+    expected = report_page(QUICK, results.load(), calibrate(QUICK, stored()), {})
+    assert (results.folder / "report.md").read_text() == expected
 
 
 def test_errors_are_one_line_and_exit_code_4(run, tmp_path):

@@ -160,7 +160,7 @@ def test_optimizers_are_the_recipes():
 
 
 def test_full_rows_train_at_their_real_size(tmp_path):
-    """AlexNet at 224 px and FCN8s over VGG16 at 256 px, batches and optimizers of the report, one epoch of few images."""
+    """AlexNet at 224 px, FCN8s over VGG16 at 256 px, the report's batches and optimizers; one epoch of few images."""
     torch.save(torchvision.models.alexnet().state_dict(), tmp_path / "alexnet.pth")
     torch.save(torchvision.models.vgg16(init_weights=False).state_dict(), tmp_path / "vgg16.pth")
     for name, images in (("q1_1", 8), ("q2_1a", 2)):
