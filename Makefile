@@ -24,7 +24,7 @@ test: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests --cov=cvhw4 --cov-fail-under=90 $(ARGS)
+	$(BIN)/python -m pytest tests --cov=cvhw4 --cov-fail-under=90 --timeout=900 $(ARGS)
 
 env: $(INSTALLED)
 

@@ -72,10 +72,11 @@ def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", b
     """Writes report.md anew from the stored runs."""
     from cvhw4.records.store import Store
     from cvhw4.report.page import write_report
-    from cvhw4.statistics.bounds import load_bounds
+    from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
     chosen = _profile(profile)
-    typer.echo(write_report(chosen, Store(results, profile), load_bounds(bounds, profile), {}))
+    judged_by = load_bounds(bounds, profile) if bounds != BOUNDS or bounds.exists() else NO_BOUNDS
+    typer.echo(write_report(chosen, Store(results, profile), judged_by, {}))
 
 
 @app.command()

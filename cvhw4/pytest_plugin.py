@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -83,7 +84,7 @@ class StudyPlugin:
         # xdist hands its workers this name, and takes it from the option where that is set.
         session = worker["testrunuid"] if worker is not None else config.getoption("testrunuid", None) or uuid4().hex
         config.option.testrunuid = session
-        self.notes = Notes(study.store.folder / f".session-{session}")
+        self.notes = Notes(Path(tempfile.gettempdir()) / f"cvhw4-session-{session}")
         self.progress = Progress(config)
 
     def bounds(self) -> Bounds:
@@ -108,9 +109,10 @@ class StudyPlugin:
 
             metafunc.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in claims_of(self.profile)])
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Claims go last: they need the runs, on this worker or another."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
+        """Claims go last, after whatever else sorts the tests: they need the runs, on this worker or another."""
+        yield
         items.sort(key=lambda item: "claim" in _parameters(item))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -127,8 +129,7 @@ class StudyPlugin:
             return
         try:
             self.study.check()
-            if self.config.getoption("bounds"):
-                self.bounds()
+            self.bounds()
         except InputError as error:
             raise pytest.UsageError(str(error)) from error
 
@@ -139,25 +140,26 @@ class StudyPlugin:
         properties = request.node.user_properties
         benchmark.group = self.profile.name + " " + experiment.question
         self.progress.begin(experiment, seed)
-        key = (experiment.id, seed)
         try:
+            self.study.prepare(experiment, seed)  # so that imports and decoding are not timed as training
             record: RunRecord = benchmark.pedantic(
                 self.study.run, args=(experiment, seed, self.progress.epoch), rounds=1, iterations=1
             )
         except (WeightsUnavailable, DataUnavailable) as reason:
             self.progress.drop(f"skipped: {reason}")
             properties.append(("cvhw4_missing", [experiment.id, str(reason)]))
-            self.notes.write(key, None)
             pytest.skip(str(reason))
+        except InputError as error:
+            self.progress.drop("failed: unusable input")
+            pytest.fail(str(error), pytrace=False)
         except BaseException as error:
             self.progress.drop(f"failed: {type(error).__name__}")
-            self.notes.write(key, None)
             raise
         path = self.study.store.path(record.id, record.seed, record.fingerprint)
         properties.append(("cvhw4_run", [record.id, record.seed, str(path)]))
-        self.notes.write(key, path)
+        self.notes.write(f"{record.id}-seed{record.seed}", path)
         self.progress.end(record)
-        benchmark.extra_info.update(extra_info(record))
+        benchmark.extra_info.update(extra_info(record), reused=self.progress.epochs == 0)
         return record
 
     def outcome(self, claim: Claim) -> Outcome:
@@ -166,8 +168,11 @@ class StudyPlugin:
         from cvhw4.statistics.verdicts import judge
 
         rows = [row for row in self.profile.rows if row.row in claim.rows]
-        wanted = sorted(key for key in self.planned if key[0] in {row.id for row in rows})
-        paths = self.notes.wait(wanted)
+        ids = {row.id for row in rows}
+        wanted = [f"{id}-seed{seed}" for id, seed in sorted(self.planned) if id in ids]
+        if self.is_worker:
+            self.notes.wait(wanted)
+        paths = self.notes.read(wanted)
         if self.study.reuse:
             paths += [path for row in rows for path in self._stored(row) if path not in paths]
         records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
@@ -192,6 +197,9 @@ class StudyPlugin:
         if "cvhw4_run" in properties:
             row, seed, path = properties["cvhw4_run"]
             self.runs[row, seed] = Path(path)
+        elif not report.passed and not self.is_worker:
+            # Skipped, failed, or lost with its worker: nobody shall wait for it.
+            self.notes.write(report.nodeid.rpartition("[")[2].removesuffix("]"), None)
         if "cvhw4_missing" in properties:
             row, reason = properties["cvhw4_missing"]
             self.missing[row] = reason
@@ -199,7 +207,8 @@ class StudyPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """A run that was told of by a progress line needs no dot."""
-        told = self.progress.shown and any(name == "cvhw4_run" for name, _ in report.user_properties)
+        run = dict(report.user_properties).get("cvhw4_run")
+        told = isinstance(run, list) and tuple(run[:2]) in self.progress.told_of
         if told and report.when == "call" and report.passed and self.config.option.verbose <= 0:
             return "passed", "", ""
         return None
@@ -210,7 +219,7 @@ class StudyPlugin:
             return
         from cvhw4.records.schema import RunRecord
         from cvhw4.report.page import write_report
-        from cvhw4.report.tables import by_data, plain, short_claims, summary
+        from cvhw4.report.tables import by_data, origins, plain, short_claims, summary
         from cvhw4.statistics.verdicts import judge_all
 
         records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in self.runs.values()]
@@ -219,6 +228,8 @@ class StudyPlugin:
         for data, groups in by_data(records).items():
             terminalreporter.write_line(f"\n{data}")
             terminalreporter.write_line(plain(summary(groups, self.profile.rows, bounds)))
+            for line in origins(groups):
+                terminalreporter.write_line(line)
             if not any(r.data.embedded for runs in groups.values() for r in runs):
                 terminalreporter.write_line("bounds are calibrated on embedded data: these rows are not judged")
         outcomes = judge_all(self.profile, records)
@@ -230,6 +241,7 @@ class StudyPlugin:
         page = write_report(self.profile, self.study.store, bounds, self.missing)
         terminalreporter.write_line(f"\ntables of all stored runs: {page}")
 
+    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Removes the notes that workers left each other."""
         if not self.is_worker:
@@ -246,29 +258,30 @@ class Notes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, key: tuple[str, int], record: Path | None) -> None:
-        """Notes that a run is over, and where its record lies if it has one."""
+    def write(self, run: str, record: Path | None) -> None:
+        """Notes that a run ("q1_2-finetune-seed0") is over, and where its record lies if it has one."""
         from cvhw4.records.store import write_atomically
 
-        write_atomically(self._path(key), json.dumps(str(record) if record else None))
+        write_atomically(self.folder / f"{run}.json", json.dumps(str(record.resolve()) if record else None))
 
-    def wait(self, keys: list[tuple[str, int]]) -> list[Path]:
-        """The records of these runs, as soon as all of them are over.
+    def wait(self, runs: list[str]) -> None:
+        """Returns as soon as all of these runs are over.
 
         Claims come last in every worker's list, so a run that is waited for is in another worker's hands, and ahead of
-        any claim there.
+        any claim there. Of a run that ends without a record the session's controller leaves a note.
         """
-        while not all(self._path(key).exists() for key in keys):
+        while not all((self.folder / f"{run}.json").exists() for run in runs):
             time.sleep(PATIENCE)
-        noted = [json.loads(self._path(key).read_text("utf-8")) for key in keys]
+
+    def read(self, runs: list[str]) -> list[Path]:
+        """The records of those of these runs that have one by now."""
+        notes = (self.folder / f"{run}.json" for run in runs)
+        noted = [json.loads(note.read_text("utf-8")) for note in notes if note.exists()]
         return [Path(record) for record in noted if record is not None]
 
     def remove(self) -> None:
         """Throws the notes away."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _path(self, key: tuple[str, int]) -> Path:
-        return self.folder / f"{key[0]}-seed{key[1]}.json"
 
 
 class Progress:
@@ -277,6 +290,7 @@ class Progress:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.total = self.finished = 0
+        self.told_of: set[tuple[str, int]] = set()
         self.started = self.told = time.monotonic()
 
     @property
@@ -317,6 +331,8 @@ class Progress:
         elapsed = time.monotonic() - self.started
         left = clock(elapsed / self.finished * (self.total - self.finished))
         self._final(f"{best}  {took}  [{self.finished}/{self.total}, {left} left]")
+        if self.shown:
+            self.told_of.add((record.id, record.seed))
 
     def drop(self, why: str) -> None:
         """The run ended without a record."""

@@ -70,6 +70,9 @@ class Study:
             raise InputError(self.weights, "is not a folder", "give --weights a folder with files of weights")
         if self.results.exists() and not self.results.is_dir():
             raise InputError(self.results, "is not a folder", "give --results a folder, existing or new")
+        nearest = next(p for p in (self.results.absolute(), *self.results.absolute().parents) if p.exists())
+        if not os.access(nearest, os.W_OK):
+            raise InputError(nearest, "cannot be written to", "choose another folder with --results")
         for question in OPTIONS:
             if self.folder(question) is not None:
                 self.data(question)
@@ -98,6 +101,14 @@ class Study:
                     folder, f"has scenes of {width}x{height}, and {needed} pixels a side are cut out", mend
                 )
         return dataset
+
+    def prepare(self, experiment: Experiment, seed: int) -> None:
+        """Does all that comes before a run: decodes and checks its data, finds its weights, loads torch.
+
+        Raises:
+            InputError, DataUnavailable, WeightsUnavailable: as `run`.
+        """
+        self._plan(experiment, seed)
 
     def find(self, experiment: Experiment, seed: int) -> RunRecord | None:
         """The finished run of a row with the fingerprint it would have now.
@@ -195,7 +206,7 @@ class Study:
 
         from cvhw4.models.build import pretrained_name
         from cvhw4.models.weights import find_weights
-        from cvhw4.records.environment import code_digest
+        from cvhw4.records.environment import code_digest, device_name, versions
 
         device = pick_device(self.device)
         network = pretrained_name(experiment.network)
@@ -204,7 +215,8 @@ class Study:
             "settings": experiment.settings(),
             "data": dataset.fingerprint,
             "weights": source.sha256 if source else None,
-            "device": device.type,
+            "device": device_name(device),
+            "versions": versions(),
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
             "code": code_digest(),
         }

@@ -102,8 +102,8 @@ def test_a_row_of_the_page_is_worked_by_hand():
 def test_both_conventions_and_classes_stand_on_the_page():
     text = page([record("q2_1a", figures=((0.4, 0.8, 0.5, 0.85),)), record("q2_1b", figures=((0.3, 0.7, 0.2, 0.75),))])
     assert line(text, "q2_1a-skip", "two conventions")[1:] == ["0.4000", "0.5000", "0.8000", "0.8500"]
-    assert line(text, "Sky", "### IoU by class")[1:] == ["0.500", "0.250", "0.500", "0.250"]
-    assert line(text, "Pole", "### IoU by class")[1:] == ["0.500", "-", "0.500", "-"]
+    assert line(text, "Sky", "### IoU by class, 11 classes")[1:] == ["0.500", "0.250", "0.500", "0.250"]
+    assert line(text, "Pole", "### IoU by class, 11 classes")[1:] == ["0.500", "-", "0.500", "-"]
     assert line(text, "q2_2-skip_miou", "### Claims")[2:] == ["mIoU +0.1000", "-", "1", "undecided", "none"]
 
 

@@ -155,6 +155,25 @@ def test_fcn8s_stands_on_any_timm_backbone(name):
     assert net(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 
 
+@pytest.mark.parametrize("name", ["convnext_atto", "densenet121", "resnet18"])
+def test_any_timm_backbone_takes_its_classifiers_weights(name, tmp_path):
+    torch.manual_seed(5)
+    whole = timm.create_model(name)
+    torch.save(whole.state_dict(), tmp_path / f"{name}.pth")
+    backbone, _ = timm_features(name)
+    load_weights(backbone, find_weights(name, tmp_path), without=("",))
+    sums = sorted(float(v.sum()) for v in whole.state_dict().values() if v.ndim == 4)
+    ours = [float(v.sum()) for v in backbone.state_dict().values() if v.ndim == 4]
+    assert len(ours) > 10 and all(min(abs(x - y) for y in sums) < 1e-6 for x in ours)
+
+
+def test_a_file_is_for_the_network_it_is_named_after(tmp_path):
+    for name in ("vgg16_bn-6c64b313.pth", "efficientnet_b2_pruned.safetensors", "vgg16-397923af.pth"):
+        torch.save({}, tmp_path / name)
+    assert find_weights("vgg16", tmp_path).path.name == "vgg16-397923af.pth"
+    assert weights_module._in_folder("efficientnet_b2", tmp_path) is None
+
+
 def test_a_backbone_without_the_three_sizes_is_refused():
     with pytest.raises(ValueError, match="1/8"):
         timm_features("vit_tiny_patch16_224")
@@ -257,7 +276,7 @@ def test_unknown_networks_and_sizes_are_refused():
         find_weights("alexnet", Path("/nowhere"))
 
 
-def test_every_row_builds_and_answers(alexnet_folder):
+def test_every_row_builds_and_answers():
     for experiment in PROFILES["quick"].rows:
         small = row(experiment.row)
         network = build_network(small, seed=0)

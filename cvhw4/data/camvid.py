@@ -59,8 +59,8 @@ def read_camvid(folder: Path, *, size: tuple[int, int] | None = None) -> Dataset
 
     Raises:
         InputError: a list or folder is missing, empty or unreadable; a line has not two fields, leaves the folder or
-            repeats a picture; a picture or label has no counterpart, is damaged, below 16 pixels a side or (without
-            `size`) not as large as the first; a label is no 8-bit PNG of class numbers up to 11, or not as large
+            repeats a picture; a picture or label has no counterpart, is damaged, below 16 pixels a side or
+            not as large as the first; a label is no 8-bit PNG of class numbers up to 11, or not as large
             as its picture; or the decoded pictures would not fit in memory.
 
     Warns:
@@ -72,8 +72,8 @@ def read_camvid(folder: Path, *, size: tuple[int, int] | None = None) -> Dataset
     digests = file_digests(folder, [name for split in SPLITS for pair in pairs[split] for name in pair[:2]])
 
     def build() -> tuple[Split, Split]:
-        frame = size or _frame(folder, pairs["train"][0])
-        train, val = (_read_split(folder, pairs[split], frame, scale=size is not None) for split in SPLITS)
+        measured = _frame(folder, pairs["train"][0])
+        train, val = (_read_split(folder, pairs[split], measured, size or measured) for split in SPLITS)
         return train, val
 
     order = [pair[:2] for split in SPLITS for pair in pairs[split]]
@@ -212,8 +212,8 @@ def _frame(folder: Path, pair: Pair) -> tuple[int, int]:
     return height, width
 
 
-def _read_split(folder: Path, pairs: list[Pair], frame: tuple[int, int], *, scale: bool) -> Split:
-    """Decodes the pairs; pictures that do not fill the frame are scaled to it or refused."""
+def _read_split(folder: Path, pairs: list[Pair], measured: tuple[int, int], frame: tuple[int, int]) -> Split:
+    """Decodes the pairs, all of them `measured` high and wide, and scales them to the frame."""
     check_memory(folder, len(pairs), *frame)
     images = np.empty((len(pairs), *frame, 3), np.uint8)
     targets = np.empty((len(pairs), *frame), np.uint8)
@@ -225,13 +225,13 @@ def _read_split(folder: Path, pairs: list[Pair], frame: tuple[int, int], *, scal
                 f"measures {_measure(label)}, its picture {pair.image} {_measure(image)}",
                 "replace it by the label of this picture",
             )
-        if image.size != frame[::-1]:
-            if not scale:
-                raise InputError(
-                    folder / pair.image,
-                    f"measures {_measure(image)}, the first picture {frame[1]}x{frame[0]}",
-                    "give all pictures one size, or have them scaled while they are read",
-                )
+        if image.size != measured[::-1]:
+            raise InputError(
+                folder / pair.image,
+                f"measures {_measure(image)}, the first picture {measured[1]}x{measured[0]}",
+                "give all pictures one size",
+            )
+        if measured != frame:
             image = image.resize(frame[::-1], Image.Resampling.BILINEAR)
             label = label.resize(frame[::-1], Image.Resampling.NEAREST)
         images[number], targets[number] = np.asarray(image), np.asarray(label)

@@ -111,7 +111,7 @@ def _fcn8s(experiment: Experiment, name: str, source: Source | None) -> nn.Modul
     else:
         backbone, channels = timm_features(name)
     if source is not None:
-        load_weights(backbone, source, without=("classifier.", "conv_head.", "bn2.", "fc.", "head."))
+        load_weights(backbone, source, without=("",))
     assert experiment.skips is not None
     module = FCN8s(backbone, channels, experiment.classes, skips=experiment.skips)
     if experiment.trained == "last layer":

@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -83,13 +83,19 @@ def _in_folder(network: str, folder: Path) -> Source | None:
         raise InputError(folder, "is not a folder", "give --weights a folder with files such as alexnet.safetensors")
     files = [p for p in sorted(folder.iterdir()) if p.suffix in SUFFIXES]
     exact = [p for p in files if p.stem == network]
-    found = exact or [p for p in files if p.stem.startswith((f"{network}-", f"{network}_", f"{network}."))]
+    found = exact or [p for p in files if _meant_for(p.stem) == network]
     if not found:
         return None
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
         raise InputError(folder, f"has several files for {network} ({names})", f"keep one, or name it {network}.pth")
     return Source(network, f"file {found[0].name}", found[0], _sha256(found[0]))
+
+
+def _meant_for(stem: str) -> str | None:
+    """The network a file is named after: the longest known name that begins it ("vgg16_bn-6c64b313" is no vgg16)."""
+    known = (stem[:end] for end in range(len(stem), 0, -1) if end == len(stem) or stem[end] in "-_.")
+    return next((name for name in known if name in TORCHVISION or timm.is_model(name)), None)
 
 
 @lru_cache
@@ -199,7 +205,7 @@ def load_weights(module: nn.Module, source: Source, *, without: tuple[str, ...] 
     Args:
         module: the network, or the part of one, under torchvision's or timm's names.
         source: where the weights are.
-        without: prefixes of names in the file that the module may lack (a classifier that a backbone has no use for).
+        without: prefixes of names in the file that the module may lack; "" for any (a backbone lacks its head).
 
     Raises:
         InputError: a tensor is missing, superfluous or of another shape.
@@ -208,6 +214,7 @@ def load_weights(module: nn.Module, source: Source, *, without: tuple[str, ...] 
     if source.in_order:
         state = _by_order(state, source)
     wanted = module.state_dict()
+    state = {_flat_name(k, wanted): v for k, v in state.items()}
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     surplus = [k for k in state if k not in wanted and not k.startswith(without)]
     other = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
@@ -218,6 +225,13 @@ def load_weights(module: nn.Module, source: Source, *, without: tuple[str, ...] 
             source.path, f"does not fit {source.network}: {detail}", f"give a file of {source.network}'s weights"
         )
     module.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+
+
+def _flat_name(name: str, wanted: Mapping[str, Tensor]) -> str:
+    """A tensor's name in the module: timm's feature extractors join the first parts of some names by "_"."""
+    parts = name.split(".")
+    names = (".".join(["_".join(parts[:n]), *parts[n:]]) for n in range(1, len(parts)))
+    return next((flat for flat in names if flat in wanted), name)
 
 
 def _by_order(state: dict[str, Tensor], source: Source) -> dict[str, Tensor]:

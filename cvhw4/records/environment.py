@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import resource
 import subprocess
+import sys
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -21,16 +22,20 @@ DECISIVE = ("data", "models", "training")
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What a record says of the machine: plain JSON values."""
-    versions = {name: _version(name) for name in ("torch", "torchvision", "timm", "numpy", "pillow")}
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        **versions,
+        **versions(),
         "device": device.type,
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
         "commit": commit(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of the libraries that decide what a run computes."""
+    return {name: _version(name) for name in ("torch", "torchvision", "timm", "numpy", "pillow")}
 
 
 def device_name(device: torch.device) -> str:
@@ -47,21 +52,26 @@ def device_name(device: torch.device) -> str:
 
 @lru_cache
 def commit() -> str | None:
-    """The checkout's commit, "-dirty" behind it where files have changed; None outside a checkout."""
+    """The commit of the package's checkout, "-dirty" behind it where the package has changed; None outside of one."""
     try:
-        command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+        _git("ls-files", "--error-unmatch", "__init__.py")  # an installed package lies in somebody else's checkout
+        return _git("rev-parse", "--short=12", "HEAD") + ("-dirty" if _git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PACKAGE), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 @lru_cache
 def code_digest() -> str:
     """sha256 of the sources that decide what a run computes: `--reuse` never takes the result of other code."""
     digest = hashlib.sha256()
-    for room in DECISIVE:
-        for path in sorted((PACKAGE / room).rglob("*.py")):
-            digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    sources = [path for room in DECISIVE for path in sorted((PACKAGE / room).rglob("*.py"))]
+    for path in (PACKAGE / "study.py", *sources):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
@@ -82,7 +92,7 @@ def peak_memory(device: torch.device) -> int | None:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _version(name: str) -> str | None:

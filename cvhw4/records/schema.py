@@ -92,8 +92,8 @@ class RunRecord:
     Attributes:
         row: the experiment's row ("q1_2"); `id` its id, `profile` its profile.
         seed: what was drawn from.
-        fingerprint: digest of settings, seed, data, weights, kind of device, threads and code: equal fingerprints mean
-            that the run need not be repeated.
+        fingerprint: digest of settings, seed, data, weights, device, threads, versions and code: equal fingerprints
+            mean that the run need not be repeated.
         study: the same without the seed: runs that may be averaged.
         settings: the experiment's settings, as `Experiment.settings` gives them.
         parameters: how many numbers the network has.

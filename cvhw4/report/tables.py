@@ -20,7 +20,8 @@ NAMES = {
     "set_miou": "set mIoU",
     "set_pixel_accuracy": "set pixel accuracy",
 }
-SHORT = {"accuracy": "accuracy", "miou": "mIoU", "pixel_accuracy": "pixels"}
+THREE_NAMES = ["Sky", "everything else", "Car, Pedestrian, Bicyclist"]
+SHORT = {"accuracy": "acc.", "miou": "mIoU", "pixel_accuracy": "pixels"}
 FIGURES = {"q1": ("accuracy",), "q2": ("miou", "pixel_accuracy")}
 TITLES = {"q1": "Q1: portraits with or without heavy make-up", "q2": "Q2: street scenes"}
 # The template trained this many epochs; the report's "training epochs controlled" figures fall there.
@@ -74,15 +75,26 @@ def summary(
                 {
                     "row": experiment.id,
                     "figure": SHORT[metric],
-                    "best (sd)": f"{best.mean:.3f}" + ("" if best.n == 1 else f" ({best.sd:.3f})"),
+                    "best±sd": f"{best.mean:.3f}" + ("" if best.n == 1 else f"±{best.sd:.3f}"),
                     "last": f"{estimate([r.last(metric) for r in runs]).mean:.3f}",
                     "report": "-" if reported is None else f"{reported:.3f}",
+                    "diff": "-" if reported is None else f"{best.mean - reported:+.3f}",
                     "n": str(best.n),
                     "time": f"{estimate([r.times.total_seconds for r in runs]).mean:.0f} s",
                     "bounds": judged(runs, bounds),
                 }
             )
     return pd.DataFrame(lines)
+
+
+def origins(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
+    """Lines that say which weights the rows started from and which device they ran on."""
+    by_weights: dict[str, list[str]] = {}
+    for runs in groups.values():
+        by_weights.setdefault(", ".join(sorted({r.weights.origin for r in runs})), []).append(runs[0].row)
+    devices = sorted({device(r) for runs in groups.values() for r in runs})
+    weights = [f"weights: {origin} ({', '.join(rows)})" for origin, rows in by_weights.items()]
+    return [*weights, f"device: {', '.join(devices)}"]
 
 
 def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
@@ -113,12 +125,17 @@ def results_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Expe
             line[f"best of first {TEMPLATE_EPOCHS}"] = spread(estimate([r.best(metric, TEMPLATE_EPOCHS) for r in runs]))
         line |= {
             f"last {NAMES[metric]}": spread(last),
-            "report": "-" if reported is None else f"{reported:.4f}",
+            "report": "-" if reported is None else _reported(experiment, metric),
             "difference": "-" if reported is None else f"{best.mean - reported:+.4f}",
             "n": str(best.n),
         }
         lines.append(line)
     return pd.DataFrame(lines).fillna("-")
+
+
+def _reported(experiment: Experiment, metric: str) -> str:
+    epoch = experiment.reported.epochs.get(metric)
+    return f"{experiment.reported.figures[metric]:.4f}" + (f" at epoch {epoch}" if epoch else "")
 
 
 def setting(experiment: Experiment) -> dict[str, str]:
@@ -157,14 +174,14 @@ def conventions_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[
     return pd.DataFrame(lines)
 
 
-def classes_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment]) -> pd.DataFrame:
-    """IoU by class of the 11-class rows after the last epoch, both conventions, means over seeds."""
+def classes_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment], classes: int) -> pd.DataFrame:
+    """IoU by class of the rows with so many classes after the last epoch, both conventions, means over seeds."""
     columns: dict[str, list[str]] = {}
     for experiment in rows:
         runs = groups.get(experiment.id, [])
-        if not runs or experiment.classes != len(runs[0].data.classes):
+        if not runs or experiment.classes != classes:
             continue
-        columns["class"] = list(runs[0].data.classes)
+        columns["class"] = THREE_NAMES if classes == 3 else list(runs[0].data.classes)
         for key, label in (("iou", "by image"), ("set_iou", "whole set")):
             by_class = zip(*(r.by_class[key] for r in runs), strict=True)
             columns[f"{experiment.id}, {label}"] = [_mean_of_real(values) for values in by_class]
@@ -322,8 +339,9 @@ def _section(
             "*Whole set*: one confusion matrix, void left out.",
             markdown(conventions_table(groups, rows)),
         ]
-        classes = classes_table(groups, rows)
-        if not classes.empty:
-            parts += ["### IoU by class (last epoch)", markdown(classes)]
+        for classes in sorted({row.classes for row in rows}, reverse=True):
+            table = classes_table(groups, rows, classes)
+            if not table.empty:
+                parts += [f"### IoU by class, {classes} classes (last epoch)", markdown(table)]
     parts += ["### Weights, time and memory", markdown(cost_table(groups, rows))]
     return parts

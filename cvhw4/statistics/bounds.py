@@ -16,7 +16,7 @@ from pathlib import Path
 from cvhw4.errors import InputError
 from cvhw4.experiments import Profile
 from cvhw4.records.schema import RunRecord
-from cvhw4.statistics.intervals import Estimate, Verdict, estimate, prediction_half_width, t_quantile, verdict
+from cvhw4.statistics.intervals import estimate, prediction_half_width, t_quantile
 from cvhw4.statistics.verdicts import Outcome, claims_of, judge
 
 FALSE_ALARMS = 0.01  # per session of 3 seeds, all bounds together
@@ -46,10 +46,10 @@ class Bound:
     sd: float
     n: int
 
-    def verdict(self, margin: float) -> Verdict:
-        """What the calibration itself says of a claim with that margin, if this bounds its difference."""
-        half = t_quantile(0.975, self.n - 1) * self.sd / math.sqrt(self.n)
-        return verdict(Estimate(self.n, self.mean, self.sd, self.mean - half, self.mean + half), margin)
+    def promises(self, margin: float, k: int) -> bool:
+        """Whether the mean of k further runs must exceed a margin: going by these, it misses it once in 100 times."""
+        reach = t_quantile(0.99, self.n - 1) * self.sd * math.sqrt(1 / k + 1 / self.n)
+        return self.mean - reach > margin
 
     def for_mean_of(self, k: int) -> Bound:
         """The same bound for the mean of k runs: narrower, for the part of the spread that averaging takes away."""
@@ -112,12 +112,12 @@ class Bounds:
         bounds = self.rows.get(record.id, {})
         return [Check(name, record.figure(name), bound, self.source) for name, bound in bounds.items()]
 
-    def overturns(self, outcome: Outcome) -> bool:
-        """Whether the runs contradict a claim that the calibration supported."""
+    def promises(self, outcome: Outcome) -> bool:
+        """Whether the claim must hold in the mean over as many seeds, going by the calibration."""
         bound = self.claims.get(outcome.claim.id)
         if bound is None or not outcome.embedded:
             return False
-        return outcome.verdict == "contradicted" and bound.verdict(outcome.claim.margin) == "supported"
+        return bound.promises(outcome.claim.margin, outcome.difference.n)
 
     def check_claim(self, outcome: Outcome) -> Check | None:
         """A claim's difference; None where the bounds do not apply."""

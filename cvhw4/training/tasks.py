@@ -16,7 +16,7 @@ from cvhw4.experiments import Experiment
 from cvhw4.models.build import Network
 from cvhw4.training.metrics import SegmentationCounts, class_map, count_segmentation, segmentation_metrics
 
-EVALUATION_BATCH = 64
+EVALUATION_BATCH = {"accuracy": 64, "miou": 12}  # images at once, by task; a map of scores per image is large
 Figures = tuple[dict[str, float], dict[str, list[float]]]
 
 
@@ -101,7 +101,7 @@ class Classification(Task):
         """See `Task.evaluate`."""
         boxes = augment.whole_views(self.val.sizes, self.size)
         logits = []
-        for index in torch.arange(len(self.val.images)).split(EVALUATION_BATCH):
+        for index in torch.arange(len(self.val.images)).split(EVALUATION_BATCH[self.primary]):
             images = augment.resample(self.val.images[index.to(self.device)], boxes[index], self.size)
             logits.append(module(self.normalised(images)))
         scores, targets = torch.cat(logits).float(), self.val.targets.long()
@@ -138,7 +138,7 @@ class Segmentation(Task):
     def evaluate(self, module: nn.Module) -> Figures:
         """See `Task.evaluate`."""
         counts = []
-        for index in torch.arange(len(self.val.images), device=self.device).split(EVALUATION_BATCH):
+        for index in torch.arange(len(self.val.images), device=self.device).split(EVALUATION_BATCH[self.primary]):
             images, labels = augment.crop_windows(self.val.images[index], self.val.targets[index], self.size)
             prediction = module(self.normalised(images)).argmax(1)
             target = self.classes[labels.long()]
