@@ -1,6 +1,7 @@
 """The bounds can fail: real benchmarks, spoilt in three ways, turn red; unspoilt they are green."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,10 +24,15 @@ def test_unspoilt_benchmarks_are_green(tmp_path):
     assert "2 passed" in result.stdout
 
 
-@pytest.mark.parametrize("kind", ["shuffled labels", "never updated", "wrong split"])
-def test_sabotage_turns_benchmarks_red(kind, tmp_path):
-    result = bench(kind, ["q1_6", "q2_1a"], tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "row", "figure"),
+    [
+        ("shuffled labels", "q1_6", "best accuracy"),
+        ("never updated", "q2_1a", "best miou"),
+        ("wrong split", "q1_6", "best accuracy"),
+    ],
+)
+def test_sabotage_turns_a_benchmark_red(kind, row, figure, tmp_path):
+    result = bench(kind, [row], tmp_path)
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
-    for figure in ("best accuracy", "best miou"):
-        assert f"{figure} 0." in result.stdout, result.stdout
-    assert "is below its bound" in result.stdout and "calibrated" in result.stdout
+    assert re.search(rf"{figure} 0\.\d+ is below its bound .* \(calibrated ", result.stdout), result.stdout
