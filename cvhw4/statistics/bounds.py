@@ -168,7 +168,10 @@ def calibrate(profile: Profile, records: Sequence[RunRecord]) -> Bounds:
     figures = {experiment.id: FIGURES[experiment.question] for experiment in profile.rows}
     error = FALSE_ALARMS / (SESSION_SEEDS * sum(map(len, figures.values())) + len(claims))
     rows = {
-        id: {name: _bound([r.figure(name) for r in by_row[id]], 1 / by_row[id][0].data.val, error) for name in names}
+        id: {
+            name: _bound([r.figure(name) for r in by_row[id]], _resolution(name, by_row[id][0]), error)
+            for name in names
+        }
         for id, names in figures.items()
     }
     differences = {}
@@ -177,12 +180,17 @@ def calibrate(profile: Profile, records: Sequence[RunRecord]) -> Bounds:
         seeds = sorted({r.seed for r in compared})
         outcomes = [judge(claim, [r for r in compared if r.seed == seed]) for seed in seeds]
         values = [outcome.difference.mean for outcome in outcomes if outcome is not None]
-        differences[claim.id] = _bound(values, 1 / compared[0].data.val, error)
+        differences[claim.id] = _bound(values, _resolution(claim.metric, compared[0]), error)
     return Bounds(rows, differences, _source(by_row))
 
 
+def _resolution(figure: str, record: RunRecord) -> float:
+    """The least by which a figure can differ for reasons that are not the row's: one image, or a thousandth of IoU."""
+    return 1 / record.data.val if figure.endswith(" accuracy") or figure == "accuracy" else 0.001
+
+
 def _bound(values: Sequence[float], resolution: float, error: float) -> Bound:
-    """The prediction interval; a spread below the figure's own resolution (one image) is taken as that."""
+    """The prediction interval; a spread below the figure's own resolution is taken as that."""
     e = estimate(values)
     half = prediction_half_width(max(e.sd, resolution), e.n, error)
     low, high, mean, sd = (round(x, 4) for x in (e.mean - half, e.mean + half, e.mean, e.sd))
@@ -204,7 +212,8 @@ def to_toml(profile: str, bounds: Bounds) -> str:
     lines = [
         "# Written by `cvhw4 calibrate`; not to be edited by hand.",
         "# low and high: the prediction interval of one further run (Student's t, two sides) from n runs with other",
-        f"# seeds, so wide that all bounds together raise a false alarm in {error}. For the embedded data alone.",
+        f"# seeds, so wide that all bounds together raise a false alarm in {error}.",
+        "# For the embedded data alone.",
         "",
         f"[{profile}]",
         f'source = "{bounds.source}"',
