@@ -226,15 +226,16 @@ class StudyPlugin:
         bounds = self.bounds()
         terminalreporter.section(f"ablation study, profile {self.profile.name}")
         for data, groups in by_data(records).items():
-            terminalreporter.write_line(f"\n{data}")
+            terminalreporter.write_line(data)
             terminalreporter.write_line(plain(summary(groups, self.profile.rows, bounds)))
             for line in origins(groups):
                 terminalreporter.write_line(line)
             if not any(r.data.embedded for runs in groups.values() for r in runs):
                 terminalreporter.write_line("bounds are calibrated on embedded data: these rows are not judged")
+            terminalreporter.write_line("")
         outcomes = judge_all(self.profile, records)
         if outcomes:
-            terminalreporter.write_line("\nclaims")
+            terminalreporter.write_line("claims")
             terminalreporter.write_line(plain(short_claims(outcomes)))
         for id, reason in self.missing.items():
             terminalreporter.write_line(f"{id} skipped: {reason}")
