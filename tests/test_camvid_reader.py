@@ -135,14 +135,24 @@ def test_the_second_reading_decodes_nothing(plain: Path, monkeypatch: pytest.Mon
 def test_scaling_averages_pictures_and_picks_labels(plain: Path) -> None:
     stripes = np.zeros((180, 240, 3), np.uint8)
     stripes[:, ::2] = 200
-    Image.fromarray(stripes).save(plain / "train" / "0000.png")
     blocks = np.repeat(np.repeat(_label(0), 10, 0), 10, 1)
-    Image.fromarray(blocks).save(plain / "trainannot" / "0000.png")
+    for split in ("train", "val"):
+        for picture in (plain / split).iterdir():
+            Image.fromarray(stripes).save(picture)
+        for label in (plain / f"{split}annot").iterdir():
+            Image.fromarray(blocks).save(label)
     data = read_camvid(plain, size=(18, 24))
     assert np.abs(data.train.images[0].astype(int) - 100).max() < 30  # nearest neighbour would keep 0 and 200
     np.testing.assert_array_equal(data.train.targets[0], _label(0))
-    np.testing.assert_array_equal(data.val.images[1], _image(4))
     assert read_camvid(plain, size=(16, 40)).val.targets.shape == (2, 16, 40)
+
+
+@pytest.mark.parametrize("size", [None, (18, 24)])
+def test_pictures_of_other_sizes_are_refused_scaled_or_not(plain: Path, size: tuple[int, int] | None) -> None:
+    Image.fromarray(np.zeros((36, 24, 3), np.uint8)).save(plain / "val" / "0003.png")
+    Image.fromarray(np.zeros((36, 24), np.uint8)).save(plain / "valannot" / "0003.png")
+    with pytest.raises(InputError, match=r"0003\.png: measures 24x36, the first picture 24x18"):
+        read_camvid(plain, size=size)
 
 
 def test_a_size_below_the_least_is_refused(plain: Path) -> None:
