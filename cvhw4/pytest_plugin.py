@@ -81,6 +81,9 @@ class StudyPlugin:
         self.planned: set[tuple[str, int]] = set()
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
+        if worker is not None:  # read as torch is loaded: the workers share the cores
+            threads = max(1, (os.cpu_count() or 1) // worker["workercount"])
+            os.environ.setdefault("OMP_NUM_THREADS", str(threads))
         # xdist hands its workers this name, and takes it from the option where that is set.
         session = worker["testrunuid"] if worker is not None else config.getoption("testrunuid", None) or uuid4().hex
         config.option.testrunuid = session
