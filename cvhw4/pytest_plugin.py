@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cvhw4.statistics.verdicts import Outcome
 
 SECONDS_BETWEEN_LINES = 10.0  # between progress lines where there is no terminal to rewrite
+RUN_ID = re.compile(r"\[([\w.-]+-seed\d+)\]$")  # how a run's test ends
 PATIENCE = 0.2  # seconds between looks at what other workers have finished
 
 
@@ -200,9 +202,9 @@ class StudyPlugin:
         if "cvhw4_run" in properties:
             row, seed, path = properties["cvhw4_run"]
             self.runs[row, seed] = Path(path)
-        elif not report.passed and not self.is_worker:
+        elif not report.passed and not self.is_worker and (run := RUN_ID.search(report.nodeid)):
             # Skipped, failed, or lost with its worker: nobody shall wait for it.
-            self.notes.write(report.nodeid.rpartition("[")[2].removesuffix("]"), None)
+            self.notes.write(run[1], None)
         if "cvhw4_missing" in properties:
             row, reason = properties["cvhw4_missing"]
             self.missing[row] = reason
