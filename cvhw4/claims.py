@@ -57,5 +57,10 @@ CLAIMS: tuple[Claim, ...] = (
           sentence="going from 11 to 3 classes raises mIoU"),
     Claim(id="q2_4-fewer_classes_pixel_accuracy", better="q2_3", worse="q2_1b", metric="pixel_accuracy",
           sentence="going from 11 to 3 classes raises pixel accuracy"),
+    # "fused" and "norm", so that `-k skip` selects the report's two arms alone
+    Claim(id="q2_c2-fused_miou_norm", better="q2_n1a", worse="q2_n1b", metric="miou", control=True,
+          sentence="skip connections raise mIoU where batch norm trains as it should"),
+    Claim(id="q2_c2-norm_miou", better="q2_n1a", worse="q2_1a", metric="miou", control=True,
+          sentence="batch norm that trains as it should raises mIoU, with skip connections"),
 )
 # fmt: on

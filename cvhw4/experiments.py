@@ -19,6 +19,7 @@ Augmentation = Literal["random-resized crop", "whole face", "crop + jitter + Aut
 # How batch norm runs in training: "train" as it should be (statistics of the batch); "initial" as the report's template
 # leaves it for segmentation, which never returns to training mode: statistics stay what they were at the start.
 BatchNorm = Literal["train", "initial"]
+Precision = Literal["float32", "bf16"]  # what networks compute in; weights and optimizer are always float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,8 @@ class Profile:
         embedded: whether a question without a data folder of the user's runs on the generated pictures.
         portrait_side: pictures whose shorter side is longer are scaled down to it when decoded, in pixels.
         scene_size: (height, width) to which street scenes are scaled when decoded; None keeps them as they are.
+        cuts: by question, a number of epochs after which tables show its rows as well. The schedule does not depend on
+            the number of epochs, so that the first 20 of 50 are a run of 20.
     """
 
     name: str
@@ -111,6 +114,7 @@ class Profile:
     embedded: bool
     portrait_side: int
     scene_size: tuple[int, int] | None
+    cuts: Mapping[Question, int] = field(default_factory=dict)
 
     def of(self, question: Question) -> tuple[Experiment, ...]:
         """The rows of one question."""
@@ -176,12 +180,13 @@ def _q2(
     miou: float | None = None,
     pixels: float = 0.0,
     epochs: tuple[int, int] = (0, 0),
+    batch_norm: BatchNorm = "initial",
 ) -> _Row:
     reported = Reported()
     if miou is not None:
         at = {"miou": epochs[0], "pixel_accuracy": epochs[1]}
         reported = Reported({"miou": miou, "pixel_accuracy": pixels}, at)
-    fixed = dict(start="imagenet", trained="all layers", augmentation="random crop", batch_norm="initial")
+    fixed = dict(start="imagenet", trained="all layers", augmentation="random crop", batch_norm=batch_norm)
     return _Row(row, arm, FCN8S, "scenes", dict(classes=classes, skips=skips, reported=reported, **fixed))
 
 
@@ -205,6 +210,10 @@ ROWS: tuple[_Row, ...] = (
     _q2("q2_3",  "3class",       3,       False,    0.8261, 0.9629, (20, 20)),
     # control: skip connections at 3 classes ("fused", so that `-k skip` selects the two arms of the ablation alone)
     _q2("q2_c3", "3class_fused", 3,       True),
+    # the switch: batch norm as it should be, all else as in q2_1a, q2_1b and q2_3
+    _q2("q2_n1a", "fused_norm",  11,      True,     batch_norm="train"),
+    _q2("q2_n1b", "plain_norm",  11,      False,    batch_norm="train"),
+    _q2("q2_n3", "3class_norm",  3,       False,    batch_norm="train"),
 )
 # fmt: on
 
@@ -226,10 +235,20 @@ def _rows(profile: str, column: int, recipes: Mapping[str, Recipe]) -> tuple[Exp
 
 PROFILES: dict[str, Profile] = {
     "full": Profile(
-        name="full", rows=_rows("full", 0, FULL_RECIPES), embedded=False, portrait_side=512, scene_size=None
+        name="full",
+        rows=_rows("full", 0, FULL_RECIPES),
+        embedded=False,
+        portrait_side=512,
+        scene_size=None,
+        cuts={"q2": 20},  # the template's epochs; the report's best are 41 and 20
     ),
     "quick": Profile(
-        name="quick", rows=_rows("quick", 1, QUICK_RECIPES), embedded=True, portrait_side=128, scene_size=(132, 176)
+        name="quick",
+        rows=_rows("quick", 1, QUICK_RECIPES),
+        embedded=True,
+        portrait_side=128,
+        scene_size=(132, 176),
+        cuts={"q2": 3},
     ),
 }
 

@@ -42,6 +42,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seeds", type=int, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")
     group.addoption("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to train (default: auto)")
     group.addoption(
+        "--precision",
+        choices=["auto", "float32", "bf16"],
+        default="auto",
+        help="what networks compute in (default: auto, bf16 on CUDA)",
+    )
+    group.addoption("--cuda-graphs", action="store_true", help="on CUDA, replay optimizer steps as CUDA graphs")
+    group.addoption(
         "--portraits", type=Path, metavar="DIR", help="Q1 on DIR/{train,val}/<class>/ instead of embedded data"
     )
     group.addoption("--camvid", type=Path, metavar="DIR", help="Q2 on a CamVid folder instead of embedded data")
@@ -62,6 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
     study = Study(
         profile=config.getoption("profile"),
         device=config.getoption("device"),
+        precision=config.getoption("precision"),
+        cuda_graphs=config.getoption("cuda_graphs"),
         portraits=config.getoption("portraits"),
         camvid=config.getoption("camvid"),
         weights=config.getoption("weights"),

@@ -1,8 +1,10 @@
 """The cache of decoded arrays: nothing damaged is ever used, nothing unwritable stops a run."""
 
+import hashlib
 import json
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvhw4.data.cache import Arrays, cache_root, cached, digest, file_digests, new_folder
+from cvhw4.data import cache
+from cvhw4.data.cache import (
+    Arrays,
+    blocks,
+    cache_root,
+    cached,
+    digest,
+    file_digests,
+    fingerprint,
+    forget,
+    in_order,
+    mapping,
+    new_folder,
+)
+from cvhw4.data.dataset import Split
 from cvhw4.errors import InputError
 
 
@@ -26,7 +42,7 @@ class Build:
 
     calls = 0
 
-    def __call__(self) -> Arrays:
+    def __call__(self, folder: Path | None = None) -> Arrays:
         self.calls += 1
         return Arrays({"a": np.arange(2000, dtype=np.uint8), "b": np.eye(3)}, {"names": ("x", "ü \udcff")})
 
@@ -52,7 +68,7 @@ def test_builds_once_and_maps_afterwards(root: Path) -> None:
 
 
 def test_a_failing_build_stores_nothing(root: Path) -> None:
-    def build() -> Arrays:
+    def build(folder: Path | None) -> Arrays:
         raise InputError("x.png", "is bad", "replace it")
 
     with pytest.raises(InputError):
@@ -80,6 +96,47 @@ def test_a_damaged_entry_is_built_anew(root: Path, name: str, damage: Callable[[
     _check(cached("key", build))
     assert build.calls == 2
     assert [path.name for path in root.iterdir()] == ["key"]
+
+
+def _end(content: bytearray) -> None:
+    content[-1] ^= 1
+
+
+def _middle(content: bytearray) -> None:
+    content[len(content) // 2] ^= 1  # the third of five blocks
+
+
+def _shorten(content: bytearray) -> None:
+    del content[1000]
+
+
+def _lengthen(content: bytearray) -> None:
+    content.append(0)
+
+
+@pytest.mark.parametrize("damage", [_end, _middle, _shorten, _lengthen])
+def test_of_a_large_file_a_sample_is_checked(
+    root: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytearray], object]
+) -> None:
+    for name, value in {"_WHOLE": 1000, "_BLOCK": 20, "_SAMPLES": 5}.items():
+        monkeypatch.setattr(cache, name, value)
+    build = Build()
+    cached("key", build)
+    content = bytearray((root / "key" / "a.npy").read_bytes())
+    damage(content)
+    (root / "key" / "a.npy").write_bytes(content)
+    _check(cached("key", build))
+    assert build.calls == 2
+
+
+def test_of_a_large_file_what_is_in_no_sample_is_trusted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_WHOLE": 1000, "_BLOCK": 20, "_SAMPLES": 5}.items():
+        monkeypatch.setattr(cache, name, value)
+    cached("key", Build())
+    content = bytearray((root / "key" / "a.npy").read_bytes())
+    content[300] ^= 1
+    (root / "key" / "a.npy").write_bytes(content)
+    assert cached("key", Build()).arrays["a"][300 - 128] != 300 - 128
 
 
 @pytest.mark.parametrize("content", ["[]", "3", '{"a.npy": "x"}', '{"../x": 1}', "{", '{"a.npy": null}'])
@@ -127,7 +184,7 @@ def test_a_full_disk_leaves_nothing_half_written(root: Path, monkeypatch: pytest
 
 
 def test_another_process_finishes_first(root: Path) -> None:
-    def build() -> Arrays:
+    def build(folder: Path | None) -> Arrays:
         _check(cached("key", Build()))
         (root / "key" / "mark").touch()
         return Build()()
@@ -141,7 +198,8 @@ _CHILD = """
 import numpy as np
 from cvhw4.data.cache import Arrays, cached
 for number in range(10):
-    found = cached(f"key{number}", lambda: Arrays({"a": np.full(5000, number % 256, np.uint8)}, {"n": (str(number),)}))
+    built = Arrays({"a": np.full(5000, number % 256, np.uint8)}, {"n": (str(number),)})
+    found = cached(f"key{number}", lambda folder: built)
     assert (found.arrays["a"] == number % 256).all() and found.texts["n"] == (str(number),)
 """
 
@@ -182,6 +240,60 @@ def test_digests_tell_content_names_and_parameters_apart(tmp_path: Path) -> None
         len({digest(files), digest(files, size=1), digest(files, size=2), digest({"a": files["b"]}), digest({})}) == 5
     )
     assert len({digest({"a": "1", "b": "2"}), digest({"a": "2", "b": "1"}), digest({"\udcff": "1"})}) == 3
+
+
+def test_a_fingerprint_is_that_of_the_whole_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 16, 20, 3), np.uint8)
+    sizes, targets = np.full((7, 2), 16, np.int32), np.arange(7, dtype=np.uint8)
+    sha = hashlib.sha256()
+    for array in (images, sizes, targets):
+        sha.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    turned = np.asfortranarray(images)
+    for size in (1, 2000, 64 << 20):
+        monkeypatch.setattr(cache, "blocks", lambda array, size=size: blocks(array, size))
+        for form in (images, mapped, turned):
+            assert fingerprint(Split(form, sizes, targets, ("",) * 7)) == sha.hexdigest()
+
+
+def test_blocks_are_the_whole_in_order() -> None:
+    array = np.arange(30).reshape(10, 3)
+    assert [len(block) for block in blocks(array, 24 * 4)] == [4, 4, 2]
+    assert [len(block) for block in blocks(array, 1)] == [1] * 10
+    np.testing.assert_array_equal(np.concatenate(list(blocks(array, 50))), array)
+    assert list(blocks(array[:0])) == []
+
+
+def test_forgetting_loses_nothing(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(1 << 20))
+    for mode in ("r", "c", "r+"):
+        mapped = np.load(tmp_path / "x.npy", mmap_mode=mode)
+        assert mapping(mapped) is mapping(mapped[5:9]) is not None
+        expected = mapped.copy()
+        if mode != "r":
+            mapped[::1000] = expected[::1000] = -1
+        for part in (mapped, mapped[1000:2000], mapped[:0], mapped[-1:]):
+            forget(part)
+            np.testing.assert_array_equal(mapped, expected)
+    forget(np.arange(3))
+    assert mapping(np.arange(3)) is None
+
+
+def test_threads_keep_order_and_end_at_the_first_failure() -> None:
+    def work(number: int) -> int:
+        time.sleep(0.001 * (number * 7 % 5))
+        started.add(number)
+        if number in (20, 21):
+            raise ValueError(number)
+        return number * number
+
+    started: set[int] = set()
+    assert list(in_order(work, 20)) == [number * number for number in range(20)]
+    assert list(in_order(work, 0)) == []
+    with pytest.raises(ValueError, match="20"):
+        list(in_order(work, 1000))
+    assert max(started) < 40
 
 
 def test_digest_is_what_the_shell_says(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Reading CamVid: three layouts, one content, and what each kind of bad input is answered with."""
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -168,7 +169,33 @@ def test_palette_indices_are_class_numbers(plain: Path) -> None:
     np.testing.assert_array_equal(read_camvid(plain).train.targets[0], _label(0))
 
 
-def test_more_than_fits_in_memory_is_refused(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [None, (17, 30)])
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_same_bytes_as_made_in_memory(
+    plain: Path, cache_folder: Path, writable: bool, size: tuple[int, int] | None
+) -> None:
+    if writable:
+        data = read_camvid(plain, size=size)
+        assert isinstance(data.val.targets, np.memmap)
+    else:
+        cache_folder.write_text("a file where the folder should be")
+        with pytest.warns(UserWarning, match="CVHW4_CACHE"):
+            data = read_camvid(plain, size=size)
+    height, width = size or (HEIGHT, WIDTH)
+    sha = hashlib.sha256()
+    for split, seeds in ((data.train, range(3)), (data.val, range(3, 5))):
+        images = [Image.fromarray(_image(seed)).resize((width, height), Image.Resampling.BILINEAR) for seed in seeds]
+        labels = [Image.fromarray(_label(seed)).resize((width, height), Image.Resampling.NEAREST) for seed in seeds]
+        sizes = np.array([(height, width)] * len(seeds), np.int32)
+        arrays = np.stack([np.asarray(i) for i in images]), sizes, np.stack([np.asarray(i) for i in labels])
+        for array, wanted in zip((split.images, split.sizes, split.targets), arrays, strict=True):
+            np.testing.assert_array_equal(array, wanted, strict=True)
+            sha.update(f"{wanted.dtype.str}{wanted.shape}".encode() + wanted.tobytes())
+    assert data.fingerprint == sha.hexdigest()
+
+
+def test_more_than_fits_anywhere_is_refused(plain: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache_folder.write_text("a file where the folder should be")
     monkeypatch.setattr(cache, "MAX_BYTES", 3 * HEIGHT * WIDTH * 3 - 1)
     with pytest.raises(InputError, match=r"streets: its 3 pictures in a frame of 24x18 .* scaled down"):
         read_camvid(plain)

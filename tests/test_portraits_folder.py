@@ -1,11 +1,13 @@
 """Reading a two-class folder of pictures: what arrives, and what each kind of bad input is answered with."""
 
+import hashlib
 import re
 import shutil
 import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -296,12 +298,131 @@ def test_exif_that_pillow_fails_on_is_named(faces: Path, monkeypatch: pytest.Mon
         read_portraits(faces)
 
 
-def test_more_than_fits_in_memory_is_refused_early(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "MAX_BYTES", 4 * 24 * 20 * 3)
-    read_portraits(faces)
-    _noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
-    with pytest.raises(InputError, match=r"faces: its 4 pictures in a frame of 20x25 .* scaled down"):
+def _mixed(faces: Path) -> list[np.ndarray]:
+    """Gives the training pictures four sizes, the largest height and width in different ones."""
+    pictures = [_noise(24, 20, 0), _noise(40, 17, 1), _noise(16, 50, 2), _noise(16, 16, 3)]
+    for number, picture in enumerate(pictures):
+        picture.save(faces / "train" / CLASSES[number // 2] / f"{number % 2}.png")
+    return [np.asarray(picture) for picture in pictures]
+
+
+@pytest.mark.parametrize("writable", [True, False])
+@pytest.mark.parametrize("mixed", [True, False])
+def test_the_same_bytes_as_made_in_memory(faces: Path, cache_folder: Path, writable: bool, mixed: bool) -> None:
+    pictures = [_mixed(faces)] if mixed else [[np.asarray(_noise(24, 20, seed)) for seed in range(4)]]
+    pictures.append([np.asarray(_noise(24, 20, seed)) for seed in range(4, 8)])
+    if writable:
+        data = read_portraits(faces)
+        assert isinstance(data.train.images, np.memmap)
+    else:
+        cache_folder.write_text("a file where the folder should be")
+        with pytest.warns(UserWarning, match="CVHW4_CACHE"):
+            data = read_portraits(faces)
+    sha = hashlib.sha256()
+    for split, expected in zip((data.train, data.val), pictures, strict=True):
+        frame = np.max([picture.shape for picture in expected], 0)
+        images = np.stack([np.pad(p, [(0, side) for side in frame - p.shape]) for p in expected])
+        sizes = np.array([picture.shape[:2] for picture in expected], np.int32)
+        targets = np.array([0, 0, 1, 1], np.uint8)
+        for array, wanted in zip((split.images, split.sizes, split.targets), (images, sizes, targets), strict=True):
+            np.testing.assert_array_equal(array, wanted, strict=True)
+            assert not array.flags.writeable
+            sha.update(f"{wanted.dtype.str}{wanted.shape}".encode() + wanted.tobytes())
+    assert data.fingerprint == sha.hexdigest()
+
+
+def test_the_files_are_what_numpy_writes(faces: Path, cache_folder: Path, tmp_path: Path) -> None:
+    _mixed(faces)
+    train = read_portraits(faces).train
+    for name in ("images", "targets"):
+        np.save(tmp_path / "x.npy", np.array(getattr(train, name)))
+        (stored,) = cache_folder.rglob(f"train-{name}.npy")
+        assert stored.read_bytes() == (tmp_path / "x.npy").read_bytes()
+
+
+def test_the_first_bad_picture_is_named(faces: Path) -> None:
+    for number in range(20):
+        _noise(64, 64, number).save(faces / "train" / CLASSES[0] / f"{number:02}.png")
+    for number in (7, 8, 15):
+        (faces / "train" / CLASSES[0] / f"{number:02}.png").write_text("hello")
+    _truncated(faces / "train" / CLASSES[0] / "06.png")  # is found out later than those that are no pictures
+    with pytest.raises(InputError, match=r"06\.png: is a damaged"):
         read_portraits(faces)
+
+
+def test_more_than_fits_anywhere_is_refused_early(
+    faces: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache_folder.write_text("a file where the folder should be")
+    monkeypatch.setattr(cache, "MAX_BYTES", 4 * 24 * 20 * 3)
+    with pytest.warns(UserWarning, match="CVHW4_CACHE"):
+        read_portraits(faces)
+    _noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
+    with pytest.raises(
+        InputError,
+        match=r"faces: its 4 pictures in a frame of 20x25 .* kept in .*cache\. .* CVHW4_CACHE .* scaled down",
+    ):
+        read_portraits(faces)
+
+
+NEEDED = 4 * (25 * 20 * 3 + 1), 4 * (24 * 20 * 3 + 1)  # bytes of the images and targets of train and val
+
+
+def _free(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
+    """Makes the disk have so many free bytes at each split, the last for good."""
+    left = list(free)
+
+    def disk_usage(path: Path) -> SimpleNamespace:
+        assert path.is_dir()
+        return SimpleNamespace(free=left.pop(0) if left[1:] else left[0])
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+
+
+def test_more_than_fits_in_memory_goes_to_the_disk(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MAX_BYTES", 1)
+    _noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
+    _free(monkeypatch, NEEDED[0] * 2, NEEDED[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert isinstance(read_portraits(faces).train.images, np.memmap)
+
+
+@pytest.mark.parametrize("free", [[NEEDED[0] * 2 - 1], [NEEDED[0] * 2, NEEDED[1] - 1], [0]])
+def test_a_disk_too_small_leaves_memory(
+    faces: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch, free: list[int]
+) -> None:
+    _noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
+    expected = read_portraits(faces).fingerprint
+    shutil.rmtree(cache_folder)
+    _free(monkeypatch, *free)
+    with pytest.warns(
+        UserWarning, match=r"cannot be kept in .*cache \(.* GiB needed, .* free\), so they stay in memory"
+    ):
+        assert read_portraits(faces).fingerprint == expected
+    monkeypatch.setattr(cache, "MAX_BYTES", 4 * 25 * 20 * 3 - 1)
+    _free(monkeypatch, *free)
+    with pytest.raises(InputError, match=r"faces: its 4 pictures .* that much free space"):
+        read_portraits(faces)
+    assert not cache_folder.exists()
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_memory(
+    faces: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = read_portraits(faces).fingerprint
+    shutil.rmtree(cache_folder)
+    append = cache._Rows.append
+
+    def fail(rows: cache._Rows, row: np.ndarray) -> None:
+        append(rows, row)
+        if rows.path and len(rows.shapes) == 3:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache._Rows, "append", fail)
+    with pytest.warns(UserWarning, match="No space left"):
+        assert read_portraits(faces).fingerprint == expected
+    assert not cache_folder.exists()
 
 
 def test_a_picture_in_both_splits_is_a_leak(faces: Path) -> None:

@@ -150,14 +150,12 @@ def crop_windows(
     Returns:
         float32 [B, 3, size, size], 0..255, and uint8 [B, size, size].
     """
-    n, height, width, _ = images.shape
     if generator is None:
-        top, left = torch.full((n,), (height - size) // 2), torch.full((n,), (width - size) // 2)
-        flip = torch.zeros(n, dtype=torch.bool)
-    else:
-        place = torch.rand(2, n, generator=generator, dtype=torch.float64)
-        top, left = (place[0] * (height - size + 1)).long(), (place[1] * (width - size + 1)).long()
-        flip = _flips(n, generator)
+        return centre(images, size).permute(0, 3, 1, 2).float(), centre(targets, size)
+    n, height, width, _ = images.shape
+    place = torch.rand(2, n, generator=generator, dtype=torch.float64)
+    top, left = (place[0] * (height - size + 1)).long(), (place[1] * (width - size + 1)).long()
+    flip = _flips(n, generator)
     across = torch.arange(size)
     rows = top[:, None] + across
     columns = left[:, None] + torch.where(flip[:, None], across.flip(0), across)
@@ -166,20 +164,29 @@ def crop_windows(
     return images[index].permute(0, 3, 1, 2).float(), targets[index]
 
 
+def centre(images: Tensor, size: int) -> Tensor:
+    """The central square of each picture or label map [B, H, W, ...]: [B, size, size, ...]."""
+    top, left = ((side - size) // 2 for side in images.shape[1:3])
+    return images[:, top : top + size, left : left + size]
+
+
 def colour_jitter(images: Tensor, generator: Generator, strength: float = JITTER) -> Tensor:
-    """Brightness, contrast and saturation, each with a factor of its own per image, in random order per batch.
+    """Brightness, contrast and saturation, each with a factor of its own, in an order of its own for each image.
 
     Args:
         images: float [B, 3, H, W], 0..255.
         strength: factors lie between 1 - strength and 1 + strength.
     """
-    n = len(images)
-    factors = 1 + strength * (2 * torch.rand(3, n, 1, 1, 1, generator=generator) - 1)
-    order = torch.randperm(3, generator=generator).tolist()
-    for kind in order:
+    n, device = len(images), images.device
+    factors = (1 + strength * (2 * torch.rand(n, 3, generator=generator) - 1)).to(device)
+    order = torch.rand(n, 3, generator=generator).argsort(1).to(device)
+    for kind in order.unbind(
+        1
+    ):  # 0 brightness: towards black; 1 contrast: towards the mean; 2 saturation: towards grey
         grey = F.rgb_to_grayscale(images)
-        base = (torch.zeros_like(grey), grey.mean((1, 2, 3), keepdim=True), grey)[kind]
-        factor = factors[kind].to(images.device)
+        factor = factors.gather(1, kind[:, None])[:, :, None, None]
+        chosen = kind[:, None, None, None]
+        base = torch.where(chosen == 2, grey, torch.where(chosen == 1, grey.mean((1, 2, 3), keepdim=True), 0.0))
         images = (images * factor + base * (1 - factor)).clamp(0, 255)
     return images
 

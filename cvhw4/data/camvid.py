@@ -17,9 +17,9 @@ from PIL import Image
 from cvhw4.data.cache import (
     EXTENSIONS,
     MIN_SIDE,
+    Pictures,
     cache_key,
     cached_dataset,
-    check_memory,
     decode,
     decode_rgb,
     file_digests,
@@ -27,7 +27,7 @@ from cvhw4.data.cache import (
     visible,
     warn_shared,
 )
-from cvhw4.data.dataset import CAMVID_CLASSES, VOID, Dataset, Split
+from cvhw4.data.dataset import CAMVID_CLASSES, VOID, Dataset
 from cvhw4.errors import InputError
 
 SPLITS = ("train", "val")
@@ -61,7 +61,7 @@ def read_camvid(folder: Path, *, size: tuple[int, int] | None = None) -> Dataset
         InputError: a list or folder is missing, empty or unreadable; a line has not two fields, leaves the folder or
             repeats a picture; a picture or label has no counterpart, is damaged, below 16 pixels a side or
             not as large as the first; a label is no 8-bit PNG of class numbers up to 11, or not as large
-            as its picture; or the decoded pictures would not fit in memory.
+            as its picture; or the decoded pictures fit neither in the cache nor in memory.
 
     Warns:
         UserWarning: a picture is in both splits, byte for byte; or the cache cannot be written.
@@ -71,9 +71,9 @@ def read_camvid(folder: Path, *, size: tuple[int, int] | None = None) -> Dataset
     pairs = find_pairs(folder)
     digests = file_digests(folder, [name for split in SPLITS for pair in pairs[split] for name in pair[:2]])
 
-    def build() -> tuple[Split, Split]:
+    def build() -> tuple[Pictures, Pictures]:
         measured = _frame(folder, pairs["train"][0])
-        train, val = (_read_split(folder, pairs[split], measured, size or measured) for split in SPLITS)
+        train, val = (_pictures(folder, pairs[split], measured, size or measured) for split in SPLITS)
         return train, val
 
     order = [pair[:2] for split in SPLITS for pair in pairs[split]]
@@ -212,12 +212,11 @@ def _frame(folder: Path, pair: Pair) -> tuple[int, int]:
     return height, width
 
 
-def _read_split(folder: Path, pairs: list[Pair], measured: tuple[int, int], frame: tuple[int, int]) -> Split:
-    """Decodes the pairs, all of them `measured` high and wide, and scales them to the frame."""
-    check_memory(folder, len(pairs), *frame)
-    images = np.empty((len(pairs), *frame, 3), np.uint8)
-    targets = np.empty((len(pairs), *frame), np.uint8)
-    for number, pair in enumerate(pairs):
+def _pictures(folder: Path, pairs: list[Pair], measured: tuple[int, int], frame: tuple[int, int]) -> Pictures:
+    """The pairs, all of them `measured` high and wide, scaled to the frame."""
+
+    def read(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        pair = pairs[number]
         image, label = decode_rgb(folder / pair.image), _decode_label(folder / pair.label)
         if label.size != image.size:
             raise InputError(
@@ -234,9 +233,9 @@ def _read_split(folder: Path, pairs: list[Pair], measured: tuple[int, int], fram
         if measured != frame:
             image = image.resize(frame[::-1], Image.Resampling.BILINEAR)
             label = label.resize(frame[::-1], Image.Resampling.NEAREST)
-        images[number], targets[number] = np.asarray(image), np.asarray(label)
-    sizes: NDArray[np.int32] = np.full((len(pairs), 2), frame, np.int32)
-    return Split(images, sizes, targets, tuple(pair.image for pair in pairs))
+        return np.asarray(image), np.asarray(label)
+
+    return Pictures(folder, tuple(pair.image for pair in pairs), read)
 
 
 def _measure(image: Image.Image) -> str:

@@ -6,20 +6,21 @@ import os
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cvhw4.data.cache import (
     EXTENSIONS,
     MIN_SIDE,
+    Pictures,
     cache_key,
     cached_dataset,
-    check_memory,
     decode_rgb,
     file_digests,
     visible,
     warn_shared,
 )
-from cvhw4.data.dataset import Dataset, Split
+from cvhw4.data.dataset import Dataset
 from cvhw4.errors import InputError
 
 _SPLITS = ("train", "val")
@@ -41,7 +42,7 @@ def read_portraits(folder: Path, *, short_side: int | None = None) -> Dataset:
 
     Raises:
         InputError: a split or class is missing, empty or one too many; a file is no sound picture of at least 16
-            pixels a side; `short_side` is below 16; or the decoded pictures would not fit in memory.
+            pixels a side; `short_side` is below 16; or the decoded pictures fit neither in the cache nor in memory.
 
     Warns:
         UserWarning: a picture is in both splits, byte for byte; or the cache cannot be written.
@@ -61,8 +62,8 @@ def read_portraits(folder: Path, *, short_side: int | None = None) -> Dataset:
     targets = {s: [number for number, files in enumerate(listed[s].values()) for _ in files] for s in _SPLITS}
     digests = file_digests(folder, names["train"] + names["val"])
 
-    def build() -> tuple[Split, Split]:
-        train, val = (_read_split(folder, names[split], targets[split], short_side) for split in _SPLITS)
+    def build() -> tuple[Pictures, Pictures]:
+        train, val = (_pictures(folder, names[split], targets[split], short_side) for split in _SPLITS)
         return train, val
 
     data = cached_dataset(
@@ -101,18 +102,12 @@ def _list_class(folder: Path) -> list[str]:
     return [entry.name for entry in entries]
 
 
-def _read_split(folder: Path, names: list[str], targets: list[int], short_side: int | None) -> Split:
-    pictures = []
-    height = width = 0
-    for name in names:
-        pictures.append(np.asarray(_shrink(decode_rgb(folder / name), short_side)))
-        height, width = max(height, pictures[-1].shape[0]), max(width, pictures[-1].shape[1])
-        check_memory(folder, len(names), height, width)
-    images = np.zeros((len(names), height, width, 3), np.uint8)
-    for image, picture in zip(images, pictures, strict=True):
-        image[: picture.shape[0], : picture.shape[1]] = picture
-    sizes = np.array([picture.shape[:2] for picture in pictures], np.int32)
-    return Split(images, sizes, np.array(targets, np.uint8), tuple(names))
+def _pictures(folder: Path, names: list[str], targets: list[int], short_side: int | None) -> Pictures:
+    def read(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        picture = _shrink(decode_rgb(folder / names[number]), short_side)
+        return np.asarray(picture), np.array(targets[number], np.uint8)
+
+    return Pictures(folder, tuple(names), read)
 
 
 def _shrink(image: Image.Image, short_side: int | None) -> Image.Image:

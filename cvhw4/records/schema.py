@@ -133,9 +133,9 @@ class RunRecord:
         """The highest value of a figure over the (first `within`) epochs: what the report states."""
         return max(e.figures[metric] for e in self.epochs[:within])
 
-    def best_epoch(self, metric: str) -> int:
-        """The first epoch that reaches the best value of a figure."""
-        return max(self.epochs, key=lambda e: e.figures[metric]).epoch
+    def best_epoch(self, metric: str, within: int | None = None) -> int:
+        """The first epoch that reaches the best value of a figure (among the first `within`)."""
+        return max(self.epochs[:within], key=lambda e: e.figures[metric]).epoch
 
     def last(self, metric: str) -> float:
         """A figure after the last epoch."""

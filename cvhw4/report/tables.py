@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from cvhw4.experiments import Experiment, Profile
+from cvhw4.experiments import Experiment, Profile, Question
 from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.bounds import Bounds, failed
 from cvhw4.statistics.intervals import Estimate, estimate
@@ -23,9 +23,7 @@ NAMES = {
 THREE_NAMES = ["Sky", "everything else", "Car, Pedestrian, Bicyclist"]
 SHORT = {"accuracy": "acc.", "miou": "mIoU", "pixel_accuracy": "pixels"}
 FIGURES = {"q1": ("accuracy",), "q2": ("miou", "pixel_accuracy")}
-TITLES = {"q1": "Q1: portraits with or without heavy make-up", "q2": "Q2: street scenes"}
-# The template trained this many epochs; the report's "training epochs controlled" figures fall there.
-TEMPLATE_EPOCHS = 20
+TITLES: dict[Question, str] = {"q1": "Q1: portraits with or without heavy make-up", "q2": "Q2: street scenes"}
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -105,32 +103,38 @@ def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
     return "MISSED" if failed(checks) else "met"
 
 
-def results_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment], metric: str) -> pd.DataFrame:
-    """A question's rows for one figure: best and last epoch, the report's figure, the difference."""
+def results_table(
+    groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment], metric: str, cut: int | None = None
+) -> pd.DataFrame:
+    """A question's rows for one figure: best and last epoch, the report's figure, the difference.
+
+    Args:
+        cut: a number of epochs after which each row is shown as well, in a line of its own.
+    """
     lines = []
     for experiment in rows:
         runs = groups.get(experiment.id, [])
         if not runs:
             continue
-        best, last = estimate([r.best(metric) for r in runs]), estimate([r.last(metric) for r in runs])
-        reported = experiment.reported.figures.get(metric)
-        line = {
-            "row": experiment.id,
-            **setting(experiment),
-            f"best {NAMES[metric]}": spread(best),
-            "95 % interval": interval(best),
-            "at epoch": ", ".join(str(r.best_epoch(metric)) for r in runs),
-        }
-        if experiment.recipe.epochs > TEMPLATE_EPOCHS and experiment.question == "q2":
-            line[f"best of first {TEMPLATE_EPOCHS}"] = spread(estimate([r.best(metric, TEMPLATE_EPOCHS) for r in runs]))
-        line |= {
-            f"last {NAMES[metric]}": spread(last),
-            "report": "-" if reported is None else _reported(experiment, metric),
-            "difference": "-" if reported is None else f"{best.mean - reported:+.4f}",
-            "n": str(best.n),
-        }
-        lines.append(line)
-    return pd.DataFrame(lines).fillna("-")
+        epochs = min(len(r.epochs) for r in runs)
+        for within in (epochs, *([cut] if cut and cut < epochs else [])):
+            best = estimate([r.best(metric, within) for r in runs])
+            reported = experiment.reported.figures.get(metric)
+            lines.append(
+                {
+                    "row": experiment.id,
+                    **setting(experiment),
+                    "epochs": str(within),
+                    f"best {NAMES[metric]}": spread(best),
+                    "95 % interval": interval(best),
+                    "at epoch": ", ".join(str(r.best_epoch(metric, within)) for r in runs),
+                    f"last {NAMES[metric]}": spread(estimate([r.epochs[within - 1].figures[metric] for r in runs])),
+                    "report": "-" if reported is None else _reported(experiment, metric),
+                    "difference": "-" if reported is None else f"{best.mean - reported:+.4f}",
+                    "n": str(best.n),
+                }
+            )
+    return pd.DataFrame(lines)
 
 
 def _reported(experiment: Experiment, metric: str) -> str:
@@ -284,8 +288,9 @@ def report_page(
     for question, title in TITLES.items():
         rows = [row for row in profile.rows if row.question == question]
         of_question = by_data([r for r in records if r.question == question])
+        cut = profile.cuts.get(question)
         for data, groups in of_question.items():
-            parts += _section(title, data, groups, rows, [o for o in outcomes if o.data == data], bounds)
+            parts += _section(title, data, groups, rows, [o for o in outcomes if o.data == data], bounds, cut)
     absent = [row.id for row in profile.rows if not any(r.id == row.id for r in records)]
     if absent:
         frame = pd.DataFrame({"row": absent, "why": [missing.get(id, "no run is stored") for id in absent]})
@@ -317,18 +322,20 @@ def _section(
     rows: Sequence[Experiment],
     outcomes: Sequence[Outcome],
     bounds: Bounds | None,
+    cut: int | None,
 ) -> list[str]:
     question = rows[0].question
     first = next(iter(groups.values()))[0]
     about = f"{first.data.train} training and {first.data.val} validation images."
     if not first.data.embedded:
         about += " The bounds are calibrated on embedded data and do not apply: these rows are reported, not judged."
-    verdicts = [{"row": r.id, "bounds": judged(groups[r.id], bounds)} for r in rows if r.id in groups]
+    verdicts = {row.id: judged(groups[row.id], bounds) for row in rows if row.id in groups}
     parts = [f"## {title} ({data})", about]
     for metric in FIGURES[question]:
-        frame = results_table(groups, rows, metric)
+        frame = results_table(groups, rows, metric, cut)
         if first.data.embedded:
-            frame["bounds"] = [v["bounds"] for v in verdicts]
+            whole = ~frame["row"].duplicated()  # bounds are for whole runs
+            frame["bounds"] = frame["row"].map(verdicts).where(whole, "-")
         parts += [f"### {NAMES[metric].capitalize() if metric != 'miou' else 'mIoU'}", markdown(frame)]
     if outcomes:
         parts += ["### Claims", markdown(claims_table(outcomes, bounds))]

@@ -9,14 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from cvhw4.data.augment import stream
 from cvhw4.data.dataset import Dataset
-from cvhw4.experiments import Experiment
+from cvhw4.experiments import Experiment, Precision
 from cvhw4.models.build import Network, set_training_mode, trainable
+from cvhw4.models.frozen import split_frozen
 from cvhw4.records.schema import Epoch
-from cvhw4.training.tasks import Task, make_task
+from cvhw4.training.frozen import Call, FrozenClassification
+from cvhw4.training.graphs import GraphedStep, Step
+from cvhw4.training.tasks import Classification, Forward, Task, make_task
+
+
+def plain_call(module: Forward, inputs: Tensor) -> Tensor:
+    """Calls a module as it is."""
+    return module(inputs)
 
 
 class TrainingDiverged(Exception):
@@ -47,20 +55,28 @@ def fit(
     *,
     seed: int,
     device: torch.device,
+    precision: Precision = "float32",
+    graphs: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> History:
     """Trains a network and evaluates it after every epoch.
 
     Args:
         seed: decides order, augmentation and dropout (the starting weights are in `network`).
+        precision: what the network computes in; weights, their gradients, loss and optimizer are float32.
+        graphs: replay the optimizer step as a CUDA graph; CUDA only.
         on_epoch: called after each epoch, for progress.
 
     Raises:
         TrainingDiverged: the loss is no longer finite; names epoch and learning rate.
     """
     module = network.module.to(device).to(memory_format=torch.channels_last)
-    task = make_task(experiment, dataset, network, device, seed)
+    call = caller(device, precision)
+    learner, task = make_learner(experiment, module, make_task(experiment, dataset, network, device, seed), call)
     optimizer = make_optimizer(experiment, module)
+    step = make_step(task, learner, optimizer, call)
+    if graphs:
+        step = GraphedStep(step, optimizer, [*module.parameters(), *module.buffers()])
     schedule = optim.lr_scheduler.StepLR(optimizer, experiment.recipe.lr_step, experiment.recipe.lr_gamma)
     torch.manual_seed(stream(seed, "dropout").initial_seed())
     epochs: list[Epoch] = []
@@ -69,14 +85,15 @@ def fit(
         lr = float(schedule.get_last_lr()[0])
         started = time.perf_counter()
         set_training_mode(module, experiment)
-        loss = train_epoch(task, module, optimizer, number)
+        loss = train_epoch(task, step, number)
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"{experiment.id}, seed {seed}: loss {loss} in epoch {number} at learning rate {lr:g}"
             )
         schedule.step()
         trained = time.perf_counter()
-        figures, lists = evaluate(task, module)
+        module.eval()
+        figures, lists = evaluate(task, learner, call)
         evaluated = time.perf_counter()
         best_so_far = all(figures[task.primary] > e.figures[task.primary] for e in epochs)
         by_class = {k: v for k, v in by_class.items() if k.startswith("best_")} | lists
@@ -97,25 +114,60 @@ def fit(
     return History(tuple(epochs), by_class, task.primary, len(epochs) * len(dataset.train))
 
 
-def train_epoch(task: Task, module: nn.Module, optimizer: optim.Optimizer, epoch: int) -> float:
-    """One pass over the training split; the mean loss over its images. The module's mode is the caller's business."""
+def caller(device: torch.device, precision: Precision) -> Call:
+    """How networks are called: as they are, or with autocast to bfloat16; what comes out is float32 then too."""
+    if precision == "float32":
+        return plain_call
+
+    def call(module: Forward, inputs: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return module(inputs).float()
+
+    return call
+
+
+def make_learner(
+    experiment: Experiment, module: nn.Module, task: Task, call: Call
+) -> tuple[nn.Module, Task | FrozenClassification]:
+    """What is trained, and on what: the network on pictures, or its last layer on what the rest makes of them."""
+    if experiment.trained == "last layer" and isinstance(task, Classification):
+        parts = split_frozen(module, experiment.recipe.size)
+        if parts is not None:
+            return parts.head, FrozenClassification(task, parts, call)
+    return module, task
+
+
+def make_step(
+    task: Task | FrozenClassification, module: nn.Module, optimizer: optim.Optimizer, call: Call = plain_call
+) -> Step:
+    """One optimizer step: inputs and targets of a batch to its loss. The module's mode is the caller's business."""
+
+    def step(inputs: Tensor, targets: Tensor) -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss = task.loss(call(module, inputs), targets)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def train_epoch(task: Task | FrozenClassification, step: Step, epoch: int) -> float:
+    """One pass over the training split; the mean loss over its images. The device is waited for once, at the end."""
     total = torch.zeros((), device=task.device)
     seen = 0
     for inputs, targets in task.batches(epoch):
-        optimizer.zero_grad(set_to_none=True)
-        loss = task.loss(module(inputs), targets)
-        loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(inputs)
+        total += step(inputs, targets) * len(inputs)
         seen += len(inputs)
     return float(total) / seen
 
 
-def evaluate(task: Task, module: nn.Module) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """The figures on the validation split, in evaluation mode and without gradients."""
-    module.eval()
+def evaluate(
+    task: Task | FrozenClassification, module: nn.Module, call: Call = plain_call
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """The figures on the validation split, without gradients. The module's mode is the caller's business."""
     with torch.inference_mode():
-        return task.evaluate(module)
+        return task.evaluate(lambda inputs: call(module, inputs))
 
 
 def make_optimizer(experiment: Experiment, module: nn.Module) -> optim.Optimizer:
@@ -125,10 +177,11 @@ def make_optimizer(experiment: Experiment, module: nn.Module) -> optim.Optimizer
         ValueError: an optimizer the recipe does not know.
     """
     recipe = experiment.recipe
+    parameters = trainable(module)
     settings: dict[str, Any] = dict(lr=recipe.lr, fused=True)
     match recipe.optimizer:
         case "sgd":
-            return optim.SGD(trainable(module), momentum=recipe.momentum, **settings)
+            return optim.SGD(parameters, momentum=recipe.momentum, **settings)
         case "adam":
-            return optim.Adam(trainable(module), **settings)
+            return optim.Adam(parameters, capturable=parameters[0].is_cuda, **settings)
     raise ValueError(f"unknown optimizer {recipe.optimizer!r}: use sgd or adam")

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
 from cvhw4.data import augment
 from cvhw4.data.augment import stream
 from cvhw4.data.dataset import VOID, Dataset, Split
+from cvhw4.data.gather import gather, memory_limit, place
 from cvhw4.experiments import Experiment
 from cvhw4.models.build import Network
 from cvhw4.training.metrics import SegmentationCounts, class_map, count_segmentation, segmentation_metrics
 
+BLOCK = 256  # images that are augmented at once, about; the same everywhere, since the draws depend on it
 EVALUATION_BATCH = {"accuracy": 64, "miou": 12}  # images at once, by task; a map of scores per image is large
+KEPT_BYTES = 512 << 20  # validation inputs up to this size are kept from epoch to epoch
 Figures = tuple[dict[str, float], dict[str, list[float]]]
+Forward = Callable[[Tensor], Tensor]
 
 
 class Task(ABC):
@@ -34,17 +40,40 @@ class Task(ABC):
     ) -> None:
         self.experiment, self.device, self.seed = experiment, device, seed
         self.size = experiment.recipe.size
-        self.train, self.val = (_to_device(split, device) for split in (dataset.train, dataset.val))
+        self.train, self.val = (DeviceSplit(split, device) for split in (dataset.train, dataset.val))
+        self._kept: list[tuple[Tensor, Tensor]] | None = None
         self.mean = torch.tensor(network.mean, device=device).view(1, 3, 1, 1) * 255
         self.std = torch.tensor(network.std, device=device).view(1, 3, 1, 1) * 255
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch's inputs (normalised float [B, 3, size, size]) and targets, augmented."""
-        order = torch.randperm(len(self.train.images), generator=stream(self.seed, "order", epoch))
-        generator = stream(self.seed, "augmentation", epoch)
-        for index in order.split(self.experiment.recipe.batch):
+        for index, generator in self.blocks(epoch):
             images, targets = self.augmented(index, generator)
-            yield self.normalised(images), targets
+            batch = self.experiment.recipe.batch
+            yield from zip(self.normalised(images).split(batch), targets.split(batch), strict=True)
+
+    def blocks(self, epoch: int) -> Iterator[tuple[Tensor, torch.Generator]]:
+        """An epoch's images in the order they are trained in, some whole batches at once: indices int64 [M], on the
+        CPU, and the generator that their augmentation is drawn from."""
+        order = torch.randperm(len(self.train), generator=stream(self.seed, "order", epoch))
+        generator = stream(self.seed, "augmentation", epoch)
+        batch = self.experiment.recipe.batch
+        for index in order.split(max(1, BLOCK // batch) * batch):
+            yield index, generator
+
+    def validation(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised inputs of the validation split, in order, and which images they are (int64 [B], on the CPU)."""
+        if self._kept is None:
+            kept = []
+            size = len(self.val) * 3 * self.size**2 * 4
+            for index in torch.arange(len(self.val)).split(EVALUATION_BATCH[self.primary]):
+                pair = self.normalised(self.centred(index)), index
+                if size <= KEPT_BYTES:
+                    kept.append(pair)
+                yield pair
+            self._kept = kept or None
+        else:
+            yield from self._kept
 
     def normalised(self, images: Tensor) -> Tensor:
         """float [B, 3, H, W], 0..255, to the network's mean and standard deviation."""
@@ -55,23 +84,46 @@ class Task(ABC):
         """Training images (float 0..255) and targets for some indices."""
 
     @abstractmethod
+    def centred(self, index: Tensor) -> Tensor:
+        """Validation images as they are evaluated, not augmented: float [B, 3, size, size], 0..255."""
+
+    @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of a batch, a scalar."""
 
     @abstractmethod
-    def evaluate(self, module: nn.Module) -> Figures:
-        """Figures on the validation split: one number each, and lists by class. The module is in evaluation mode."""
+    def evaluate(self, forward: Forward) -> Figures:
+        """Figures on the validation split: one number each, and lists by class.
+
+        Args:
+            forward: maps inputs, as `validation` gives them, to logits; in evaluation mode.
+        """
 
 
-class _DeviceSplit:
-    def __init__(self, images: Tensor, sizes: Tensor, targets: Tensor) -> None:
-        self.images, self.sizes, self.targets = images, sizes, targets
+class DeviceSplit:
+    """A split whose pictures lie on the device where they fit, and are brought there block by block where not."""
 
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self.split, self.device = split, device
+        self.sizes = torch.tensor(split.sizes)
+        limit = memory_limit(device)
+        self._images, self._targets = (place(a, device, limit_bytes=limit) for a in (split.images, split.targets))
 
-def _to_device(split: Split, device: torch.device) -> _DeviceSplit:
-    # Copies of memory-mapped arrays: torch wants memory it may write to.
-    images, targets = torch.tensor(split.images, device=device), torch.tensor(split.targets, device=device)
-    return _DeviceSplit(images, torch.tensor(split.sizes), targets)
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def images(self, index: Tensor) -> Tensor:
+        """uint8 [B, H, W, 3] on the device, for indices int64 [B] on the CPU."""
+        return self._pick(self._images, self.split.images, index)
+
+    def targets(self, index: Tensor) -> Tensor:
+        """uint8 [B] or [B, H, W] on the device, likewise."""
+        return self._pick(self._targets, self.split.targets, index)
+
+    def _pick(self, placed: Tensor | None, array: NDArray[np.uint8], index: Tensor) -> Tensor:
+        if placed is None:
+            return gather(array, index.numpy()).to(self.device)
+        return placed[index.to(self.device)]
 
 
 class Classification(Task):
@@ -81,32 +133,37 @@ class Classification(Task):
 
     def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `Task.augmented`."""
-        sizes, kind = self.train.sizes[index], self.experiment.augmentation
-        if kind == "whole face":
-            boxes = augment.whole_views(sizes, self.size, generator)
-        else:
-            boxes = augment.random_resized_crops(sizes, generator)
-        chosen = index.to(self.device)
-        images = augment.resample(self.train.images[chosen], boxes, self.size)
-        if kind == "crop + jitter + AutoAugment":
+        images = augment.resample(self.train.images(index), self.boxes(index, generator), self.size)
+        if self.experiment.augmentation == "crop + jitter + AutoAugment":
             images = augment.colour_jitter(images, generator)
             images = augment.auto_augment(images.round().to(torch.uint8), generator).float()
-        return images, self.train.targets[chosen].long()
+        return images, self.train.targets(index).long()
+
+    def boxes(self, index: Tensor, generator: torch.Generator) -> augment.Boxes:
+        """The parts of some training images that the network is to see, as the row's augmentation draws them."""
+        sizes = self.train.sizes[index]
+        if self.experiment.augmentation == "whole face":
+            return augment.whole_views(sizes, self.size, generator)
+        return augment.random_resized_crops(sizes, generator)
+
+    def centred(self, index: Tensor) -> Tensor:
+        """See `Task.centred`."""
+        boxes = augment.whole_views(self.val.sizes[index], self.size)
+        return augment.resample(self.val.images(index), boxes, self.size)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See `Task.loss`."""
         return F.cross_entropy(logits, targets)
 
-    def evaluate(self, module: nn.Module) -> Figures:
+    def evaluate(self, forward: Forward) -> Figures:
         """See `Task.evaluate`."""
-        boxes = augment.whole_views(self.val.sizes, self.size)
-        logits = []
-        for index in torch.arange(len(self.val.images)).split(EVALUATION_BATCH[self.primary]):
-            images = augment.resample(self.val.images[index.to(self.device)], boxes[index], self.size)
-            logits.append(module(self.normalised(images)))
-        scores, targets = torch.cat(logits).float(), self.val.targets.long()
-        right = (scores.argmax(1) == targets).double()
-        figures = {"accuracy": float(right.mean()), "loss": float(self.loss(scores, targets))}
+        return self.score(torch.cat([forward(inputs) for inputs, _ in self.validation()]))
+
+    def score(self, logits: Tensor) -> Figures:
+        """The figures of logits [V, classes] on the validation split."""
+        targets = self.val.targets(torch.arange(len(self.val))).long()
+        right = (logits.argmax(1) == targets).double()
+        figures = {"accuracy": float(right.mean()), "loss": float(self.loss(logits, targets))}
         recall = [float(right[targets == c].mean()) for c in range(self.experiment.classes)]
         return figures, {"recall": recall}
 
@@ -124,23 +181,25 @@ class Segmentation(Task):
 
     def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `Task.augmented`."""
-        chosen = index.to(self.device)
-        images, labels = augment.crop_windows(
-            self.train.images[chosen], self.train.targets[chosen], self.size, generator
-        )
+        images, labels = self.train.images(index), self.train.targets(index)
+        images, labels = augment.crop_windows(images, labels, self.size, generator)
         return images, self.classes[labels.long()]
+
+    def centred(self, index: Tensor) -> Tensor:
+        """See `Task.centred`."""
+        return augment.crop_windows(self.val.images(index), self.val.targets(index), self.size)[0]
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See `Task.loss`. A pixel of no class (void among 11) has a target of all zeros."""
         numbers = torch.arange(self.experiment.classes, device=targets.device, dtype=targets.dtype).view(1, -1, 1, 1)
         return F.binary_cross_entropy_with_logits(logits, (targets[:, None] == numbers).to(logits.dtype))
 
-    def evaluate(self, module: nn.Module) -> Figures:
+    def evaluate(self, forward: Forward) -> Figures:
         """See `Task.evaluate`."""
         counts = []
-        for index in torch.arange(len(self.val.images), device=self.device).split(EVALUATION_BATCH[self.primary]):
-            images, labels = augment.crop_windows(self.val.images[index], self.val.targets[index], self.size)
-            prediction = module(self.normalised(images)).argmax(1)
+        for inputs, index in self.validation():
+            prediction = forward(inputs).argmax(1)
+            labels = augment.centre(self.val.targets(index), self.size)
             target = self.classes[labels.long()]
             counts.append(count_segmentation(prediction, target, labels == VOID, self.experiment.classes))
         return segmentation_metrics(SegmentationCounts.concatenate(counts))

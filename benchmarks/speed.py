@@ -1,0 +1,271 @@
+"""What `test_speed.py` times: families of rows, and one side of a comparison in a process of its own.
+
+`python -m benchmarks.speed SIDE FAMILY FOLDER DEVICE` trains one side on files in FOLDER and prints its wall time and
+peak memory as JSON. A process of its own, because memory settings, threads and caches of one side would serve the other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from cvhw4.data.dataset import Dataset, Split
+from cvhw4.experiments import Experiment, find_row
+from cvhw4.training.process import prepare_process
+
+Side = Literal["ours", "reference"]
+ROOT = Path(__file__).resolve().parent.parent
+PORTRAIT, SCENE = (218, 178), (360, 480)  # height and width of CelebA's and of CamVid's pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a family is timed on a kind of device.
+
+    Attributes:
+        train: training images; `val` validation images; the protocol's proportions.
+        epochs: passes over them.
+        target: how many times faster than the reference loop ours has to be; None: shown only.
+        network: instead of the full profile's.
+        size: instead of the full profile's, in pixels.
+    """
+
+    train: int
+    val: int
+    epochs: int
+    target: float | None = None
+    network: str | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Rows of the full profile that cost alike; `cpu` and `cuda` say how they are timed there."""
+
+    name: str
+    row: str
+    work: str = "training with validation"
+    cpu: Setting
+    cuda: Setting
+
+    def setting(self, kind: str) -> Setting:
+        """On a kind of device."""
+        return self.cuda if kind == "cuda" else self.cpu
+
+    def experiment(self, kind: str) -> Experiment:
+        """What is trained. It starts from random weights, which cost as much as others and are always there."""
+        row, setting = find_row("full", self.row), self.setting(kind)
+        recipe = replace(row.recipe, epochs=setting.epochs, size=setting.size or row.recipe.size)
+        return replace(row, start="random", network=setting.network or row.network, recipe=recipe)
+
+
+# On the CPU: FCN8s over Lite0, since over VGG16 a step of six 256 px crops takes seconds on two cores; VGG16 is shown.
+LITE = dict(network="fcn8s/tf_efficientnet_lite0", size=160)
+FAMILIES = (
+    Family(
+        name="frozen, random crops",
+        row="q1_1",
+        cpu=Setting(train=100, val=20, epochs=25, target=2.5),
+        cuda=Setting(train=2000, val=400, epochs=5, target=10),
+    ),
+    Family(
+        name="frozen, whole face",
+        row="q1_5",
+        cpu=Setting(train=100, val=20, epochs=25, target=10),
+        cuda=Setting(train=2000, val=400, epochs=5, target=10),
+    ),
+    Family(
+        name="all layers",
+        row="q1_2",
+        cpu=Setting(train=100, val=20, epochs=2, target=1.4),
+        cuda=Setting(train=2000, val=400, epochs=3, target=4),
+    ),
+    Family(
+        name="EfficientNet-B2",
+        row="q1_8",
+        cpu=Setting(train=20, val=4, epochs=2),
+        cuda=Setting(train=2000, val=400, epochs=2, target=5),
+    ),
+    Family(
+        name="FCN8s",
+        row="q2_1a",
+        cpu=Setting(train=36, val=10, epochs=3, target=1.5, **LITE),
+        cuda=Setting(train=367, val=101, epochs=5, target=15),
+    ),
+    Family(
+        name="FCN8s, validation alone",
+        row="q2_1a",
+        work="validation alone",
+        cpu=Setting(train=2, val=50, epochs=4, target=5, **LITE),
+        cuda=Setting(train=2, val=101, epochs=10),
+    ),
+    Family(
+        name="FCN8s over VGG16",
+        row="q2_1a",
+        cpu=Setting(train=12, val=3, epochs=1),
+        cuda=Setting(train=367, val=101, epochs=2),
+    ),
+)
+
+
+def find_family(name: str) -> Family:
+    """The family of that name."""
+    return next(family for family in FAMILIES if family.name == name)
+
+
+# Pictures
+
+
+def write_pictures(source: Dataset, setting: Setting, folder: Path) -> Path:
+    """Files for both sides: pictures of a data set at the size of the protocol's own, repeated to the number needed.
+
+    Portraits as JPEG, scenes and their labels as PNG, as CelebA's and CamVid's are.
+    """
+    from benchmarks.reference import write_folders
+
+    splits = [enlarged(split, n) for split, n in ((source.train, setting.train), (source.val, setting.val))]
+    scenes = source.task == "segmentation"
+    return write_folders(replace(source, train=splits[0], val=splits[1]), folder, picture="png" if scenes else "jpg")
+
+
+def enlarged(split: Split, n: int) -> Split:
+    """n pictures of CelebA's or CamVid's size: the split's own in turn, classes too, scaled."""
+    scenes = split.targets.ndim > 1
+    height, width = SCENE if scenes else PORTRAIT
+    by_class = [np.flatnonzero(split.targets == c) for c in np.unique(split.targets)] if not scenes else []
+    order = np.stack([c[: min(map(len, by_class))] for c in by_class], 1).ravel() if by_class else np.arange(len(split))
+    chosen = np.resize(order, n)
+    images = np.empty((n, height, width, 3), np.uint8)
+    targets = np.empty((n, height, width), np.uint8) if scenes else split.targets[chosen]
+    for place, i in enumerate(chosen):
+        h, w = (int(side) for side in split.sizes[i])
+        picture = Image.fromarray(np.ascontiguousarray(split.images[i, :h, :w]))
+        images[place] = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+        if scenes:
+            label = Image.fromarray(np.ascontiguousarray(split.targets[i]))
+            targets[place] = np.asarray(label.resize((width, height), Image.Resampling.NEAREST))
+    sizes = np.tile(np.array([height, width], np.int32), (n, 1))
+    return Split(images, sizes, targets, tuple(f"{i}" for i in range(n)))
+
+
+# One side
+
+
+def run_side(side: Side, family: Family, folder: Path, device: str, precision: str, graphs: bool) -> dict[str, Any]:
+    """Times one side in a process of its own.
+
+    Returns:
+        "seconds" and "peak_memory" (bytes or null).
+
+    Raises:
+        RuntimeError: the process failed; with what it printed.
+    """
+    command = [sys.executable, "-m", "benchmarks.speed", side, family.name, str(folder), device, precision]
+    with tempfile.TemporaryDirectory() as cache:  # each trial of ours decodes the files anew, as the reference does
+        done = subprocess.run(
+            [*command, *(["graphs"] if graphs else [])],
+            cwd=ROOT,
+            env=os.environ | {"CVHW4_CACHE": cache},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main(side: Side, name: str, folder: Path, kind: str, precision: str, graphs: bool) -> None:
+    """Trains one side, after a warm-up on a few images, and prints what it took."""
+    if side == "ours":
+        prepare_process()
+    else:  # alone on its machine a notebook needs no such setting, and this spares it the worst of its neighbours
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    import torch
+
+    from cvhw4.models.build import build_network
+    from cvhw4.records import environment as env
+
+    family = find_family(name)
+    experiment, device = family.experiment(kind), torch.device(kind)
+    train = train_ours if side == "ours" else train_reference
+    with tempfile.TemporaryDirectory() as few:
+        warm_up = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
+        train(family, warm_up, build_network(warm_up, seed=0), _few(folder, Path(few)), device, precision, graphs)
+    network = build_network(experiment, seed=0)
+    env.reset_peak_memory(device)
+    _wait(device)
+    started = time.perf_counter()
+    train(family, experiment, network, folder, device, precision, graphs)
+    _wait(device)
+    seconds = time.perf_counter() - started
+    print(json.dumps({"seconds": seconds, "peak_memory": env.peak_memory(device)}))
+
+
+def train_ours(
+    family: Family, experiment: Experiment, network: Any, folder: Path, device: Any, precision: Any, graphs: bool
+) -> None:
+    """This project's loop, from files to figures."""
+    from cvhw4.data.camvid import read_camvid
+    from cvhw4.data.portraits import read_portraits
+    from cvhw4.training.fit import caller, evaluate, fit
+    from cvhw4.training.tasks import make_task
+
+    dataset = read_portraits(folder, short_side=512) if experiment.question == "q1" else read_camvid(folder)
+    if family.work != "validation alone":
+        fit(experiment, dataset, network, seed=0, device=device, precision=precision, graphs=graphs)
+        return
+    import torch
+
+    module = network.module.to(device).to(memory_format=torch.channels_last).eval()
+    task = make_task(experiment, dataset, network, device, seed=0)
+    for _ in range(experiment.recipe.epochs):
+        figures, _ = evaluate(task, module, caller(device, precision))
+    assert all(math.isfinite(value) for value in figures.values())
+
+
+def train_reference(
+    family: Family, experiment: Experiment, network: Any, folder: Path, device: Any, precision: Any, graphs: bool
+) -> None:
+    """The reference loop, from files to figures, in float32."""
+    from benchmarks import reference
+
+    validate_only = family.work == "validation alone"
+    history = reference.run(experiment, network, folder, seed=0, device=device, validate_only=validate_only)
+    assert all(math.isfinite(value) for value in history[-1].figures.values())
+
+
+def _few(folder: Path, target: Path) -> Path:
+    """Links to two batches of training and some validation images, for a warm-up."""
+    for source in folder.iterdir():
+        for part in [p for p in source.iterdir() if p.is_dir()] or [source]:
+            place = target / part.relative_to(folder)
+            place.mkdir(parents=True)
+            for file in islice(sorted(part.iterdir()), 12):
+                (place / file.name).symlink_to(file)
+    return target
+
+
+def _wait(device: Any) -> None:
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    _, side, name, folder, kind, precision, *rest = sys.argv
+    assert side in ("ours", "reference")
+    main(side, name, Path(folder), kind, precision, graphs=rest == ["graphs"])  # type: ignore[arg-type]

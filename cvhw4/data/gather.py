@@ -1,0 +1,86 @@
+"""From a split's arrays on the host to tensors: a few rows at a time, or all of them at once where they fit."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cvhw4.data.cache import blocks, forget, mapping
+
+_SMALL = 64 << 20  # bytes of a memory-mapped array that may stay resident whole
+_CHUNK = 256 << 20  # bytes that go to another device at once
+
+
+def gather(array: NDArray[Any], index: NDArray[np.integer[Any]]) -> Tensor:
+    """A copy of some rows, on the host.
+
+    Rows of a large memory-mapped array are read in the order of the file, and the memory that its pages take in the
+    process is given up again.
+
+    Args:
+        array: [N, ...], in memory or memory-mapped.
+        index: integers [B], -N to N - 1, in any order and repeated at will.
+
+    Returns:
+        [B, ...] in the order of the index, of the array's dtype.
+
+    Raises:
+        IndexError: an index is out of range.
+    """
+    if array.nbytes <= _SMALL or mapping(array) is None:
+        return torch.from_numpy(np.asarray(array).take(index, axis=0))
+    rows = np.empty((len(index), *array.shape[1:]), array.dtype)
+    for place in np.argsort(index, kind="stable"):
+        row = array[index[place]]
+        rows[place] = row
+        forget(row)
+    return torch.from_numpy(rows)
+
+
+def place(array: NDArray[Any], device: torch.device, *, limit_bytes: int) -> Tensor | None:
+    """The whole array on a device, or None if it has more than `limit_bytes`.
+
+    On the CPU it is a view and costs nothing, but pages of a memory-mapped array stay resident once they are used;
+    nothing may write to the view of a read-only array. To other devices it is copied in chunks of 256 MiB.
+    """
+    if array.nbytes > limit_bytes:
+        return None
+    return _view(array) if device.type == "cpu" else _copy(array, device)
+
+
+def memory_limit(device: torch.device) -> int:
+    """How many bytes of pictures may live on the device: half of what is free there, on the host three quarters."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return _available() * 3 // 4
+
+
+def _available() -> int:
+    """Bytes of the host's memory that can be had without swapping; where that is not known, half of its memory."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _view(array: NDArray[Any]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _copy(array: NDArray[Any], device: torch.device) -> Tensor:
+    copy = torch.empty(array.shape, dtype=_view(array[:0]).dtype, device=device)
+    start = 0
+    for block in blocks(array, _CHUNK):
+        copy[start : start + len(block)].copy_(_view(block))
+        start += len(block)
+    return copy

@@ -1,0 +1,89 @@
+"""A network of which only the last layer is trained, cut where its work can be shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import AlexNet
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """trunk, then tail, then head: together the network's own function.
+
+    Attributes:
+        trunk: maps inputs float [B, 3, S, S] to features [B, F]. Nothing in it is trained or drawn, and no image sees
+            another: it may be computed in batches of any size, and kept.
+        tail: frozen layers behind it that draw anew each time (AlexNet's dropout and the linear layers between).
+        head: the layer that is trained.
+        width: F, features per image.
+    """
+
+    trunk: Callable[[Tensor], Tensor]
+    tail: nn.Module
+    head: nn.Module
+    width: int = 0
+
+
+def split_frozen(module: nn.Module, size: int) -> Frozen | None:
+    """The parts of a classifier of which only the last layer is trained; None where it cannot be cut like that.
+
+    Args:
+        module: as `build_network` makes it; all parameters but the head's are frozen.
+        size: side of its inputs, in pixels.
+
+    The cut is tried on two images: the parts must give what the network gives, and the trunk the same in training
+    mode, twice.
+    """
+    parts = _cut(module)
+    if parts is None or any(p.requires_grad for p in _others(module, parts.head)):
+        return None
+    mode = module.training
+    first = next(module.parameters())
+    inputs = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(first.device)
+    with torch.no_grad(), torch.random.fork_rng():
+        module.eval()
+        features = parts.trunk(inputs)
+        same = torch.allclose(parts.head(parts.tail(features)), module(inputs), rtol=1e-4, atol=1e-4)
+        _train_without_batch_norm(module)
+        steady = all(torch.equal(parts.trunk(inputs), features) for _ in range(2))
+    module.train(mode)
+    if not (same and steady and features.ndim == 2):
+        return None
+    return replace(parts, width=features.shape[1])
+
+
+def _cut(module: nn.Module) -> Frozen | None:
+    if isinstance(module, AlexNet):
+        *tail, head = module.classifier
+        return Frozen(nn.Sequential(module.features, module.avgpool, nn.Flatten()), nn.Sequential(*tail), head)
+    if isinstance(module, nn.Sequential):
+        return Frozen(module[:-1], nn.Identity(), module[-1])
+    if all(hasattr(module, part) for part in ("forward_features", "forward_head", "get_classifier")):  # timm's
+        network: Any = module
+        trunk = partial(_before_classifier, network)
+        return Frozen(trunk, nn.Identity(), network.get_classifier())
+    return None
+
+
+def _before_classifier(network: Any, inputs: Tensor) -> Tensor:
+    features: Tensor = network.forward_head(network.forward_features(inputs), pre_logits=True)
+    return features
+
+
+def _others(module: nn.Module, head: nn.Module) -> list[nn.Parameter]:
+    own = {id(p) for p in head.parameters()}
+    return [p for p in module.parameters() if id(p) not in own]
+
+
+def _train_without_batch_norm(module: nn.Module) -> None:
+    """Training mode as a frozen network has it: its batch norms keep their statistics."""
+    module.train()
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()

@@ -1,0 +1,92 @@
+"""Training the last layer of a frozen network, whose features are computed in large batches and kept where they can be.
+
+The function trained is the network's own: the same crops, the same order, the same draws per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cvhw4.data.augment import resample, whole_views
+from cvhw4.models.frozen import Frozen
+from cvhw4.training.tasks import BLOCK, Classification, Figures, Forward
+
+Call = Callable[[Forward, Tensor], Tensor]
+TRUNK_BATCH = {"cpu": 64, "cuda": 256}  # images that go through the frozen part at once
+
+KEPT_BYTES = 1 << 30  # features of all variants of all training images are kept up to this size
+
+
+class FrozenClassification:
+    """A classification task seen from behind the frozen part: its inputs are features.
+
+    Where the augmentation leaves two variants of each image (the whole face: mirrored or not) the features of both are
+    computed once, before the first epoch; those of the validation split always are.
+
+    Args:
+        task: the task, with pictures.
+        parts: the network's parts, on the task's device.
+        call: calls a part as the network is called (with its precision).
+    """
+
+    primary = Classification.primary
+
+    def __init__(self, task: Classification, parts: Frozen, call: Call) -> None:
+        self.task, self.parts, self.call = task, parts, call
+        self.device = task.device
+        self.passes = 0  # images that have gone through the trunk
+        kept = 2 * len(task.train) * parts.width * 4
+        self.few = task.experiment.augmentation == "whole face" and kept <= KEPT_BYTES
+        self._variants: Tensor | None = None  # [2, N, F]: features of each training image, as it is and mirrored
+        self._validation: Tensor | None = None
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's features float [B, F], as the head sees them, and targets."""
+        batch = self.task.experiment.recipe.batch
+        for index, generator in self.task.blocks(epoch):
+            with torch.no_grad():
+                features, targets = self._features(index, generator)
+                features = self.call(self.parts.tail, features)
+            yield from zip(features.split(batch), targets.split(batch), strict=True)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """See `Task.loss`."""
+        return self.task.loss(logits, targets)
+
+    def evaluate(self, forward: Forward) -> Figures:
+        """See `Task.evaluate`; `forward` maps features to logits."""
+        if self._validation is None:  # no dropout here, so that what the tail gives can be kept
+            features = [self.call(self.parts.tail, self._trunk(inputs)) for inputs, _ in self.task.validation()]
+            self._validation = torch.cat(features)
+        return self.task.score(forward(self._validation))
+
+    def _features(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What the trunk makes of some training images, augmented, and their targets."""
+        if not self.few:
+            images, targets = self.task.augmented(index, generator)
+            return self._in_batches(self.task.normalised(images)), targets
+        if self._variants is None:
+            self._variants = torch.stack([self._whole(mirrored) for mirrored in (False, True)])
+        flip = self.task.boxes(index, generator).flip.long()
+        return self._variants[flip.to(self.device), index.to(self.device)], self.task.train.targets(index).long()
+
+    def _whole(self, mirrored: bool) -> Tensor:
+        """Features float [N, F] of all training images in whole view."""
+        features = []
+        for index in torch.arange(len(self.task.train)).split(BLOCK):
+            boxes = whole_views(self.task.train.sizes[index], self.task.size)
+            boxes = replace(boxes, flip=torch.full((len(index),), mirrored))
+            images = resample(self.task.train.images(index), boxes, self.task.size)
+            features.append(self._in_batches(self.task.normalised(images)))
+        return torch.cat(features)
+
+    def _in_batches(self, inputs: Tensor) -> Tensor:
+        return torch.cat([self._trunk(part) for part in inputs.split(TRUNK_BATCH[self.device.type])])
+
+    def _trunk(self, inputs: Tensor) -> Tensor:
+        self.passes += len(inputs)
+        return self.call(self.parts.trunk, inputs)

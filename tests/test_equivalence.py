@@ -1,0 +1,178 @@
+"""Ours against the reference loop: same weights, same batches, same order give the same losses and figures.
+
+Ours is the whole fast path (channels last, fused optimizers, features shared in frozen rows); the reference is the
+plain loop of `benchmarks/reference.py`.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import StepLR
+
+from benchmarks import reference
+from cvhw4.data.augment import centre, stream
+from cvhw4.models.build import build_network, set_training_mode
+from cvhw4.training.fit import caller, evaluate, fit, make_learner
+from cvhw4.training.tasks import make_task
+from tests.tiny import dataset, row
+
+CPU = torch.device("cpu")
+EPOCHS = 3
+# Adam divides a gradient by its own size, so that rounding decides the step of a weight whose gradient is nearly zero,
+# and float32 curves part after some steps whatever the loop. Those rows are compared in float64 over all epochs, and in
+# float32 over the first step. (Where a map is 1x1, batch norm undoes a weight's whole effect and its gradient is nothing
+# but rounding: hence 96 px for EfficientNet, and a backbone without batch norm where batch norm trains.)
+CASES = {
+    # name: row, network, size
+    "AlexNet, frozen, random crops": ("q1_1", "alexnet", 64),
+    "AlexNet, frozen, whole face": ("q1_5", "alexnet", 64),
+    "AlexNet, all layers": ("q1_2", "alexnet", 64),
+    "EfficientNet": ("q1_8", "tf_efficientnet_lite0+linear", 96),
+    "FCN8s with skips": ("q2_1a", "fcn8s/vgg16", 32),
+    "FCN8s without skips": ("q2_1b", "fcn8s/tf_efficientnet_lite0", 32),
+    "FCN8s, 3 classes": ("q2_3", "fcn8s/tf_efficientnet_lite0", 32),
+    "FCN8s, batch norm in training mode": ("q2_n1a", "fcn8s/vgg16", 32),
+}
+
+
+def case(name):
+    of_row, network, size = CASES[name]
+    experiment = replace(row(of_row, size=size, epochs=EPOCHS, lr=1e-3, lr_step=2), network=network, start="random")
+    return experiment, dataset(experiment.question)
+
+
+class Double(nn.Module):
+    """A network that computes in float64."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module.double()
+
+    def forward(self, x):
+        return self.module(x.double())
+
+
+def start(experiment, double=False):
+    """The network at its start. Dropout is off in frozen rows, where its draws come in another order."""
+    network = build_network(experiment, seed=0)
+    if experiment.trained == "last layer":
+        for part in network.module.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
+    return replace(network, module=Double(network.module)) if double else network
+
+
+def one_hot(targets, classes):
+    return (targets[:, None] == torch.arange(classes)[:, None, None]).float()
+
+
+def by_reference(experiment, data, network):
+    """Losses and figures of the plain loop on the batches that ours is trained on."""
+    module = network.module.to(memory_format=torch.contiguous_format)
+    task = make_task(experiment, data, network, CPU, seed=0)
+    segmentation = experiment.question == "q2"
+    optimizer, loss = reference.make_optimizer(experiment, module), reference.criterion(experiment)
+    schedule = StepLR(optimizer, experiment.recipe.lr_step, experiment.recipe.lr_gamma)
+    torch.manual_seed(stream(0, "dropout").initial_seed())
+    dtype = next(module.parameters()).dtype
+    losses, figures = [], []
+    for epoch in range(1, experiment.recipe.epochs + 1):
+        targets = (one_hot(t, experiment.classes).to(dtype) if segmentation else t for _, t in task.batches(epoch))
+        inputs = (x.contiguous() for x, _ in task.batches(epoch))
+        set_training_mode(module, experiment)
+        losses.append(reference.train_epoch(module, zip(inputs, targets, strict=True), loss, optimizer, CPU))
+        schedule.step()
+        figures.append(reference.validate(experiment, module, validation(task, data), loss, CPU))
+    return losses, figures
+
+
+def validation(task, data):
+    """The validation split one by one, as the reference loop's loader gives it."""
+    for inputs, index in task.validation():
+        for x, i in zip(inputs.contiguous().split(1), index, strict=True):
+            target = torch.tensor(data.val.targets[i])[None]
+            if target.ndim == 1:
+                yield x, target.long()
+            else:
+                labels = task.classes[centre(target, task.size).long()]
+                yield x, one_hot(labels, task.experiment.classes), labels
+
+
+def both(experiment, data, *, double=False):
+    """Ours and the reference's: losses, figures by epoch, final weights."""
+    ours, theirs = start(experiment, double), start(experiment, double)
+    with torch.random.fork_rng():
+        history = fit(experiment, data, ours, seed=0, device=CPU)
+    with torch.random.fork_rng():
+        losses, figures = by_reference(experiment, data, theirs)
+    return (
+        ([e.loss for e in history.epochs], [e.figures for e in history.epochs], ours.module.state_dict()),
+        (losses, figures, theirs.module.state_dict()),
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ours_and_the_reference_loop_agree(name):
+    experiment, data = case(name)
+    adam = experiment.recipe.optimizer == "adam"
+    ours, theirs = both(experiment, data, double=adam)
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+    assert len(set(theirs[0])) == EPOCHS  # something was learnt, so there was something to agree on
+    for mine, figures in zip(ours[1], theirs[1], strict=True):
+        for metric, value in figures.items():
+            assert mine[metric] == pytest.approx(value, abs=1e-4), metric
+    for key, value in ours[2].items():
+        assert torch.allclose(value.double(), theirs[2][key].double(), rtol=1e-3, atol=1e-4), key
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name][0] not in ("q1_1", "q1_2", "q1_5")])
+def test_the_first_step_agrees_in_float32(name):
+    """One epoch of one batch: the loss before the step, and the figures of the network after it."""
+    experiment, _ = case(name)
+    experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1, lr=1e-5))
+    ours, theirs = both(experiment, dataset(experiment.question, train=4, val=4))
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+    assert ours[1][0]["loss" if experiment.question == "q1" else "pixel_accuracy"] == pytest.approx(
+        theirs[1][0]["loss" if experiment.question == "q1" else "pixel_accuracy"], rel=1e-2
+    )
+
+
+def test_frozen_rows_take_the_shared_path():
+    """What the frozen cases above compare is the fast path: features behind the trunk, not pictures."""
+    for name in ("AlexNet, frozen, random crops", "AlexNet, frozen, whole face"):
+        experiment, data = case(name)
+        network = start(experiment)
+        task = make_task(experiment, data, network, CPU, seed=0)
+        learner, learnt = make_learner(experiment, network.module, task, caller(CPU, "float32"))
+        inputs, _ = next(iter(learnt.batches(1)))
+        assert inputs.shape == (4, 4096) and isinstance(learner, nn.Linear)
+
+
+@pytest.mark.parametrize("name", ["AlexNet, all layers", "EfficientNet", "FCN8s without skips"])
+def test_bf16_starts_where_float32_does_and_keeps_float32_weights(name):
+    experiment, _ = case(name)
+    experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
+    losses = []
+    for precision in ("float32", "bf16"):
+        network = start(experiment)
+        data = dataset(experiment.question, train=4, val=4)
+        with torch.random.fork_rng():
+            history = fit(experiment, data, network, seed=0, device=CPU, precision=precision)
+        losses.append(history.epochs[0].loss)
+        assert all(p.dtype == torch.float32 for p in network.module.parameters())
+    assert losses[0] != losses[1]  # it did compute in bf16
+    assert losses[0] == pytest.approx(losses[1], rel=0.03)
+
+
+def test_bf16_evaluates_in_bf16():
+    experiment, data = case("FCN8s without skips")
+    network = start(experiment)
+    task = make_task(experiment, data, network, CPU, seed=0)
+    seen = []
+    network.module.classifier.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    network.module.eval()
+    for precision in ("float32", "bf16"):
+        evaluate(task, network.module, caller(CPU, precision))
+    assert set(seen) == {torch.float32, torch.bfloat16}

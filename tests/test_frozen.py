@@ -1,0 +1,123 @@
+"""A frozen network cut behind its trunk trains the same function."""
+
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from cvhw4.models.build import build_network
+from cvhw4.models.frozen import split_frozen
+from cvhw4.training.fit import fit, make_learner, make_optimizer, make_step, plain_call, train_epoch
+from cvhw4.training.frozen import FrozenClassification
+from cvhw4.training.tasks import make_task
+from tests.tiny import dataset, row
+
+CPU = torch.device("cpu")
+
+
+def frozen(name="q1_1", network="tf_efficientnet_lite0", **changes):
+    experiment = replace(row(name), network=network, start="random", **changes)
+    size = 64 if network == "alexnet" else 32
+    experiment = replace(experiment, recipe=replace(experiment.recipe, size=size, lr=1e-2))
+    return experiment, build_network(experiment, seed=0)
+
+
+def without_dropout(module):
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+
+
+@pytest.mark.parametrize("network", ["tf_efficientnet_lite0", "tf_efficientnet_lite0+linear", "alexnet", "resnet18"])
+@pytest.mark.parametrize("name", ["q1_1", "q1_5"])
+def test_features_in_large_batches_train_as_the_whole_network_does(name, network):
+    """Loss by loss over two epochs, random crops and whole faces; dropout off, whose draws come in another order."""
+    experiment, built = frozen(name, network)
+    losses, heads = [], []
+    for shared in (True, False):
+        module = build_network(experiment, seed=0).module
+        without_dropout(module)
+        task = make_task(experiment, dataset("q1"), built, CPU, seed=0)
+        learner, learnt = make_learner(experiment, module, task, plain_call) if shared else (module, task)
+        assert isinstance(learnt, FrozenClassification) == shared
+        module.eval()  # batch norms keep their statistics, dropout is off
+        optimizer = make_optimizer(experiment, module)
+        step = make_step(learnt, learner, optimizer)
+        losses.append([train_epoch(learnt, step, epoch) for epoch in (1, 2)])
+        with torch.inference_mode():
+            figures, _ = learnt.evaluate(learner)
+        losses[-1].append(figures["loss"])
+        heads.append([p.detach() for p in learner.parameters() if p.requires_grad])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][0] != losses[0][1]
+    for ours, whole in zip(*heads, strict=True):
+        assert torch.allclose(ours, whole, rtol=1e-3, atol=1e-5)
+
+
+def test_the_dropout_of_a_frozen_alexnet_draws_anew_each_epoch():
+    """One variant of each image, one order: all that differs between two epochs' features is dropout."""
+    experiment, built = frozen("q1_5", "alexnet")
+    task = make_task(experiment, dataset("q1"), built, CPU, seed=0)
+    learner, learnt = make_learner(experiment, built.module, task, plain_call)
+    built.module.train()
+    (one, _), (two, _) = (next(iter(learnt.batches(1))) for _ in range(2))
+    assert not torch.equal(one, two)
+    built.module.eval()
+    (one, _), (two, _) = (next(iter(learnt.batches(1))) for _ in range(2))
+    assert torch.equal(one, two)
+    assert one.shape == (4, 4096)
+
+
+def test_few_variants_go_through_the_trunk_once_and_crops_every_epoch():
+    counts = {}
+    for name in ("q1_5", "q1_1"):
+        experiment, built = frozen(name)
+        task = make_task(experiment, dataset("q1", train=12, val=8), built, CPU, seed=0)
+        learner, learnt = make_learner(experiment, built.module, task, plain_call)
+        step = make_step(learnt, learner, make_optimizer(experiment, built.module))
+        for epoch in (1, 2, 3):
+            train_epoch(learnt, step, epoch)
+            with torch.inference_mode():
+                learnt.evaluate(learner)
+        counts[name] = learnt.passes
+    assert counts == {"q1_5": 2 * 12 + 8, "q1_1": 3 * 12 + 8}
+
+
+def test_features_too_large_to_keep_are_computed_anew(monkeypatch):
+    experiment, built = frozen("q1_5")
+    histories = []
+    for limit in (1 << 30, 0):
+        monkeypatch.setattr("cvhw4.training.frozen.KEPT_BYTES", limit)
+        network = build_network(experiment, seed=0)
+        histories.append(fit(experiment, dataset("q1"), network, seed=0, device=CPU))
+    kept, anew = histories
+    assert [e.loss for e in kept.epochs] == pytest.approx([e.loss for e in anew.epochs], rel=1e-5)
+    assert [e.figures["accuracy"] for e in kept.epochs] == [e.figures["accuracy"] for e in anew.epochs]
+
+
+def last_layer_only(module, head):
+    module.requires_grad_(False)
+    head.requires_grad_(True)
+    return module
+
+
+def test_a_network_that_cannot_be_cut_is_left_whole():
+    unfrozen = timm.create_model("resnet18", num_classes=2)
+    assert split_frozen(unfrozen, 32) is None
+    drawing = timm.create_model("resnet18", num_classes=2, drop_rate=0.5)  # its dropout is part of the trunk
+    assert split_frozen(last_layer_only(drawing, drawing.fc), 32) is None
+    mobile = torchvision.models.mobilenet_v3_small(num_classes=2)  # torchvision's other networks have no such cut
+    assert split_frozen(last_layer_only(mobile, mobile.classifier[-1]), 32) is None
+
+
+def test_cutting_changes_neither_mode_nor_statistics_nor_the_random_state():
+    _, built = frozen()
+    built.module.train()
+    before = {k: v.clone() for k, v in built.module.state_dict().items()}
+    state = torch.random.get_rng_state()
+    assert split_frozen(built.module, 32).width == 1280
+    assert built.module.training and torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(v, before[k]) for k, v in built.module.state_dict().items())
