@@ -1,5 +1,6 @@
 # make bench   trains every row of the report and writes results/quick/report.md
 # make test    lint, types and tests
+# make speed   ours against the reference loop: minutes of a quiet machine; writes results/speed.md
 # make env     the environment both use, in .venv
 
 PYTHON ?= python3
@@ -14,11 +15,14 @@ DEVICE ?= cuda
 PROFILE ?= full
 OUT ?= results
 
-.PHONY: bench test env test-lowest gpu
+.PHONY: bench speed test env test-lowest gpu
 .DELETE_ON_ERROR:
 
 bench: env
 	$(BIN)/python -m pytest benchmarks $(ARGS)
+
+speed: env
+	$(BIN)/python -m pytest benchmarks/test_speed.py -m speed $(ARGS)
 
 test: env
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """What `test_speed.py` times: families of rows, and one side of a comparison in a process of its own.
 
 `python -m benchmarks.speed SIDE FAMILY FOLDER DEVICE` trains one side on files in FOLDER and prints its wall time and
-peak memory as JSON. A process of its own, because memory settings, threads and caches of one side would serve the other.
+peak memory as JSON. A process of its own, because settings and caches of one side would serve the other.
 """
 
 from __future__ import annotations
@@ -14,16 +14,34 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+if __name__ == "__main__" and sys.argv[1] == "ours":  # before torch is loaded; a notebook has no such settings
+    from cvhw4.training.process import prepare_process
+
+    prepare_process()
+# Idle threads of either side shall not slow down the other processes of its machine, its own loaders among them.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 import numpy as np
+import torch
 from PIL import Image
 
+from benchmarks import reference
+from cvhw4.data.camvid import read_camvid
 from cvhw4.data.dataset import Dataset, Split
-from cvhw4.experiments import Experiment, find_row
-from cvhw4.training.process import prepare_process
+from cvhw4.data.embedded import embedded_portraits, embedded_scenes
+from cvhw4.data.portraits import read_portraits
+from cvhw4.experiments import Experiment, Precision, find_row
+from cvhw4.models.build import Network, build_network
+from cvhw4.records.environment import environment, peak_memory, reset_peak_memory
+from cvhw4.records.speed import SpeedRecord
+from cvhw4.training.cost import Cost, Machine, run_cost
+from cvhw4.training.fit import caller, evaluate, fit
+from cvhw4.training.tasks import make_task
 
 Side = Literal["ours", "reference"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,6 +77,27 @@ class Family:
     work: str = "training with validation"
     cpu: Setting
     cuda: Setting
+
+    @property
+    def id(self) -> str:
+        """The name, for `-k`."""
+        return self.name.replace(",", "").replace(" ", "_")
+
+    def target(self, kind: str) -> float | None:
+        """The ratio to reach on a kind of device."""
+        return self.setting(kind).target
+
+    def cost(self, kind: str) -> Cost:
+        """The least work of a trial."""
+        setting, experiment = self.setting(kind), self.experiment(kind)
+        module = build_network(experiment, seed=0).module
+        if self.work == "validation alone":
+            return run_cost(experiment, module, train=0, val=setting.val)
+        passes = None
+        if experiment.trained == "last layer":
+            few = experiment.augmentation == "whole face"  # two variants of each image
+            passes = (2 if few else setting.epochs) * setting.train + setting.val
+        return run_cost(experiment, module, train=setting.train, val=setting.val, trunk_passes=passes)
 
     def setting(self, kind: str) -> Setting:
         """On a kind of device."""
@@ -108,7 +147,7 @@ FAMILIES = (
         name="FCN8s, validation alone",
         row="q2_1a",
         work="validation alone",
-        cpu=Setting(train=2, val=50, epochs=4, target=5, **LITE),
+        cpu=Setting(train=2, val=50, epochs=10, target=5, **LITE),
         cuda=Setting(train=2, val=101, epochs=10),
     ),
     Family(
@@ -125,6 +164,65 @@ def find_family(name: str) -> Family:
     return next(family for family in FAMILIES if family.name == name)
 
 
+TARGETS = [
+    (kind, family.name, target) for kind in ("cpu", "cuda") for family in FAMILIES if (target := family.target(kind))
+]
+
+
+def compare(
+    family: Family,
+    folder: Path,
+    *,
+    device: torch.device,
+    precision: Precision,
+    graphs: bool,
+    machine: Machine,
+    trials: int,
+    command: str,
+) -> SpeedRecord:
+    """Times both sides in turn.
+
+    Args:
+        folder: takes the pictures.
+        machine: what the device was measured to reach.
+        trials: of each side.
+        command: what was run, for the record.
+
+    Raises:
+        RuntimeError: a side failed.
+    """
+    setting, experiment = family.setting(device.type), family.experiment(device.type)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    source = embedded_portraits() if experiment.question == "q1" else embedded_scenes()
+    write_pictures(source, setting, folder)
+    results: dict[Side, list[dict[str, Any]]] = {"ours": [], "reference": []}
+    for _ in range(trials):
+        for side, done in results.items():
+            done.append(run_side(side, family, folder, device.type, precision, graphs))
+    cost = family.cost(device.type)
+    return SpeedRecord(
+        family=family.name,
+        row=experiment.id,
+        profile="full",
+        network=experiment.network,
+        size=experiment.recipe.size,
+        batch=experiment.recipe.batch,
+        work=f"{family.work}, {setting.train} + {setting.val} images, {setting.epochs} epochs",
+        images=cost.images,
+        ours_seconds=[trial["seconds"] for trial in results["ours"]],
+        reference_seconds=[trial["seconds"] for trial in results["reference"]],
+        target=setting.target,
+        flops=cost.flops,
+        bytes=cost.bytes,
+        machine=machine,
+        peak_memory_ours=max(trial["peak_memory"] for trial in results["ours"]),
+        peak_memory_reference=max(trial["peak_memory"] for trial in results["reference"]),
+        environment=environment(device) | {"precision": precision, "graphs": graphs},
+        command=command,
+        started=started,
+    )
+
+
 # Pictures
 
 
@@ -133,11 +231,11 @@ def write_pictures(source: Dataset, setting: Setting, folder: Path) -> Path:
 
     Portraits as JPEG, scenes and their labels as PNG, as CelebA's and CamVid's are.
     """
-    from benchmarks.reference import write_folders
-
     splits = [enlarged(split, n) for split, n in ((source.train, setting.train), (source.val, setting.val))]
     scenes = source.task == "segmentation"
-    return write_folders(replace(source, train=splits[0], val=splits[1]), folder, picture="png" if scenes else "jpg")
+    return reference.write_folders(
+        replace(source, train=splits[0], val=splits[1]), folder, picture="png" if scenes else "jpg"
+    )
 
 
 def enlarged(split: Split, n: int) -> Split:
@@ -163,7 +261,9 @@ def enlarged(split: Split, n: int) -> Split:
 # One side
 
 
-def run_side(side: Side, family: Family, folder: Path, device: str, precision: str, graphs: bool) -> dict[str, Any]:
+def run_side(
+    side: Side, family: Family, folder: Path, device: str, precision: Precision, graphs: bool
+) -> dict[str, Any]:
     """Times one side in a process of its own.
 
     Returns:
@@ -187,62 +287,56 @@ def run_side(side: Side, family: Family, folder: Path, device: str, precision: s
     return result
 
 
-def main(side: Side, name: str, folder: Path, kind: str, precision: str, graphs: bool) -> None:
+def main(side: Side, name: str, folder: Path, kind: str, precision: Precision, graphs: bool) -> None:
     """Trains one side, after a warm-up on a few images, and prints what it took."""
-    if side == "ours":
-        prepare_process()
-    else:  # alone on its machine a notebook needs no such setting, and this spares it the worst of its neighbours
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    import torch
+    family, device = find_family(name), torch.device(kind)
+    experiment = family.experiment(kind)
+    validate_only = family.work == "validation alone"
 
-    from cvhw4.models.build import build_network
-    from cvhw4.records import environment as env
+    def train(experiment: Experiment, network: Network, folder: Path) -> None:
+        if side == "ours":
+            train_ours(experiment, network, folder, device, precision, graphs, validate_only)
+        else:
+            train_reference(experiment, network, folder, device, validate_only)
 
-    family = find_family(name)
-    experiment, device = family.experiment(kind), torch.device(kind)
-    train = train_ours if side == "ours" else train_reference
     with tempfile.TemporaryDirectory() as few:
         warm_up = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
-        train(family, warm_up, build_network(warm_up, seed=0), _few(folder, Path(few)), device, precision, graphs)
+        train(warm_up, build_network(warm_up, seed=0), _few(folder, Path(few)))
     network = build_network(experiment, seed=0)
-    env.reset_peak_memory(device)
+    reset_peak_memory(device)
     _wait(device)
     started = time.perf_counter()
-    train(family, experiment, network, folder, device, precision, graphs)
+    train(experiment, network, folder)
     _wait(device)
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "peak_memory": env.peak_memory(device)}))
+    print(json.dumps({"seconds": seconds, "peak_memory": peak_memory(device)}))
 
 
 def train_ours(
-    family: Family, experiment: Experiment, network: Any, folder: Path, device: Any, precision: Any, graphs: bool
+    experiment: Experiment,
+    network: Network,
+    folder: Path,
+    device: torch.device,
+    precision: Precision,
+    graphs: bool,
+    validate_only: bool,
 ) -> None:
     """This project's loop, from files to figures."""
-    from cvhw4.data.camvid import read_camvid
-    from cvhw4.data.portraits import read_portraits
-    from cvhw4.training.fit import caller, evaluate, fit
-    from cvhw4.training.tasks import make_task
-
     dataset = read_portraits(folder, short_side=512) if experiment.question == "q1" else read_camvid(folder)
-    if family.work != "validation alone":
+    if not validate_only:
         fit(experiment, dataset, network, seed=0, device=device, precision=precision, graphs=graphs)
         return
-    import torch
-
     module = network.module.to(device).to(memory_format=torch.channels_last).eval()
     task = make_task(experiment, dataset, network, device, seed=0)
     for _ in range(experiment.recipe.epochs):
         figures, _ = evaluate(task, module, caller(device, precision))
-    assert all(math.isfinite(value) for value in figures.values())
+        assert all(math.isfinite(value) for value in figures.values())
 
 
 def train_reference(
-    family: Family, experiment: Experiment, network: Any, folder: Path, device: Any, precision: Any, graphs: bool
+    experiment: Experiment, network: Network, folder: Path, device: torch.device, validate_only: bool
 ) -> None:
     """The reference loop, from files to figures, in float32."""
-    from benchmarks import reference
-
-    validate_only = family.work == "validation alone"
     history = reference.run(experiment, network, folder, seed=0, device=device, validate_only=validate_only)
     assert all(math.isfinite(value) for value in history[-1].figures.values())
 
@@ -258,14 +352,11 @@ def _few(folder: Path, target: Path) -> Path:
     return target
 
 
-def _wait(device: Any) -> None:
+def _wait(device: torch.device) -> None:
     if device.type == "cuda":
-        import torch
-
         torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":
     _, side, name, folder, kind, precision, *rest = sys.argv
-    assert side in ("ours", "reference")
     main(side, name, Path(folder), kind, precision, graphs=rest == ["graphs"])  # type: ignore[arg-type]

@@ -126,7 +126,7 @@ class _Row(NamedTuple):
 
     row: str
     arm: str
-    networks: tuple[str, str]
+    networks: tuple[str, str | None]
     recipe: str
     settings: dict[str, Any]
 
@@ -137,7 +137,8 @@ AUTO: Augmentation = "crop + jitter + AutoAugment"
 
 
 # Networks as (full, quick): at quick size EfficientNet-Lite0 stands in for what is pretrained in the protocol, because
-# its ImageNet weights come as a Python package and it trains on two cores; AlexNet from scratch stays AlexNet.
+# its ImageNet weights come as a Python package and it trains on two cores; AlexNet from scratch stays AlexNet. A row
+# whose network is None at a size is not run there.
 ALEXNET = ("alexnet", "tf_efficientnet_lite0")
 ALEXNET_SCRATCH = ("alexnet", "alexnet")
 EFFICIENTNET = ("efficientnet_b2+linear", "tf_efficientnet_lite0+linear")
@@ -159,7 +160,7 @@ QUICK_RECIPES = {
 def _q1(
     row: str,
     arm: str,
-    networks: tuple[str, str],
+    networks: tuple[str, str | None],
     start: Start,
     trained: Trained,
     augmentation: Augmentation,
@@ -181,13 +182,14 @@ def _q2(
     pixels: float = 0.0,
     epochs: tuple[int, int] = (0, 0),
     batch_norm: BatchNorm = "initial",
+    networks: tuple[str, str | None] = FCN8S,
 ) -> _Row:
     reported = Reported()
     if miou is not None:
         at = {"miou": epochs[0], "pixel_accuracy": epochs[1]}
         reported = Reported({"miou": miou, "pixel_accuracy": pixels}, at)
     fixed = dict(start="imagenet", trained="all layers", augmentation="random crop", batch_norm=batch_norm)
-    return _Row(row, arm, FCN8S, "scenes", dict(classes=classes, skips=skips, reported=reported, **fixed))
+    return _Row(row, arm, networks, "scenes", dict(classes=classes, skips=skips, reported=reported, **fixed))
 
 
 # fmt: off
@@ -213,7 +215,7 @@ ROWS: tuple[_Row, ...] = (
     # the switch: batch norm as it should be, all else as in q2_1a, q2_1b and q2_3
     _q2("q2_n1a", "fused_norm",  11,      True,     batch_norm="train"),
     _q2("q2_n1b", "plain_norm",  11,      False,    batch_norm="train"),
-    _q2("q2_n3", "3class_norm",  3,       False,    batch_norm="train"),
+    _q2("q2_n3", "3class_norm",  3,       False,    batch_norm="train", networks=(FCN8S[0], None)),
 )
 # fmt: on
 
@@ -225,11 +227,12 @@ def _rows(profile: str, column: int, recipes: Mapping[str, Recipe]) -> tuple[Exp
             row=row.row,
             arm=row.arm,
             profile=profile,
-            network=row.networks[column],
+            network=network,
             recipe=recipes[row.recipe],
             **row.settings,
         )
         for row in ROWS
+        if (network := row.networks[column]) is not None
     )
 
 

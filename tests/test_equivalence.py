@@ -21,9 +21,9 @@ from tests.tiny import dataset, row
 CPU = torch.device("cpu")
 EPOCHS = 3
 # Adam divides a gradient by its own size, so that rounding decides the step of a weight whose gradient is nearly zero,
-# and float32 curves part after some steps whatever the loop. Those rows are compared in float64 over all epochs, and in
-# float32 over the first step. (Where a map is 1x1, batch norm undoes a weight's whole effect and its gradient is nothing
-# but rounding: hence 96 px for EfficientNet, and a backbone without batch norm where batch norm trains.)
+# and float32 curves part after some steps whatever the loop. Those rows are compared in float64 over all epochs, in
+# float32 over the first step. (Where a map is 1x1, batch norm undoes a weight's whole effect and its gradient
+# is nothing but rounding: hence 96 px for EfficientNet, and a backbone without batch norm where batch norm trains.)
 CASES = {
     # name: row, network, size
     "AlexNet, frozen, random crops": ("q1_1", "alexnet", 64),

@@ -54,10 +54,12 @@ def test_full_q2_rows_are_the_reports(row):
 def test_quick_rows_are_the_same_rows_and_differ_in_size_alone():
     rows = {e.row: e for e in QUICK.rows}
     for full in FULL.rows:
+        if full.row == "q2_n3":  # left out for time
+            continue
         quick = rows[full.row]
         assert replace(quick, profile="full", network=full.network, recipe=full.recipe) == full
         assert quick.recipe.optimizer == full.recipe.optimizer
-    assert rows.keys() == {e.row for e in FULL.rows}
+    assert rows.keys() == {e.row for e in FULL.rows} - {"q2_n3"}
 
 
 def test_ids_are_unique_and_select_what_they_say():

@@ -61,7 +61,7 @@ def test_the_dropout_of_a_frozen_alexnet_draws_anew_each_epoch():
     """One variant of each image, one order: all that differs between two epochs' features is dropout."""
     experiment, built = frozen("q1_5", "alexnet")
     task = make_task(experiment, dataset("q1"), built, CPU, seed=0)
-    learner, learnt = make_learner(experiment, built.module, task, plain_call)
+    _, learnt = make_learner(experiment, built.module, task, plain_call)
     built.module.train()
     (one, _), (two, _) = (next(iter(learnt.batches(1))) for _ in range(2))
     assert not torch.equal(one, two)
@@ -87,7 +87,7 @@ def test_few_variants_go_through_the_trunk_once_and_crops_every_epoch():
 
 
 def test_features_too_large_to_keep_are_computed_anew(monkeypatch):
-    experiment, built = frozen("q1_5")
+    experiment, _ = frozen("q1_5")
     histories = []
     for limit in (1 << 30, 0):
         monkeypatch.setattr("cvhw4.training.frozen.KEPT_BYTES", limit)

@@ -38,7 +38,7 @@ class SpeedRecord:
         images: trained on and evaluated by each side in one trial.
         ours_seconds: wall time of this project's loop, trial by trial.
         reference_seconds: the reference's, taken in turn with ours: equally many.
-        target: the ratio of times aimed at.
+        target: the ratio of times aimed at, None where there is no such aim.
         flops: the least arithmetic of a trial (see `cvhw4.training.cost`).
         bytes: the least parameter traffic of a trial.
         machine: what the device was measured to reach.
@@ -58,7 +58,7 @@ class SpeedRecord:
     images: int
     ours_seconds: list[float]
     reference_seconds: list[float]
-    target: float
+    target: float | None
     flops: int
     bytes: int
     machine: Machine
@@ -93,7 +93,8 @@ class SpeedRecord:
         if len(self.ours_seconds) != len(self.reference_seconds):
             trials = f"{len(self.ours_seconds)} and {len(self.reference_seconds)}"
             raise ValueError(f"the trials are not in pairs: {trials}")
-        _require_positive("target", self.target)
+        if self.target is not None:
+            _require_positive("target", self.target)
         if not isinstance(self.machine.device, str) or not isinstance(self.machine.precision, str):
             raise ValueError("the machine's device or precision is no text")
         _require_positive("matrix_flops", self.machine.matrix_flops)

@@ -82,7 +82,7 @@ def _section(kind: str, records: Sequence[SpeedRecord], targets: Sequence[tuple[
     return parts
 
 
-def _line(record: SpeedRecord, target: float) -> dict[str, str]:
+def _line(record: SpeedRecord, target: float | None) -> dict[str, str]:
     low, high = record.ratio_range
     row = f"{record.row}, {record.network}, {record.size} px, batch {record.batch}"
     return {
@@ -90,7 +90,7 @@ def _line(record: SpeedRecord, target: float) -> dict[str, str]:
         "images/s ours": _figure(record.images_per_second),
         "reference": _figure(record.reference_images_per_second),
         "ratio (min to max)": f"{record.ratio:.2f} ({low:.2f} to {high:.2f})",
-        "target": f"{target:.2f}, {'met' if record.ratio >= target else 'MISSED'}",
+        "target": "-" if target is None else f"{target:.2f}, {'met' if record.ratio >= target else 'MISSED'}",
         "GFLOP/s": _figure(record.achieved_flops / 1e9),
         "share of measured peak": f"{_figure(100 * record.peak_share)} %",
         "time over floor": "-" if math.isinf(record.over_floor) else f"{record.over_floor:.2f}",

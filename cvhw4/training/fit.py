@@ -70,6 +70,8 @@ def fit(
     Raises:
         TrainingDiverged: the loss is no longer finite; names epoch and learning rate.
     """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # every batch but the last of an epoch has one shape
     module = network.module.to(device).to(memory_format=torch.channels_last)
     call = caller(device, precision)
     learner, task = make_learner(experiment, module, make_task(experiment, dataset, network, device, seed), call)

@@ -55,18 +55,19 @@ def count_segmentation(prediction: Tensor, target: Tensor, void: Tensor, classes
         classes: C.
     """
     n = len(prediction)
-    prediction, target = prediction.reshape(n, -1).long(), target.reshape(n, -1).long()
-    image = torch.arange(n, device=prediction.device)[:, None] * (classes + 1)
-    real = target.clamp(max=classes)
-
-    def by_class(values: Tensor) -> Tensor:
-        return torch.bincount((image + values).flatten(), minlength=n * (classes + 1)).view(n, -1)[:, :classes]
-
-    hits = by_class(torch.where(prediction == target, target, classes))
-    pixels = torch.full((n,), prediction.shape[1], device=prediction.device)
-    cell = torch.where(void.reshape(n, -1) | (target >= classes), classes * classes, real * classes + prediction)
-    confusion = torch.bincount(cell.flatten(), minlength=classes * classes + 1)[:-1].view(classes, classes)
-    return SegmentationCounts(hits, by_class(prediction), by_class(real), pixels, confusion)
+    image = torch.arange(n, device=prediction.device, dtype=torch.int32).view(n, 1, 1)
+    cell = image * (classes + 1) + target.clamp(max=classes)
+    cell = (cell * 2 + void) * classes + prediction
+    joint = torch.bincount(cell.flatten(), minlength=n * (classes + 1) * 2 * classes)
+    joint = joint.view(n, classes + 1, 2, classes)  # image, target, void or not, prediction
+    pixels = torch.full((n,), prediction[0].numel(), device=prediction.device)
+    return SegmentationCounts(
+        hits=joint.sum(2).diagonal(dim1=1, dim2=2),
+        predicted=joint.sum((1, 2)),
+        labelled=joint[:, :classes].sum((2, 3)),
+        pixels=pixels,
+        confusion=joint[:, :classes, 0].sum(0),
+    )
 
 
 def segmentation_metrics(counts: SegmentationCounts) -> tuple[dict[str, float], dict[str, list[float]]]:
