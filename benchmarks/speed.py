@@ -1,4 +1,4 @@
-"""What `test_speed.py` times: families of rows, and one side of a comparison in a process of its own.
+"""What `test_speed.py` calls: both sides of a comparison, each in a process of its own.
 
 `python -m benchmarks.speed SIDE FAMILY FOLDER DEVICE` trains one side on files in FOLDER and prints its wall time and
 peak memory as JSON. A process of its own, because settings and caches of one side would serve the other.
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -31,11 +31,12 @@ import torch
 from PIL import Image
 
 from benchmarks import reference
+from benchmarks.families import Family, Setting, find_family
 from cvhw4.data.camvid import read_camvid
 from cvhw4.data.dataset import Dataset, Split
 from cvhw4.data.embedded import embedded_portraits, embedded_scenes
 from cvhw4.data.portraits import read_portraits
-from cvhw4.experiments import Experiment, Precision, find_row
+from cvhw4.experiments import Experiment, Precision
 from cvhw4.models.build import Network, build_network
 from cvhw4.records.environment import environment, peak_memory, reset_peak_memory
 from cvhw4.records.speed import SpeedRecord
@@ -46,127 +47,6 @@ from cvhw4.training.tasks import make_task
 Side = Literal["ours", "reference"]
 ROOT = Path(__file__).resolve().parent.parent
 PORTRAIT, SCENE = (218, 178), (360, 480)  # height and width of CelebA's and of CamVid's pictures
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """How a family is timed on a kind of device.
-
-    Attributes:
-        train: training images; `val` validation images; the protocol's proportions.
-        epochs: passes over them.
-        target: how many times faster than the reference loop ours has to be; None: shown only.
-        network: instead of the full profile's.
-        size: instead of the full profile's, in pixels.
-    """
-
-    train: int
-    val: int
-    epochs: int
-    target: float | None = None
-    network: str | None = None
-    size: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """Rows of the full profile that cost alike; `cpu` and `cuda` say how they are timed there."""
-
-    name: str
-    row: str
-    work: str = "training with validation"
-    cpu: Setting
-    cuda: Setting
-
-    @property
-    def id(self) -> str:
-        """The name, for `-k`."""
-        return self.name.replace(",", "").replace(" ", "_")
-
-    def target(self, kind: str) -> float | None:
-        """The ratio to reach on a kind of device."""
-        return self.setting(kind).target
-
-    def cost(self, kind: str) -> Cost:
-        """The least work of a trial."""
-        setting, experiment = self.setting(kind), self.experiment(kind)
-        module = build_network(experiment, seed=0).module
-        if self.work == "validation alone":
-            return run_cost(experiment, module, train=0, val=setting.val)
-        passes = None
-        if experiment.trained == "last layer":
-            few = experiment.augmentation == "whole face"  # two variants of each image
-            passes = (2 if few else setting.epochs) * setting.train + setting.val
-        return run_cost(experiment, module, train=setting.train, val=setting.val, trunk_passes=passes)
-
-    def setting(self, kind: str) -> Setting:
-        """On a kind of device."""
-        return self.cuda if kind == "cuda" else self.cpu
-
-    def experiment(self, kind: str) -> Experiment:
-        """What is trained. It starts from random weights, which cost as much as others and are always there."""
-        row, setting = find_row("full", self.row), self.setting(kind)
-        recipe = replace(row.recipe, epochs=setting.epochs, size=setting.size or row.recipe.size)
-        return replace(row, start="random", network=setting.network or row.network, recipe=recipe)
-
-
-# On the CPU: FCN8s over Lite0, since over VGG16 a step of six 256 px crops takes seconds on two cores; VGG16 is shown.
-LITE = dict(network="fcn8s/tf_efficientnet_lite0", size=160)
-FAMILIES = (
-    Family(
-        name="frozen, random crops",
-        row="q1_1",
-        cpu=Setting(train=100, val=20, epochs=25, target=2.5),
-        cuda=Setting(train=2000, val=400, epochs=5, target=10),
-    ),
-    Family(
-        name="frozen, whole face",
-        row="q1_5",
-        cpu=Setting(train=100, val=20, epochs=25, target=10),
-        cuda=Setting(train=2000, val=400, epochs=5, target=10),
-    ),
-    Family(
-        name="all layers",
-        row="q1_2",
-        cpu=Setting(train=100, val=20, epochs=2, target=1.4),
-        cuda=Setting(train=2000, val=400, epochs=3, target=4),
-    ),
-    Family(
-        name="EfficientNet-B2",
-        row="q1_8",
-        cpu=Setting(train=20, val=4, epochs=2),
-        cuda=Setting(train=2000, val=400, epochs=2, target=5),
-    ),
-    Family(
-        name="FCN8s",
-        row="q2_1a",
-        cpu=Setting(train=36, val=10, epochs=3, target=1.5, **LITE),
-        cuda=Setting(train=367, val=101, epochs=5, target=15),
-    ),
-    Family(
-        name="FCN8s, validation alone",
-        row="q2_1a",
-        work="validation alone",
-        cpu=Setting(train=2, val=50, epochs=10, target=5, **LITE),
-        cuda=Setting(train=2, val=101, epochs=10),
-    ),
-    Family(
-        name="FCN8s over VGG16",
-        row="q2_1a",
-        cpu=Setting(train=12, val=3, epochs=1),
-        cuda=Setting(train=367, val=101, epochs=2),
-    ),
-)
-
-
-def find_family(name: str) -> Family:
-    """The family of that name."""
-    return next(family for family in FAMILIES if family.name == name)
-
-
-TARGETS = [
-    (kind, family.name, target) for kind in ("cpu", "cuda") for family in FAMILIES if (target := family.target(kind))
-]
 
 
 def compare(
@@ -199,7 +79,7 @@ def compare(
     for _ in range(trials):
         for side, done in results.items():
             done.append(run_side(side, family, folder, device.type, precision, graphs))
-    cost = family.cost(device.type)
+    cost = least_work(family, device.type)
     return SpeedRecord(
         family=family.name,
         row=experiment.id,
@@ -221,6 +101,19 @@ def compare(
         command=command,
         started=started,
     )
+
+
+def least_work(family: Family, kind: str) -> Cost:
+    """What a trial of a family on a kind of device has to cost at least."""
+    setting, experiment = family.setting(kind), family.experiment(kind)
+    module = build_network(experiment, seed=0).module
+    if family.work == "validation alone":
+        return run_cost(experiment, module, train=0, val=setting.val)
+    passes = None
+    if experiment.trained == "last layer":
+        few = experiment.augmentation == "whole face"  # two variants of each image
+        passes = (2 if few else setting.epochs) * setting.train + setting.val
+    return run_cost(experiment, module, train=setting.train, val=setting.val, trunk_passes=passes)
 
 
 # Pictures

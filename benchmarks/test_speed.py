@@ -11,10 +11,8 @@ import sys
 
 import pytest
 
-from benchmarks.speed import FAMILIES, TARGETS, compare
-from cvhw4.report.speed import write_speed_page
+from benchmarks.families import FAMILIES, TARGETS
 from cvhw4.study import pick_device, pick_precision
-from cvhw4.training.cost import floor_seconds, measure_machine
 from cvhw4.training.process import prepare_process
 
 pytestmark = pytest.mark.speed
@@ -37,11 +35,17 @@ def precision(device, pytestconfig):
 @pytest.fixture(scope="module")
 def machine(device, precision):
     """What the device reaches in the precision that ours computes in, measured before anything else runs."""
+    from cvhw4.training.cost import measure_machine
+
     return measure_machine(device.type, {"float32": "float32", "bf16": "bfloat16"}[precision])
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.id)
 def test_ours_is_faster_than_the_reference_loop(family, device, precision, machine, pytestconfig, tmp_path):
+    from benchmarks.speed import compare
+    from cvhw4.report.speed import write_speed_page
+    from cvhw4.training.cost import floor_seconds
+
     record = compare(
         family,
         tmp_path,

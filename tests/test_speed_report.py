@@ -107,7 +107,7 @@ def changed(**fields) -> str:
         (changed(ours_seconds=[1.0, 0.0, 2.0]), "damaged.*ours_seconds holds 0.0"),
         (changed(reference_seconds=[1.0, "2", 2.0]), "damaged.*reference_seconds"),
         (changed(reference_seconds=[1.0, math.nan, 2.0]), "damaged.*reference_seconds"),
-        (changed(target=None), "damaged.*target"),
+        (changed(target=0), "damaged.*target"),
         (changed(images=-1), "damaged.*images"),
         (changed(flops=1.5), "damaged.*flops"),
         (changed(peak_memory_ours="much"), "damaged.*peak_memory_ours"),

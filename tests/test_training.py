@@ -77,6 +77,14 @@ def test_proper_batch_norm_updates_its_statistics():
     assert not torch.equal(network.module.state_dict()["norms.2.running_mean"], torch.zeros(128))
 
 
+@pytest.mark.parametrize("name", ["q2_1a", "q2_n1b"])
+def test_the_first_epochs_of_a_long_run_are_a_short_run(name):
+    """So that the report's 50 epochs show its template's 20 as well."""
+    long, _, _ = train(name, epochs=3)
+    short, _, _ = train(name, epochs=2)
+    assert [(e.loss, e.figures) for e in long.epochs[:2]] == [(e.loss, e.figures) for e in short.epochs]
+
+
 def test_learning_rate_follows_the_schedule():
     history, _, _ = train("q1_1", epochs=5, lr_step=2, lr_gamma=0.1, lr=0.01)
     assert [e.lr for e in history.epochs] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4])

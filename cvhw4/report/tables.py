@@ -116,19 +116,19 @@ def results_table(
         runs = groups.get(experiment.id, [])
         if not runs:
             continue
-        epochs = min(len(r.epochs) for r in runs)
-        for within in (epochs, *([cut] if cut and cut < epochs else [])):
+        epochs = experiment.recipe.epochs
+        for within in (None, *([cut] if cut and cut < epochs else [])):
             best = estimate([r.best(metric, within) for r in runs])
             reported = experiment.reported.figures.get(metric)
             lines.append(
                 {
                     "row": experiment.id,
                     **setting(experiment),
-                    "epochs": str(within),
+                    "epochs": str(within or epochs),
                     f"best {NAMES[metric]}": spread(best),
                     "95 % interval": interval(best),
                     "at epoch": ", ".join(str(r.best_epoch(metric, within)) for r in runs),
-                    f"last {NAMES[metric]}": spread(estimate([r.epochs[within - 1].figures[metric] for r in runs])),
+                    f"last {NAMES[metric]}": spread(estimate([r.epochs[:within][-1].figures[metric] for r in runs])),
                     "report": "-" if reported is None else _reported(experiment, metric),
                     "difference": "-" if reported is None else f"{best.mean - reported:+.4f}",
                     "n": str(best.n),

@@ -1,0 +1,123 @@
+"""The speed comparison at small size: both sides really run, and the table says what they took."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks import speed
+from benchmarks.families import FAMILIES, Setting, find_family
+from benchmarks.speed import PORTRAIT, SCENE, compare, write_pictures
+from cvhw4.data.camvid import read_camvid
+from cvhw4.data.dataset import CAMVID_CLASSES
+from cvhw4.data.embedded import embedded_portraits, embedded_scenes
+from cvhw4.data.portraits import read_portraits
+from cvhw4.report.speed import speed_page
+from cvhw4.training.cost import Machine
+from tests.tiny import dataset
+
+ROOT = Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
+
+
+def test_families_are_the_protocols_rows_with_the_targets_of_the_readme():
+    targets = {f.name: (f.target("cpu"), f.target("cuda")) for f in FAMILIES}
+    assert targets == {
+        "frozen, random crops": (2.5, 10),
+        "frozen, whole face": (10, 10),
+        "all layers": (1.4, 4),
+        "EfficientNet-B2": (None, 5),
+        "FCN8s": (1.5, 15),
+        "FCN8s, validation alone": (5, None),
+        "FCN8s over VGG16": (None, None),
+    }
+    for family in FAMILIES:
+        experiment = family.experiment("cuda")
+        assert (experiment.recipe.batch, experiment.recipe.size) == (
+            (4, 224) if experiment.question == "q1" else (6, 256)
+        )
+    assert find_family("FCN8s over VGG16").experiment("cpu").network == "fcn8s/vgg16"
+    assert find_family("FCN8s").experiment("cpu").network == "fcn8s/tf_efficientnet_lite0"
+    assert find_family("EfficientNet-B2").experiment("cpu").network == "efficientnet_b2+linear"
+
+
+def test_pictures_have_the_protocols_sizes_and_both_classes(tmp_path):
+    setting = Setting(train=5, val=3, epochs=1)
+    portraits = read_portraits(write_pictures(embedded_portraits(), setting, tmp_path / "p"))
+    assert portraits.train.images.shape == (5, *PORTRAIT, 3) and len(portraits.val) == 3
+    assert set(portraits.train.targets) == {0, 1}
+    scenes = read_camvid(write_pictures(embedded_scenes(), setting, tmp_path / "s"))
+    assert scenes.train.images.shape == (5, *SCENE, 3) and scenes.classes == CAMVID_CLASSES[:-1]
+    assert Image.open(next((tmp_path / "p" / "train").rglob("*.jpg"))).size == PORTRAIT[::-1]
+
+
+def test_more_pictures_than_there_are_repeat_in_turn():
+    split = dataset("q1", train=4).train
+    images = speed.enlarged(split, 10).images
+    assert np.array_equal(images[0], images[4]) and not np.array_equal(images[0], images[1])
+
+
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES if family.name != "FCN8s over VGG16"])
+def test_both_sides_run_and_are_recorded(name, tmp_path, monkeypatch):
+    """Every family, with a handful of pictures and small networks; real processes, real files, real training."""
+    family = find_family(name)
+    small = Setting(train=6, val=2, epochs=2, target=family.target("cpu"), size=64)
+    small = replace(small, network="tf_efficientnet_lite0+linear") if "Efficient" in name else small
+    small = replace(small, network="fcn8s/tf_efficientnet_lite0") if "FCN8s" in name else small
+    tiny = replace(family, cpu=small)
+    monkeypatch.setattr(speed, "run_side", in_this_process)
+    monkeypatch.setattr(speed, "find_family", lambda name: tiny)
+    machine = Machine("cpu", 1e11, "float32", 1e10)
+    record = compare(
+        tiny, tmp_path, device=CPU, precision="float32", graphs=False, machine=machine, trials=1, command="pytest"
+    )
+    validated = family.work == "validation alone"
+    assert record.images == (2 * 2 if validated else 2 * (6 + 2))
+    assert record.flops > 0 and record.ratio > 0 and record.over_floor > 0
+    assert record.peak_memory_ours > 2**20
+    assert f"{name}: {family.work}" in speed_page([record])
+
+
+def in_this_process(side, family, folder, device, precision, graphs):
+    """`run_side` without a new process, which takes ten seconds to load torch."""
+    import io
+    import json
+    from contextlib import redirect_stdout
+
+    with redirect_stdout(io.StringIO()) as out:
+        speed.main(side, family.name, folder, device, precision, graphs)
+    return json.loads(out.getvalue())
+
+
+def test_a_side_is_timed_in_a_process_of_its_own(tmp_path):
+    folder = write_pictures(embedded_scenes(), Setting(train=2, val=2, epochs=1), tmp_path)
+    result = speed.run_side("ours", find_family("FCN8s, validation alone"), folder, "cpu", "float32", False)
+    assert result["seconds"] > 0 and result["peak_memory"] > 2**20
+
+
+def test_a_side_that_fails_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "ROOT", tmp_path)  # where there is no benchmarks/speed.py
+    with pytest.raises(RuntimeError, match=r"(?s)benchmarks\.speed ours FCN8s .*No module named"):
+        speed.run_side("ours", find_family("FCN8s"), tmp_path, "cpu", "float32", False)
+
+
+def test_the_comparison_is_left_out_unless_asked_for():
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "benchmarks/test_speed.py",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
+    outputs = [
+        subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True) for more in ([], ["-m", "speed"])
+    ]
+    assert [done.stdout.count("::test_ours_is_faster") for done in outputs] == [0, len(FAMILIES)]
