@@ -1,6 +1,7 @@
 # make bench   trains every row of the report and writes results/quick/report.md
 # make test    lint, types and tests
 # make speed   ours against the reference loop: minutes of a quiet machine; writes results/speed.md
+# make growth  cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; writes results/growth.md
 # make env     the environment both use, in .venv
 
 PYTHON ?= python3
@@ -8,14 +9,17 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-# make gpu: what a GPU machine is for, run from the tree with the Python at hand (no installation, no network):
-# the tests of the CUDA path, then the full profile. Restartable: finished runs are taken from $(OUT).
+# make gpu: what a GPU machine is for, run from the tree with the Python at hand (no installation, no network): the
+# tests of the CUDA path, the speed comparison, the full profile. Everything is written below $(OUT), and finished runs
+# and comparisons are taken from there: each part can be called by itself, and again after an interruption.
 # Example: make gpu ARGS="--seeds 5 --camvid local/CamVid --portraits local/portraits --weights local/weights"
 DEVICE ?= cuda
 PROFILE ?= full
 OUT ?= results
+GRAPHS ?= --cuda-graphs
+ON_GPU = --device $(DEVICE) $(GRAPHS) --results $(OUT) --reuse -p no:cacheprovider
 
-.PHONY: bench speed test env test-lowest gpu
+.PHONY: bench speed growth test env test-lowest gpu gpu-check gpu-speed gpu-full
 .DELETE_ON_ERROR:
 
 bench: env
@@ -23,6 +27,9 @@ bench: env
 
 speed: env
 	$(BIN)/python -m pytest benchmarks/test_speed.py -m speed $(ARGS)
+
+growth: env
+	$(BIN)/python -m pytest benchmarks/test_growth.py -m growth $(ARGS)
 
 test: env
 	$(BIN)/ruff check .
@@ -43,9 +50,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	fi
 	@touch $@
 
-gpu:
-	$(PYTHON) -m pytest tests/test_training.py -k "cuda or learns" -p no:cacheprovider
-	$(PYTHON) -m pytest benchmarks --profile $(PROFILE) --device $(DEVICE) --results $(OUT) --reuse $(ARGS)
+gpu: gpu-check gpu-speed gpu-full
+
+gpu-check:
+	$(PYTHON) -m pytest tests/test_training.py tests/test_graphs.py tests/test_gather.py -k "cuda or learns" -p no:cacheprovider
+
+gpu-speed:
+	$(PYTHON) -m pytest benchmarks/test_speed.py -m speed $(ON_GPU) $(ARGS)
+
+gpu-full:
+	$(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
 
 # The lower bounds of pyproject.toml: the same tests with the oldest versions it allows. Needs uv.
 test-lowest:

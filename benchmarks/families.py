@@ -17,6 +17,8 @@ class Setting:
         target: how many times faster than the reference loop ours has to be; None: shown only.
         network: instead of the full profile's.
         size: instead of the full profile's, in pixels.
+        seeds: runs of ours at once, each in a process of its own with its share of the cores; the reference is then
+            ours, one after another.
     """
 
     train: int
@@ -25,6 +27,7 @@ class Setting:
     target: float | None = None
     network: str | None = None
     size: int | None = None
+    seeds: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,12 @@ FAMILIES = (
         row="q1_1",
         cpu=Setting(train=100, val=20, epochs=25, target=2.5),
         cuda=Setting(train=2000, val=400, epochs=5, target=10),
+    ),
+    Family(
+        name="frozen, seeds at once",
+        row="q1_1",
+        cpu=Setting(train=100, val=20, epochs=10, seeds=2),
+        cuda=Setting(train=2000, val=400, epochs=5, target=4, seeds=8),  # 8 in at most twice the time of one
     ),
     Family(
         name="frozen, whole face",

@@ -93,7 +93,7 @@ def test_other_devices_get_copies_in_chunks(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu(arrays: list[np.ndarray]) -> None:
+def test_cuda_takes_a_copy(arrays: list[np.ndarray]) -> None:
     device = torch.device("cuda")
     assert 0 < memory_limit(device) <= torch.cuda.get_device_properties(device).total_memory // 2
     for array in arrays:

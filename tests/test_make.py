@@ -13,17 +13,26 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
-    """`make gpu` on the CPU: the CUDA tests, then the benchmarks; a second call takes what is finished."""
-    arguments = f"--seeds 1 -k q1_1 -p tests.tiny -p no:cacheprovider --bounds {tmp_path / 'bounds.toml'}"
+    """`make gpu` on the CPU: the CUDA tests, one comparison of speed, the benchmarks; again, it takes what is finished."""
+    arguments = f"--seeds 1 -k 'q1_1 or VGG16' -p tests.tiny --bounds {tmp_path / 'bounds.toml'}"
     (tmp_path / "bounds.toml").write_text("")  # no bounds at this size
     settings = [f"PYTHON={sys.executable}", "DEVICE=cpu", "PROFILE=quick", f"OUT={tmp_path}", f"ARGS={arguments}"]
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     outputs = [
-        subprocess.run(["make", "gpu", *settings], cwd=ROOT, env=environment, capture_output=True, text=True)
-        for _ in range(2)
+        subprocess.run(
+            ["make", part, *settings],
+            cwd=ROOT,
+            env=environment | {"CVHW4_TRIALS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        for part in ("gpu", "gpu-speed", "gpu-full")
     ]
     for done in outputs:
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "reused" not in outputs[0].stdout and "reused" in outputs[1].stdout
+    assert "reused" not in outputs[0].stdout and "reused" in outputs[2].stdout
+    assert "measured already" not in outputs[0].stdout and "measured already" in outputs[1].stdout
     assert len(list(tmp_path.glob("quick/runs/q1_1-features/seed0-*.json"))) == 1
     assert (tmp_path / "quick" / "report.md").is_file()
+    page = (tmp_path / "speed.md").read_text()
+    assert "FCN8s over VGG16: training with validation" in page and "not measured" in page

@@ -29,6 +29,7 @@ def test_families_are_the_protocols_rows_with_the_targets_of_the_readme():
     targets = {f.name: (f.target("cpu"), f.target("cuda")) for f in FAMILIES}
     assert targets == {
         "frozen, random crops": (2.5, 10),
+        "frozen, seeds at once": (None, 4),
         "frozen, whole face": (10, 10),
         "all layers": (1.4, 4),
         "EfficientNet-B2": (None, 5),
@@ -62,7 +63,9 @@ def test_more_pictures_than_there_are_repeat_in_turn():
     assert np.array_equal(images[0], images[4]) and not np.array_equal(images[0], images[1])
 
 
-@pytest.mark.parametrize("name", [family.name for family in FAMILIES if family.name != "FCN8s over VGG16"])
+@pytest.mark.parametrize(
+    "name", [f.name for f in FAMILIES if f.name not in ("FCN8s over VGG16", "frozen, seeds at once")]
+)
 def test_both_sides_run_and_are_recorded(name, tmp_path, monkeypatch):
     """Every family, with a handful of pictures and small networks; real processes, real files, real training."""
     family = find_family(name)
@@ -83,7 +86,27 @@ def test_both_sides_run_and_are_recorded(name, tmp_path, monkeypatch):
     assert f"{name}: {family.work}" in speed_page([record])
 
 
-def in_this_process(side, family, folder, device, precision, graphs):
+def test_seeds_at_once_are_held_against_one_after_another(tmp_path, monkeypatch):
+    calls = []
+
+    def side(name, family, folder, device, precision, graphs, threads):
+        calls.append((name, threads))
+        return {"seconds": 10.0 if threads == torch.get_num_threads() else 12.0 + len(calls), "peak_memory": 100}
+
+    monkeypatch.setattr(speed, "run_side", side)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    family = find_family("frozen, seeds at once")
+    machine = Machine("cpu", 1e11, "float32", 1e10)
+    record = compare(
+        family, tmp_path, device=CPU, precision="float32", graphs=False, machine=machine, trials=1, command="pytest"
+    )
+    assert calls == [("ours", 2), ("ours", 2), ("ours", 4)]  # two with half of the threads each, then one with all
+    assert record.ours_seconds == [14.0] and record.reference_seconds == [20.0]
+    assert (record.peak_memory_ours, record.peak_memory_reference) == (200, 100)
+    assert record.images == 2 * 10 * 120 and "2 runs at once" in record.work
+
+
+def in_this_process(side, family, folder, device, precision, graphs, threads=None):
     """`run_side` without a new process, which takes ten seconds to load torch."""
     import io
     import json

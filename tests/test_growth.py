@@ -1,0 +1,56 @@
+"""The measures of growth at small size: real processes, and a picture and a table of what they took."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from benchmarks import growth as measures
+from cvhw4.report.growth import Growth
+
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("set") / "set"
+    return folder, measures.write_set(folder, 600)
+
+
+def test_an_epoch_over_mapped_files_takes_every_image(written):
+    folder, size = written
+    whole = measures.one_epoch(folder, GIB)
+    assert (whole["images"], whole["streamed"]) == (600, False) and whole["seconds"] > 0
+    streamed = measures.one_epoch(folder, size - 1)
+    assert (streamed["images"], streamed["streamed"]) == (600, True)
+
+
+def test_a_measure_is_taken_in_a_process_of_its_own(written):
+    measured = measures.run(written[0], GIB)
+    assert measured["images"] == 600 and 0 < measured["peak_memory"] < 2 * GIB
+    with pytest.raises(RuntimeError, match=r"(?s)benchmarks\.growth .*No such file"):
+        measures.run(written[0] / "nowhere", GIB)
+
+
+def test_sets_of_a_larger_frame(tmp_path):
+    assert measures.write_set(tmp_path / "set", 3, (218, 178)) == 3 * 218 * 178 * 3
+
+
+def test_training_is_timed():
+    assert measures.train("q1_1", 32, 8, seeds=2) > 0
+
+
+def test_the_table_and_the_picture_show_every_measure(tmp_path):
+    growth = Growth(tmp_path)
+    for count in (1000, 10000):
+        growth.add("images", "streamed", count, seconds=count / 500, images=count, bytes=count * GIB, peak_memory=GIB)
+    for seeds in (2, 1):
+        growth.add("seeds", "q1_2", seeds, seconds=3.0 * seeds, images=64 * seeds)
+    page = growth.write().read_text()
+    assert "| streamed | 10,000" in " ".join(page.split()) and "| 20.00 " in page and "10000.00 GiB" in page
+    assert Image.open(tmp_path / "growth.png").size[0] > 600
+    assert growth.seconds("seeds", "q1_2") == [3.0, 6.0] and growth.per_unit("seeds", "q1_2") == [3.0, 3.0]
+    again = Growth(tmp_path)
+    again.add("seeds", "q1_2", 1, seconds=5.0, images=64)
+    assert again.seconds("seeds", "q1_2") == [5.0, 6.0]
+    assert len(json.loads((tmp_path / "growth.json").read_text())) == 4
