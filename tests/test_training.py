@@ -204,6 +204,26 @@ def test_cuda_trains_as_the_cpu_does(name):
     assert all(math.isfinite(x) for x in losses[1])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["q1_1", "q1_2", "q1_5", "q2_1a"])
+def test_cuda_is_not_waited_for_within_an_epoch(name):
+    """All but AutoAugment, whose affine operations send their matrices block by block."""
+    experiment, device = row(name), torch.device("cuda")
+    network = build_network(experiment, seed=0)
+    module = network.module.to(device).to(memory_format=torch.channels_last)
+    call = fit_module.caller(device, "float32")
+    task = make_task(experiment, dataset(experiment.question), network, device, seed=0)
+    learner, learnt = fit_module.make_learner(experiment, module, task, call)
+    step = fit_module.make_step(learnt, learner, make_optimizer(experiment, module), call)
+    fit_module.train_epoch(learnt, step, 1)  # what is made once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for inputs, targets in learnt.batches(2):
+            step(inputs, targets)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def batch_targets(experiment):
     task = make_task(experiment, dataset(experiment.question), build_network(experiment, seed=0), CPU, seed=0)
     return torch.cat([t.flatten() for _, t in task.batches(1)])

@@ -31,6 +31,11 @@ def stream(seed: int, *purpose: str | int) -> Generator:
     return Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device, without waiting for what the device is doing."""
+    return tensor.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Boxes:
     """Where the output squares come from, in source pixels; each tensor is float64 or bool [B] or [B, 4].
@@ -116,10 +121,10 @@ def resample(images: Tensor, boxes: Boxes, size: int) -> Tensor:
         float32 [B, 3, size, size], 0..255.
     """
     device = images.device
-    box, reach = boxes.box.to(device, torch.float32), boxes.reach.to(device, torch.float32)
+    box, reach = move(boxes.box.float(), device), move(boxes.reach.float(), device)
     rows = _weights(box[:, 0], box[:, 2], reach[:, 0], reach[:, 2], images.shape[1], size)
     columns = _weights(box[:, 1], box[:, 3], reach[:, 1], reach[:, 3], images.shape[2], size)
-    columns = torch.where(boxes.flip.to(device)[:, None, None], columns.flip(1), columns)
+    columns = torch.where(move(boxes.flip, device)[:, None, None], columns.flip(1), columns)
     planes = images.permute(0, 3, 1, 2).float()
     return rows[:, None] @ planes @ columns[:, None].transpose(2, 3)
 
@@ -160,7 +165,7 @@ def crop_windows(
     rows = top[:, None] + across
     columns = left[:, None] + torch.where(flip[:, None], across.flip(0), across)
     indices = torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]
-    index = tuple(i.to(images.device) for i in indices)
+    index = tuple(move(i, images.device) for i in indices)
     return images[index].permute(0, 3, 1, 2).float(), targets[index]
 
 
@@ -178,8 +183,8 @@ def colour_jitter(images: Tensor, generator: Generator, strength: float = JITTER
         strength: factors lie between 1 - strength and 1 + strength.
     """
     n, device = len(images), images.device
-    factors = (1 + strength * (2 * torch.rand(n, 3, generator=generator) - 1)).to(device)
-    order = torch.rand(n, 3, generator=generator).argsort(1).to(device)
+    factors = move(1 + strength * (2 * torch.rand(n, 3, generator=generator) - 1), device)
+    order = move(torch.rand(n, 3, generator=generator).argsort(1), device)
     for kind in order.unbind(
         1
     ):  # 0 brightness: towards black; 1 contrast: towards the mean; 2 saturation: towards grey
@@ -217,7 +222,7 @@ def auto_augment(images: Tensor, generator: Generator) -> Tensor:
                 key = operation, strength or 0, operation in SIGNED and negative[step][i]
                 groups.setdefault(key, []).append(i)
         for (operation, strength, minus), members in groups.items():
-            index = torch.tensor(members, device=images.device)
+            index = move(torch.tensor(members), images.device)
             images[index] = apply_operation(images[index], operation, strength, minus)
     return images
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cvhw4.data.augment import resample, whole_views
+from cvhw4.data.augment import move, resample, whole_views
 from cvhw4.models.frozen import Frozen
 from cvhw4.training.tasks import BLOCK, Classification, Figures, Forward
 
@@ -71,8 +71,8 @@ class FrozenClassification:
             return self._in_batches(self.task.normalised(images)), targets
         if self._variants is None:
             self._variants = torch.stack([self._whole(mirrored) for mirrored in (False, True)])
-        flip = self.task.boxes(index, generator).flip.long()
-        return self._variants[flip.to(self.device), index.to(self.device)], self.task.train.targets(index).long()
+        flip = move(self.task.boxes(index, generator).flip.long(), self.device)
+        return self._variants[flip, move(index, self.device)], self.task.train.targets(index).long()
 
     def _whole(self, mirrored: bool) -> Tensor:
         """Features float [N, F] of all training images in whole view."""

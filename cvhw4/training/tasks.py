@@ -122,8 +122,8 @@ class DeviceSplit:
 
     def _pick(self, placed: Tensor | None, array: NDArray[np.uint8], index: Tensor) -> Tensor:
         if placed is None:
-            return gather(array, index.numpy()).to(self.device)
-        return placed[index.to(self.device)]
+            return augment.move(gather(array, index.numpy()), self.device)
+        return placed[augment.move(index, self.device)]
 
 
 class Classification(Task):
