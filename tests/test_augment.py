@@ -111,18 +111,19 @@ def test_validation_window_is_the_centre():
     assert window.min() == 9
 
 
-def test_colour_jitter_has_torchvisions_operations_and_its_own_factor_per_image():
-    images = pictures(8).permute(0, 3, 1, 2).float()
+def test_colour_jitter_has_torchvisions_operations_with_factors_and_order_of_each_images_own():
+    images = pictures(12).permute(0, 3, 1, 2).float()
     generator = stream(3, "test")
-    factors = 1 + 0.4 * (2 * torch.rand(3, 8, 1, 1, 1, generator=generator) - 1)
-    order = torch.randperm(3, generator=generator).tolist()
-    expected = images / 255
+    factors = 1 + 0.4 * (2 * torch.rand(12, 3, generator=generator) - 1)
+    orders = torch.rand(12, 3, generator=generator).argsort(1).tolist()
     steps = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
-    for kind in order:
-        expected = torch.stack([steps[kind](x, float(f)) for x, f in zip(expected, factors[kind], strict=True)])
     result = augment.colour_jitter(images, stream(3, "test"), strength=0.4)
-    assert (result / 255 - expected).abs().max() < 1e-4
-    assert len(factors[0].unique()) == 8
+    for image, jittered, factor, order in zip(images, result, factors.tolist(), orders, strict=True):
+        expected = image / 255
+        for kind in order:
+            expected = steps[kind](expected, factor[kind])
+        assert (jittered / 255 - expected).abs().max() < 1e-4
+    assert len(factors[:, 0].unique()) == 12 and len({tuple(order) for order in orders}) > 3
 
 
 POLICY = AutoAugment(AutoAugmentPolicy.CIFAR10)

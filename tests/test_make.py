@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
-    """`make gpu` on the CPU: the CUDA tests, a comparison of speed, the benchmarks; again, it takes what is finished."""
+    """`make gpu` on the CPU: CUDA tests, a comparison of speed, the benchmarks; again, it takes what is finished."""
     arguments = f"--seeds 1 -k 'q1_1 or VGG16' -p tests.tiny --bounds {tmp_path / 'bounds.toml'}"
     (tmp_path / "bounds.toml").write_text("")  # no bounds at this size
     settings = [f"PYTHON={sys.executable}", "DEVICE=cpu", "PROFILE=quick", f"OUT={tmp_path}", f"ARGS={arguments}"]

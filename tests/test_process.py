@@ -1,0 +1,50 @@
+"""Settings of the process: what is freed stays until it is given back; the user's own settings stay."""
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import os, sys
+import numpy as np
+from cvhw4.training.process import prepare_process, release_memory
+
+def resident():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) // 1024
+
+if "prepared" in sys.argv:
+    prepare_process()
+prepare_process.cache_clear()
+before = resident()
+blocks = [np.ones(40 << 20, np.uint8) for _ in range(3)]
+held = resident()
+del blocks
+freed = resident()
+release_memory()
+print(held - before, freed - before, resident() - before, os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
+"""
+
+
+def measure(*arguments, **environment):
+    own = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | environment
+    done = subprocess.run([sys.executable, "-c", CODE, *arguments], env=own, capture_output=True, text=True, check=True)
+    *sizes, spin, torch = done.stdout.split()
+    return [int(size) for size in sizes], spin, torch
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+def test_freed_memory_stays_until_it_is_released():
+    (held, freed, released), spin, torch = measure("prepared")
+    assert held >= 115 and freed >= 115 and released < 60
+    assert (spin, torch) == ("10000", "False")  # set, and early enough for torch to read it
+    (held, freed, _), spin, _ = measure()
+    assert held >= 115 and freed < 60 and spin == "None"
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+def test_settings_of_the_users_own_stay():
+    (_, freed, _), spin, _ = measure("prepared", MALLOC_TRIM_THRESHOLD_="131072", GOMP_SPINCOUNT="7")
+    assert freed < 60 and spin == "7"
