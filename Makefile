@@ -26,7 +26,7 @@ bench: env
 	$(BIN)/python -m pytest benchmarks $(ARGS)
 
 speed: env
-	$(BIN)/python -m pytest benchmarks/test_speed.py -m speed $(ARGS)
+	$(BIN)/python -m pytest benchmarks/test_speed.py -m speed -rP $(ARGS)
 
 growth: env
 	$(BIN)/python -m pytest benchmarks/test_growth.py -m growth $(ARGS)
@@ -50,13 +50,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	fi
 	@touch $@
 
-gpu: gpu-check gpu-speed gpu-full
+# A target of speed that is missed ends it, so it comes last.
+.NOTPARALLEL: gpu
+gpu: gpu-check gpu-full gpu-speed
 
 gpu-check:
 	$(PYTHON) -m pytest tests/test_training.py tests/test_graphs.py tests/test_gather.py -k "cuda or learns" -p no:cacheprovider
 
 gpu-speed:
-	$(PYTHON) -m pytest benchmarks/test_speed.py -m speed $(ON_GPU) $(ARGS)
+	$(PYTHON) -m pytest benchmarks/test_speed.py -m speed -rP $(ON_GPU) $(ARGS)
 
 gpu-full:
 	$(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)

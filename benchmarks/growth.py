@@ -30,7 +30,7 @@ from cvhw4.data.dataset import PORTRAIT_CLASSES, Dataset, Split
 from cvhw4.data.embedded import embedded_portraits
 from cvhw4.experiments import find_row
 from cvhw4.models.build import IMAGENET_MEAN, IMAGENET_STD, Network, build_network
-from cvhw4.records.environment import peak_memory, reset_peak_memory
+from cvhw4.records.environment import device_name, peak_memory, reset_peak_memory
 from cvhw4.training import tasks
 from cvhw4.training.fit import fit
 
@@ -65,7 +65,7 @@ def one_epoch(folder: Path, limit: int) -> dict[str, Any]:
     """Passes once over a set that `write_set` made.
 
     Returns:
-        "images", "seconds", "peak_memory" beyond what the process took before (bytes), "streamed".
+        "images", "seconds", "peak_memory" (of the whole process, in bytes), "streamed", "device", "threads".
     """
     images, targets = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "targets"))
     sizes = np.tile(np.array(images.shape[1:3], np.int32), (len(images), 1))
@@ -74,15 +74,14 @@ def one_epoch(folder: Path, limit: int) -> dict[str, Any]:
     dataset = Dataset("growth", "classification", PORTRAIT_CLASSES, train, few, "", embedded=True)
     experiment = find_row("quick", "q1_1")
     network = Network(nn.Identity(), IMAGENET_MEAN, IMAGENET_STD, None)
-    before = resident()
     with mock.patch.object(tasks, "memory_limit", lambda device: limit):
         task = tasks.make_task(experiment, dataset, network, torch.device("cpu"), seed=0)
     reset_peak_memory(torch.device("cpu"))
     started = time.perf_counter()
     seen = sum(len(inputs) for inputs, _ in task.batches(1))
     seconds = time.perf_counter() - started
-    peak = (peak_memory(torch.device("cpu")) or 0) - before
-    return {"images": seen, "seconds": seconds, "peak_memory": peak, "streamed": images.nbytes > limit}
+    peak = peak_memory(torch.device("cpu"))
+    return {"images": seen, "seconds": seconds, "peak_memory": peak, "streamed": images.nbytes > limit} | where()
 
 
 def train(row: str, size: int, images: int, seeds: int = 1) -> float:
@@ -107,10 +106,9 @@ def train(row: str, size: int, images: int, seeds: int = 1) -> float:
     return seconds
 
 
-def resident() -> int:
-    """Bytes of this process that are in memory now."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS:"))
+def where() -> dict[str, Any]:
+    """The processor, and how many threads compute on it."""
+    return {"device": device_name(torch.device("cpu")), "threads": torch.get_num_threads()}
 
 
 def run(folder: Path, limit: int) -> dict[str, Any]:

@@ -96,8 +96,8 @@ def write_folders(dataset: Dataset, folder: Path, *, picture: str = "jpg") -> Pa
 class Scenes(data.Dataset[tuple[Tensor, ...]]):
     """Street scenes of one split with their labels, read and augmented one at a time.
 
-    A training item is (input, target), a validation item (input, target, labels): float32 [3, size, size], normalised;
-    float32 [classes, size, size], one-hot, all zeros where a pixel is of no class; uint8 [size, size], class numbers.
+    A training item is (input, target), a validation item (input, labels): float32 [3, size, size], normalised; float32
+    [classes, size, size], one-hot, all zeros where a pixel is of no class; uint8 [size, size], class numbers.
 
     Args:
         folder: as `write_folders` makes it.
@@ -130,10 +130,9 @@ class Scenes(data.Dataset[tuple[Tensor, ...]]):
         if self.training and torch.rand(1) < 0.5:
             image, label = F.hflip(image), F.hflip(label)
         numbers = self.class_map[torch.from_numpy(np.array(label)).long()]
-        target = (numbers == torch.arange(self.classes)[:, None, None]).float()
-        if self.training:
-            return self.to_input(image), target
-        return self.to_input(image), target, numbers
+        if not self.training:
+            return self.to_input(image), numbers
+        return self.to_input(image), (numbers == torch.arange(self.classes)[:, None, None]).float()
 
 
 def _portrait_transforms(experiment: Experiment, mean: Colour, std: Colour) -> tuple[Transform, Transform]:
@@ -167,15 +166,15 @@ def make_loaders(
         folder: as `write_folders` makes it.
         mean: what inputs are normalised with, per channel, on the scale 0..1; `std` likewise.
         seed: decides the order of training images and, where there are workers, their augmentation.
-        workers: processes of each loader; None: one for each processor, at most 4; 0 loads in this process, and draws
-            augmentation from torch's global generator.
+        workers: processes of each loader; None: one for each processor, at most 16; 0 loads in this process, and
+            draws augmentation from torch's global generator.
         pin: whether batches are put in page-locked memory, for CUDA.
 
     Returns:
         training: shuffled batches of the recipe's size, (inputs, targets): float32 [B, 3, size, size], and int64 [B]
         class numbers (Q1, classes in alphabetical order) or float32 [B, classes, size, size] one-hot (Q2).
-        validation: (inputs, targets) in batches of the same size (Q1), or (inputs, targets, labels) one by one with
-        uint8 [1, size, size] class numbers, 11 where a pixel is of none (Q2).
+        validation: (inputs, targets) in batches of the same size (Q1), or (inputs, labels) one by one with uint8
+        [1, size, size] class numbers, 11 where a pixel is of none (Q2).
 
     Raises:
         FileNotFoundError: a split's folder is missing or, for Q1, has no classes or an empty one.
@@ -191,7 +190,7 @@ def make_loaders(
         train, val = (Scenes(folder, split, recipe.size, experiment.classes, mean, std) for split in ("train", "val"))
         val_batch = 1
     if workers is None:
-        workers = min(4, os.cpu_count() or 1)
+        workers = min(16, os.cpu_count() or 1)
     settings: dict[str, Any] = dict(num_workers=workers, persistent_workers=workers > 0, pin_memory=pin)
     generator = torch.Generator().manual_seed(seed)
     return (
@@ -266,9 +265,8 @@ def validate(
     """The figures on a validation split. Leaves the module in evaluation mode.
 
     Args:
-        batches: Q1: (inputs, targets), float32 [B, 3, size, size] and int64 [B]. Q2: (inputs, targets, labels) with
-            the one-hot targets float32 [B, classes, size, size], which no figure needs, and the labels as integer class
-            numbers [B, size, size], `classes` or above where a pixel is of none.
+        batches: Q1: (inputs, targets), float32 [B, 3, size, size] and int64 [B]. Q2: (inputs, labels), the labels as
+            integer class numbers [B, size, size], `classes` or above where a pixel is of none.
 
     Returns:
         Q1: "accuracy" and "loss". Q2: "miou" and "pixel_accuracy", image by image as the template computes them: every
@@ -304,7 +302,7 @@ def _validate_scenes(
     module: nn.Module, batches: Iterable[tuple[Tensor, ...]], classes: int, device: torch.device
 ) -> dict[str, float]:
     ious, pixel_accuracies = [], []
-    for inputs, _, labels in batches:
+    for inputs, labels in batches:
         predictions = module(inputs.to(device, non_blocking=True)).argmax(1).cpu().numpy()
         for prediction, label in zip(predictions, labels.numpy(), strict=True):
             ious.append(image_iou(prediction, label, classes))
@@ -359,6 +357,7 @@ def run(
         FileNotFoundError: as in `make_loaders`.
     """
     torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = True
     module = network.module.to(device).to(memory_format=torch.contiguous_format)
     train, val = make_loaders(
         experiment,

@@ -6,13 +6,16 @@ peak memory as JSON. A process of its own, because settings and caches of one si
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,13 +42,14 @@ from cvhw4.data.embedded import embedded_portraits, embedded_scenes
 from cvhw4.data.portraits import read_portraits
 from cvhw4.experiments import Experiment, Precision
 from cvhw4.models.build import Network, build_network
-from cvhw4.records.environment import environment, peak_memory, reset_peak_memory
+from cvhw4.records.environment import code_digest, environment, peak_memory, reset_peak_memory
 from cvhw4.records.speed import SpeedRecord
 from cvhw4.training.cost import Cost, Machine, run_cost
 from cvhw4.training.fit import caller, evaluate, fit
 from cvhw4.training.tasks import make_task
 
 Side = Literal["ours", "reference"]
+READY = "ready\n"
 ROOT = Path(__file__).resolve().parent.parent
 PORTRAIT, SCENE = (218, 178), (360, 480)  # height and width of CelebA's and of CamVid's pictures
 
@@ -107,10 +111,18 @@ def compare(
         machine=machine,
         peak_memory_ours=max(trial["peak_memory"] for trial in results["ours"]),
         peak_memory_reference=max(trial["peak_memory"] for trial in results["reference"]),
-        environment=environment(device) | {"precision": precision, "graphs": graphs},
+        environment=environment(device) | what(precision, graphs, trials),
         command=command,
         started=started,
     )
+
+
+def what(precision: Precision, graphs: bool, trials: int) -> dict[str, Any]:
+    """How ours is run, and a digest of the code on both sides: a comparison that agrees in it need not be repeated."""
+    digest = hashlib.sha256(code_digest().encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return {"precision": precision, "graphs": graphs, "trials": trials, "code": digest.hexdigest()}
 
 
 def least_work(family: Family, kind: str) -> Cost:
@@ -172,52 +184,74 @@ def run_side(
     precision: Precision,
     graphs: bool,
     threads: int | None = None,
+    line: threading.Barrier | None = None,
 ) -> dict[str, Any]:
     """Times one side in a process of its own.
 
     Args:
         threads: that it computes with; None: torch's choice.
+        line: where it waits, warmed up, for others that are to start with it.
 
     Returns:
-        "seconds" and "peak_memory" (bytes or null).
+        "seconds", "started" and "ended" (seconds since 1970) and "peak_memory" (bytes or null).
 
     Raises:
         RuntimeError: the process failed; with what it printed.
     """
     command = [sys.executable, "-m", "benchmarks.speed", side, family.name, str(folder), device, precision]
     with tempfile.TemporaryDirectory() as cache:  # each trial of ours decodes the files anew, as the reference does
-        own = {"CVHW4_CACHE": cache} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-        done = subprocess.run(
+        process = subprocess.Popen(
             [*command, *(["graphs"] if graphs else [])],
             cwd=ROOT,
-            env=os.environ | own,
-            capture_output=True,
+            env=os.environ | {"CVHW4_CACHE": cache} | ({"OMP_NUM_THREADS": str(threads)} if threads else {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        assert process.stdin is not None and process.stdout is not None
+        printed = []
+        for text in process.stdout:
+            printed.append(text)
+            if text == READY:
+                if line is not None:
+                    line.wait()
+                process.stdin.write("go\n")
+                process.stdin.close()
+        if process.wait():
+            if line is not None:
+                line.abort()
+            raise RuntimeError(f"{' '.join(command)} failed:\n{''.join(printed)}")
+    result: dict[str, Any] = json.loads(printed[-1])
     return result
 
 
 def at_once(
     family: Family, folder: Path, device: torch.device, precision: Precision, graphs: bool, n: int
 ) -> dict[str, Any]:
-    """Times n runs of ours beside each other: the slowest one's seconds, and their memory together."""
+    """Times n runs of ours beside each other, from their common start to the last one's end; their memory together."""
     threads = max(1, torch.get_num_threads() // n) if device.type == "cpu" else None
+    line = threading.Barrier(n)
     with ThreadPoolExecutor(n) as pool:
         runs = [
-            pool.submit(run_side, "ours", family, folder, device.type, precision, graphs, threads) for _ in range(n)
+            pool.submit(run_side, "ours", family, folder, device.type, precision, graphs, threads, line)
+            for _ in range(n)
         ]
         results = [run.result() for run in runs]
     return {
-        "seconds": max(result["seconds"] for result in results),
+        "seconds": max(result["ended"] for result in results) - min(result["started"] for result in results),
         "peak_memory": sum(result["peak_memory"] for result in results),
     }
 
 
-def main(side: Side, name: str, folder: Path, kind: str, precision: Precision, graphs: bool) -> None:
-    """Trains one side, after a warm-up on a few images, and prints what it took."""
+def main(
+    side: Side, name: str, folder: Path, kind: str, precision: Precision, graphs: bool, wait: Callable[[], object]
+) -> None:
+    """Trains one side, after a warm-up on a few images, and prints what it took.
+
+    Args:
+        wait: called when it is warmed up and ready to be timed.
+    """
     family, device = find_family(name), torch.device(kind)
     experiment = family.experiment(kind)
     validate_only = family.work == "validation alone"
@@ -233,12 +267,14 @@ def main(side: Side, name: str, folder: Path, kind: str, precision: Precision, g
         train(warm_up, build_network(warm_up, seed=0), _few(folder, Path(few)))
     network = build_network(experiment, seed=0)
     reset_peak_memory(device)
-    _wait(device)
-    started = time.perf_counter()
+    wait()
+    started, clock = time.time(), time.perf_counter()
     train(experiment, network, folder)
-    _wait(device)
-    seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "peak_memory": peak_memory(device)}))
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - clock
+    taken = {"seconds": seconds, "started": started, "ended": started + seconds, "peak_memory": peak_memory(device)}
+    print(json.dumps(taken))
 
 
 def train_ours(
@@ -281,11 +317,12 @@ def _few(folder: Path, target: Path) -> Path:
     return target
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _ready() -> None:
+    """Says so, and waits for the word to go."""
+    print(READY, end="", flush=True)
+    sys.stdin.readline()
 
 
 if __name__ == "__main__":
     _, side, name, folder, kind, precision, *rest = sys.argv
-    main(side, name, Path(folder), kind, precision, graphs=rest == ["graphs"])  # type: ignore[arg-type]
+    main(side, name, Path(folder), kind, precision, graphs=rest == ["graphs"], wait=_ready)  # type: ignore[arg-type]

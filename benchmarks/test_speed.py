@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 
 import pytest
 
 from benchmarks.families import FAMILIES, TARGETS
 from cvhw4.study import pick_device, pick_precision
-from cvhw4.training.process import prepare_process
+from cvhw4.training.process import prepare_process, release_memory
 
 pytestmark = pytest.mark.speed
 
@@ -28,45 +29,50 @@ def device(pytestconfig):
 
 
 @pytest.fixture(scope="module")
-def precision(device, pytestconfig):
-    return pick_precision(pytestconfig.getoption("precision"), device)
-
-
-@pytest.fixture(scope="module")
-def machine(device, precision):
-    """What the device reaches in the precision that ours computes in, measured before anything else runs."""
+def machine(device):
+    """What the device reaches in a precision, measured once, while nothing else runs."""
     from cvhw4.training.cost import measure_machine
 
-    return measure_machine(device.type, {"float32": "float32", "bf16": "bfloat16"}[precision])
+    @cache
+    def measured(precision):
+        names = {"float32": "tf32" if device.type == "cuda" else "float32", "bf16": "bfloat16"}
+        found = measure_machine(device, names[precision])
+        release_memory()
+        return found
+
+    return measured
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.id)
-def test_ours_is_faster_than_the_reference_loop(family, device, precision, machine, pytestconfig, tmp_path):
-    from benchmarks.speed import compare
-    from cvhw4.records.environment import commit, device_name
+def test_ours_is_faster_than_the_reference_loop(family, device, machine, pytestconfig, tmp_path):
+    from benchmarks.speed import compare, what
+    from cvhw4.records.environment import device_name
     from cvhw4.records.speed import load_all
     from cvhw4.report.speed import write_speed_page
     from cvhw4.training.cost import floor_seconds
 
+    precision = pick_precision(pytestconfig.getoption("precision"), device, family.experiment(device.type))
+    graphs = pytestconfig.getoption("cuda_graphs") and device.type == "cuda"
     results = pytestconfig.getoption("results") or pytestconfig.rootpath / "results"
-    if pytestconfig.getoption("reuse"):
-        here = {"device_name": device_name(device), "commit": commit(), "precision": precision}
-        for old in load_all(results):
-            if old.family == family.name and here.items() <= old.environment.items():
-                pytest.skip(f"measured already, {old.started}: {old.ratio:.2f} times the reference loop's speed")
-    record = compare(
-        family,
-        tmp_path,
-        device=device,
-        precision=precision,
-        graphs=pytestconfig.getoption("cuda_graphs"),
-        machine=machine,
-        trials=TRIALS,
-        command=" ".join(["pytest", *sys.argv[1:]]),
-    )
-    record.save(results)
+    same = {"device_name": device_name(device)} | what(precision, graphs, TRIALS)
+    stored = load_all(results) if pytestconfig.getoption("reuse") else []
+    record = next((r for r in stored if r.family == family.name and same.items() <= r.environment.items()), None)
+    if record is not None:
+        print(f"measured already, {record.started}")
+    else:
+        record = compare(
+            family,
+            tmp_path,
+            device=device,
+            precision=precision,
+            graphs=graphs,
+            machine=machine(precision),
+            trials=TRIALS,
+            command=" ".join(["pytest", *sys.argv[1:]]),
+        )
+        record.save(results)
     page = write_speed_page(results, TARGETS)
-    floor = floor_seconds(record.cost, machine)
+    floor = floor_seconds(record.cost, record.machine)
     print(f"{family.name}: {record.ratio:.2f} times the reference loop's speed; {record.over_floor:.2f} times the")
     print(f"limit of {floor:.2f} s that {record.limit} sets to {record.flops / 1e9:.0f} GFLOP; table in {page}")
     if record.target is not None:

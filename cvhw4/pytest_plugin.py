@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--precision",
         choices=["auto", "float32", "bf16"],
         default="auto",
-        help="what networks compute in (default: auto, bf16 on CUDA)",
+        help="what networks compute in (default: auto, bf16 on CUDA where it helps)",
     )
     group.addoption("--cuda-graphs", action="store_true", help="on CUDA, replay optimizer steps as CUDA graphs")
     group.addoption(
@@ -90,6 +90,7 @@ class StudyPlugin:
         self.runs: dict[tuple[str, int], Path] = {}  # records of this session, as the reports bring them
         self.missing: dict[str, str] = {}  # rows that were skipped, and why
         self.planned: set[tuple[str, int]] = set()
+        self.began, self.in_runs = time.monotonic(), 0.0  # seconds: when the session began, and what its runs took
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
         if worker is not None:  # read as torch is loaded: the workers share the cores
@@ -172,6 +173,8 @@ class StudyPlugin:
         path = self.study.store.path(record.id, record.seed, record.fingerprint)
         properties.append(("cvhw4_run", [record.id, record.seed, str(path)]))
         self.notes.write(f"{record.id}-seed{record.seed}", path)
+        if self.progress.epochs:
+            self.in_runs += record.times.total_seconds
         self.progress.end(record)
         benchmark.extra_info.update(extra_info(record), reused=self.progress.epochs == 0)
         return record
@@ -254,6 +257,13 @@ class StudyPlugin:
         for id, reason in self.missing.items():
             terminalreporter.write_line(f"{id} skipped: {reason}")
         page = write_report(self.profile, self.study.store, bounds, self.missing)
+        if self.in_runs:  # not with xdist, whose workers train
+            wall = time.monotonic() - self.began
+            outside = wall - self.in_runs
+            terminalreporter.write_line(
+                f"\noutside of the runs (start, data, records, tables): {outside:.1f} s of {wall:.0f} s,"
+                f" {100 * outside / wall:.1f} %"
+            )
         terminalreporter.write_line(f"\ntables of all stored runs: {page}")
 
     @pytest.hookimpl(trylast=True)

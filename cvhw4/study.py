@@ -37,7 +37,7 @@ class Study:
     Attributes:
         profile: name of a profile.
         device: "auto" takes CUDA where there is one.
-        precision: "auto" takes bf16 on CUDA where it is native, float32 elsewhere.
+        precision: what networks compute in; "auto" as `pick_precision` says.
         cuda_graphs: on CUDA, replay optimizer steps as CUDA graphs.
         portraits: folder of the user's own data for Q1, None for the embedded ones.
         camvid: likewise for Q2.
@@ -221,7 +221,7 @@ class Study:
         from cvhw4.records.environment import code_digest, device_name, versions
 
         device = pick_device(self.device)
-        precision = pick_precision(self.precision, device)
+        precision = pick_precision(self.precision, device, experiment)
         graphs = self.cuda_graphs and device.type == "cuda"
         network = pretrained_name(experiment.network)
         source = find_weights(network, self.weights) if experiment.start == "imagenet" else None
@@ -268,8 +268,13 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
-def pick_precision(wanted: str, device: torch.device) -> Precision:
-    """The precision to compute in.
+def pick_precision(wanted: str, device: torch.device, experiment: Experiment) -> Precision:
+    """The precision that a row is computed in.
+
+    "auto" is bf16 on CUDA, where it is native, but for AlexNet with all its layers: at batches of 4 its limit is the
+    traffic of its 57 M parameters, and autocast's bf16 copies add to that (by count: 38 bytes a step for each number of
+    its linear layers against 32; not measured). On a CPU it is float32: bf16 evaluates faster there and trains slower,
+    Lite0 with 0.6 of float32's speed on a Xeon with AMX.
 
     Raises:
         InputError: bf16 was asked for and the device has to emulate it, which is slower than float32.
@@ -282,8 +287,9 @@ def pick_precision(wanted: str, device: torch.device) -> Precision:
         native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if wanted == "bf16" and not native:
         raise InputError("--precision bf16", "is not native on this device", "use --precision float32")
-    # On a CPU bf16 evaluates faster and trains slower: Lite0 with 0.6 of float32's speed on a Xeon with AMX.
-    return "bf16" if wanted == "bf16" or (wanted == "auto" and native and device.type == "cuda") else "float32"
+    traffic = experiment.network == "alexnet" and experiment.trained == "all layers"
+    helps = native and device.type == "cuda" and not traffic
+    return "bf16" if wanted == "bf16" or (wanted == "auto" and helps) else "float32"
 
 
 @lru_cache

@@ -6,6 +6,7 @@ plain loop of `benchmarks/reference.py`.
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ CPU = torch.device("cpu")
 EPOCHS = 3
 # Adam divides a gradient by its own size, so that rounding decides the step of a weight whose gradient is nearly zero,
 # and float32 curves part after some steps whatever the loop. Those rows are compared in float64 over all epochs, in
-# float32 over the first step. (Where a map is 1x1, batch norm undoes a weight's whole effect and its gradient
+# float32 at the first loss. (Where a map is 1x1, batch norm undoes a weight's whole effect and its gradient
 # is nothing but rounding: hence 96 px for EfficientNet, and a backbone without batch norm where batch norm trains.)
 CASES = {
     # name: row, network, size
@@ -96,8 +97,7 @@ def validation(task, data):
             if target.ndim == 1:
                 yield x, target.long()
             else:
-                labels = task.classes[centre(target, task.size).long()]
-                yield x, one_hot(labels, task.experiment.classes), labels
+                yield x, task.classes[centre(target, task.size).long()]
 
 
 def both(experiment, data, *, double=False):
@@ -128,15 +128,11 @@ def test_ours_and_the_reference_loop_agree(name):
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name][0] not in ("q1_1", "q1_2", "q1_5")])
-def test_the_first_step_agrees_in_float32(name):
-    """One epoch of one batch: the loss before the step, and the figures of the network after it."""
+def test_the_first_loss_agrees_in_float32(name):
     experiment, _ = case(name)
-    experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1, lr=1e-5))
+    experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
     ours, theirs = both(experiment, dataset(experiment.question, train=4, val=4))
     assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
-    assert ours[1][0]["loss" if experiment.question == "q1" else "pixel_accuracy"] == pytest.approx(
-        theirs[1][0]["loss" if experiment.question == "q1" else "pixel_accuracy"], rel=1e-2
-    )
 
 
 def test_frozen_rows_take_the_shared_path():
@@ -176,3 +172,19 @@ def test_bf16_evaluates_in_bf16():
     for precision in ("float32", "bf16"):
         evaluate(task, network.module, caller(CPU, precision))
     assert set(seen) == {torch.float32, torch.bfloat16}
+
+
+def test_bf16_ends_within_the_noise_of_the_seeds():
+    """The last epoch's loss: the difference that precision makes is less than the spread over seeds."""
+    experiment = row("q1_1", size=64, epochs=4, lr=3e-3)
+    losses = {}
+    for precision in ("float32", "bf16"):
+        losses[precision] = []
+        for seed in range(5):
+            network = build_network(experiment, seed=seed)
+            with torch.random.fork_rng():
+                history = fit(experiment, dataset("q1"), network, seed=seed, device=CPU, precision=precision)
+            losses[precision].append(history.epochs[-1].loss)
+    full, half = (np.array(losses[precision]) for precision in ("float32", "bf16"))
+    assert np.abs(half - full).max() < full.std(ddof=1)
+    assert (half != full).all()

@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from benchmarks import growth as measures
-from cvhw4.report.growth import Growth
+from cvhw4.errors import InputError
+from cvhw4.records.growth import Growth
+from cvhw4.report.growth import write_growth_page
 
 GIB = 1 << 30
 
@@ -19,7 +21,7 @@ def written(tmp_path_factory):
 
 def test_an_epoch_over_mapped_files_takes_every_image(written):
     folder, size = written
-    whole = measures.one_epoch(folder, GIB)
+    whole = measures.one_epoch(folder, size)
     assert (whole["images"], whole["streamed"]) == (600, False) and whole["seconds"] > 0
     streamed = measures.one_epoch(folder, size - 1)
     assert (streamed["images"], streamed["streamed"]) == (600, True)
@@ -41,16 +43,25 @@ def test_training_is_timed():
 
 
 def test_the_table_and_the_picture_show_every_measure(tmp_path):
-    growth = Growth(tmp_path)
+    growth, here = Growth(tmp_path), {"device": "A processor", "threads": 2}
     for count in (1000, 10000):
-        growth.add("images", "streamed", count, seconds=count / 500, images=count, bytes=count * GIB, peak_memory=GIB)
+        growth.add("images", "streamed", count, seconds=count / 500, images=count, bytes=count, peak_memory=GIB, **here)
     for seeds in (2, 1):
-        growth.add("seeds", "q1_2", seeds, seconds=3.0 * seeds, images=64 * seeds)
-    page = growth.write().read_text()
-    assert "| streamed | 10,000" in " ".join(page.split()) and "| 20.00 " in page and "10000.00 GiB" in page
+        growth.add("seeds", "q1_2", seeds, seconds=3.0 * seeds, images=64 * seeds, **here)
+    growth.save()
+    page = " ".join(write_growth_page(growth).read_text().split())
+    assert "| streamed | 10,000 | 20.00 | 500 | 0.00 GiB | 1.00 GiB |" in page and "A processor, 2 threads" in page
+    assert "| q1_2 | 2 | 6.00 | 21 |" in page
     assert Image.open(tmp_path / "growth.png").size[0] > 600
     assert growth.seconds("seeds", "q1_2") == [3.0, 6.0] and growth.per_unit("seeds", "q1_2") == [3.0, 3.0]
     again = Growth(tmp_path)
-    again.add("seeds", "q1_2", 1, seconds=5.0, images=64)
+    again.add("seeds", "q1_2", 1, seconds=5.0, images=64, **here)
     assert again.seconds("seeds", "q1_2") == [5.0, 6.0]
     assert len(json.loads((tmp_path / "growth.json").read_text())) == 4
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"kind": "images"}]', "null"])
+def test_a_damaged_file_is_named(tmp_path, text):
+    (tmp_path / "growth.json").write_text(text)
+    with pytest.raises(InputError, match=r"growth\.json: is no list of measures"):
+        Growth(tmp_path)

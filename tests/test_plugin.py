@@ -135,6 +135,9 @@ def test_reuse_takes_finished_runs_and_repeats_them_to_the_bit_without(study, py
     result = study("-k", "q1_1", "--seeds", "2", "--reuse")
     result.assert_outcomes(passed=2)
     assert result.stdout.str().count("reused") == 1
+    result.stdout.re_match_lines(
+        [r"outside of the runs \(start, data, records, tables\): \d+\.\d s of \d+ s, \d+\.\d %"]
+    )
     by_seed = {r.seed: r for r in store.load()}
     assert by_seed[0].to_json() == first.to_json() and by_seed[1].fingerprint != first.fingerprint
     study("-k", "q1_1 and seed0", "--seeds", "1").assert_outcomes(passed=1)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
 
 
-def test_families_are_the_protocols_rows_with_the_targets_of_the_readme():
+def test_families_are_the_protocols_rows_with_their_targets():
     targets = {f.name: (f.target("cpu"), f.target("cuda")) for f in FAMILIES}
     assert targets == {
         "frozen, random crops": (2.5, 10),
@@ -86,12 +86,28 @@ def test_both_sides_run_and_are_recorded(name, tmp_path, monkeypatch):
     assert f"{name}: {family.work}" in speed_page([record])
 
 
+def test_processes_at_once_start_together(tmp_path, monkeypatch):
+    """Each is ready at a time of its own; none is timed before all are."""
+    script = (
+        "import json, sys, time; time.sleep(float(sys.argv[4].count('x')));"
+        "print('warming up'); print('ready', flush=True); sys.stdin.readline(); start = time.time(); time.sleep(0.3);"
+        "print(json.dumps({'seconds': 0.3, 'started': start, 'ended': time.time(), 'peak_memory': 7}))"
+    )
+    program = tmp_path / "python"
+    program.write_text(f"#!{sys.executable}\nimport os, random, time; time.sleep(random.random())\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(speed.sys, "executable", str(program))
+    taken = speed.at_once(find_family("FCN8s"), tmp_path, CPU, "float32", False, 3)
+    assert 0.3 <= taken["seconds"] < 0.6 and taken["peak_memory"] == 21
+
+
 def test_seeds_at_once_are_held_against_one_after_another(tmp_path, monkeypatch):
     calls = []
 
-    def side(name, family, folder, device, precision, graphs, threads):
-        calls.append((name, threads))
-        return {"seconds": 10.0 if threads == torch.get_num_threads() else 12.0 + len(calls), "peak_memory": 100}
+    def side(name, family, folder, device, precision, graphs, threads, line):
+        calls.append((name, threads, line.parties))
+        seconds = 10.0 if threads == torch.get_num_threads() else 14.0
+        return {"seconds": seconds, "started": 5.0, "ended": 5.0 + seconds, "peak_memory": 100}
 
     monkeypatch.setattr(speed, "run_side", side)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
@@ -100,7 +116,11 @@ def test_seeds_at_once_are_held_against_one_after_another(tmp_path, monkeypatch)
     record = compare(
         family, tmp_path, device=CPU, precision="float32", graphs=False, machine=machine, trials=1, command="pytest"
     )
-    assert calls == [("ours", 2), ("ours", 2), ("ours", 4)]  # two with half of the threads each, then one with all
+    assert calls == [
+        ("ours", 2, 2),
+        ("ours", 2, 2),
+        ("ours", 4, 1),
+    ]  # two with half of the threads each, then one with all
     assert record.ours_seconds == [14.0] and record.reference_seconds == [20.0]
     assert (record.peak_memory_ours, record.peak_memory_reference) == (200, 100)
     assert record.images == 2 * 10 * 120 and "2 runs at once" in record.work
@@ -113,14 +133,14 @@ def in_this_process(side, family, folder, device, precision, graphs, threads=Non
     from contextlib import redirect_stdout
 
     with redirect_stdout(io.StringIO()) as out:
-        speed.main(side, family.name, folder, device, precision, graphs)
+        speed.main(side, family.name, folder, device, precision, graphs, wait=lambda: None)
     return json.loads(out.getvalue())
 
 
 def test_a_side_is_timed_in_a_process_of_its_own(tmp_path):
     folder = write_pictures(embedded_scenes(), Setting(train=2, val=2, epochs=1), tmp_path)
     result = speed.run_side("ours", find_family("FCN8s, validation alone"), folder, "cpu", "float32", False)
-    assert result["seconds"] > 0 and result["peak_memory"] > 2**20
+    assert result["ended"] > result["started"] and result["seconds"] > 0 and result["peak_memory"] > 2**20
 
 
 def test_a_side_that_fails_says_why(tmp_path, monkeypatch):

@@ -3,8 +3,7 @@
 A crop that is scaled to the input size is a product of two small matrices per image, one for its rows and one for its
 columns (bilinear with antialiasing: the triangle filter of Pillow's and torchvision's `resize`), so a whole batch of
 different crops, flips included, is two batched matrix products. Parameters are drawn on the CPU from a generator of
-their
-own: the same on every device, and for every network trained with the same seed.
+their own: the same on every device, and for every network trained with the same seed.
 """
 
 from __future__ import annotations
@@ -23,6 +22,9 @@ RESIZE_RATIO = 256 / 224
 # ColorJitter's brightness, contrast and saturation: the report names the transform, not its strength; hue is left
 # alone, because the colour of a face is what Q1 is about. This project's choice.
 JITTER = 0.2
+
+
+PLANES_BYTES = 256 << 20  # of float planes that are scaled at once
 
 
 def stream(seed: int, *purpose: str | int) -> Generator:
@@ -120,6 +122,10 @@ def resample(images: Tensor, boxes: Boxes, size: int) -> Tensor:
     Returns:
         float32 [B, 3, size, size], 0..255.
     """
+    each = 4 * 3 * images.shape[1] * images.shape[2]  # bytes of an image's float planes
+    if (most := max(1, PLANES_BYTES // each)) < len(images):
+        parts = torch.arange(len(images)).split(most)
+        return torch.cat([resample(images[p[0] : p[-1] + 1], boxes[p], size) for p in parts])
     device = images.device
     box, reach = move(boxes.box.float(), device), move(boxes.reach.float(), device)
     rows = _weights(box[:, 0], box[:, 2], reach[:, 0], reach[:, 2], images.shape[1], size)
@@ -161,11 +167,10 @@ def crop_windows(
     place = torch.rand(2, n, generator=generator, dtype=torch.float64)
     top, left = (place[0] * (height - size + 1)).long(), (place[1] * (width - size + 1)).long()
     flip = _flips(n, generator)
-    across = torch.arange(size)
-    rows = top[:, None] + across
-    columns = left[:, None] + torch.where(flip[:, None], across.flip(0), across)
-    indices = torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]
-    index = tuple(move(i, images.device) for i in indices)
+    top, left, flip, image = (move(t, images.device)[:, None] for t in (top, left, flip, torch.arange(n)))
+    across = torch.arange(size, device=images.device)
+    columns = left + torch.where(flip, across.flip(0), across)
+    index = image[:, :, None], (top + across)[:, :, None], columns[:, None, :]
     return images[index].permute(0, 3, 1, 2).float(), targets[index]
 
 
@@ -185,9 +190,8 @@ def colour_jitter(images: Tensor, generator: Generator, strength: float = JITTER
     n, device = len(images), images.device
     factors = move(1 + strength * (2 * torch.rand(n, 3, generator=generator) - 1), device)
     order = move(torch.rand(n, 3, generator=generator).argsort(1), device)
-    for kind in order.unbind(
-        1
-    ):  # 0 brightness: towards black; 1 contrast: towards the mean; 2 saturation: towards grey
+    # 0 is brightness, towards black; 1 contrast, towards the mean; 2 saturation, towards grey.
+    for kind in order.unbind(1):
         grey = F.rgb_to_grayscale(images)
         factor = factors.gather(1, kind[:, None])[:, :, None, None]
         chosen = kind[:, None, None, None]

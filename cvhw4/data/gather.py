@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +57,23 @@ def place(array: NDArray[Any], device: torch.device, *, limit_bytes: int) -> Ten
 
 def memory_limit(device: torch.device) -> int:
     """How many bytes of pictures may live on the device: half of what is free there, on the host three quarters."""
+    free = free_memory(device)
+    return free // 2 if device.type == "cuda" else free * 3 // 4
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated without swapping; 4 GiB where that cannot be read."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 2
-    return _available() * 3 // 4
-
-
-def _available() -> int:
-    """Bytes of the host's memory that can be had without swapping; where that is not known, half of its memory."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        return torch.cuda.mem_get_info(device)[0]
+    free = []
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free.append(int(line.split()[1]) << 10)
+    with suppress(OSError, ValueError):  # a container's own limit; "max" where it has none
+        group = Path("/sys/fs/cgroup")
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(min(free, default=4 << 30), 1 << 20)
 
 
 def _view(array: NDArray[Any]) -> Tensor:

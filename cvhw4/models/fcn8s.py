@@ -53,9 +53,8 @@ class FCN8s(nn.Module):
     """Backbone, five transposed convolutions, a 1x1 convolution to the classes.
 
     The first two stages put out as many channels as the maps that the skip connections add there, the others 128, 64
-    and
-    32: over VGG16 that is the report's 512, 256, 128, 64, 32. Without skips the two additions are left out and nothing
-    else changes: same parameters, same names.
+    and 32: over VGG16 that is the report's 512, 256, 128, 64, 32. Without skips the two additions are left out and
+    nothing else changes: same parameters, same names.
 
     Args:
         backbone: module that maps float [B, 3, H, W] to its maps x3, x4, x5 at 1/8, 1/16 and 1/32.

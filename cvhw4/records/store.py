@@ -68,8 +68,8 @@ def latest_studies(records: Iterable[RunRecord]) -> list[RunRecord]:
     return [r for r in ordered if r.study == newest[r.id, r.data.name]]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file in one step: after a crash or a full disk there is the old file or the new one, whole.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file, text in UTF-8, in one step: after a crash or a full disk there is the old one or the new, whole.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -77,9 +77,9 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile("wb", dir=path.parent, suffix=".part", delete=False) as file:
             temporary = file.name
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

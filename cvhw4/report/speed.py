@@ -34,7 +34,8 @@ LEGEND = (
     "the highest of the pairs of trials taken in turn. *GFLOP/s*: the least arithmetic (matrix products and "
     "convolutions, 2 per multiply-add) over our median time. *Floor*: the least arithmetic at the measured matrix "
     "peak, or the least parameter traffic at the measured bandwidth, whichever takes longer: the *limit*. *Peak "
-    "memory*: ours, then the reference's; the device's for CUDA, else the process's. *n*: pairs of trials."
+    "memory*: ours, then the reference's; the device's for CUDA, else the process's, without the reference's workers. "
+    "*n*: pairs of trials."
 )
 
 

@@ -2,7 +2,8 @@
 
 Arithmetic is counted by `torch.utils.flop_counter.FlopCounterMode` on a real forward and backward pass: 2 FLOPs per
 multiply-add of matrix products and convolutions. Elementwise work (activations, norms, pooling, dropout, the loss, the
-optimizer) counts nothing, nor does the making of the batches: the floors are below what any loop can reach.
+optimizer) counts nothing, nor does the making of the batches. The floors are those of this way of computing: fewer
+multiplications (Winograd's convolution) or parameters that stay in a cache can go below them.
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cvhw4.data.gather import free_memory
 from cvhw4.experiments import Experiment
 
 FLOAT32 = 4  # bytes
@@ -245,7 +245,7 @@ def measure_machine(
         raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
     dtype, setting = PRECISIONS[precision]
     side = side or SIDES.get(device.type, SIDES["cpu"])
-    triad_bytes = triad_bytes or min(TRIADS.get(device.type, TRIADS["cpu"]), _free_memory(device) // 4)
+    triad_bytes = triad_bytes or min(TRIADS.get(device.type, TRIADS["cpu"]), free_memory(device) // 4)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(setting)
     try:
@@ -289,21 +289,6 @@ def _times(work: Callable[[], object], device: torch.device, repeats: int) -> li
             work()
             times.append(time.perf_counter() - started)
     return times
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated, where that can be read; else 4 GiB."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = []
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(int(line.split()[1]) * 1024)
-    with suppress(OSError, ValueError):  # a container's own limit; "max" where it has none
-        group = Path("/sys/fs/cgroup")
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return max(min(free, default=4 * 2**30), 2**20)
 
 
 def floor_seconds(cost: Cost, machine: Machine) -> float:

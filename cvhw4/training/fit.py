@@ -75,7 +75,7 @@ def fit(
     module = network.module.to(device).to(memory_format=torch.channels_last)
     call = caller(device, precision)
     learner, task = make_learner(experiment, module, make_task(experiment, dataset, network, device, seed), call)
-    optimizer = make_optimizer(experiment, module)
+    optimizer = make_optimizer(experiment, module, capturable=graphs)
     step = make_step(task, learner, optimizer, call)
     if graphs:
         step = GraphedStep(step, optimizer, [*module.parameters(), *module.buffers()])
@@ -172,8 +172,11 @@ def evaluate(
         return task.evaluate(lambda inputs: call(module, inputs))
 
 
-def make_optimizer(experiment: Experiment, module: nn.Module) -> optim.Optimizer:
+def make_optimizer(experiment: Experiment, module: nn.Module, *, capturable: bool = False) -> optim.Optimizer:
     """The recipe's optimizer over the trainable parameters.
+
+    Args:
+        capturable: whether its steps are to be recorded as CUDA graphs.
 
     Raises:
         ValueError: an optimizer the recipe does not know.
@@ -185,5 +188,5 @@ def make_optimizer(experiment: Experiment, module: nn.Module) -> optim.Optimizer
         case "sgd":
             return optim.SGD(parameters, momentum=recipe.momentum, **settings)
         case "adam":
-            return optim.Adam(parameters, capturable=parameters[0].is_cuda, **settings)
+            return optim.Adam(parameters, capturable=capturable, **settings)
     raise ValueError(f"unknown optimizer {recipe.optimizer!r}: use sgd or adam")

@@ -1,6 +1,7 @@
 """Training the last layer of a frozen network, whose features are computed in large batches and kept where they can be.
 
-The function trained is the network's own: the same crops, the same order, the same draws per image.
+The function trained is the network's own: the same crops in the same order. Dropout is drawn for every image in every
+epoch as well, for a whole block of images at a time instead of batch by batch.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class FrozenClassification:
     def evaluate(self, forward: Forward) -> Figures:
         """See `Task.evaluate`; `forward` maps features to logits."""
         if self._validation is None:  # no dropout here, so that what the tail gives can be kept
-            features = [self.call(self.parts.tail, self._trunk(inputs)) for inputs, _ in self.task.validation()]
+            inputs = (inputs for inputs, _ in self.task.validation(keep=False))
+            features = [self.call(self.parts.tail, self._trunk(batch)) for batch in inputs]
             self._validation = torch.cat(features)
         return self.task.score(forward(self._validation))
 

@@ -20,8 +20,9 @@ Step = Callable[[Tensor, Tensor], Tensor]
 class GraphedStep:
     """Calls like the step it replays.
 
-    The graph is recorded at the first call, anew whenever the learning rate or the shape of the inputs changes (both
-    are part of a recording), and leaves weights, statistics and the optimizer's state as one eager step would.
+    The graph is recorded at the first call, and anew whenever the learning rate changes, which is part of a recording;
+    inputs of another shape than the first are stepped on without it. Weights, statistics and the optimizer's state
+    become what eager steps make of them.
 
     Args:
         step: inputs and targets to the loss, a scalar without gradient; changes the weights.

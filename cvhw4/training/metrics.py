@@ -75,8 +75,7 @@ def segmentation_metrics(counts: SegmentationCounts) -> tuple[dict[str, float], 
 
     Returns:
         figures: `miou` and `pixel_accuracy` as the template computes them, `set_miou` and `set_pixel_accuracy` as the
-        field
-            does; 0..1.
+            field does; 0..1.
         by class: `iou` and `set_iou`, a figure per class, NaN for a class that never occurs.
     """
     hits, union = counts.hits.double(), (counts.predicted + counts.labelled - counts.hits).double()

@@ -61,14 +61,18 @@ class Task(ABC):
         for index in order.split(max(1, BLOCK // batch) * batch):
             yield index, generator
 
-    def validation(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised inputs of the validation split, in order, and which images they are (int64 [B], on the CPU)."""
+    def validation(self, *, keep: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised inputs of the validation split, in order, and which images they are (int64 [B], on the CPU).
+
+        Args:
+            keep: for the next call, if they are not too many.
+        """
         if self._kept is None:
             kept = []
             size = len(self.val) * 3 * self.size**2 * 4
             for index in torch.arange(len(self.val)).split(EVALUATION_BATCH[self.primary]):
                 pair = self.normalised(self.centred(index)), index
-                if size <= KEPT_BYTES:
+                if keep and size <= KEPT_BYTES:
                     kept.append(pair)
                 yield pair
             self._kept = kept or None
@@ -106,8 +110,9 @@ class DeviceSplit:
     def __init__(self, split: Split, device: torch.device) -> None:
         self.split, self.device = split, device
         self.sizes = torch.tensor(split.sizes)
-        limit = memory_limit(device)
-        self._images, self._targets = (place(a, device, limit_bytes=limit) for a in (split.images, split.targets))
+        # The limit is a share of what is free, so that what was placed before counts.
+        self._images = place(split.images, device, limit_bytes=memory_limit(device))
+        self._targets = place(split.targets, device, limit_bytes=memory_limit(device))
 
     def __len__(self) -> int:
         return len(self.split)
@@ -122,7 +127,8 @@ class DeviceSplit:
 
     def _pick(self, placed: Tensor | None, array: NDArray[np.uint8], index: Tensor) -> Tensor:
         if placed is None:
-            return augment.move(gather(array, index.numpy()), self.device)
+            rows = gather(array, index.numpy())
+            return augment.move(rows.pin_memory() if self.device.type == "cuda" else rows, self.device)
         return placed[augment.move(index, self.device)]
 
 

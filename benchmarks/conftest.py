@@ -1,0 +1,11 @@
+"""Long measurements run only where they are asked for by their marker: `-m speed`, `-m growth`."""
+
+LONG = ("speed", "growth")
+
+
+def pytest_collection_modifyitems(config, items):
+    asked = config.option.markexpr
+    left_out = [item for item in items if any(item.get_closest_marker(name) and name not in asked for name in LONG)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
