@@ -66,19 +66,19 @@ FAMILIES = (
     Family(
         name="frozen, random crops",
         row="q1_1",
-        cpu=Setting(train=100, val=20, epochs=25, target=2.5),
+        cpu=Setting(train=60, val=12, epochs=25, target=2.5),
         cuda=Setting(train=2000, val=400, epochs=5, target=10),
     ),
     Family(
         name="frozen, seeds at once",
         row="q1_1",
-        cpu=Setting(train=100, val=20, epochs=10, seeds=2),
+        cpu=Setting(train=60, val=12, epochs=10, seeds=2),
         cuda=Setting(train=2000, val=400, epochs=5, target=4, seeds=8),  # 8 in at most twice the time of one
     ),
     Family(
         name="frozen, whole face",
         row="q1_5",
-        cpu=Setting(train=100, val=20, epochs=25, target=10),
+        cpu=Setting(train=60, val=12, epochs=25, target=10),
         cuda=Setting(train=2000, val=400, epochs=5, target=10),
     ),
     Family(

@@ -48,7 +48,7 @@ from cvhw4.training.cost import Cost, Machine, run_cost
 from cvhw4.training.fit import caller, evaluate, fit
 from cvhw4.training.tasks import make_task
 
-Side = Literal["ours", "reference"]
+Side = Literal["ours", "reference", "workerless"]
 READY = "ready\n"
 ROOT = Path(__file__).resolve().parent.parent
 PORTRAIT, SCENE = (218, 178), (360, 480)  # height and width of CelebA's and of CamVid's pictures
@@ -80,7 +80,7 @@ def compare(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     source = embedded_portraits() if experiment.question == "q1" else embedded_scenes()
     write_pictures(source, setting, folder)
-    results: dict[Side, list[dict[str, Any]]] = {"ours": [], "reference": []}
+    results: dict[Side, list[dict[str, Any]]] = {"ours": [], "reference": [], "workerless": []}
     for _ in range(trials):
         if setting.seeds > 1:
             together, alone = (at_once(family, folder, device, precision, graphs, n) for n in (setting.seeds, 1))
@@ -88,6 +88,8 @@ def compare(
             results["reference"].append(alone | {"seconds": setting.seeds * alone["seconds"]})
             continue
         for side, done in results.items():
+            if side == "workerless" and (device.type != "cpu" or setting.target is None):
+                continue
             done.append(run_side(side, family, folder, device.type, precision, graphs))
     one = least_work(family, device.type)
     cost = Cost(setting.seeds * one.flops, setting.seeds * one.bytes, setting.seeds * one.images)
@@ -105,6 +107,7 @@ def compare(
         images=cost.images,
         ours_seconds=[trial["seconds"] for trial in results["ours"]],
         reference_seconds=[trial["seconds"] for trial in results["reference"]],
+        workerless_seconds=[trial["seconds"] for trial in results["workerless"]],
         target=setting.target,
         flops=cost.flops,
         bytes=cost.bytes,
@@ -260,7 +263,7 @@ def main(
         if side == "ours":
             train_ours(experiment, network, folder, device, precision, graphs, validate_only)
         else:
-            train_reference(experiment, network, folder, device, validate_only)
+            train_reference(experiment, network, folder, device, validate_only, 0 if side == "workerless" else None)
 
     with tempfile.TemporaryDirectory() as few:
         warm_up = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
@@ -299,10 +302,16 @@ def train_ours(
 
 
 def train_reference(
-    experiment: Experiment, network: Network, folder: Path, device: torch.device, validate_only: bool
+    experiment: Experiment,
+    network: Network,
+    folder: Path,
+    device: torch.device,
+    validate_only: bool,
+    workers: int | None,
 ) -> None:
     """The reference loop, from files to figures, in float32."""
-    history = reference.run(experiment, network, folder, seed=0, device=device, validate_only=validate_only)
+    settings: dict[str, Any] = dict(seed=0, device=device, validate_only=validate_only, workers=workers)
+    history = reference.run(experiment, network, folder, **settings)
     assert all(math.isfinite(value) for value in history[-1].figures.values())
 
 

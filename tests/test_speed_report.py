@@ -178,12 +178,13 @@ def cells(page: str, start: str) -> list[str]:
 
 
 def test_the_page_shows_every_figure():
-    page = speed_page([speed()])
+    page = speed_page([speed(workerless_seconds=[10.0, 10.0, 8.0])])
     assert cells(page, "frozen, random crops") == [
         "frozen, random crops: training with validation (q1_1-features, tf_efficientnet_lite0, 96 px, batch 16)",
         "400",
         "100",
         "4.00 (2.00 to 5.00)",
+        "2.50",
         "3.00, met",
         "20",
         "20 %",
@@ -204,10 +205,10 @@ def test_targets_without_a_measurement_are_shown():
         ("cuda", "frozen, random crops", 10.0),
     ]
     page = speed_page([speed(), speed(family="another")], targets)
-    assert cells(page, "fine-tuned")[3:5] == ["not measured", "1.50"]
-    assert cells(page, "frozen, random crops: ")[4] == "4.50, MISSED"  # the target that holds now
+    assert cells(page, "fine-tuned")[3:6] == ["not measured", "-", "1.50"]
+    assert cells(page, "frozen, random crops: ")[4:6] == ["-", "4.50, MISSED"]  # the target that holds now
     cpu, cuda = page.split("## CUDA")
-    assert cells(cuda, "frozen, random crops")[3:5] == ["not measured", "10.00"]
+    assert cells(cuda, "frozen, random crops")[3:6] == ["not measured", "-", "10.00"]
     assert cpu.index("| fine-tuned") < cpu.index("| frozen, random crops:") < cpu.index("| another:")
     by_work = speed_page([speed()], [("cpu", "frozen, random crops: training with validation", 3.0)])
     assert "not measured" not in by_work

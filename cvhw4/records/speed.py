@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,6 +38,8 @@ class SpeedRecord:
         images: trained on and evaluated by each side in one trial.
         ours_seconds: wall time of this project's loop, trial by trial.
         reference_seconds: the reference's, taken in turn with ours: equally many.
+        workerless_seconds: the reference's where it loads pictures itself, without worker processes; as many, or empty
+            where that was not timed. On few cores it is the stronger opponent.
         target: the ratio of times aimed at, None where there is no such aim.
         flops: the least arithmetic of a trial (see `cvhw4.training.cost`).
         bytes: the least parameter traffic of a trial.
@@ -62,6 +64,7 @@ class SpeedRecord:
     flops: int
     bytes: int
     machine: Machine
+    workerless_seconds: list[float] = field(default_factory=list)
     peak_memory_ours: int | None = None
     peak_memory_reference: int | None = None
     environment: Mapping[str, Any]
@@ -117,6 +120,11 @@ class SpeedRecord:
         """The lowest and the highest ratio of a pair of trials."""
         ratios = [theirs / ours for ours, theirs in zip(self.ours_seconds, self.reference_seconds, strict=True)]
         return min(ratios), max(ratios)
+
+    @property
+    def workerless_ratio(self) -> float | None:
+        """As `ratio`, for the reference without worker processes; None where that was not timed."""
+        return median(self.workerless_seconds) / median(self.ours_seconds) if self.workerless_seconds else None
 
     @property
     def images_per_second(self) -> float:
