@@ -98,6 +98,30 @@ def calibrate(
 
 
 @app.command()
+def floors(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", device: str = "cpu") -> None:
+    """Measures this machine and writes floors.md: what every row costs at least, and how far above it its runs were.
+
+    Example: cvhw4 floors --profile full --device cuda
+    """
+    import torch
+
+    from cvhw4.records.environment import device_name
+    from cvhw4.records.store import Store, latest_studies, write_atomically
+    from cvhw4.report.floors import floors_page
+    from cvhw4.report.tables import by_id
+    from cvhw4.study import pick_device
+    from cvhw4.training.cost import measure_machine
+
+    chosen, where, store = _profile(profile), pick_device(device), Store(results, profile)
+    records = latest_studies(store.load())
+    here = [r for r in records if r.environment["device_name"] == device_name(where)]
+    machine = measure_machine(torch.device(where), "float32" if where.type == "cpu" else "bfloat16")
+    path = store.folder / "floors.md"
+    write_atomically(path, floors_page(profile, chosen.rows, by_id(here), machine))
+    typer.echo(path)
+
+
+@app.command()
 def rows(profile: ProfileOption = "quick") -> None:
     """Lists the rows of a profile and what each trains."""
     import pandas as pd

@@ -265,12 +265,18 @@ def _difference(outcome: Outcome, digits: int) -> str:
     return f"{outcome.difference.mean:{sign}.{digits}f}"
 
 
+def by_id(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Runs by row id, seeds in order."""
+    groups: dict[str, list[RunRecord]] = {}
+    for record in sorted(records, key=lambda r: r.seed):
+        groups.setdefault(record.id, []).append(record)
+    return groups
+
+
 def by_data(records: Sequence[RunRecord]) -> dict[str, dict[str, list[RunRecord]]]:
     """Runs by data set and row id, seeds in order."""
-    data: dict[str, dict[str, list[RunRecord]]] = {}
-    for record in sorted(records, key=lambda r: r.seed):
-        data.setdefault(record.data.name, {}).setdefault(record.id, []).append(record)
-    return data
+    names = dict.fromkeys(r.data.name for r in sorted(records, key=lambda r: r.seed))
+    return {name: by_id([r for r in records if r.data.name == name]) for name in names}
 
 
 def report_page(
