@@ -44,8 +44,9 @@ from cvhw4.experiments import Experiment, Precision
 from cvhw4.models.build import Network, build_network
 from cvhw4.records.environment import code_digest, environment, peak_memory, reset_peak_memory
 from cvhw4.records.speed import SpeedRecord
-from cvhw4.training.cost import Cost, Machine, run_cost
-from cvhw4.training.fit import caller, evaluate, fit
+from cvhw4.report.floors import least_work
+from cvhw4.training.cost import Cost, Machine
+from cvhw4.training.fit import caller, evaluate, evaluation_mode, fit
 from cvhw4.training.tasks import make_task
 
 Side = Literal["ours", "reference", "workerless"]
@@ -91,7 +92,7 @@ def compare(
             if side == "workerless" and (device.type != "cpu" or setting.target is None):
                 continue
             done.append(run_side(side, family, folder, device.type, precision, graphs))
-    one = least_work(family, device.type)
+    one = least_cost(family, device.type)
     cost = Cost(setting.seeds * one.flops, setting.seeds * one.bytes, setting.seeds * one.images)
     work = f"{family.work}, {setting.train} + {setting.val} images, {setting.epochs} epochs"
     if setting.seeds > 1:
@@ -128,17 +129,11 @@ def what(precision: Precision, graphs: bool, trials: int) -> dict[str, Any]:
     return {"precision": precision, "graphs": graphs, "trials": trials, "code": digest.hexdigest()}
 
 
-def least_work(family: Family, kind: str) -> Cost:
+def least_cost(family: Family, kind: str) -> Cost:
     """What a trial of a family on a kind of device has to cost at least."""
     setting, experiment = family.setting(kind), family.experiment(kind)
-    module = build_network(experiment, seed=0).module
-    if family.work == "validation alone":
-        return run_cost(experiment, module, train=0, val=setting.val)
-    passes = None
-    if experiment.trained == "last layer":
-        few = experiment.augmentation == "whole face"  # two variants of each image
-        passes = (2 if few else setting.epochs) * setting.train + setting.val
-    return run_cost(experiment, module, train=setting.train, val=setting.val, trunk_passes=passes)
+    train = 0 if family.work == "validation alone" else setting.train
+    return least_work(experiment, build_network(experiment, seed=0).module, train, setting.val)
 
 
 # Pictures
@@ -294,10 +289,12 @@ def train_ours(
     if not validate_only:
         fit(experiment, dataset, network, seed=0, device=device, precision=precision, graphs=graphs)
         return
-    module = network.module.to(device).to(memory_format=torch.channels_last).eval()
+    module = network.module.to(device).to(memory_format=torch.channels_last)
     task = make_task(experiment, dataset, network, device, seed=0)
+    ready_to_evaluate = evaluation_mode(module, experiment.recipe.size)
     for _ in range(experiment.recipe.epochs):
-        figures, _ = evaluate(task, module, caller(device, precision))
+        with ready_to_evaluate(module):
+            figures, _ = evaluate(task, module, caller(device, precision))
         assert all(math.isfinite(value) for value in figures.values())
 
 

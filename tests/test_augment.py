@@ -163,3 +163,11 @@ def test_auto_augment_treats_images_apart_and_as_often_as_the_policy_says():
     assert len(augment.CIFAR10_POLICY) == 25
     assert len(torch.unique(result.flatten(1), dim=0)) > 60
     assert torch.equal(result, augment.auto_augment(batch, stream(0, "test")))
+
+
+def test_large_frames_are_scaled_in_parts(monkeypatch):
+    images = pictures(7)
+    boxes = augment.random_resized_crops(torch.tensor([images.shape[1:3]] * 7), stream(4, "test"))
+    whole = augment.resample(images, boxes, 32)
+    monkeypatch.setattr(augment, "PLANES_BYTES", 2 * 4 * 3 * images.shape[1] * images.shape[2])
+    assert torch.allclose(augment.resample(images, boxes, 32), whole, atol=1e-3)

@@ -24,7 +24,7 @@ RESIZE_RATIO = 256 / 224
 JITTER = 0.2
 
 
-PLANES_BYTES = 256 << 20  # of float planes that are scaled at once
+PLANES_BYTES = 16 << 20  # of float planes that are scaled at once
 
 
 def stream(seed: int, *purpose: str | int) -> Generator:

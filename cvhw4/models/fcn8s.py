@@ -79,7 +79,7 @@ class FCN8s(nn.Module):
         """float [B, 3, H, W], H and W multiples of 32, to logits float [B, classes, H, W]."""
         x3, x4, x = self.backbone(x)
         for deconv, norm, skip in zip(self.deconvs, self.norms, (x4, x3, None, None, None), strict=True):
-            x = F.relu(deconv(x))
+            x = F.relu(deconv(x), inplace=True)
             if self.skips and skip is not None:
                 x = x + skip
             x = norm(x)

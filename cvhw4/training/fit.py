@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from cvhw4.data.augment import stream
 from cvhw4.data.dataset import Dataset
 from cvhw4.experiments import Experiment, Precision
 from cvhw4.models.build import Network, set_training_mode, trainable
+from cvhw4.models.folded import find_pairs, folded
 from cvhw4.models.frozen import split_frozen
 from cvhw4.records.schema import Epoch
 from cvhw4.training.frozen import Call, FrozenClassification
@@ -81,6 +83,7 @@ def fit(
         step = GraphedStep(step, optimizer, [*module.parameters(), *module.buffers()])
     schedule = optim.lr_scheduler.StepLR(optimizer, experiment.recipe.lr_step, experiment.recipe.lr_gamma)
     torch.manual_seed(stream(seed, "dropout").initial_seed())
+    ready_to_evaluate = evaluation_mode(module, experiment.recipe.size)
     epochs: list[Epoch] = []
     by_class: dict[str, list[float]] = {}
     for number in range(1, experiment.recipe.epochs + 1):
@@ -94,8 +97,8 @@ def fit(
             )
         schedule.step()
         trained = time.perf_counter()
-        module.eval()
-        figures, lists = evaluate(task, learner, call)
+        with ready_to_evaluate(module):
+            figures, lists = evaluate(task, learner, call)
         evaluated = time.perf_counter()
         best_so_far = all(figures[task.primary] > e.figures[task.primary] for e in epochs)
         by_class = {k: v for k, v in by_class.items() if k.startswith("best_")} | lists
@@ -162,6 +165,26 @@ def train_epoch(task: Task | FrozenClassification, step: Step, epoch: int) -> fl
         total += step(inputs, targets) * len(inputs)
         seen += len(inputs)
     return float(total) / seen
+
+
+def evaluation_mode(module: nn.Module, size: int) -> Callable[[nn.Module], AbstractContextManager[None]]:
+    """A context in which a network is evaluated: in evaluation mode, batch norms folded into their convolutions.
+
+    Args:
+        size: side of its inputs, in pixels.
+    """
+    mode, device = module.training, next(module.parameters()).device
+    inputs = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    pairs = find_pairs(module.eval(), inputs.contiguous(memory_format=torch.channels_last))
+    module.train(mode)
+
+    @contextmanager
+    def ready(module: nn.Module) -> Iterator[None]:
+        module.eval()
+        with folded(pairs):
+            yield
+
+    return ready
 
 
 def evaluate(

@@ -1,0 +1,93 @@
+"""Folding batch norms for evaluation: the same function, and everything as it was afterwards."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from cvhw4.models.build import build_network
+from cvhw4.models.folded import find_pairs, folded
+from cvhw4.training.fit import evaluation_mode
+from tests.tiny import row
+
+INPUTS = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def trained(module):
+    """With statistics, scales and shifts that are not the initial ones."""
+    draws = torch.Generator().manual_seed(2)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            for tensor in (part.weight, part.bias, part.running_mean):
+                tensor.data += 0.1 * torch.randn(tensor.shape, generator=draws)
+            part.running_var.data *= 0.5 + torch.rand(part.running_var.shape, generator=draws)
+    return module.eval()
+
+
+@pytest.mark.parametrize(
+    "network, pairs",
+    [("q2_1a", 48), ("q1_2", 49), ("resnet18", 20), ("q1_3", 0)],  # Lite0 without and with its head, ResNet, AlexNet
+)
+def test_the_folded_network_is_the_same_function(network, pairs):
+    module = timm.create_model(network) if network == "resnet18" else build_network(row(network), seed=0).module
+    module = trained(module)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    parameters = list(module.parameters())
+    found = find_pairs(module, INPUTS)
+    assert len(found) == pairs
+    calls = []
+    norms = [n for _, n in found]
+    with torch.inference_mode():
+        expected = module(INPUTS)
+        with folded(found):
+            for norm in norms:
+                norm.register_forward_pre_hook(lambda m, x: calls.append(m.running_mean))
+            assert torch.allclose(module(INPUTS), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+            assert all("forward" in norm.__dict__ for norm in norms)
+        assert torch.equal(module(INPUTS), expected)
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert all(a is b for a, b in zip(parameters, module.parameters(), strict=True))
+
+
+class Branched(nn.Module):
+    """The convolution's output is used beside the batch norm: it cannot be folded."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.convolution(x)
+        return self.norm(x) + x
+
+
+class Squared(nn.BatchNorm2d):
+    """No plain batch norm."""
+
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+def test_what_cannot_be_folded_is_left():
+    assert find_pairs(trained(Branched()), INPUTS) == []
+    assert find_pairs(trained(nn.Sequential(nn.Conv2d(3, 4, 3), Squared(4))), INPUTS) == []
+    shared = nn.Conv2d(3, 3, 3, padding=1)
+    twice = nn.Sequential(shared, nn.BatchNorm2d(3), shared, nn.BatchNorm2d(3))
+    assert find_pairs(trained(twice), INPUTS) == []
+    assert len(find_pairs(trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))), INPUTS)) == 1
+
+
+def test_all_is_restored_after_an_error():
+    module = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    expected = module(INPUTS)
+    with pytest.raises(RuntimeError, match="stop"), folded(find_pairs(module, INPUTS)):
+        raise RuntimeError("stop")
+    assert torch.equal(module(INPUTS), expected)
+
+
+def test_the_mode_is_kept_until_it_is_evaluated():
+    module = build_network(row("q1_2"), seed=0).module.train()
+    ready = evaluation_mode(module, 32)
+    assert module.training
+    with ready(module):
+        assert not module.training
