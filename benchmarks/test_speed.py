@@ -7,6 +7,7 @@ Each family is timed as `FAMILIES` says, and has to reach its target. Records go
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from functools import cache
 
@@ -68,7 +69,7 @@ def test_ours_is_faster_than_the_reference_loop(family, device, machine, pytestc
             graphs=graphs,
             machine=machine(precision),
             trials=TRIALS,
-            command=" ".join(["pytest", *sys.argv[1:]]),
+            command=shlex.join(["pytest", *sys.argv[1:]]),
         )
         record.save(results)
     page = write_speed_page(results, TARGETS)

@@ -225,11 +225,11 @@ def test_an_unknown_precision_is_refused():
 
 def test_little_memory_makes_a_small_triad(monkeypatch):
     sizes = []
-    monkeypatch.setattr(cost_module, "_free_memory", lambda device: 48 * 2**20)
+    monkeypatch.setattr(cost_module, "free_memory", lambda device: 48 * 2**20)
     monkeypatch.setattr(cost_module, "_bandwidth", lambda device, count, repeats: sizes.append(count) or 1.0)
     measure_machine(torch.device("cpu"), "float32", side=8, repeats=1)
     assert sizes == [2**20]  # three arrays of 4 MiB: a quarter
 
 
 def test_free_memory_can_be_read():
-    assert 2**20 <= cost_module._free_memory(torch.device("cpu")) < math.inf
+    assert 2**20 <= cost_module.free_memory(torch.device("cpu")) < math.inf
