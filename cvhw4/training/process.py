@@ -30,7 +30,7 @@ def prepare_process() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, _LARGEST)
-        mallopt(_M_TOP_PAD, 64 << 20)
+        mallopt(_M_TOP_PAD, 16 << 20)
 
 
 def release_memory() -> None:

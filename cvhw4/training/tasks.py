@@ -80,8 +80,8 @@ class Task(ABC):
             yield from self._kept
 
     def normalised(self, images: Tensor) -> Tensor:
-        """float [B, 3, H, W], 0..255, to the network's mean and standard deviation."""
-        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        """float [B, 3, H, W], 0..255, to the network's mean and standard deviation; changed in place."""
+        return images.sub_(self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
 
     @abstractmethod
     def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
