@@ -1,6 +1,6 @@
-"""Long measurements run only where they are asked for by their marker: `-m speed`, `-m growth`."""
+"""Some benchmarks run only where they are asked for by their marker: `-m control`, `-m factorial`, `-m speed`, ..."""
 
-LONG = ("speed", "growth")
+LONG = ("control", "factorial", "speed", "growth")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -29,7 +29,7 @@ from cvhw4.data.augment import JITTER, RESIZE_RATIO
 from cvhw4.data.dataset import Dataset
 from cvhw4.experiments import Experiment
 from cvhw4.models.build import Colour, Network, set_training_mode
-from cvhw4.training.metrics import class_map
+from cvhw4.training.counts import class_map
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 Transform = Callable[[Image.Image], Tensor]

@@ -294,7 +294,7 @@ def train_ours(
     ready_to_evaluate = evaluation_mode(module, experiment.recipe.size)
     for _ in range(experiment.recipe.epochs):
         with ready_to_evaluate(module):
-            figures, _ = evaluate(task, module, caller(device, precision))
+            figures, *_ = evaluate(task, module, caller(device, precision))
         assert all(math.isfinite(value) for value in figures.values())
 
 

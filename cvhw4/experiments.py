@@ -19,6 +19,8 @@ Augmentation = Literal["random-resized crop", "whole face", "crop + jitter + Aut
 # How batch norm runs in training: "train" as it should be (statistics of the batch); "initial" as the report's template
 # leaves it for segmentation, which never returns to training mode: statistics stay what they were at the start.
 BatchNorm = Literal["train", "initial"]
+Group = Literal["report", "factorial", "control"]  # which benchmarks train a row
+Spoils = Literal["label noise", "smaller training set", "mask shift", "classes swapped"]
 Precision = Literal["float32", "bf16"]  # what networks compute in; weights and optimizer are always float32
 
 
@@ -53,6 +55,13 @@ class Reported:
     time: str = "-"
 
 
+class Sabotage(NamedTuple):
+    """What is wrong with the training data of a negative control; see `cvhw4.data.sabotage` for the strengths."""
+
+    kind: Spoils
+    strength: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One row: everything that decides what is trained, but for the seed and the data.
@@ -67,6 +76,8 @@ class Experiment:
         trained: which layers the optimizer changes.
         classes: 2 (Q1), 11 or 3 (Q2).
         skips: whether FCN8s adds its skip connections; None for a classifier.
+        sabotage: what is wrong on purpose with the training data.
+        group: "report" for what a session trains by default.
     """
 
     row: str
@@ -81,6 +92,8 @@ class Experiment:
     batch_norm: BatchNorm = "train"
     recipe: Recipe
     reported: Reported = Reported()
+    sabotage: Sabotage | None = None
+    group: Group = "report"
 
     @property
     def id(self) -> str:
@@ -94,7 +107,7 @@ class Experiment:
 
     def settings(self) -> dict[str, Any]:
         """All that changes what is trained, as plain JSON values: without names and without the report's figures."""
-        return {k: v for k, v in asdict(self).items() if k not in ("row", "arm", "reported")}
+        return {k: v for k, v in asdict(self).items() if k not in ("row", "arm", "reported", "group")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +129,9 @@ class Profile:
     scene_size: tuple[int, int] | None
     cuts: Mapping[Question, int] = field(default_factory=dict)
 
-    def of(self, question: Question) -> tuple[Experiment, ...]:
-        """The rows of one question."""
-        return tuple(row for row in self.rows if row.question == question)
+    def of(self, question: Question, group: Group | None = None) -> tuple[Experiment, ...]:
+        """The rows of one question, or those of them that are of one group."""
+        return tuple(row for row in self.rows if row.question == question and group in (None, row.group))
 
 
 class _Row(NamedTuple):
@@ -167,9 +180,10 @@ def _q1(
     recipe: str,
     best_accuracy: float | None = None,
     time: str = "-",
+    group: Group = "report",
 ) -> _Row:
     reported = Reported() if best_accuracy is None else Reported({"accuracy": best_accuracy}, {}, time)
-    settings = dict(start=start, trained=trained, augmentation=augmentation, classes=2, reported=reported)
+    settings = dict(start=start, trained=trained, augmentation=augmentation, classes=2, reported=reported, group=group)
     return _Row(row, arm, networks, recipe, settings)
 
 
@@ -204,6 +218,14 @@ ROWS: tuple[_Row, ...] = (
     _q1("q1_8",  "recipe",   EFFICIENTNET,    "imagenet", "all layers", AUTO,         "adam",    0.9075,   "14m12s"),
     # control: the network of q1_8 from scratch, all else as there (the report has AlexNet alone from scratch)
     _q1("q1_c8", "scratch",  EFFICIENTNET,    "random",   "all layers", AUTO,         "adam"),
+
+    # factorial: between q1_2 and q1_8, which the report compares, network, optimizer and augmentation one by one
+    _q1("q1_f1", "net",       EFFICIENTNET,   "imagenet", "all layers", CROP,         "sgd",     group="factorial"),
+    _q1("q1_f2", "adam",      ALEXNET,        "imagenet", "all layers", CROP,         "adam",    group="factorial"),
+    _q1("q1_f3", "auto",      ALEXNET,        "imagenet", "all layers", AUTO,         "sgd",     group="factorial"),
+    _q1("q1_f4", "net_adam",  EFFICIENTNET,   "imagenet", "all layers", CROP,         "adam",    group="factorial"),
+    _q1("q1_f5", "net_auto",  EFFICIENTNET,   "imagenet", "all layers", AUTO,         "sgd",     group="factorial"),
+    _q1("q1_f6", "adam_auto", ALEXNET,        "imagenet", "all layers", AUTO,         "adam",    group="factorial"),
 
     #                                               report's best validation
     #   row      arm             classes  skips     mIoU    pixels  epochs

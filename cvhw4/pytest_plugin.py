@@ -1,8 +1,10 @@
 """pytest on top of a study: options, parametrisation, fixtures, progress, and tables at the end.
 
 Loaded by `pytest_plugins = ["cvhw4.pytest_plugin"]` in a root conftest.py. A test that takes `experiment` and `seed`
-and is marked `question("q1")` is run for every row of that question and every seed; one that takes `claim` for every
-claim, after all runs. Nothing heavy is imported before the first test runs.
+and is marked `question("q1")` is run for every row of that question and every seed (`group="factorial"`: of that group
+of rows), one marked `controls` for every negative control. One that takes `claim` is run for every claim, one that
+takes `control` for every control that has to be caught, both after all runs. Nothing heavy is imported before the first
+test runs.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -62,7 +64,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Reads the options; a session that runs no experiment pays for nothing else."""
-    config.addinivalue_line("markers", "question(name): trains every row of a question, q1 or q2, with every seed")
+    config.addinivalue_line(
+        "markers", "question(name, group): trains the rows of a question, q1 or q2, with every seed"
+    )
+    config.addinivalue_line("markers", "controls: trains every negative control with every seed")
     seeds = config.getoption("seeds")
     if seeds < 1:
         raise pytest.UsageError(f"--seeds {seeds}: at least one run of each row is needed. To mend: --seeds 1 or more.")
@@ -114,21 +119,36 @@ class StudyPlugin:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Rows and seeds, or claims, as parameters."""
-        marker = metafunc.definition.get_closest_marker("question")
-        if marker is not None and {"experiment", "seed"} <= set(metafunc.fixturenames):
-            rows = self.profile.of(marker.args[0])
+        rows = self._trained_by(metafunc.definition)
+        if rows and {"experiment", "seed"} <= set(metafunc.fixturenames):
             cases = [pytest.param(row, seed, id=f"{row.id}-seed{seed}") for row in rows for seed in self.seeds]
             metafunc.parametrize(("experiment", "seed"), cases)
         if "claim" in metafunc.fixturenames:
             from cvhw4.statistics.verdicts import claims_of
 
             metafunc.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in claims_of(self.profile)])
+        if "control" in metafunc.fixturenames:
+            from cvhw4.controls import CONTROLS
+
+            metafunc.parametrize("control", [pytest.param(control, id=control.name) for control in CONTROLS])
+
+    def _trained_by(self, item: pytest.Item | pytest.Collector) -> Sequence[Experiment]:
+        """The rows, or negative controls, that a test is marked to train."""
+        question, controls = item.get_closest_marker("question"), item.get_closest_marker("controls")
+        if controls is not None:
+            from cvhw4.controls import CONTROLS
+
+            return [c.experiment(self.profile, strength) for c in CONTROLS for strength in c.strengths]
+        if question is not None:
+            return self.profile.of(question.args[0], question.kwargs.get("group", "report"))
+        return ()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
-        """Claims go last, after whatever else sorts the tests: they need the runs, on this worker or another."""
+        """Claims and controls are judged last, whatever else sorts the tests: they need the runs, on this worker or
+        another."""
         yield
-        items.sort(key=lambda item: "claim" in _parameters(item))
+        items.sort(key=lambda item: bool({"claim", "control"} & _parameters(item).keys()))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remembers what will be run, after `-k` and the like."""

@@ -146,12 +146,14 @@ class Study:
 
         import torch
 
+        from cvhw4.data.sabotage import spoilt
         from cvhw4.models.build import build_network, trainable
         from cvhw4.records import environment as env
         from cvhw4.records.schema import DataUsed, Times, WeightsUsed
         from cvhw4.training.fit import fit
 
-        dataset, source, device = plan.dataset, plan.source, plan.device
+        source, device = plan.source, plan.device
+        dataset = spoilt(plan.dataset, experiment.sabotage, seed)
         started, clock = datetime.now(UTC), time.perf_counter()
         release_memory()
         env.reset_peak_memory(device)
@@ -206,8 +208,7 @@ class Study:
             environment=env.environment(device) | {"precision": plan.precision, "graphs": plan.graphs},
             started=started.isoformat(timespec="seconds"),
         )
-        self.store.save(record)
-        return record
+        return self.store.save(record, history.results)
 
     def _plan(self, experiment: Experiment, seed: int) -> _Plan:
         """All that decides a run's figures, and the fingerprints of it."""

@@ -48,7 +48,7 @@ def test_features_in_large_batches_train_as_the_whole_network_does(name, network
         step = make_step(learnt, learner, optimizer)
         losses.append([train_epoch(learnt, step, epoch) for epoch in (1, 2)])
         with torch.inference_mode():
-            figures, _ = learnt.evaluate(learner)
+            figures = learnt.evaluate(learner).figures
         losses[-1].append(figures["loss"])
         heads.append([p.detach() for p in learner.parameters() if p.requires_grad])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -7,23 +7,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import maximum_filter, minimum_filter
 from sklearn.metrics import confusion_matrix, jaccard_score
 from torchmetrics.functional.segmentation import mean_iou
 
 from cvhw4.data.dataset import VOID
-from cvhw4.training.metrics import (
-    THREE_CLASSES,
-    SegmentationCounts,
-    class_map,
-    count_segmentation,
-    segmentation_metrics,
-)
+from cvhw4.training.counts import BAND, class_map, contours, count_pixels
+from cvhw4.training.metrics import THREE_CLASSES, merged, segmentation_figures, segmentation_lists
 
 
 def metrics(prediction, label, classes=11):
     prediction, label = torch.as_tensor(prediction), torch.as_tensor(label)
-    target = class_map(classes)[label.long()]
-    return segmentation_metrics(count_segmentation(prediction, target, label == VOID, classes))
+    counts = count_pixels(prediction, label, contours(label), classes).numpy().sum(1)
+    return {k: float(v) for k, v in segmentation_figures(counts).items()}, segmentation_lists(counts)
 
 
 def test_perfect_prediction_scores_one():
@@ -118,10 +114,49 @@ def test_batches_make_no_difference(random, n):
     label = torch.as_tensor(random.randint(0, 12, (n, 6, 7)))
     prediction = torch.as_tensor(random.randint(0, 11, (n, 6, 7)))
     cut = random.randint(1, n)
-    parts = [
-        count_segmentation(p, t, t == VOID, 11)
-        for p, t in ((prediction[:cut], label[:cut]), (prediction[cut:], label[cut:]))
-    ]
-    whole = metrics(prediction, label)
-    joined = segmentation_metrics(SegmentationCounts.concatenate(parts))
-    assert joined[0] == pytest.approx(whole[0])
+    near = contours(label)
+    parts = [count_pixels(prediction[part], label[part], near[part], 11) for part in (slice(cut), slice(cut, n))]
+    assert torch.equal(torch.cat(parts), count_pixels(prediction, label, near, 11))
+
+
+@given(pictures, st.integers(1, 3), st.integers(2, 12))
+def test_contours_are_scipys(random, n, side):
+    label = random.randint(0, 3, (n, side, side)) * (random.rand(n, side, side) < 0.1)
+    window = (1, 2 * BAND + 1, 2 * BAND + 1)
+    expected = maximum_filter(label, window, mode="nearest") != minimum_filter(label, window, mode="nearest")
+    assert np.array_equal(contours(torch.as_tensor(label)).numpy(), expected)
+
+
+def test_near_a_contour_is_within_three_pixels_of_another_label():
+    label = torch.zeros(1, 1, 12, dtype=torch.long)
+    label[..., 6:] = 3
+    assert contours(label)[0, 0].tolist() == [False] * 3 + [True] * 6 + [False] * 3
+    prediction = torch.full_like(label, 3)
+    counts = count_pixels(prediction, label, contours(label), 11)[0]
+    assert counts[1, 0, 3] == 3 and counts[0, 0, 3] == 3 and counts[1, 3, 3] == 3 and counts[0, 3, 3] == 3
+    assert counts.sum() == 12
+
+
+@given(pictures, st.integers(1, 3), st.integers(2, 8))
+def test_merging_counts_is_merging_predictions(random, n, side):
+    label = torch.as_tensor(random.randint(0, 12, (n, side, side)))
+    prediction = torch.as_tensor(random.randint(0, 11, (n, side, side)))
+    near = contours(label)
+    three = class_map(3)[prediction].long()
+    expected = count_pixels(three, label, near, 3).numpy()
+    assert np.array_equal(merged(count_pixels(prediction, label, near, 11).numpy()), expected)
+
+
+@given(pictures, st.integers(1, 5), st.sampled_from([3, 11]), st.integers(1, 6))
+def test_an_image_that_counts_twice_is_there_twice(random, n, classes, side):
+    label = torch.as_tensor(random.randint(0, 12, (n, side, side)))
+    prediction = torch.as_tensor(random.randint(0, classes, (n, side, side)))
+    counts = count_pixels(prediction, label, contours(label), classes).numpy().sum(1)
+    draws = random.randint(0, n, (4, n))
+    weights = np.stack([np.bincount(draw, minlength=n) for draw in draws])
+    weighted = segmentation_figures(counts, weights)
+    for i, draw in enumerate(draws):
+        expected = segmentation_figures(counts[draw])
+        for name, values in weighted.items():
+            assert values.shape == (4,)
+            assert values[i] == pytest.approx(expected[name], nan_ok=True)

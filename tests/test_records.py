@@ -1,15 +1,18 @@
 """Records on disk: nothing lost, nothing let in."""
 
+import io
 import json
 import math
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from cvhw4.errors import InputError
 from cvhw4.records.environment import code_digest, environment, peak_memory, reset_peak_memory
+from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import VERSION, RunRecord
 from cvhw4.records.store import Store, latest_studies, write_atomically
 from tests.tiny import record
@@ -23,7 +26,8 @@ def test_a_record_comes_back_as_it_went(tmp_path):
     store = Store(tmp_path, "quick")
     for name in ("q1_2", "q2_1a"):
         before = record(name, seed=3)
-        path = store.save(before)
+        store.save(before)
+        path = store.path(before.id, 3, before.fingerprint)
         assert path == tmp_path / "quick" / "runs" / before.id / f"seed3-{before.fingerprint[:12]}.json"
         after = store.find(before.id, 3, before.fingerprint)
         assert same(before, after)
@@ -81,7 +85,8 @@ def test_another_fingerprint_is_another_run(tmp_path):
 def test_a_damaged_record_is_not_reused(tmp_path):
     store = Store(tmp_path, "quick")
     r = record()
-    store.save(r).write_text("{")
+    store.save(r)
+    store.path(r.id, 0, r.fingerprint).write_text("{")
     with pytest.warns(UserWarning, match="not used"):
         assert store.find(r.id, 0, r.fingerprint) is None
 
@@ -129,3 +134,62 @@ def test_peak_memory_sees_an_allocation():
     block = torch.ones(64 * 2**20 // 4)
     assert peak_memory(cpu) - before > 32 * 2**20
     del block
+
+
+def classified(epochs=3, images=8):
+    random = np.random.RandomState(0)
+    return ImageResults(right=random.rand(epochs, images) < 0.7, labels=np.arange(images, dtype=np.uint8) % 2)
+
+
+def segmented(epochs=2, images=4, classes=11, most=9000):
+    counts = np.random.RandomState(0).randint(0, most, (epochs, images, 2, 12, classes))
+    return ImageResults(counts=counts.astype(np.uint32))
+
+
+@pytest.mark.parametrize("images", [classified(), segmented(), segmented(classes=3, most=2**20)])
+def test_image_results_come_back_as_they_went_beside_their_record(images, tmp_path):
+    store = Store(tmp_path, "quick")
+    stored = store.save(record(seed=3), images)
+    (loaded,) = store.load()
+    assert loaded.images == stored.images is not None
+    back = store.images(loaded)
+    for name in ("right", "labels", "counts"):
+        before, after = getattr(images, name), getattr(back, name)
+        assert (before is None and after is None) or np.array_equal(before, after)
+    assert images.to_bytes() == back.to_bytes()
+    assert (len(back), back.epochs) == (len(images), images.epochs)
+
+
+def test_image_results_that_are_gone_damaged_or_anothers_are_not_used(tmp_path):
+    store = Store(tmp_path, "quick")
+    assert store.images(record()) is None  # from before there were any: no warning
+    stored = store.save(record(), classified())
+    path = store.path(stored.id, stored.seed, stored.fingerprint).with_suffix(".npz")
+    other = classified(images=6).to_bytes()
+    for spoil in (lambda: path.write_bytes(other), lambda: path.write_bytes(other[:50]), path.unlink):
+        spoil()
+        with pytest.warns(UserWarning, match="not used"):
+            assert store.images(stored) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not a zip", classified().to_bytes()[:-30]])
+def test_what_is_no_file_of_image_results_is_one_error(content):
+    with pytest.raises(InputError, match=r"x\.npz: is no file of image results"):
+        ImageResults.from_bytes(content, "x.npz")
+
+
+def test_pickles_in_image_results_are_not_opened(tmp_path):
+    buffer = io.BytesIO()
+    np.savez(buffer, counts=np.array([print], dtype=object))
+    with pytest.raises(InputError, match="no file of image results"):
+        ImageResults.from_bytes(buffer.getvalue(), "x.npz")
+
+
+def test_figures_of_image_results_and_of_draws_of_them():
+    images = ImageResults(right=np.array([[True, False, True], [True, True, True]]), labels=np.zeros(3, np.uint8))
+    assert images.figure("accuracy", 1) == pytest.approx(2 / 3)
+    assert images.figure("accuracy", 1, np.array([[2, 1, 0], [0, 3, 0]])) == pytest.approx([2 / 3, 0])
+    with pytest.raises(KeyError, match="loss"):
+        images.figure("loss", 1)
+    scenes = segmented()
+    assert scenes.figure("miou", 2, np.ones((1, 4), int))[0] == pytest.approx(float(scenes.figure("miou", 2)))

@@ -103,6 +103,7 @@ class RunRecord:
         by_class: lists by class: of the last epoch and, under `best_`, of the epoch with the best primary figure.
         environment: versions, device, threads, commit.
         started: when, ISO 8601 in UTC.
+        images: sha256 of the file beside it with what was made of every validation image; None where there is none.
     """
 
     row: str
@@ -122,6 +123,7 @@ class RunRecord:
     times: Times
     environment: Mapping[str, Any]
     started: str
+    images: str | None = None
     version: int = VERSION
 
     @property
@@ -142,7 +144,9 @@ class RunRecord:
         return self.epochs[-1].figures[metric]
 
     def figure(self, name: str) -> float:
-        """A figure by its full name: "best accuracy" or "last miou"."""
+        """A figure by its full name: "best accuracy", "last miou", or "training loss", of the last epoch."""
+        if name == "training loss":
+            return self.epochs[-1].loss
         which, metric = name.split(" ", 1)
         return self.best(metric) if which == "best" else self.last(metric)
 

@@ -1,15 +1,21 @@
-"""Records on disk: `<results>/<profile>/runs/<id>/seed<N>-<fingerprint>.json`, one file per run."""
+"""Records on disk: `<results>/<profile>/runs/<id>/seed<N>-<fingerprint>.json`, beside each the `.npz` of its images."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord
+
+if TYPE_CHECKING:
+    from cvhw4.records.images import ImageResults
 
 
 class Store:
@@ -28,15 +34,42 @@ class Store:
         """Where a run's record lies, or would."""
         return self.runs / id / f"seed{seed}-{fingerprint[:12]}.json"
 
-    def save(self, record: RunRecord) -> Path:
+    def save(self, record: RunRecord, images: ImageResults | None = None) -> RunRecord:
         """Writes a record; a reader never sees half of it.
+
+        Args:
+            images: what was made of every validation image, written first, in a file beside the record.
+
+        Returns:
+            The record as it is stored: with the digest of that file.
 
         Raises:
             InputError: the folder cannot be written to.
         """
         path = self.path(record.id, record.seed, record.fingerprint)
+        if images is not None:
+            content = images.to_bytes()
+            write_atomically(path.with_suffix(".npz"), content)
+            record = replace(record, images=hashlib.sha256(content).hexdigest())
         write_atomically(path, record.to_json())
-        return path
+        return record
+
+    def images(self, record: RunRecord) -> ImageResults | None:
+        """What a run's network made of every validation image; None, with a warning, where the file is gone or is not
+        the one that the record was stored with, and without one where the record never had any."""
+        from cvhw4.records.images import ImageResults
+
+        if record.images is None:
+            return None
+        path = self.path(record.id, record.seed, record.fingerprint).with_suffix(".npz")
+        try:
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != record.images:
+                raise InputError(path, "is not the file its record was stored with", "repeat the run")
+            return ImageResults.from_bytes(content, path)
+        except (OSError, InputError) as error:
+            warnings.warn(f"{error} It is not used.", stacklevel=2)
+            return None
 
     def find(self, id: str, seed: int, fingerprint: str) -> RunRecord | None:
         """The finished run with that fingerprint, if there is one; a damaged record counts as none, with a warning."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
 from cvhw4.data.augment import stream
@@ -18,10 +19,11 @@ from cvhw4.experiments import Experiment, Precision
 from cvhw4.models.build import Network, set_training_mode, trainable
 from cvhw4.models.folded import find_pairs, folded
 from cvhw4.models.frozen import split_frozen
+from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import Epoch
 from cvhw4.training.frozen import Call, FrozenClassification
 from cvhw4.training.graphs import GraphedStep, Step
-from cvhw4.training.tasks import Classification, Forward, Task, make_task
+from cvhw4.training.tasks import Classification, Evaluation, Forward, Task, make_task
 
 
 def plain_call(module: Forward, inputs: Tensor) -> Tensor:
@@ -42,12 +44,14 @@ class History:
         by_class: per-class lists of the last epoch and, under `best_` names, of the epoch with the best primary figure.
         primary: name of the figure that comes first.
         images: training images seen in all.
+        results: what was made of each validation image, epoch by epoch.
     """
 
     epochs: tuple[Epoch, ...]
     by_class: dict[str, list[float]]
     primary: str
     images: int
+    results: ImageResults
 
 
 def fit(
@@ -86,6 +90,7 @@ def fit(
     ready_to_evaluate = evaluation_mode(module, experiment.recipe.size)
     epochs: list[Epoch] = []
     by_class: dict[str, list[float]] = {}
+    by_image: list[NDArray] = []
     for number in range(1, experiment.recipe.epochs + 1):
         lr = float(schedule.get_last_lr()[0])
         started = time.perf_counter()
@@ -98,7 +103,8 @@ def fit(
         schedule.step()
         trained = time.perf_counter()
         with ready_to_evaluate(module):
-            figures, lists = evaluate(task, learner, call)
+            figures, lists, images = evaluate(task, learner, call)
+        by_image.append(images)
         evaluated = time.perf_counter()
         best_so_far = all(figures[task.primary] > e.figures[task.primary] for e in epochs)
         by_class = {k: v for k, v in by_class.items() if k.startswith("best_")} | lists
@@ -116,7 +122,9 @@ def fit(
         )
         if on_epoch is not None:
             on_epoch(epochs[-1])
-    return History(tuple(epochs), by_class, task.primary, len(epochs) * len(dataset.train))
+    labels = dataset.val.targets if dataset.task == "classification" else None
+    results = ImageResults.stack(by_image, labels)
+    return History(tuple(epochs), by_class, task.primary, len(epochs) * len(dataset.train), results)
 
 
 def caller(device: torch.device, precision: Precision) -> Call:
@@ -187,9 +195,7 @@ def evaluation_mode(module: nn.Module, size: int) -> Callable[[nn.Module], Abstr
     return ready
 
 
-def evaluate(
-    task: Task | FrozenClassification, module: nn.Module, call: Call = plain_call
-) -> tuple[dict[str, float], dict[str, list[float]]]:
+def evaluate(task: Task | FrozenClassification, module: nn.Module, call: Call = plain_call) -> Evaluation:
     """The figures on the validation split, without gradients. The module's mode is the caller's business."""
     with torch.inference_mode():
         return task.evaluate(lambda inputs: call(module, inputs))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cvhw4.data.augment import move, resample, whole_views
 from cvhw4.models.frozen import Frozen
-from cvhw4.training.tasks import BLOCK, Classification, Figures, Forward
+from cvhw4.training.tasks import BLOCK, Classification, Evaluation, Forward
 
 Call = Callable[[Forward, Tensor], Tensor]
 TRUNK_BATCH = {"cpu": 64, "cuda": 256}  # images that go through the frozen part at once
@@ -58,7 +58,7 @@ class FrozenClassification:
         """See `Task.loss`."""
         return self.task.loss(logits, targets)
 
-    def evaluate(self, forward: Forward) -> Figures:
+    def evaluate(self, forward: Forward) -> Evaluation:
         """See `Task.evaluate`; `forward` maps features to logits."""
         if self._validation is None:  # no dropout here, so that what the tail gives can be kept
             inputs = (inputs for inputs, _ in self.task.validation(keep=False))

@@ -1,110 +1,118 @@
-"""Segmentation and classification metrics, from counts that are kept on the device.
+"""Segmentation metrics, from counts of pixels by image, label and predicted class.
 
 Two conventions stand side by side. The *template's*: each image by itself, void pixels counted as wrong for pixel
 accuracy, a class that is in neither prediction nor label left out of that image, the mean over images and then over
 classes. The field's *standard* (`set_`): one confusion matrix over the whole set, void pixels ignored.
+
+Counts are arrays [..., 12, C]: pixels of each of CamVid's labels 0..11 (11 is void) that are predicted as each of the C
+classes the network knows. Nothing here imports torch: the same functions serve training and what is made of records.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from cvhw4.data.dataset import VOID
 
-
-@dataclass(frozen=True)
-class SegmentationCounts:
-    """What the metrics of a set of images are made of; every tensor is int64.
-
-    Attributes:
-        hits: [N, C] pixels of class c that are predicted as c.
-        predicted: [N, C] pixels predicted as c, void pixels included.
-        labelled: [N, C] pixels labelled c.
-        pixels: [N] pixels of each image, void included.
-        confusion: [C, C] pixels by true and predicted class over all images, void left out.
-    """
-
-    hits: Tensor
-    predicted: Tensor
-    labelled: Tensor
-    pixels: Tensor
-    confusion: Tensor
-
-    @staticmethod
-    def concatenate(parts: list[SegmentationCounts]) -> SegmentationCounts:
-        """The counts of all images of several batches."""
-        return SegmentationCounts(
-            hits=torch.cat([p.hits for p in parts]),
-            predicted=torch.cat([p.predicted for p in parts]),
-            labelled=torch.cat([p.labelled for p in parts]),
-            pixels=torch.cat([p.pixels for p in parts]),
-            confusion=torch.stack([p.confusion for p in parts]).sum(0),
-        )
-
-
-def count_segmentation(prediction: Tensor, target: Tensor, void: Tensor, classes: int) -> SegmentationCounts:
-    """Counts one batch.
-
-    Args:
-        prediction: integer [B, H, W], class numbers below `classes`.
-        target: integer [B, H, W]; a number of `classes` or above is of no class, and can never be met.
-        void: bool [B, H, W], pixels that the standard metric ignores.
-        classes: C.
-    """
-    n = len(prediction)
-    image = torch.arange(n, device=prediction.device, dtype=torch.int32).view(n, 1, 1)
-    cell = image * (classes + 1) + target.clamp(max=classes)
-    cell = (cell * 2 + void) * classes + prediction
-    joint = torch.bincount(cell.flatten(), minlength=n * (classes + 1) * 2 * classes)
-    joint = joint.view(n, classes + 1, 2, classes)  # image, target, void or not, prediction
-    pixels = torch.full((n,), prediction[0].numel(), device=prediction.device)
-    return SegmentationCounts(
-        hits=joint.sum(2).diagonal(dim1=1, dim2=2),
-        predicted=joint.sum((1, 2)),
-        labelled=joint[:, :classes].sum((2, 3)),
-        pixels=pixels,
-        confusion=joint[:, :classes, 0].sum(0),
-    )
-
-
-def segmentation_metrics(counts: SegmentationCounts) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Both conventions.
-
-    Returns:
-        figures: `miou` and `pixel_accuracy` as the template computes them, `set_miou` and `set_pixel_accuracy` as the
-            field does; 0..1.
-        by class: `iou` and `set_iou`, a figure per class, NaN for a class that never occurs.
-    """
-    hits, union = counts.hits.double(), (counts.predicted + counts.labelled - counts.hits).double()
-    iou = torch.nanmean(hits / union, dim=0)  # 0/0 is NaN: the class is in neither
-    pixel_accuracy = (hits.sum(1) / counts.pixels).mean()
-    matrix = counts.confusion.double()
-    diagonal = matrix.diagonal()
-    set_iou = diagonal / (matrix.sum(0) + matrix.sum(1) - diagonal)
-    figures = {
-        "miou": torch.nanmean(iou),
-        "pixel_accuracy": pixel_accuracy,
-        "set_miou": torch.nanmean(set_iou),
-        "set_pixel_accuracy": diagonal.sum() / matrix.sum(),
-    }
-    return {k: float(v) for k, v in figures.items()}, {"iou": iou.tolist(), "set_iou": set_iou.tolist()}
-
+Counts = NDArray[np.integer]
+Figures = NDArray[np.float64]
 
 # CamVid's classes by the report's three: 0 sky; 2 car, pedestrian, bicyclist; 1 everything else, void included.
 THREE_CLASSES = tuple(0 if c == 0 else 2 if c in (8, 9, 10) else 1 for c in range(VOID + 1))
+NAMES = ("miou", "pixel_accuracy", "set_miou", "set_pixel_accuracy")
 
 
-def class_map(classes: int) -> Tensor:
-    """uint8 [12]: the class each of CamVid's numbers 0..11 is trained as; with 11 classes void keeps its number.
+def classes_of(classes: int) -> tuple[int, ...]:
+    """The class each of CamVid's numbers 0..11 is trained as; with 11 classes void keeps its number, and is none.
 
     Raises:
         ValueError: neither 11 nor 3 classes.
     """
     if classes == 11:
-        return torch.arange(VOID + 1, dtype=torch.uint8)
+        return tuple(range(VOID + 1))
     if classes == 3:
-        return torch.tensor(THREE_CLASSES, dtype=torch.uint8)
+        return THREE_CLASSES
     raise ValueError(f"street scenes are trained with 11 or 3 classes, not {classes}")
+
+
+def merged(counts: Counts) -> Counts:
+    """Counts [..., 12, 3] of the predictions [..., 12, 11] of a network with 11 classes, merged to the report's 3."""
+    return np.stack([counts[..., [c for c in range(VOID) if THREE_CLASSES[c] == k]].sum(-1) for k in range(3)], -1)
+
+
+def hits_and_union(counts: Counts, *, void: bool) -> tuple[Counts, Counts]:
+    """Pixels [..., C] that are met, and that are of a class in prediction or label.
+
+    Args:
+        void: whether void pixels count (the template's convention).
+    """
+    classes = counts.shape[-1]
+    target = np.array(classes_of(classes))
+    if not void:
+        counts, target = counts[..., :VOID, :], target[:VOID]
+    of_class = (target[:, None] == np.arange(classes)).astype(np.int64)  # [labels, C]
+    hits = (counts * of_class).sum(-2)
+    labelled = (counts.sum(-1)[..., None] * of_class).sum(-2)
+    return hits, counts.sum(-2) + labelled - hits
+
+
+def iou_by_image(counts: Counts, *, void: bool = True) -> Figures:
+    """IoU [..., V, C] of each image by itself; NaN where a class is in neither prediction nor label."""
+    hits, union = hits_and_union(counts, void=void)
+    return _ratio(hits, union)
+
+
+def set_iou(counts: Counts) -> Figures:
+    """IoU [..., C] from one confusion matrix over all images [..., V, 12, C], void ignored; NaN for absent classes."""
+    hits, union = hits_and_union(counts.sum(-3), void=False)
+    return _ratio(hits, union)
+
+
+def segmentation_figures(counts: Counts, weights: NDArray[np.integer] | None = None) -> dict[str, Figures]:
+    """Both conventions: `miou` and `pixel_accuracy` as the template computes them, `set_miou` and `set_pixel_accuracy`
+    as the field does; 0..1.
+
+    Args:
+        counts: [V, 12, C].
+        weights: [B, V], how often each image counts (a bootstrap draws them); every image once when left out.
+
+    Returns:
+        float64 [B] by name, or [] without weights.
+    """
+    shape: tuple[int, ...] = (1,) if weights is None else (len(weights),)
+    w = np.ones((1, len(counts))) if weights is None else weights.astype(np.float64)
+    hits, union = hits_and_union(counts, void=True)
+    iou = _ratio(hits, union)
+    there = ~np.isnan(iou)
+    by_class = _ratio(w @ np.where(there, iou, 0.0), w @ there)  # [B, C]
+    pixels = hits.sum(-1) / counts.sum((-2, -1))
+    set_hits, set_union = (w @ x for x in hits_and_union(counts, void=False))
+    known = counts[:, :VOID].sum((-2, -1))
+    values = (
+        _mean(by_class),
+        (w @ pixels) / w.sum(-1),
+        _mean(_ratio(set_hits, set_union)),
+        _ratio(set_hits.sum(-1), w @ known),
+    )
+    return {k: v.reshape(shape if weights is not None else ()) for k, v in zip(NAMES, values, strict=True)}
+
+
+def segmentation_lists(counts: Counts) -> dict[str, list[float]]:
+    """`iou` and `set_iou`, a figure per class from counts [V, 12, C], NaN for a class that never occurs."""
+    return {"iou": _mean(iou_by_image(counts), axis=-2).tolist(), "set_iou": set_iou(counts).tolist()}
+
+
+def _ratio(part: NDArray, whole: NDArray) -> Figures:
+    """part / whole, NaN where the whole is nothing."""
+    whole = np.asarray(whole, dtype=np.float64)
+    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole != 0)
+
+
+def _mean(values: Figures, axis: int = -1) -> Figures:
+    """The mean of what is not NaN; NaN where all is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # "mean of empty slice": its NaN is what is wanted
+        return np.asarray(np.nanmean(values, axis=axis))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,17 +14,32 @@ from torch.nn import functional as F
 
 from cvhw4.data import augment
 from cvhw4.data.augment import stream
-from cvhw4.data.dataset import VOID, Dataset, Split
+from cvhw4.data.dataset import Dataset, Split
 from cvhw4.data.gather import gather, memory_limit, place
 from cvhw4.experiments import Experiment
 from cvhw4.models.build import Network
-from cvhw4.training.metrics import SegmentationCounts, class_map, count_segmentation, segmentation_metrics
+from cvhw4.training.counts import class_map, contours, count_pixels
+from cvhw4.training.metrics import segmentation_figures, segmentation_lists
 
 BLOCK = 256  # images that are augmented at once, about; the same everywhere, since the draws depend on it
 EVALUATION_BATCH = {"accuracy": 64, "miou": 12}  # images at once, by task; a map of scores per image is large
 KEPT_BYTES = 512 << 20  # validation inputs up to this size are kept from epoch to epoch
-Figures = tuple[dict[str, float], dict[str, list[float]]]
 Forward = Callable[[Tensor], Tensor]
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+        figures: metrics on the validation split by name.
+        by_class: lists with one figure per class.
+        images: what each image contributed: bool [V], rightly classified, or counts int64 [V, 2, 12, C] (see
+            `cvhw4.training.counts.count_pixels`).
+    """
+
+    figures: dict[str, float]
+    by_class: dict[str, list[float]]
+    images: NDArray
 
 
 class Task(ABC):
@@ -96,8 +112,8 @@ class Task(ABC):
         """The loss of a batch, a scalar."""
 
     @abstractmethod
-    def evaluate(self, forward: Forward) -> Figures:
-        """Figures on the validation split: one number each, and lists by class.
+    def evaluate(self, forward: Forward) -> Evaluation:
+        """Figures on the validation split, and what they come from.
 
         Args:
             forward: maps inputs, as `validation` gives them, to logits; in evaluation mode.
@@ -161,17 +177,17 @@ class Classification(Task):
         """See `Task.loss`."""
         return F.cross_entropy(logits, targets)
 
-    def evaluate(self, forward: Forward) -> Figures:
+    def evaluate(self, forward: Forward) -> Evaluation:
         """See `Task.evaluate`."""
         return self.score(torch.cat([forward(inputs) for inputs, _ in self.validation()]))
 
-    def score(self, logits: Tensor) -> Figures:
+    def score(self, logits: Tensor) -> Evaluation:
         """The figures of logits [V, classes] on the validation split."""
         targets = self.val.targets(torch.arange(len(self.val))).long()
-        right = (logits.argmax(1) == targets).double()
-        figures = {"accuracy": float(right.mean()), "loss": float(self.loss(logits, targets))}
-        recall = [float(right[targets == c].mean()) for c in range(self.experiment.classes)]
-        return figures, {"recall": recall}
+        loss = float(self.loss(logits, targets))
+        right, classes = (x.cpu().numpy() for x in (logits.argmax(1) == targets, targets))
+        recall = [float(right[classes == c].mean()) for c in range(self.experiment.classes)]
+        return Evaluation({"accuracy": float(right.mean()), "loss": loss}, {"recall": recall}, right)
 
 
 class Segmentation(Task):
@@ -184,6 +200,7 @@ class Segmentation(Task):
     ) -> None:
         super().__init__(experiment, dataset, network, device, seed)
         self.classes = class_map(experiment.classes).to(device)
+        self._labels: list[tuple[Tensor, Tensor]] | None = None
 
     def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `Task.augmented`."""
@@ -200,15 +217,25 @@ class Segmentation(Task):
         numbers = torch.arange(self.experiment.classes, device=targets.device, dtype=targets.dtype).view(1, -1, 1, 1)
         return F.binary_cross_entropy_with_logits(logits, (targets[:, None] == numbers).to(logits.dtype))
 
-    def evaluate(self, forward: Forward) -> Figures:
+    def evaluate(self, forward: Forward) -> Evaluation:
         """See `Task.evaluate`."""
         counts = []
-        for inputs, index in self.validation():
+        for (inputs, _), (labels, near) in zip(self.validation(), self.truth(), strict=True):
             prediction = forward(inputs).max(1).indices  # quicker than argmax
-            labels = augment.centre(self.val.targets(index), self.size)
-            target = self.classes[labels.int()]
-            counts.append(count_segmentation(prediction, target, labels == VOID, self.experiment.classes))
-        return segmentation_metrics(SegmentationCounts.concatenate(counts))
+            counts.append(count_pixels(prediction, labels, near, self.experiment.classes))
+        images = torch.cat(counts).cpu().numpy()
+        together = images.sum(1)
+        figures = {k: float(v) for k, v in segmentation_figures(together).items()}
+        return Evaluation(figures, segmentation_lists(together), images)
+
+    def truth(self) -> list[tuple[Tensor, Tensor]]:
+        """Batch by batch the validation split's labels (int32 [B, size, size], CamVid's numbers), and which of their
+        pixels are near a contour; kept from epoch to epoch."""
+        if self._labels is None:
+            batches = torch.arange(len(self.val)).split(EVALUATION_BATCH[self.primary])
+            labels = [augment.centre(self.val.targets(index), self.size).int() for index in batches]
+            self._labels = [(batch, contours(batch)) for batch in labels]
+        return self._labels
 
 
 def make_task(experiment: Experiment, dataset: Dataset, network: Network, device: torch.device, seed: int) -> Task:

@@ -1,0 +1,10 @@
+"""Rows spoilt on purpose: the bounds of the row have to notice."""
+
+import pytest
+
+
+@pytest.mark.control
+@pytest.mark.controls
+def test_spoilt(train, experiment, seed):
+    record = train(experiment, seed)
+    assert len(record.epochs) == experiment.recipe.epochs
