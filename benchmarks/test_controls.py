@@ -8,3 +8,9 @@ import pytest
 def test_spoilt(train, experiment, seed):
     record = train(experiment, seed)
     assert len(record.epochs) == experiment.recipe.epochs
+
+
+@pytest.mark.control
+def test_the_bounds_notice(noticed, control):
+    found = noticed(control)
+    assert found.caught, f"{control.words.format(found.strength)}, and no bound of {control.row} is missed"

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cvhw4.experiments import Profile
+
+Operand = str | tuple[str, str]  # a row ("q1_2"), or the difference of two: the first row's figure minus the second's
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -12,8 +16,8 @@ class Claim:
     Attributes:
         id: the report's number and a name; `-k` selects by it.
         sentence: the conclusion in words.
-        better: row ("q1_2") that should have the higher figure.
-        worse: row it is compared with, seed by seed; None compares the figure itself with `margin`, which says
+        better: what should have the higher figure.
+        worse: what it is compared with, seed by seed; None compares the figure itself with `margin`, which says
             something on real data alone.
         metric: figure compared, as in `RunRecord.best`.
         control: whether the comparison is this project's, not the report's.
@@ -21,8 +25,8 @@ class Claim:
 
     id: str
     sentence: str
-    better: str
-    worse: str | None
+    better: Operand
+    worse: Operand | None
     metric: str
     margin: float = 0.0
     control: bool = False
@@ -30,7 +34,8 @@ class Claim:
     @property
     def rows(self) -> tuple[str, ...]:
         """The rows compared."""
-        return (self.better,) if self.worse is None else (self.better, self.worse)
+        operands = (self.better,) if self.worse is None else (self.better, self.worse)
+        return tuple(row for operand in operands for row in ((operand,) if isinstance(operand, str) else operand))
 
 
 # fmt: off
@@ -62,5 +67,14 @@ CLAIMS: tuple[Claim, ...] = (
           sentence="skip connections raise mIoU where batch norm trains as it should"),
     Claim(id="q2_c2-norm_miou", better="q2_n1a", worse="q2_1a", metric="miou", control=True,
           sentence="batch norm that trains as it should raises mIoU, with skip connections"),
+    Claim(id="q2_c2-norm_interaction", better=("q2_1a", "q2_1b"), worse=("q2_n1a", "q2_n1b"), metric="miou",
+          sentence="skip connections gain more mIoU where batch norm keeps its initial statistics than where it trains",
+          control=True),
 )
 # fmt: on
+
+
+def claims_of(profile: Profile) -> tuple[Claim, ...]:
+    """The claims whose rows a profile has."""
+    rows = {experiment.row for experiment in profile.rows}
+    return tuple(claim for claim in CLAIMS if rows.issuperset(claim.rows))

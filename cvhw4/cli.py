@@ -69,23 +69,32 @@ def fetch_portraits(
 
 @app.command()
 def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", bounds: BoundsOption = BOUNDS) -> None:
-    """Writes report.md anew from the stored runs."""
+    """Writes report.md anew from the stored runs, and verdicts.md: which of the report's claims hold, and how sure."""
     from cvhw4.records.store import Store
     from cvhw4.report.page import write_report
+    from cvhw4.report.verdicts import write_verdicts
     from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
     chosen = _profile(profile)
     judged_by = load_bounds(bounds, profile) if bounds != BOUNDS or bounds.exists() else NO_BOUNDS
-    typer.echo(write_report(chosen, Store(results, profile), judged_by, {}))
+    store = Store(results, profile)
+    typer.echo(write_report(chosen, store, judged_by, {}))
+    typer.echo(write_verdicts(chosen, store, judged_by))
 
 
 @app.command()
 def calibrate(
-    results: ResultsOption = RESULTS, profile: ProfileOption = "quick", bounds: BoundsOption = BOUNDS
+    results: ResultsOption = RESULTS,
+    profile: ProfileOption = "quick",
+    bounds: BoundsOption = BOUNDS,
+    false_alarms: Annotated[
+        float, typer.Option(help="Share of nightly sessions in which any bound at all may be missed by chance.")
+    ] = 0.01,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of a nightly session.")] = 3,
 ) -> None:
-    """Writes the bounds file anew from the stored runs on embedded data (at least five seeds of every row).
+    """Writes the bounds file anew from the stored runs on embedded data (five seeds of every row or more).
 
-    Example: pytest benchmarks --seeds 10 --results calibration, then cvhw4 calibrate --results calibration
+    Example: pytest benchmarks --seeds 20 --results calibration, then cvhw4 calibrate --results calibration
     """
     from cvhw4.records.store import Store, latest_studies, write_atomically
     from cvhw4.statistics.bounds import calibrate as make_bounds
@@ -93,7 +102,7 @@ def calibrate(
 
     chosen = _profile(profile)
     records = latest_studies(Store(results, profile).load())
-    write_atomically(bounds, to_toml(profile, make_bounds(chosen, records)))
+    write_atomically(bounds, to_toml(profile, make_bounds(chosen, records, false_alarms, seeds)))
     typer.echo(f"wrote {bounds} from {len(records)} runs")
 
 

@@ -28,8 +28,10 @@ from cvhw4.study import Study
 
 if TYPE_CHECKING:
     from cvhw4.claims import Claim
+    from cvhw4.controls import Control
     from cvhw4.records.schema import Epoch, RunRecord
     from cvhw4.statistics.bounds import Bounds
+    from cvhw4.statistics.sensitivity import Detection
     from cvhw4.statistics.verdicts import Outcome
 
 SECONDS_BETWEEN_LINES = 10.0  # between progress lines where there is no terminal to rewrite
@@ -124,7 +126,7 @@ class StudyPlugin:
             cases = [pytest.param(row, seed, id=f"{row.id}-seed{seed}") for row in rows for seed in self.seeds]
             metafunc.parametrize(("experiment", "seed"), cases)
         if "claim" in metafunc.fixturenames:
-            from cvhw4.statistics.verdicts import claims_of
+            from cvhw4.claims import claims_of
 
             metafunc.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in claims_of(self.profile)])
         if "control" in metafunc.fixturenames:
@@ -201,18 +203,10 @@ class StudyPlugin:
 
     def outcome(self, claim: Claim) -> Outcome:
         """Judges a claim on this session's runs, once they are finished."""
-        from cvhw4.records.schema import RunRecord
         from cvhw4.statistics.verdicts import judge
 
         rows = [row for row in self.profile.rows if row.row in claim.rows]
-        ids = {row.id for row in rows}
-        wanted = [f"{id}-seed{seed}" for id, seed in sorted(self.planned) if id in ids]
-        if self.is_worker:
-            self.notes.wait(wanted)
-        paths = self.notes.read(wanted)
-        if self.study.reuse:
-            paths += [path for row in rows for path in self._stored(row) if path not in paths]
-        records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
+        records = self.finished(rows)
         outcome = judge(claim, records)
         if outcome is None and claim.worse is None and records:
             pytest.skip("not judged: a claim about a figure on the report's data, which embedded data cannot bear out")
@@ -220,6 +214,30 @@ class StudyPlugin:
             names = " and ".join(row.id for row in rows)
             pytest.skip(f"not judged: no seed of this session has a run of {names}; select them too, or --reuse")
         return outcome
+
+    def detection(self, control: Control) -> Detection:
+        """What the bounds make of this session's runs of a control, at the strength that has to be caught."""
+        from cvhw4.statistics.sensitivity import detect
+
+        strength = control.strengths[0]
+        experiment = control.experiment(self.profile, strength)
+        found = detect(control, strength, self.profile, self.finished([experiment]), self.bounds())
+        if found is None:
+            pytest.skip(f"not judged: no run of {experiment.id} on embedded data in this session, or no bounds for it")
+        return found
+
+    def finished(self, rows: Sequence[Experiment]) -> list[RunRecord]:
+        """This session's runs of some rows, once they are over; with `--reuse` stored ones of other seeds as well."""
+        from cvhw4.records.schema import RunRecord
+
+        ids = {row.id for row in rows}
+        wanted = [f"{id}-seed{seed}" for id, seed in sorted(self.planned) if id in ids]
+        if self.is_worker:
+            self.notes.wait(wanted)
+        paths = self.notes.read(wanted)
+        if self.study.reuse:
+            paths += [path for row in rows for path in self._stored(row) if path not in paths]
+        return [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
 
     def _stored(self, row: Experiment) -> list[Path]:
         """Finished runs of a row that this session did not select, for `--reuse`."""
@@ -244,7 +262,7 @@ class StudyPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """A run that was told of by a progress line needs no dot."""
-        run = dict(report.user_properties).get("cvhw4_run")
+        run = dict(getattr(report, "user_properties", ())).get("cvhw4_run")  # a collection error has none
         told = isinstance(run, list) and tuple(run[:2]) in self.progress.told_of
         if told and report.when == "call" and report.passed and self.config.option.verbose <= 0:
             return "passed", "", ""
@@ -256,13 +274,15 @@ class StudyPlugin:
             return
         from cvhw4.records.schema import RunRecord
         from cvhw4.report.page import write_report
-        from cvhw4.report.tables import by_data, origins, plain, short_claims, summary
+        from cvhw4.report.tables import by_data, origins, plain, short_claims, short_detections, summary
+        from cvhw4.statistics.sensitivity import detections
         from cvhw4.statistics.verdicts import judge_all
 
         records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in self.runs.values()]
         bounds = self.bounds()
         terminalreporter.section(f"ablation study, profile {self.profile.name}")
-        for data, groups in by_data(records).items():
+        rows = {row.id for row in self.profile.rows}
+        for data, groups in by_data([r for r in records if r.id in rows]).items():
             terminalreporter.write_line(data)
             terminalreporter.write_line(plain(summary(groups, self.profile.rows, bounds)))
             for line in origins(groups):
@@ -270,9 +290,14 @@ class StudyPlugin:
             if not any(r.data.embedded for runs in groups.values() for r in runs):
                 terminalreporter.write_line("bounds are calibrated on embedded data: these rows are not judged")
             terminalreporter.write_line("")
+        noticed = detections(self.profile, records, bounds)
+        if noticed:
+            terminalreporter.write_line(f"negative controls, in sessions of {bounds.seeds} seeds")
+            terminalreporter.write_line(plain(short_detections(noticed)))
+            terminalreporter.write_line("")
         outcomes = judge_all(self.profile, records)
         if outcomes:
-            terminalreporter.write_line("claims")
+            terminalreporter.write_line(f"claims, {len(outcomes)} judged together (Holm)")
             terminalreporter.write_line(plain(short_claims(outcomes)))
         for id, reason in self.missing.items():
             terminalreporter.write_line(f"{id} skipped: {reason}")
@@ -464,6 +489,13 @@ def judged(request: pytest.FixtureRequest) -> Callable[[Claim], Outcome]:
     """`judged(claim)`: what this session's runs say of a claim."""
     plugin: StudyPlugin = request.config.pluginmanager.get_plugin("cvhw4-study")  # type: ignore[assignment]
     return plugin.outcome
+
+
+@pytest.fixture
+def noticed(request: pytest.FixtureRequest) -> Callable[[Control], Detection]:
+    """`noticed(control)`: what the bounds make of this session's runs of a negative control."""
+    plugin: StudyPlugin = request.config.pluginmanager.get_plugin("cvhw4-study")  # type: ignore[assignment]
+    return plugin.detection
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cvhw4.claims import CLAIMS
+from cvhw4.claims import CLAIMS, claims_of
 from cvhw4.errors import InputError
 from cvhw4.experiments import PROFILES, find_row
-from cvhw4.statistics.verdicts import claims_of
 
 FULL, QUICK = PROFILES["full"], PROFILES["quick"]
 

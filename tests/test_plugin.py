@@ -21,6 +21,7 @@ from PIL import Image
 import cvhw4.study
 import cvhw4.training.fit  # noqa: F401
 from cvhw4.claims import CLAIMS
+from cvhw4.controls import CONTROLS
 from cvhw4.experiments import PROFILES
 from cvhw4.records.store import Store
 from cvhw4.statistics.bounds import calibrate, to_toml
@@ -34,7 +35,9 @@ def wide_bounds(source="wide"):
     """Bounds that every run meets: from figures all over 0..1."""
     figures = (0.0, 1.0, 0.5, 0.2, 0.8, 0.0, 1.0)
     runs = [
-        record(e.row, seed=s, figures=((figures[(s * i) % 7],),)) for i, e in enumerate(QUICK.rows, 1) for s in range(7)
+        record(e.row, seed=s, figures=((figures[s * i % 7],),), loss=figures[s * i % 7])
+        for i, e in enumerate((e for e in QUICK.rows if e.group == "report"), 1)
+        for s in range(7)
     ]
     return to_toml("quick", calibrate(QUICK, runs)).replace('source = "', f'source = "{source}, ')
 
@@ -87,10 +90,40 @@ def test_ids_select_what_they_say(study, expression, expected):
 
 def test_all_rows_times_seeds_and_claims_last(study):
     ids = collected(study("--collect-only", "-q"))
-    assert len([i for i in ids if "seed" in i]) == 3 * len(QUICK.rows)
-    assert all("test_claim" in i for i in ids[3 * len(QUICK.rows) :])
+    rows = [e for e in QUICK.rows if e.group == "report"]
+    assert len([i for i in ids if "seed" in i]) == 3 * len(rows)
+    assert all("test_claim" in i for i in ids[3 * len(rows) :])
     full = collected(study("--collect-only", "-q", "--profile", "full", "--seeds", "1"))
-    assert len(full) == len(PROFILES["full"].rows) + len(CLAIMS)
+    assert len(full) == len([e for e in PROFILES["full"].rows if e.group == "report"]) + len(CLAIMS)
+
+
+def test_markers_take_the_factorial_and_the_negative_controls(study):
+    factorial = collected(study("--collect-only", "-q", "-m", "factorial", "--seeds", "1"))
+    assert factorial == [f"test_portraits[{e.id}-seed0]" for e in QUICK.rows if e.group == "factorial"]
+    controls = collected(study("--collect-only", "-q", "-m", "control", "--seeds", "2"))
+    trained = 2 * sum(len(c.strengths) for c in CONTROLS)
+    assert [i for i in controls if "test_spoilt" in i] == controls[:trained]
+    assert controls[trained:] == [f"test_the_bounds_notice[{c.name}]" for c in CONTROLS]
+
+
+def test_negative_controls_are_caught_or_the_build_is_red(study, pytester):
+    """Bounds around what the tiny row does as it should; then the row spoilt, and unspoilt in the control's name."""
+    study("-k", "q1_6-finetune", "--seeds", "2").assert_outcomes(passed=2)
+    runs = Store(pytester.path / "results", "quick").load()
+    loss = runs[0].epochs[-1].loss
+    narrow = f'"training loss" = {{ low = {loss - 1e-4}, high = {loss + 1e-4}, mean = {loss}, sd = 1e-5, n = 20 }}'
+    head, tail = wide_bounds().split("[quick.rows.q1_6-finetune]")
+    tail = re.sub(r'"training loss" = .*', narrow, tail, count=1)
+    (pytester.path / "benchmarks" / "bounds.toml").write_text(head + "[quick.rows.q1_6-finetune]" + tail)
+    args = ("-m", "control", "-k", "label_noise_0.2-seed0 or (notice and label_noise)", "--seeds", "1")
+    caught = study(*args)
+    caught.assert_outcomes(passed=2)
+    assert re.search(r"label_noise +0\.2 +training loss +\d\.\d+ +\[.*\] +1 +yes +\d\.\d\d", caught.stdout.str())
+    (pytester.path / "benchmarks" / "bounds.toml").write_text(wide_bounds())
+    missed = study(*args)
+    missed.assert_outcomes(passed=1, failed=1)
+    assert "20% of the training labels are wrong, and no bound of q1_6 is missed" in missed.stdout.str()
+    study("-m", "control", "-k", "notice and label_noise").assert_outcomes(skipped=1)
 
 
 def test_collection_is_quick_and_imports_nothing_heavy(study):
@@ -113,7 +146,7 @@ def test_a_session_trains_records_and_tabulates(study, pytester):
     assert re.search(
         r"q2_1b-noskip +mIoU +0\.\d{3}±0\.\d{3} +0\.\d{3} +0\.406 +-0\.\d{3} +2 +\d+ s +met", text
     )  # the report's figure stands beside ours
-    assert re.search(r"q2_2-skip_miou +[+-]0\.\d{3} +2 +(supported|contradicted|undecided)", text)
+    assert re.search(r"q2_2-skip_miou +[+-]0\.\d{3} +\[.*\] +2 +(supported|contradicted|undecided)", text)
     assert all(len(line) <= 80 for line in result.outlines if re.match(r"q[12]_.* (met|\S+ed)$", line)), text
 
     stored = Store(pytester.path / "results", "quick").load()
@@ -166,7 +199,7 @@ def test_several_workers_lose_nothing(study, pytester, monkeypatch):
     stored = Store(pytester.path / "results", "quick").load()
     assert len({(r.row, r.seed) for r in stored}) == len(stored) == 6
     text = result.stdout.str()
-    assert re.search(r"q1_1-features +acc\. .* 2 +\d+ s", text) and re.search(r"q2_2-skip_miou +\S+ +2 ", text)
+    assert re.search(r"q1_1-features +acc\. .* 2 +\d+ s", text) and re.search(r"q2_2-skip_miou +\S+ +\[.*\] +2 ", text)
     assert {r.environment["threads"] for r in stored} == {max(1, (os.cpu_count() or 1) // 2)}
     assert not list((pytester.path / "tmp").glob("cvhw4-session-*"))
 
@@ -179,12 +212,12 @@ def test_a_missed_bound_says_value_bound_and_source(study, pytester):
     result.stdout.re_match_lines(
         [r".*best miou 0\.\d+ is below its bound \[0\.\d+, \d\.\d+\], from 6 runs with mean 0\.99"]
     )
-    assert "MISSED" in result.stdout.str() and "calibrated 2026-11-23" in result.stdout.str()
+    assert "MISSED" in result.stdout.str() and "runs of 2026-11-23" in result.stdout.str()
 
 
 def test_a_claim_that_no_longer_holds_fails(study, pytester):
     """The calibration promises the claims; then the two arms change places."""
-    sure = "{ low = -5.0, high = 5.0, mean = 1.0, sd = 0.01, n = 8 }"
+    sure = "{ low = 1e-9, high = 2.0, mean = 1.0, sd = 0.1, n = 8 }"
     promising = re.sub(r"(q2_2-[a-z_]+) = .*", rf"\1 = {sure}", wide_bounds())
     (pytester.path / "benchmarks" / "bounds.toml").write_text(promising)
     study("-k", "skip and seed0", "--seeds", "1").assert_outcomes(passed=2)
@@ -192,16 +225,18 @@ def test_a_claim_that_no_longer_holds_fails(study, pytester):
     with open("conftest.py", "a") as file:
         file.write("""
 import dataclasses
-from cvhw4.statistics import verdicts
+from cvhw4 import claims
 
-verdicts.CLAIMS = tuple(dataclasses.replace(c, better=c.worse, worse=c.better) for c in verdicts.CLAIMS if c.worse)
+claims.CLAIMS = tuple(dataclasses.replace(c, better=c.worse, worse=c.better) for c in claims.CLAIMS if c.worse)
 """)
     other_way = study("-k", "q2_2", "--seeds", "1", "--reuse", subprocess=True)
     # On the tiny profile either arm may be ahead: each claim holds one way round and fails the other.
     failed, passed = ([o.parseoutcomes().get(k, 0) for o in (one_way, other_way)] for k in ("failed", "passed"))
     assert sum(failed) == 2 and sum(passed) == 2
     text = one_way.stdout.str() + other_way.stdout.str()
-    assert re.search(r"skip connections raise .*: no longer; mean difference in \w+ over 1 seeds -0\.", text)
+    assert re.search(
+        r"skip connections raise .*: no longer; mean difference in \w+ over 1 seeds -0\.\d+ is below", text
+    )
 
 
 def test_a_claim_that_the_calibration_does_not_promise_is_no_pass(study):
@@ -289,4 +324,7 @@ def test_other_suites_pay_for_nothing(pytester, monkeypatch):
     result = pytester.runpytest_subprocess()
     result.assert_outcomes(failed=1)
     assert "INTERNALERROR" not in result.stdout.str()
+    pytester.makepyfile(test_broken="import no_such_module")
+    broken = pytester.runpytest_subprocess("test_broken.py")
+    assert "no_such_module" in broken.stdout.str() and "AttributeError" not in broken.stdout.str() + broken.stderr.str()
     assert "ablation" not in result.stdout.str() and not (pytester.path / "results").exists()

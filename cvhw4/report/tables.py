@@ -11,6 +11,7 @@ from cvhw4.experiments import Experiment, Profile, Question
 from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.bounds import Bounds, failed
 from cvhw4.statistics.intervals import Estimate, estimate
+from cvhw4.statistics.sensitivity import Detection
 from cvhw4.statistics.verdicts import Outcome, judge_all
 
 NAMES = {
@@ -244,6 +245,7 @@ def claims_table(outcomes: Sequence[Outcome], bounds: Bounds | None) -> pd.DataF
                 "difference": f"{NAMES[outcome.claim.metric]} {_difference(outcome, 4)}",
                 "95 % interval": interval(outcome.difference),
                 "n": str(outcome.difference.n),
+                "p (Holm)": p_value(outcome.adjusted_p),
                 "verdict": outcome.verdict,
                 "bound": "none" if check is None else "met" if check.met else "MISSED",
             }
@@ -251,11 +253,40 @@ def claims_table(outcomes: Sequence[Outcome], bounds: Bounds | None) -> pd.DataF
     return pd.DataFrame(lines)
 
 
+def p_value(p: float) -> str:
+    """ "0.031", "< 0.001", or "-" where there is none."""
+    return "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def short_claims(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """The claims for the terminal."""
+    """The claims for the terminal, at most 80 columns wide."""
     lines = [
-        {"claim": o.claim.id, "difference": _difference(o, 3), "n": str(o.difference.n), "verdict": o.verdict}
+        {
+            "claim": o.claim.id,
+            "diff": _difference(o, 3),
+            "interval": "-" if o.difference.n == 1 else f"[{o.difference.low:.3f}, {o.difference.high:.3f}]",
+            "n": str(o.difference.n),
+            "verdict": o.verdict,
+        }
         for o in outcomes
+    ]
+    return pd.DataFrame(lines)
+
+
+def short_detections(found: Sequence[Detection]) -> pd.DataFrame:
+    """The negative controls for the terminal."""
+    lines = [
+        {
+            "control": d.control.name,
+            "strength": f"{d.strength:g}",
+            "given away by": d.figure,
+            "mean": f"{d.mean:.3f}",
+            "bound": f"[{d.bound.low:.3f}, {d.bound.high:.3f}]",
+            "n": str(d.n),
+            "noticed": "yes" if d.caught else "NO" if d.strength == d.control.strengths[0] else "no",
+            "chance": f"{d.probability:.2f}",
+        }
+        for d in found
     ]
     return pd.DataFrame(lines)
 

@@ -66,12 +66,3 @@ def t_quantile(probability: float, freedom: int) -> float:
     from scipy.stats import t
 
     return float(t.ppf(probability, freedom))
-
-
-def verdict(difference: Estimate, margin: float = 0.0) -> Verdict:
-    """Whether a difference lies above its margin: "supported" or "contradicted" when the whole interval agrees."""
-    if difference.low > margin:
-        return "supported"
-    if difference.high < margin:
-        return "contradicted"
-    return "undecided"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from cvhw4.claims import CLAIMS, Claim
-from cvhw4.experiments import Profile
+import numpy as np
+
+from cvhw4.claims import Claim, Operand, claims_of
+from cvhw4.experiments import Experiment, Profile
+from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
-from cvhw4.statistics.intervals import Estimate, Verdict, estimate, verdict
+from cvhw4.statistics.comparison import Combined, Comparison, binomial_comparison, combine, compare, holm, verdict_of
+from cvhw4.statistics.images import ImageNoise, image_noise, squared_error
+from cvhw4.statistics.intervals import Estimate, Verdict
+
+REPORTED_IMAGES = 400  # validation images of the report's Q1
+ReadImages = Callable[[RunRecord], ImageResults | None]
 
 
 @dataclass(frozen=True)
@@ -17,65 +26,163 @@ class Outcome:
 
     Attributes:
         claim: the claim.
-        difference: best figure of the better row minus the worse row's, paired by seed, over the seeds; the best figure
+        comparison: best figure of the better row minus the worse row's, paired by seed, over the seeds; the best figure
             itself where the claim compares with no row.
-        verdict: from the difference's 95 % interval.
+        seeds: the seeds compared.
+        differences: of each seed.
+        adjusted_p: p-value of the comparison, corrected for all claims that were judged together (Holm).
         data: name of the data set.
         embedded: whether the bounds apply to that data.
+        images: number of validation images.
+        noise: what other validation images would change; None where images were not looked at, or are not stored.
     """
 
     claim: Claim
-    difference: Estimate
-    verdict: Verdict
+    comparison: Comparison
+    seeds: tuple[int, ...]
+    differences: tuple[float, ...]
+    adjusted_p: float
     data: str
     embedded: bool
+    images: int
+    noise: ImageNoise | None = None
+
+    @property
+    def difference(self) -> Estimate:
+        """The difference over seeds."""
+        return self.comparison.difference
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it holds with other seeds, on these validation images."""
+        return verdict_of(self.comparison, self.adjusted_p)
+
+    @property
+    def with_other_images(self) -> Combined | None:
+        """The difference with both sources of noise: other seeds, and other validation images of the same kind."""
+        if self.noise is None:
+            return None
+        mean, sd, n = self.difference.mean, self.difference.sd, self.difference.n
+        images = squared_error(sd, n, self.noise) - sd**2 / n if n > 1 else self.noise.mean_variance
+        return combine(mean, sd, n, images, self.noise.images - 1)
 
 
-def judge(claim: Claim, records: Iterable[RunRecord]) -> Outcome | None:
-    """Compares the claim's two rows, seed by seed, or its row with its margin.
+def judge(claim: Claim, records: Iterable[RunRecord], read_images: ReadImages | None = None) -> Outcome | None:
+    """Compares the claim's rows, seed by seed, or its row with its margin; by itself, corrected for no other claim.
 
     Args:
-        records: runs of one profile, at most one per row and seed of the two rows; others are passed over.
+        records: runs of one profile, at most one per row and seed of the rows; others are passed over.
+        read_images: gives what a run made of every validation image, for `noise`.
 
     Returns:
         None where no seed has all rows, or where embedded data can say nothing of a claim about the report's.
 
     Raises:
-        ValueError: the two rows were run on different data.
+        ValueError: the rows were run on different data.
     """
-    figures: dict[str, dict[int, RunRecord]] = {row: {} for row in claim.rows}
+    runs: dict[str, dict[int, RunRecord]] = {row: {} for row in claim.rows}
     for record in records:
-        if record.row in figures:
-            figures[record.row][record.seed] = record
-    seeds = sorted(set.intersection(*(set(of_row) for of_row in figures.values())))
+        if record.row in runs:
+            runs[record.row][record.seed] = record
+    seeds = sorted(set.intersection(*(set(of_row) for of_row in runs.values())))
     if not seeds:
         return None
-    used = {of_row[s].data.fingerprint: of_row[s].data for s in seeds for of_row in figures.values()}
+    used = {of_row[s].data.fingerprint: of_row[s].data for s in seeds for of_row in runs.values()}
     if len(used) > 1:
         names = ", ".join(d.name for d in used.values())
         raise ValueError(f"{claim.id} compares runs on different data ({names})")
     (data,) = used.values()
     if claim.worse is None and data.embedded:
         return None
-    better = [figures[claim.better][s].best(claim.metric) for s in seeds]
-    worse = [0.0 if claim.worse is None else figures[claim.worse][s].best(claim.metric) for s in seeds]
-    difference = estimate([b - w for b, w in zip(better, worse, strict=True)])
-    return Outcome(claim, difference, verdict(difference, claim.margin), data.name, data.embedded)
+    better = figures(claim.better, runs, seeds, claim.metric)
+    worse = None if claim.worse is None else figures(claim.worse, runs, seeds, claim.metric)
+    resolution = 1 / data.val if claim.metric == "accuracy" else 0.0
+    comparison = compare(better, worse, claim.margin, resolution=resolution)
+    noise = None
+    if read_images is not None and isinstance(claim.better, str) and not isinstance(claim.worse, tuple):
+        noise = _noise(claim.metric, [runs[row] for row in claim.rows], seeds, read_images)
+    differences = tuple(b - w for b, w in zip(better, worse or [0.0] * len(better), strict=True))
+    return Outcome(
+        claim=claim,
+        comparison=comparison,
+        seeds=tuple(seeds),
+        differences=differences,
+        adjusted_p=comparison.p_value,
+        data=data.name,
+        embedded=data.embedded,
+        images=data.val,
+        noise=noise,
+    )
 
 
-def claims_of(profile: Profile) -> tuple[Claim, ...]:
-    """The claims whose rows a profile has."""
-    rows = {experiment.row for experiment in profile.rows}
-    return tuple(claim for claim in CLAIMS if rows.issuperset(claim.rows))
+def figures(
+    operand: Operand, runs: Mapping[str, Mapping[int, RunRecord]], seeds: Sequence[int], metric: str
+) -> list[float]:
+    """The best figure of a row, or the difference of two rows', by seed."""
+    if isinstance(operand, str):
+        return [runs[operand][s].best(metric) for s in seeds]
+    first, second = (figures(row, runs, seeds, metric) for row in operand)
+    return [a - b for a, b in zip(first, second, strict=True)]
 
 
-def judge_all(profile: Profile, records: Sequence[RunRecord]) -> list[Outcome]:
-    """The outcome of every claim that the runs can say something about, by data set."""
+def _noise(
+    metric: str, rows: Sequence[Mapping[int, RunRecord]], seeds: Sequence[int], read: ReadImages
+) -> ImageNoise | None:
+    arms = []
+    for of_row in rows:
+        arm = [(read(of_row[s]), of_row[s].best_epoch(metric)) for s in seeds]
+        whole = [(results, epoch) for results, epoch in arm if results is not None]
+        if len(whole) < len(arm):
+            return None
+        arms.append(whole)
+    return image_noise(arms[0], arms[1] if len(arms) == 2 else None, metric, np.random.default_rng(0))
+
+
+def judge_all(profile: Profile, records: Sequence[RunRecord], read_images: ReadImages | None = None) -> list[Outcome]:
+    """The outcome of every claim that the runs can say something about, by data set, all judged together (Holm)."""
     outcomes = []
-    fingerprints = list(dict.fromkeys(r.data.fingerprint for r in records))
+    by_data: dict[str, list[RunRecord]] = {}
+    for record in records:
+        by_data.setdefault(record.data.fingerprint, []).append(record)
     for claim in claims_of(profile):
-        for fingerprint in fingerprints:
-            outcome = judge(claim, [r for r in records if r.data.fingerprint == fingerprint])
+        for of_data in by_data.values():
+            outcome = judge(claim, of_data, read_images)
             if outcome is not None:
                 outcomes.append(outcome)
-    return outcomes
+    adjusted = holm([outcome.comparison.p_value for outcome in outcomes])
+    return [replace(outcome, adjusted_p=p) for outcome, p in zip(outcomes, adjusted, strict=True)]
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the report's own figures, from one run each, say of a claim.
+
+    Attributes:
+        difference: as the report states it; NaN where it states none.
+        p_value: from the binomial error of its validation images alone; NaN for figures that have none to go by (mIoU,
+            whose spread over images the report does not state).
+        verdict: at 5 %, for this claim by itself; None without a p-value.
+    """
+
+    difference: float
+    p_value: float = math.nan
+    verdict: Verdict | None = None
+
+
+def stated(claim: Claim, rows: Sequence[Experiment]) -> Stated:
+    """The claim by the report's own figures: an upper limit of what one run can show, since its seed adds to the error.
+
+    Args:
+        rows: experiments that carry the report's figures.
+    """
+    reported = {row.row: row.reported.figures.get(claim.metric, math.nan) for row in rows}
+    values = [reported.get(row, math.nan) for row in claim.rows]
+    if claim.control or len(values) > 2 or any(math.isnan(v) for v in values):
+        return Stated(math.nan)
+    better, worse = values[0], (values[1] if len(values) == 2 else None)
+    difference = better if worse is None else better - worse
+    if claim.metric != "accuracy":
+        return Stated(difference)
+    by_images = binomial_comparison(better, worse, REPORTED_IMAGES, claim.margin)
+    decided: Verdict = "supported" if difference > claim.margin else "contradicted"
+    return Stated(difference, by_images.p_value, decided if by_images.p_value < 0.05 else "undecided")

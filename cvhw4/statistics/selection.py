@@ -1,0 +1,140 @@
+"""How much of a best-epoch figure is owed to choosing the epoch on the images it is reported for.
+
+The highest of 25 noisy figures lies above what its network would do on other images (Cawley and Talbot 2010). So the
+epoch is chosen on one half of the validation images, and its figure taken on the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvhw4.records.images import ImageResults
+from cvhw4.statistics.intervals import Estimate, estimate
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Figures of one run, on halves of its validation images unless said otherwise; means over splits and both halves.
+
+    A figure of half the images may lie on another level than one of all (an mIoU does: a class can be absent from a
+    half), so only figures of halves are subtracted from each other.
+
+    Attributes:
+        chosen_there: highest figure over the epochs, on the half that the epoch is chosen on.
+        honest: figure of that epoch on the other half.
+        last: figure of the last epoch.
+        best: highest figure over the epochs on all images: what the report states.
+    """
+
+    chosen_there: float
+    honest: float
+    last: float
+    best: float
+
+    @property
+    def optimism(self) -> float:
+        """Chosen_there - honest: by how much choosing the epoch on half of the images flatters its figure there.
+
+        A difference between epochs that other images would show as well is no part of it: the honest figure has it.
+        """
+        return self.chosen_there - self.honest
+
+    @property
+    def best_optimism(self) -> float:
+        """Optimism / sqrt(2): the most by which `best`, chosen on all images, is expected to flatter.
+
+        Noise of standard deviation s adds s * E[Z at the highest m + s * Z] to the highest figure, and that expectation
+        does not fall as s grows (it is the slope of E[max(m + s * Z)], which is convex). All images have 1 / sqrt(2) of
+        a half's noise, so at most 1 / sqrt(2) of its optimism: as much where the epochs are equally good, less where
+        they differ. For figures that are means over images; close to it for others.
+        """
+        return self.optimism / math.sqrt(2)
+
+    @property
+    def gain(self) -> float:
+        """Honest - last: what choosing an epoch, on half of the images, brings over the last one on other images."""
+        return self.honest - self.last
+
+
+def half_weights(strata: NDArray[np.uint8], splits: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Splits of the images into halves, each class by itself; the odd image of a class goes to either half.
+
+    Args:
+        strata: uint8 [V], see `ImageResults.strata`.
+        splits: number of splits, S.
+
+    Returns:
+        int64 [2, S, V] of 0 and 1: the one half and the other.
+
+    Raises:
+        ValueError: fewer than two images.
+    """
+    if len(strata) < 2:
+        raise ValueError(f"{len(strata)} validation images cannot be split")
+    weights = np.zeros((splits, len(strata)), np.int64)
+    odd = rng.integers(0, 2, splits)  # which half the first odd image joins; the next class's joins the other
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        rank = rng.permuted(np.tile(np.arange(len(members)), (splits, 1)), axis=1)
+        weights[:, members] = rank < (len(members) + odd[:, None]) // 2
+        odd = (odd + len(members)) % 2
+    return np.stack([weights, 1 - weights])
+
+
+def selection(images: ImageResults, metric: str, rng: np.random.Generator, splits: int = 200) -> Selection:
+    """Splits the validation images in halves, chooses the epoch on one and reports it on the other, and vice versa.
+
+    Over validation sets the halves are independent, so the honest figure is without bias that of an epoch chosen on
+    half the images. On one validation set, halves mirror each other: for an accuracy, what one half shows too much the
+    other shows too little, so more splits take away the noise of splitting, not that of the set.
+
+    Args:
+        metric: the figure's name in the record; higher is better. Of equal epochs the first is chosen, as
+            `RunRecord.best_epoch` does.
+        rng: draws the splits.
+        splits: their number.
+
+    Raises:
+        ValueError: fewer than two images, or no splits.
+        KeyError: a figure that does not come from the images one by one, such as the loss.
+    """
+    if splits < 1:
+        raise ValueError("needs at least one split")
+    weights = half_weights(images.strata, splits, rng)
+    epochs = range(1, images.epochs + 1)
+    flat = weights.reshape(2 * splits, -1)
+    figures = np.stack([images.figure(metric, e, flat) for e in epochs]).reshape(-1, 2, splits)  # [E, half, S]
+    chosen = figures.argmax(0)[None]
+    return Selection(
+        chosen_there=float(np.take_along_axis(figures, chosen, 0).mean()),
+        honest=float(np.take_along_axis(figures[:, ::-1], chosen, 0).mean()),
+        last=float(figures[-1].mean()),
+        best=max(float(images.figure(metric, e)) for e in epochs),
+    )
+
+
+def selection_over_seeds(
+    runs: Sequence[ImageResults], metric: str, rng: np.random.Generator, splits: int = 200
+) -> dict[str, Estimate]:
+    """`selection` of each run, with splits of its own, as means over seeds with t intervals.
+
+    The intervals cover the spread between seeds and the noise of splitting, not the choice of validation images.
+
+    Args:
+        runs: of one row, one for each seed.
+
+    Returns:
+        Estimates by the names of `Selection`'s attributes and properties.
+
+    Raises:
+        ValueError: no runs, or as `selection`.
+        KeyError: as `selection`.
+    """
+    found = [selection(images, metric, rng, splits) for images in runs]
+    names = ("chosen_there", "honest", "last", "best", "optimism", "best_optimism", "gain")
+    return {name: estimate([getattr(s, name) for s in found]) for name in names}

@@ -1,0 +1,374 @@
+"""Comparisons over seeds: against scipy, hand-worked cases and properties."""
+
+import math
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from cvhw4.statistics.comparison import (
+    Combined,
+    _pairing,
+    binomial_comparison,
+    combine,
+    compare,
+    hedges_factor,
+    holm,
+    holm_adjust,
+    moments,
+    power,
+    rounding_sd,
+    superiority_interval,
+    t_p_values,
+    verdict_of,
+)
+from cvhw4.statistics.intervals import Estimate, estimate
+
+BETTER, WORSE = [0.80, 0.90, 0.70, 0.85], [0.75, 0.86, 0.69, 0.84]
+FIGURES = st.integers(0, 400).map(lambda right: right / 400)
+PAIRED = st.lists(st.tuples(FIGURES, FIGURES), min_size=2, max_size=12).map(
+    lambda pairs: tuple(zip(*pairs, strict=True))
+)
+P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=15)
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@settings(deadline=None)
+@given(PAIRED, st.sampled_from([0.0, 0.01, -0.25]))
+def test_the_test_is_scipys(pair, margin):
+    better, worse = map(np.array, pair)
+    c = compare(better, worse, margin)
+    assert c.difference == estimate(np.round(better - worse, 12).tolist()) and c.margin == margin
+    if c.difference.sd > 1e-9:
+        assert c.p_value == pytest.approx(stats.ttest_rel(better, worse + margin).pvalue, rel=1e-6)
+        assert c.p_value == pytest.approx(stats.ttest_1samp(better - worse, margin).pvalue, rel=1e-6)
+
+
+@settings(deadline=None)
+@given(PAIRED, st.sampled_from([0.0, 0.01]), st.sampled_from([0.0, 1 / 400]))
+def test_test_and_interval_agree(pair, margin, resolution):
+    c = compare(*pair, margin, resolution=resolution)
+    if abs(c.p_value - 0.05) > 1e-6 and (c.difference.sd > 1e-9 or resolution):
+        decided = c.difference.low > margin or c.difference.high < margin
+        assert (verdict_of(c, c.p_value) != "undecided") == decided
+
+
+@settings(deadline=None)
+@given(PAIRED)
+def test_turned_around_everything_turns(pair):
+    there, back = compare(*pair, 0.01), compare(*pair[::-1], -0.01)
+    assert there.p_value == pytest.approx(back.p_value) and there.permutation_p == pytest.approx(back.permutation_p)
+    assert there.superiority == pytest.approx(1 - back.superiority)
+    assert there.superiority_low == pytest.approx(1 - back.superiority_high)
+    assert there.seeds_needed == back.seeds_needed
+    if len(pair[0]) > 2:
+        assert there.effect == pytest.approx(-back.effect)
+    assert 0 <= there.superiority_low <= there.superiority <= there.superiority_high <= 1
+
+
+def test_many_tests_at_once_are_the_single_ones():
+    values = np.random.default_rng(0).normal(0.1, 1, (50, 4, 6))
+    margins = np.array([0.0, 0.1, -0.5, 2.0])
+    assert t_p_values(values, margins) == pytest.approx(
+        stats.ttest_1samp(values - margins[:, None], 0.0, axis=-1).pvalue
+    )
+    assert t_p_values(values[0, 0]) == pytest.approx(compare(values[0, 0], None).p_value)
+
+
+def test_a_hand_worked_comparison():
+    # differences 0.05, 0.04, 0.01, 0.01: mean 0.0275, squares about it 506.25, 156.25, 306.25, 306.25 (1e-6),
+    # variance 0.000425, sd 0.020616; t = 0.0275 / (0.020616 / 2) = 2.6679 with 3 degrees of freedom
+    c = compare(BETTER, WORSE)
+    assert c.difference.mean == pytest.approx(0.0275) and c.difference.sd == pytest.approx(math.sqrt(0.000425))
+    assert c.p_value == pytest.approx(2 * stats.t.sf(2.6679, 3), abs=1e-5)
+    # signs: all four differences are positive, so only the 2 of 16 flips that are all alike are as far from 0
+    assert c.permutation_p == 2 / 16
+    # 16 pairs: 0.80 beats 0.75, 0.69; 0.90 all four; 0.70 beats 0.69; 0.85 beats 0.75, 0.69, 0.84: 10
+    assert c.superiority == 10 / 16
+    # Hedges' factor with 3 degrees of freedom: gamma(1.5) / (sqrt(1.5) gamma(1)) = 0.8862 / 1.2247 = 0.7236
+    assert c.effect == pytest.approx(0.7236 * 0.0275 / 0.020616, rel=1e-4)
+    # variances: better 0.021875 / 3 = 0.00729167, worse 0.0189 / 3 = 0.0063, of the difference 0.000425
+    assert c.pairing == pytest.approx((0.021875 + 0.0189) / 3 / 0.000425)
+
+
+@settings(deadline=None)
+@given(PAIRED)
+def test_superiority_is_mann_whitneys(pair):
+    better, worse = pair
+    u = stats.mannwhitneyu(better, worse, method="asymptotic").statistic if len({*better, *worse}) > 1 else None
+    if u is not None:
+        assert compare(better, worse).superiority == pytest.approx(u / len(better) ** 2)
+
+
+def test_ties_count_half_however_they_round():
+    assert compare([0.5, 0.6], [0.5, 0.6]).superiority == 0.5
+    assert compare([0.9], [0.8], 0.1).superiority == 0.5  # 0.9 - 0.8 > 0.1 in floats
+    assert compare([0.4], [0.3], 0.1).superiority == 0.5
+    assert compare([0.5, 0.6, 0.7, 0.8], None, 0.6).superiority == (2 + 0.5) / 4
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 3), (3, 3), (1, 1), (2, 5), (9, 10)])
+def test_the_interval_of_superiority_is_wilsons(right, n):
+    wilson = stats.binomtest(right, n).proportion_ci(0.9, method="wilson")
+    assert superiority_interval(right / n, n, 0.9) == pytest.approx((wilson.low, wilson.high))
+
+
+def test_pairs_that_all_agree_leave_doubt():
+    c = compare([0.9, 0.8, 0.85], [0.1, 0.2, 0.3])
+    assert (c.superiority, c.superiority_high) == (1, 1) and c.superiority_low == pytest.approx(3 / (3 + 1.96**2), 1e-3)
+
+
+@pytest.mark.parametrize("n", [3, 5])
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
+def test_the_interval_of_superiority_covers(n, shift, correlation):
+    rng = np.random.default_rng(3)
+    shared, better, worse = rng.standard_normal((3, 1500, n))
+    r = math.sqrt(correlation), math.sqrt(1 - correlation)
+    better, worse = r[0] * shared + r[1] * better + shift, r[0] * shared + r[1] * worse
+    shares = (better[:, :, None] > worse[:, None, :]).mean((1, 2))
+    truth = stats.norm.cdf(shift / math.sqrt(2))
+    ends = [superiority_interval(share, n) for share in shares]
+    assert np.mean([low <= truth <= high for low, high in ends]) > 0.94
+
+
+def test_one_seed_decides_nothing():
+    c = compare([0.9], [0.5])
+    assert (c.difference.n, c.difference.low, c.permutation_p, c.seeds_needed) == (1, -math.inf, 1.0, None)
+    assert all(math.isnan(x) for x in (c.p_value, c.effect, c.pairing))
+    assert (c.superiority, c.superiority_high) == (1, 1) and c.superiority_low == pytest.approx(0.2065, abs=1e-4)
+    assert verdict_of(c, c.p_value) == "undecided"
+
+
+def test_two_seeds_have_a_test_but_no_effect():
+    c = compare([0.9, 0.8], [0.5, 0.3])
+    assert c.p_value == pytest.approx(stats.ttest_1samp([0.4, 0.5], 0).pvalue) and c.permutation_p == 0.5
+    assert math.isnan(c.effect) and c.seeds_needed == 3
+
+
+@pytest.mark.parametrize("better", [[0.8, 0.9, 0.7], [0.4, 0.5, 0.6]])
+def test_equal_differences(better):
+    worse = [b - 0.1 for b in better]
+    above, at = compare(better, worse), compare(better, worse, 0.1)
+    assert (above.p_value, above.effect, above.seeds_needed) == (0.0, math.inf, None)
+    assert compare(worse, better).effect == -math.inf
+    assert (at.p_value, at.permutation_p, at.effect, at.seeds_needed) == (1.0, 1.0, 0.0, None)
+    assert math.isnan(above.pairing)
+    assert verdict_of(above, 0.0) == "supported" and verdict_of(at, 0.0) == "undecided"
+
+
+def test_a_known_resolution_leaves_equal_differences_a_spread():
+    c = compare([0.8, 0.9, 0.7], [0.75, 0.85, 0.65], resolution=1 / 80)
+    floor = math.sqrt(2 / 12) / 80
+    assert rounding_sd(1 / 80) == pytest.approx(floor)
+    assert c.p_value == pytest.approx(2 * stats.t.sf(0.05 / floor * math.sqrt(3), 2))
+    assert (c.difference.low, c.difference.high) == pytest.approx(stats.t.interval(0.95, 2, 0.05, floor / math.sqrt(3)))
+    assert c.difference.sd == pytest.approx(0, abs=1e-12) and math.isfinite(c.effect)
+    # a spread above the floor is left alone
+    assert compare(BETTER, WORSE, resolution=1 / 400) == compare(BETTER, WORSE)
+    assert rounding_sd(1 / 80, figures=1) == pytest.approx(1 / 80 / math.sqrt(12))
+
+
+def test_a_row_against_its_margin():
+    figures = [0.91, 0.92, 0.90, 0.89]
+    c = compare(figures, None, 0.895)
+    assert c.difference == estimate(figures)
+    assert c.p_value == pytest.approx(stats.ttest_1samp(figures, 0.895).pvalue)
+    assert c.superiority == 0.75 and math.isnan(c.pairing)
+
+
+def test_permutations_beyond_count_are_drawn_the_same_each_time():
+    values = np.random.default_rng(1).normal(0.02, 0.05, 20)
+    first, second = compare(values, None), compare(values, None)
+    assert first == second or math.isnan(first.pairing)
+    assert first.permutation_p == second.permutation_p == pytest.approx(first.p_value, abs=0.03)
+
+
+@settings(deadline=None)
+@given(st.lists(FIGURES, min_size=2, max_size=6))
+def test_permutations_are_all_sign_flips(values):
+    v = np.array(values) - 0.5
+    signs = np.array(np.meshgrid(*[[-1, 1]] * len(v))).reshape(len(v), -1)
+    sums = np.round((signs * v[:, None]).sum(0), 9)
+    total = round(float(v.sum()), 9)
+    expected = min(1.0, 2 * min((sums >= total).mean(), (sums <= total).mean()))
+    assert compare(values, None, 0.5).permutation_p == pytest.approx(expected)
+
+
+def test_hedges_factor():
+    assert math.isnan(hedges_factor(1))
+    for freedom in (2, 5, 50):
+        # the noncentral t's mean is its shift over the factor
+        assert hedges_factor(freedom) == pytest.approx(1 / stats.nct.mean(freedom, 1.0), rel=1e-6)
+        assert hedges_factor(freedom) == pytest.approx(1 - 3 / (4 * freedom - 1), rel=0.08)
+
+
+def test_power_is_what_simulation_gives():
+    assert power(0.0, 5) == pytest.approx(0.025)
+    # a two-sided test is decided for either side by the noncentral F distribution
+    assert power(1.0, 10) == pytest.approx(stats.ncf.sf(stats.f.isf(0.05, 1, 9), 1, 9, 10), abs=1e-5)
+    draws = np.random.default_rng(2).normal(1.0, 1.0, (20_000, 10))
+    assert power(1.0, 10) == pytest.approx((t_p_values(draws) < 0.05).mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("effect", [0.04, 0.1, 0.5, 1.0, 3.0, 7.5, 20.0, 1e9])
+def test_the_seeds_needed_are_the_fewest(effect):
+    values = np.array([-1.0, 0.0, 1.0]) + effect  # standard deviation 1
+    n = compare(values, None).seeds_needed
+    assert n is not None and power(effect, n) >= 0.9 and (n == 2 or power(effect, n - 1) < 0.9)
+
+
+def test_seeds_needed_from_the_tables():
+    # Cohen (1988), one sample, two-sided 5 %, power 0.9: d = 0.5 needs 44; G*Power gives 13 for d = 1
+    assert compare(np.array([-1, 0, 1]) + 0.5, None).seeds_needed == 44
+    assert compare(np.array([-1, 0, 1]) + 1.0, None).seeds_needed == 13
+    assert compare(np.array([-1, 0, 1]) + 0.03, None).seeds_needed is None
+    assert compare([-1, 0, 1], None).seeds_needed is None
+
+
+def test_pairing_pays_where_seeds_agree():
+    random = np.random.default_rng(4)
+    shared, a, b = random.normal(0, 1, (3, 5000))
+    assert _pairing(a, b) == pytest.approx(1, abs=0.1)
+    assert _pairing(shared + a, shared + b) == pytest.approx(2, abs=0.15)
+    assert _pairing(shared + a, -shared + b) < 0.8
+
+
+@pytest.mark.parametrize(("better", "worse"), [([], []), ([0.1, 0.2], [0.1]), ([0.1, math.nan], [0.1, 0.2])])
+def test_what_cannot_be_compared(better, worse):
+    with pytest.raises(ValueError, match=r"needs (at least|two rows|finite)"):
+        compare(better, worse)
+
+
+def test_moments_without_spread_are_exact():
+    mean, sd = moments([[0.1] * 3, [0.9 - 0.8, 0.4 - 0.3, 0.1]])
+    assert mean.tolist() == [0.1, 0.1] and sd.tolist() == [0, 0]
+    assert np.isnan(moments([[0.1]])[1]).all()
+
+
+def test_holm_by_hand():
+    # four: 0.005 * 4, 0.01 * 3, 0.03 * 2, 0.04 * 1 raised to the one before
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    # NaN is no claim: two are left
+    adjusted = holm([0.02, math.nan, 0.03])
+    assert adjusted[::2] == pytest.approx([0.04, 0.04]) and math.isnan(adjusted[1])
+    assert holm([]) == [] and math.isnan(holm([math.nan])[0])
+
+
+@given(P_VALUES)
+def test_holm_lies_between_raw_and_bonferroni_in_the_same_order(p):
+    adjusted = holm(p)
+    assert all(raw <= a <= min(1.0, len(p) * raw) for raw, a in zip(p, adjusted, strict=True))
+    order = np.argsort(p, kind="stable")
+    assert (np.diff(np.array(adjusted)[order]) >= 0).all()
+    # step down, as Holm wrote it: reject while the i-th smallest is at most 0.05 / (m - i)
+    rejected = 0
+    for i, j in enumerate(order):
+        if p[j] * (len(p) - i) >= 0.05:
+            break
+        rejected += 1
+    assert sum(a < 0.05 for a in adjusted) == rejected
+
+
+@given(P_VALUES, st.randoms())
+def test_holm_does_not_mind_order_or_company(p, random):
+    shuffled = random.sample(p, len(p))
+    assert sorted(holm(p)) == sorted(holm(shuffled))
+    assert holm_adjust([[p, shuffled]]).tolist() == [[holm(p), holm(shuffled)]]
+    with_nan = holm([math.nan, *p])
+    assert with_nan[1:] == holm(p)
+
+
+def test_verdicts():
+    above, below = compare(BETTER, WORSE), compare(WORSE, BETTER)
+    assert [verdict_of(above, p) for p in (0.049, 0.05, math.nan)] == ["supported", "undecided", "undecided"]
+    assert verdict_of(below, 0.01) == "contradicted"
+    assert verdict_of(compare(BETTER, WORSE, 0.2), 0.01) == "contradicted"
+    assert verdict_of(above, 0.02, level=0.01) == "undecided"
+
+
+def test_seeds_alone_give_the_interval_of_the_seeds():
+    values = [0.05, 0.04, 0.01, 0.01]
+    e = estimate(values)
+    c = combine(e.mean, e.sd, e.n, 0.0, 79)
+    assert (c.estimate.low, c.estimate.high, c.freedom) == pytest.approx((e.low, e.high, 3))
+    assert c.p_value(0.02) == pytest.approx(stats.ttest_1samp(values, 0.02).pvalue)
+    assert combine(e.mean, e.sd, e.n, -0.1, 79) == c  # an estimate of a variance below 0
+
+
+def test_two_sources_are_welchs():
+    # Welch's two-sample test is a difference whose squared errors add up with these degrees of freedom
+    a, b = np.array([0.9, 0.85, 0.8, 0.95]), np.array([0.7, 0.6, 0.9, 0.5, 0.65, 0.8])
+    c = combine(a.mean() - b.mean(), a.std(ddof=1), 4, b.var(ddof=1) / 6, 5)
+    welch = stats.ttest_ind(a, b, equal_var=False)
+    assert c.seed_error == pytest.approx(a.std(ddof=1) / 2)
+    interval = welch.confidence_interval(0.95)
+    assert c.freedom == pytest.approx(welch.df) and c.p_value() == pytest.approx(welch.pvalue)
+    assert (c.estimate.low, c.estimate.high) == pytest.approx((interval.low, interval.high))
+    assert c.estimate.n == 4 and c.estimate.sd == pytest.approx(a.std(ddof=1))
+
+
+@given(st.floats(0, 1), st.integers(2, 10), st.floats(0, 1), st.integers(1, 400))
+def test_two_sources_are_never_surer_than_the_seeds_of_their_error(sd, n, variance, freedom):
+    c = combine(0.1, sd, n, variance, freedom)
+    assert c.standard_error**2 == pytest.approx(sd**2 / n + variance)
+    assert min(n - 1, freedom) <= c.freedom <= (n - 1 + freedom) * (1 + 1e-9)
+    half = stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n)
+    assert c.estimate.low <= 0.1 - half * (1 - 1e-9) and c.estimate.high >= 0.1 + half * (1 - 1e-9)
+    assert c.p_value() >= 2 * stats.t.sf(0.1 / (sd / math.sqrt(n)), n - 1) - 1e-12 if sd > 1e-9 else True
+
+
+def test_two_sources_at_their_ends():
+    one = combine(0.1, math.nan, 1, 0.001, 79)
+    assert (one.estimate.low, one.estimate.high) == (-math.inf, math.inf) and math.isnan(one.p_value())
+    none = combine(0.1, 0.0, 3, 0.0, 79)
+    assert (none.p_value(), none.p_value(0.1), none.freedom) == (0.0, 1.0, 2)
+    known = combine(0.1, 0.0, 3, 0.01, math.inf)
+    assert known.freedom == math.inf and known.p_value() == pytest.approx(2 * stats.norm.sf(1))
+    assert Combined(Estimate(3, 0.1, 0.0, 0.1, 0.1), 0.0, 2).p_value(0.2) == 0.0
+    for n, freedom in ((0, 79), (3, 0), (3, math.nan)):
+        with pytest.raises(ValueError, match="degree of freedom"):
+            combine(0.1, 0.1, n, 0.1, freedom)
+
+
+def test_single_runs_by_hand():
+    # variances 0.9 * 0.1 / 100 and 0.8 * 0.2 / 100: error 0.05, so the difference of 0.1 is two of them
+    c = binomial_comparison(0.9, 0.8, 100)
+    assert c.difference == pytest.approx(0.1) and c.p_value == pytest.approx(2 * stats.norm.sf(2))
+    assert (c.low, c.high) == pytest.approx((0.1 - 1.959964 * 0.05, 0.1 + 1.959964 * 0.05))
+    assert binomial_comparison(0.9, 0.8, 100, 0.1).p_value == pytest.approx(1)
+    assert binomial_comparison(0.8, 0.9, 100).p_value == pytest.approx(c.p_value)
+    assert binomial_comparison(0.9, 0.1, 2).high == 1.0
+
+
+def test_a_single_run_against_a_threshold_is_exact():
+    c = binomial_comparison(0.9135, None, 400, 0.895)
+    exact = stats.binomtest(365, 400, 0.895)
+    assert c.difference == 0.9135 and c.p_value == exact.pvalue and (c.low, c.high) == tuple(exact.proportion_ci())
+    assert c.low < 0.895 < c.high
+
+
+def test_single_runs_without_error_say_nothing():
+    c = binomial_comparison(1.0, 1.0, 80)
+    assert math.isnan(c.p_value) and (c.low, c.high) == (-1, 1)
+    for better, worse, images in ((1.1, 0.5, 80), (0.5, -0.1, 80), (0.5, None, 0), (math.nan, 0.5, 80)):
+        with pytest.raises(ValueError, match="accuracies within"):
+            binomial_comparison(better, worse, images)
+
+
+def test_importing_does_not_import_scipy():
+    code = "import sys, cvhw4.statistics.comparison, cvhw4.statistics.simulation; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,95 @@
+"""Factorial effects: by hand and against a least-squares fit of the coded design."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvhw4.statistics.factorial import effects, interaction
+from cvhw4.statistics.intervals import estimate
+
+NAMES = ("network", "optimizer", "augmentation")
+
+
+def cells(k):
+    return list(itertools.product((False, True), repeat=k))
+
+
+def test_two_factors_by_hand():
+    figures = {(False, False): [0.5], (True, False): [0.7], (False, True): [0.6], (True, True): [0.9]}
+    found = effects(figures, ("network", "optimizer"))
+    assert list(found) == ["network", "optimizer", "network x optimizer"]
+    assert found["network"].mean == pytest.approx((0.2 + 0.3) / 2)
+    assert found["optimizer"].mean == pytest.approx((0.1 + 0.2) / 2)
+    assert found["network x optimizer"].mean == pytest.approx((0.3 - 0.2) / 2)
+    assert found["network"].n == 1 and found["network"].high == math.inf
+
+
+def test_a_seed_that_lifts_all_cells_adds_no_spread():
+    seeds = [0.00, 0.05, -0.03]
+    figures = {cell: [0.5 + 0.1 * cell[0] + s for s in seeds] for cell in cells(2)}
+    found = effects(figures, ("a", "b"))
+    assert found["a"].mean == pytest.approx(0.1) and found["a"].sd == pytest.approx(0, abs=1e-12)
+    assert (found["b"].mean, found["a x b"].mean) == pytest.approx((0, 0), abs=1e-12)
+
+
+def test_estimates_are_of_the_seeds_own_contrasts():
+    figures = {(False,): [0.50, 0.60, 0.55], (True,): [0.58, 0.61, 0.66]}
+    found = effects(figures, ("a",))["a"]
+    by_hand = estimate([0.08, 0.01, 0.11])
+    assert (found.n, found.mean, found.sd) == (3, pytest.approx(by_hand.mean), pytest.approx(by_hand.sd))
+    assert (found.low, found.high) == pytest.approx((by_hand.low, by_hand.high))
+
+
+def test_a_cell_that_alone_stands_out_is_in_every_effect():
+    figures = {cell: [0.8 if all(cell) else 0.0] for cell in cells(3)}
+    found = effects(figures, NAMES)
+    assert len(found) == 7 and list(found)[-1] == "network x optimizer x augmentation"
+    assert [e.mean for e in found.values()] == pytest.approx([0.2] * 7)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6))
+def test_effects_are_twice_the_coefficients_of_a_least_squares_fit(k, n, seed):
+    order = cells(k)
+    values = np.random.default_rng(seed).random((2**k, n))
+    found = effects(dict(zip(order, values.tolist(), strict=True)), tuple("abcd"[:k]))
+    coded = np.where(order, 1.0, -1.0)
+    subsets = [s for r in range(1, k + 1) for s in itertools.combinations(range(k), r)]
+    design = np.stack([np.ones(2**k), *(coded[:, s].prod(1) for s in subsets)], axis=1)
+    by_seed = np.linalg.lstsq(design, values, rcond=None)[0][1:]  # [effects, n]
+    pooled = np.linalg.lstsq(np.repeat(design, n, axis=0), values.ravel(), rcond=None)[0][1:]
+    assert [" x ".join("abcd"[f] for f in s) for s in subsets] == list(found)
+    assert [e.mean for e in found.values()] == pytest.approx(2 * pooled, abs=1e-12)
+    if n > 1:
+        assert [e.sd for e in found.values()] == pytest.approx(2 * by_seed.std(1, ddof=1), abs=1e-12)
+
+
+def test_the_difference_of_differences_is_twice_the_interaction():
+    random = np.random.default_rng(1)
+    both, first, second, neither = random.random((4, 5)).tolist()
+    found = interaction(both, first, second, neither)
+    figures = {(True, True): both, (True, False): first, (False, True): second, (False, False): neither}
+    half = effects(figures, ("skips", "norm"))["skips x norm"]
+    assert (found.mean, found.sd) == pytest.approx((2 * half.mean, 2 * half.sd))
+    assert (found.low, found.high) == pytest.approx((2 * half.low, 2 * half.high))
+    assert interaction([0.40], [0.30], [0.33], [0.29]).mean == pytest.approx((0.40 - 0.33) - (0.30 - 0.29))
+
+
+def test_incomplete_designs_are_refused():
+    whole = {cell: [0.1, 0.2] for cell in cells(2)}
+    with pytest.raises(ValueError, match=r"4 cells.*\(True, True\)"):
+        effects({c: v for c, v in whole.items() if c != (True, True)}, ("a", "b"))
+    with pytest.raises(ValueError, match="8 cells"):
+        effects(whole, ("a", "b", "c"))
+    with pytest.raises(ValueError, match="different numbers of runs"):
+        effects(whole | {(True, True): [0.1]}, ("a", "b"))
+    with pytest.raises(ValueError, match="at least one value"):
+        effects({c: [] for c in whole}, ("a", "b"))
+    for names in ((), ("a", "a")):
+        with pytest.raises(ValueError, match="different names"):
+            effects(whole, names)
+    with pytest.raises(ValueError, match="same seeds"):
+        interaction([0.1, 0.2], [0.1], [0.1], [0.1])
