@@ -419,7 +419,7 @@ def waterfall(
             if change.n > 1:
                 top = level + change.mean
                 error = [[change.mean - change.low], [change.high - change.mean]]
-                axes.errorbar(x, top, yerror=error, color="black", capsize=3, linewidth=1)
+                axes.errorbar(x, top, yerr=error, color="black", capsize=3, linewidth=1)
             axes.plot([x - 1.4, x + 0.4], [level, level], color="black", linewidth=0.6)
             level += change.mean
             reach = max(level, level - change.mean, level + (change.high - change.mean if change.n > 1 else 0))

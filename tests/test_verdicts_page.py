@@ -1,0 +1,215 @@
+"""The page of verdicts: every figure on it follows from the records it was given."""
+
+import re
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cvhw4.claims import CLAIMS
+from cvhw4.controls import CONTROLS
+from cvhw4.experiments import PROFILES
+from cvhw4.records.images import ImageResults
+from cvhw4.records.store import Store
+from cvhw4.report.verdicts import claims_overview, verdicts_page, write_verdicts
+from cvhw4.statistics.bounds import calibrate
+from cvhw4.statistics.verdicts import judge, judge_all, stated
+from cvhw4.training.metrics import segmentation_figures
+from tests.tiny import record
+
+QUICK, FULL = PROFILES["quick"], PROFILES["full"]
+SEEDS = 6
+LEVEL = {"q1_1": 0.80, "q1_2": 0.90, "q1_3": 0.55, "q1_5": 0.80, "q1_6": 0.89, "q1_8": 0.92, "q1_c8": 0.55}
+SHARE = {"q2_1a": 0.60, "q2_1b": 0.40, "q2_3": 0.70, "q2_c3": 0.80, "q2_n1a": 0.75, "q2_n1b": 0.55}
+
+
+def run(experiment, seed, level=None):
+    """A run whose figures are those of the images it comes with."""
+    random = np.random.RandomState([seed, *experiment.row.encode()])
+    if experiment.question == "q1":
+        level = LEVEL.get(experiment.row, 0.85) if level is None else level
+        images = ImageResults(right=random.rand(3, 80) < level, labels=np.arange(80, dtype=np.uint8) % 2)
+        figures = tuple((float(images.figure("accuracy", e)),) for e in (1, 2, 3))
+    else:
+        images = ImageResults(counts=scenes(random, SHARE.get(experiment.row, 0.5), experiment.classes))
+        by_epoch = [segmentation_figures(counts.sum(1)) for counts in images.counts]
+        figures = tuple(tuple(float(v) for v in f.values()) for f in by_epoch)
+    made = record("q1_2" if experiment.question == "q1" else "q2_1a", seed, figures)
+    data = replace(made.data, name=f"embedded {experiment.question}", fingerprint=experiment.question * 32, val=80)
+    return replace(
+        made,
+        row=experiment.row,
+        id=experiment.id,
+        fingerprint=f"{experiment.id}{seed}".encode().hex().ljust(64, "0")[-64:],
+        study=experiment.id.encode().hex().ljust(64, "0")[:64],
+        settings=experiment.settings(),
+        data=data,
+    ), images
+
+
+def scenes(random, share, classes):
+    """Counts [2, 10, 2, 12, C] of a network that meets a share of the pixels, more of them in the second epoch, and
+    takes the others for the next class."""
+    labels = np.random.RandomState(0).randint(5, 40, (10, 2, 12))  # the same images for every network
+    counts = np.zeros((2, 10, 2, 12, classes), np.uint32)
+    target = np.arange(12) % classes if classes == 11 else np.array([0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 1])
+    for epoch in range(2):
+        met = random.binomial(labels, share * (0.8, 1)[epoch])
+        for label in range(12):
+            counts[epoch, :, :, label, target[label]] += met[..., label].astype(np.uint32)
+            counts[epoch, :, :, label, (target[label] + 1) % classes] += (labels - met)[..., label].astype(np.uint32)
+    return counts
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Six seeds of every row, three of a control, on disk."""
+    made = Store(tmp_path_factory.mktemp("results"), "quick")
+    for experiment in QUICK.rows:
+        for seed in range(SEEDS):
+            made.save(*run(experiment, seed))
+    for seed in range(3):
+        made.save(*run(CONTROLS[0].experiment(QUICK, 0.2), seed, level=0.5))
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(store):
+    records = store.load()
+    return write_verdicts(QUICK, store, calibrate(QUICK, records)).read_text("utf-8")
+
+
+def section(text, title):
+    return next(part for part in text.split("\n## ") if part.startswith(title))
+
+
+def cells(text, start):
+    line = next(line for line in text.splitlines() if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_page_has_every_part(page):
+    titles = re.findall(r"^## (.*)$", page, re.M)
+    assert titles == [
+        "The claims",
+        "What the report's own runs could show",
+        "Skip connections: spatial detail, or a network that is hard to train? (embedded q2)",
+        "From 11 to 3 classes: where the rise of the mIoU comes from (embedded q2)",
+        "The better recipe: network, optimizer or augmentation? (embedded q1)",
+        "Best epoch against last epoch: how much is selection",
+        "Two sources of noise: the seed, and the validation images",
+        "The comparisons in full",
+        "Would 5 seeds have been enough?",
+        "How often verdicts are wrong",
+        "Negative controls: how little sabotage the bounds notice",
+    ]
+
+
+def test_a_claims_line_is_its_runs(page, store):
+    records = store.load()
+    claim = CLAIMS[0]
+    outcome = next(o for o in judge_all(QUICK, records, store.images) if o.claim == claim)
+    by = {row: [r.best("accuracy") for r in records if r.row == row] for row in claim.rows}
+    expected = np.mean(by["q1_2"]) - np.mean(by["q1_1"])
+    line = cells(section(page, "The claims"), claim.sentence)
+    assert line[2] == "+0.0450" and line[3] == "undecided (p 0.072)"
+    assert line[4] == f"{expected:+.4f}" and line[6] == str(SEEDS) and line[7] == f"**{outcome.verdict}**"
+    both = outcome.with_other_images.estimate
+    assert line[8] == f"[{both.low:.4f}, {both.high:.4f}]"
+    assert both.high - both.low >= outcome.difference.high - outcome.difference.low
+
+
+def test_what_the_reports_single_runs_could_show():
+    verdicts = {c.id: stated(c, FULL.rows) for c in CLAIMS}
+    # standard errors of 0.875, 0.83 and 0.7175 over 400 images: 0.0165, 0.0188, 0.0225
+    assert verdicts["q1_4-finetune_above_features"].verdict == "undecided"
+    assert verdicts["q1_4-finetune_above_features"].p_value == pytest.approx(0.0717, abs=5e-4)
+    assert verdicts["q1_4-features_above_scratch"].verdict == "supported"
+    assert verdicts["q1_9-passes_0.895"].verdict == "undecided"  # 363 of 400 against 0.895
+    assert verdicts["q2_2-skip_miou"].verdict is None
+    assert verdicts["q2_2-skip_miou"].difference == pytest.approx(0.4295 - 0.4055)
+    assert np.isnan(verdicts["q1_7-whole_face_features"].difference)  # no figures in the surviving pages
+    assert np.isnan(verdicts["q2_c2-norm_interaction"].difference)
+
+
+def test_the_parts_of_the_rise_add_up_on_the_page(page, store):
+    table = section(page, "From 11 to 3 classes")
+    for column in (1, 2):
+        numbers = [
+            float(cells(table, start)[column].split()[0]) for start in ("(a)", "(b)", "(c)", "(d)", "**the whole")
+        ]
+        assert sum(numbers[:4]) == pytest.approx(numbers[4], abs=3e-4)
+    rise = [
+        np.mean([r.best("miou") for r in store.load() if r.row == "q2_c3"])
+        - np.mean([r.best("miou") for r in store.load() if r.row == "q2_1a"])
+    ]
+    assert float(cells(table, "**the whole")[2].split()[0]) == pytest.approx(rise[0], abs=1e-4)
+    picture = store.folder / "decomposition-embedded-q2.png"
+    assert picture.read_bytes().startswith(b"\x89PNG") and "(decomposition-embedded-q2.png)" in table
+
+
+def test_the_interaction_of_skips_and_batch_norm_is_the_difference_of_gains(page, store):
+    table = section(page, "Skip connections")
+    gains = [cells(table, f"{mode} ")[4] for mode in ("initial", "train")]
+    assert gains[0].startswith("+") and gains[1].startswith("+")
+    expected = float(gains[0]) - float(gains[1])
+    shown = float(next(c for c in re.findall(r"^\| mIoU \(template\) +\| ([+-][\d.]+)", table, re.M)))
+    assert shown == pytest.approx(expected, abs=2e-4)
+
+
+def test_controls_are_on_the_page_with_the_bound_that_noticed(page):
+    line = cells(section(page, "Negative controls"), "20% of the training labels")
+    assert line[1] == "q1_6" and line[6] == "yes" and float(line[7]) > 0.9 and "(least)" in line[0]
+
+
+def test_five_of_six_seeds_are_drawn_in_all_six_ways(page):
+    table = section(page, "Would 5 seeds")
+    assert re.match(r"\d+\.\d %", cells(table, "q1_4-finetune_above_scratch")[2])
+    assert "verdict of all 6" in table
+
+
+def test_without_images_the_rest_of_the_page_stands(store):
+    records = [replace(r, images=None) for r in store.load()]
+    text, pictures = verdicts_page(QUICK, records, store.images, calibrate(QUICK, records))
+    assert "## The claims" in text and "## The better recipe" in text
+    assert "## Skip connections" not in text and not pictures
+    assert cells(section(text, "The claims"), CLAIMS[0].sentence)[8] == "-"
+
+
+def test_claims_about_differences_of_differences(store):
+    claim = next(c for c in CLAIMS if c.id == "q2_c2-norm_interaction")
+    records = store.load()
+    outcome = judge(claim, records)
+    by = {(r.row, r.seed): r.best("miou") for r in records if r.question == "q2"}
+    expected = [(by["q2_1a", s] - by["q2_1b", s]) - (by["q2_n1a", s] - by["q2_n1b", s]) for s in range(SEEDS)]
+    assert outcome.differences == pytest.approx(tuple(expected))
+    assert outcome.difference.mean == pytest.approx(np.mean(expected))
+
+
+def test_verdicts_are_stricter_together_than_alone(store):
+    records = store.load()
+    together = {o.claim.id: o for o in judge_all(QUICK, records)}
+    for claim in CLAIMS:
+        alone = judge(claim, records)
+        if alone is not None:
+            assert together[claim.id].adjusted_p >= alone.adjusted_p == alone.comparison.p_value
+
+
+def test_ten_thousand_records_are_judged_in_ten_seconds():
+    rows = [e for e in QUICK.rows if e.group == "report"]
+    random = np.random.RandomState(0)
+    records = [
+        replace(
+            record(e.row, seed, figures=((float(random.normal(0.5 + 0.02 * i, 0.02)),),)),
+            data=replace(record(e.row).data, fingerprint=e.question * 32),
+        )
+        for i, e in enumerate(rows)
+        for seed in range(10_000 // len(rows) + 1)
+    ]
+    assert len(records) >= 10_000
+    started = time.process_time()
+    outcomes = judge_all(QUICK, records)
+    claims_overview(outcomes, FULL.rows)
+    assert time.process_time() - started < 10
+    assert len(outcomes) == len([c for c in CLAIMS if c.worse])
