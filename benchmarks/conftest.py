@@ -1,6 +1,6 @@
-"""Some benchmarks run only where they are asked for by their marker: `-m control`, `-m factorial`, `-m speed`, ..."""
+"""Some benchmarks run only where they are asked for by their marker: `-m control`, `-m extra`, `-m speed`, ..."""
 
-LONG = ("control", "factorial", "speed", "growth")
+LONG = ("control", "extra", "speed", "growth")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -54,6 +54,8 @@ CLAIMS: tuple[Claim, ...] = (
           sentence="the better recipe passes 0.895"),
     Claim(id="q1_c9-pretraining", better="q1_8", worse="q1_c8", metric="accuracy", control=True,
           sentence="pretrained, the better recipe's network beats the same network from scratch"),
+    Claim(id="q1_c4-pretraining", better="q1_2", worse="q1_c3", metric="accuracy", control=True,
+          sentence="fine-tuned from ImageNet weights, q1_2's network beats the same network from scratch"),
     Claim(id="q2_2-skip_miou", better="q2_1a", worse="q2_1b", metric="miou",
           sentence="skip connections raise mIoU"),
     Claim(id="q2_2-skip_pixel_accuracy", better="q2_1a", worse="q2_1b", metric="pixel_accuracy",

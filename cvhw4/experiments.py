@@ -19,7 +19,7 @@ Augmentation = Literal["random-resized crop", "whole face", "crop + jitter + Aut
 # How batch norm runs in training: "train" as it should be (statistics of the batch); "initial" as the report's template
 # leaves it for segmentation, which never returns to training mode: statistics stay what they were at the start.
 BatchNorm = Literal["train", "initial"]
-Group = Literal["report", "factorial", "control"]  # which benchmarks train a row
+Group = Literal["report", "extra", "control"]  # which benchmarks train a row
 Spoils = Literal["label noise", "smaller training set", "mask shift", "classes swapped"]
 Precision = Literal["float32", "bf16"]  # what networks compute in; weights and optimizer are always float32
 
@@ -77,7 +77,8 @@ class Experiment:
         classes: 2 (Q1), 11 or 3 (Q2).
         skips: whether FCN8s adds its skip connections; None for a classifier.
         sabotage: what is wrong on purpose with the training data.
-        group: "report" for what a session trains by default.
+        group: "report" for what a session trains by default, "extra" for what `-m extra` does, "control" for rows
+            spoilt on purpose (`cvhw4.controls`).
     """
 
     row: str
@@ -139,7 +140,7 @@ class _Row(NamedTuple):
 
     row: str
     arm: str
-    networks: tuple[str, str | None]
+    networks: tuple[str | None, str | None]
     recipe: str
     settings: dict[str, Any]
 
@@ -173,7 +174,7 @@ QUICK_RECIPES = {
 def _q1(
     row: str,
     arm: str,
-    networks: tuple[str, str | None],
+    networks: tuple[str | None, str | None],
     start: Start,
     trained: Trained,
     augmentation: Augmentation,
@@ -219,13 +220,15 @@ ROWS: tuple[_Row, ...] = (
     # control: the network of q1_8 from scratch, all else as there (the report has AlexNet alone from scratch)
     _q1("q1_c8", "scratch",  EFFICIENTNET,    "random",   "all layers", AUTO,         "adam"),
 
-    # factorial: between q1_2 and q1_8, which the report compares, network, optimizer and augmentation one by one
-    _q1("q1_f1", "net",       EFFICIENTNET,   "imagenet", "all layers", CROP,         "sgd",     group="factorial"),
-    _q1("q1_f2", "adam",      ALEXNET,        "imagenet", "all layers", CROP,         "adam",    group="factorial"),
-    _q1("q1_f3", "auto",      ALEXNET,        "imagenet", "all layers", AUTO,         "sgd",     group="factorial"),
-    _q1("q1_f4", "net_adam",  EFFICIENTNET,   "imagenet", "all layers", CROP,         "adam",    group="factorial"),
-    _q1("q1_f5", "net_auto",  EFFICIENTNET,   "imagenet", "all layers", AUTO,         "sgd",     group="factorial"),
-    _q1("q1_f6", "adam_auto", ALEXNET,        "imagenet", "all layers", AUTO,         "adam",    group="factorial"),
+    # extra rows, which `-m extra` trains: q1_2's network from scratch, where that is not q1_3;
+    _q1("q1_c3", "no_start",  (None, ALEXNET[1]), "random", "all layers", CROP,       "sgd",     group="extra"),
+    # a factorial: between q1_2 and q1_8, which the report compares, network, optimizer and augmentation one by one
+    _q1("q1_f1", "net",       EFFICIENTNET,   "imagenet", "all layers", CROP,         "sgd",     group="extra"),
+    _q1("q1_f2", "adam",      ALEXNET,        "imagenet", "all layers", CROP,         "adam",    group="extra"),
+    _q1("q1_f3", "auto",      ALEXNET,        "imagenet", "all layers", AUTO,         "sgd",     group="extra"),
+    _q1("q1_f4", "net_adam",  EFFICIENTNET,   "imagenet", "all layers", CROP,         "adam",    group="extra"),
+    _q1("q1_f5", "net_auto",  EFFICIENTNET,   "imagenet", "all layers", AUTO,         "sgd",     group="extra"),
+    _q1("q1_f6", "adam_auto", ALEXNET,        "imagenet", "all layers", AUTO,         "adam",    group="extra"),
 
     #                                               report's best validation
     #   row      arm             classes  skips     mIoU    pixels  epochs

@@ -1,7 +1,7 @@
 """pytest on top of a study: options, parametrisation, fixtures, progress, and tables at the end.
 
 Loaded by `pytest_plugins = ["cvhw4.pytest_plugin"]` in a root conftest.py. A test that takes `experiment` and `seed`
-and is marked `question("q1")` is run for every row of that question and every seed (`group="factorial"`: of that group
+and is marked `question("q1")` is run for every row of that question and every seed (`group="extra"`: of that group
 of rows), one marked `controls` for every negative control. One that takes `claim` is run for every claim, one that
 takes `control` for every control that has to be caught, both after all runs. Nothing heavy is imported before the first
 test runs.
@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from cvhw4.controls import Control
     from cvhw4.records.schema import Epoch, RunRecord
     from cvhw4.statistics.bounds import Bounds
-    from cvhw4.statistics.sensitivity import Detection
     from cvhw4.statistics.verdicts import Outcome
 
 SECONDS_BETWEEN_LINES = 10.0  # between progress lines where there is no terminal to rewrite
@@ -96,6 +96,7 @@ class StudyPlugin:
         self.seeds = range(config.getoption("seeds"))
         self.runs: dict[tuple[str, int], Path] = {}  # records of this session, as the reports bring them
         self.missing: dict[str, str] = {}  # rows that were skipped, and why
+        self.diverged: dict[str, str] = {}  # negative controls whose training diverged, and how
         self.planned: set[tuple[str, int]] = set()
         self.began, self.in_runs = time.monotonic(), 0.0  # seconds: when the session began, and what its runs took
         worker = getattr(config, "workerinput", None)
@@ -128,7 +129,9 @@ class StudyPlugin:
         if "claim" in metafunc.fixturenames:
             from cvhw4.claims import claims_of
 
-            metafunc.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in claims_of(self.profile)])
+            nightly = {row.row for row in self.profile.rows if row.group == "report"}
+            claims = [claim for claim in claims_of(self.profile) if nightly.issuperset(claim.rows)]
+            metafunc.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in claims])
         if "control" in metafunc.fixturenames:
             from cvhw4.controls import CONTROLS
 
@@ -191,6 +194,9 @@ class StudyPlugin:
             pytest.fail(str(error), pytrace=False)
         except BaseException as error:
             self.progress.drop(f"failed: {type(error).__name__}")
+            if experiment.group == "control" and type(error).__name__ == "TrainingDiverged":
+                self.diverged[experiment.id] = str(error)
+                pytest.skip(f"{error}: noticed without any bound")
             raise
         path = self.study.store.path(record.id, record.seed, record.fingerprint)
         properties.append(("cvhw4_run", [record.id, record.seed, str(path)]))
@@ -215,16 +221,19 @@ class StudyPlugin:
             pytest.skip(f"not judged: no seed of this session has a run of {names}; select them too, or --reuse")
         return outcome
 
-    def detection(self, control: Control) -> Detection:
-        """What the bounds make of this session's runs of a control, at the strength that has to be caught."""
+    def noticed(self, control: Control) -> list[str]:
+        """What gives a control away in this session's runs, at the strength that has to be caught: bounds missed, or a
+        training that diverged, in words; empty where nothing does."""
         from cvhw4.statistics.sensitivity import detect
 
         strength = control.strengths[0]
         experiment = control.experiment(self.profile, strength)
+        if experiment.id in self.diverged:
+            return [self.diverged[experiment.id]]
         found = detect(control, strength, self.profile, self.finished([experiment]), self.bounds())
         if found is None:
             pytest.skip(f"not judged: no run of {experiment.id} on embedded data in this session, or no bounds for it")
-        return found
+        return [str(check) for check in found.missed]
 
     def finished(self, rows: Sequence[Experiment]) -> list[RunRecord]:
         """This session's runs of some rows, once they are over; with `--reuse` stored ones of other seeds as well."""
@@ -301,7 +310,14 @@ class StudyPlugin:
             terminalreporter.write_line(plain(short_claims(outcomes)))
         for id, reason in self.missing.items():
             terminalreporter.write_line(f"{id} skipped: {reason}")
-        page = write_report(self.profile, self.study.store, bounds, self.missing)
+        pages = [write_report(self.profile, self.study.store, bounds, self.missing)]
+        if any(outcome.difference.n > 1 for outcome in outcomes):
+            from cvhw4.report.verdicts import write_verdicts
+
+            try:
+                pages.append(write_verdicts(self.profile, self.study.store, bounds))
+            except Exception as error:  # the runs are stored and told of; a page shall not turn their session red
+                warnings.warn(f"verdicts.md is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=1)
         if self.in_runs:  # not with xdist, whose workers train
             wall = time.monotonic() - self.began
             outside = wall - self.in_runs
@@ -309,7 +325,9 @@ class StudyPlugin:
                 f"\noutside of the runs (start, data, records, tables): {outside:.1f} s of {wall:.0f} s,"
                 f" {100 * outside / wall:.1f} %"
             )
-        terminalreporter.write_line(f"\ntables of all stored runs: {page}")
+        terminalreporter.write_line(f"\ntables of all stored runs: {pages[0]}")
+        for page in pages[1:]:
+            terminalreporter.write_line(f"what they say of the report's claims, and how sure: {page}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
@@ -492,10 +510,10 @@ def judged(request: pytest.FixtureRequest) -> Callable[[Claim], Outcome]:
 
 
 @pytest.fixture
-def noticed(request: pytest.FixtureRequest) -> Callable[[Control], Detection]:
-    """`noticed(control)`: what the bounds make of this session's runs of a negative control."""
+def noticed(request: pytest.FixtureRequest) -> Callable[[Control], list[str]]:
+    """`noticed(control)`: what gives a negative control away in this session's runs, in words; empty if nothing."""
     plugin: StudyPlugin = request.config.pluginmanager.get_plugin("cvhw4-study")  # type: ignore[assignment]
-    return plugin.detection
+    return plugin.noticed
 
 
 @pytest.fixture(scope="session")

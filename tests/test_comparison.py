@@ -17,12 +17,16 @@ from cvhw4.statistics.comparison import (
     binomial_comparison,
     combine,
     compare,
+    effect_interval,
+    half_widths,
     hedges_factor,
     holm,
     holm_adjust,
     moments,
+    pooled_pairing,
     power,
     rounding_sd,
+    seeds_to_decide,
     superiority_interval,
     t_p_values,
     verdict_of,
@@ -100,6 +104,9 @@ def test_a_hand_worked_comparison():
     assert c.effect == pytest.approx(0.7236 * 0.0275 / 0.020616, rel=1e-4)
     # variances: better 0.021875 / 3 = 0.00729167, worse 0.0189 / 3 = 0.0063, of the difference 0.000425
     assert c.pairing == pytest.approx((0.021875 + 0.0189) / 3 / 0.000425)
+    # products about the means 0.8125 and 0.785: 0.0004375, 0.0065625, 0.0106875, 0.0020625, their sum 0.01975
+    assert c.correlation == pytest.approx(0.01975 / math.sqrt(0.021875 * 0.0189))
+    assert c.sd == c.difference.sd
 
 
 @settings(deadline=None)
@@ -146,7 +153,7 @@ def test_the_interval_of_superiority_covers(n, shift, correlation):
 def test_one_seed_decides_nothing():
     c = compare([0.9], [0.5])
     assert (c.difference.n, c.difference.low, c.permutation_p, c.seeds_needed) == (1, -math.inf, 1.0, None)
-    assert all(math.isnan(x) for x in (c.p_value, c.effect, c.pairing))
+    assert all(math.isnan(x) for x in (c.p_value, c.effect, c.pairing, c.sd, c.correlation))
     assert (c.superiority, c.superiority_high) == (1, 1) and c.superiority_low == pytest.approx(0.2065, abs=1e-4)
     assert verdict_of(c, c.p_value) == "undecided"
 
@@ -175,6 +182,7 @@ def test_a_known_resolution_leaves_equal_differences_a_spread():
     assert c.p_value == pytest.approx(2 * stats.t.sf(0.05 / floor * math.sqrt(3), 2))
     assert (c.difference.low, c.difference.high) == pytest.approx(stats.t.interval(0.95, 2, 0.05, floor / math.sqrt(3)))
     assert c.difference.sd == pytest.approx(0, abs=1e-12) and math.isfinite(c.effect)
+    assert c.sd == pytest.approx(floor)
     # a spread above the floor is left alone
     assert compare(BETTER, WORSE, resolution=1 / 400) == compare(BETTER, WORSE)
     assert rounding_sd(1 / 80, figures=1) == pytest.approx(1 / 80 / math.sqrt(12))
@@ -237,6 +245,85 @@ def test_seeds_needed_from_the_tables():
     assert compare([-1, 0, 1], None).seeds_needed is None
 
 
+@pytest.mark.parametrize("effect", [0.0, 0.03, 0.3, -1.0, 3.0, 7.5, -20.0, 200.0, 1e7])
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 60])
+def test_the_interval_of_an_effect_is_the_noncentral_ts_turned_around(effect, n):
+    low, high = effect_interval(effect, n)
+    chi = np.sqrt(stats.chi2.ppf((np.arange(20_000) + 0.5) / 20_000, n - 1) / (n - 1))
+
+    def below(true):
+        """P(t <= the one seen), of a normal over a chi, without scipy's noncentral t."""
+        return stats.norm.cdf((effect * chi - true) * math.sqrt(n)).mean()
+
+    assert below(low) == pytest.approx(0.975, abs=2e-4) and below(high) == pytest.approx(0.025, abs=2e-4)
+    assert effect_interval(-effect, n) == pytest.approx((-high, -low))
+
+
+def test_the_interval_of_an_effect_at_its_limits():
+    # at an effect of 0 the ends are a normal quantile over the root of n
+    assert effect_interval(0.0, 4) == pytest.approx((-0.98, 0.98), abs=1e-4)
+    assert effect_interval(1.0, 1) == (-math.inf, math.inf)
+    assert all(math.isnan(x) for x in effect_interval(math.inf, 3))
+
+
+def test_the_interval_of_an_effect_covers():
+    draws = np.random.default_rng(8).normal(0.8, 1, (400, 5))
+    ends = [effect_interval(float(d.mean() / d.std(ddof=1)), 5) for d in draws]
+    assert np.mean([low <= 0.8 <= high for low, high in ends]) == pytest.approx(0.95, abs=0.03)
+
+
+def test_the_seeds_to_decide_at_both_ends():
+    values = np.array([0.9, 1.1, 1.4, 0.6, 1.0])
+    c = compare(values, None, 0.2)
+    low, high = effect_interval(0.8 / values.std(ddof=1), 5)
+    seen, fewest, most = seeds_to_decide(c)
+    assert seen == c.seeds_needed and fewest < seen < most
+    assert power(low, most) >= 0.9 > power(low, most - 1)
+    assert fewest == 2 or power(high, fewest) >= 0.9 > power(high, fewest - 1)
+    assert seeds_to_decide(compare(-values, None, -0.2)) == (seen, fewest, most)
+    stricter = seeds_to_decide(c, 0.05 / 13)
+    assert all(a > b for a, b in zip(stricter, (seen, fewest, most), strict=True))
+    assert power(0.8 / c.sd, stricter[0], 0.05 / 13) >= 0.9
+
+
+def test_the_seeds_to_decide_where_little_is_known():
+    undecided = compare([0.1, -0.05, 0.2], None)
+    seen, fewest, most = seeds_to_decide(undecided)
+    assert most is None and fewest < seen
+    assert seeds_to_decide(compare([0.1, -0.1, 0.0], None))[::2] == (None, None)  # no effect, but an interval
+    assert seeds_to_decide(compare([0.1, -0.1, 0.0], None))[1] > 2
+    assert seeds_to_decide(compare([0.5], None)) == (None, None, None)
+    assert seeds_to_decide(compare([0.5, 0.5, 0.5], None)) == (None, None, None)
+    assert seeds_to_decide(compare([0.5, 0.6], None))[0] == 3
+    # a resolution leaves equal figures a spread
+    assert seeds_to_decide(compare([0.5, 0.5, 0.5], None, resolution=0.01))[0] == 2
+
+
+@settings(deadline=None)
+@given(PAIRED)
+def test_the_correlation_is_pearsons(pair):
+    better, worse = pair
+    found = compare(better, worse).correlation
+    if len(better) < 3 or len({*better}) == 1 or len({*worse}) == 1:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(stats.pearsonr(better, worse).statistic)
+    assert math.isnan(compare(better, None).correlation)
+
+
+def test_pooled_pairing():
+    rng = np.random.default_rng(5)
+    rows = [rng.normal(0, 1, (3, 6)) for _ in range(4)]
+    found = [compare(shared + a, shared + b) for shared, a, b in rows]
+    logs = estimate([math.log(c.pairing) for c in found])
+    pooled = pooled_pairing(found)
+    assert pooled == pytest.approx((math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high)))
+    nothing = [compare([0.5], [0.4]), compare([0.5, 0.6], [0.4, 0.5]), compare([0.5, 0.6], None)]
+    assert pooled_pairing([*found, *nothing]) == pooled
+    assert pooled_pairing([found[0]]) == (pytest.approx(found[0].pairing), 0.0, math.inf)
+    assert all(math.isnan(x) for x in pooled_pairing(nothing))
+
+
 def test_pairing_pays_where_seeds_agree():
     random = np.random.default_rng(4)
     shared, a, b = random.normal(0, 1, (3, 5000))
@@ -265,6 +352,17 @@ def test_holm_by_hand():
     adjusted = holm([0.02, math.nan, 0.03])
     assert adjusted[::2] == pytest.approx([0.04, 0.04]) and math.isnan(adjusted[1])
     assert holm([]) == [] and math.isnan(holm([math.nan])[0])
+
+
+def test_holm_as_published():
+    """SAS/STAT User's Guide, The MULTTEST Procedure, "Inputting Raw p-Values": Stepdown Bonferroni."""
+    raw = [
+        *(0.28282, 0.30688, 0.71022, 0.77175, 0.78180, 0.88581, 0.54685, 0.84978, 0.24228, 0.58977, 0.03498, 0.41607),
+        *(0.31631, 0.05254, 0.45061, 0.75758, 0.12496, 0.49485, 0.21572, 0.50505, 0.94372, 0.81260, 0.77596, 0.36889),
+    ]
+    assert [round(p, 4) for p in holm(raw)] == [1.0] * 10 + [0.8395] + [1.0] * 13
+    # Abdi (2010), Holm's sequential Bonferroni procedure, in Salkind's Encyclopedia of Research Design, Sage
+    assert holm([0.000040, 0.016100, 0.612300]) == pytest.approx([0.000120, 0.032200, 0.612300])
 
 
 @given(P_VALUES)
@@ -330,6 +428,16 @@ def test_two_sources_are_never_surer_than_the_seeds_of_their_error(sd, n, varian
     assert c.p_value() >= 2 * stats.t.sf(0.1 / (sd / math.sqrt(n)), n - 1) - 1e-12 if sd > 1e-9 else True
 
 
+def test_many_intervals_of_two_sources_at_once_are_the_single_ones():
+    random = np.random.default_rng(0)
+    seeds, images = np.append(random.random(50), 0), np.append(random.random(50) - 0.3, 0)
+    error, freedom, half = half_widths(seeds, images, 4, 79)
+    for i in range(51):
+        one = combine(0.0, math.sqrt(seeds[i] * 4), 4, images[i], 79)
+        assert (one.standard_error, one.freedom) == pytest.approx((error[i], freedom[i]))
+        assert one.estimate.high == pytest.approx(half[i])
+
+
 def test_two_sources_at_their_ends():
     one = combine(0.1, math.nan, 1, 0.001, 79)
     assert (one.estimate.low, one.estimate.high) == (-math.inf, math.inf) and math.isnan(one.p_value())
@@ -351,6 +459,15 @@ def test_single_runs_by_hand():
     assert binomial_comparison(0.9, 0.8, 100, 0.1).p_value == pytest.approx(1)
     assert binomial_comparison(0.8, 0.9, 100).p_value == pytest.approx(c.p_value)
     assert binomial_comparison(0.9, 0.1, 2).high == 1.0
+
+
+def test_single_runs_as_published():
+    """Newcombe (1998), Interval estimation for the difference between independent proportions, Statistics in Medicine
+    17, 873-890, table II: method 1, "simple asymptotic", for 9/10 - 3/10. The test is the interval turned around."""
+    c = binomial_comparison(9 / 10, 3 / 10, 10)
+    assert (round(c.low, 4), round(c.high, 4)) == (0.2605, 0.9395)
+    for end in (c.low, c.high):
+        assert binomial_comparison(9 / 10, 3 / 10, 10, end).p_value == pytest.approx(0.05)
 
 
 def test_a_single_run_against_a_threshold_is_exact():

@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
 from cvhw4.claims import CLAIMS, claims_of
 from cvhw4.errors import InputError
 from cvhw4.experiments import PROFILES, find_row
+from cvhw4.report.ablations import CELLS
 
 FULL, QUICK = PROFILES["full"], PROFILES["quick"]
 
@@ -58,7 +60,7 @@ def test_quick_rows_are_the_same_rows_and_differ_in_size_alone():
         quick = rows[full.row]
         assert replace(quick, profile="full", network=full.network, recipe=full.recipe) == full
         assert quick.recipe.optimizer == full.recipe.optimizer
-    assert rows.keys() == {e.row for e in FULL.rows} - {"q2_n3"}
+    assert rows.keys() == ({e.row for e in FULL.rows} - {"q2_n3"}) | {"q1_c3"}  # at full size q1_c3 is q1_3
 
 
 def test_ids_are_unique_and_select_what_they_say():
@@ -74,7 +76,7 @@ def test_controls_differ_from_their_row_in_one_setting():
         one, other = (find_row(profile, row).settings() for row in (a, b))
         return {key for key in one if one[key] != other[key]}
 
-    assert differences("q1_8", "q1_c8") == {"start"}
+    assert differences("q1_8", "q1_c8") == differences("q1_2", "q1_c3") == {"start"}
     assert differences("q2_3", "q2_c3") == {"skips"}
     assert differences("q2_1a", "q2_1b") == {"skips"}
     assert differences("q2_1b", "q2_3") == {"classes"}
@@ -88,7 +90,21 @@ def test_claims_name_rows_that_exist():
     quick = {e.row for e in QUICK.rows}
     assert all(quick.issuperset(claim.rows) for claim in CLAIMS)
     assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
-    assert claims_of(FULL) == claims_of(QUICK) == CLAIMS
+    assert claims_of(QUICK) == CLAIMS
+    assert claims_of(FULL) == tuple(c for c in CLAIMS if "q1_c3" not in c.rows)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_factorial_crosses_what_the_report_changed_at_once(profile):
+    rows = {cell: find_row(profile, row) for cell, row in CELLS.items()}
+    assert sorted(CELLS) == sorted(product((False, True), repeat=3))
+    first, last = rows[False, False, False], rows[True, True, True]
+    for (network, optimizer, augmentation), e in rows.items():
+        assert e.network == (last if network else first).network
+        assert e.recipe == (last if optimizer else first).recipe
+        assert e.augmentation == (last if augmentation else first).augmentation
+        assert (e.start, e.trained) == ("imagenet", "all layers")
+    assert len({first.network, last.network}) == 2 and first.recipe != last.recipe
 
 
 def test_unknown_row_and_profile_list_what_there_is():

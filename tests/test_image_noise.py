@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cvhw4.records.images import ImageResults
 from cvhw4.statistics.comparison import combine
-from cvhw4.statistics.images import ImageNoise, bootstrap_weights, image_noise, squared_error
+from cvhw4.statistics.images import ImageNoise, bootstrap_weights, image_noise, mean_noise, squared_error
 from cvhw4.statistics.intervals import estimate
 
 
@@ -51,7 +51,7 @@ def test_every_image_is_drawn_as_often_as_another():
 def test_the_variance_of_an_accuracy_is_the_closed_one():
     labels = np.repeat([0, 1], [60, 40])
     right = np.r_[np.arange(60) < 54, np.arange(40) < 20]
-    noise = image_noise([classified(right, labels)], None, "accuracy", rng(), draws=20_000)
+    noise = image_noise([(1, [classified(right, labels)])], "accuracy", rng(), draws=20_000)
     # (60/100)^2 0.9 0.1 / 60 + (40/100)^2 0.5 0.5 / 40 = 0.00054 + 0.001; unstratified 0.74 0.26 / 100 = 0.001924
     assert noise.mean_variance == pytest.approx(0.00154, rel=0.04)
     assert (noise.mean, noise.interaction, noise.draws, noise.images) == (pytest.approx(0.74), 0.0, 20_000, 100)
@@ -62,7 +62,7 @@ def test_the_variance_of_an_accuracy_is_the_closed_one():
 @pytest.mark.parametrize("metric", ["miou", "set_miou", "pixel_accuracy", "set_pixel_accuracy"])
 def test_a_loop_over_resampled_images_finds_the_same(metric):
     better, worse = [(segmented(s), 2) for s in (1, 2, 3)], [(segmented(s), 1) for s in (4, 5, 6)]
-    noise = image_noise(better, worse, metric, rng(7), draws=40)
+    noise = image_noise([(1, better), (-1, worse)], metric, rng(7), draws=40)
 
     def figures(runs, chosen):
         parts = [ImageResults(counts=r.counts[:, chosen]).figure(metric, e) for r, e in runs]
@@ -84,19 +84,19 @@ def test_rows_alike_on_each_image_differ_with_less_noise():
     hard = random.random(200) < 0.3
     better = classified(~hard)
     worse = classified(~hard & (random.random(200) < 0.97))  # wrong on the same images and a few more
-    alone = [image_noise([run], None, "accuracy", rng(), 4000).mean_variance for run in (better, worse)]
-    assert image_noise([better], [worse], "accuracy", rng(), 4000).mean_variance < sum(alone) / 10
-    assert image_noise([better], [better], "accuracy", rng()) == ImageNoise(0.0, 0.0, 0.0, 0.0, 0.0, 1000, 200)
+    alone = [image_noise([(1, [run])], "accuracy", rng(), 4000).mean_variance for run in (better, worse)]
+    assert image_noise([(1, [better]), (-1, [worse])], "accuracy", rng(), 4000).mean_variance < sum(alone) / 10
+    assert image_noise([(1, [better]), (-1, [better])], "accuracy", rng()) == ImageNoise(0, 0, 0, 0, 0, 1000, 200, 1)
 
 
 def test_seeds_that_agree_have_no_interaction_and_independent_ones_nothing_else():
     same = classified(rng().random(200) < 0.8)
-    noise = image_noise([same] * 5, None, "accuracy", rng())
+    noise = image_noise([(1, [same] * 5)], "accuracy", rng())
     assert noise.interaction == pytest.approx(0, abs=1e-12)
     assert squared_error(0.01, 5, noise) == pytest.approx(0.01**2 / 5 + noise.mean_variance)
 
     apart = [classified(rng(s).random(200) < 0.8) for s in range(20)]
-    noise = image_noise(apart, None, "accuracy", rng(), 4000)
+    noise = image_noise([(1, apart)], "accuracy", rng(), 4000)
     assert noise.interaction == pytest.approx(0.16 / 200, rel=0.05)  # E/V = p (1 - p) / V
     assert noise.mean_variance == pytest.approx(0.16 / 200 / 20, rel=0.4)
 
@@ -106,7 +106,7 @@ def test_seeds_that_agree_have_no_interaction_and_independent_ones_nothing_else(
 def test_the_squared_error_lies_between_the_larger_source_and_their_sum(seed, n):
     random = rng(seed)
     runs = [classified(random.random(20) < 0.7) for _ in range(n)]
-    noise = image_noise(runs, None, "accuracy", random, 50)
+    noise = image_noise([(1, runs)], "accuracy", random, 50)
     sd = estimate([float(r.right.mean()) for r, _ in runs]).sd
     if n == 1:
         assert noise.interaction == 0 and math.isnan(squared_error(sd, 1, noise))
@@ -116,32 +116,71 @@ def test_the_squared_error_lies_between_the_larger_source_and_their_sum(seed, n)
 
 
 def test_the_squared_error_by_hand():
-    noise = ImageNoise(0.0, 4e-4, 5e-4, 0.0, 0.0, 10, 10)
+    noise = ImageNoise(0.0, 4e-4, 5e-4, 0.0, 0.0, 10, 10, 5)
     assert squared_error(0.05, 5, noise) == pytest.approx(5e-4 + 4e-4 - 1e-4)
     assert squared_error(0.0, 5, replace(noise, interaction=9e-3)) == pytest.approx(4e-4)
 
 
+def test_a_difference_of_differences_has_four_arms():
+    random = rng(4)
+    rows = [[classified(random.random(60) < level) for _ in range(3)] for level in (0.9, 0.8, 0.7, 0.5)]
+    signs = (1, -1, -1, 1)
+    noise = image_noise(list(zip(signs, rows, strict=True)), "accuracy", rng(1), 300)
+    weights = bootstrap_weights(rows[0][0][0].strata, 300, rng(1))
+    by_seed = [
+        sum(sign * row[s][0].figure("accuracy", 1, weights) for sign, row in zip(signs, rows, strict=True))
+        for s in range(3)
+    ]
+    assert noise.mean_variance == pytest.approx(np.mean(by_seed, 0).var(ddof=1))
+    assert noise.one_run == pytest.approx(np.var(by_seed, axis=1, ddof=1).mean())
+    means = [np.mean([run.right.mean() for run, _ in row]) for row in rows]
+    assert noise.mean == pytest.approx(means[0] - means[1] - means[2] + means[3]) and noise.seeds == 3
+
+
+def test_the_parts_of_one_runs_variance():
+    # B/V = 3, E/V = 2: one run's 5, of the mean over 4 seeds 3.5
+    noise = ImageNoise(0.0, 3.5, 2.0, 0.0, 0.0, 10, 10, 4)
+    assert (noise.one_run, noise.images_alone) == (5.0, 3.0)
+    assert replace(noise, interaction=20.0).images_alone == 0.0
+    alone = ImageNoise(0.0, 3.5, 0.0, 0.0, 0.0, 10, 10, 1)
+    assert (alone.one_run, alone.images_alone) == (3.5, 3.5)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_the_closed_form_of_means_is_what_the_bootstrap_comes_to(n):
+    random, labels = rng(5), np.repeat([0, 1], [50, 30])
+    hard = random.random(80)
+    rows = [[classified(random.random(80) < 0.5 + 0.5 * hard, labels) for _ in range(n)] for _ in (0, 1)]
+    noise = image_noise([(1, rows[0]), (-1, rows[1])], "accuracy", random, 20_000)
+    values = np.subtract(*(np.array([run.right[0] for run, _ in row], float) for row in rows))
+    mean_variance, interaction = mean_noise(np.stack([values, values / 2]), labels.astype(np.uint8))
+    assert mean_variance == pytest.approx([noise.mean_variance, noise.mean_variance / 4], rel=0.04)
+    assert interaction == pytest.approx([noise.interaction, noise.interaction / 4], rel=0.06)
+
+
 def test_the_epoch_is_the_one_asked_for():
     images = ImageResults(right=np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool), labels=np.zeros(4, np.uint8))
-    assert image_noise([(images, 1)], None, "accuracy", rng()).mean == 1.0
-    assert image_noise([(images, 2)], None, "accuracy", rng()).mean == 0.5
+    assert image_noise([(1, [(images, 1)])], "accuracy", rng()).mean == 1.0
+    assert image_noise([(1, [(images, 2)])], "accuracy", rng()).mean == 0.5
 
 
 def test_what_cannot_be_compared_is_refused():
     run, other = classified([1, 0, 1, 1]), classified([1, 0, 1, 1], [0, 0, 0, 1])
-    for better, worse in ([], None), ([run], []), ([run], [run, run]):
+    for arms in [], [(1, [])], [(1, [run]), (-1, [])], [(1, [run]), (-1, [run, run])]:
         with pytest.raises(ValueError, match="the same seeds"):
-            image_noise(better, worse, "accuracy", rng())
+            image_noise(arms, "accuracy", rng())
+    with pytest.raises(ValueError, match="sign is 1 or -1"):
+        image_noise([(1, [run]), (0, [run])], "accuracy", rng())
     with pytest.raises(ValueError, match="two draws"):
-        image_noise([run], None, "accuracy", rng(), draws=1)
+        image_noise([(1, [run])], "accuracy", rng(), draws=1)
     for worse in (other, classified([1, 0, 1])):
         with pytest.raises(ValueError, match="different images"):
-            image_noise([run], [worse], "accuracy", rng())
+            image_noise([(1, [run]), (-1, [worse])], "accuracy", rng())
     for epoch in (0, 2):
         with pytest.raises(ValueError, match=f"no epoch {epoch}"):
-            image_noise([(run[0], epoch)], None, "accuracy", rng())
+            image_noise([(1, [(run[0], epoch)])], "accuracy", rng())
     with pytest.raises(KeyError, match="loss"):
-        image_noise([run], None, "loss", rng())
+        image_noise([(1, [run])], "loss", rng())
 
 
 SEED, SHARED, OWN = 0.1, 1.0, 0.4  # latent standard deviations: of a seed, of an image, of an image in one row
@@ -161,7 +200,7 @@ def test_the_interval_of_both_sources_covers_as_often_as_it_says():
             scores = of_image + random.normal(0, SEED, (n, 1)) + random.normal(0, 1, (n, v))
             rows.append([classified(s > 0, labels) for s in scores])
         seeds = estimate([float(b.right.mean() - w.right.mean()) for (b, _), (w, _) in zip(*rows, strict=True)])
-        noise = image_noise(*rows, "accuracy", random, draws=200)
+        noise = image_noise([(1, rows[0]), (-1, rows[1])], "accuracy", random, draws=200)
         for kept, squared in (
             (covered, squared_error(seeds.sd, n, noise)),
             (doubled, seeds.sd**2 / n + noise.mean_variance),

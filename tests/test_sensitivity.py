@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import t
 
 from cvhw4.controls import CONTROLS
 from cvhw4.experiments import PROFILES
 from cvhw4.statistics.bounds import Bound, Bounds
-from cvhw4.statistics.sensitivity import Detection, detect, detections, least
+from cvhw4.statistics.sensitivity import Detection, chance, detect, detections, least
 from tests.tiny import record
 
 QUICK = PROFILES["quick"]
@@ -29,18 +29,67 @@ def test_a_control_is_held_against_the_bounds_of_the_row_it_spoils():
     assert found.caught and found.n == 3
     assert [c.value for c in found.missed] == [0.70, 0.70, 0.75, 0.75]  # worst first, two figures each
     weaker = detect(NOISE, 0.1, QUICK, spoilt(0.1, [0.89, 0.9]), BOUNDS)
-    assert not weaker.caught and weaker.probability < 0.01
+    assert not weaker.caught and weaker.low < weaker.probability < 0.01
+
+
+@pytest.mark.parametrize("values", [[0.79, 0.83, 0.81], [0.72, 0.8], [0.9], [1.02, 1.03, 1.01, 1.05]])
+def test_the_chance_of_one_run_is_students_prediction(values):
+    n, own = len(values), np.var(values, ddof=1) if len(values) > 1 else 0.0
+    freedom = 19 + n - 1
+    scale = np.sqrt((19 * 0.02**2 + (n - 1) * own) / freedom * (1 + 1 / n))
+    low, high = ((end - np.mean(values)) / scale for end in (0.8, 1.0))
+    assert chance(values, BOUND, 1)[0] == pytest.approx(t.cdf(low, freedom) + t.sf(high, freedom), abs=1e-3)
 
 
 def test_the_chance_is_that_of_any_of_the_nights_runs():
-    found = detect(NOISE, 0.2, QUICK, spoilt(0.2, [0.82, 0.82]), BOUNDS)
-    one = norm.cdf((0.8 - 0.82) / 0.02) + norm.sf((1.0 - 0.82) / 0.02)  # the calibration's spread, as theirs is none
-    assert found.probability == pytest.approx(1 - (1 - one) ** 3)
-    random = np.random.RandomState(0)
-    nights = random.normal(0.82, 0.02, (20_000, 3))
-    assert found.probability == pytest.approx(((nights < 0.8) | (nights > 1)).any(1).mean(), abs=0.01)
-    wide = detect(NOISE, 0.2, QUICK, spoilt(0.2, [0.77, 0.87]), BOUNDS)
-    assert wide.probability > found.probability  # their own spread, where it is larger
+    """Against draws of a spread, of a mean about the one seen, and of three runs that share both."""
+    values, random = [0.80, 0.83, 0.82], np.random.default_rng(0)
+    n, pooled = 3, (19 * 0.02**2 + 2 * np.var([0.80, 0.83, 0.82], ddof=1)) / 21
+    spread = np.sqrt(21 * pooled / random.chisquare(21, 100_000))
+    mean = random.normal(np.mean(values), spread / np.sqrt(n))
+    nights = random.normal(mean[:, None], spread[:, None], (100_000, 3))
+    drawn = ((nights < 0.8) | (nights > 1)).any(1).mean()
+    found = detect(NOISE, 0.2, QUICK, spoilt(0.2, values), BOUNDS)
+    assert found.probability == pytest.approx(drawn, abs=0.006)
+    one = chance(values, BOUND, 1)[0]
+    assert found.probability < 1 - (1 - one) ** 3 - 0.03  # runs that share their mean come together
+
+
+def test_the_chance_is_as_often_as_it_says():
+    """Over many true means: of nights after runs whose chance is about 0.6, six in ten miss."""
+    random = np.random.default_rng(1)
+    said, came = [], []
+    for _ in range(1500):
+        true = random.uniform(0.73, 0.9)
+        calibration, runs, night = (random.normal(true, 0.02, k) for k in (20, 3, 3))
+        bound = replace(BOUND, sd=float(calibration.std(ddof=1)))
+        said.append(chance(runs.tolist(), bound, 3)[0])
+        came.append(not bound.holds(float(night.min())))
+    said, came = np.array(said), np.array(came)
+    unsure = (said > 0.3) & (said < 0.9)
+    assert unsure.sum() > 150 and came[unsure].mean() == pytest.approx(said[unsure].mean(), abs=0.08)
+
+
+def test_the_lower_end_is_below_the_true_chance_nearly_always():
+    random, kept = np.random.default_rng(2), []
+    for _ in range(600):
+        bound = replace(BOUND, sd=float(random.normal(0, 0.02, 20).std(ddof=1)))
+        kept.append(chance(random.normal(0.79, 0.02, 3).tolist(), bound, 3, 0.2)[1])
+    true = 1 - t.sf(0.5, np.inf) ** 3  # the bound is half a spread above the true mean
+    assert np.mean(np.array(kept) <= true) == pytest.approx(0.9, abs=0.04)
+
+
+def test_the_figure_chosen_pays_for_the_choice():
+    alone = Bounds({"q1_6-finetune": {"best accuracy": BOUND}}, {}, "made up")
+    runs = spoilt(0.2, [0.80, 0.79, 0.78])
+    one, of_two = detect(NOISE, 0.2, QUICK, runs, alone), detect(NOISE, 0.2, QUICK, runs, BOUNDS)
+    assert one.probability == of_two.probability and of_two.low < one.low < one.probability
+    assert one.low == chance([0.80, 0.79, 0.78], BOUND, 3)[1]
+
+
+def test_figures_without_any_spread_are_certain():
+    still = replace(BOUND, sd=0.0)
+    assert chance([0.7, 0.7], still, 3) == (1.0, 1.0) and chance([0.9], still, 3) == (0.0, 0.0)
 
 
 def test_nothing_is_said_without_runs_bounds_or_on_other_data():
@@ -61,5 +110,5 @@ def test_nothing_is_said_without_runs_bounds_or_on_other_data():
     ],
 )
 def test_the_least_strength_is_that_from_which_on_all_are_noticed(chances, expected):
-    found = [Detection(NOISE, s, 3, (), "best accuracy", 0.8, BOUND, p) for s, p in chances.items()]
+    found = [Detection(NOISE, s, 3, (), "best accuracy", 0.8, BOUND, p, 0.0) for s, p in chances.items()]
     assert least(found, NOISE) == expected

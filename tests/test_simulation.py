@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from cvhw4.statistics import simulation
-from cvhw4.statistics.comparison import compare, holm, verdict_of
-from cvhw4.statistics.simulation import null_rates, null_table, stability
+from cvhw4.statistics.comparison import combine, compare, holm, verdict_of
+from cvhw4.statistics.images import ImageNoise, mean_noise, squared_error
+from cvhw4.statistics.simulation import both_sources, null_rates, null_table, stability
 
 SIMULATIONS = 10_000
 
@@ -73,7 +74,49 @@ def test_one_claim_is_not_corrected():
 
 def test_the_same_generator_gives_the_same_table():
     first, second = (null_table(np.random.default_rng(7), seeds=(3,), simulations=100) for _ in range(2))
-    assert first == second and [row["seeds"] for row in first] == [3, 3, 3]
+    assert repr(first) == repr(second)  # NaN is not NaN
+    assert [row["seeds"] for row in first] == [3] * 4 and [row["simulations"] for row in first] == [100] * 4
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_the_interval_of_both_sources_covers_at_least_as_often_as_it_says(table, seeds):
+    row = table["seeds and images", seeds]
+    assert 0.95 - 3 * row["coverage_se"] < row["coverage"] < 0.99 and row["simulations"] == 1500
+    assert math.isnan(row["wrong"]) and math.isnan(row["family_se"])
+
+
+def test_the_interval_of_both_sources_is_the_one_of_verdicts(monkeypatch):
+    """Each study's, from the single functions instead of those for many at once."""
+    seen = {}
+
+    def noted(values, strata):
+        seen["values"], seen["strata"] = values, strata
+        return mean_noise(values, strata)
+
+    monkeypatch.setattr(simulation, "mean_noise", noted)
+    found = both_sources(4, np.random.default_rng(3), simulations=300, images=40)
+    covered = []
+    for study in seen["values"].astype(float):
+        c = compare(study.mean(1), None, resolution=math.sqrt(2) / 40)  # two accuracies' rounding errors
+        noise = ImageNoise(0, *map(float, mean_noise(study, seen["strata"])), 0, 0, 2, 40, 4)
+        images = squared_error(c.sd, 4, noise) - c.sd**2 / 4
+        interval = combine(c.difference.mean, c.sd, 4, images, 39).estimate
+        covered.append(interval.low <= 0 <= interval.high)
+    assert found["coverage"] == pytest.approx(np.mean(covered)) and 0 < np.mean(covered) < 1
+
+
+def test_more_than_the_seeds_is_needed_where_images_are_new(monkeypatch):
+    monkeypatch.setattr(simulation, "squared_errors", lambda seeds, *_: seeds)
+    assert both_sources(10, np.random.default_rng(0))["coverage"] < 0.9
+
+
+def test_the_number_of_images_reaches_the_accuracies():
+    few, many = (
+        {row["spread"]: row for row in null_table(np.random.default_rng(0), (3,), 4000, images=images)}
+        for images in (20, 400)
+    )
+    assert few["accuracies"]["family"] > 3 * many["accuracies"]["family"]  # more differences are equal by chance
+    assert few["normal"] == many["normal"]
 
 
 def verdicts(claims, margins):

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +14,22 @@ from cvhw4.claims import CLAIMS
 from cvhw4.errors import InputError
 from cvhw4.experiments import PROFILES
 from cvhw4.statistics import bounds as bounds_module
-from cvhw4.statistics.bounds import Bound, calibrate, failed, load_bounds, to_toml
-from cvhw4.statistics.intervals import estimate, prediction_half_width
+from cvhw4.statistics.bounds import (
+    FIGURES,
+    NIGHTLY_SEEDS,
+    Bound,
+    Bounds,
+    calibrate,
+    error_of_one,
+    failed,
+    limits,
+    load_bounds,
+    to_toml,
+)
+from cvhw4.statistics.intervals import Estimate, estimate, prediction_half_width
 from cvhw4.statistics.verdicts import judge, judge_all
 from tests.tiny import record
 
-ROOT = Path(__file__).resolve().parent.parent
 QUICK = PROFILES["quick"]
 CLAIM = next(c for c in CLAIMS if c.id == "q1_4-finetune_above_features")
 
@@ -149,52 +159,116 @@ def test_the_mean_of_more_runs_is_bounded_more_narrowly():
     assert narrowed.high - 0.5 == pytest.approx(prediction_half_width(sd, n, error, k=3))
 
 
-def alarms(bounds, nights, random, runs=20):
-    """Share of nightly sessions with any alarm: in each, `runs` runs of every row are drawn from the fitted spread and
-    bounds made of them as `calibrate` does, then the night's own runs are drawn and held against those."""
-    error = 1 - (1 - bounds.false_alarms) ** (1 / (bounds.seeds * rows_bounded(bounds) + len(bounds.claims)))
-    alarmed = np.zeros(nights, bool)
-    figures = [(b, False) for of_row in nightly(bounds) for b in of_row.values()]
-    for bound, of_claim in [*figures, *((b, True) for b in bounds.claims.values())]:
-        calibration = random.normal(bound.mean, bound.sd, (nights, runs))
-        night = random.normal(bound.mean, bound.sd, (nights, bounds.seeds))
-        if of_claim:
-            night = night.mean(1, keepdims=True)
-        k = bounds.seeds if of_claim else 1
-        half = prediction_half_width(1.0, runs, error, k) * calibration.std(1, ddof=1)
-        alarmed |= (np.abs(night - calibration.mean(1)[:, None]) > half[:, None]).any(1)
-    return alarmed.mean()
+def alarms(rate, nights, random, runs=20):
+    """Checks missed on simulated nights: [nights, checks of rows] and [nights, checks of claims].
+
+    In each night `runs` runs of every row are drawn and bounds made of them, then the night's own runs are drawn and
+    held against these, all by the product: the rate of one check, limits, narrowing, and checks, for arrays of
+    nights. The rate does not depend on the rows' means and spreads, so one will do for all; the figures' resolution,
+    which only makes alarms rarer, is left out. Figures are independent of each other: the worst case.
+    """
+    claims = [claim for claim in CLAIMS if claim.worse is not None]
+    error = error_of_one(QUICK.rows, claims, rate, NIGHTLY_SEEDS)
+
+    def drawn(n):
+        return random.normal(0.8, 0.02, (nights, n))
+
+    def bound():
+        return Bound(*limits(drawn(runs), 0.0, error), runs)
+
+    of_rows, of_claims = [], []
+    for row in (e for e in QUICK.rows if e.group == "report"):
+        calibrated = Bounds({row.id: {name: bound() for name in FIGURES[row.question]}}, {}, "", rate)
+        for _ in range(calibrated.seeds):
+            figures = {name: drawn(1)[:, 0] for name in calibrated.rows[row.id]}
+            run = SimpleNamespace(id=row.id, data=SimpleNamespace(embedded=True), figure=figures.__getitem__)
+            of_rows += [~check.met for check in calibrated.check(run)]
+    for claim in claims:
+        if not all(e.group == "report" for e in QUICK.rows if e.row in claim.rows):
+            continue
+        calibrated = Bounds({}, {claim.id: bound()}, "", rate)
+        night = Estimate(calibrated.seeds, drawn(calibrated.seeds).mean(1), *[math.nan] * 3)
+        of_claims.append(~calibrated.check_claim(SimpleNamespace(claim=claim, embedded=True, difference=night)).met)
+    return np.stack(of_rows, 1), np.stack(of_claims, 1)
 
 
-def nightly(bounds):
-    ids = {e.id for e in QUICK.rows if e.group == "report"}
-    return [figures for id, figures in bounds.rows.items() if id in ids]
-
-
-def rows_bounded(bounds):
-    return sum(map(len, nightly(bounds)))
-
-
-@pytest.mark.parametrize("rate", [0.01, 0.1])
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5])
 def test_false_alarms_of_ten_thousand_nights_are_as_rare_as_stated(rate):
-    """From the fitted spread of the project's own bounds, all figures independent of each other: the worst case."""
-    fitted = replace(load_bounds(ROOT / "benchmarks" / "bounds.toml", "quick"), false_alarms=rate)
     nights = 10_000
-    found = alarms(fitted, nights, np.random.RandomState(7))
-    error = math.sqrt(rate * (1 - rate) / nights)
-    # Seeds of one night share their calibration, so that their alarms come together now and then: a little fewer.
-    assert rate * 0.9 - 3 * error < found < rate + 3 * error
+    of_rows, of_claims = alarms(rate, nights, np.random.default_rng(7))
+    # Each check's share of the rate, exact for what is checked here; seeds of one night share their calibration, so
+    # that their misses come together now and then: a little more than a binomial's error for rows.
+    checks = of_rows.shape[1] + of_claims.shape[1]
+    error = 1 - (1 - rate) ** (1 / checks)
+    for missed, wider in ((of_rows, 1.3), (of_claims, 1.0)):
+        assert missed.mean() == pytest.approx(error, abs=4 * wider * math.sqrt(error / missed.size))
+    found = (of_rows.any(1) | of_claims.any(1)).mean()
+    assert rate * 0.9 - 3 * math.sqrt(rate / nights) < found < rate + 3 * math.sqrt(rate * (1 - rate) / nights)
 
 
-def test_calibrate_divides_the_rate_as_the_simulation_does():
-    made = calibrate(QUICK, stored(20))
-    error = 1 - 0.99 ** (1 / (3 * rows_bounded(made) + len(made.claims)))
+def test_calibrate_bounds_as_the_simulation_does():
+    made, runs = calibrate(QUICK, stored(20)), stored(20)
+    claims = [claim for claim in CLAIMS if claim.worse is not None]
+    error = error_of_one(QUICK.rows, claims, 0.01, 3)
+    figures = [r.best("accuracy") for r in runs if r.row == "q1_2"]
     bound = made.rows["q1_2-finetune"]["best accuracy"]
-    figures = [r.best("accuracy") for r in stored(20) if r.row == "q1_2"]
+    expected = limits(figures, 1 / 400, error)
+    assert (bound.low, bound.high, bound.mean, bound.sd) == pytest.approx([float(x) for x in expected], abs=6e-5)
+    assert bound.n == 20
     half = prediction_half_width(np.std(figures, ddof=1), 20, error)
     assert bound.high - bound.mean == pytest.approx(half, abs=2e-4)
+    differences = [judge(CLAIM, [r for r in runs if r.seed == s]).difference.mean for s in range(20)]
+    bound = made.claims[CLAIM.id]
+    assert (bound.low, bound.high) == pytest.approx([float(x) for x in limits(differences, 0.0, error)[:2]], abs=6e-5)
     wider = calibrate(QUICK, stored(20), false_alarms=0.001)
     assert wider.rows["q1_2-finetune"]["best accuracy"].high > bound.high
+    assert wider.claims[CLAIM.id].high > calibrate(QUICK, stored(20), 0.001, seeds=1).claims[CLAIM.id].high > bound.high
+
+
+def test_the_rate_of_one_check_by_hand():
+    rows = [e for e in QUICK.rows if e.row in ("q1_1", "q1_2", "q1_f1", "q2_1b")]
+    # a night of 3 seeds: two rows of 3 figures and one of 5 make 33 checks, the claim one more
+    assert error_of_one(rows, [CLAIM], 0.01, 3) == pytest.approx(1 - 0.99 ** (1 / 34))
+    of_factorial = replace(CLAIM, better="q1_f1")  # a row that a night does not train
+    assert error_of_one(rows, [CLAIM, of_factorial], 0.01, 3) == error_of_one(rows, [CLAIM], 0.01, 3)
+
+
+def test_claims_are_bounded_where_all_their_rows_are(monkeypatch):
+    of_factorial = replace(CLAIM, id="made_up", better="q1_f1")
+    monkeypatch.setattr(bounds_module, "claims_of", lambda profile: (CLAIM, of_factorial))
+    assert set(calibrate(QUICK, stored()).claims) == {CLAIM.id, "made_up"}
+    without = [r for r in stored() if r.row != "q1_f1"]
+    few = [r for r in stored() if r.row != "q1_f1" or r.seed < 4]
+    assert set(calibrate(QUICK, without).claims) == set(calibrate(QUICK, few).claims) == {CLAIM.id}
+    # nights are no stricter for a claim that they do not judge
+    assert calibrate(QUICK, without).claims == {CLAIM.id: calibrate(QUICK, stored()).claims[CLAIM.id]}
+
+
+def test_a_claim_whose_rows_share_too_few_seeds_is_named():
+    apart = [replace(r, seed=r.seed + 4) if r.row == "q1_2" else r for r in stored()]
+    with pytest.raises(InputError, match=rf"{CLAIM.id}: its rows share 4 seeds.*To mend: run pytest.*--seeds 5"):
+        calibrate(QUICK, apart)
+    nothing = [replace(r, seed=r.seed + 40) if r.row == "q1_2" else r for r in stored()]
+    with pytest.raises(InputError, match="share 0 seeds"):
+        calibrate(QUICK, nothing)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(-0.1, 1.1, True), (0, 1, True), (0.01, 1.1, False), (-0.1, 0.99, False)]
+)
+def test_a_bound_that_nothing_can_miss_is_vacuous(low, high, expected):
+    assert Bound(low, high, 0.5, 0.1, 8).vacuous is expected
+
+
+def test_a_claim_is_guarded_where_a_nights_mean_is_promised():
+    made = bounds_module.Bounds({}, {CLAIM.id: Bound(-0.01, 0.19, 0.09, 0.02, 8)}, "", seeds=3)
+    assert made.guards(CLAIM) and not replace(made, seeds=1).guards(CLAIM)
+    # three runs: 0.09 - 0.1 sqrt((1/3 + 1/8) / (1 + 1/8)) = 0.0262
+    assert made.guards(replace(CLAIM, margin=0.026)) and not made.guards(replace(CLAIM, margin=0.027))
+    assert not made.guards(CLAIMS[1]) and not bounds_module.NO_BOUNDS.guards(CLAIM)
+    # what is promised goes by the outcome's own seeds
+    one = judge(CLAIM, runs("q1_2", [0.9]) + runs("q1_1", [0.8]))
+    assert not made.promises(one)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -1])

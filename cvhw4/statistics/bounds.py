@@ -14,11 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cvhw4.claims import claims_of
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cvhw4.claims import Claim, claims_of
 from cvhw4.errors import InputError
-from cvhw4.experiments import Profile
+from cvhw4.experiments import Experiment, Profile
 from cvhw4.records.schema import RunRecord
-from cvhw4.statistics.intervals import estimate, prediction_half_width
+from cvhw4.statistics.comparison import moments
+from cvhw4.statistics.intervals import prediction_half_width
 from cvhw4.statistics.verdicts import Outcome, judge
 
 FALSE_ALARMS = 0.01  # share of nightly sessions in which any bound at all may be missed by chance
@@ -40,6 +44,8 @@ class Bound:
         mean: mean of the runs it was calibrated on.
         sd: their standard deviation.
         n: their number.
+
+    Limits, mean and spread may be arrays of one shape, for many calibrations at once.
     """
 
     low: float
@@ -47,6 +53,16 @@ class Bound:
     mean: float
     sd: float
     n: int
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether no value within 0..1 misses it, so that it checks nothing. For accuracies, mIoU and the like; not for
+        losses, which go beyond 1, nor for differences, which go below 0."""
+        return self.low <= 0 and self.high >= 1
+
+    def holds(self, value: float) -> bool:
+        """Whether the value lies within; NaN never does. Elementwise for arrays."""
+        return (self.low <= value) & (value <= self.high)
 
     def for_mean_of(self, k: int) -> Bound:
         """The same bound for the mean of k runs: narrower, for the part of the spread that averaging takes away."""
@@ -75,7 +91,7 @@ class Check:
     @property
     def met(self) -> bool:
         """Whether the value lies within the bound; NaN never does."""
-        return self.bound.low <= self.value <= self.bound.high
+        return self.bound.holds(self.value)
 
     def __str__(self) -> str:
         b = self.bound
@@ -122,12 +138,17 @@ class Bounds:
         return failed(self.check(record))
 
     def promises(self, outcome: Outcome) -> bool:
-        """Whether the claim must hold in the mean over as many seeds, going by the calibration: whether every mean
-        within its bound lies above the margin."""
-        bound = self.claims.get(outcome.claim.id)
-        if bound is None or not outcome.embedded:
-            return False
-        return bound.for_mean_of(outcome.difference.n).low > outcome.claim.margin
+        """Whether the claim must hold in the mean over as many seeds as the outcome has, going by the calibration:
+        whether every mean within its bound lies above the margin."""
+        return outcome.embedded and self._above(outcome.claim, outcome.difference.n)
+
+    def guards(self, claim: Claim) -> bool:
+        """Whether a nightly session, of `seeds` seeds, must uphold the claim: whether `promises` holds then."""
+        return self._above(claim, self.seeds)
+
+    def _above(self, claim: Claim, seeds: int) -> bool:
+        bound = self.claims.get(claim.id)
+        return bound is not None and bound.for_mean_of(seeds).low > claim.margin
 
     def check_claim(self, outcome: Outcome) -> Check | None:
         """A claim's difference; None where the bounds do not apply."""
@@ -168,14 +189,14 @@ def calibrate(
     seeds: int = NIGHTLY_SEEDS,
 ) -> Bounds:
     """Bounds from stored runs on embedded data: of every row of the profile that a nightly session trains, of its other
-    rows (a factorial's) where they have runs, and of every claim between them.
+    rows (a factorial's) where they have runs, and of every claim all of whose rows are bounded.
 
     Args:
         false_alarms: share of nightly sessions in which any bound at all may be missed by chance.
         seeds: seeds of a nightly session.
 
     Raises:
-        InputError: a row has fewer than five runs, or the share is none.
+        InputError: a row has fewer than five runs, a claim's rows share fewer than five seeds, or the share is none.
     """
     if not 0 < false_alarms < 1:
         raise InputError(f"--false-alarms {false_alarms}", "is not a share of sessions", "give one above 0 and below 1")
@@ -189,9 +210,9 @@ def calibrate(
         if runs < FEWEST_RUNS:
             mend = f"run pytest benchmarks --profile {profile.name} --seeds {FEWEST_RUNS} or more"
             raise InputError(experiment.id, f"has {runs} runs on embedded data, too few to calibrate a bound", mend)
-    claims = [claim for claim in claims_of(profile) if claim.worse is not None]
-    nightly = sum(len(FIGURES[e.question]) for e in bounded if e.group == "report")
-    error = 1 - (1 - false_alarms) ** (1 / (seeds * nightly + len(claims)))
+    names = {e.row for e in bounded}
+    claims = [claim for claim in claims_of(profile) if claim.worse is not None and names.issuperset(claim.rows)]
+    error = error_of_one(bounded, claims, false_alarms, seeds)
     rows = {
         e.id: {
             name: _bound([r.figure(name) for r in by_row[e.id]], _resolution(name, by_row[e.id][0]), error)
@@ -201,12 +222,35 @@ def calibrate(
     }
     differences = {}
     for claim in claims:
-        compared = [r for of_row in by_row.values() for r in of_row if r.row in claim.rows]
+        compared = [r for e in bounded if e.row in claim.rows for r in by_row[e.id]]
         by_seed = [judge(claim, [r for r in compared if r.seed == seed]) for seed in sorted({r.seed for r in compared})]
         values = [outcome.difference.mean for outcome in by_seed if outcome is not None]
+        if len(values) < FEWEST_RUNS:
+            problem = f"its rows share {len(values)} seeds on embedded data, too few to calibrate a bound"
+            mend = f"run pytest benchmarks --profile {profile.name} --seeds {FEWEST_RUNS} or more, all rows of it"
+            raise InputError(claim.id, problem, mend)
         differences[claim.id] = _bound(values, _resolution(claim.metric, compared[0]), error)
     used = [r for e in bounded for r in by_row[e.id]]
     return Bounds(rows, differences, _source(used), false_alarms, seeds)
+
+
+def error_of_one(bounded: Iterable[Experiment], claims: Iterable[Claim], false_alarms: float, seeds: int) -> float:
+    """The rate of false alarms of one check, such that those of a nightly session together have the rate stated.
+
+    Sidak (1967): exact for checks that are independent of each other. A session checks every figure of every row of
+    group "report" once for each seed, and every claim between such rows once, in the mean over the seeds.
+
+    Args:
+        bounded: rows with bounds.
+        claims: claims with a bound.
+        false_alarms: share of sessions in which any check at all may be missed by chance.
+        seeds: seeds of a session.
+    """
+    nightly = [e for e in bounded if e.group == "report"]
+    names = {e.row for e in nightly}
+    checks = seeds * sum(len(FIGURES[e.question]) for e in nightly)
+    checks += sum(names.issuperset(claim.rows) for claim in claims)
+    return 1 - (1 - false_alarms) ** (1 / checks)
 
 
 def _resolution(figure: str, record: RunRecord) -> float:
@@ -215,11 +259,26 @@ def _resolution(figure: str, record: RunRecord) -> float:
 
 
 def _bound(values: Sequence[float], resolution: float, error: float) -> Bound:
-    """The prediction interval; a spread below the figure's own resolution is taken as that."""
-    e = estimate(values)
-    half = prediction_half_width(max(e.sd, resolution), e.n, error)
-    low, high, mean, sd = (round(x, 4) for x in (e.mean - half, e.mean + half, e.mean, e.sd))
-    return Bound(low, high, mean, sd, e.n)
+    low, high, mean, sd = (round(float(x), 4) for x in limits(values, resolution, error))
+    return Bound(low, high, mean, sd, len(values))
+
+
+def limits(
+    values: ArrayLike, resolution: float, error: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The prediction interval of one further run.
+
+    Args:
+        values: [..., n] figures of n runs.
+        resolution: of the figure; a spread below it is taken as that.
+        error: share of further runs that miss it.
+
+    Returns:
+        [...] lower and upper limits, and the runs' [...] means and standard deviations: the first fields of `Bound`.
+    """
+    mean, sd = moments(values)
+    half = prediction_half_width(1.0, np.shape(values)[-1], error) * np.maximum(sd, resolution)
+    return mean - half, mean + half, mean, sd
 
 
 def _source(records: Sequence[RunRecord]) -> str:

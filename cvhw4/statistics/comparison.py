@@ -24,6 +24,7 @@ PERMUTATIONS = 9999  # all 2**n are taken up to n = 13
 POWER = 0.9
 POWER_LEVEL = 0.05
 MOST_SEEDS = 10_000
+LARGEST_SHIFT = 1e6  # of a noncentral t distribution; scipy gives NaN for one of 1e12
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Comparison:
         margin: what the difference is held against.
         p_value: two-sided paired t test of difference == margin; NaN for one seed. For differences that are all equal
             0, or 1 where they equal the margin, unless the figures' resolution was given.
+        sd: standard deviation of the differences, never below what the figures' resolution implies (`rounding_sd`), as
+            the test and the intervals take it; `difference.sd` is the one seen. NaN for one seed.
         permutation_p: the same by flipping the signs of difference - margin, all 2**n ways up to 13 seeds. It assumes
             no normal spread but never falls below 2 / 2**n, 0.0625 at 5 seeds and 0.002 at 10: with so few seeds it
             cannot decide, least of all after Holm's correction, so the t test does.
@@ -48,6 +51,8 @@ class Comparison:
         pairing: variance of the difference were the runs not paired, var(better) + var(worse), over its variance as
             they are: 2.0 means that pairing halves the runs needed, less than 1 that it costs. NaN without a worse
             row, for one seed, or where all differences are equal.
+        correlation: Pearson's, over seeds, between the two rows' figures. NaN without a worse row, for one or two
+            seeds, or where a row's figures are all equal.
         seeds_needed: fewest seeds with which the t test at 5 % decides in 90 of 100 studies, were the mean and spread
             seen the true ones. They are not, so with few seeds the number is rough. None above 10,000, for one seed,
             and where there is no spread.
@@ -56,12 +61,14 @@ class Comparison:
     difference: Estimate
     margin: float
     p_value: float
+    sd: float
     permutation_p: float
     effect: float
     superiority: float
     superiority_low: float
     superiority_high: float
     pairing: float
+    correlation: float
     seeds_needed: int | None
 
 
@@ -106,12 +113,14 @@ def compare(
         difference=difference,
         margin=margin,
         p_value=float(t_p_values(b - w, margin, floor)),
+        sd=spread,
         permutation_p=_permutation_p(b - w - margin),
         effect=_effect(excess, spread, n),
         superiority=superiority,
         superiority_low=low,
         superiority_high=high,
         pairing=math.nan if worse is None else _pairing(b, w),
+        correlation=math.nan if worse is None else _correlation(b, w),
         seeds_needed=_seeds_needed(excess, spread),
     )
 
@@ -218,6 +227,34 @@ def _pairing(better: NDArray[np.float64], worse: NDArray[np.float64]) -> float:
     return (sds[0] ** 2 + sds[1] ** 2) / sds[2] ** 2 if sds[2] > 0 else math.nan
 
 
+def _correlation(better: NDArray[np.float64], worse: NDArray[np.float64]) -> float:
+    (b, b_sd), (w, w_sd) = moments(better), moments(worse)
+    if len(better) < 3 or not (b_sd > 0 and w_sd > 0):
+        return math.nan
+    products = float(((better - b) * (worse - w)).sum()) / (len(better) - 1)
+    return max(-1.0, min(1.0, products / float(b_sd * w_sd)))
+
+
+def pooled_pairing(comparisons: Sequence[Comparison]) -> tuple[float, float, float]:
+    """What pairing gained over several comparisons: the geometric mean of `pairing`, with a 95 % interval.
+
+    The interval is Student's t on the logarithms, as if the comparisons were independent. They are not: they share rows
+    and seeds, so it is narrower than it should be, and says how the comparisons at hand differ rather than what others
+    would show.
+
+    Args:
+        comparisons: those whose `pairing` is NaN do not count.
+
+    Returns:
+        The mean and the ends of its interval: 0 and infinity for one comparison, all NaN for none.
+    """
+    logs = [math.log(c.pairing) for c in comparisons if c.pairing > 0]
+    if not logs:
+        return math.nan, math.nan, math.nan
+    e = estimate(logs)
+    return math.exp(e.mean), math.exp(e.low), math.exp(e.high)
+
+
 def power(effect: float, n: int, level: float = POWER_LEVEL) -> float:
     """Probability that the two-sided t test decides, and for the right side, by the noncentral t distribution.
 
@@ -230,22 +267,91 @@ def power(effect: float, n: int, level: float = POWER_LEVEL) -> float:
     """
     from scipy.stats import nct
 
-    shift = min(abs(effect), 1e6) * math.sqrt(n)  # scipy gives NaN for a shift of 1e12
+    shift = min(abs(effect), LARGEST_SHIFT) * math.sqrt(n)
     return float(nct.sf(t_quantile(1 - level / 2, n - 1), n - 1, shift))
 
 
-def _seeds_needed(excess: float, spread: float) -> int | None:
-    if not spread > 0 or excess == 0:
+def _seeds_needed(excess: float, spread: float, level: float = POWER_LEVEL) -> int | None:
+    return _seeds_for(excess / spread, level) if spread > 0 else None
+
+
+def _seeds_for(effect: float, level: float) -> int | None:
+    """Fewest seeds with a power of 0.9 for a true mean over true standard deviation."""
+    if effect == 0 or math.isnan(effect):
         return None
     low, high = 1, 2  # too few, and to be tried
-    while not power(excess / spread, high) >= POWER:
+    while not power(effect, high, level) >= POWER:
         low, high = high, 2 * high
         if low >= MOST_SEEDS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(excess / spread, middle) >= POWER else (middle, high)
+        low, high = (low, middle) if power(effect, middle, level) >= POWER else (middle, high)
     return high if high <= MOST_SEEDS else None
+
+
+def effect_interval(effect: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the true mean over the true standard deviation, of which a sample gave `effect`.
+
+    The noncentral t distribution turned around (Steiger and Fouladi 1997; Cumming and Finch 2001): the ends are the
+    effects with which a t as small, or as large, as the one seen comes up with half the rest of the confidence.
+
+    Args:
+        effect: mean over standard deviation of the sample, not corrected for its bias.
+        n: seeds.
+
+    Returns:
+        The ends; minus infinity and infinity for one seed, and NaN for an effect that is NaN or infinite.
+    """
+    if n < 2:
+        return -math.inf, math.inf
+    if not math.isfinite(effect):
+        return math.nan, math.nan
+    seen = abs(effect) * math.sqrt(n)
+    tail = (1 - confidence) / 2
+    low, high = (_shift_of(seen, n - 1, p) / math.sqrt(n) for p in (1 - tail, tail))
+    return (low, high) if effect >= 0 else (-high, -low)
+
+
+def _shift_of(seen: float, freedom: int, probability: float) -> float:
+    """The noncentrality with which a t of at most `seen`, which is not below 0, has that probability; by bisection."""
+    from scipy.special import chdtri
+    from scipy.stats import nct
+
+    if seen > 1000:  # the numerator's error is nothing beside the spread's, and scipy's tails fail
+        return seen * math.sqrt(float(chdtri(freedom, probability)) / freedom)
+    # At 0 the shift is a normal quantile. Further out than ten it is the chi distribution's spread that matters: with
+    # one degree of freedom, the worst case, its ends at 0.975 are 0.03 and 2.24 times what was seen.
+    low, high = -10.0, 10.0 + 10 * seen
+    while high - low > 1e-9 * max(1.0, abs(low)):
+        middle = (low + high) / 2
+        found = float(nct.cdf(seen, freedom, middle))
+        if math.isnan(found):  # scipy's tails, here and there; never near the quantiles asked for
+            found = float(middle < seen)
+        low, high = (middle, high) if found > probability else (low, middle)
+    return (low + high) / 2
+
+
+def seeds_to_decide(comparison: Comparison, level: float = POWER_LEVEL) -> tuple[int | None, int | None, int | None]:
+    """Fewest seeds with which the t test decides in 90 of 100 studies, and how little that number is known.
+
+    Args:
+        comparison: its margin is what is to be decided.
+        level: of the test; 0.05 / claims plans for the first step of Holm's correction.
+
+    Returns:
+        The seeds if the true effect, (mean - margin) / standard deviation, is the one seen; if it is the end of its
+        95 % interval (`effect_interval`) farthest from 0; and if it is the end nearest to 0. Each None above 10,000
+        and where there is no effect to go by: no spread, or one seed. The last is None as well where the interval
+        includes 0, as no number of seeds is then sure to suffice.
+    """
+    if not comparison.sd > 0:
+        return None, None, None
+    effect = round(comparison.difference.mean - comparison.margin, DECIMALS) / comparison.sd
+    ends = effect_interval(effect, comparison.difference.n)
+    nearest, farthest = sorted(ends, key=abs)
+    includes = ends[0] <= 0 <= ends[1]
+    return _seeds_for(effect, level), _seeds_for(farthest, level), None if includes else _seeds_for(nearest, level)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -329,22 +435,39 @@ def combine(
     Raises:
         ValueError: no seeds, or no degree of freedom for the images.
     """
-    from scipy.stats import t
-
     if n < 1 or not image_freedom >= 1:
         raise ValueError(f"needs seeds and a degree of freedom for the images, not {n} and {image_freedom}")
     if n == 1:
         return Combined(Estimate(1, mean, math.nan, -math.inf, math.inf), math.nan, math.nan)
-    seeds, images = seed_sd**2 / n, max(image_variance, 0.0)
-    total = seeds + images
-    freedom = float(n - 1)
-    if total > 0:  # of shares, as squares of small variances vanish
-        weight = (seeds / total) ** 2 / (n - 1) + (images / total) ** 2 / image_freedom
-        freedom = max(1 / weight if weight > 0 else math.inf, min(n - 1, image_freedom))  # never less but by rounding
-    upper = 1 - (1 - confidence) / 2
-    error = math.sqrt(total)
-    half = max(float(t.ppf(upper, f)) * e for f, e in ((freedom, error), (n - 1, math.sqrt(seeds))))
+    seeds = seed_sd**2 / n
+    error, freedom, half = (float(x) for x in half_widths(seeds, image_variance, n, image_freedom, confidence))
     return Combined(Estimate(n, mean, seed_sd, mean - half, mean + half), error, freedom, math.sqrt(seeds))
+
+
+def half_widths(
+    seeds: ArrayLike, images: ArrayLike, n: int, image_freedom: float, confidence: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """`combine` for many means at once.
+
+    Args:
+        seeds: [...] squared standard errors for the choice of seeds.
+        images: [...] the same for the choice of images; below 0 counts as 0.
+        n: seeds, at least 2.
+        image_freedom: degrees of freedom of `images`.
+
+    Returns:
+        [...] standard errors, their degrees of freedom, and half the widths of the intervals.
+    """
+    from scipy.stats import t
+
+    s, i = np.asarray(seeds, dtype=float), np.maximum(np.asarray(images, dtype=float), 0.0)
+    total = s + i
+    with np.errstate(divide="ignore", invalid="ignore"):  # of shares, as squares of small variances vanish
+        weighted = 1 / ((s / total) ** 2 / (n - 1) + (i / total) ** 2 / image_freedom)
+    least = min(n - 1, image_freedom)  # never less but by rounding
+    freedom = np.where(total > 0, np.maximum(weighted, least), float(n - 1))
+    upper, error = 1 - (1 - confidence) / 2, np.sqrt(total)
+    return error, freedom, np.maximum(t.ppf(upper, freedom) * error, t.ppf(upper, n - 1) * np.sqrt(s))
 
 
 @dataclass(frozen=True)

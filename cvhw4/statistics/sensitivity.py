@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from cvhw4.controls import CONTROLS, Control
 from cvhw4.experiments import Experiment, Profile
@@ -12,22 +15,34 @@ from cvhw4.statistics.bounds import Bound, Bounds, Check
 from cvhw4.statistics.intervals import estimate
 
 DETECTED = 0.9  # probability from which on a sabotage counts as one that the bounds notice
+MEANS, SPREADS = 400, 100  # slices that an integral is taken over
 
 
 @dataclass(frozen=True)
 class Detection:
     """One control at one strength, held against the bounds of the row it spoils.
 
+    The chance that a nightly session of k seeds misses a bound follows from the figure's true mean and spread in
+    spoilt runs, which n runs show only roughly. The spread is pooled from these runs and the calibration's, as if
+    sabotage left it as it is, s**2 = ((n - 1) s_runs**2 + (m - 1) s_calibration**2) / f with f = n + m - 2 degrees of
+    freedom, (m - 1 for one run); then f s**2 / sigma**2 is chi-squared and the true mean normal about the one seen
+    with sigma / sqrt(n). That is the distribution behind Student's t prediction interval (Geisser 1993), and the
+    posterior of Jeffreys' prior. `probability` is the mean of the chance over it: of k runs that share an unknown mean
+    and spread, so that they miss or meet together more often than k independent ones would.
+
     Attributes:
         control: the control.
         strength: how strong.
         n: runs.
         missed: the bounds that its runs missed, worst first.
-        figure: the bounded figure that gives it away most surely.
+        figure: the bounded figure that gives it away most surely, by `probability`.
         mean: that figure's mean over the runs.
         bound: its bound.
-        probability: that a nightly session (of as many seeds as the bounds are made for) misses that figure's bound,
-            from the mean of the runs and the larger of their spread and the calibration's (normal distribution).
+        probability: that a nightly session (of as many seeds as the bounds are made for) misses that figure's bound:
+            that any of its runs does. Choosing the figure flatters it; that other figures may be missed as well, it
+            leaves out.
+        low: lower end of the 95 % interval of the same chance, at the level 5 % / figures chosen from (Bonferroni), so
+            that it holds for the figure chosen.
     """
 
     control: Control
@@ -38,6 +53,7 @@ class Detection:
     mean: float
     bound: Bound
     probability: float
+    low: float
 
     @property
     def caught(self) -> bool:
@@ -68,10 +84,11 @@ def detect(
         return None
     missed = [check for run in runs for check in bounds.check(run, base) if not check.met]
     missed.sort(key=lambda check: -abs(check.value - check.bound.mean) / (check.bound.high - check.bound.low))
-    chances = {name: _chance([r.figure(name) for r in runs], bound, bounds.seeds) for name, bound in figures.items()}
+    level = 0.05 / len(figures)
+    chances = {name: chance([r.figure(name) for r in runs], b, bounds.seeds, level) for name, b in figures.items()}
     surest = max(chances, key=lambda name: chances[name])
     mean = estimate([r.figure(surest) for r in runs]).mean
-    return Detection(control, strength, len(runs), tuple(missed), surest, mean, figures[surest], chances[surest])
+    return Detection(control, strength, len(runs), tuple(missed), surest, mean, figures[surest], *chances[surest])
 
 
 def detections(profile: Profile, records: Sequence[RunRecord], bounds: Bounds) -> list[Detection]:
@@ -90,13 +107,30 @@ def least(found: Sequence[Detection], control: Control) -> float | None:
     return smallest
 
 
-def _chance(values: Sequence[float], bound: Bound, seeds: int) -> float:
-    """Probability that any of so many runs like these leaves the bound."""
-    from scipy.stats import norm
+def chance(values: Sequence[float], bound: Bound, seeds: int, level: float = 0.05) -> tuple[float, float]:
+    """How surely any of so many further runs like these leaves the bound.
+
+    Args:
+        values: [n] figures of spoilt runs.
+        bound: of one run; its own spread and number of runs are pooled with theirs (see `Detection`).
+        seeds: further runs.
+        level: two-sided, of the interval of the chance.
+
+    Returns:
+        The chance expected (predictive), and the lower end of its interval: its level / 2 quantile over the true means
+        and spreads that the runs leave possible.
+    """
+    from scipy.special import chdtri, ndtr, ndtri
 
     e = estimate(values)
-    sd = max(bound.sd, e.sd) if e.n > 1 else bound.sd
-    if sd == 0:
-        return float(not bound.low <= e.mean <= bound.high)
-    within = norm.cdf((bound.high - e.mean) / sd) - norm.cdf((bound.low - e.mean) / sd)
-    return float(1 - within**seeds)
+    freedom = bound.n - 1 + e.n - 1
+    squares = (bound.n - 1) * bound.sd**2 + (e.n - 1) * (e.sd**2 if e.n > 1 else 0.0)
+    if squares == 0:
+        certain = float(not bound.holds(e.mean))
+        return certain, certain
+    # The middles of equally likely slices, of the true spread and of the true mean. [MEANS, 1] and [SPREADS]
+    spreads = np.sqrt(squares / chdtri(freedom, (np.arange(SPREADS) + 0.5) / SPREADS))
+    means = e.mean + ndtri((np.arange(MEANS) + 0.5) / MEANS)[:, None] * spreads / math.sqrt(e.n)
+    within = ndtr((bound.high - means) / spreads) - ndtr((bound.low - means) / spreads)
+    missed = 1 - within**seeds
+    return float(missed.mean()), float(np.quantile(missed, level / 2))

@@ -13,12 +13,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvhw4.statistics.comparison import holm_adjust, moments, rounding_sd, t_p_values
+from cvhw4.statistics.comparison import half_widths, holm_adjust, moments, rounding_sd, t_p_values
+from cvhw4.statistics.images import mean_noise, squared_errors
 from cvhw4.statistics.intervals import t_quantile
 
 LEVEL = 0.05
 IMAGES = 80
 ACCURACY = 0.9
+# Standard deviations of the scores behind `both_sources`, beside which that of one run on one image is 1.
+SEED_SD, IMAGE_SD, ROW_SD = 0.1, 1.0, 0.4
+BOTH_SOURCES = 1500  # studies at most, as each takes seeds x images draws
 
 
 def null_rates(
@@ -48,14 +52,22 @@ def null_rates(
     Returns:
         `wrong`, share of claims that are decided, each judged alone; `family`, share of studies with any claim decided
         after Holm's correction; `coverage`, share of 95 % t intervals that hold the margin; and the Monte Carlo
-        standard error of each, `wrong_se`, `family_se` and `coverage_se`.
+        standard error of each, `wrong_se`, `family_se` and `coverage_se`; and `simulations`.
     """
-    shape = (simulations, claims, n_seeds)
+    return _rates(_null_differences((simulations, claims, n_seeds), rng, images, accuracy), rounding_sd(resolution))
+
+
+def _null_differences(
+    shape: tuple[int, int, int], rng: np.random.Generator, images: int | None, accuracy: float = ACCURACY
+) -> NDArray[np.float64]:
     if images is None:
-        differences = rng.standard_normal(shape)
-    else:
-        differences = (rng.binomial(images, accuracy, shape) - rng.binomial(images, accuracy, shape)) / images
-    floor = rounding_sd(resolution)
+        return rng.standard_normal(shape)
+    return (rng.binomial(images, accuracy, shape) - rng.binomial(images, accuracy, shape)) / images
+
+
+def _rates(differences: NDArray[np.float64], floor: float) -> dict[str, float]:
+    """The rates of [simulations, claims, n] differences."""
+    n_seeds = differences.shape[-1]
     p = t_p_values(differences, floor=floor)
     mean, sd = moments(differences, floor)
     half = t_quantile(0.975, n_seeds - 1) * sd / math.sqrt(n_seeds)
@@ -66,28 +78,85 @@ def null_rates(
     }
     shares = {name: float(found.mean()) for name, found in rates.items()}
     errors = {f"{name}_se": math.sqrt(s * (1 - s) / rates[name].size) for name, s in shares.items()}
-    return shares | errors
+    return shares | errors | {"simulations": len(differences)}
+
+
+def both_sources(
+    n_seeds: int,
+    rng: np.random.Generator,
+    simulations: int = BOTH_SOURCES,
+    images: int = IMAGES,
+    accuracy: float = ACCURACY,
+) -> dict[str, float]:
+    """How often the interval with both sources of noise covers, where seeds and validation images are drawn anew.
+
+    Two equally good rows, n seeds each, on the same images of two classes. A run is right where a score is above 0, the
+    sum of a level, a part that the image has in both rows (standard deviation `IMAGE_SD`), one that it has in this row
+    (`ROW_SD`), one of the seed (`SEED_SD`) and one of this run on this image (1), all normal: seeds and images crossed,
+    as in `image_noise`. The interval is that of `combine` with `squared_error`; the bootstrap's variances are taken
+    from its closed form, `mean_noise`, and the seeds' spread is never below what the resolution of 1 / images implies.
+
+    With few seeds it covers more often than it says: what a seed makes of an image is in both sources, and too little
+    is known of it to take it out of one for certain.
+
+    Args:
+        n_seeds: seeds of each study, at least 2.
+        rng: draws the studies.
+        simulations: number of studies.
+        images: validation images.
+        accuracy: true accuracy of both rows.
+
+    Returns:
+        As `null_rates`; `wrong`, `family` and their errors are NaN.
+    """
+    from scipy.special import ndtri
+
+    level = float(ndtri(accuracy)) * math.sqrt(SEED_SD**2 + IMAGE_SD**2 + ROW_SD**2 + 1)
+
+    def normal(*shape: int) -> NDArray[np.float32]:
+        return rng.standard_normal((simulations, *shape), np.float32)
+
+    shared, right = IMAGE_SD * normal(1, images), []
+    for _ in range(2):
+        score = level + shared + ROW_SD * normal(1, images) + SEED_SD * normal(n_seeds, 1)
+        right.append(score + normal(n_seeds, images) > 0)
+    differences = right[0].astype(np.float32) - right[1]
+    mean, sd = moments(differences.mean(-1, dtype=np.float64), rounding_sd(1 / images))
+    seeds = sd**2 / n_seeds
+    squared = squared_errors(seeds, n_seeds, *mean_noise(differences, np.arange(images, dtype=np.uint8) % 2))
+    _, _, half = half_widths(seeds, squared - seeds, n_seeds, images - 1)
+    coverage = float((np.abs(mean) <= half).mean())
+    unknown = dict.fromkeys(("wrong", "family", "wrong_se", "family_se"), math.nan)
+    error = math.sqrt(coverage * (1 - coverage) / simulations)
+    return unknown | {"coverage": coverage, "coverage_se": error, "simulations": simulations}
 
 
 def null_table(
-    rng: np.random.Generator, seeds: Sequence[int] = (3, 5, 10), simulations: int = 10_000, claims: int = 13
+    rng: np.random.Generator,
+    seeds: Sequence[int] = (3, 5, 10),
+    simulations: int = 10_000,
+    claims: int = 13,
+    images: int = IMAGES,
 ) -> list[dict[str, float | str]]:
-    """`null_rates` by number of seeds and kind of spread.
+    """`null_rates` by number of seeds and kind of spread, and `both_sources`.
+
+    Args:
+        images: that accuracies are shares of.
 
     Returns:
-        One row for each of `seeds` and each `spread`: "normal", "accuracies" (multiples of 1/80, taken as they are)
-        and "accuracies, resolution known" (the same, with the least spread that a step of 1/80 implies).
+        One row for each of `seeds` and each `spread`: "normal"; "accuracies" (multiples of 1 / images, taken as they
+        are); "accuracies, resolution known" (the same figures, with the least spread that a step of 1 / images
+        implies); and "seeds and images" (`both_sources`, of 1,500 studies at most, with `wrong` and `family` NaN).
     """
-    spreads: dict[str, tuple[int | None, float]] = {
-        "normal": (None, 0.0),
-        "accuracies": (IMAGES, 0.0),
-        "accuracies, resolution known": (IMAGES, 1 / IMAGES),
-    }
-    return [
-        {"spread": spread, "seeds": n, **null_rates(n, rng, simulations, claims, images, resolution=resolution)}
-        for spread, (images, resolution) in spreads.items()
-        for n in seeds
-    ]
+    kinds = ("normal", "accuracies", "accuracies, resolution known", "seeds and images")
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for n in seeds:
+        shape = (simulations, claims, n)
+        found[kinds[0], n] = _rates(_null_differences(shape, rng, None), 0.0)
+        drawn = _null_differences(shape, rng, images)
+        found[kinds[1], n], found[kinds[2], n] = (_rates(drawn, floor) for floor in (0.0, rounding_sd(1 / images)))
+        found[kinds[3], n] = both_sources(n, rng, min(simulations, BOTH_SOURCES), images)
+    return [{"spread": kind, "seeds": n, **found[kind, n]} for kind in kinds for n in seeds]
 
 
 class Stability(NamedTuple):

@@ -62,7 +62,7 @@ class Outcome:
         """The difference with both sources of noise: other seeds, and other validation images of the same kind."""
         if self.noise is None:
             return None
-        mean, sd, n = self.difference.mean, self.difference.sd, self.difference.n
+        mean, sd, n = self.difference.mean, self.comparison.sd, self.difference.n
         images = squared_error(sd, n, self.noise) - sd**2 / n if n > 1 else self.noise.mean_variance
         return combine(mean, sd, n, images, self.noise.images - 1)
 
@@ -99,8 +99,8 @@ def judge(claim: Claim, records: Iterable[RunRecord], read_images: ReadImages | 
     resolution = 1 / data.val if claim.metric == "accuracy" else 0.0
     comparison = compare(better, worse, claim.margin, resolution=resolution)
     noise = None
-    if read_images is not None and isinstance(claim.better, str) and not isinstance(claim.worse, tuple):
-        noise = _noise(claim.metric, [runs[row] for row in claim.rows], seeds, read_images)
+    if read_images is not None:
+        noise = _noise(claim, runs, seeds, read_images)
     differences = tuple(b - w for b, w in zip(better, worse or [0.0] * len(better), strict=True))
     return Outcome(
         claim=claim,
@@ -126,16 +126,19 @@ def figures(
 
 
 def _noise(
-    metric: str, rows: Sequence[Mapping[int, RunRecord]], seeds: Sequence[int], read: ReadImages
+    claim: Claim, runs: Mapping[str, Mapping[int, RunRecord]], seeds: Sequence[int], read: ReadImages
 ) -> ImageNoise | None:
-    arms = []
-    for of_row in rows:
-        arm = [(read(of_row[s]), of_row[s].best_epoch(metric)) for s in seeds]
-        whole = [(results, epoch) for results, epoch in arm if results is not None]
-        if len(whole) < len(arm):
-            return None
-        arms.append(whole)
-    return image_noise(arms[0], arms[1] if len(arms) == 2 else None, metric, np.random.default_rng(0))
+    """What other images would change; None where a run's results by image are not stored."""
+    arms: list[tuple[int, list[tuple[ImageResults, int]]]] = []
+    for sign, operand in ((1, claim.better), (-1, claim.worse)):
+        rows = () if operand is None else (operand,) if isinstance(operand, str) else operand
+        for row, inner in zip(rows, (1, -1), strict=False):
+            pairs = [(read(runs[row][s]), runs[row][s].best_epoch(claim.metric)) for s in seeds]
+            whole = [(results, epoch) for results, epoch in pairs if results is not None]
+            if len(whole) < len(pairs):
+                return None
+            arms.append((sign * inner, whole))
+    return image_noise(arms, claim.metric, np.random.default_rng(0))
 
 
 def judge_all(profile: Profile, records: Sequence[RunRecord], read_images: ReadImages | None = None) -> list[Outcome]:

@@ -1,0 +1,74 @@
+"""The committed pages are those of the committed records, and README shows their table."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cvhw4.experiments import PROFILES
+from cvhw4.records.store import Store, latest_studies
+from cvhw4.report.tables import report_page
+from cvhw4.report.verdicts import verdicts_page
+from cvhw4.statistics.bounds import calibrate, load_bounds
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = PROFILES["quick"]
+NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
+
+
+@pytest.fixture(scope="module")
+def store():
+    return Store(ROOT / "results", "quick")
+
+
+@pytest.fixture(scope="module")
+def records(store):
+    return latest_studies(store.load())
+
+
+@pytest.fixture(scope="module")
+def bounds():
+    return load_bounds(ROOT / "benchmarks" / "bounds.toml", "quick")
+
+
+def assert_same(page, committed):
+    """The same words, and numbers that differ by rounding at most."""
+    flat = [re.sub(r"[ \-]{2,}", " ", text) for text in (page, committed)]
+    assert NUMBER.sub("#", flat[0]) == NUMBER.sub("#", flat[1])
+    for one, other in zip(*(NUMBER.findall(text) for text in flat), strict=True):
+        assert float(one.replace(",", "")) == pytest.approx(float(other.replace(",", "")), rel=1e-6, abs=2e-4)
+
+
+def test_every_row_has_twenty_seeds(records):
+    for row in QUICK.rows:
+        assert len({r.seed for r in records if r.id == row.id}) >= 20, row.id
+
+
+def test_the_tables_are_the_records(records, store, bounds):
+    rows = {row.id for row in QUICK.rows}
+    page = report_page(QUICK, [r for r in records if r.id in rows], bounds, {})
+    assert_same(page, (store.folder / "report.md").read_text("utf-8"))
+
+
+def test_the_verdicts_are_the_records(records, store, bounds):
+    page, pictures = verdicts_page(QUICK, records, store.images, bounds)
+    assert_same(page, (store.folder / "verdicts.md").read_text("utf-8"))
+    assert pictures and all((store.folder / name).is_file() for name in pictures)
+
+
+def test_readme_shows_the_table_of_claims_first(store):
+    readme = (ROOT / "README.md").read_text("utf-8")
+    page = (store.folder / "verdicts.md").read_text("utf-8")
+    table = re.search(r"^\| claim .*?\n\n", page.split("## The claims")[1], re.M | re.S)[0].strip()
+    assert table in readme
+    assert readme.index(table) < min(m.start() for m in re.finditer(r"^\|", readme, re.M)) + 1
+
+
+def test_the_bounds_are_those_of_the_records(records, bounds):
+    rows = {row.id for row in QUICK.rows}
+    made = calibrate(QUICK, [r for r in records if r.id in rows], bounds.false_alarms, bounds.seeds)
+    assert made.rows.keys() == bounds.rows.keys() and made.claims.keys() == bounds.claims.keys()
+    pairs = [(made.rows[id][name], bound) for id, figures in bounds.rows.items() for name, bound in figures.items()]
+    pairs += [(made.claims[id], bound) for id, bound in bounds.claims.items()]
+    for ours, committed in pairs:
+        assert vars(ours) == pytest.approx(vars(committed), abs=2e-4)
