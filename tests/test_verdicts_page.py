@@ -148,6 +148,8 @@ def test_the_parts_of_the_rise_add_up_on_the_page(page, store):
         - np.mean([r.best("miou") for r in store.load() if r.row == "q2_1a"])
     ]
     assert float(cells(table, "**the whole")[2].split()[0]) == pytest.approx(rise[0], abs=1e-4)
+    training = float(cells(table, "(c)")[2].split()[0])
+    assert f" and {100 * (1 - training / rise[0]):.0f} % with skips needs no training on 3 classes" in table
     picture = store.folder / "decomposition-embedded-q2.png"
     assert picture.read_bytes().startswith(b"\x89PNG") and "(decomposition-embedded-q2.png)" in table
 
@@ -170,9 +172,9 @@ def test_a_place_that_neither_network_ever_meets_says_nothing():
 def test_the_share_of_errors_removed_is_what_it_says():
     # 0.5 to 0.7 near contours: 0.2 of 0.5 errors; 0.9 to 0.98 away: 0.08 of 0.1
     text = ablations._answer("train", [0.7, 0.7], [0.5, 0.5], [0.98, 0.98], [0.9, 0.9])
-    assert "skips bring +0.1200 [0.1200, 0.1200] more" in text and "-40 points" in text and "disagree" in text
+    assert "skips bring +0.1200 [0.1200, 0.1200] more" in text and "40 points smaller" in text and "disagree" in text
     agreed = ablations._answer("initial", [0.9, 0.9], [0.5, 0.5], [0.91, 0.91], [0.9, 0.9])
-    assert "+70 points" in agreed and agreed.endswith("largest at contours.")
+    assert "70 points larger" in agreed and agreed.endswith("largest at contours.")
 
 
 def test_controls_are_on_the_page_with_the_bound_that_noticed(page):

@@ -217,13 +217,13 @@ def _answer(
     if any(map(math.isnan, (*near, *away))):
         return text + "."
     errors = paired(near, away)
-    text += f"; of the errors there were, {100 * errors.mean:+.0f} points more"
-    agree = (accuracy.mean > 0) == (errors.mean > 0)
-    if agree:
+    share = f"{100 * abs(errors.mean):.0f} points {'larger' if errors.mean > 0 else 'smaller'}"
+    text += f"; the share of the errors that goes is {share} there"
+    if (accuracy.mean > 0) == (errors.mean > 0):
         return text + (": the gain is largest at contours." if accuracy.mean > 0 else ": it is not one of contours.")
     return (
-        text + ", so the two measures disagree: most pixels are won near contours, where most errors are, but a "
-        "larger share of the errors away from them goes. This is not spatial detail alone."
+        f"{text}. So the two measures disagree: most pixels are won near contours, where most errors are, but a larger "
+        "share of those away from them goes, which is not spatial detail."
     )
 
 
@@ -262,11 +262,18 @@ def decomposition_section(e: Evidence, pictures: dict[str, bytes]) -> list[str]:
         f"The report has the rise without skips. mIoU by the template, each run's best epoch: {between}. Intervals "
         "over seeds, on these images.",
         markdown(pd.DataFrame(table)),
-        "The parts add up to the whole, seed by seed. The same rise in another order, all by the template: first the "
-        "11-class network's own predictions are merged, then the network is changed:",
+        f"{_measured(columns)} The parts add up to the whole, seed by seed. The same rise in another order, all by the "
+        "template: first the 11-class network's own predictions are merged, then the network is changed:",
         markdown(pd.DataFrame(other)),
         f"![waterfall of the parts](decomposition-{slug}.png)",
     ]
+
+
+def _measured(columns: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """How much of the rise is there without training anything on 3 classes."""
+    shares = {name: 1 - found["training"].mean / found["whole"].mean for name, found in columns.items()}
+    said = " and ".join(f"{100 * share:.0f} % {name}" for name, share in shares.items())
+    return f"Of the rise, {said} needs no training on 3 classes: it comes from how the 11-class network is measured."
 
 
 def waterfall(

@@ -195,15 +195,19 @@ def _in_words(outcomes: Sequence[Outcome], reported: Sequence[Experiment]) -> li
         if found:
             names = "; ".join(o.claim.sentence + _to_decide(o, len(open_)) for o in found)
             lines.append(f"- **{verdict.capitalize()}** ({len(found)} of {len(outcomes)}): {names}.")
-    sizes = [
-        f"{o.claim.sentence}: {one.difference:+.4f} there, {where} {interval(o.difference)} here"
+    sized = [
+        (o, o.difference.low <= one.difference <= o.difference.high)
         for o in outcomes
         for one in [stated(o.claim, reported)]
         if not math.isnan(one.difference) and o.claim.worse is not None and o.difference.n > 1
-        for where in ["inside" if o.difference.low <= one.difference <= o.difference.high else "outside"]
     ]
-    if sizes:
-        lines.append(f"- **How large**, which the report states too: {'; '.join(sizes)}.")
+    if sized:
+        inside = [o.claim.sentence for o, fits in sized if fits]
+        lines.append(
+            f"- **How large**: of {len(sized)} differences that the report states, {len(inside)} lie inside the "
+            f"interval here{' (' + '; '.join(inside) + ')' if inside else ''}. Other data and networks give other "
+            "sizes."
+        )
     return ["\n".join(lines)]
 
 
