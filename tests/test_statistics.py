@@ -271,6 +271,22 @@ def test_a_claim_is_guarded_where_a_nights_mean_is_promised():
     assert not made.promises(one)
 
 
+def test_a_run_is_held_against_the_other_seeds_of_its_row():
+    runs = [r for r in stored(10) if not r.row.startswith("q1_f")]
+    odd = next(r for r in runs if (r.row, r.seed) == ("q1_2", 4))
+    spoilt = record("q1_2", seed=4, figures=((0.99,),))
+    changed = [spoilt if r is odd else r for r in runs]
+    made = calibrate(QUICK, changed)
+    assert made.check(spoilt)[0].met  # a bound made of it too is wide enough for it
+    checks = bounds_module.held_out(QUICK, changed, made)
+    assert [(r.seed, c.name) for r, c in checks if not c.met] == [(4, "best accuracy"), (4, "last accuracy")]
+    assert len(checks) == sum(len(bounds_module.FIGURES[e.question]) for e in QUICK.rows if e.group == "report") * 10
+    (bound,) = {c.bound for r, c in checks if r is spoilt and c.name == "best accuracy"}
+    without = [r for r in changed if r is not spoilt]
+    others = [r.best("accuracy") for r in without if r.row == "q1_2"]
+    assert bound.n == 9 and bound.mean == pytest.approx(np.mean(others), abs=1e-4)
+
+
 @pytest.mark.parametrize("rate", [0.0, 1.0, -1])
 def test_a_rate_that_is_none_is_refused(rate):
     with pytest.raises(InputError, match="not a share"):

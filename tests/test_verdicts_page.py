@@ -106,6 +106,7 @@ def test_the_page_has_every_part(page):
         "Would 5 seeds have been enough?",
         "How often verdicts are wrong",
         "Negative controls: how little sabotage the bounds notice",
+        "The bounds on runs they were not made of",
     ]
 
 

@@ -234,6 +234,32 @@ def calibrate(
     return Bounds(rows, differences, _source(used), false_alarms, seeds)
 
 
+def held_out(profile: Profile, records: Sequence[RunRecord], bounds: Bounds) -> list[tuple[RunRecord, Check]]:
+    """Every run held against bounds made of its row's other seeds: what the stated rate is worth on figures as they
+    come, which are no draws of a normal distribution.
+
+    Args:
+        records: runs; those of other data than the embedded, and of rows that a nightly session does not train, are
+            passed over.
+        bounds: gives the rate of false alarms and the seeds of a session.
+    """
+    nightly = [
+        (e, [r for r in records if r.id == e.id and r.data.embedded]) for e in profile.rows if e.group == "report"
+    ]
+    rows = [(e, runs) for e, runs in nightly if len(runs) > FEWEST_RUNS]
+    if not rows:
+        return []
+    claims = [claim for claim in claims_of(profile) if claim.worse is not None]
+    error = error_of_one([e for e, _ in rows], claims, bounds.false_alarms, bounds.seeds)
+    return [
+        (run, Check(name, run.figure(name), _bound(others, _resolution(name, run), error), "the row's other seeds"))
+        for e, runs in rows
+        for name in FIGURES[e.question]
+        for run in runs
+        for others in [[r.figure(name) for r in runs if r is not run]]
+    ]
+
+
 def error_of_one(bounded: Iterable[Experiment], claims: Iterable[Claim], false_alarms: float, seeds: int) -> float:
     """The rate of false alarms of one check, such that those of a nightly session together have the rate stated.
 
