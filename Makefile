@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -35,7 +36,7 @@ test: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests --cov=cvhw4 --cov-fail-under=90 --timeout=900 $(ARGS)
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --cov=cvhw4 --cov-fail-under=90 --timeout=900 $(ARGS)
 
 env: $(INSTALLED)
 
