@@ -1,4 +1,4 @@
-# make bench   trains every row of the report and writes results/quick/report.md
+# make bench   trains every row of the report and writes results/quick/report.md and verdicts.md
 # make test    lint, types and tests
 # make speed   ours against the reference loop: minutes of a quiet machine; writes results/speed.md
 # make growth  cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; writes results/growth.md
