@@ -273,7 +273,7 @@ def _measured(columns: Mapping[str, Mapping[str, Estimate]]) -> str:
     """How much of the rise is there without training anything on 3 classes."""
     shares = {name: 1 - found["training"].mean / found["whole"].mean for name, found in columns.items()}
     said = " and ".join(f"{100 * share:.0f} % {name}" for name, share in shares.items())
-    return f"Of the rise, {said} needs no training on 3 classes: it comes from how the 11-class network is measured."
+    return f"Of the rise, {said} needs no training on 3 classes: it comes from how networks are measured."
 
 
 def waterfall(
