@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvhw4.statistics.factorial import effects, interaction
+from cvhw4.statistics.factorial import effects
 from cvhw4.statistics.intervals import estimate
 
 NAMES = ("network", "optimizer", "augmentation")
@@ -67,17 +67,6 @@ def test_effects_are_twice_the_coefficients_of_a_least_squares_fit(k, n, seed):
         assert [e.sd for e in found.values()] == pytest.approx(2 * by_seed.std(1, ddof=1), abs=1e-12)
 
 
-def test_the_difference_of_differences_is_twice_the_interaction():
-    random = np.random.default_rng(1)
-    both, first, second, neither = random.random((4, 5)).tolist()
-    found = interaction(both, first, second, neither)
-    figures = {(True, True): both, (True, False): first, (False, True): second, (False, False): neither}
-    half = effects(figures, ("skips", "norm"))["skips x norm"]
-    assert (found.mean, found.sd) == pytest.approx((2 * half.mean, 2 * half.sd))
-    assert (found.low, found.high) == pytest.approx((2 * half.low, 2 * half.high))
-    assert interaction([0.40], [0.30], [0.33], [0.29]).mean == pytest.approx((0.40 - 0.33) - (0.30 - 0.29))
-
-
 def test_incomplete_designs_are_refused():
     whole = {cell: [0.1, 0.2] for cell in cells(2)}
     with pytest.raises(ValueError, match=r"4 cells.*\(True, True\)"):
@@ -91,5 +80,3 @@ def test_incomplete_designs_are_refused():
     for names in ((), ("a", "a")):
         with pytest.raises(ValueError, match="different names"):
             effects(whole, names)
-    with pytest.raises(ValueError, match="same seeds"):
-        interaction([0.1, 0.2], [0.1], [0.1], [0.1])

@@ -253,13 +253,6 @@ def test_a_claim_whose_rows_share_too_few_seeds_is_named():
         calibrate(QUICK, nothing)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"), [(-0.1, 1.1, True), (0, 1, True), (0.01, 1.1, False), (-0.1, 0.99, False)]
-)
-def test_a_bound_that_nothing_can_miss_is_vacuous(low, high, expected):
-    assert Bound(low, high, 0.5, 0.1, 8).vacuous is expected
-
-
 def test_a_claim_is_guarded_where_a_nights_mean_is_promised():
     made = bounds_module.Bounds({}, {CLAIM.id: Bound(-0.01, 0.19, 0.09, 0.02, 8)}, "", seeds=3)
     assert made.guards(CLAIM) and not replace(made, seeds=1).guards(CLAIM)

@@ -54,12 +54,6 @@ class Bound:
     sd: float
     n: int
 
-    @property
-    def vacuous(self) -> bool:
-        """Whether no value within 0..1 misses it, so that it checks nothing. For accuracies, mIoU and the like; not for
-        losses, which go beyond 1, nor for differences, which go below 0."""
-        return self.low <= 0 and self.high >= 1
-
     def holds(self, value: float) -> bool:
         """Whether the value lies within; NaN never does. Elementwise for arrays."""
         return (self.low <= value) & (value <= self.high)

@@ -51,28 +51,3 @@ def effects(figures: Mapping[tuple[bool, ...], Sequence[float]], names: tuple[st
             contrast = signs[:, factors].prod(1) @ values / 2 ** (k - 1)
             found[" x ".join(names[f] for f in factors)] = estimate(contrast.tolist())
     return found
-
-
-def interaction(
-    both: Sequence[float], first: Sequence[float], second: Sequence[float], neither: Sequence[float]
-) -> Estimate:
-    """How much more the first factor brings with the second than without it: the difference of the differences.
-
-    (both - second) - (first - neither), per seed, with its 95 % t interval. For skips (first) and batch norm in
-    training mode (second): what skips bring with it, less what they bring on its initial statistics. This is twice the
-    interaction of `effects`, which by the convention of factorial designs is half the difference: there all effects
-    have the same standard error, here the number answers the question.
-
-    Args:
-        both: [n] figures with both factors, by seed.
-        first: [n] with the first alone.
-        second: [n] with the second alone.
-        neither: [n] with neither.
-
-    Raises:
-        ValueError: different numbers of runs, or none.
-    """
-    if len({len(x) for x in (both, first, second, neither)}) > 1:
-        raise ValueError("needs the same seeds in all four cells")
-    runs = zip(both, first, second, neither, strict=True)
-    return estimate([(b - s) - (f - n) for b, f, s, n in runs])
