@@ -16,7 +16,10 @@ class InputError(Exception):
 
     def __init__(self, where: str | PathLike[str], problem: str, mend: str) -> None:
         self.where, self.problem, self.mend = str(where), problem, mend
-        super().__init__(f"{self.where}: {problem}. To mend: {mend}.")
+        super().__init__(f"{printable(self.where)}: {printable(problem)}. To mend: {printable(mend)}.")
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+        return type(self), (self.where, self.problem, self.mend)  # how it travels between processes
 
 
 class WeightsUnavailable(Exception):
@@ -25,3 +28,20 @@ class WeightsUnavailable(Exception):
 
 class DataUnavailable(Exception):
     """A row needs a data set that was not given. The message says which option gives it."""
+
+
+class TrainingFailed(Exception):
+    """A run that began and cannot be finished. The message names row, seed and place, and what can be done."""
+
+
+class TrainingDiverged(TrainingFailed):
+    """The loss became infinite or NaN."""
+
+
+class OutOfMemory(TrainingFailed):
+    """The device's memory does not hold a step, nor parts of it."""
+
+
+def printable(text: str) -> str:
+    """Text on one line that no terminal acts on: names of files may hold line ends and escape sequences."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

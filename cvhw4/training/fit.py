@@ -15,6 +15,7 @@ from torch import Tensor, nn, optim
 
 from cvhw4.data.augment import stream
 from cvhw4.data.dataset import Dataset
+from cvhw4.errors import TrainingDiverged
 from cvhw4.experiments import Experiment, Precision
 from cvhw4.models.build import Network, set_training_mode, trainable
 from cvhw4.models.folded import find_pairs, folded
@@ -29,10 +30,6 @@ from cvhw4.training.tasks import Classification, Evaluation, Forward, Task, make
 def plain_call(module: Forward, inputs: Tensor) -> Tensor:
     """Calls a module as it is."""
     return module(inputs)
-
-
-class TrainingDiverged(Exception):
-    """The loss became infinite or NaN."""
 
 
 @dataclass(frozen=True)
