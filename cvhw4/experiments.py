@@ -6,6 +6,7 @@ Figures and settings come from the report (2019); what is this project's own cho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -95,6 +96,10 @@ class Experiment:
     reported: Reported = Reported()
     sabotage: Sabotage | None = None
     group: Group = "report"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"q[12]_[\w.+-]+", self.id, re.ASCII):
+            raise InputError(self.id, "is no name of a row", "begin it with q1_ or q2_; use letters, digits and _.+-")
 
     @property
     def id(self) -> str:

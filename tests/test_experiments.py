@@ -119,3 +119,9 @@ def test_experiments_import_nothing_heavy():
     code = "import sys, cvhw4.experiments, cvhw4.claims, cvhw4.study, cvhw4.pytest_plugin; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "timm", "pandas", "scipy", "numpy", "PIL"} & set(loaded)
+
+
+@pytest.mark.parametrize("changes", [{"row": "x_1"}, {"arm": "a/../b"}, {"arm": "a b"}, {"row": ".q1_2"}])
+def test_names_that_could_be_no_folder_are_refused(changes):
+    with pytest.raises(InputError, match="is no name of a row"):
+        replace(find_row("quick", "q1_2"), **changes)

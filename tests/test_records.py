@@ -4,6 +4,8 @@ import io
 import json
 import math
 import os
+import tracemalloc
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from cvhw4.errors import InputError
 from cvhw4.records.environment import code_digest, environment, peak_memory, reset_peak_memory
 from cvhw4.records.images import ImageResults
-from cvhw4.records.schema import VERSION, RunRecord
+from cvhw4.records.schema import MIGRATIONS, VERSION, RunRecord, StoredImages
 from cvhw4.records.store import Store, latest_studies, write_atomically
 from tests.tiny import record
 
@@ -64,6 +66,120 @@ def test_foreign_and_damaged_files_are_named_not_counted_and_left_alone(text, me
     with pytest.warns(UserWarning, match="foreign.json"):
         assert len(store.load()) == 1
     assert foreign.read_text() == text
+
+
+def changed(place, value, name="q2_1a"):
+    """A record's JSON with another value at a place ("epochs.0.lr"), or without that field (`...`)."""
+    raw = json.loads(replace(record(name), images=StoredImages(file="a.npz", sha256="a" * 64)).to_json())
+    *path, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    inner = raw
+    for part in path:
+        inner = inner[part]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
+    return json.dumps(raw)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        ("row", 3, r"row is no text, but 3"),
+        ("row", "q2_1", "id does not begin with the row q2_1"),
+        ("id", "../../x", "id is no plain name"),
+        ("id", ".q2_1a", "id is no plain name"),
+        ("profile", "a/b", "profile is no plain name"),
+        ("seed", -1, "seed is below 0"),
+        ("seed", 0.0, "seed is no whole number, but 0.0"),
+        ("seed", True, "seed is no whole number, but True"),
+        ("seed", 2**63, "seed is beyond 64 bits"),
+        ("fingerprint", "A" * 64, "fingerprint is not 64 hex"),
+        ("study", "a" * 63, "study is not 64 hex"),
+        ("settings", [], r"settings is no object, but \[\]"),
+        ("settings.classes", 3, "by_class.iou is not as long as settings.classes"),
+        ("settings.deep", json.loads("[" * 30 + "]" * 30), "settings.deep is nested too deeply"),
+        ("settings.text", "\ud800", "settings.text holds half a character"),
+        ("data", ..., "data is missing"),
+        ("data.embedded", 1, "data.embedded is no truth value, but 1"),
+        ("data.classes.0", None, "data.classes.0 is no text, but None"),
+        ("data.classes", ["Sky"], "by_class.iou does not fit data.classes"),
+        ("data.val", 0, "data has no images"),
+        ("data.leaks", "a = b", "data.leaks is no list, but 'a = b'"),
+        ("weights.sha256", 1, "weights.sha256 is no text, but 1"),
+        ("primary", "accuracy", "figures have no accuracy"),
+        ("epochs", [], "epochs are none"),
+        ("epochs.1", ..., "epochs are not 1 to n"),
+        ("epochs.0.epoch", 2, "epochs are not 1 to n"),
+        ("epochs.0.lr", "0.1", "epochs.0.lr is no number, but '0.1'"),
+        ("epochs.0.lr", None, "epochs.0.lr is no number, but None"),
+        ("epochs.0.lr", 1e101, r"epochs.0.lr is beyond 1e\+100"),
+        ("epochs.1.figures.miou", None, "figures.miou is null"),
+        ("epochs.1.figures.miou", ..., "figures differ between epochs"),
+        ("epochs.2.figures.more", 1.0, "figures differ between epochs"),
+        ("by_class.set_iou", ..., "by_class.set_iou is not as long"),
+        ("by_class.iou.0", "x", "by_class.iou.0 is no number"),
+        ("times.train_seconds", ..., "times.train_seconds is missing"),
+        ("times.interruptions", 0.5, "times.interruptions is no whole number"),
+        ("environment.device_name", ..., "environment does not name device, device_name and torch"),
+        ("environment.threads", ..., "environment lacks threads or commit"),
+        ("started", "yesterday", "started is no date and time"),
+        ("started", "2026-13-01T00:00:00", "month must be in 1..12"),
+        ("images", "a" * 64, "images is no object"),
+        ("images.file", "../a.npz", "images.file is no plain name"),
+        ("images.sha256", "a", "images.sha256 is not 64 hex"),
+        ("version", "2", "version is no whole number, but '2'"),
+    ],
+)
+def test_a_damaged_record_names_its_field(place, value, told):
+    with pytest.raises(InputError, match=rf"x\.json: is a damaged record \({told}"):
+        RunRecord.from_json(changed(place, value), "x.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("epochs.0.lr", 1),  # a float that JSON wrote without a point
+        ("epochs.0.loss", None),  # null is NaN: an infinite loss, a class that never occurs
+        ("by_class.set_iou.0", None),
+        ("data.leaks", ...),
+        ("data.leaks", ["train/a.jpg = val/b.jpg"]),
+        ("times.interruptions", ...),
+        ("times.peak_memory_bytes", None),
+        ("images", None),
+        ("environment.commit", None),
+    ],
+)
+def test_what_a_run_may_write_is_read(place, value):
+    found = RunRecord.from_json(changed(place, value), "x.json")
+    assert same(RunRecord.from_json(found.to_json(), "x.json"), found)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, '{"version": NaN}', '{"version": 2, "seed": Infinity}'])
+def test_json_that_nobody_writes_is_one_error(text):
+    with pytest.raises(InputError, match="is not JSON"):
+        RunRecord.from_json(text, "x.json")
+
+
+def version_1(**changes):
+    raw = json.loads(record(seed=3).to_json()) | {"version": 1, "images": "a" * 64} | changes
+    del raw["data"]["leaks"], raw["times"]["interruptions"]
+    return raw
+
+
+def test_records_of_version_1_become_the_present_ones():
+    file = f"seed3-{record(seed=3).fingerprint[:12]}.npz"
+    images = StoredImages(file=file, sha256="a" * 64)
+    assert RunRecord.from_json(json.dumps(version_1()), "x.json") == replace(record(seed=3), images=images)
+    assert RunRecord.from_json(json.dumps(version_1(images=None)), "x.json") == record(seed=3)
+    with pytest.raises(InputError, match=r"damaged record \(images.sha256 is no text, but 3"):
+        RunRecord.from_json(json.dumps(version_1(images=3)), "x.json")
+    with pytest.raises(InputError, match=r"damaged record \(.*fingerprint"):
+        RunRecord.from_json(json.dumps({"version": 1, "images": "a" * 64, "seed": 1}), "x.json")
+
+
+def test_every_version_has_a_way_to_the_next():
+    assert sorted(MIGRATIONS) == list(range(1, VERSION))
 
 
 def test_fields_of_a_later_minor_version_are_passed_over():
@@ -164,7 +280,7 @@ def test_image_results_that_are_gone_damaged_or_anothers_are_not_used(tmp_path):
     store = Store(tmp_path, "quick")
     assert store.images(record()) is None  # from before there were any: no warning
     stored = store.save(record(), classified())
-    path = store.path(stored.id, stored.seed, stored.fingerprint).with_suffix(".npz")
+    path = store.path(stored.id, stored.seed, stored.fingerprint).with_name(stored.images.file)
     other = classified(images=6).to_bytes()
     for spoil in (lambda: path.write_bytes(other), lambda: path.write_bytes(other[:50]), path.unlink):
         spoil()
@@ -176,6 +292,69 @@ def test_image_results_that_are_gone_damaged_or_anothers_are_not_used(tmp_path):
 def test_what_is_no_file_of_image_results_is_one_error(content):
     with pytest.raises(InputError, match=r"x\.npz: is no file of image results"):
         ImageResults.from_bytes(content, "x.npz")
+
+
+def forged(name, kind, shape, body=b"", method=zipfile.ZIP_DEFLATED):
+    """An archive with one array whose header says what it likes."""
+    head = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr(name, b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + body)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (forged("right.npy", "|b1", (2**40, 8)), "promises"),
+        (forged("counts.npy", "<u4", (1, 10**8)), "promises"),
+        (forged("right.npy", "|b1", (-4, -4)), "promises"),
+        (forged("right.npy", "|b1", (0, 4)), "promises"),
+        (forged("right.npy", "|b1", "x" * 5000), "shape is not valid"),
+        (forged("right.npy", "|b1", (10**6,), bytes(10**8), zipfile.ZIP_BZIP2), "compressed in another way"),
+        (forged("right.npy", "|O", (1, 1), b"." * 8), "pickle"),
+    ],
+    ids=["huge", "large", "negative", "empty", "no shape", "packed", "pickle"],
+)
+def test_forged_image_results_are_one_error_before_memory_is_taken(content, told):
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=rf"x\.npz: is no file of image results \(.*{told}"):
+            ImageResults.from_bytes(content, "x.npz")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+RIGHT, LABELS, COUNTS = np.ones((3, 8), bool), np.zeros(8, np.uint8), np.zeros((3, 8, 2, 12, 11), np.uint16)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {},
+        {"other": RIGHT},
+        {"right": RIGHT},
+        {"labels": LABELS},
+        {"right": RIGHT, "labels": LABELS[:7]},
+        {"right": RIGHT[0], "labels": LABELS},
+        {"right": RIGHT[..., None], "labels": LABELS},
+        {"right": RIGHT.astype(np.uint8), "labels": LABELS},
+        {"right": RIGHT, "labels": LABELS.astype(float)},
+        {"right": RIGHT, "labels": LABELS, "counts": COUNTS},
+        {"counts": COUNTS, "labels": LABELS},
+        {"counts": COUNTS[0]},
+        {"counts": COUNTS.astype(float)},
+        {"counts": COUNTS.astype(np.int32)},
+        {"counts": COUNTS[..., :5]},
+        {"counts": COUNTS[:, :, :1]},
+    ],
+)
+def test_arrays_that_are_no_image_results_are_one_error(arrays):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    with pytest.raises(InputError, match="its arrays do not fit together"):
+        ImageResults.from_bytes(buffer.getvalue(), "x.npz")
 
 
 def test_pickles_in_image_results_are_not_opened(tmp_path):

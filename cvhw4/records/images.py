@@ -8,6 +8,7 @@ validation set, and every other way to measure the same predictions.
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 
 from cvhw4.errors import InputError
 from cvhw4.training.metrics import Counts, segmentation_figures
+
+MOST_PACKED = 1040  # times that zlib's bytes can become more
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,15 +105,48 @@ class ImageResults:
             InputError: it is damaged, or something else.
         """
         try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                for entry in archive.infolist():
+                    _check_size(archive, entry, MOST_PACKED * len(content))
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                found = {k: arrays[k] for k in arrays.files if k in cls.__dataclass_fields__}
-            if "right" in found:
-                shapes = [x.shape for x in (found["right"], found["labels"])]
-                whole = shapes[0][1:] == shapes[1] and found["right"].dtype == np.bool_
-            else:
-                whole = found["counts"].ndim == 5 and found["counts"].shape[2:4] == (2, 12)
-            if not whole:
-                raise ValueError("its arrays do not fit together")
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise InputError(where, f"is no file of image results ({error})", "repeat the run") from error
-        return cls(**found)
+                results = cls(**{name: arrays[name] for name in cls.__dataclass_fields__ if name in arrays.files})
+            _check_fit(results)
+        except Exception as error:  # what zipfile, zlib and NumPy raise for what is not theirs has no common name
+            problem = f"is no file of image results ({str(error) or type(error).__name__})"
+            raise InputError(where, problem, "repeat the run") from error
+        return results
+
+
+def _check_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> None:
+    """Refuses an array that promises more bytes than there can be, before memory is taken for it.
+
+    Raises:
+        ValueError: it does, or `to_bytes` writes no such array.
+    """
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{entry.filename} is compressed in another way")
+    with archive.open(entry) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{entry.filename} is in another format")
+        shape, _, kind = np.lib.format.read_array_header_1_0(file)
+    if min(shape, default=0) < 1 or math.prod(shape) * kind.itemsize > most:
+        raise ValueError(f"{entry.filename} promises an array {shape}")
+
+
+def _check_fit(results: ImageResults) -> None:
+    """Refuses arrays that `to_bytes` does not write together.
+
+    Raises:
+        ValueError: they are of other types, or their shapes do not fit.
+    """
+    match vars(results):
+        case {"right": np.ndarray() as right, "labels": np.ndarray() as labels, "counts": None}:
+            whole = (right.dtype, labels.dtype, right.ndim) == (np.bool_, np.uint8, 2)
+            whole = whole and right.shape[1:] == labels.shape
+        case {"right": None, "labels": None, "counts": np.ndarray() as counts}:
+            whole = any(counts.dtype == kind for kind in (np.uint16, np.uint32))
+            whole = whole and counts.ndim == 5 and counts.shape[2:] in ((2, 12, 3), (2, 12, 11))
+        case _:
+            whole = False
+    if not whole:
+        raise ValueError("its arrays do not fit together")

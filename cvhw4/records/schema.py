@@ -1,22 +1,40 @@
-"""The record of one run: what is written to disk, and read back. Version 1.
+"""The record of one run, and of one that could not be finished: what is written to disk, and read back. Version 2.
 
 A record is one JSON object with the fields of `RunRecord`, in UTF-8. Numbers that JSON cannot hold (NaN for a class
-that never occurs) are null. A reader refuses a version it does not know; fields may be added within a version, never
-change their meaning.
+that never occurs) are null. A reader takes older versions and refuses one it does not know; fields may be added within
+a version, never change their meaning. What it gives has every field in its type, and all that pages rely on.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from datetime import datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
 from cvhw4.errors import InputError
 
-VERSION = 1
+VERSION = 2
+FAILURE_VERSION = 1
+MEND = "delete it and repeat the run"
+MOST = 1e100  # a number beyond is no measure, and its square none that a float holds
+DEEPEST = 20  # levels of settings and environment
+_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.*")
+
+# By question, what tables show of every run of it.
+_FIGURES = {"q1": ("accuracy",), "q2": ("miou", "pixel_accuracy", "set_miou", "set_pixel_accuracy")}
+_BY_CLASS = {"q2": ("iou", "set_iou")}
+
+Measured = Annotated[float, "NaN, where JSON has null"]
+Migrations = Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +52,8 @@ class Epoch:
 
     epoch: int
     lr: float
-    loss: float
-    figures: Mapping[str, float]
+    loss: Measured
+    figures: Mapping[str, Measured]
     train_seconds: float
     evaluate_seconds: float
 
@@ -51,6 +69,7 @@ class DataUsed:
         train: number of training images.
         val: number of validation images.
         classes: names of the classes.
+        leaks: training pictures that are validation pictures too, as "train/a.jpg = val/b.jpg".
     """
 
     name: str
@@ -59,6 +78,7 @@ class DataUsed:
     train: int
     val: int
     classes: list[str]
+    leaks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +95,7 @@ class Times:
     """Wall times of a run in seconds, training images per second, and peak memory in bytes.
 
     `peak_memory_bytes` is the device's for CUDA, the process's resident set for a CPU; None where neither can be read.
+    `interruptions` is how often the run was continued after it was broken off.
     """
 
     build_seconds: float
@@ -83,6 +104,15 @@ class Times:
     total_seconds: float
     images_per_second: float
     peak_memory_bytes: int | None = None
+    interruptions: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredImages:
+    """Where the results by image lie (see `cvhw4.records.images`): the file's name beside the record, its sha256."""
+
+    file: str
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +133,7 @@ class RunRecord:
         by_class: lists by class: of the last epoch and, under `best_`, of the epoch with the best primary figure.
         environment: versions, device, threads, commit.
         started: when, ISO 8601 in UTC.
-        images: sha256 of the file beside it with what was made of every validation image; None where there is none.
+        images: the file beside it with what was made of every validation image; None where there is none.
     """
 
     row: str
@@ -119,11 +149,11 @@ class RunRecord:
     trained_parameters: int
     primary: str
     epochs: list[Epoch]
-    by_class: Mapping[str, list[float]] = field(default_factory=dict)
+    by_class: Mapping[str, list[Measured]] = field(default_factory=dict)
     times: Times
     environment: Mapping[str, Any]
     started: str
-    images: str | None = None
+    images: StoredImages | None = None
     version: int = VERSION
 
     @property
@@ -162,34 +192,246 @@ class RunRecord:
             where: the file it is from, for the message of an error.
 
         Raises:
-            InputError: not JSON, not a record, or a version this code does not know.
+            InputError: not JSON, not a record, a damaged one, or a version this code does not know.
         """
-        try:
-            raw = json.loads(text)
-        except ValueError as error:
-            raise InputError(where, f"is not JSON ({error})", "delete it and repeat the run") from error
-        if not isinstance(raw, dict) or "version" not in raw:
-            raise InputError(where, "is no run record", "move it out of the results folder")
-        if raw["version"] != VERSION:
-            mend = "update cvhw4, or use another --results folder"
-            raise InputError(where, f"is a record of version {raw['version']}, not {VERSION}", mend)
-        try:
-            raw["data"] = _only_known(DataUsed, raw["data"])
-            raw["weights"] = _only_known(WeightsUsed, raw["weights"])
-            raw["times"] = _only_known(Times, raw["times"])
-            raw["epochs"] = [_only_known(Epoch, e) for e in raw["epochs"]]
-            raw["by_class"] = {k: [math.nan if x is None else x for x in v] for k, v in raw["by_class"].items()}
-            record: RunRecord = _only_known(cls, raw)
-            if not record.epochs or not isinstance(record.best(record.primary), float):
-                raise ValueError("it has no epochs")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(where, f"is a damaged record ({error})", "delete it and repeat the run") from error
+        record: RunRecord = _parse(cls, text, where, VERSION, MIGRATIONS, _check_identity, _check_run)
         return record
 
 
-def _only_known(kind: type, raw: Mapping[str, Any]) -> Any:
-    """An object of a dataclass from a mapping; fields added by a later version are passed over."""
-    return kind(**{f.name: raw[f.name] for f in fields(kind) if f.name in raw})
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A run that began and could not be finished; `row` to `study` as in `RunRecord`.
+
+    Attributes:
+        data: how tables call the data set.
+        epoch: in which it failed, from 1; `step` in which of its steps, from 1; 0 where unknown.
+        lr: learning rate it was trained with there.
+        reason: why, in words.
+        checkpoint: name of the file beside it to go on from; None where there is none.
+        environment: versions, device, threads, commit.
+        started: when, ISO 8601 in UTC.
+    """
+
+    row: str
+    id: str
+    profile: str
+    seed: int
+    fingerprint: str
+    study: str
+    data: str
+    epoch: int
+    step: int
+    lr: float
+    reason: str
+    checkpoint: str | None = None
+    environment: Mapping[str, Any]
+    started: str
+    version: int = FAILURE_VERSION
+
+    def to_json(self) -> str:
+        """The note as it is stored, ending in a newline."""
+        return json.dumps(_plain(asdict(self)), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: Path) -> Failure:
+        """Reads a stored note; arguments and errors as `RunRecord.from_json`."""
+        failure: Failure = _parse(cls, text, where, FAILURE_VERSION, {}, _check_identity, _check_failure)
+        return failure
+
+
+def stem(seed: int, fingerprint: str) -> str:
+    """What the names of a run's files begin with: "seed0-" and 12 digits of its fingerprint."""
+    return f"seed{seed}-{fingerprint[:12]}"
+
+
+def _name_images(raw: dict[str, Any]) -> dict[str, Any]:
+    """From version 1, where `images` was the digest alone and the file had the record's name."""
+    if raw.get("images") is None:
+        return raw
+    return raw | {"images": {"file": f"{stem(raw['seed'], raw['fingerprint'])}.npz", "sha256": raw["images"]}}
+
+
+# What makes the next version of a record's JSON object of the one that is the key.
+MIGRATIONS: Migrations = {1: _name_images}
+
+
+def _parse(
+    kind: Any, text: str, where: Path, version: int, migrations: Migrations, *checks: Callable[[Any], None]
+) -> Any:
+    """A record of a kind from JSON, every field in its type, where no check raises ValueError.
+
+    Raises:
+        InputError: as `RunRecord.from_json`.
+    """
+    try:
+        raw = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise InputError(where, f"is not JSON ({error})", MEND) from error
+    if not isinstance(raw, dict) or "version" not in raw:
+        what = "run record" if kind is RunRecord else "note of a failure"
+        raise InputError(where, f"is no {what}", "move it out of the results folder")
+    try:
+        found = _at("version", _whole, raw["version"])
+        if found != version and found not in migrations:
+            mend = "update cvhw4, or use another --results folder"
+            raise InputError(where, f"is a record of version {found}, not {version}", mend)
+        for older in range(found, version):
+            raw = migrations[older](raw)
+        record = _reader(kind)(raw | {"version": version})
+        for check in checks:
+            check(record)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(where, f"is a damaged record ({str(error).removeprefix('.')})", MEND) from error
+    return record
+
+
+def _check_identity(record: RunRecord | Failure) -> None:
+    """What paths and pages rely on in both kinds of records.
+
+    Raises:
+        ValueError: it does not hold.
+    """
+    for name in ("row", "id", "profile"):
+        _require(_NAME.fullmatch(getattr(record, name)), name, "is no plain name")
+    _require(record.id.startswith(f"{record.row}-"), "id", f"does not begin with the row {record.row}")
+    _require(record.seed >= 0, "seed", "is below 0")
+    for name in ("fingerprint", "study"):
+        _require(_DIGEST.fullmatch(getattr(record, name)), name, "is not 64 hexadecimal digits")
+    _require(_INSTANT.fullmatch(record.started), "started", "is no date and time in ISO 8601")
+    datetime.fromisoformat(record.started)
+
+
+def _check_run(record: RunRecord) -> None:
+    """What pages rely on in a finished run; raises ValueError."""
+    _require(record.epochs, "epochs", "are none")
+    names = record.epochs[0].figures.keys()
+    _require([e.epoch for e in record.epochs] == list(range(1, len(record.epochs) + 1)), "epochs", "are not 1 to n")
+    _require(all(e.figures.keys() == names for e in record.epochs), "figures", "differ between epochs")
+    for name in (record.primary, *_FIGURES.get(record.question, ())):
+        _require(name in names, "figures", f"have no {name}")
+        _require(not any(math.isnan(e.figures[name]) for e in record.epochs), f"figures.{name}", "is null")
+    _require(record.data.train > 0 and record.data.val > 0, "data", "has no images")
+    for name in _BY_CLASS.get(record.question, ()):
+        classes = len(record.by_class.get(name, ()))
+        _require(record.settings.get("classes") == classes, f"by_class.{name}", "is not as long as settings.classes")
+        _require(classes in (3, len(record.data.classes)), f"by_class.{name}", "does not fit data.classes")
+    texts = [record.environment.get(name) for name in ("device", "device_name", "torch")]
+    _require(all(isinstance(t, str) for t in texts), "environment", "does not name device, device_name and torch")
+    _require({"threads", "commit"} <= record.environment.keys(), "environment", "lacks threads or commit")
+    if record.images is not None:
+        _require(_NAME.fullmatch(record.images.file), "images.file", "is no plain name")
+        _require(_DIGEST.fullmatch(record.images.sha256), "images.sha256", "is not 64 hexadecimal digits")
+
+
+def _check_failure(failure: Failure) -> None:
+    _require(failure.epoch >= 0 and failure.step >= 0, "epoch or step", "is below 0")
+    _require(failure.checkpoint is None or _NAME.fullmatch(failure.checkpoint), "checkpoint", "is no plain name")
+
+
+def _require(condition: object, name: str, problem: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} {problem}")
+
+
+@cache
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """What turns a plain JSON value into one of a type, a dataclass or part of one.
+
+    It raises ValueError where the value does not fit: the place, as ".epochs.0.lr", and what is wrong there.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return _object_reader(hint)
+    if origin is Annotated:
+        number = _reader(arguments[0])
+        return lambda value: math.nan if value is None else number(value)
+    if origin is UnionType:
+        other = _reader(arguments[0])
+        return lambda value: None if value is None else other(value)
+    if origin is list:
+        item = _reader(arguments[0])
+        return lambda value: [_at(i, item, v) for i, v in enumerate(_is(value, list, "list"))]
+    if origin is Mapping:
+        entry = _reader(arguments[1])
+        return lambda value: {_text(k): _at(k, entry, v) for k, v in _is(value, dict, "object").items()}
+    return _PLAIN[hint]
+
+
+def _object_reader(kind: Any) -> Callable[[Any], Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    readers = {f.name: _reader(hints[f.name]) for f in fields(kind)}
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+
+    def read(value: Any) -> Any:
+        if missing := needed - _is(value, dict, "object").keys():
+            raise ValueError(f".{min(missing)} is missing")
+        return kind(**{name: _at(name, read, value[name]) for name, read in readers.items() if name in value})
+
+    return read
+
+
+def _at(place: str | int, read: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise ValueError(f".{place}{error}") from None
+
+
+def _is(value: Any, kind: type, called: str) -> Any:
+    """The value, if it is of exactly that type: True is no number."""
+    if type(value) is not kind:
+        raise ValueError(f" is no {called}, but {value!r:.40}")
+    return value
+
+
+def _text(value: Any) -> str:
+    text: str = _is(value, str, "text")
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError(" holds half a character")
+    return text
+
+
+def _whole(value: Any) -> int:
+    number: int = _is(value, int, "whole number")
+    if abs(number) >= 2**63:
+        raise ValueError(" is beyond 64 bits")
+    return number
+
+
+def _number(value: Any) -> float:
+    if type(value) is int:
+        value = float(_whole(value))
+    if not abs(_is(value, float, "number")) <= MOST:
+        raise ValueError(f" is beyond {MOST}")
+    return float(value)
+
+
+def _json(value: Any, level: int = 0) -> Any:
+    """A value of settings or environment as it is, where it can be written again."""
+    if level > DEEPEST:
+        raise ValueError(" is nested too deeply")
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            _text(key), _json(entry, level + 1)
+    elif isinstance(value, list):
+        for entry in value:
+            _json(entry, level + 1)
+    elif value is not None and type(value) is not bool:
+        _PLAIN[type(value)](value)
+    return value
+
+
+_PLAIN: dict[Any, Callable[[Any], Any]] = {
+    bool: lambda value: _is(value, bool, "truth value"),
+    int: _whole,
+    float: _number,
+    str: _text,
+    Any: _json,
+}
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant}")
 
 
 def _plain(value: Any) -> Any:
@@ -199,4 +441,6 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str):  # a folder's name may hold bytes that are no text
+        return value.encode("utf-8", "backslashreplace").decode()
     return value

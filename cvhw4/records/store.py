@@ -1,21 +1,34 @@
-"""Records on disk: `<results>/<profile>/runs/<id>/seed<N>-<fingerprint>.json`, beside each the `.npz` of its images."""
+"""Records on disk: `<results>/<profile>/runs/<id>/seed<N>-<fingerprint>.json`, beside each the `.npz` of its images.
+
+What a run that is not finished leaves lies in `<results>/<profile>/unfinished/<id>` under the same name: its checkpoint
+(`.safetensors`), why it failed (`.json`), and the lock of the process that writes it.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from cvhw4.errors import InputError
-from cvhw4.records.schema import RunRecord
+from cvhw4.errors import InputError, printable
+from cvhw4.records.schema import MEND, Failure, RunRecord, StoredImages, stem
 
 if TYPE_CHECKING:
     from cvhw4.records.images import ImageResults
+
+ROOM = "free space or choose another --results"
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system that knows none
+NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES}  # one that cannot sync a folder
+_Record = TypeVar("_Record", RunRecord, Failure)
 
 
 class Store:
@@ -29,29 +42,48 @@ class Store:
     def __init__(self, results: Path, profile: str) -> None:
         self.folder = results / profile
         self.runs = self.folder / "runs"
+        self.unfinished = self.folder / "unfinished"
 
     def path(self, id: str, seed: int, fingerprint: str) -> Path:
         """Where a run's record lies, or would."""
-        return self.runs / id / f"seed{seed}-{fingerprint[:12]}.json"
+        return self.runs / id / f"{stem(seed, fingerprint)}.json"
+
+    def checkpoint(self, id: str, seed: int, fingerprint: str) -> Path:
+        """Where an unfinished run's last good state lies, or would."""
+        return self._unfinished(id, seed, fingerprint, "safetensors")
+
+    def _unfinished(self, id: str, seed: int, fingerprint: str, kind: str) -> Path:
+        return self.unfinished / id / f"{stem(seed, fingerprint)}.{kind}"
 
     def save(self, record: RunRecord, images: ImageResults | None = None) -> RunRecord:
-        """Writes a record; a reader never sees half of it.
+        """Writes a record, and removes what the run left while it was unfinished; by the run's `writer`.
+
+        A reader, or a kill at any moment, sees the old record with its images or the new one with its. A file in the
+        record's place that is not that run's record is set aside (`.damaged`), with a warning.
 
         Args:
             images: what was made of every validation image, written first, in a file beside the record.
 
         Returns:
-            The record as it is stored: with the digest of that file.
+            The record as it is stored: with the name and digest of that file.
 
         Raises:
-            InputError: the folder cannot be written to.
+            InputError: the folder cannot be written to, or the record could not be read again.
         """
         path = self.path(record.id, record.seed, record.fingerprint)
+        _set_aside(path, record.fingerprint)
         if images is not None:
             content = images.to_bytes()
-            write_atomically(path.with_suffix(".npz"), content)
-            record = replace(record, images=hashlib.sha256(content).hexdigest())
-        write_atomically(path, record.to_json())
+            digest = hashlib.sha256(content).hexdigest()
+            stored = StoredImages(file=f"{path.stem}.{digest[:8]}.npz", sha256=digest)
+            write_atomically(path.with_name(stored.file), content)
+            record = replace(record, images=stored)
+        text = record.to_json()
+        RunRecord.from_json(text, path)
+        write_atomically(path, text)
+        named = record.images and record.images.file
+        _remove(p for p in path.parent.glob(f"{path.stem}.*") if p.suffix in (".npz", ".part") and p.name != named)
+        self.tidy(record.id, record.seed, record.fingerprint)
         return record
 
     def images(self, record: RunRecord) -> ImageResults | None:
@@ -61,10 +93,10 @@ class Store:
 
         if record.images is None:
             return None
-        path = self.path(record.id, record.seed, record.fingerprint).with_suffix(".npz")
+        path = self.path(record.id, record.seed, record.fingerprint).with_name(record.images.file)
         try:
             content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != record.images:
+            if hashlib.sha256(content).hexdigest() != record.images.sha256:
                 raise InputError(path, "is not the file its record was stored with", "repeat the run")
             return ImageResults.from_bytes(content, path)
         except (OSError, InputError) as error:
@@ -73,25 +105,74 @@ class Store:
 
     def find(self, id: str, seed: int, fingerprint: str) -> RunRecord | None:
         """The finished run with that fingerprint, if there is one; a damaged record counts as none, with a warning."""
-        path = self.path(id, seed, fingerprint)
-        if not path.is_file():
-            return None
         try:
-            record = RunRecord.from_json(path.read_text("utf-8"), path)
-        except (InputError, UnicodeDecodeError) as error:
+            record = _read(RunRecord, self.path(id, seed, fingerprint))
+        except InputError as error:
             warnings.warn(f"{error} It is not used.", stacklevel=2)
             return None
-        return record if record.fingerprint == fingerprint else None
+        return record if record is not None and record.fingerprint == fingerprint else None
 
     def load(self) -> list[RunRecord]:
         """All records, oldest first; files that are none are passed over with a warning."""
-        records = []
-        for path in sorted(self.runs.glob("*/*.json")):
+        return _read_all(RunRecord, self.runs)
+
+    def fail(self, failure: Failure) -> None:
+        """Notes why a run could not be finished, in place of an older note of the same run.
+
+        Raises:
+            InputError: the folder cannot be written to, or the note could not be read again.
+        """
+        path, text = self._unfinished(failure.id, failure.seed, failure.fingerprint, "json"), failure.to_json()
+        Failure.from_json(text, path)
+        write_atomically(path, text)
+
+    def failures(self) -> list[Failure]:
+        """The notes of runs that are still not finished, oldest first; damaged ones are passed over with a warning."""
+        notes = _read_all(Failure, self.unfinished)
+        return [note for note in notes if self.find(note.id, note.seed, note.fingerprint) is None]
+
+    def tidy(self, id: str, seed: int, fingerprint: str) -> None:
+        """Removes what a run left while it was unfinished: checkpoint, note of failure, half-written files, and the
+        folder if that was all. What cannot be removed stays; so does the lock, for which others may be waiting."""
+        folder = self.unfinished / id
+        _remove(p for p in folder.glob(f"{stem(seed, fingerprint)}.*") if p.suffix != ".lock")
+        with suppress(OSError):
+            folder.rmdir()
+
+    @contextmanager
+    def writer(self, id: str, seed: int, fingerprint: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Makes this process the only one that writes a run, waiting for another that does; the kernel takes the lock
+        from a process that ends, however it ends. Where the file system knows no locks: a warning, and no lock.
+
+        The empty lock file is left where filelock leaves it: removing it would split those who wait for it.
+
+        Args:
+            on_wait: called once if another process is the writer.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        from filelock import FileLock, Timeout
+
+        path = self._unfinished(id, seed, fingerprint, "lock")
+        lock = FileLock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                records.append(RunRecord.from_json(path.read_text("utf-8"), path))
-            except (InputError, UnicodeDecodeError) as error:
-                warnings.warn(f"{error} It is not counted.", stacklevel=2)
-        return sorted(records, key=lambda r: (r.started, r.id, r.seed))
+                lock.acquire(blocking=False)
+            except Timeout:
+                if on_wait is not None:
+                    on_wait()
+                lock.acquire()
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise InputError(path, f"cannot be written ({error.strerror})", ROOM) from error
+            where = printable(str(path))
+            warnings.warn(f"{where}: this file system knows no locks: start no run twice at once.", stacklevel=3)
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def latest_studies(records: Iterable[RunRecord]) -> list[RunRecord]:
@@ -104,22 +185,107 @@ def latest_studies(records: Iterable[RunRecord]) -> list[RunRecord]:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file, text in UTF-8, in one step: after a crash or a full disk there is the old one or the new, whole.
 
+    When it returns, file and name are on the disk. A kill may leave a file `<name>.….part` beside it.
+
     Raises:
         InputError: the folder cannot be written to.
     """
     temporary = None
     try:
+        made = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, suffix=".part", delete=False) as file:
-            temporary = file.name
+        with tempfile.NamedTemporaryFile(
+            "wb", dir=path.parent, prefix=f"{path.name}.", suffix=".part", delete=False
+        ) as file:
+            temporary = Path(file.name)
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        for folder in (path.parent, *(f.parent for f in made)):
+            _sync(folder)
+    except BaseException as error:
+        if temporary is not None:
+            _remove([temporary])
+        if isinstance(error, OSError):
+            raise InputError(path, f"cannot be written ({error.strerror})", ROOM) from error
+        raise
+
+
+def _sync(folder: Path) -> None:
+    """Puts the names in a folder on the disk."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise InputError(
-            path, f"cannot be written ({error.strerror})", "free space or choose another --results"
-        ) from error
+        if error.errno not in NO_SYNC:
+            raise
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _read(kind: type[_Record], path: Path) -> _Record | None:
+    """A record; None where there is no such file.
+
+    Raises:
+        InputError: it cannot be read, or is no such record.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(path, "is no file", MEND)
+        text = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise InputError(path, "leads nowhere", MEND) from error
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"cannot be read ({error})", MEND) from error
+    return kind.from_json(text, path)
+
+
+def _read_all(kind: type[_Record], folder: Path) -> list[_Record]:
+    """The records in a folder's folders, oldest first; files that are none are passed over with a warning."""
+    records = []
+    for path in sorted(folder.glob("*/*.json")):
+        try:
+            record = _read(kind, path)
+            if record is not None and path.parts[-2:] != (record.id, f"{stem(record.seed, record.fingerprint)}.json"):
+                where = f"{record.id}/{stem(record.seed, record.fingerprint)}.json"
+                raise InputError(path, f"is a copy of what belongs at {where}", "delete it, or move it there")
+        except InputError as error:
+            warnings.warn(f"{error} It is not counted.", stacklevel=3)
+        else:
+            records += [] if record is None else [record]
+    return sorted(records, key=lambda r: (r.started, r.id, r.seed))
+
+
+def _set_aside(path: Path, fingerprint: str) -> None:
+    """Renames what lies in the place of a run's record and is not that, to a name that nothing has.
+
+    Raises:
+        InputError: it cannot be renamed.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        record = _read(RunRecord, path)
+        if record is None or record.fingerprint == fingerprint:
+            return
+        problem = f"{printable(str(path))}: is the record of another run."
+    except InputError as error:
+        problem = str(error)
+    names = (path.with_name(f"{path.name}.damaged{n if n > 1 else ''}") for n in count(1))
+    aside = next(name for name in names if not os.path.lexists(name))
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise InputError(path, f"cannot be renamed ({error.strerror})", "rename or delete it") from error
+    warnings.warn(f"{problem} It is now {aside.name}.", stacklevel=3)
