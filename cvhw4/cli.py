@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cvhw4.errors import InputError
+from cvhw4.errors import InputError, printable
 from cvhw4.experiments import PROFILES, Profile
 
 app = typer.Typer(
@@ -24,17 +24,31 @@ ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of record
 ProfileOption = Annotated[str, typer.Option("--profile", help=f"One of: {', '.join(PROFILES)}.")]
 BoundsOption = Annotated[Path, typer.Option("--bounds", help="File of calibrated bounds.")]
 
+USAGE_ERRORS: Any = typer.BadParameter.__bases__  # click's, wherever this version of typer keeps it
 RESULTS, BOUNDS = Path("results"), Path("benchmarks/bounds.toml")
 
 
 def main() -> None:
-    """Runs a command; an `InputError` ends it with one line and exit code 4, a warning is one line."""
+    """Runs a command; unusable input ends it with one line and exit code 4, a warning is one line."""
     warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
     try:
-        app()
+        code = app(prog_name="cvhw4", standalone_mode=False)
     except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(4) from None
+        _end(str(error))
+    except USAGE_ERRORS as error:
+        if not (problem := error.format_message()):
+            raise SystemExit(2) from None  # no command was named, and the help is told
+        _end(
+            f"{printable(problem.rstrip('.'))}. To mend: see {error.ctx.command_path if error.ctx else 'cvhw4'} --help."
+        )
+    except typer.Abort:
+        raise SystemExit(1) from None
+    raise SystemExit(code)
+
+
+def _end(problem: str) -> NoReturn:
+    typer.echo(f"error: {problem}", err=True)
+    raise SystemExit(4) from None
 
 
 @fetch.command("camvid")
@@ -43,6 +57,9 @@ def fetch_camvid(
     source: Annotated[
         str | None, typer.Option("--from", help="A zip or folder of the SegNet tutorial you have already.")
     ] = None,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="What an earlier fetch reported; anything else is refused.")
+    ] = None,
 ) -> None:
     """Downloads CamVid (the SegNet tutorial's copy, 480x360, 11 classes and void) and checks it.
 
@@ -50,7 +67,7 @@ def fetch_camvid(
     """
     from cvhw4.data.fetch import fetch_camvid as fetch
 
-    typer.echo(f"ready: {fetch(destination, source=source, progress=_say)}")
+    typer.echo(f"ready: {fetch(destination, source=source, sha256=sha256, progress=_say)}")
 
 
 @fetch.command("portraits")
@@ -76,7 +93,8 @@ def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", b
     from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
     chosen = _profile(profile)
-    judged_by = load_bounds(bounds, profile) if bounds != BOUNDS or bounds.exists() else NO_BOUNDS
+    named = bounds != BOUNDS
+    judged_by = load_bounds(bounds, profile, named=named) if named or bounds.exists() else NO_BOUNDS
     store = Store(results, profile)
     typer.echo(write_report(chosen, store, judged_by, {}))
     typer.echo(write_verdicts(chosen, store, judged_by))
@@ -121,6 +139,8 @@ def floors(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", d
     from cvhw4.study import pick_device
     from cvhw4.training.cost import measure_machine
 
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {device}", "is not a device", "choose one of auto, cpu, cuda")
     chosen, where, store = _profile(profile), pick_device(device), Store(results, profile)
     records = latest_studies(store.load())
     here = [r for r in records if r.environment["device_name"] == device_name(where)]

@@ -206,7 +206,7 @@ def test_a_picture_in_both_splits_is_a_leak_and_equal_labels_are_not(plain: Path
     shutil.copy(plain / "trainannot" / "0000.png", plain / "valannot" / "0000.png")
     for _ in range(2):  # from the cache, too
         with pytest.warns(UserWarning, match=r"^1 validation picture.* train/0002.png = val/0001.png$"):
-            read_camvid(plain)
+            assert read_camvid(plain).leaks == ("train/0002.png = val/0001.png",)
 
 
 def _save(pixels: np.ndarray, path: Path, **options: Any) -> None:
@@ -238,6 +238,12 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "no folder": (shutil.rmtree, "streets", "does not exist", "correct the path"),
     "no train": (lambda f: shutil.rmtree(f / "train"), "streets/train", "does not exist", "create the folder"),
     "no labels": (lambda f: shutil.rmtree(f / "valannot"), "valannot", "does not exist", "create the folder"),
+    "folders of classes": (
+        lambda f: [shutil.rmtree(f / f"{split}annot") for split in COUNTS],
+        "streets",
+        "neither a list, train.csv or train.txt, nor a folder trainannot/",
+        "--portraits",
+    ),
     "no val list": (
         _steps(_write_csv, lambda f: (f / "val.csv").unlink()),
         "streets",

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cvhw4 import cli
+from cvhw4.errors import InputError
 from cvhw4.experiments import PROFILES
 from cvhw4.records.store import Store
 from cvhw4.report.tables import device, markdown, report_page
@@ -67,6 +68,51 @@ def test_errors_are_one_line_and_exit_code_4(run, tmp_path):
         code, out, err = run(*args)
         assert (code, out) == (4, "") and message in err and err.count("\n") == 1 and "To mend" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("calibrate", "--seeds", "abc"), "--seeds"),
+        (("calibrate", "--seeds", "0"), "--seeds"),
+        (("fetch", "portraits"), "--celeba"),
+        (("rows", "--nope"), "--nope"),
+        (("nope",), "nope"),
+    ],
+)
+def test_a_misspelt_command_is_one_line_and_exit_code_4(run, args, message):
+    code, out, err = run(*args)
+    assert (code, out) == (4, "") and err.startswith("error: ") and message in err
+    assert err.count("\n") == 1 and "To mend: see cvhw4" in err and err.endswith("--help.\n")
+
+
+def test_runs_of_two_embedded_data_sets_calibrate_nothing(run, results, tmp_path):
+    other = replace(record("q1_2", seed=3), started="2026-11-22T10:00:00+00:00")
+    results.save(replace(other, data=replace(other.data, fingerprint="f" * 64), fingerprint="c" * 64))
+    code, _, err = run("calibrate", "--bounds", "b.toml")
+    assert code == 4 and err.count("\n") == 1 and "q1_2-finetune: was run on other embedded than q1_" in err
+    assert "To mend: run pytest benchmarks --profile quick -k q1_2 --seeds 5" in err
+    assert not (tmp_path / "b.toml").exists()
+
+
+def test_a_bounds_file_that_is_named_has_the_profile(run, results, tmp_path):
+    assert run("calibrate", "--bounds", "b.toml")[0] == 0
+    code, _, err = run("report", "--profile", "full", "--bounds", "b.toml")
+    assert code == 4 and "b.toml: has no bounds of profile full, but of quick. To mend: run cvhw4 calibrate" in err
+    assert load_bounds(tmp_path / "b.toml", "full").rows == {}  # as the project's own file
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("low = ", "low = 9"), ("n = 8", "n = 1"), ("sd = ", "sd = -"), ("mean = 0", "mean = '0'#"), ("= 0.01", "= 7")],
+)
+def test_bounds_that_nothing_could_meet_are_refused(run, results, tmp_path, old, new):
+    run("calibrate", "--bounds", "b.toml")
+    text = (tmp_path / "b.toml").read_text()
+    assert old in text
+    (tmp_path / "b.toml").write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=r"b\.toml: is no bounds file"):
+        load_bounds(tmp_path / "b.toml", "quick")
 
 
 def test_damaged_records_are_warned_of_in_one_line(run, results):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cvhw4.data import fetch
@@ -149,6 +151,7 @@ class _Reply(io.BytesIO):
     """Stands for the server's answer; fails at the end where told to."""
 
     failure: BaseException | None = None
+    url = "https://codeload.github.com/elsewhere.zip"  # where redirects ended
 
     def read(self, size: int | None = -1) -> bytes:
         block = super().read(size)
@@ -198,6 +201,37 @@ def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match=r"^https://codeload.*To mend: .*download.*github.com/alexgkendall"):
         fetch_camvid(tmp_path / "deep" / "CamVid")
     assert _snapshot(tmp_path) == before
+
+
+@pytest.mark.usefixtures("small")
+def test_a_download_that_ends_off_https_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = _Reply(_zip(_tutorial(), tmp_path / "tutorial.zip").read_bytes())
+    reply.url = "http://codeload.github.com/elsewhere.zip"
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: reply)
+    with pytest.raises(InputError, match=r"it leads to http://codeload\S+, which is not https"):
+        fetch_camvid(tmp_path / "CamVid")
+    assert reply.closed and [path.name for path in tmp_path.iterdir()] == ["tutorial.zip"]
+
+
+@pytest.mark.usefixtures("small")
+def test_the_reported_digest_is_held_against_the_next_copy(tmp_path: Path) -> None:
+    source = _zip(_tutorial(), tmp_path / "tutorial.zip")
+    lines: list[str] = []
+    fetch_camvid(tmp_path / "first", source=source, progress=lines.append)
+    reported = lines[0].rpartition(" ")[2]
+    destination = fetch_camvid(tmp_path / "second", source=source, sha256=reported.upper())
+    assert fetch_camvid(destination, sha256=reported) == destination  # what is there already is held against it too
+    before = _snapshot(tmp_path)
+    for place, origin in ((tmp_path / "third", source), (destination, None)):
+        with pytest.raises(InputError, match=f"has the sha256 {reported}, not {'0' * 64}"):
+            fetch_camvid(place, source=origin, sha256="0" * 64)
+    assert _snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("sha256", ["", "abc", "g" * 64, "0" * 65, "0" * 63 + "\n"])
+def test_a_digest_that_is_none_is_refused_before_the_download(tmp_path: Path, sha256: str) -> None:
+    with pytest.raises(InputError, match=r"^--sha256 .*is no sha256.*64 hex digits"):
+        fetch_camvid(tmp_path / "CamVid", sha256=sha256)
 
 
 @pytest.mark.usefixtures("small")
@@ -274,7 +308,8 @@ def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("absent.zip", "cannot be read"),
+        ("absent.zip", "does not exist or is not a file"),
+        ("pipe.zip", "does not exist or is not a file"),
         ("text.zip", "not a sound zip"),
         ("other.zip", "no CamVid/"),
         ("empty", "train"),
@@ -284,6 +319,7 @@ def test_a_source_that_is_no_camvid(tmp_path: Path, name: str, problem: str) -> 
     (tmp_path / "text.zip").write_text("hello")
     _zip({"README.md": b"x"}, tmp_path / "other.zip")
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.zip")
     before = _snapshot(tmp_path)
     with pytest.raises(InputError) as caught:
         fetch_camvid(tmp_path / "CamVid", source=tmp_path / name)
@@ -479,6 +515,12 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "line 5 is not a file name and 4 values 1 or -1",
         "again",
     ),
+    "two of a name": (
+        _edit(ATTRIBUTES, "000002.jpg", "000001.jpg"),
+        ATTRIBUTES,
+        "line 4 repeats 000001.jpg",
+        "again",
+    ),
     "odd name": (_edit(ATTRIBUTES, "000001.jpg", "../001.jpg"), ATTRIBUTES, "line 3 has '../001.jpg'", "again"),
     "not UTF-8": (lambda r: (r / ATTRIBUTES).write_bytes(b"\xff\xff"), ATTRIBUTES, "is not UTF-8", "save the file"),
     "empty list": (lambda r: (r / ATTRIBUTES).write_bytes(b""), ATTRIBUTES, "is empty", "replace"),
@@ -515,6 +557,42 @@ def test_a_bad_celeba_is_refused(celeba: Path, tmp_path: Path, case: str) -> Non
     assert problem in caught.value.problem
     assert mend in caught.value.mend
     assert _snapshot(tmp_path) == before
+
+
+_NAME = st.sampled_from(["1.jpg", "2.jpg", "a", "../b", "é.png", ""])
+_VALUE = st.sampled_from(["1", "-1", "0", "2", "x", ""])
+_LINE = st.tuples(_NAME, st.lists(_VALUE, max_size=3), st.sampled_from([",", " ", "  "])).map(
+    lambda line: line[2].join([line[0], *line[1]])
+)
+_HEADER = st.sampled_from(
+    ["Heavy_Makeup", "Young Heavy_Makeup", "image_id,Heavy_Makeup", "Heavy_Makeup,Young", "Young"]
+)
+_COUNT = st.sampled_from(["1\n", "2\n", "many\n", ""])
+_LISTS = st.tuples(_COUNT, _HEADER, st.lists(_LINE, max_size=3)).map(
+    lambda parts: (parts[0] + "\n".join([parts[1], *parts[2]])).encode()
+)
+
+
+@given(_LISTS | st.binary(max_size=60), st.sampled_from(["txt", "csv"]))
+@example(b"1\nYoung Heavy_Makeup\n1.jpg -1 1", "txt")
+@example(b"\xef\xbb\xbfimage_id,Heavy_Makeup\r\n1.jpg,1\r\n2.jpg,-1", "csv")
+@example(b"Heavy_Makeup,Young\n1,1", "csv")
+def test_any_list_of_attributes_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, kind: str
+) -> None:
+    folder = tmp_path_factory.mktemp("celeba")
+    (folder / f"list_attr_celeba.{kind}").write_bytes(content)
+    try:
+        found = fetch._read_attribute(folder)
+    except InputError as problem:
+        assert f"list_attr_celeba.{kind}" in str(problem) and "To mend" in str(problem)
+    else:
+        lines = [line.replace(b",", b" ").split() for line in content.decode("utf-8-sig").encode().splitlines()]
+        header = next(line for line in lines if b"Heavy_Makeup" in line)
+        column = header.index(b"Heavy_Makeup") + (kind == "txt")
+        rows = [line for line in lines[lines.index(header) + 1 :] if line]
+        assert found == {line[0].decode(): line[column] == b"1" for line in rows} and len(found) == len(rows) > 0
+        assert column and all("/" not in name and not name.startswith(".") for name in found)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Networks against the report's facts, and weights through their doors."""
 
+import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
@@ -16,7 +18,7 @@ from cvhw4.experiments import PROFILES, find_row
 from cvhw4.models import weights as weights_module
 from cvhw4.models.build import build_network, pretrained_name, set_training_mode, trainable
 from cvhw4.models.fcn8s import FCN8s, VGG16Features, timm_features
-from cvhw4.models.weights import Source, find_weights, load_weights, read_state
+from cvhw4.models.weights import Source, check_weights, find_weights, load_weights, read_state
 from tests.tiny import row
 
 
@@ -265,6 +267,120 @@ def test_weights_of_another_network_are_refused(alexnet_folder):
     file = alexnet_folder / "alexnet-owt-7be5be79.pth"
     with pytest.raises(InputError, match="does not fit vgg16"):
         load_weights(VGG16Features(), Source("vgg16", "file", file, "0"), without=("classifier.",))
+
+
+LITE0 = "tf_efficientnet_lite0"
+LITE0_ROWS = [LITE0, f"{LITE0}+linear", f"fcn8s/{LITE0}"]
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    torch.manual_seed(3)
+    return timm.create_model(LITE0).state_dict()
+
+
+def test_files_that_fit_every_row_are_checked_and_others_left_alone(lite0, tmp_path, monkeypatch):
+    save_file(lite0, tmp_path / f"{LITE0}.SAFETENSORS")
+    (tmp_path / "resnet18.pth").write_text("for no row")
+    (tmp_path / "notes.txt").write_text("not weights")
+    read = []
+    monkeypatch.setattr(weights_module, "read_state", lambda path: read.append(path.name) or read_state(path))
+    check_weights(tmp_path, [*LITE0_ROWS, "alexnet"])
+    assert read == [f"{LITE0}.SAFETENSORS"]  # 528 MB are not read once for each row
+
+
+def test_a_backbone_needs_no_classifier_and_a_classifier_does(lite0, tmp_path):
+    headless = {k: v for k, v in lite0.items() if not k.startswith("classifier.")}
+    save_file(headless, tmp_path / f"{LITE0}.safetensors")
+    check_weights(tmp_path, [f"fcn8s/{LITE0}"])
+    with pytest.raises(InputError, match=rf"{LITE0}\.safetensors: does not fit {LITE0}: lacks classifier\.weight"):
+        check_weights(tmp_path, LITE0_ROWS)
+
+
+def test_vgg16_is_checked_for_its_features(tmp_path):
+    features = torchvision.models.vgg16(init_weights=False).features.half().state_dict()
+    state = {f"features.{k}": torch.zeros_like(v) for k, v in features.items()}
+    save_file(state, tmp_path / "vgg16.safetensors")
+    check_weights(tmp_path, ["fcn8s/vgg16"])
+    save_file({k: v[1:].clone() for k, v in state.items()}, tmp_path / "vgg16.safetensors")
+    with pytest.raises(InputError, match=r"another shape of features\.0\.weight \(and 25 more\)"):
+        check_weights(tmp_path, ["fcn8s/vgg16"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda s: s.pop("conv_stem.weight"), "lacks conv_stem.weight (and 0 more)"),
+        (lambda s: s.update(extra=torch.zeros(1)), "has an unknown extra"),
+        (lambda s: s.update({"bn1.bias": torch.zeros(3)}), "another shape of bn1.bias"),
+        (lambda s: s["bn1.bias"].fill_(float("nan")), "NaN or infinite values in bn1.bias"),
+        (lambda s: s["bn1.weight"].fill_(float("inf")), "NaN or infinite values in bn1.weight"),
+        (lambda s: s.update({"bn1.bias": torch.zeros(32, dtype=torch.int64)}), "no floating-point numbers in bn1.bias"),
+        (lambda s: s.update({"bn1.bias": torch.zeros(32, dtype=torch.cfloat)}), "no floating-point numbers in bn1.bia"),
+        (lambda s: s.update({"bn1.bias": torch.zeros(32).to_sparse()}), "holds no state dict of tensors"),
+        (lambda s: s.update({"bn1.bias": torch.zeros(32, device="meta")}), "holds no state dict of tensors"),
+        (lambda s: s.update({5: torch.zeros(32)}), "holds no state dict of tensors"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_by_the_check_and_the_load(lite0, spoil, problem, tmp_path):
+    state = {k: v.clone() for k, v in lite0.items()}
+    spoil(state)
+    torch.save(state, tmp_path / f"{LITE0}.pth")
+    for load in (
+        lambda: check_weights(tmp_path, LITE0_ROWS[:1]),
+        lambda: load_weights(timm.create_model(LITE0), find_weights(LITE0, tmp_path)),
+    ):
+        with pytest.raises(InputError) as caught:
+            load()
+        assert problem in caught.value.problem and caught.value.where == str(tmp_path / f"{LITE0}.pth")
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path):
+    for make in (os.mkfifo, os.mkdir, lambda path: os.symlink("nowhere", path)):
+        path = tmp_path / f"{make.__name__.strip('<>')}" / "alexnet.pth"
+        path.parent.mkdir()
+        make(path)
+        with pytest.raises(InputError, match=r"alexnet\.pth: is not a file"):
+            find_weights("alexnet", path.parent)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The hub's cache with a file for resnet18, kept under its digest or another name."""
+
+    def keep(content, name):
+        blob = tmp_path / "blobs" / name
+        blob.parent.mkdir()
+        blob.write_bytes(content)
+        link = tmp_path / "model.safetensors"
+        link.symlink_to(blob)
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: str(link))
+
+    return keep
+
+
+def test_what_the_hub_keeps_under_a_digest_is_held_against_it(hub):
+    content = b"tensors"
+    hub(content, hashlib.sha256(content).hexdigest())
+    assert find_weights("resnet18").sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_what_the_hub_keeps_under_another_name_is_taken(hub):
+    hub(b"tensors", "a" * 40)
+    assert find_weights("resnet18").origin.startswith("timm ")
+
+
+def test_a_damaged_file_of_the_hubs_is_not_used(hub):
+    hub(b"tens", hashlib.sha256(b"tensors").hexdigest())
+    with pytest.raises(WeightsUnavailable, match=r"resnet18: timm's file is damaged \(delete .*--weights"):
+        find_weights("resnet18")
+
+
+def test_a_hub_without_https_is_not_asked(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: None)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://hub")
+    with pytest.raises(WeightsUnavailable, match="HF_ENDPOINT http://hub is not https"):
+        find_weights("resnet18")
 
 
 def test_unknown_networks_and_sizes_are_refused():

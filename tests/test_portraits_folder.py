@@ -1,9 +1,11 @@
 """Reading a two-class folder of pictures: what arrives, and what each kind of bad input is answered with."""
 
 import hashlib
+import os
 import re
 import shutil
 import struct
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -426,10 +428,46 @@ def test_a_disk_that_fills_up_meanwhile_leaves_memory(
 
 
 def test_a_picture_in_both_splits_is_a_leak(faces: Path) -> None:
+    assert read_portraits(faces).leaks == ()
     shutil.copy(faces / "train" / CLASSES[0] / "1.png", faces / "val" / CLASSES[1] / "copy.png")
     for _ in range(2):  # from the cache, too
         with pytest.warns(UserWarning, match="train/heavy_makeup/1.png = val/no_heavy_makeup/copy.png"):
-            read_portraits(faces)
+            data = read_portraits(faces)
+        assert data.leaks == ("train/heavy_makeup/1.png = val/no_heavy_makeup/copy.png",)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_picture_saved_anew_is_a_leak_and_a_turned_one_none(faces: Path, cache_folder: Path, writable: bool) -> None:
+    if not writable:
+        cache_folder.write_text("a file where the folder should be")
+    picture = Image.open(faces / "train" / CLASSES[0] / "0.png")
+    picture.save(faces / "val" / CLASSES[0] / "0.bmp")
+    picture.transpose(Image.Transpose.ROTATE_180).save(faces / "val" / CLASSES[0] / "1.png")
+    with pytest.warns(UserWarning, match="1 validation picture"):
+        assert read_portraits(faces).leaks == ("train/heavy_makeup/0.png = val/heavy_makeup/0.bmp",)
+
+
+def test_pixels_in_another_shape_are_no_leak(faces: Path) -> None:
+    for split, shape in (("train", (24, 20, 3)), ("val", (20, 24, 3))):
+        Image.fromarray(np.full(shape, 7, np.uint8)).save(faces / split / CLASSES[0] / "0.png")
+    assert read_portraits(faces).leaks == ()
+
+
+def test_entries_never_finished_are_removed_after_a_day(faces: Path, cache_folder: Path) -> None:
+    day = 24 * 3600
+    ages = {"old": day + 60, "new": day - 60, "growing": day + 60, "plain": day + 60}
+    for name, age in ages.items():
+        folder = cache_folder / (f".pictures-{name}.0123456789abcdef.tmp" if name != "plain" else ".plain.tmp")
+        folder.mkdir(parents=True)
+        (folder / "train-images.npy").write_bytes(b"half")
+        for path in (folder / "train-images.npy", folder):
+            os.utime(path, (time.time() - age,) * 2)
+        if name == "growing":
+            os.utime(folder / "train-images.npy")
+    (cache_folder / ".file.0123456789abcdef.tmp").touch()
+    read_portraits(faces)
+    left = sorted(path.name.split(".")[1] for path in cache_folder.iterdir() if path.name.startswith("."))
+    assert left == ["file", "pictures-growing", "pictures-new", "plain"]
 
 
 def test_many_leaks_name_the_first_few(faces: Path) -> None:

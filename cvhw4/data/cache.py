@@ -13,8 +13,10 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import secrets
 import shutil
+import time
 import warnings
 import zlib
 from collections import deque
@@ -35,7 +37,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cvhw4.data.dataset import Dataset, Split, Task
-from cvhw4.errors import InputError
+from cvhw4.errors import InputError, printable
 
 MIN_SIDE = 16  # pixels; anything smaller is an icon or an accident
 MAX_BYTES = 8 << 30  # decoded pictures of one split that stay in memory where the cache cannot take them
@@ -45,13 +47,14 @@ EXTENSIONS = (
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 
-_CACHE_FORMAT = 1  # raise it when decoding or storing changes: entries of another number are not found
+_CACHE_FORMAT = 2  # raise it when decoding or storing changes: entries of another number are not found
 _CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
 _CHECKSUMS, _TEXTS = "checksums.json", "texts.json"
 _WHOLE, _SAMPLES = 2 << 30, 256  # bytes up to which a file's checksum covers it all; blocks that it covers of others
 _BLOCK = 1 << 20  # bytes that are read for a checksum at once
 _HEADER = 128  # bytes before the values in a .npy file
 _THREADS = 4  # that decode
+_ABANDONED = 24 * 3600  # seconds after which an entry that nothing more is written to is taken for interrupted
 _OPENING = Lock()  # filters of warnings belong to the process, not to a thread
 
 _T = TypeVar("_T")
@@ -66,11 +69,12 @@ def visible(folder: Path) -> list[Path]:
     Raises:
         InputError: there is no such folder, or it cannot be listed.
     """
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
+    if not os.path.isdir(folder):  # unlike Path.is_dir this never raises, whatever the name and the rights
+        problem = "is not a folder" if os.path.exists(folder) else "does not exist"
         raise InputError(folder, problem, "create the folder or correct the path")
     try:
         entries = list(folder.iterdir())
+        os.stat(os.path.join(folder, "."))  # whether what is listed can be reached
     except OSError as problem:
         raise InputError(folder, f"cannot be listed ({problem})", "make the folder readable") from problem
     kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _CLUTTER]
@@ -83,7 +87,7 @@ def read_file(path: Path) -> bytes:
     Raises:
         InputError: it is missing, not a regular file, unreadable or empty.
     """
-    if not os.path.isfile(path):  # unlike Path.is_file this never raises, whatever the name
+    if not os.path.isfile(path):  # never raises, whatever the name; a pipe would be waited for
         raise InputError(path, "does not exist or is not a file", "add the file or correct the path")
     try:
         content = path.read_bytes()
@@ -268,18 +272,15 @@ def digest(files: Mapping[str, str], **parameters: Any) -> str:
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def warn_shared(train: Iterable[str], val: Iterable[str], digests: Mapping[str, str]) -> None:
-    """Warns of pictures that are in both splits, byte for byte."""
-    trained = {digests[name]: name for name in train}
-    shared = [f"{trained[digests[name]]} = {name}" for name in val if digests[name] in trained]
-    if shared:
-        more = ", ..." if len(shared) > 3 else ""
-        warnings.warn(
-            f"{len(shared)} validation picture(s) are training pictures too, so validation figures are too good: "
-            + ", ".join(shared[:3])
-            + more,
-            stacklevel=3,
-        )
+def leaks(train: Mapping[str, bytes], val: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Which validation pictures are training pictures too: "train/a.jpg = val/b.png".
+
+    Args:
+        train: digest of each training picture, by its name.
+        val: likewise of validation.
+    """
+    trained = {digest: name for name, digest in train.items()}
+    return tuple(f"{trained[digest]} = {name}" for name, digest in val.items() if digest in trained)
 
 
 def fingerprint(*splits: Split) -> str:
@@ -338,6 +339,7 @@ def cached(key: str, build: Callable[[Path | None], Arrays]) -> Arrays:
     problem: OSError | str = "what was written reads differently"
     try:
         _remove_damaged(entry)
+        _remove_interrupted(entry.parent)
         with new_folder(entry) as folder:
             _write(folder, build(folder))
     except OSError as error:
@@ -390,11 +392,21 @@ def cached_dataset(
 
     Raises:
         InputError: neither the cache can take the decoded pictures nor do they fit in `MAX_BYTES` of memory.
+
+    Warns:
+        UserWarning: a picture is in both splits; or the cache cannot be written.
     """
     build = cache(build)
     found = cached(key, lambda folder: _pack(folder, *build()))
     train, val = (_unpack(found, split) for split in ("train", "val"))
-    return Dataset(name, task, classes, train, val, found.texts["fingerprint"][0], embedded=False)
+    if shared := found.texts.get("leaks", ()):  # a generated set's entry has none
+        warnings.warn(
+            f"{len(shared)} validation picture(s) are training pictures too, so validation figures are too good: "
+            + printable(", ".join(shared[:3]))
+            + (", ..." if len(shared) > 3 else ""),
+            stacklevel=3,
+        )
+    return Dataset(name, task, classes, train, val, found.texts["fingerprint"][0], embedded=False, leaks=shared)
 
 
 def cache_key(kind: str, files: Mapping[str, str], **parameters: Any) -> str:
@@ -405,18 +417,20 @@ def cache_key(kind: str, files: Mapping[str, str], **parameters: Any) -> str:
 def _pack(folder: Path | None, *sources: Split | Pictures) -> Arrays:
     """Both splits as arrays; pictures yet to be decoded go to `.npy` files in the folder, if there is one."""
     splits: dict[str, Split] = {}
+    digests: dict[str, dict[str, bytes]] = {"train": {}, "val": {}}
     for number, (name, source) in enumerate(zip(("train", "val"), sources, strict=True)):
         if isinstance(source, Pictures):
             count = sum(len(later.names) for later in sources[number:])
-            source = _decode_split(source, folder and folder / name, count)
+            source, digests[name] = _decode_split(source, folder and folder / name, count)
         splits[name] = source
     parts = ("images", "sizes", "targets")
     arrays = {f"{name}-{part}": getattr(split, part) for name, split in splits.items() for part in parts}
     texts = {name: split.names for name, split in splits.items()}
-    return Arrays(arrays, {**texts, "fingerprint": (fingerprint(*splits.values()),)})
+    texts |= {"fingerprint": (fingerprint(*splits.values()),), "leaks": leaks(**digests)}
+    return Arrays(arrays, texts)
 
 
-def _decode_split(source: Pictures, stem: Path | None, count: int) -> Split:
+def _decode_split(source: Pictures, stem: Path | None, count: int) -> tuple[Split, dict[str, bytes]]:
     """Decodes pictures to `<stem>-images.npy` and `<stem>-targets.npy`, or in memory.
 
     Args:
@@ -424,22 +438,34 @@ def _decode_split(source: Pictures, stem: Path | None, count: int) -> Split:
         stem: where to write, or None.
         count: of pictures that will be written there, those of this split and of later ones.
 
+    Returns:
+        the split, and the sha256 of each picture's pixels by its name.
+
     Raises:
         OSError: the file system has not the space, or fails otherwise.
         InputError: a picture is bad; or there is no stem and the split is larger than `MAX_BYTES`.
     """
+
+    def read(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], bytes]:
+        picture, target = source.read(number)
+        sha = hashlib.sha256(f"{picture.shape}".encode())
+        sha.update(np.ascontiguousarray(picture).data)
+        return picture, target, sha.digest()
+
     free = shutil.disk_usage(stem.parent).free if stem else 0
+    digests: dict[str, bytes] = {}
     with closing(_Rows(stem, "images")) as images, closing(_Rows(stem, "targets")) as targets:
-        for picture, target in in_order(source.read, len(source.names)):
+        for name, (picture, target, sha256) in zip(source.names, in_order(read, len(source.names)), strict=True):
             images.append(picture)
             targets.append(target)
+            digests[name] = sha256
             needed = count * (prod(images.frame) + prod(targets.frame))
             if stem and needed > free:
                 raise OSError(errno.ENOSPC, f"{needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} free")
             if not stem:
                 _check_memory(source, *images.frame)
         sizes = np.array([shape[:2] for shape in images.shapes], np.int32)
-        return Split(images.finish(), sizes, targets.finish(), source.names)
+        return Split(images.finish(), sizes, targets.finish(), source.names), digests
 
 
 def _check_memory(source: Pictures, height: int, width: int, channels: int) -> None:
@@ -515,6 +541,16 @@ def _remove_damaged(entry: Path) -> None:
         with suppress(FileNotFoundError):  # another process moved it first
             entry.rename(damaged)
         shutil.rmtree(damaged, ignore_errors=True)
+
+
+def _remove_interrupted(root: Path) -> None:
+    """Removes entries that were never finished: those in which nothing has been written for a day."""
+    for folder in root.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{16}\.tmp", folder.name):
+            with suppress(OSError):  # another process removes it too
+                written = max(path.lstat().st_mtime for path in (folder, *folder.iterdir()))
+                if time.time() - written > _ABANDONED:
+                    shutil.rmtree(folder)
 
 
 def _write(folder: Path, built: Arrays) -> None:

@@ -6,7 +6,7 @@ import csv
 import io
 import posixpath
 from collections.abc import Iterable
-from os.path import isfile
+from os.path import isdir, isfile, lexists
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
@@ -25,7 +25,6 @@ from cvhw4.data.cache import (
     file_digests,
     read_text,
     visible,
-    warn_shared,
 )
 from cvhw4.data.dataset import CAMVID_CLASSES, VOID, Dataset
 from cvhw4.errors import InputError
@@ -64,7 +63,7 @@ def read_camvid(folder: Path, *, size: tuple[int, int] | None = None) -> Dataset
             as its picture; or the decoded pictures fit neither in the cache nor in memory.
 
     Warns:
-        UserWarning: a picture is in both splits, byte for byte; or the cache cannot be written.
+        UserWarning: a picture is in both splits, pixel for pixel; or the cache cannot be written.
     """
     if size is not None and min(size) < MIN_SIDE:
         raise InputError("size", f"is {size[0]}x{size[1]}", f"give at least {MIN_SIDE} pixels for height and width")
@@ -77,15 +76,13 @@ def read_camvid(folder: Path, *, size: tuple[int, int] | None = None) -> Dataset
         return train, val
 
     order = [pair[:2] for split in SPLITS for pair in pairs[split]]
-    data = cached_dataset(
+    return cached_dataset(
         cache_key("camvid", digests, size=size, order=order, train=len(pairs["train"])),
         build,
         name="CamVid",
         task="segmentation",
         classes=CAMVID_CLASSES[:VOID],
     )
-    warn_shared(data.train.names, data.val.names, digests)
-    return data
 
 
 # Which pictures and labels belong together
@@ -99,6 +96,12 @@ def find_pairs(folder: Path) -> dict[str, list[Pair]]:
     """
     visible(folder)  # a wrong path is better named than the lists that it lacks
     lists = {split: _find_list(folder, split) for split in SPLITS}
+    if not any(lists.values()) and not any(isdir(folder / f"{split}annot") for split in SPLITS):
+        raise InputError(
+            folder,
+            "has neither a list, train.csv or train.txt, nor a folder trainannot/",
+            "give CamVid's folder to --camvid, folders of two classes to --portraits",
+        )
     pairs: dict[str, list[Pair]] = {}
     for split, path in lists.items():
         if path is not None:
@@ -118,7 +121,7 @@ def find_pairs(folder: Path) -> dict[str, list[Pair]]:
 
 def _find_list(folder: Path, split: str) -> Path | None:
     candidates = (folder / f"{split}.csv", folder / f"{split}.txt")
-    return next((path for path in candidates if path.exists()), None)
+    return next((path for path in candidates if lexists(path)), None)
 
 
 def parse_list(text: str, path: Path) -> list[Pair]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import lzma
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from cvhw4.data.cache import digest, file_digests, new_folder, read_text, visible
+from cvhw4.data.cache import digest, file_digests, new_folder, read_file, read_text, visible
 from cvhw4.data.camvid import find_pairs, read_camvid
 from cvhw4.data.dataset import PORTRAIT_CLASSES
 from cvhw4.data.portraits import read_portraits
@@ -42,29 +43,39 @@ _PARTITIONS = {"train": "0", "val": "1"}  # CelebA's numbers for them
 Progress = Callable[[str], None]
 
 
-def fetch_camvid(destination: Path, *, source: str | Path | None = None, progress: Progress | None = None) -> Path:
+def fetch_camvid(
+    destination: Path,
+    *,
+    source: str | Path | None = None,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Puts the SegNet tutorial's copy of CamVid at `destination`.
 
     An archive of a branch has no fixed digest: counts and contents are what is checked, and the sha256 over all files
-    is reported, so that two copies can be compared.
+    is reported, so that two copies can be compared, or a later one be held against it.
 
     Args:
         destination: a folder that does not exist, or one that this function filled before: that is left alone.
         source: a zip archive or a folder to take it from in place of the download: the tutorial's repository, or a
             folder with its `CamVid/`.
+        sha256: what the sha256 over all files has to be, in hex.
         progress: is called with lines to show to the user.
 
     Returns:
         `destination`, which holds `train`, `trainannot`, `val`, `valannot`, `test`, `testannot` and their lists.
 
     Raises:
-        InputError: the download fails; the source is no sound zip or folder of CamVid or leads outside itself; or
-            the destination holds something else, or cannot be written.
+        InputError: the download fails; the source is no sound zip or folder of CamVid, leads outside itself or has
+            another sha256; or the destination holds something else, or cannot be written.
     """
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise InputError(f"--sha256 {sha256}", "is no sha256", "give the 64 hex digits that an earlier fetch reported")
     report = progress or (lambda line: None)
     if os.path.lexists(destination):
         with _blaming(destination, destination, "exists and is no complete CamVid", _ELSEWHERE):
             _check_camvid(destination)
+            _check_sha256(destination, sha256)
         report(f"{destination} holds CamVid already")
         return destination
     origin = CAMVID_URL if source is None else source
@@ -73,14 +84,14 @@ def fetch_camvid(destination: Path, *, source: str | Path | None = None, progres
             with tempfile.TemporaryFile(dir=staging) as file:
                 _download(file, report)
                 _unpack_camvid(file, origin, staging)
-        elif Path(source).is_dir():
+        elif os.path.isdir(source):
             _copy_camvid(Path(source), staging)
         else:
             _unpack_source(Path(source), staging)
         with _blaming(origin, staging, "is no complete CamVid", f"take another copy, from {CAMVID_PAGE}"):
+            reported = _check_sha256(staging, sha256)
             _check_camvid(staging)
-        files = file_digests(staging, _files(staging))
-        report(f"CamVid: {len(files)} files, sha256 {digest(files)}")
+        report(f"CamVid: {reported}")
     return destination
 
 
@@ -120,7 +131,7 @@ def fetch_portraits(
     drawn = _draw(celeba, counts, seed)
     pictures = _find_pictures(celeba)
     for name in drawn.values():
-        if not (pictures / name).is_file():
+        if not os.path.isfile(pictures / name):
             raise InputError(pictures / name, "does not exist, but is drawn", "unpack all pictures of CelebA again")
     if os.path.lexists(destination):
         if _files(destination) != drawn.keys():
@@ -174,6 +185,15 @@ def _check_camvid(folder: Path) -> None:
     read_camvid(folder)
 
 
+def _check_sha256(folder: Path, sha256: str | None) -> str:
+    """How many files a folder has and the sha256 over them, in words; InputError if that is not the one given."""
+    files = file_digests(folder, _files(folder))
+    found = digest(files)
+    if sha256 is not None and sha256.lower() != found:
+        raise InputError(folder, f"has the sha256 {found}, not {sha256}", "take another copy")
+    return f"{len(files)} files, sha256 {found}"
+
+
 def _wanted(name: str) -> PurePosixPath | None:
     """Where a member of the archive goes, below the destination; None for what is not part of CamVid."""
     parts = PurePosixPath(name).parts
@@ -190,6 +210,8 @@ def _download(file: IO[bytes], report: Progress) -> None:
     report(f"downloading {CAMVID_URL}")
     try:
         with urllib.request.urlopen(CAMVID_URL, timeout=_TIMEOUT) as reply:
+            if not reply.url.startswith("https://"):  # where redirects ended
+                raise OSError(f"it leads to {reply.url}, which is not https")
             while block := reply.read(1 << 20):
                 file.write(block)
                 if file.tell() // 10_000_000 > (file.tell() - len(block)) // 10_000_000:
@@ -203,6 +225,8 @@ def _download(file: IO[bytes], report: Progress) -> None:
 
 
 def _unpack_source(source: Path, staging: Path) -> None:
+    if not os.path.isfile(source):  # a pipe would be waited for
+        raise InputError(source, "does not exist or is not a file", "correct the path of the source")
     try:
         file = source.open("rb")
     except OSError as problem:
@@ -219,7 +243,15 @@ def _unpack_camvid(file: IO[bytes], origin: str | Path, staging: Path) -> None:
                 (staging / place).parent.mkdir(exist_ok=True)
                 with archive.open(info) as packed, (staging / place).open("xb") as unpacked:
                     shutil.copyfileobj(packed, unpacked)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, FileExistsError) as problem:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        FileExistsError,
+    ) as problem:
         raise InputError(
             origin, f"is not a sound zip archive ({problem})", f"download it again from {CAMVID_PAGE}"
         ) from problem
@@ -250,7 +282,7 @@ def _copy_camvid(source: Path, staging: Path) -> None:
         place = _wanted(f"CamVid/{path.relative_to(root).as_posix()}")
         if place is not None and path.is_file():
             (staging / place).parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, staging / place)
+            (staging / place).write_bytes(read_file(path))
 
 
 # CelebA
@@ -258,14 +290,14 @@ def _copy_camvid(source: Path, staging: Path) -> None:
 
 def _find_list(celeba: Path, folder: str, stem: str) -> Path | None:
     candidates = (celeba / part / f"{stem}{suffix}" for part in ("", folder) for suffix in (".txt", ".csv"))
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if os.path.isfile(path)), None)
 
 
 def _find_pictures(celeba: Path) -> Path:
     for folder in (celeba / "img_align_celeba", celeba / "Img" / "img_align_celeba"):
-        if folder.is_dir():
+        if os.path.isdir(folder):
             nested = folder / folder.name
-            return nested if nested.is_dir() else folder
+            return nested if os.path.isdir(nested) else folder
     raise InputError(
         celeba, "has no folder img_align_celeba, not in Img/ either", "unpack CelebA's img_align_celeba.zip there"
     )
@@ -284,15 +316,17 @@ def _read_attribute(celeba: Path) -> dict[str, bool]:
     header_line, columns = next(rows, (1, []))
     if path.suffix == ".txt":  # has no name for the column of file names
         columns = ["image_id", *columns]
-    if ATTRIBUTE not in columns:
+    if ATTRIBUTE not in columns[1:]:
         raise InputError(path, f"has no column {ATTRIBUTE} in line {header_line}", "take CelebA's own list")
-    index = columns.index(ATTRIBUTE)
+    index = columns.index(ATTRIBUTE, 1)
     found: dict[str, bool] = {}
     for line, fields in rows:
         if len(fields) != len(columns) or fields[index] not in ("1", "0", "-1"):
             raise InputError(path, f"line {line} is not a file name and {len(columns) - 1} values 1 or -1", again)
         if not re.fullmatch(r"\w[\w.-]*", fields[0]):
             raise InputError(path, f"line {line} has {fields[0]!r}, which is no file name", again)
+        if fields[0] in found:
+            raise InputError(path, f"line {line} repeats {fields[0]}", again)
         found[fields[0]] = fields[index] == "1"
     if not found:
         raise InputError(path, "lists no pictures", again)
@@ -354,7 +388,7 @@ def _link_or_copy(picture: Path, place: Path) -> None:
     try:
         os.link(os.path.realpath(picture), place)
     except OSError:  # another file system, or one without hard links
-        shutil.copyfile(picture, place)
+        place.write_bytes(read_file(picture))
 
 
 def _files(folder: Path) -> set[str]:

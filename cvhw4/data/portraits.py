@@ -18,7 +18,6 @@ from cvhw4.data.cache import (
     decode_rgb,
     file_digests,
     visible,
-    warn_shared,
 )
 from cvhw4.data.dataset import Dataset
 from cvhw4.errors import InputError
@@ -45,7 +44,7 @@ def read_portraits(folder: Path, *, short_side: int | None = None) -> Dataset:
             pixels a side; `short_side` is below 16; or the decoded pictures fit neither in the cache nor in memory.
 
     Warns:
-        UserWarning: a picture is in both splits, byte for byte; or the cache cannot be written.
+        UserWarning: a picture is in both splits, pixel for pixel; or the cache cannot be written.
     """
     if short_side is not None and short_side < MIN_SIDE:
         raise InputError("short_side", f"is {short_side}", f"give at least {MIN_SIDE} pixels")
@@ -66,20 +65,18 @@ def read_portraits(folder: Path, *, short_side: int | None = None) -> Dataset:
         train, val = (_pictures(folder, names[split], targets[split], short_side) for split in _SPLITS)
         return train, val
 
-    data = cached_dataset(
+    return cached_dataset(
         cache_key("pictures", digests, short_side=short_side),
         build,
         name=os.path.basename(os.path.abspath(folder)),
         task="classification",
         classes=classes,
     )
-    warn_shared(names["train"], names["val"], digests)
-    return data
 
 
 def _list_split(folder: Path) -> dict[str, list[str]]:
     """Names of the picture files in a split's folder, by class, both sorted."""
-    classes = [entry for entry in visible(folder) if entry.is_dir()]
+    classes = [entry for entry in visible(folder) if os.path.isdir(entry)]
     if len(classes) != 2:
         found = ", ".join(entry.name for entry in classes) or "none"
         raise InputError(
@@ -93,7 +90,7 @@ def _list_class(folder: Path) -> list[str]:
     if not entries:
         raise InputError(folder, "holds no pictures", "add pictures of this class")
     for entry in entries:
-        if entry.is_dir():
+        if os.path.isdir(entry):
             raise InputError(entry, "is a folder among pictures", "move its pictures up or the folder away")
         if entry.suffix.lower() not in EXTENSIONS:
             raise InputError(

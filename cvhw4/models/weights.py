@@ -9,8 +9,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
+import os
+import pickle
+import re
 import urllib.request
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +25,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from cvhw4.data.cache import visible
 from cvhw4.errors import InputError, WeightsUnavailable
+from cvhw4.models.fcn8s import VGG16Features, timm_features
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -68,7 +74,7 @@ def find_weights(network: str, folder: Path | None = None) -> Source:
         folder: the user's own folder; a file there is named after the network ("vgg16.safetensors", "vgg16_hed.pth").
 
     Raises:
-        InputError: the folder has several files for this network, or is none.
+        InputError: the folder has several files for this network or one that cannot be read, or is none.
         WeightsUnavailable: no source has them; the message says how to get them.
     """
     if folder is not None:
@@ -79,9 +85,9 @@ def find_weights(network: str, folder: Path | None = None) -> Source:
 
 
 def _in_folder(network: str, folder: Path) -> Source | None:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(folder, "is not a folder", "give --weights a folder with files such as alexnet.safetensors")
-    files = [p for p in sorted(folder.iterdir()) if p.suffix in SUFFIXES]
+    files = [p for p in visible(folder) if p.suffix.lower() in SUFFIXES]
     exact = [p for p in files if p.stem == network]
     found = exact or [p for p in files if _meant_for(p.stem) == network]
     if not found:
@@ -89,7 +95,12 @@ def _in_folder(network: str, folder: Path) -> Source | None:
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
         raise InputError(folder, f"has several files for {network} ({names})", f"keep one, or name it {network}.pth")
-    return Source(network, f"file {found[0].name}", found[0], _sha256(found[0]))
+    if not os.path.isfile(found[0]):  # a pipe would be waited for
+        raise InputError(found[0], "is not a file", f"put a file of {network}'s weights there, or move it away")
+    try:
+        return Source(network, f"file {found[0].name}", found[0], _sha256(found[0]))
+    except OSError as problem:
+        raise InputError(found[0], f"cannot be read ({problem})", "make the file readable or move it away") from problem
 
 
 def _meant_for(stem: str) -> str | None:
@@ -157,6 +168,8 @@ def _from_timm(network: str, tried: list[str]) -> Source | None:
         if isinstance(cached, str):
             path = Path(cached)
         else:
+            if not huggingface_hub.constants.ENDPOINT.startswith("https://"):
+                raise OSError(f"HF_ENDPOINT {huggingface_hub.constants.ENDPOINT} is not https")
             # A closed network is told at once here; the hub's own client would go on trying for the better part of a
             # minute.
             urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=10).close()
@@ -166,13 +179,52 @@ def _from_timm(network: str, tried: list[str]) -> Source | None:
     ) as error:  # the hub's client raises errors of several libraries; each of them means "not to be had"
         tried.append(f"download of timm's failed ({error})")
         return None
-    return Source(network, f"timm {repository}", path, _sha256(path))
+    sha256, blob = _sha256(path), path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", blob) and blob != sha256:  # the hub keeps large files under their digests
+        tried.append(f"timm's file is damaged (delete {path.resolve()}: its sha256 is {sha256})")
+        return None
+    return Source(network, f"timm {repository}", path, sha256)
 
 
 @lru_cache
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_weights(folder: Path, networks: Iterable[str]) -> None:
+    """Reads the files that a folder has for these networks, and makes sure that each fits; others are left alone.
+
+    Args:
+        folder: the user's own.
+        networks: as rows name them: of "fcn8s/vgg16" the features alone are needed.
+
+    Raises:
+        InputError: a file cannot be read or does not fit, there are several for one network, or the folder is none.
+    """
+    from cvhw4.models.build import pretrained_name  # which imports this module
+
+    parts: dict[str, set[bool]] = {}
+    for network in networks:
+        parts.setdefault(pretrained_name(network), set()).add(network.startswith("fcn8s/"))
+    for name, backbones in parts.items():
+        source = _in_folder(name, folder)
+        if source is None:
+            continue
+        state = read_state(source.path)
+        for backbone in backbones:
+            with torch.device("meta"):
+                module = _backbone(name) if backbone else _classifier(name)
+            _fitted(state, module.state_dict(), source, ("",) if backbone else ())
+
+
+def _backbone(name: str) -> nn.Module:
+    return VGG16Features() if name == "vgg16" else timm_features(name)[0]
+
+
+def _classifier(name: str) -> nn.Module:
+    module: nn.Module = torchvision.models.alexnet() if name == "alexnet" else timm.create_model(name)
+    return module
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -183,20 +235,33 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     state: Any
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what torch thinks of the file is told once, below
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds; all of them mean an unusable file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(path, f"cannot be read as weights ({reason})", "replace it with the original file") from error
+        if code := re.search(r"GLOBAL ([\w.]+)|TorchScript", str(error)):
+            problem = f"holds code that would have to be run ({code[1] or code[0]})"
+            mend = "save the network's state_dict() to it, or replace it with a file of tensors alone"
+            raise InputError(path, problem, mend) from error
+        foreign = isinstance(error, pickle.UnpicklingError | KeyError | EOFError)
+        reason = "torch.save did not write it" if foreign else (str(error).strip() or type(error).__name__)
+        raise InputError(
+            path, f"cannot be read as weights ({reason.splitlines()[0]})", "replace it with the original file"
+        ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(map(_plain, state, state.values())):
         raise InputError(path, "holds no state dict of tensors", "save the network's state_dict() to it")
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _plain(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and value.is_cpu
 
 
 def load_weights(module: nn.Module, source: Source, *, without: tuple[str, ...] = ()) -> None:
@@ -208,23 +273,40 @@ def load_weights(module: nn.Module, source: Source, *, without: tuple[str, ...] 
         without: prefixes of names in the file that the module may lack; "" for any (a backbone lacks its head).
 
     Raises:
-        InputError: a tensor is missing, superfluous or of another shape.
+        InputError: a tensor is missing, superfluous, of another shape, not floating point where the network's is, or
+            not finite.
     """
     state = read_state(source.path)
     if source.in_order:
         state = _by_order(state, source)
-    wanted = module.state_dict()
+    module.load_state_dict(_fitted(state, module.state_dict(), source, without), strict=False)
+
+
+def _fitted(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: Source, without: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Those of a file's tensors that a module has, by the module's names; InputError as `load_weights`."""
     state = {_flat_name(k, wanted): v for k, v in state.items()}
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    surplus = [k for k in state if k not in wanted and not k.startswith(without)]
-    other = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
-    if missing or surplus or other:
-        parts = [("lacks", missing), ("has an unknown", surplus), ("has another shape of", other)]
+    both = [k for k in wanted if k in state]
+    parts = [
+        ("lacks", [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]),
+        ("has an unknown", [k for k in state if k not in wanted and not k.startswith(without)]),
+        ("has another shape of", [k for k in both if state[k].shape != wanted[k].shape]),
+        (
+            "has no floating-point numbers in",
+            [k for k in both if wanted[k].is_floating_point() > state[k].is_floating_point()],
+        ),
+        (
+            "has NaN or infinite values in",
+            [k for k in both if state[k].is_floating_point() and not state[k].isfinite().all()],
+        ),
+    ]
+    if any(keys for _, keys in parts):
         detail = "; ".join(f"{what} {keys[0]} (and {len(keys) - 1} more)" for what, keys in parts if keys)
         raise InputError(
             source.path, f"does not fit {source.network}: {detail}", f"give a file of {source.network}'s weights"
         )
-    module.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+    return {k: state[k] for k in both}
 
 
 def _flat_name(name: str, wanted: Mapping[str, Tensor]) -> str:

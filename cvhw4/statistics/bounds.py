@@ -9,17 +9,19 @@ limit where they are not. Bounds are written by `cvhw4 calibrate`, never by hand
 from __future__ import annotations
 
 import math
+import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cvhw4.claims import Claim, claims_of
 from cvhw4.errors import InputError
-from cvhw4.experiments import Experiment, Profile
+from cvhw4.experiments import PROFILES, Experiment, Profile
 from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.comparison import moments
 from cvhw4.statistics.intervals import prediction_half_width
@@ -156,24 +158,43 @@ class Bounds:
 NO_BOUNDS = Bounds({}, {}, "")
 
 
-def load_bounds(path: Path, profile: str) -> Bounds:
+def load_bounds(path: Path, profile: str, *, named: bool = False) -> Bounds:
     """Reads a bounds file; a profile that it does not have gets no bounds.
+
+    Args:
+        named: whether the user gave just this file: it has to have the profile.
 
     Raises:
         InputError: the file is missing, is not TOML or is not what `cvhw4 calibrate` writes.
     """
+    anew = "run cvhw4 calibrate to write it anew"
+    if not os.path.lexists(path):
+        raise InputError(path, "does not exist", "name a bounds file with --bounds, or run cvhw4 calibrate")
+    if not os.path.isfile(path):
+        raise InputError(path, "is no file", "name a bounds file with --bounds")
     try:
-        with path.open("rb") as file:
-            whole = tomllib.load(file)
+        whole = tomllib.loads(path.read_text("utf-8"))
+        others = [name for name in PROFILES if name in whole]
+        if whole and profile not in whole and (named or not others):  # an empty file stands for no bounds
+            mend = f"run cvhw4 calibrate --profile {profile}, or name another file with --bounds"
+            raise InputError(path, f"has no bounds of profile {profile}, but of {', '.join(others) or 'none'}", mend)
         part = whole.get(profile, {"source": "", "rows": {}, "claims": {}})
-        rows = {row: {name: Bound(**b) for name, b in figures.items()} for row, figures in part["rows"].items()}
-        claims = {claim: Bound(**b) for claim, b in part["claims"].items()}
-        stated = part.get("false_alarms", FALSE_ALARMS), part.get("seeds", NIGHTLY_SEEDS)
-        return Bounds(rows, claims, part["source"], *stated)
-    except FileNotFoundError as error:
-        raise InputError(path, "does not exist", "name a bounds file with --bounds, or run cvhw4 calibrate") from error
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(path, f"is no bounds file ({error})", "run cvhw4 calibrate to write it anew") from error
+        rows = {row: {name: _read_bound(b) for name, b in figures.items()} for row, figures in part["rows"].items()}
+        claims = {claim: _read_bound(b) for claim, b in part["claims"].items()}
+        share, seeds = part.get("false_alarms", FALSE_ALARMS), part.get("seeds", NIGHTLY_SEEDS)
+        if not (0 < share < 1 and isinstance(seeds, int) and seeds > 0 and isinstance(part["source"], str)):
+            raise ValueError("false_alarms, seeds or source")
+        return Bounds(rows, claims, part["source"], share, seeds)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(path, f"is no bounds file ({error})", anew) from error
+
+
+def _read_bound(fields: dict[str, Any]) -> Bound:
+    """A bound of a bounds file; ValueError or TypeError for anything that `_inline` does not write."""
+    bound = Bound(**fields)
+    if not (bound.low <= bound.mean <= bound.high and bound.sd >= 0 and bound.n >= FEWEST_RUNS):
+        raise ValueError(f"{fields} is no bound")
+    return bound
 
 
 def calibrate(
@@ -190,7 +211,8 @@ def calibrate(
         seeds: seeds of a nightly session.
 
     Raises:
-        InputError: a row has fewer than five runs, a claim's rows share fewer than five seeds, or the share is none.
+        InputError: a row has fewer than five runs, rows of one question were run on different embedded data, a claim's
+            rows share fewer than five seeds, or the share is none.
     """
     if not 0 < false_alarms < 1:
         raise InputError(f"--false-alarms {false_alarms}", "is not a share of sessions", "give one above 0 and below 1")
@@ -204,6 +226,14 @@ def calibrate(
         if runs < FEWEST_RUNS:
             mend = f"run pytest benchmarks --profile {profile.name} --seeds {FEWEST_RUNS} or more"
             raise InputError(experiment.id, f"has {runs} runs on embedded data, too few to calibrate a bound", mend)
+    for question in FIGURES:
+        runs_of = [r for e in bounded if e.question == question for r in by_row[e.id]]
+        newest = max(runs_of, key=lambda r: r.started, default=None)
+        odd = next((r for r in runs_of if newest and r.data.fingerprint != newest.data.fingerprint), None)
+        if newest and odd:
+            problem = f"was run on other {odd.data.name} than {newest.id}, so that their runs cannot be compared"
+            mend = f"run pytest benchmarks --profile {profile.name} -k {odd.row} --seeds {FEWEST_RUNS} or more"
+            raise InputError(odd.id, problem, mend)
     names = {e.row for e in bounded}
     claims = [claim for claim in claims_of(profile) if claim.worse is not None and names.issuperset(claim.rows)]
     error = error_of_one(bounded, claims, false_alarms, seeds)
