@@ -31,7 +31,21 @@ class DataUnavailable(Exception):
 
 
 class TrainingFailed(Exception):
-    """A run that began and cannot be finished. The message names row, seed and place, and what can be done."""
+    """A run that began and cannot be finished.
+
+    Args:
+        message: names row, seed and place, and what can be done.
+        epoch: the epoch it ended in, from 1; 0 where that is not known.
+        step: the step in that epoch, from 1, likewise.
+        lr: the learning rate there.
+    """
+
+    def __init__(self, message: str, epoch: int = 0, step: int = 0, lr: float = 0.0) -> None:
+        super().__init__(message, epoch, step, lr)  # all of them: exceptions travel between processes by these
+        self.epoch, self.step, self.lr = epoch, step, lr
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class TrainingDiverged(TrainingFailed):

@@ -46,7 +46,7 @@ def test_features_in_large_batches_train_as_the_whole_network_does(name, network
         module.eval()  # batch norms keep their statistics, dropout is off
         optimizer = make_optimizer(experiment, module)
         step = make_step(learnt, learner, optimizer)
-        losses.append([train_epoch(learnt, step, epoch) for epoch in (1, 2)])
+        losses.append([float(train_epoch(learnt, step, epoch).mean()) for epoch in (1, 2)])
         with torch.inference_mode():
             figures = learnt.evaluate(learner).figures
         losses[-1].append(figures["loss"])

@@ -1,6 +1,7 @@
 """The loop: what is drawn, what changes, what is measured."""
 
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -152,10 +153,14 @@ def test_evaluation_is_against_the_validation_labels():
     assert lists["recall"] == pytest.approx([3 / 4, 1.0])
 
 
-def test_infinite_loss_stops_the_run_by_name(monkeypatch):
-    monkeypatch.setattr(fit_module, "train_epoch", lambda *args: math.nan)
-    with pytest.raises(TrainingDiverged, match=r"q1_2-finetune, seed 3: loss nan in epoch 1 at learning rate"):
-        train("q1_2", seed=3)
+def test_infinite_loss_stops_the_run_and_names_the_step():
+    message = (
+        r"q1_2-finetune, seed 3: loss (nan|inf) at step \d of 3 in epoch 1, learning rate 1e\+30; last good checkpoint"
+    )
+    with pytest.raises(TrainingDiverged, match=message) as caught:
+        train("q1_2", seed=3, lr=1e30)
+    assert (caught.value.epoch, caught.value.lr) == (1, 1e30) and 1 < caught.value.step <= 3
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_optimizers_are_the_recipes():

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-import math
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
 from cvhw4.data.augment import stream
 from cvhw4.data.dataset import Dataset
-from cvhw4.errors import TrainingDiverged
+from cvhw4.errors import OutOfMemory, TrainingDiverged
 from cvhw4.experiments import Experiment, Precision
 from cvhw4.models.build import Network, set_training_mode, trainable
 from cvhw4.models.folded import find_pairs, folded
 from cvhw4.models.frozen import split_frozen
+from cvhw4.models.pooling import make_deterministic
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import Epoch
+from cvhw4.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    Generators,
+    Place,
+    generator_states,
+    restore,
+    set_generator_states,
+    state_of,
+)
 from cvhw4.training.frozen import Call, FrozenClassification
 from cvhw4.training.graphs import GraphedStep, Step
+from cvhw4.training.memory import AccumulatedStep, in_parts
 from cvhw4.training.tasks import Classification, Evaluation, Forward, Task, make_task
 
 
@@ -42,6 +57,9 @@ class History:
         primary: name of the figure that comes first.
         images: training images seen in all.
         results: what was made of each validation image, epoch by epoch.
+        parts: in how many parts a batch had to be computed for the device's memory.
+        interruptions: how often it was broken off and continued.
+        earlier_seconds: wall time of what was done before the last interruption, up to the checkpoint.
     """
 
     epochs: tuple[Epoch, ...]
@@ -49,6 +67,9 @@ class History:
     primary: str
     images: int
     results: ImageResults
+    parts: int = 1
+    interruptions: int = 0
+    earlier_seconds: float = 0.0
 
 
 def fit(
@@ -60,7 +81,9 @@ def fit(
     device: torch.device,
     precision: Precision = "float32",
     graphs: bool = False,
+    deterministic: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> History:
     """Trains a network and evaluates it after every epoch.
 
@@ -68,60 +91,220 @@ def fit(
         seed: decides order, augmentation and dropout (the starting weights are in `network`).
         precision: what the network computes in; weights, their gradients, loss and optimizer are float32.
         graphs: replay the optimizer step as a CUDA graph; CUDA only.
+        deterministic: on CUDA, only kernels that give the same bits each time; a CPU has no others.
         on_epoch: called after each epoch, for progress.
+        checkpoints: where to keep what an interrupted training goes on from; None keeps nothing.
 
     Raises:
-        TrainingDiverged: the loss is no longer finite; names epoch and learning rate.
+        TrainingDiverged: the loss is no longer finite; names epoch, step, learning rate and the last checkpoint.
+        OutOfMemory: the device's memory holds no step, not in parts either.
     """
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # every batch but the last of an epoch has one shape
-    module = network.module.to(device).to(memory_format=torch.channels_last)
-    call = caller(device, precision)
-    learner, task = make_learner(experiment, module, make_task(experiment, dataset, network, device, seed), call)
-    optimizer = make_optimizer(experiment, module, capturable=graphs)
-    step = make_step(task, learner, optimizer, call)
-    if graphs:
-        step = GraphedStep(step, optimizer, [*module.parameters(), *module.buffers()])
-    schedule = optim.lr_scheduler.StepLR(optimizer, experiment.recipe.lr_step, experiment.recipe.lr_gamma)
-    torch.manual_seed(stream(seed, "dropout").initial_seed())
-    ready_to_evaluate = evaluation_mode(module, experiment.recipe.size)
-    epochs: list[Epoch] = []
-    by_class: dict[str, list[float]] = {}
-    by_image: list[NDArray] = []
-    for number in range(1, experiment.recipe.epochs + 1):
-        lr = float(schedule.get_last_lr()[0])
-        started = time.perf_counter()
-        set_training_mode(module, experiment)
-        loss = train_epoch(task, step, number)
-        if not math.isfinite(loss):
-            raise TrainingDiverged(
-                f"{experiment.id}, seed {seed}: loss {loss} in epoch {number} at learning rate {lr:g}"
-            )
-        schedule.step()
-        trained = time.perf_counter()
-        with ready_to_evaluate(module):
-            figures, lists, images = evaluate(task, learner, call)
-        by_image.append(images)
-        evaluated = time.perf_counter()
-        best_so_far = all(figures[task.primary] > e.figures[task.primary] for e in epochs)
-        by_class = {k: v for k, v in by_class.items() if k.startswith("best_")} | lists
-        if best_so_far:
-            by_class |= {f"best_{k}": v for k, v in lists.items()}
-        epochs.append(
-            Epoch(
-                epoch=number,
-                lr=lr,
-                loss=loss,
-                figures=figures,
-                train_seconds=trained - started,
-                evaluate_seconds=evaluated - trained,
-            )
+    with kernels(device, deterministic):
+        if deterministic and device.type == "cuda":
+            make_deterministic(network.module)
+        run = _Run(experiment, dataset, network, seed, device, precision, graphs, checkpoints)
+        try:
+            return run.finish(on_epoch)
+        except (torch.OutOfMemoryError, OutOfMemory) as error:
+            problem = f"{experiment.id}, seed {seed}: {str(error).partition('. Of the allocated')[0]}"
+            where = run.number, run.place.taken + 1, run.lr
+    raise OutOfMemory(problem, *where)
+
+
+class _Run:
+    """A training and where it stands."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        network: Network,
+        seed: int,
+        device: torch.device,
+        precision: Precision,
+        graphs: bool,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self.experiment, self.dataset, self.seed, self.device = experiment, dataset, seed, device
+        self.checkpoints = checkpoints
+        self.began = time.perf_counter()
+        self.module = network.module.to(device).to(memory_format=torch.channels_last)
+        self.call = caller(device, precision)
+        task = make_task(experiment, dataset, network, device, seed)
+        self.learner, self.task = make_learner(experiment, self.module, task, self.call)
+        self.optimizer = make_optimizer(experiment, self.module, capturable=graphs)
+        self.accumulated = make_step(self.task, self.learner, self.optimizer, self.call)
+        self.step: Step = self.accumulated
+        if graphs:
+            state = [*self.module.parameters(), *self.module.buffers()]
+            self.step = GraphedStep(self.step, self.optimizer, state)
+        self.schedule = optim.lr_scheduler.StepLR(self.optimizer, experiment.recipe.lr_step, experiment.recipe.lr_gamma)
+        torch.manual_seed(stream(seed, "dropout").initial_seed())
+        self.ready_to_evaluate = evaluation_mode(self.module, experiment.recipe.size)
+        self.number, self.place, self.seconds = 1, start(self.task), 0.0  # seconds: the epoch's training so far
+        self.epochs: list[Epoch] = []
+        self.by_class: dict[str, list[float]] = {}
+        self.by_image: list[NDArray] = []
+        self.interruptions, self.earlier = 0, 0.0
+        self.generators: Generators = {}  # as they were at the checkpoint that it goes on from
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the epoch."""
+        return float(self.schedule.get_last_lr()[0])
+
+    def finish(self, on_epoch: Callable[[Epoch], None] | None) -> History:
+        """Trains what is left to train."""
+        self.go_on()
+        while self.number <= self.experiment.recipe.epochs:
+            self.epochs.append(self.one_epoch())
+            if on_epoch is not None:
+                on_epoch(self.epochs[-1])
+            self.number, self.place, self.seconds = self.number + 1, start(self.task), 0.0
+            if self.number <= self.experiment.recipe.epochs:
+                self.keep(epoch_ends=True)
+        labels = self.dataset.val.targets if self.dataset.task == "classification" else None
+        return History(
+            tuple(self.epochs),
+            self.by_class,
+            self.task.primary,
+            len(self.epochs) * len(self.dataset.train),
+            ImageResults.stack(self.by_image, labels),
+            self.accumulated.parts,
+            self.interruptions,
+            self.earlier,
         )
-        if on_epoch is not None:
-            on_epoch(epochs[-1])
-    labels = dataset.val.targets if dataset.task == "classification" else None
-    results = ImageResults.stack(by_image, labels)
-    return History(tuple(epochs), by_class, task.primary, len(epochs) * len(dataset.train), results)
+
+    def one_epoch(self) -> Epoch:
+        """Trains the rest of an epoch and evaluates."""
+        lr, started, before = self.lr, time.perf_counter(), self.seconds
+        set_training_mode(self.module, self.experiment)
+
+        def after_step() -> None:
+            if self.checkpoints is not None and self.checkpoints.due():
+                self.seconds = before + time.perf_counter() - started
+                self.check()
+                self.keep()
+
+        train_epoch(self.task, self.step, self.number, self.place, self.generators, after_step)
+        loss = self.check()
+        self.schedule.step()
+        trained = time.perf_counter()
+        with self.ready_to_evaluate(self.module):
+            figures, lists, images = evaluate(self.task, self.learner, self.call)
+        self.by_image.append(images)
+        evaluated = time.perf_counter()
+        best_so_far = all(figures[self.task.primary] > e.figures[self.task.primary] for e in self.epochs)
+        self.by_class = {k: v for k, v in self.by_class.items() if k.startswith("best_")} | lists
+        if best_so_far:
+            self.by_class |= {f"best_{k}": v for k, v in lists.items()}
+        return Epoch(
+            epoch=self.number,
+            lr=lr,
+            loss=loss,
+            figures=figures,
+            train_seconds=before + trained - started,
+            evaluate_seconds=evaluated - trained,
+        )
+
+    def check(self) -> float:
+        """The mean loss over the epoch's images so far; waits for the device.
+
+        Raises:
+            TrainingDiverged: a step's loss is not finite.
+        """
+        losses = self.place.losses[: self.place.taken].cpu().numpy()
+        wrong = np.flatnonzero(~np.isfinite(losses))
+        if len(wrong):
+            step, written = int(wrong[0]) + 1, self.checkpoints and self.checkpoints.written
+            where = f"epoch {written[0]}, after {written[1]} steps" if written else "none"
+            raise TrainingDiverged(
+                f"{self.experiment.id}, seed {self.seed}: loss {losses[wrong[0]]} at step {step} of"
+                f" {len(self.place.losses)} in epoch {self.number}, learning rate {self.lr:g}; last good checkpoint:"
+                f" {where}",
+                self.number,
+                step,
+                self.lr,
+            )
+        batch, images = self.experiment.recipe.batch, len(self.dataset.train)
+        sizes = np.minimum(batch, images - batch * np.arange(len(losses))).astype(np.float32)
+        return float(np.add.accumulate(losses * sizes)[-1]) / float(sizes.sum())
+
+    # Interruption
+
+    def keep(self, *, epoch_ends: bool = False) -> None:
+        """Writes a checkpoint if it is time for one."""
+        if self.checkpoints is None or not self.checkpoints.due(epoch_ends=epoch_ends):
+            return
+        place = self.place
+        tensors = state_of(self.module, self.optimizer)
+        tensors["losses"] = place.losses.cpu()
+        tensors |= {f"now.{k}": v for k, v in generator_states(self.device).items()}
+        if place.augmentation is not None:
+            tensors["augmentation"] = place.augmentation
+            tensors |= {f"block.{k}": v for k, v in place.generators.items()}
+        tensors |= {f"images.{n}": torch.from_numpy(images) for n, images in enumerate(self.by_image)}
+        values = {
+            "epoch": self.number,
+            **{name: getattr(place, name) for name in ("taken", "block", "steps")},
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "by_class": self.by_class,
+            "schedule": self.schedule.state_dict(),
+            "rates": [group["lr"] for group in self.optimizer.param_groups],
+            "parts": self.accumulated.parts,
+            "seconds": self.seconds,
+            "interruptions": self.interruptions,
+            "earlier": self.earlier + time.perf_counter() - self.began,
+        }
+        assert self.checkpoints is not None
+        self.checkpoints.write(Checkpoint(tensors, values))
+
+    def go_on(self) -> None:
+        """Takes up a training where its checkpoint left it, if there is one."""
+        found = self.checkpoints.read() if self.checkpoints is not None else None
+        if found is None:
+            return
+        values, tensors = found.values, found.tensors
+        restore(self.module, self.optimizer, found)
+        self.number, self.seconds = values["epoch"], values["seconds"]
+        self.place = Place(
+            tensors["losses"].to(self.device),
+            **{name: values[name] for name in ("taken", "block", "steps")},
+            augmentation=tensors.get("augmentation"),
+            generators=found.part("block"),
+        )
+        self.generators = found.part("now")
+        self.epochs = [Epoch(**epoch) for epoch in values["epochs"]]
+        self.by_class = values["by_class"]
+        self.by_image = [tensors[f"images.{n}"].numpy() for n in range(len(self.epochs))]
+        set_generator_states(self.generators, self.device)
+        self.schedule.load_state_dict(values["schedule"])
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # schedules warn where no step came before
+        for group, lr in zip(self.optimizer.param_groups, values["rates"], strict=True):
+            group["lr"] = lr
+        self.accumulated.parts = values["parts"]
+        self.interruptions, self.earlier = values["interruptions"] + 1, values["earlier"]
+
+
+@contextmanager
+def kernels(device: torch.device, deterministic: bool) -> Iterator[None]:
+    """Which kernels CUDA runs: those that give the same bits each time, or the fastest of their shapes.
+
+    Raises, within it:
+        RuntimeError: an operation that CUDA has no deterministic kernel for.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic  # every batch but the last of an epoch has one shape
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
 
 
 def caller(device: torch.device, precision: Precision) -> Call:
@@ -149,27 +332,55 @@ def make_learner(
 
 def make_step(
     task: Task | FrozenClassification, module: nn.Module, optimizer: optim.Optimizer, call: Call = plain_call
-) -> Step:
+) -> AccumulatedStep:
     """One optimizer step: inputs and targets of a batch to its loss. The module's mode is the caller's business."""
-
-    def step(inputs: Tensor, targets: Tensor) -> Tensor:
-        optimizer.zero_grad(set_to_none=True)
-        loss = task.loss(call(module, inputs), targets)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return step
+    return AccumulatedStep(lambda inputs: call(module, inputs), task.loss, module, optimizer)
 
 
-def train_epoch(task: Task | FrozenClassification, step: Step, epoch: int) -> float:
-    """One pass over the training split; the mean loss over its images. The device is waited for once, at the end."""
-    total = torch.zeros((), device=task.device)
-    seen = 0
-    for inputs, targets in task.batches(epoch):
-        total += step(inputs, targets) * len(inputs)
-        seen += len(inputs)
-    return float(total) / seen
+def train_epoch(
+    task: Task | FrozenClassification,
+    step: Step,
+    epoch: int,
+    place: Place | None = None,
+    generators: Generators | None = None,
+    after_step: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """One pass over the training split, or what is left of it; the device is not waited for.
+
+    Args:
+        place: where in the epoch to begin; kept up to date.
+        generators: where that is within a block, the states of the process's generators there.
+        after_step: called after every step.
+
+    Returns:
+        float32 [steps], the loss of every step, on the device.
+    """
+    place = place or start(task)
+    augmentation = task.generator(epoch)
+    if place.augmentation is not None:
+        augmentation.set_state(place.augmentation)
+    for index in task.blocks(epoch)[place.block :]:
+        done = place.steps
+        if done:
+            set_generator_states(place.generators, task.device)
+        else:
+            place.augmentation, place.generators = augmentation.get_state(), generator_states(task.device)
+        batches = task.block(index, augmentation)
+        if done:
+            deque(islice(batches, done), maxlen=0)
+            set_generator_states(generators or {}, task.device)
+        for inputs, targets in batches:
+            place.losses[place.taken] = step(inputs, targets)
+            place.taken += 1
+            place.steps += 1
+            after_step()
+        place.block, place.steps = place.block + 1, 0
+    return place.losses
+
+
+def start(task: Task | FrozenClassification) -> Place:
+    """The beginning of an epoch."""
+    return Place(torch.zeros(task.steps, device=task.device))
 
 
 def evaluation_mode(module: nn.Module, size: int) -> Callable[[nn.Module], AbstractContextManager[None]]:
@@ -195,7 +406,7 @@ def evaluation_mode(module: nn.Module, size: int) -> Callable[[nn.Module], Abstr
 def evaluate(task: Task | FrozenClassification, module: nn.Module, call: Call = plain_call) -> Evaluation:
     """The figures on the validation split, without gradients. The module's mode is the caller's business."""
     with torch.inference_mode():
-        return task.evaluate(lambda inputs: call(module, inputs))
+        return task.evaluate(lambda inputs: in_parts(lambda x: call(module, x), inputs))
 
 
 def make_optimizer(experiment: Experiment, module: nn.Module, *, capturable: bool = False) -> optim.Optimizer:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cvhw4.data.augment import move, resample, whole_views
 from cvhw4.models.frozen import Frozen
+from cvhw4.training.memory import in_parts
 from cvhw4.training.tasks import BLOCK, Classification, Evaluation, Forward
 
 Call = Callable[[Forward, Tensor], Tensor]
@@ -47,12 +48,30 @@ class FrozenClassification:
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch's features float [B, F], as the head sees them, and targets."""
+        generator = self.generator(epoch)
+        for index in self.blocks(epoch):
+            yield from self.block(index, generator)
+
+    @property
+    def steps(self) -> int:
+        """See `Task.steps`."""
+        return self.task.steps
+
+    def blocks(self, epoch: int) -> tuple[Tensor, ...]:
+        """See `Task.blocks`."""
+        return self.task.blocks(epoch)
+
+    def generator(self, epoch: int) -> torch.Generator:
+        """See `Task.generator`."""
+        return self.task.generator(epoch)
+
+    def block(self, index: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one block, dropout drawn for all of it at once."""
+        with torch.no_grad():
+            features, targets = self._features(index, generator)
+            features = self.call(self.parts.tail, features)
         batch = self.task.experiment.recipe.batch
-        for index, generator in self.task.blocks(epoch):
-            with torch.no_grad():
-                features, targets = self._features(index, generator)
-                features = self.call(self.parts.tail, features)
-            yield from zip(features.split(batch), targets.split(batch), strict=True)
+        yield from zip(features.split(batch), targets.split(batch), strict=True)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See `Task.loss`."""
@@ -91,4 +110,4 @@ class FrozenClassification:
 
     def _trunk(self, inputs: Tensor) -> Tensor:
         self.passes += len(inputs)
-        return self.call(self.parts.trunk, inputs)
+        return in_parts(lambda x: self.call(self.parts.trunk, x), inputs)

@@ -63,19 +63,31 @@ class Task(ABC):
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch's inputs (normalised float [B, 3, size, size]) and targets, augmented."""
-        for index, generator in self.blocks(epoch):
-            images, targets = self.augmented(index, generator)
-            batch = self.experiment.recipe.batch
-            yield from zip(self.normalised(images).split(batch), targets.split(batch), strict=True)
+        generator = self.generator(epoch)
+        for index in self.blocks(epoch):
+            yield from self.block(index, generator)
 
-    def blocks(self, epoch: int) -> Iterator[tuple[Tensor, torch.Generator]]:
+    def blocks(self, epoch: int) -> tuple[Tensor, ...]:
         """An epoch's images in the order they are trained in, some whole batches at once: indices int64 [M], on the
-        CPU, and the generator that their augmentation is drawn from."""
+        CPU."""
         order = torch.randperm(len(self.train), generator=stream(self.seed, "order", epoch))
-        generator = stream(self.seed, "augmentation", epoch)
         batch = self.experiment.recipe.batch
-        for index in order.split(max(1, BLOCK // batch) * batch):
-            yield index, generator
+        return order.split(max(1, BLOCK // batch) * batch)
+
+    @property
+    def steps(self) -> int:
+        """How many batches an epoch has."""
+        return -(-len(self.train) // self.experiment.recipe.batch)
+
+    def generator(self, epoch: int) -> torch.Generator:
+        """What an epoch's augmentation is drawn from, block by block."""
+        return stream(self.seed, "augmentation", epoch)
+
+    def block(self, index: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one block; all that is drawn for it is drawn before the first of them."""
+        images, targets = self.augmented(index, generator)
+        batch = self.experiment.recipe.batch
+        yield from zip(self.normalised(images).split(batch), targets.split(batch), strict=True)
 
     def validation(self, *, keep: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised inputs of the validation split, in order, and which images they are (int64 [B], on the CPU).

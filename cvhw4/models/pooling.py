@@ -1,0 +1,45 @@
+"""AlexNet's adaptive pooling for runs that must give the same bits each time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class MatrixPool(nn.Module):
+    """`nn.AdaptiveAvgPool2d` as two matrix products: CUDA has no deterministic gradient of the original.
+
+    Args:
+        size: height and width of the output, in pixels.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """float [B, C, H, W] to [B, C, *size]."""
+        if inputs.shape[-2:] == self.size:
+            return inputs
+        rows, columns = (bins(n, out).to(inputs) for n, out in zip(inputs.shape[-2:], self.size, strict=True))
+        return rows @ inputs @ columns.T
+
+
+def bins(n: int, out: int) -> Tensor:
+    """float [out, n]: the share of each of n pixels in each of the output's."""
+    weights = torch.zeros(out, n)
+    for i in range(out):
+        first, last = i * n // out, -(-(i + 1) * n // out)
+        weights[i, first:last] = 1 / (last - first)
+    return weights
+
+
+def make_deterministic(module: nn.Module) -> None:
+    """Replaces adaptive pooling to several pixels, in place."""
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, tuple):
+                height, width = child.output_size
+                assert height is not None and width is not None
+                if (height, width) != (1, 1):  # that one is a mean, and deterministic
+                    setattr(part, name, MatrixPool((height, width)))

@@ -1,0 +1,347 @@
+"""An interrupted training goes on to the very figures, and weights, it would have had."""
+
+import json
+import math
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn, optim
+
+from cvhw4.errors import OutOfMemory, TrainingDiverged
+from cvhw4.models.build import build_network
+from cvhw4.models.pooling import MatrixPool, make_deterministic
+from cvhw4.training import tasks
+from cvhw4.training.checkpoint import Checkpoint, Checkpoints, restore, state_of
+from cvhw4.training.fit import fit, make_step
+from cvhw4.training.memory import AccumulatedStep, in_parts
+from cvhw4.training.tasks import make_task
+from tests.tiny import dataset, row
+
+CPU = torch.device("cpu")
+
+
+class Kept(Checkpoints):
+    """Writes one after every step, and keeps a copy of each."""
+
+    def __init__(self, path, **options):
+        super().__init__(path, "f" * 64, every=0, share=math.inf, **options)
+        self.copies = []
+
+    def write(self, checkpoint):
+        super().write(checkpoint)
+        copy = self.path.with_suffix(f".{len(self.copies)}")
+        shutil.copy(self.path, copy)
+        self.copies.append(copy)
+
+
+def case(name):
+    """A row, by its name; of AlexNet the last layer alone, whose dropout is drawn for a block at once."""
+    if name != "frozen alexnet":
+        return row(name)
+    experiment = row("q1_3")
+    return type(experiment)(**{**vars(experiment), "trained": "last layer"})
+
+
+def run(experiment, checkpoints=None, deterministic=False, device=CPU):
+    network = build_network(experiment, seed=1)
+    with torch.random.fork_rng():
+        history = fit(
+            experiment,
+            dataset(experiment.question),
+            network,
+            seed=1,
+            device=device,
+            deterministic=deterministic,
+            checkpoints=checkpoints,
+        )
+    return history, network.module.state_dict()
+
+
+def figures(history):
+    epochs = [(e.epoch, e.lr, e.loss, e.figures) for e in history.epochs]
+    return repr((epochs, history.by_class, history.primary, history.images)), history.results
+
+
+def assert_same(one, other):
+    (a, weights), (b, others) = one, other
+    assert figures(a)[0] == figures(b)[0]
+    for name, array in vars(a.results).items():
+        assert np.array_equal(array, getattr(b.results, name)), name
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[k], others[k]) for k in weights)
+
+
+@pytest.mark.parametrize("name", ["q1_1", "q1_5", "frozen alexnet", "q1_2", "q1_8", "q2_1a", "q2_n1b"])
+def test_from_every_step_on_the_same_to_the_bit(name, tmp_path, monkeypatch):
+    """Blocks of two batches: checkpoints at the end of an epoch, of a block, and within one."""
+    monkeypatch.setattr(tasks, "BLOCK", 8)
+    experiment = case(name)
+    whole = run(experiment)
+    kept = Kept(tmp_path / "c.safetensors")
+    assert_same(run(experiment, kept), whole)
+    assert len(kept.copies) == 2 * 3 + 1
+    every = 1 if experiment.trained == "last layer" else 3  # else: within a block, at an epoch's end, after all steps
+    for number, copy in list(enumerate(kept.copies))[::every]:
+        shutil.copy(copy, kept.path)
+        seen = []
+        monkeypatch.setattr(
+            AccumulatedStep, "__call__", lambda self, *batch, seen=seen: seen.append(1) or self._step(*batch)
+        )
+        again = run(experiment, Checkpoints(kept.path, "f" * 64, resume=True))
+        assert_same(again, whole)
+        left = 6 - (number + 1 if number < 3 else number)  # the fourth is that of the first epoch's end
+        assert len(seen) == left and again[0].interruptions == 1
+
+
+def test_a_run_broken_off_again_and_again_counts_its_interruptions(tmp_path):
+    class BrokenOff(Exception):
+        pass
+
+    class Breaks(Checkpoints):
+        def write(self, checkpoint):
+            super().write(checkpoint)
+            raise BrokenOff
+
+    experiment = row("q1_2")
+    whole = run(experiment)
+    for _ in range(7):
+        with pytest.raises(BrokenOff):
+            run(experiment, Breaks(tmp_path / "c", "f" * 64, every=0, share=math.inf, resume=True))
+    last = run(experiment, Checkpoints(tmp_path / "c", "f" * 64, resume=True))
+    assert_same(last, whole)
+    assert last[0].interruptions == 7
+    assert last[0].earlier_seconds > 0
+    assert all(e.train_seconds > 0 for e in last[0].epochs)
+
+
+def test_without_resume_a_run_begins_anew(tmp_path):
+    kept = Kept(tmp_path / "c")
+    run(row("q1_2"), kept)
+    assert run(row("q1_2"), Checkpoints(tmp_path / "c", "f" * 64))[0].interruptions == 0
+
+
+def damage_byte(content):
+    return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda b: b[: len(b) // 2], ""),
+        (lambda b: b"", ""),
+        (lambda b: b"no checkpoint", ""),
+        (damage_byte, "tensors are damaged"),
+        (lambda b: b.replace(b"f" * 64, b"e" * 64), "another run's"),
+        (lambda b: b.replace(b"cvhw4", b"other"), "cvhw4"),
+    ],
+)
+def test_a_damaged_checkpoint_is_not_used_and_said_so(damage, reason, tmp_path):
+    experiment = row("q1_1")
+    whole = run(experiment)
+    kept = Kept(tmp_path / "c")
+    run(experiment, kept)
+    kept.path.write_bytes(damage(kept.path.read_bytes()))
+    with pytest.warns(UserWarning, match=f"is no checkpoint of this run .*{reason}.*begins anew"):
+        again = run(experiment, Checkpoints(kept.path, "f" * 64, resume=True))
+    assert_same(again, whole)
+    assert again[0].interruptions == 0
+
+
+def test_a_checkpoint_is_safetensors_and_json_and_no_pickle(tmp_path):
+    kept = Kept(tmp_path / "c")
+    run(row("q1_8"), kept)
+    with safe_open(kept.path, "pt") as file:
+        values = json.loads(file.metadata()["cvhw4"])
+        names = set(file.keys())
+    assert values["epoch"] == 2 and values["taken"] == 3 and len(values["epochs"]) == 1
+    assert {"losses", "augmentation", "now.cpu", "block.cpu", "optimizer.0.exp_avg", "images.0"} <= names
+    assert b"torch._utils" not in kept.path.read_bytes()
+
+
+def test_frozen_weights_are_not_stored(tmp_path):
+    kept = Kept(tmp_path / "c")
+    run(row("q1_1"), kept)
+    with safe_open(kept.path, "pt") as file:
+        weights = [k for k in file.keys() if k.startswith("weights.") and k.endswith("weight")]  # noqa: SIM118
+    assert weights == ["weights.classifier.weight"]
+
+
+def test_a_full_disk_is_warned_of_once_and_the_run_goes_on(tmp_path):
+    (tmp_path / "file").write_text("")
+    experiment = row("q1_1")
+    with pytest.warns(UserWarning, match="cannot be written .* would begin anew") as caught:
+        again = run(experiment, Checkpoints(tmp_path / "file" / "c", "f" * 64, every=0, share=math.inf))
+    assert len([w for w in caught if "begin anew" in str(w.message)]) == 1
+    assert_same(again, run(experiment))
+
+
+def test_writing_takes_a_hundredth_of_the_time_at_most(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    checkpoints = Checkpoints(tmp_path / "c", "f" * 64, every=60)
+    now[0] = 30.0
+    assert checkpoints.due(epoch_ends=True) and not checkpoints.due()
+    now[0] = 61.0
+    assert checkpoints.due()
+
+    def slowly(*arguments):
+        now[0] += 2.0
+
+    monkeypatch.setattr("cvhw4.training.checkpoint.write_atomically", slowly)
+    checkpoints.write(Checkpoint({}, {"epoch": 1, "taken": 0}))
+    now[0] += 199
+    assert not checkpoints.due(epoch_ends=True)
+    now[0] += 2
+    assert checkpoints.due(epoch_ends=True) and checkpoints.due()
+
+
+def test_state_keeps_the_memory_layout_of_its_weights():
+    """Fused optimizers go through the memory of weights and state side by side."""
+    module = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+    optimizer = optim.Adam(module.parameters(), fused=True)
+    module(torch.rand(1, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    saved = Checkpoint(state_of(module, optimizer), {})
+    assert saved.tensors["weights.weight"].is_contiguous()
+    other = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+    anew = optim.Adam(other.parameters(), fused=True)
+    restore(other, anew, saved)
+    assert torch.equal(other.weight, module.weight)
+    for key, value in optimizer.state[module.weight].items():
+        assert torch.equal(anew.state[other.weight][key], value)
+        assert anew.state[other.weight][key].stride() == value.stride()
+
+
+# Numerical trouble
+
+
+def test_a_diverging_run_names_its_last_good_checkpoint_which_is_sound(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "BLOCK", 8)
+    kept = Kept(tmp_path / "c")
+    original = AccumulatedStep._step
+
+    def breaks(self, inputs, targets):
+        loss = original(self, inputs, targets)
+        if len(kept.copies) == 2:
+            with torch.no_grad():
+                next(p for p in self.module.parameters() if p.requires_grad).fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(AccumulatedStep, "_step", breaks)
+    message = r"loss nan at step 1 of 3 in epoch 2, .*; last good checkpoint: epoch 1, after 2 steps"
+    with pytest.raises(TrainingDiverged, match=message) as caught:
+        run(row("q1_2"), kept)
+    assert (caught.value.epoch, caught.value.step) == (2, 1)
+    monkeypatch.setattr(AccumulatedStep, "_step", original)
+    found = Checkpoints(kept.path, "f" * 64, resume=True).read()
+    assert found is not None and found.sound and found.values["taken"] == 2
+
+
+class Small(nn.Module):
+    """Takes so many images at once and no more."""
+
+    def __init__(self, module, most):
+        super().__init__()
+        self.module, self.most = module, most
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB. Of the allocated memory ...")
+        return self.module(x)
+
+
+@pytest.mark.parametrize(("name", "most", "parts"), [("q1_3", 2, 2), ("q1_3", 1, 4), ("q2_1b", 1, 4)])
+def test_half_batches_make_the_same_step(name, most, parts):
+    experiment = row(name)
+    after = []
+    for limit in (4, most):
+        network = build_network(experiment, seed=0)
+        task = make_task(experiment, dataset(experiment.question), network, CPU, seed=0)
+        module = network.module.eval()  # no dropout, and batch norm as in the report
+        optimizer = optim.SGD(module.parameters(), lr=0.1)
+        step = make_step(task, Small(module, limit), optimizer)
+        inputs, targets = next(iter(task.batches(1)))
+        after.append((float(step(inputs, targets)), module.state_dict(), step.parts))
+    (loss, weights, one), (in_halves, others, several) = after
+    assert (one, several) == (1, parts)
+    assert in_halves == pytest.approx(loss, rel=1e-5)
+    assert all(torch.allclose(weights[k], others[k], atol=1e-5) for k in weights if weights[k].is_floating_point())
+
+
+def test_batch_norm_in_training_refuses_parts_and_says_why():
+    experiment = row("q1_8")
+    network = build_network(experiment, seed=0)
+    task = make_task(experiment, dataset("q1"), network, CPU, seed=0)
+    step = make_step(task, Small(network.module.train(), 2), optim.SGD(network.module.parameters(), lr=0.1))
+    with pytest.raises(OutOfMemory, match=r"batch of 4 does not fit \(CUDA out of memory\), .* batch norms take"):
+        step(*next(iter(task.batches(1))))
+
+
+def test_not_even_one_image(monkeypatch):
+    monkeypatch.setattr(AccumulatedStep, "_step", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("full. x")))
+    message = r"q2_1b-noskip, seed 1: not even single images fit \(full\)"
+    with pytest.raises(OutOfMemory, match=message) as caught:
+        run(row("q2_1b"))
+    assert (caught.value.epoch, caught.value.step) == (1, 1)
+
+
+def test_a_continued_run_goes_on_in_as_many_parts(tmp_path, monkeypatch):
+    original = AccumulatedStep._step
+
+    def small(self, inputs, targets):
+        if len(inputs) / self.parts > 2:
+            raise torch.OutOfMemoryError("full")
+        return original(self, inputs, targets)
+
+    monkeypatch.setattr(AccumulatedStep, "_step", small)
+    whole = run(row("q2_1a"), kept := Kept(tmp_path / "c"))
+    assert whole[0].parts == 2
+    monkeypatch.setattr(AccumulatedStep, "_step", original)  # as if memory were free by now
+    shutil.copy(kept.copies[3], kept.path)
+    assert_same(run(row("q2_1a"), Checkpoints(kept.path, "f" * 64, resume=True)), whole)
+
+
+def test_evaluation_goes_in_halves_too():
+    module = Small(nn.Flatten(), 3)
+    inputs = torch.rand(10, 2, 2)
+    assert torch.equal(in_parts(module, inputs), inputs.flatten(1))
+    with pytest.raises(torch.OutOfMemoryError):
+        in_parts(Small(nn.Flatten(), 0), inputs)
+
+
+# Deterministic kernels
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 9), (2, 3), (13, 6)])
+def test_pooling_by_matrices_is_adaptive_pooling(size):
+    inputs = torch.rand(2, 5, *size, dtype=torch.float64, requires_grad=True)
+    ours, torchs = MatrixPool((6, 6))(inputs), nn.AdaptiveAvgPool2d((6, 6))(inputs)
+    assert torch.allclose(ours, torchs, rtol=1e-6)
+    (g,), (h,) = (torch.autograd.grad((x**2).sum(), inputs) for x in (ours, torchs))
+    assert torch.allclose(g, h, rtol=1e-6)
+
+
+def test_alexnet_at_its_own_size_is_left_as_it_is_to_the_bit():
+    module = build_network(row("q1_3"), seed=0).module.eval()
+    inputs = torch.rand(1, 3, 224, 224)
+    before = module(inputs)
+    make_deterministic(module)
+    assert isinstance(module.avgpool, MatrixPool) and torch.equal(module(inputs), before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["frozen alexnet", "q1_2", "q1_3", "q1_8", "q2_1a", "q2_n1b"])
+def test_deterministic_cuda_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "BLOCK", 8)
+    device, experiment = torch.device("cuda"), case(name)
+    whole = run(experiment, deterministic=True, device=device)
+    kept = Kept(tmp_path / "c")
+    assert_same(run(experiment, kept, deterministic=True, device=device), whole)
+    for copy in kept.copies:
+        shutil.copy(copy, kept.path)
+        again = run(experiment, Checkpoints(kept.path, "f" * 64, resume=True), deterministic=True, device=device)
+        assert_same(again, whole)
