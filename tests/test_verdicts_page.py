@@ -1,4 +1,4 @@
-"""The page of verdicts: every figure on it follows from the records it was given."""
+"""The page of verdicts, where every figure follows from the records; runs that failed, leaks, interruptions on both."""
 
 import re
 import time
@@ -11,8 +11,12 @@ from cvhw4.claims import CLAIMS
 from cvhw4.controls import CONTROLS
 from cvhw4.experiments import PROFILES
 from cvhw4.records.images import ImageResults
+from cvhw4.records.schema import Failure
 from cvhw4.records.store import Store
 from cvhw4.report import ablations
+from cvhw4.report.failures import latest_failures
+from cvhw4.report.page import write_report
+from cvhw4.report.tables import by_data, origins, plain, report_page, summary
 from cvhw4.report.verdicts import claims_overview, verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS, calibrate
 from cvhw4.statistics.comparison import rounding_sd
@@ -48,6 +52,7 @@ def run(experiment, seed, level=None):
         study=experiment.id.encode().hex().ljust(64, "0")[:64],
         settings=experiment.settings(),
         data=data,
+        by_class={name: values[: experiment.classes] for name, values in made.by_class.items()},
     ), images
 
 
@@ -276,3 +281,138 @@ def test_one_seed_says_so(store):
 def test_a_page_of_rows_without_claims_says_so(store):
     text, _ = verdicts_page(QUICK, [r for r in store.load() if r.row == "q1_3"], store.images, NO_BOUNDS)
     assert "No claim has runs of all its rows yet." in text and "How often verdicts are wrong" not in text
+
+
+# Runs that failed, leaks, interruptions
+
+
+def failure(name="q1_2", seed=1, **changes):
+    """The note of a failed run, of the same study as `record(name)`."""
+    made = record(name, seed)
+    same = {k: getattr(made, k) for k in ("row", "id", "profile", "seed", "fingerprint", "study", "environment")}
+    where = dict(epoch=2, step=7, lr=0.0005, reason="the loss became NaN", checkpoint="seed1-6162.safetensors")
+    return Failure(**(same | where | dict(data=made.data.name, started=made.started) | changes))
+
+
+def test_a_row_whose_every_run_failed_is_failed_not_missing():
+    text = report_page(QUICK, [record("q1_1")], None, {}, [failure("q1_2", 0), failure("q1_2", 1)])
+    of_accuracy, of_failures = (
+        section(text.replace("\n### ", "\n## "), title) for title in ("Accuracy", "Failed runs")
+    )
+    line = cells(of_accuracy, "q1_2-finetune")
+    assert line[6] == "**failed**" and line[10] == "0.8750" and line[12] == "0 (2 of 2 seeds failed)"
+    assert cells(of_accuracy, "q1_1-features")[12] == "1"
+    reason = ["q1_2-finetune", "0", "2", "7", "0.0005", "the loss became NaN", "seed1-6162.safetensors"]
+    assert cells(of_failures, "q1_2-finetune") == reason
+    assert "| q1_2-finetune" not in section(text, "Rows without a run")
+
+
+def test_a_mean_over_survivors_says_how_many_failed():
+    survivors = [record("q1_2", seed=s) for s in (0, 2)]
+    text = report_page(QUICK, survivors, None, {}, [failure()])
+    assert cells(text, "q1_2-finetune")[12] == "2 (1 of 3 seeds failed)" and "finished is biased" in text
+    untouched = report_page(QUICK, survivors, None, {})
+    assert "failed" not in untouched and "biased" not in untouched
+    older = report_page(QUICK, [replace(r, study="o" * 64) for r in survivors], None, {}, [failure()])
+    assert cells(older, "q1_2-finetune")[12] == "2 (1 of 1 seeds failed since)"
+
+
+def test_what_is_not_known_of_a_failure_is_left_open():
+    text = report_page(QUICK, [], None, {}, [failure("q2_1a", epoch=0, step=0, lr=0.0, checkpoint=None)])
+    assert cells(text.split("### Failed runs")[1], "q2_1a-skip")[2:] == ["-", "-", "-", "the loss became NaN", "none"]
+    assert "No run has finished on these data." in text and "### Weights" not in text
+
+
+def test_failures_of_an_older_study_are_left_out():
+    old, new = failure(study="o" * 64, started="2026-11-22T10:00:00+00:00"), failure(seed=2)
+    elsewhere = failure(data="hymenoptera", study="h" * 64, started="2026-11-22T10:00:00+00:00")
+    assert latest_failures([record("q1_2")], [old, new, elsewhere]) == [new, elsewhere]
+    assert latest_failures([], [old, new]) == [new]
+    again = replace(record("q1_2"), study="n" * 64, started="2026-11-24T10:00:00+00:00")
+    assert latest_failures([again], [old, new]) == []
+
+
+def test_both_pages_read_the_failures_that_are_stored(store, tmp_path):
+    made = Store(tmp_path, "quick")
+    for r in store.load():
+        if r.row in ("q1_1", "q1_2", "q1_3") and r.seed < 3:
+            made.save(replace(r, images=None))
+    (whole,) = (r for r in made.load() if r.row == "q1_2" and r.seed == 0)
+    lost = dict(study=whole.study, fingerprint="f" * 64, data=whole.data.name)
+    made.fail(failure("q1_2", 3, **lost))
+    page = write_report(QUICK, made, None, {}).read_text("utf-8")
+    assert cells(page, "q1_2-finetune")[12] == "3 (1 of 4 seeds failed)"
+    table = section(write_verdicts(QUICK, made, NO_BOUNDS).read_text("utf-8"), "The claims")
+    with_failed, without = CLAIMS[0], CLAIMS[1]
+    assert with_failed.rows == ("q1_2", "q1_1") and without.rows == ("q1_1", "q1_3")
+    assert cells(table, with_failed.sentence)[6] == "3, others failed"
+    assert f"- {with_failed.sentence}: 1 of 4 seeds failed in q1_2 on embedded q1." in table
+    assert cells(table, without.sentence)[6] == "3" and f"- {without.sentence}" not in table
+    assert "finished is biased" in table
+
+
+def test_the_terminals_table_shows_failures_in_80_columns():
+    runs, failures = [record("q1_2"), record("q2_c3")], [failure(), failure("q2_3", 0), failure("q2_c3")]
+    (groups,) = by_data(runs, failures).values()
+    table = summary(groups, QUICK.rows, None, failures)
+    assert list(zip(table["row"], table["n"], table["bounds"], strict=True)) == [
+        ("q1_2-finetune", "1", "FAILED"),
+        *[("q2_3-3class", "0", "FAILED")] * 2,
+        *[("q2_c3-3class_fused", "1", "FAILED")] * 2,
+    ]
+    assert set(summary(groups, QUICK.rows, None)["bounds"]) == {"none"}
+    lines = plain(table).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert list(by_data([], failures).values()) == [{}] and origins({}) == []
+
+
+LEAKS = [f"train/{i}.jpg = val/{i}.png" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("leaks", "line"),
+    [
+        (LEAKS[:1], "1 validation picture is a training picture too, so validation figures are too good: {}."),
+        (LEAKS[:2], "2 validation pictures are training pictures too, so validation figures are too good: {}."),
+        (LEAKS, "4 validation pictures are training pictures too, so validation figures are too good: {}, ...."),
+    ],
+)
+def test_leaks_stand_wherever_figures_of_their_data_do(leaks, line, store):
+    told = line.format(", ".join(leaks[:3]))
+    leaky = [replace(r, data=replace(r.data, leaks=leaks)) for r in (record("q2_1a"), record("q2_1b"))]
+    text = report_page(QUICK, [*leaky, record("q1_2")], None, {})
+    q1, q2 = text.split("## Q2")
+    # mIoU, pixel accuracy, claims, two conventions, IoU by class
+    assert q2.count(told) == 5 and told not in q1
+    assert origins({"q2_1a": leaky})[-1] == told and told not in "".join(origins({"q1_2": [record("q1_2")]}))
+
+
+def test_leaks_stand_below_the_tables_of_verdicts(store):
+    records = [r for r in store.load() if r.seed < 2]
+    leaky = [replace(r, data=replace(r.data, leaks=LEAKS)) if r.question == "q2" else r for r in records]
+    text, _ = verdicts_page(QUICK, leaky, store.images, NO_BOUNDS)
+    line = "4 validation pictures are training pictures too"
+    for title in ("The claims", "Skip connections", "From 11 to 3", "Best epoch", "Two sources of noise"):
+        assert section(text, title).count(line) == 1, title
+    assert f"embedded q2: {line}" in section(text, "The claims") and line not in section(text, "The better recipe")
+    assert line not in verdicts_page(QUICK, records, store.images, NO_BOUNDS)[0]
+
+
+def test_continued_runs_are_counted_below_their_times():
+    runs = [record("q1_2", seed=s) for s in range(3)] + [record("q1_1")]
+    runs[1:3] = [replace(r, times=replace(r.times, interruptions=2)) for r in runs[1:3]]
+    text = report_page(QUICK, runs, None, {})
+    cost = text.split("### Weights, time and memory")[1]
+    assert "Continued after an interruption: 2 of 3 runs of q1_2-finetune. Their times" in cost
+    assert "interruption" not in report_page(QUICK, runs[:1], None, {})
+
+
+def test_two_data_sets_never_share_a_picture(store):
+    """Names that are the same but for signs that no file name should have."""
+    records = [r for r in store.load() if r.row in ("q2_1b", "q2_3") and r.seed == 0]
+    records += [
+        replace(r, study="n" * 64, data=replace(r.data, name="Embedded/q2", fingerprint="ab12cd" + "0" * 58))
+        for r in records
+    ]
+    _, pictures = verdicts_page(QUICK, records, store.images, NO_BOUNDS)
+    assert list(pictures) == [f"decomposition-embedded-q2-{'q2' * 3}.png", "decomposition-embedded-q2-ab12cd.png"]

@@ -14,7 +14,8 @@ import pandas as pd
 from cvhw4.experiments import Experiment, Profile
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
-from cvhw4.report.tables import FIGURES, NAMES, interval, markdown
+from cvhw4.report.tables import FIGURES, NAMES, interval, leaked, markdown
+from cvhw4.report.text import escape, file_stem, in_picture
 from cvhw4.statistics.decomposition import PARTS, decompositions, mean_iou_of, near_and_far
 from cvhw4.statistics.factorial import effects
 from cvhw4.statistics.images import image_noise
@@ -53,7 +54,7 @@ class Evidence:
     """The runs on one data set, and what they made of its images.
 
     Attributes:
-        data: how the page calls the data set.
+        data: how the data set is called; no two sets' names give the same `file_stem`.
         runs: by row ("q1_2"), seeds in order.
         read: gives a run's results by image; None where they are not stored.
     """
@@ -61,6 +62,11 @@ class Evidence:
     data: str
     runs: Mapping[str, Sequence[RunRecord]]
     read: Callable[[RunRecord], ImageResults | None]
+
+    @property
+    def leaks(self) -> list[str]:
+        """A line that says which validation pictures are training pictures too; none if none is."""
+        return leaked([r for runs in self.runs.values() for r in runs])
 
     def seeds(self, *rows: str) -> list[int]:
         """The seeds that all of some rows have."""
@@ -89,19 +95,26 @@ class Evidence:
 
 
 def evidence(records: Iterable[RunRecord], read: Callable[[RunRecord], ImageResults | None]) -> list[Evidence]:
-    """The runs by data set; two sets of one name are told apart by the start of their fingerprints."""
+    """The runs by data set; two whose names make the same file name are told apart by the start of their
+    fingerprints."""
     by_data: dict[str, list[RunRecord]] = {}
     for record in sorted(records, key=lambda r: r.seed):
         by_data.setdefault(record.data.fingerprint, []).append(record)
-    names = [runs[0].data.name for runs in by_data.values()]
+    stems = [file_stem(runs[0].data.name) for runs in by_data.values()]
     found = []
     for fingerprint, runs in by_data.items():
         name = runs[0].data.name
         by_row: dict[str, list[RunRecord]] = {}
         for record in runs:
             by_row.setdefault(record.row, []).append(record)
-        found.append(Evidence(name if names.count(name) == 1 else f"{name} {fingerprint[:6]}", by_row, read))
+        unique = stems.count(file_stem(name)) == 1
+        found.append(Evidence(name if unique else f"{name} {fingerprint[:6]}", by_row, read))
     return found
+
+
+def leaks_by_data(sets: Iterable[Evidence]) -> list[str]:
+    """The lines of leaks below a table of several data sets."""
+    return [f"{escape(e.data)}: {line}" for e in sets for line in e.leaks]
 
 
 def gain(e: Estimate, digits: int = 4) -> str:
@@ -169,7 +182,7 @@ def skips_section(e: Evidence) -> list[str]:
         for place in _PLACES
     ]
     return [
-        f"## Skip connections: spatial detail, or a network that is hard to train? ({e.data})",
+        f"## Skip connections: spatial detail, or a network that is hard to train? ({escape(e.data)})",
         f"{len(seeds)} seeds, each run at the epoch with its best mIoU. *Thin classes*: Pole and SignSymbol. *Near "
         "contours*: within 3 pixels of another label. All but the first two by one confusion matrix over the set, void "
         "ignored; away from contours a class with hardly any pixels weighs as much in the mIoU as any other.",
@@ -178,6 +191,7 @@ def skips_section(e: Evidence) -> list[str]:
         "trains, and the last column below would be as large as the first.",
         markdown(pd.DataFrame(crossed)),
         " ".join(_answer(mode, *values[mode][_NEAR], *values[mode][_AWAY]) for mode in values),
+        *e.leaks,
     ]
 
 
@@ -254,18 +268,19 @@ def decomposition_section(e: Evidence, pictures: dict[str, bytes]) -> list[str]:
         line("predictions merged; void and averaging change with them", "merging_first"),
         line("training on 3 classes", "training_last"),
     ]
-    slug = "".join(c if c.isalnum() else "-" for c in e.data.lower())
-    pictures[f"decomposition-{slug}.png"] = waterfall(columns, ends, e.data)
+    picture = f"decomposition-{file_stem(e.data)}.png"
+    pictures[picture] = waterfall(columns, ends, e.data)
     between = "; ".join(f"{name}: {start:.4f} to {end:.4f}" for name, (start, end) in ends.items())
     return [
-        f"## From 11 to 3 classes: where the rise of the mIoU comes from ({e.data})",
+        f"## From 11 to 3 classes: where the rise of the mIoU comes from ({escape(e.data)})",
         f"The report has the rise without skips. mIoU by the template, each run's best epoch: {between}. Intervals "
         "over seeds, on these images.",
         markdown(pd.DataFrame(table)),
         f"{_measured(columns)} The parts add up to the whole, seed by seed. The same rise in another order, all by the "
         "template: first the 11-class network's own predictions are merged, then the network is changed:",
         markdown(pd.DataFrame(other)),
-        f"![waterfall of the parts](decomposition-{slug}.png)",
+        f"![waterfall of the parts]({picture})",
+        *e.leaks,
     ]
 
 
@@ -306,7 +321,7 @@ def waterfall(
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("mIoU (best epoch)")
     panels[0].set_ylim(0, 1)
-    figure.suptitle(f"From 11 to 3 classes, {data}; bars: 95 % intervals over seeds", fontsize=10)
+    figure.suptitle(f"From 11 to 3 classes, {in_picture(data)}; bars: 95 % intervals over seeds", fontsize=10)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
@@ -344,13 +359,14 @@ def factorial_section(e: Evidence, profile: Profile) -> list[str]:
     )
     whole = paired(figures[True, True, True], figures[False, False, False])
     return [
-        f"## The better recipe: network, optimizer or augmentation? ({e.data})",
+        f"## The better recipe: network, optimizer or augmentation? ({escape(e.data)})",
         f"The report changed all three at once. Here every combination ran, with the same {len(seeds)} seeds; q1_8 "
         f"less q1_2 is {gain(whole)}. A main effect is the mean over the settings of the other two; intervals over "
         "seeds, on these images.",
         markdown(levels),
         markdown(table),
         markdown(cells),
+        *e.leaks,
     ]
 
 
@@ -394,6 +410,7 @@ def selection_section(sets: Sequence[Evidence], profile: Profile) -> list[str]:
         "most 1/√2 of that. *Choosing brings*: the chosen epoch's figure on the other half, less the last epoch's "
         "there. Intervals over seeds, on these images.",
         markdown(pd.DataFrame(lines)),
+        *leaks_by_data(sets),
     ]
 
 
@@ -427,7 +444,7 @@ def noise_section(sets: Sequence[Evidence], profile: Profile) -> list[str]:
                 }
             )
         if lines:
-            parts += [f"{e.data}:", markdown(pd.DataFrame(lines))]
+            parts += [f"{escape(e.data)}:", markdown(pd.DataFrame(lines)), *e.leaks]
     if not parts:
         return []
     return [

@@ -11,6 +11,7 @@ import pandas as pd
 from cvhw4.records.growth import Growth
 from cvhw4.records.store import write_atomically
 from cvhw4.report.tables import markdown
+from cvhw4.report.text import escape, in_picture
 
 UNITS = {"images": "training images", "image size": "side of the input (px)", "seeds": "seeds, one after another"}
 # Okabe and Ito's colours, which colour-blind people tell apart as well.
@@ -44,12 +45,12 @@ def growth_page(growth: Growth) -> str:
         if points:
             where = sorted({f"{p['device']}, {p['threads']} threads, {p['measured'][:10]}" for p in points})
             table = pd.DataFrame([_line(p, unit) for p in points])
-            parts += [f"## {unit.capitalize()}", markdown(table), "; ".join(where)]
+            parts += [f"## {unit.capitalize()}", markdown(table), "; ".join(map(escape, where))]
     return "\n\n".join(parts) + "\n"
 
 
 def _line(point: dict[str, Any], unit: str) -> dict[str, str]:
-    line = {"curve": point["curve"], unit: f"{point['x']:,}", "seconds": f"{point['seconds']:.2f}"}
+    line = {"curve": escape(point["curve"]), unit: f"{point['x']:,}", "seconds": f"{point['seconds']:.2f}"}
     line["images/s"] = f"{point['images'] / point['seconds']:,.0f}"
     if "bytes" in point:
         line["pictures"] = f"{point['bytes'] / 2**30:.2f} GiB"
@@ -71,7 +72,7 @@ def picture(growth: Growth) -> bytes:
         for colour, marker, name in zip(COLOURS, "os^D", growth.curves(kind), strict=False):
             points = growth.curve(kind, name)
             values = [p[field] / scale for p in points]
-            axes.plot([p["x"] for p in points], values, marker=marker, color=colour, label=name)
+            axes.plot([p["x"] for p in points], values, marker=marker, color=colour, label=in_picture(name))
         axes.set(xscale="log", yscale="log", xlabel=UNITS[kind], ylabel=label)
         if kind != "images":
             ticks = sorted({p["x"] for name in growth.curves(kind) for p in growth.curve(kind, name)})

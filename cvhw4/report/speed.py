@@ -12,6 +12,7 @@ import pandas as pd
 from cvhw4.records.speed import SpeedRecord, load_all
 from cvhw4.records.store import write_atomically
 from cvhw4.report.tables import markdown
+from cvhw4.report.text import code, escape
 
 # A ratio that is to be reached: kind of device ("cpu", "cuda"), family of the comparison, the ratio of times.
 Target = tuple[str, str, float]
@@ -78,7 +79,7 @@ def _section(kind: str, records: Sequence[SpeedRecord], targets: Sequence[tuple[
         shown += answers
     rest = [r for r in records if r not in shown]
     lines += [_line(r, r.target) for r in sorted(rest, key=lambda r: r.family)]
-    parts = [f"## {DEVICES.get(kind, kind)}", markdown(pd.DataFrame(lines, columns=list(COLUMNS)))]
+    parts = [f"## {DEVICES.get(kind) or escape(kind)}", markdown(pd.DataFrame(lines, columns=list(COLUMNS)))]
     measured = [*shown, *sorted(rest, key=lambda r: r.family)]
     if measured:
         parts.append("\n".join(_origin(r) for r in measured))
@@ -89,7 +90,7 @@ def _line(record: SpeedRecord, target: float | None) -> dict[str, str]:
     low, high = record.ratio_range
     row = f"{record.row}, {record.network}, {record.size} px, batch {record.batch}"
     return {
-        "work": f"{record.family}: {record.work} ({row})",
+        "work": escape(f"{record.family}: {record.work} ({row})"),
         "images/s ours": _figure(record.images_per_second),
         "reference": _figure(record.reference_images_per_second),
         "ratio (min to max)": f"{record.ratio:.2f} ({low:.2f} to {high:.2f})",
@@ -105,7 +106,7 @@ def _line(record: SpeedRecord, target: float | None) -> dict[str, str]:
 
 
 def _not_measured(text: str, target: float) -> dict[str, str]:
-    measured = {"work": text, "ratio (min to max)": "not measured", "target": f"{target:.2f}"}
+    measured = {"work": escape(text), "ratio (min to max)": "not measured", "target": f"{target:.2f}"}
     return {column: measured.get(column, "-") for column in COLUMNS}
 
 
@@ -114,12 +115,12 @@ def _origin(record: SpeedRecord) -> str:
     e: Any = record.environment
     threads = f" ({e['threads']} threads)" if record.device == "cpu" and "threads" in e else ""
     machine = record.machine
-    return (
-        f"- {record.family}: {e.get('device_name', record.device)}{threads}, measured peak "
+    text = escape(
+        f"{record.family}: {e.get('device_name', record.device)}{threads}, measured peak "
         f"{_figure(machine.matrix_flops / 1e9)} GFLOP/s ({machine.precision}) and {_figure(machine.bandwidth / 1e9)} "
-        f"GB/s; {record.started[:10]}, torch {e.get('torch')}, code {e.get('commit')}, profile `{record.profile}`; "
-        f"`{record.command}`"
+        f"GB/s; {record.started[:10]}, torch {e.get('torch')}, code {e.get('commit')}, profile "
     )
+    return f"- {text}{code(record.profile)}; {code(record.command)}"
 
 
 def _figure(value: float) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from cvhw4.errors import printable
 from cvhw4.experiments import Experiment, Profile, Question
-from cvhw4.records.schema import RunRecord
+from cvhw4.records.schema import Failure, RunRecord
+from cvhw4.report.failures import BIASED, failures_table, share
+from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import Bounds, failed
 from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.sensitivity import Detection
@@ -53,7 +56,10 @@ def interval(e: Estimate) -> str:
 
 
 def summary(
-    groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment], bounds: Bounds | None
+    groups: Mapping[str, Sequence[RunRecord]],
+    rows: Sequence[Experiment],
+    bounds: Bounds | None,
+    failures: Sequence[Failure] = (),
 ) -> pd.DataFrame:
     """The short table of the terminal: a line per row and figure, at most 80 columns wide.
 
@@ -61,13 +67,19 @@ def summary(
         groups: runs by row id.
         rows: the experiments in the order of the table.
         bounds: what the runs are judged by, if anything.
+        failures: runs on the same data that failed. A row with one is FAILED, whatever bounds its other runs meet.
     """
-    lines = []
+    lines: list[dict[str, str]] = []
+    broken = {f.id for f in failures}
     for experiment in rows:
         runs = groups.get(experiment.id, [])
-        if not runs:
-            continue
         for metric in FIGURES[experiment.question]:
+            if not runs:
+                if experiment.id in broken:
+                    none = dict.fromkeys(("best±sd", "last", "report", "diff"), "-")
+                    line = {"row": experiment.id, "figure": SHORT[metric], **none, "n": "0", "time": "-"}
+                    lines.append(line | {"bounds": "FAILED"})
+                continue
             best = estimate([r.best(metric) for r in runs])
             reported = experiment.reported.figures.get(metric)
             lines.append(
@@ -80,20 +92,38 @@ def summary(
                     "diff": "-" if reported is None else f"{best.mean - reported:+.3f}",
                     "n": str(best.n),
                     "time": f"{estimate([r.times.total_seconds for r in runs]).mean:.0f} s",
-                    "bounds": judged(runs, bounds),
+                    "bounds": "FAILED" if experiment.id in broken else judged(runs, bounds),
                 }
             )
     return pd.DataFrame(lines)
 
 
 def origins(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
-    """Lines that say which weights the rows started from and which device they ran on."""
+    """Lines that say which weights the rows started from, which device they ran on, and what their data leak; none
+    without runs."""
     by_weights: dict[str, list[str]] = {}
     for runs in groups.values():
         by_weights.setdefault(", ".join(sorted({r.weights.origin for r in runs})), []).append(runs[0].row)
     devices = sorted({device(r) for runs in groups.values() for r in runs})
-    weights = [f"weights: {origin} ({', '.join(rows)})" for origin, rows in by_weights.items()]
-    return [*weights, f"device: {', '.join(devices)}"]
+    weights = [f"weights: {printable(origin)} ({', '.join(rows)})" for origin, rows in by_weights.items()]
+    leaks = leaked((r for runs in groups.values() for r in runs), printable)
+    on = [f"device: {printable(', '.join(devices))}"] if devices else []
+    return [*weights, *on, *leaks]
+
+
+def leaked(runs: Iterable[RunRecord], show: Callable[[str], str] = escape) -> list[str]:
+    """A line that says which validation pictures of these runs' data set are training pictures too; none if none is.
+
+    Args:
+        show: makes names harmless: for a page, or for the terminal (`printable`).
+    """
+    leaks = max((r.data.leaks for r in runs), key=len, default=[])
+    if not leaks:
+        return []
+    many = f"{len(leaks)} validation pictures are training pictures too"
+    what = many if len(leaks) > 1 else "1 validation picture is a training picture too"
+    names = ", ".join(map(show, leaks[:3])) + (", ..." if len(leaks) > 3 else "")
+    return [f"{what}, so validation figures are too good: {names}."]
 
 
 def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
@@ -105,22 +135,45 @@ def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
 
 
 def results_table(
-    groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment], metric: str, cut: int | None = None
+    groups: Mapping[str, Sequence[RunRecord]],
+    rows: Sequence[Experiment],
+    metric: str,
+    cut: int | None = None,
+    failures: Sequence[Failure] = (),
 ) -> pd.DataFrame:
     """A question's rows for one figure: best and last epoch, the report's figure, the difference.
 
     Args:
         cut: a number of epochs after which each row is shown as well, in a line of its own.
+        failures: runs on the same data that failed.
     """
-    lines = []
+    lines: list[dict[str, str]] = []
     for experiment in rows:
-        runs = groups.get(experiment.id, [])
-        if not runs:
+        runs, broken = groups.get(experiment.id, []), [f for f in failures if f.id == experiment.id]
+        if not runs and not broken:
             continue
         epochs = experiment.recipe.epochs
+        reported = experiment.reported.figures.get(metric)
+        stated = "-" if reported is None else _reported(experiment, metric)
+        remark = f" ({share(runs, broken)})" if broken else ""
+        if not runs:
+            lines.append(
+                {
+                    "row": experiment.id,
+                    **setting(experiment),
+                    "epochs": str(epochs),
+                    f"best {NAMES[metric]}": "**failed**",
+                    "95 % interval": "-",
+                    "at epoch": "-",
+                    f"last {NAMES[metric]}": "-",
+                    "report": stated,
+                    "difference": "-",
+                    "n": f"0{remark}",
+                }
+            )
+            continue
         for within in (None, *([cut] if cut and cut < epochs else [])):
             best = estimate([r.best(metric, within) for r in runs])
-            reported = experiment.reported.figures.get(metric)
             lines.append(
                 {
                     "row": experiment.id,
@@ -130,9 +183,9 @@ def results_table(
                     "95 % interval": interval(best),
                     "at epoch": ", ".join(str(r.best_epoch(metric, within)) for r in runs),
                     f"last {NAMES[metric]}": spread(estimate([r.epochs[:within][-1].figures[metric] for r in runs])),
-                    "report": "-" if reported is None else _reported(experiment, metric),
+                    "report": stated,
                     "difference": "-" if reported is None else f"{best.mean - reported:+.4f}",
-                    "n": str(best.n),
+                    "n": f"{best.n}{remark}",
                 }
             )
     return pd.DataFrame(lines)
@@ -186,7 +239,7 @@ def classes_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Expe
         runs = groups.get(experiment.id, [])
         if not runs or experiment.classes != classes:
             continue
-        columns["class"] = THREE_NAMES if classes == 3 else list(runs[0].data.classes)
+        columns["class"] = THREE_NAMES if classes == 3 else list(map(escape, runs[0].data.classes))
         for key, label in (("iou", "by image"), ("set_iou", "whole set")):
             by_class = zip(*(r.by_class[key] for r in runs), strict=True)
             columns[f"{experiment.id}, {label}"] = [_mean_of_real(values) for values in by_class]
@@ -209,17 +262,24 @@ def cost_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experim
         lines.append(
             {
                 "row": experiment.id,
-                "weights": ", ".join(sorted({r.weights.origin for r in runs})),
+                "weights": escape(", ".join(sorted({r.weights.origin for r in runs}))),
                 "parameters (trained)": f"{runs[0].parameters / 1e6:.2f} M ({runs[0].trained_parameters / 1e6:.3g} M)",
                 "time per run": _seconds([r.times.total_seconds for r in runs]),
                 "training": _seconds([r.times.train_seconds for r in runs]),
                 "images/s": f"{estimate([r.times.images_per_second for r in runs]).mean:.0f}",
                 "peak memory": f"{max(memory) / 2**30:.2f} GiB" if memory else "-",
                 "report: time": experiment.reported.time,
-                "device": ", ".join(sorted({device(r) for r in runs})),
+                "device": escape(", ".join(sorted({device(r) for r in runs}))),
             }
         )
     return pd.DataFrame(lines)
+
+
+def continued(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
+    """A line that says how many runs of each row were broken off and continued; none where none was."""
+    again = {id: sum(r.times.interruptions > 0 for r in runs) for id, runs in groups.items()}
+    rows = ", ".join(f"{count} of {len(groups[id])} runs of {id}" for id, count in again.items() if count)
+    return [f"Continued after an interruption: {rows}. Their times are of the steps that count."] if rows else []
 
 
 def _seconds(values: Sequence[float]) -> str:
@@ -304,14 +364,18 @@ def by_id(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     return groups
 
 
-def by_data(records: Sequence[RunRecord]) -> dict[str, dict[str, list[RunRecord]]]:
-    """Runs by data set and row id, seeds in order."""
-    names = dict.fromkeys(r.data.name for r in sorted(records, key=lambda r: r.seed))
+def by_data(records: Sequence[RunRecord], failures: Iterable[Failure] = ()) -> dict[str, dict[str, list[RunRecord]]]:
+    """Runs by data set and row id, seeds in order; the data sets on which runs only failed come last, without any."""
+    names = dict.fromkeys([*(r.data.name for r in sorted(records, key=lambda r: r.seed)), *(f.data for f in failures)])
     return {name: by_id([r for r in records if r.data.name == name]) for name in names}
 
 
 def report_page(
-    profile: Profile, records: Sequence[RunRecord], bounds: Bounds | None, missing: Mapping[str, str]
+    profile: Profile,
+    records: Sequence[RunRecord],
+    bounds: Bounds | None,
+    missing: Mapping[str, str],
+    failures: Sequence[Failure] = (),
 ) -> str:
     """The whole `report.md`.
 
@@ -319,18 +383,22 @@ def report_page(
         records: the runs to tell of, those of each row all of one study.
         bounds: what rows on embedded data are judged by.
         missing: rows without runs, by id, and why.
+        failures: the runs that failed, those of each row all of one study.
     """
     parts = [f"# Ablation study, profile `{profile.name}`", _preamble(records)]
     outcomes = judge_all(profile, records)
     for question, title in TITLES.items():
         rows = [row for row in profile.rows if row.question == question]
-        of_question = by_data([r for r in records if r.question == question])
+        ids = {row.id for row in rows}
+        broken = [f for f in failures if f.id in ids]
         cut = profile.cuts.get(question)
-        for data, groups in of_question.items():
-            parts += _section(title, data, groups, rows, [o for o in outcomes if o.data == data], bounds, cut)
-    absent = [row.id for row in profile.rows if not any(r.id == row.id for r in records)]
+        for data, groups in by_data([r for r in records if r.question == question], broken).items():
+            of_data = [o for o in outcomes if o.data == data]
+            parts += _section(title, data, groups, rows, of_data, bounds, cut, [f for f in broken if f.data == data])
+    seen = {r.id for r in records} | {f.id for f in failures}
+    absent = [row.id for row in profile.rows if row.id not in seen]
     if absent:
-        frame = pd.DataFrame({"row": absent, "why": [missing.get(id, "no run is stored") for id in absent]})
+        frame = pd.DataFrame({"row": absent, "why": [escape(missing.get(id, "no run is stored")) for id in absent]})
         parts += ["## Rows without a run", markdown(frame)]
     return "\n\n".join(parts) + "\n"
 
@@ -343,8 +411,9 @@ def _preamble(records: Sequence[RunRecord]) -> str:
     versions = sorted({f"torch {r.environment['torch']}" for r in records})
     commits = sorted({str(r.environment["commit"]) for r in records})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    where = f"{when}; {'; '.join(machines)}; {', '.join(versions)}; code {', '.join(commits)}"
     return (
-        f"{len(records)} runs, {when}; {'; '.join(machines)}; {', '.join(versions)}; code {', '.join(commits)}.\n\n"
+        f"{len(records)} runs, {escape(where)}.\n\n"
         "Mean ± standard deviation over seeds; the interval is the mean's, 95 %, Student's t over seeds. *Best* is the "
         "best of all epochs on the validation set, as the report states it, and so an optimistic figure; *last* is the "
         "last epoch's. *Report* is the figure of the 2019 report, on its own data and networks: at the quick profile's "
@@ -360,32 +429,42 @@ def _section(
     outcomes: Sequence[Outcome],
     bounds: Bounds | None,
     cut: int | None,
+    failures: Sequence[Failure],
 ) -> list[str]:
     question = rows[0].question
-    first = next(iter(groups.values()))[0]
-    about = f"{first.data.train} training and {first.data.val} validation images."
-    if not first.data.embedded:
-        about += " The bounds are calibrated on embedded data and do not apply: these rows are reported, not judged."
-    verdicts = {row.id: judged(groups[row.id], bounds) for row in rows if row.id in groups}
-    parts = [f"## {title} ({data})", about]
+    first = next((runs[0] for runs in groups.values()), None)
+    about = "No run has finished on these data."
+    if first is not None:
+        about = f"{first.data.train} training and {first.data.val} validation images."
+        if not first.data.embedded:
+            about += (
+                " The bounds are calibrated on embedded data and do not apply: these rows are reported, not judged."
+            )
+    leaks = leaked(r for runs in groups.values() for r in runs)
+    verdicts = {row.id: judged(groups[row.id], bounds) if row.id in groups else "-" for row in rows}
+    parts = [f"## {title} ({escape(data)})", about]
     for metric in FIGURES[question]:
-        frame = results_table(groups, rows, metric, cut)
-        if first.data.embedded:
+        frame = results_table(groups, rows, metric, cut, failures)
+        if first is not None and first.data.embedded:
             whole = ~frame["row"].duplicated()  # bounds are for whole runs
             frame["bounds"] = frame["row"].map(verdicts).where(whole, "-")
-        parts += [f"### {NAMES[metric].capitalize() if metric != 'miou' else 'mIoU'}", markdown(frame)]
+        parts += [f"### {NAMES[metric].capitalize() if metric != 'miou' else 'mIoU'}", markdown(frame), *leaks]
+    if failures:
+        parts += ["### Failed runs", markdown(failures_table(failures, rows)), BIASED]
+    if first is None:
+        return parts
     if outcomes:
-        parts += ["### Claims", markdown(claims_table(outcomes, bounds))]
+        parts += ["### Claims", markdown(claims_table(outcomes, bounds)), *leaks]
     if question == "q2":
         parts += [
             "### The same predictions, two conventions (last epoch)",
             "*By image*: as the report's template, void counted as wrong among 11 classes and as class 1 among 3. "
             "*Whole set*: one confusion matrix, void left out.",
             markdown(conventions_table(groups, rows)),
+            *leaks,
         ]
         for classes in sorted({row.classes for row in rows}, reverse=True):
             table = classes_table(groups, rows, classes)
             if not table.empty:
-                parts += [f"### IoU by class, {classes} classes (last epoch)", markdown(table)]
-    parts += ["### Weights, time and memory", markdown(cost_table(groups, rows))]
-    return parts
+                parts += [f"### IoU by class, {classes} classes (last epoch)", markdown(table), *leaks]
+    return [*parts, "### Weights, time and memory", markdown(cost_table(groups, rows)), *continued(groups)]

@@ -13,17 +13,20 @@ from cvhw4.claims import CLAIMS, claims_of
 from cvhw4.errors import InputError
 from cvhw4.experiments import PROFILES, Experiment, Profile
 from cvhw4.records.images import ImageResults
-from cvhw4.records.schema import RunRecord
+from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.records.store import Store, latest_studies, write_atomically
 from cvhw4.report.ablations import (
     decomposition_section,
     evidence,
     factorial_section,
+    leaks_by_data,
     noise_section,
     selection_section,
     skips_section,
 )
+from cvhw4.report.failures import BIASED, latest_failures, share
 from cvhw4.report.tables import NAMES, by_id, interval, markdown, p_value
+from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import Bounds, Check, held_out
 from cvhw4.statistics.comparison import binomial_comparison, pooled_pairing, rounding_sd, seeds_to_decide
 from cvhw4.statistics.sensitivity import DETECTED, Detection, detections, least
@@ -40,7 +43,8 @@ def write_verdicts(profile: Profile, store: Store, bounds: Bounds) -> Path:
     Raises:
         InputError: the folder cannot be written to, or no run is stored.
     """
-    records = latest_studies(store.load())
+    stored = store.load()
+    records, failures = latest_studies(stored), latest_failures(stored, store.failures())
     if not records:
         raise InputError(store.runs, "has no runs", "run pytest benchmarks first")
     kept: dict[str, ImageResults | None] = {}
@@ -50,7 +54,7 @@ def write_verdicts(profile: Profile, store: Store, bounds: Bounds) -> Path:
             kept[record.fingerprint] = store.images(record)
         return kept[record.fingerprint]
 
-    page, pictures = verdicts_page(profile, records, read, bounds)
+    page, pictures = verdicts_page(profile, records, read, bounds, failures)
     for name, picture in pictures.items():
         write_atomically(store.folder / name, picture)
     path = store.folder / "verdicts.md"
@@ -63,6 +67,7 @@ def verdicts_page(
     records: Sequence[RunRecord],
     read: Callable[[RunRecord], ImageResults | None],
     bounds: Bounds,
+    failures: Sequence[Failure] = (),
 ) -> tuple[str, dict[str, bytes]]:
     """The page in markdown, and its pictures (PNG) by file name.
 
@@ -70,6 +75,7 @@ def verdicts_page(
         records: runs, those of each row on each data set all of one study; negative controls among them.
         read: gives what a run made of every validation image, None where that is not stored.
         bounds: what controls are held against, and what guards a claim in a build.
+        failures: the runs that failed, those of each row on each data set all of one study.
     """
     known = {row.id for row in profile.rows}
     rows = [r for r in records if r.id in known]
@@ -80,7 +86,7 @@ def verdicts_page(
     parts = [
         "# What the report got right, and what its runs could not show",
         _preamble(profile, rows),
-        *_claims(profile, outcomes, reported, bounds),
+        *_claims(profile, outcomes, reported, bounds, _failed(profile, rows, failures), leaks_by_data(sets)),
         *_single_runs(reported),
         *(part for e in sets for part in skips_section(e)),
         *(part for e in sets for part in decomposition_section(e, pictures)),
@@ -97,11 +103,11 @@ def verdicts_page(
 
 
 def _preamble(profile: Profile, records: Sequence[RunRecord]) -> str:
-    days = sorted({r.started[:10] for r in records})
+    days = sorted({escape(r.started[:10]) for r in records})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     seeds = sorted({len({r.seed for r in of_row}) for of_row in by_id(records).values()})
     span = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    data = ", ".join(dict.fromkeys(r.data.name for r in records))
+    data = ", ".join(dict.fromkeys(escape(r.data.name) for r in records))
     return (
         f"From {len(records)} runs, {when}, profile `{profile.name}` on {data}, {span} seeds a row; written by "
         f"`cvhw4 report --profile {profile.name}`, nothing by hand.\n\n"
@@ -121,7 +127,7 @@ def standing_in(profile: Profile, records: Sequence[RunRecord]) -> str:
         for row in profile.rows
         if row.row in ran and reports.get(row.row, row.network) != row.network
     }
-    data = dict.fromkeys(f"{r.data.name}{' (generated pictures)' if r.data.embedded else ''}" for r in records)
+    data = dict.fromkeys(f"{escape(r.data.name)}{' (generated pictures)' if r.data.embedded else ''}" for r in records)
     networks = f", with {', '.join(swaps)}" if swaps else ""
     return (
         f"A verdict is about these networks at this size on these data: {', '.join(data)}{networks}. Whether it "
@@ -129,16 +135,27 @@ def standing_in(profile: Profile, records: Sequence[RunRecord]) -> str:
     )
 
 
-def _claims(profile: Profile, outcomes: Sequence[Outcome], reported: Sequence[Experiment], bounds: Bounds) -> list[str]:
+def _claims(
+    profile: Profile,
+    outcomes: Sequence[Outcome],
+    reported: Sequence[Experiment],
+    bounds: Bounds,
+    failed: Mapping[str, str],
+    leaks: Sequence[str],
+) -> list[str]:
+    sentences = {c.id: c.sentence for c in claims_of(profile)}
+    notes = ["\n".join(f"- {sentences[id]}: {seeds}." for id, seeds in failed.items()), BIASED] if failed else []
     if not outcomes:
-        return ["## The claims", "No claim has runs of all its rows yet."]
+        return ["## The claims", "No claim has runs of all its rows yet.", *notes, *leaks]
     judged = {o.claim.id for o in outcomes}
     missing = [c for c in claims_of(profile) if c.id not in judged]
     why = {True: "a figure on the report's data, which embedded data cannot bear out", False: "a row has no runs"}
     left_out = "; ".join(f"{c.sentence} ({why[c.worse is None]})" for c in missing)
     return [
         "## The claims",
-        markdown(claims_overview(outcomes, reported, _guards(profile, bounds))),
+        markdown(claims_overview(outcomes, reported, _guards(profile, bounds), failed)),
+        *notes,
+        *leaks,
         "*Here*: mean over seeds of the difference of best epochs. *With other images*: the interval if the validation "
         "images were drawn anew as well, from a bootstrap over images (by class, and the same images in both arms); "
         '"as wide" where they add nothing that the seeds\' spread does not cover. *Guarded*: whether `make bench` '
@@ -149,6 +166,20 @@ def _claims(profile: Profile, outcomes: Sequence[Outcome], reported: Sequence[Ex
     ]
 
 
+def _failed(profile: Profile, records: Sequence[RunRecord], failures: Sequence[Failure]) -> dict[str, str]:
+    """The claims, by id, that have rows of which seeds failed, and how many of each did."""
+    broken: dict[tuple[str, str], list[Failure]] = {}
+    for failure in failures:
+        broken.setdefault((failure.row, failure.data), []).append(failure)
+    told = {
+        (row, data): f"{share([r for r in records if (r.row, r.data.name) == (row, data)], of_row)} in {row} on "
+        f"{escape(data)}"
+        for (row, data), of_row in broken.items()
+    }
+    shares = {c.id: [text for (row, _), text in told.items() if row in c.rows] for c in claims_of(profile)}
+    return {id: ", ".join(texts) for id, texts in shares.items() if texts}
+
+
 def _guards(profile: Profile, bounds: Bounds) -> set[str]:
     """The claims, by id, whose failing fails a nightly session."""
     nightly = {row.row for row in profile.rows if row.group == "report"}
@@ -156,7 +187,10 @@ def _guards(profile: Profile, bounds: Bounds) -> set[str]:
 
 
 def claims_overview(
-    outcomes: Sequence[Outcome], reported: Sequence[Experiment], guarded: Container[str]
+    outcomes: Sequence[Outcome],
+    reported: Sequence[Experiment],
+    guarded: Container[str],
+    failed: Container[str] = (),
 ) -> pd.DataFrame:
     """The table that README shows first: what was claimed, what one run could show, and what the seeds say.
 
@@ -164,6 +198,7 @@ def claims_overview(
         outcomes: what the runs say.
         reported: experiments that carry the report's figures.
         guarded: claims, by id, whose failing fails a build on embedded data.
+        failed: claims, by id, that have rows of which seeds failed.
     """
     lines = []
     for o in outcomes:
@@ -177,7 +212,7 @@ def claims_overview(
                 "its one run shows": f"{one.verdict} (p {p_value(one.p_value)})" if one.verdict else _nothing(o, one),
                 "here": f"{o.difference.mean:{_sign(o)}.4f}",
                 "95 % interval": interval(o.difference),
-                "seeds": str(o.difference.n),
+                "seeds": str(o.difference.n) + (", others failed" if o.claim.id in failed else ""),
                 "verdict": f"**{o.verdict}**",
                 "with other images": "-"
                 if both is None or both.estimate.n == 1
@@ -337,7 +372,7 @@ def _stability(outcomes: Sequence[Outcome]) -> list[str]:
             }
             for o, s in zip(family, found, strict=True)
         ]
-        parts += [f"{data}, {drawn} draws of {FEW} of {len(seeds)} seeds:", markdown(pd.DataFrame(lines))]
+        parts += [f"{escape(data)}, {drawn} draws of {FEW} of {len(seeds)} seeds:", markdown(pd.DataFrame(lines))]
     if not parts:
         return []
     return [
@@ -386,7 +421,7 @@ def _sensitivity(found: Sequence[Detection], bounds: Bounds) -> list[str]:
             "sabotage": d.control.words.format(d.strength)
             + (" **(least)**" if d.strength == enough[d.control.name] else ""),
             "row": d.control.row,
-            "noticed by": d.figure,
+            "noticed by": escape(d.figure),
             "mean": f"{d.mean:.4f}",
             "bound": f"[{d.bound.low:.4f}, {d.bound.high:.4f}]",
             "n": str(d.n),
@@ -422,7 +457,7 @@ def _unseen(checks: Sequence[tuple[RunRecord, Check]], bounds: Bounds) -> list[s
         {
             "row": run.id,
             "seed": str(run.seed),
-            "figure": check.name,
+            "figure": escape(check.name),
             "value": f"{check.value:.4f}",
             "bound without it": f"[{check.bound.low:.4f}, {check.bound.high:.4f}]",
         }

