@@ -2,6 +2,7 @@
 # make test    lint, types and tests
 # make speed   ours against the reference loop: minutes of a quiet machine; writes results/speed.md
 # make growth  cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; writes results/growth.md
+# make long    kills and concurrent writes in large numbers, beside what make test does of them
 # make env     the environment both use, in .venv
 
 PYTHON ?= python3
@@ -17,10 +18,10 @@ INSTALLED := .venv/.installed
 DEVICE ?= cuda
 PROFILE ?= full
 OUT ?= results
-GRAPHS ?= --cuda-graphs
+GRAPHS ?= $(if $(filter cuda,$(DEVICE)),--cuda-graphs)
 ON_GPU = --device $(DEVICE) $(GRAPHS) --results $(OUT) --reuse -p no:cacheprovider
 
-.PHONY: bench speed growth test env test-lowest gpu gpu-check gpu-speed gpu-full
+.PHONY: bench speed growth long test env test-lowest gpu gpu-check gpu-speed gpu-full
 .DELETE_ON_ERROR:
 
 bench: env
@@ -31,6 +32,9 @@ speed: env
 
 growth: env
 	$(BIN)/python -m pytest benchmarks/test_growth.py -m growth $(ARGS)
+
+long: env
+	$(BIN)/python -m pytest tests -m long -rP $(ARGS)
 
 test: env
 	$(BIN)/ruff check .
@@ -56,7 +60,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 gpu: gpu-check gpu-full gpu-speed
 
 gpu-check:
-	$(PYTHON) -m pytest tests/test_training.py tests/test_graphs.py tests/test_gather.py -k "cuda or learns" -p no:cacheprovider
+	$(PYTHON) -m pytest tests/test_training.py tests/test_graphs.py tests/test_gather.py tests/test_checkpoint.py \
+	    -k "cuda or learns" -p no:cacheprovider
 
 gpu-speed:
 	$(PYTHON) -m pytest benchmarks/test_speed.py -m speed -rP $(ON_GPU) $(ARGS)

@@ -17,18 +17,27 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 
-from cvhw4.errors import DataUnavailable, InputError, WeightsUnavailable
+from cvhw4.errors import (
+    DataUnavailable,
+    InputError,
+    TrainingDiverged,
+    TrainingFailed,
+    WeightsUnavailable,
+    printable,
+)
 from cvhw4.experiments import PROFILES, Experiment
 from cvhw4.study import Study
 
 if TYPE_CHECKING:
     from cvhw4.claims import Claim
+    from cvhw4.cluster import Cluster, Event
     from cvhw4.controls import Control
     from cvhw4.records.schema import Epoch, RunRecord
     from cvhw4.statistics.bounds import Bounds
@@ -60,7 +69,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--results", type=Path, metavar="DIR", help="records and tables go to DIR/<profile> (default: results)"
     )
-    group.addoption("--reuse", action="store_true", help="take finished runs with the same fingerprint from --results")
+    group.addoption(
+        "--reuse", action="store_true", help="take finished runs from --results, and go on with unfinished ones"
+    )
+    group.addoption("--deterministic", action="store_true", help="on CUDA, the same bits each time; slower")
+    group.addoption(
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="keep unfinished runs after every epoch and every S seconds (default: 60; 0: never)",
+    )
+    group.addoption(
+        "--threads", type=int, metavar="N", help="threads of each run on a CPU (default: all, shared among -n)"
+    )
+    group.addoption(
+        "--executor", choices=["local", "ray"], default="local", help="where runs are trained (default: local)"
+    )
+    group.addoption("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: one of this machine alone)")
     group.addoption("--bounds", type=Path, metavar="FILE", help="calibrated bounds (default: benchmarks/bounds.toml)")
 
 
@@ -70,9 +96,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "question(name, group): trains the rows of a question, q1 or q2, with every seed"
     )
     config.addinivalue_line("markers", "controls: trains every negative control with every seed")
-    seeds = config.getoption("seeds")
-    if seeds < 1:
-        raise pytest.UsageError(f"--seeds {seeds}: at least one run of each row is needed. To mend: --seeds 1 or more.")
+    try:
+        check_options(config)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from error
+    number, workers = place_among_workers(config)
     study = Study(
         profile=config.getoption("profile"),
         device=config.getoption("device"),
@@ -83,8 +111,44 @@ def pytest_configure(config: pytest.Config) -> None:
         weights=config.getoption("weights"),
         results=config.getoption("results") or config.rootpath / "results",
         reuse=config.getoption("reuse"),
+        deterministic=config.getoption("deterministic"),
+        checkpoint_seconds=config.getoption("checkpoint_seconds"),
+        threads=config.getoption("threads") or divided_threads(workers),
+        worker=number,
     )
     config.pluginmanager.register(StudyPlugin(config, study), "cvhw4-study")
+
+
+def check_options(config: pytest.Config) -> None:
+    """Finds what is wrong with the options by themselves.
+
+    Raises:
+        InputError: a value that makes no sense, or two options that exclude each other.
+    """
+    seeds, workers = config.getoption("seeds"), config.getoption("numprocesses", None)
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}", "leaves no run of a row", "give --seeds 1 or more")
+    if config.getoption("executor") == "ray" and workers:
+        raise InputError("--executor ray", f"cannot go with -n {workers}", "leave -n out: Ray starts its own processes")
+    if config.getoption("ray_address") and config.getoption("executor") != "ray":
+        raise InputError("--ray-address", "is given without --executor ray", "add --executor ray")
+    if config.getoption("dist", "no") == "worksteal":
+        # A worker that waits with a claim could be handed a run behind it that the claim waits for.
+        raise InputError("--dist worksteal", "breaks the order of runs and claims", "use --dist load")
+
+
+def place_among_workers(config: pytest.Config) -> tuple[int, int]:
+    """Which of pytest-xdist's workers this process is, from 0, and how many there are; 0 and 0 without xdist."""
+    worker = getattr(config, "workerinput", None)
+    return (int(worker["workerid"].removeprefix("gw")), worker["workercount"]) if worker is not None else (0, 0)
+
+
+def divided_threads(workers: int) -> int | None:
+    """How many of the cores that this process may use each of so many workers gets; None where torch may decide."""
+    if not workers or "OMP_NUM_THREADS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // workers)
 
 
 class StudyPlugin:
@@ -97,13 +161,13 @@ class StudyPlugin:
         self.runs: dict[tuple[str, int], Path] = {}  # records of this session, as the reports bring them
         self.missing: dict[str, str] = {}  # rows that were skipped, and why
         self.diverged: dict[str, str] = {}  # negative controls whose training diverged, and how
-        self.planned: set[tuple[str, int]] = set()
+        self.planned: dict[tuple[str, int], Experiment] = {}
+        self.failed: set[tuple[str, int]] = set()  # runs that began and could not be finished
+        self.warned: list[str] = []  # what is odd about the user's data
+        self.cluster: Cluster | None = None
         self.began, self.in_runs = time.monotonic(), 0.0  # seconds: when the session began, and what its runs took
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
-        if worker is not None:  # read as torch is loaded: the workers share the cores
-            threads = max(1, (os.cpu_count() or 1) // worker["workercount"])
-            os.environ.setdefault("OMP_NUM_THREADS", str(threads))
         # xdist hands its workers this name, and takes it from the option where that is set.
         session = worker["testrunuid"] if worker is not None else config.getoption("testrunuid", None) or uuid4().hex
         config.option.testrunuid = session
@@ -116,7 +180,9 @@ class StudyPlugin:
 
         named = self.config.getoption("bounds")
         path = named or self.config.rootpath / "benchmarks" / "bounds.toml"
-        return load_bounds(path, self.study.profile) if named or path.exists() else NO_BOUNDS
+        if not named and not path.exists():
+            return NO_BOUNDS
+        return load_bounds(path, self.study.profile, named=bool(named))
 
     # Collection
 
@@ -160,7 +226,8 @@ class StudyPlugin:
         for item in session.items:
             parameters = _parameters(item)
             if "experiment" in parameters and "seed" in parameters:
-                self.planned.add((parameters["experiment"].id, parameters["seed"]))
+                experiment, seed = parameters["experiment"], parameters["seed"]
+                self.planned[experiment.id, seed] = experiment
         self.progress.total = len(self.planned)
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -168,10 +235,21 @@ class StudyPlugin:
         if self.is_worker or self.config.option.collectonly:
             return
         try:
-            self.study.check()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                self.study.check()
             self.bounds()
         except InputError as error:
             raise pytest.UsageError(str(error)) from error
+        self.warned = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+        self.warn()
+
+    def warn(self) -> None:
+        """Shows what is odd about the user's data, in a line each."""
+        reporter: pytest.TerminalReporter | None = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            for message in self.warned:
+                reporter.write_line(f"warning: {printable(message)}", yellow=True)
 
     # Running
 
@@ -181,10 +259,7 @@ class StudyPlugin:
         benchmark.group = self.profile.name + " " + experiment.question
         self.progress.begin(experiment, seed)
         try:
-            self.study.prepare(experiment, seed)  # so that imports and decoding are not timed as training
-            record: RunRecord = benchmark.pedantic(
-                self.study.run, args=(experiment, seed, self.progress.epoch), rounds=1, iterations=1
-            )
+            record = self.train(benchmark, experiment, seed)
         except (WeightsUnavailable, DataUnavailable) as reason:
             self.progress.drop(f"skipped: {reason}")
             properties.append(("cvhw4_missing", [experiment.id, str(reason)]))
@@ -192,11 +267,15 @@ class StudyPlugin:
         except InputError as error:
             self.progress.drop("failed: unusable input")
             pytest.fail(str(error), pytrace=False)
+        except TrainingFailed as failed:
+            self.progress.drop(f"failed: {failed}")
+            if experiment.group == "control" and isinstance(failed, TrainingDiverged):
+                self.diverged[experiment.id] = str(failed)
+                pytest.skip(f"{failed}: noticed without any bound")
+            properties.append(("cvhw4_failed", [experiment.id, seed]))
+            pytest.fail(str(failed), pytrace=False)
         except BaseException as error:
             self.progress.drop(f"failed: {type(error).__name__}")
-            if experiment.group == "control" and type(error).__name__ == "TrainingDiverged":
-                self.diverged[experiment.id] = str(error)
-                pytest.skip(f"{error}: noticed without any bound")
             raise
         path = self.study.store.path(record.id, record.seed, record.fingerprint)
         properties.append(("cvhw4_run", [record.id, record.seed, str(path)]))
@@ -206,6 +285,22 @@ class StudyPlugin:
         self.progress.end(record)
         benchmark.extra_info.update(extra_info(record), reused=self.progress.epochs == 0)
         return record
+
+    def train(self, benchmark: Any, experiment: Experiment, seed: int) -> RunRecord:
+        """Trains one row in this process, or waits for the cluster to do so (which benchmark does not time: a cluster
+        trains several at once)."""
+        if self.config.getoption("executor") == "ray":
+            if self.cluster is None:
+                from cvhw4.cluster import Cluster
+
+                self.cluster = Cluster(self.study, self.config.getoption("ray_address"), self.study.threads)
+                self.cluster.submit([(row, seed) for (_, seed), row in self.planned.items()])
+            benchmark.disabled = True
+            watch = partial(self.cluster.result, experiment, seed, self.progress.event)
+            return benchmark.pedantic(watch, rounds=1, iterations=1)
+        self.study.prepare(experiment, seed)  # so that imports and decoding are not timed as training
+        arguments = (experiment, seed, self.progress.epoch, self.progress.wait)
+        return benchmark.pedantic(self.study.run, args=arguments, rounds=1, iterations=1)
 
     def outcome(self, claim: Claim) -> Outcome:
         """Judges a claim on this session's runs, once they are finished."""
@@ -267,6 +362,8 @@ class StudyPlugin:
         if "cvhw4_missing" in properties:
             row, reason = properties["cvhw4_missing"]
             self.missing[row] = reason
+        if "cvhw4_failed" in properties:
+            self.failed.add(tuple(properties["cvhw4_failed"]))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -277,11 +374,17 @@ class StudyPlugin:
             return "passed", "", ""
         return None
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """The comparison tables of this session, and where the page with all runs is."""
-        if not self.runs and not self.missing:
+        keyword = self.config.option.keyword
+        if keyword and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            ids = ", ".join(row.id for row in self.profile.rows)
+            terminalreporter.write_line(f"-k {keyword} selects nothing. Rows of profile {self.profile.name}: {ids}")
+        if not self.runs and not self.missing and not self.failed:
             return
+        self.warn()
         from cvhw4.records.schema import RunRecord
+        from cvhw4.report.failures import latest_failures
         from cvhw4.report.page import write_report
         from cvhw4.report.tables import by_data, origins, plain, short_claims, short_detections, summary
         from cvhw4.statistics.sensitivity import detections
@@ -291,12 +394,15 @@ class StudyPlugin:
         bounds = self.bounds()
         terminalreporter.section(f"ablation study, profile {self.profile.name}")
         rows = {row.id for row in self.profile.rows}
-        for data, groups in by_data([r for r in records if r.id in rows]).items():
-            terminalreporter.write_line(data)
-            terminalreporter.write_line(plain(summary(groups, self.profile.rows, bounds)))
+        failed = (f for f in self.study.store.failures() if f.id in rows and (f.id, f.seed) in self.failed)
+        failures = latest_failures(records, failed)
+        for data, groups in by_data([r for r in records if r.id in rows], failures).items():
+            terminalreporter.write_line(printable(data))
+            of_data = [f for f in failures if f.data == data]
+            terminalreporter.write_line(plain(summary(groups, self.profile.rows, bounds, of_data)))
             for line in origins(groups):
                 terminalreporter.write_line(line)
-            if not any(r.data.embedded for runs in groups.values() for r in runs):
+            if groups and not any(r.data.embedded for runs in groups.values() for r in runs):
                 terminalreporter.write_line("bounds are calibrated on embedded data: these rows are not judged")
             terminalreporter.write_line("")
         noticed = detections(self.profile, records, bounds)
@@ -309,7 +415,7 @@ class StudyPlugin:
             terminalreporter.write_line(f"claims, {len(outcomes)} judged together (Holm)")
             terminalreporter.write_line(plain(short_claims(outcomes)))
         for id, reason in self.missing.items():
-            terminalreporter.write_line(f"{id} skipped: {reason}")
+            terminalreporter.write_line(f"{id} skipped: {printable(reason)}")
         pages = [write_report(self.profile, self.study.store, bounds, self.missing)]
         if any(outcome.difference.n > 1 for outcome in outcomes):
             from cvhw4.report.verdicts import write_verdicts
@@ -331,7 +437,9 @@ class StudyPlugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """Removes the notes that workers left each other."""
+        """Leaves the cluster, and removes the notes that workers left each other."""
+        if self.cluster is not None:
+            self.cluster.close()
         if not self.is_worker:
             self.notes.remove()
 
@@ -402,6 +510,19 @@ class Progress:
             self._write(self._line_break())
         self._live("loading")
 
+    def wait(self) -> None:
+        """Another session is at this run."""
+        self._live("is being trained by another session: waiting for it")
+
+    def event(self, event: Event) -> None:
+        """Something happened in the cluster, to this run or another."""
+        if event.epoch is not None and (event.id, event.seed) == (self.experiment.id, self.seed):
+            self.epoch(event.epoch)
+        elif event.epoch is None:
+            self._live(f"waiting; {event.id} seed {event.seed} begins on {event.node}")
+        else:
+            self._live(f"waiting; {event.id} seed {event.seed} finished epoch {event.epoch.epoch} on {event.node}")
+
     def epoch(self, epoch: Epoch) -> None:
         """An epoch of the run is over."""
         self.epochs = epoch.epoch
@@ -416,6 +537,7 @@ class Progress:
         self.finished += 1
         best = f"best {record.primary} {record.best(record.primary):.3f} at epoch {record.best_epoch(record.primary)}"
         took = f"{record.times.total_seconds:.0f} s" if self.epochs else "reused"
+        took += " (continued)" if self.epochs and record.times.interruptions else ""
         elapsed = time.monotonic() - self.started
         left = clock(elapsed / self.finished * (self.total - self.finished))
         self._final(f"{best}  {took}  [{self.finished}/{self.total}, {left} left]")

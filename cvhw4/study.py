@@ -7,13 +7,14 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from cvhw4.errors import DataUnavailable, InputError
+from cvhw4.errors import DataUnavailable, InputError, TrainingFailed
 from cvhw4.experiments import PROFILES, Experiment, Precision, Question
 from cvhw4.records.schema import Epoch, RunRecord
 from cvhw4.records.store import Store
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from cvhw4.data.dataset import Dataset
     from cvhw4.models.weights import Source
+    from cvhw4.records.images import ImageResults
 
 OPTIONS: dict[Question, str] = {"q1": "--portraits", "q2": "--camvid"}
 
@@ -43,7 +45,12 @@ class Study:
         camvid: likewise for Q2.
         weights: folder to look for pretrained weights in first.
         results: where records and tables go.
-        reuse: take a finished run with the same fingerprint from disk instead of training.
+        reuse: take a finished run with the same fingerprint from disk instead of training, and go on with an unfinished
+            one where it was broken off.
+        deterministic: on CUDA, only kernels that give the same bits each time. A CPU has no others.
+        checkpoint_seconds: how often within an epoch an unfinished run is kept on disk, at most; 0 keeps none.
+        threads: that torch computes with on a CPU; None leaves it to torch.
+        worker: number of this process among those that share the machine: they take its GPUs in turn.
     """
 
     profile: str = "quick"
@@ -55,6 +62,10 @@ class Study:
     weights: Path | None = None
     results: Path = Path("results")
     reuse: bool = False
+    deterministic: bool = False
+    checkpoint_seconds: float = 60.0
+    threads: int | None = None
+    worker: int = 0
 
     @property
     def store(self) -> Store:
@@ -69,20 +80,45 @@ class Study:
         """Validates all that the user gave, before anything is trained.
 
         Raises:
-            InputError: an unusable folder or file.
+            InputError: an unusable folder, file or option.
         """
-        if self.weights is not None and not self.weights.is_dir():
-            raise InputError(self.weights, "is not a folder", "give --weights a folder with files of weights")
-        if self.results.exists() and not self.results.is_dir():
-            raise InputError(self.results, "is not a folder", "give --results a folder, existing or new")
-        nearest = next(p for p in (self.results.absolute(), *self.results.absolute().parents) if p.exists())
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"--threads {self.threads}", "is no number of threads", "give 1 or more")
+        if not 0 <= self.checkpoint_seconds < float("inf"):
+            where = f"--checkpoint-seconds {self.checkpoint_seconds:g}"
+            raise InputError(where, "is no number of seconds", "give 0 for no checkpoints, or more")
+        if self.cuda_graphs and self.device == "cpu":
+            raise InputError("--cuda-graphs", "cannot go with --device cpu", "leave one of them out")
+        try:
+            os.lstat(self.results)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise InputError(self.results, f"cannot be used ({error.strerror})", "choose another --results") from error
+        else:
+            if not os.path.isdir(self.results):
+                raise InputError(self.results, "is not a folder", "give --results a folder, existing or new")
+        nearest = next(p for p in (self.results.absolute(), *self.results.absolute().parents) if os.path.lexists(p))
+        if not os.path.isdir(nearest):
+            raise InputError(nearest, "is not a folder", "choose another folder with --results")
         if not os.access(nearest, os.W_OK):
             raise InputError(nearest, "cannot be written to", "choose another folder with --results")
         for question in OPTIONS:
             if self.folder(question) is not None:
                 self.data(question)
-        if self.device == "cuda":
-            pick_device("cuda")
+        if self.weights is not None:
+            self._check_weights(self.weights)
+        if self.device == "cuda" or self.precision == "bf16":
+            device = pick_device(self.device)
+            pick_precision(self.precision, device, PROFILES[self.profile].rows[0])
+
+    def _check_weights(self, folder: Path) -> None:
+        if not os.path.isdir(folder):
+            raise InputError(folder, "is not a folder", "give --weights a folder with files of weights")
+        prepare_process()
+        from cvhw4.models.weights import check_weights
+
+        check_weights(folder, {r.network for r in PROFILES[self.profile].rows if r.start == "imagenet"})
 
     def data(self, question: Question) -> Dataset:
         """The data set of a question, decoded and validated.
@@ -96,7 +132,7 @@ class Study:
             raise DataUnavailable(
                 f"profile {self.profile} trains {question} on real data: give {OPTIONS[question]} DIR"
             )
-        dataset = _load(question, folder and folder.resolve(), profile.portrait_side, profile.scene_size)
+        dataset = _load(question, folder and Path(os.path.realpath(folder)), profile.portrait_side, profile.scene_size)
         if question == "q2" and folder is not None:
             height, width = dataset.train.images.shape[1:3]
             needed = max(row.recipe.size for row in profile.of(question))
@@ -126,35 +162,57 @@ class Study:
         plan = self._plan(experiment, seed)
         return self.store.find(experiment.id, seed, plan.fingerprint)
 
-    def run(self, experiment: Experiment, seed: int, on_epoch: Callable[[Epoch], None] | None = None) -> RunRecord:
+    def run(
+        self,
+        experiment: Experiment,
+        seed: int,
+        on_epoch: Callable[[Epoch], None] | None = None,
+        on_wait: Callable[[], None] | None = None,
+    ) -> RunRecord:
         """Trains one row with one seed, or finds the finished run (`reuse`), and stores its record.
 
         Args:
             on_epoch: called after each epoch, for progress.
+            on_wait: called if another process is at this run already; that one is waited for.
 
         Raises:
             InputError: data, weights or results folder cannot be used.
             DataUnavailable: the profile needs data that was not given.
             WeightsUnavailable: the row's pretrained weights cannot be had.
-            TrainingDiverged: the loss did not stay finite.
+            TrainingFailed: the loss did not stay finite, or memory does not suffice; noted in the store.
         """
-        plan = self._plan(experiment, seed)
-        if self.reuse:
-            found = self.store.find(experiment.id, seed, plan.fingerprint)
-            if found is not None:
-                return found
+        plan, started = self._plan(experiment, seed), datetime.now(UTC)
+        store = self.store
+        with store.writer(experiment.id, seed, plan.fingerprint, on_wait):
+            if self.reuse:
+                found = store.find(experiment.id, seed, plan.fingerprint)
+                if found is not None:
+                    store.tidy(experiment.id, seed, plan.fingerprint)
+                    return found
+            try:
+                return store.save(*self._train(plan, experiment, seed, on_epoch))
+            except TrainingFailed as failed:
+                self._note(failed, plan, experiment, seed, started)
+                raise
 
+    def _train(
+        self, plan: _Plan, experiment: Experiment, seed: int, on_epoch: Callable[[Epoch], None] | None
+    ) -> tuple[RunRecord, ImageResults]:
+        """Trains one row with one seed, from its checkpoint on if there is one (`reuse`)."""
         import torch
 
         from cvhw4.data.sabotage import spoilt
         from cvhw4.models.build import build_network, trainable
         from cvhw4.records import environment as env
         from cvhw4.records.schema import DataUsed, Times, WeightsUsed
+        from cvhw4.training.checkpoint import Checkpoints
         from cvhw4.training.fit import fit
 
         source, device = plan.source, plan.device
         dataset = spoilt(plan.dataset, experiment.sabotage, seed)
         started, clock = datetime.now(UTC), time.perf_counter()
+        path = self.store.checkpoint(experiment.id, seed, plan.fingerprint)
+        checkpoints = Checkpoints(path, plan.fingerprint, every=self.checkpoint_seconds, resume=self.reuse)
         release_memory()
         env.reset_peak_memory(device)
         with torch.random.fork_rng():
@@ -168,7 +226,9 @@ class Study:
                 device=device,
                 precision=plan.precision,
                 graphs=plan.graphs,
+                deterministic=plan.deterministic,
                 on_epoch=on_epoch,
+                checkpoints=checkpoints if self.checkpoint_seconds else None,
             )
         train_seconds = sum(e.train_seconds for e in history.epochs)
         record = RunRecord(
@@ -183,6 +243,7 @@ class Study:
                 name=dataset.name,
                 embedded=dataset.embedded,
                 fingerprint=dataset.fingerprint,
+                leaks=list(dataset.leaks),
                 train=len(dataset.train),
                 val=len(dataset.val),
                 classes=list(dataset.classes),
@@ -201,14 +262,40 @@ class Study:
                 build_seconds=built - clock,
                 train_seconds=train_seconds,
                 evaluate_seconds=sum(e.evaluate_seconds for e in history.epochs),
-                total_seconds=time.perf_counter() - clock,
+                total_seconds=time.perf_counter() - clock + history.earlier_seconds,
                 images_per_second=history.images / train_seconds,
                 peak_memory_bytes=env.peak_memory(device),
+                interruptions=history.interruptions,
             ),
-            environment=env.environment(device) | {"precision": plan.precision, "graphs": plan.graphs},
+            environment=env.environment(device) | plan.ways | ({"parts": history.parts} if history.parts > 1 else {}),
             started=started.isoformat(timespec="seconds"),
         )
-        return self.store.save(record, history.results)
+        return record, history.results
+
+    def _note(self, failed: TrainingFailed, plan: _Plan, experiment: Experiment, seed: int, started: datetime) -> None:
+        """Stores why a run failed."""
+        from cvhw4.records import environment as env
+        from cvhw4.records.schema import Failure
+
+        checkpoint = self.store.checkpoint(experiment.id, seed, plan.fingerprint)
+        failure = Failure(
+            row=experiment.row,
+            id=experiment.id,
+            profile=experiment.profile,
+            seed=seed,
+            fingerprint=plan.fingerprint,
+            study=plan.study,
+            data=plan.dataset.name,
+            epoch=failed.epoch,
+            step=failed.step,
+            lr=failed.lr,
+            reason=str(failed),
+            checkpoint=checkpoint.name if checkpoint.exists() else None,
+            environment=env.environment(plan.device) | plan.ways,
+            started=started.isoformat(timespec="seconds"),
+        )
+        with suppress(InputError):  # what is raised already matters more
+            self.store.fail(failure)
 
     def _plan(self, experiment: Experiment, seed: int) -> _Plan:
         """All that decides a run's figures, and the fingerprints of it."""
@@ -221,9 +308,11 @@ class Study:
         from cvhw4.models.weights import find_weights
         from cvhw4.records.environment import code_digest, device_name, versions
 
-        device = pick_device(self.device)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        device = pick_device(self.device, self.worker)
         precision = pick_precision(self.precision, device, experiment)
-        graphs = self.cuda_graphs and device.type == "cuda"
+        graphs, deterministic = (wanted and device.type == "cuda" for wanted in (self.cuda_graphs, self.deterministic))
         network = pretrained_name(experiment.network)
         source = find_weights(network, self.weights) if experiment.start == "imagenet" else None
         identity = {
@@ -233,13 +322,13 @@ class Study:
             "device": device_name(device),
             "precision": precision,
             "graphs": graphs,
+            "deterministic": deterministic,
             "versions": versions(),
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
             "code": code_digest(),
         }
-        return _Plan(
-            dataset, source, device, precision, graphs, network, _digest(identity), _digest(identity | {"seed": seed})
-        )
+        study, run = _digest(identity), _digest(identity | {"seed": seed})
+        return _Plan(dataset, source, device, precision, graphs, deterministic, network, study, run)
 
 
 class _Plan(NamedTuple):
@@ -250,13 +339,20 @@ class _Plan(NamedTuple):
     device: torch.device
     precision: Precision
     graphs: bool
+    deterministic: bool
     network: str
     study: str
     fingerprint: str
 
+    @property
+    def ways(self) -> dict[str, Any]:
+        """How it computes, for the record."""
+        return {"precision": self.precision, "graphs": self.graphs, "deterministic": self.deterministic}
 
-def pick_device(wanted: str) -> torch.device:
-    """The device to train on.
+
+def pick_device(wanted: str, worker: int = 0) -> torch.device:
+    """The device to train on, which becomes the current one: of several GPUs (of those that CUDA_VISIBLE_DEVICES
+    leaves) each worker takes the next.
 
     Raises:
         InputError: CUDA was asked for and there is none.
@@ -266,7 +362,11 @@ def pick_device(wanted: str) -> torch.device:
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise InputError("--device cuda", "finds no CUDA device", "use --device cpu, or check the driver")
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+    if not available or wanted == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", worker % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
 
 def pick_precision(wanted: str, device: torch.device, experiment: Experiment) -> Precision:

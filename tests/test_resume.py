@@ -1,0 +1,185 @@
+"""Runs that are killed, at random and at the worst moments, and continued: the record is that of an undisturbed run.
+
+A run is a child process forked from this one, so that torch need not be loaded anew each time; this process must not
+have used torch's threads before, so the tests fork from a server that has only imported things.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cvhw4.records.store import Store
+
+ROWS = ("q1_1", "q1_2", "q1_8", "q2_1a", "q2_n1b")
+SEEDS = range(2)
+
+
+def train(results, name, seed, moment=None):
+    """Trains one tiny row, continuing what there is; with checkpoints after every step. Killed at a moment that is
+    given as a function's place and how manieth call of it is meant."""
+    import tests.tiny as tiny
+    from cvhw4 import study as studies
+    from cvhw4.training import checkpoint
+
+    studies._load = lambda question, folder, side, size: tiny.dataset(question)
+    studies.PROFILES = {"quick": tiny.TINY}
+    original = checkpoint.Checkpoints.__init__
+    checkpoint.Checkpoints.__init__ = lambda self, *args, **options: original(
+        self, *args, **options | {"every": 0.0, "share": float("inf")}
+    )
+    if moment is not None:
+        strike(*moment)
+    experiment = next(row for row in tiny.TINY.rows if row.row == name)
+    studies.Study(device="cpu", results=Path(results), reuse=True, threads=1).run(experiment, seed)
+
+
+def strike(place, number):
+    """Kills this process in the call of that number."""
+    from cvhw4.records import store
+    from cvhw4.training import fit
+
+    calls = iter(range(1, 10**6))
+
+    def now():
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before(owner, name):
+        function = getattr(owner, name)
+        setattr(owner, name, lambda *args, **options: (now(), function(*args, **options))[1])
+
+    def after(owner, name):
+        function = getattr(owner, name)
+        setattr(owner, name, lambda *args, **options: (function(*args, **options), now())[0])
+
+    match place:
+        case "before a write":
+            before(os, "fsync")  # the file is there under its temporary name, perhaps not all of it
+        case "before a rename":
+            before(os, "replace")
+        case "after a rename":
+            after(os, "replace")
+        case "in evaluation":
+            before(fit, "evaluate")
+        case "after evaluation":
+            after(fit, "evaluate")
+        case "while tidying":
+            before(store.Store, "tidy")
+        case _:
+            raise ValueError(place)
+
+
+def child(results, name, seed, moment=None):
+    """A process that trains, forked from a server that has loaded all modules."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.preload"])
+    process = context.Process(target=train, args=(str(results), name, seed, moment))
+    process.start()
+    return process
+
+
+def finish(results, name, seed):
+    process = child(results, name, seed)
+    process.join()
+    assert process.exitcode == 0
+
+
+def the_record(results, name, seed):
+    """All that a record says, but for times."""
+    found = [r for r in Store(Path(results), "quick").load() if r.row == name and r.seed == seed]
+    (record,) = found
+    raw = json.loads(record.to_json())
+    for key in ("times", "started"):
+        del raw[key]
+    for epoch in raw["epochs"]:
+        del epoch["train_seconds"], epoch["evaluate_seconds"]
+    images = Store(Path(results), "quick").images(record)
+    return raw, {k: v for k, v in vars(images).items() if v is not None}, record.times
+
+
+def assert_same(one, other):
+    assert one[0] == other[0]
+    assert one[1].keys() == other[1].keys() and all(np.array_equal(one[1][k], other[1][k]) for k in one[1])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The records of runs that nothing disturbs, and how long each takes from its start, in seconds."""
+    results, took = tmp_path_factory.mktemp("undisturbed"), {}
+    finish(results, "q1_1", 99)  # loads the server
+    for name in ROWS:
+        began = time.monotonic()
+        finish(results, name, 0)
+        took[name] = time.monotonic() - began
+    return results, took
+
+
+def kill_and_continue(undisturbed, results, kills, random):
+    """Kills runs at random moments of their time and continues them, until so many kills have struck.
+
+    Returns:
+        kills that struck, by how many of their runs had a checkpoint by then.
+    """
+    whole, took = undisturbed
+    struck, continued = 0, 0
+    while struck < kills:
+        name = random.choice(ROWS)
+        folder = results / f"{struck}-{name}"
+        for _ in range(random.randint(1, 3)):
+            process = child(folder, name, 0)
+            process.join(random.uniform(0, took[name]))
+            if process.exitcode is None:
+                os.kill(process.pid, signal.SIGKILL)
+                process.join()
+                struck += 1
+        finish(folder, name, 0)
+        record = the_record(folder, name, 0)
+        assert_same(record, the_record(whole, name, 0))
+        continued += record[2].interruptions
+        left = [p for p in (folder / "quick").rglob("*") if p.suffix in (".safetensors", ".part")]
+        assert left == [], "nothing but the record and its images stays"
+    return struck, continued
+
+
+def test_runs_killed_at_random_moments_end_with_the_same_record(undisturbed, tmp_path):
+    assert kill_and_continue(undisturbed, tmp_path, 6, random.Random(0))[0] >= 6
+
+
+@pytest.mark.long
+def test_fifty_kills(undisturbed, tmp_path):
+    struck, continued = kill_and_continue(undisturbed, tmp_path, 50, random.Random(1))
+    print(f"\n{struck} of {struck} killed runs ended with the record of an undisturbed run; {continued} continued")
+    assert struck >= 50 and continued >= 15, "kills that strike before the first checkpoint test little"
+
+
+# A tiny run writes 5 or 6 checkpoints and then its images and its record.
+MOMENTS = [
+    ("before a write", 1),
+    ("before a write", 3),
+    ("before a rename", 3),
+    ("after a rename", 3),
+    ("in evaluation", 1),
+    ("after evaluation", 1),
+    ("in evaluation", 2),
+    ("after evaluation", 2),
+    *((place, number) for place in ("before a rename", "after a rename") for number in (7, 8, 9)),
+    ("while tidying", 1),
+]
+
+
+@pytest.mark.parametrize(("place", "number"), MOMENTS)
+def test_the_worst_moments(place, number, undisturbed, tmp_path):
+    process = child(tmp_path, "q1_2", 0, (place, number))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "the moment never came"
+    finish(tmp_path, "q1_2", 0)
+    assert_same(the_record(tmp_path, "q1_2", 0), the_record(undisturbed[0], "q1_2", 0))
+    litter = [p for p in (tmp_path / "quick").rglob("*") if p.suffix in (".safetensors", ".part")]
+    assert litter == []

@@ -1,0 +1,182 @@
+"""Sessions in trouble and sessions side by side: killed, diverging, several workers, two at once in one folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from cvhw4.errors import InputError
+from cvhw4.pytest_plugin import divided_threads
+from cvhw4.records.store import Store
+from cvhw4.study import Study, pick_device
+from tests.test_plugin import ROOT, study  # noqa: F401
+
+pytest_plugins = ["pytester"]
+
+
+def figures(folder):
+    """What every stored run says, but for times and for where its files are."""
+    found = {}
+    for record in Store(folder, "quick").load():
+        raw = json.loads(record.to_json())
+        epochs = [{k: v for k, v in e.items() if "seconds" not in k} for e in raw.pop("epochs")]
+        del raw["times"], raw["started"]
+        found[record.id, record.seed] = raw, epochs
+    return found
+
+
+def begin(folder, *args):
+    """A session of its own, tiny, in the current checkout."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.tiny", "benchmarks", *args]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def test_workers_give_the_figures_of_one_process_to_the_bit(study, pytester):  # noqa: F811
+    """With as many threads per run: those are part of a record."""
+    select = ("-k", "q1_1 or q2_1a or q1_8", "--seeds", "2", "--threads", "1")
+    study(*select, "--results", "serial", subprocess=True).assert_outcomes(passed=6)
+    study(*select, "--results", "parallel", "-n", "2", subprocess=True).assert_outcomes(passed=6)
+    serial, parallel = (figures(pytester.path / name) for name in ("serial", "parallel"))
+    assert len(serial) == 6 and serial == parallel
+    assert {raw["environment"]["threads"] for raw, _ in serial.values()} == {1}
+
+
+def test_a_killed_session_goes_on_where_it_was_broken_off(study, pytester):  # noqa: F811
+    """Killed with its workers as soon as a checkpoint is there; nothing it had finished is trained again."""
+    select = ("-k", "q1_1 or q2_1a", "--seeds", "2", "--threads", "1")
+    with open("conftest.py", "a") as file:
+        file.write("""
+import os, pytest
+from cvhw4.training import checkpoint, fit
+
+@pytest.fixture(autouse=True)
+def at_every_step(monkeypatch):
+    monkeypatch.setattr(checkpoint.Checkpoints, "due", lambda self, epoch_ends=False: True)
+    original = fit.train_epoch
+    def lingers(*args):
+        while args[2] == 2 and args[0].primary == "miou" and os.environ.get("LINGER"):
+            pass
+        return original(*args)
+    monkeypatch.setattr(fit, "train_epoch", lingers)
+""")
+    os.environ["LINGER"] = "1"
+    try:
+        session = begin(pytester.path, *select)
+        unfinished = pytester.path / "results" / "quick" / "unfinished" / "q2_1a-skip"
+        deadline = time.monotonic() + 120
+        while not list(unfinished.glob("*.safetensors")):
+            assert time.monotonic() < deadline and session.poll() is None, session.communicate()
+            time.sleep(0.05)
+        time.sleep(0.5)
+        session.send_signal(signal.SIGKILL)
+        session.communicate()
+    finally:
+        del os.environ["LINGER"]
+    assert set(figures(pytester.path / "results")) == {("q1_1-features", 0), ("q1_1-features", 1)}
+    result = study(*select, "--reuse", subprocess=True)
+    result.assert_outcomes(passed=4)
+    text = result.stdout.str()
+    assert text.count(" reused ") == 2 and text.count("(continued)") == 1
+    study(*select, "--results", "whole", subprocess=True).assert_outcomes(passed=4)
+    assert figures(pytester.path / "results") == figures(pytester.path / "whole")
+    assert not list(unfinished.glob("*.safetensors"))
+    page = (pytester.path / "results" / "quick" / "report.md").read_text()
+    assert "Continued after an interruption" in page
+
+
+def test_two_sessions_at_once_train_every_run_once(study, pytester):  # noqa: F811
+    select = ("-k", "q1_2 or q2_1a", "--seeds", "2", "--threads", "1", "--reuse")
+    sessions = [begin(pytester.path, *select) for _ in range(2)]
+    texts = [session.communicate()[0] for session in sessions]
+    assert [session.returncode for session in sessions] == [0, 0], texts
+    assert sum(text.count(" reused ") for text in texts) == 4
+    assert len(list((pytester.path / "results" / "quick" / "runs").glob("*/*.json"))) == 4
+
+
+def test_a_diverging_run_is_failed_and_not_missing(study, pytester):  # noqa: F811
+    with open("conftest.py", "a") as file:
+        file.write("""
+import pytest, torch
+from cvhw4.training.memory import AccumulatedStep
+
+@pytest.fixture(autouse=True)
+def diverging(monkeypatch, seed):
+    original = AccumulatedStep._step
+    bad = torch.tensor(float("nan"))
+    monkeypatch.setattr(AccumulatedStep, "_step", lambda *batch: original(*batch) * (bad if seed == 1 else 1))
+""")
+    result = study("-k", "q1_1", "--seeds", "3")
+    result.assert_outcomes(passed=2, failed=1)
+    text = result.stdout.str()
+    reason = "q1_1-features, seed 1: loss nan at step 1 of 3 in epoch 1, learning rate 0.01; last good checkpoint: none"
+    assert text.count(reason) >= 2 and "Traceback" not in text
+    assert "FAILED" in text and "skipped" not in text
+    store = Store(pytester.path / "results", "quick")
+    (failure,) = store.failures()
+    assert (failure.id, failure.seed, failure.epoch, failure.step, failure.lr) == ("q1_1-features", 1, 1, 1, 0.01)
+    page = (store.folder / "report.md").read_text()
+    assert "1 of 3 seeds failed" in page and "loss nan at step 1" in page
+    (pytester.path / "conftest.py").write_text('pytest_plugins = ["cvhw4.pytest_plugin"]\n')
+    study("-k", "q1_1", "--seeds", "3", "--reuse").assert_outcomes(passed=3)
+    assert store.failures() == [] and "failed" not in (store.folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--dist", "worksteal", "-n", "2"), "--dist worksteal: breaks the order of runs and claims"),
+        (("--executor", "ray", "-n", "2"), "--executor ray: cannot go with -n 2"),
+        (("--ray-address", "auto"), "--ray-address: is given without --executor ray"),
+        (("--cuda-graphs", "--device", "cpu"), "--cuda-graphs: cannot go with --device cpu"),
+        (("--threads", "-1"), "--threads -1: is no number of threads"),
+        (("--checkpoint-seconds", "-1"), "--checkpoint-seconds -1: is no number of seconds"),
+        (("--checkpoint-seconds", "nan"), "--checkpoint-seconds nan: is no number of seconds"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_error(study, pytester, args, message):  # noqa: F811
+    result = study(*args)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    output = result.stdout.str() + result.stderr.str()
+    assert output.count("ERROR: ") == 1 and f"ERROR: {message}" in output and "To mend" in output
+    assert not (pytester.path / "results").exists()
+
+
+def test_a_row_that_is_not_there_is_answered_with_those_that_are(study):  # noqa: F811
+    result = study("-k", "q9_1")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert "-k q9_1 selects nothing. Rows of profile quick: q1_1-features, " in result.stdout.str()
+
+
+def test_workers_share_gpus_in_turn_and_cores_evenly(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    devices = [pick_device("auto", worker) for worker in range(5)]
+    assert [d.index for d in devices] == [0, 1, 0, 1, 0] and chosen == devices
+    assert pick_device("cpu", 3) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="finds no CUDA device"):
+        pick_device("cuda", 1)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert [divided_threads(n) for n in (0, 1, 3, 8, 20)] == [None, 8, 2, 1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert divided_threads(2) is None
+
+
+def test_deterministic_is_part_of_a_run_on_cuda_alone(monkeypatch):
+    """On a CPU every run is: there the option changes nothing, and finished runs are found."""
+    from tests.tiny import dataset, row
+
+    monkeypatch.setattr("cvhw4.study._load", lambda question, *_: dataset(question))
+    plans = [Study(device="cpu", deterministic=d)._plan(row("q1_1"), 0).fingerprint for d in (False, True)]
+    assert plans[0] == plans[1]
