@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,6 +166,7 @@ class StudyPlugin:
         self.failed: set[tuple[str, int]] = set()  # runs that began and could not be finished
         self.warned: list[str] = []  # what is odd about the user's data
         self.cluster: Cluster | None = None
+        self.submitted = False  # whether the cluster has the runs
         self.began, self.in_runs = time.monotonic(), 0.0  # seconds: when the session began, and what its runs took
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
@@ -237,12 +239,26 @@ class StudyPlugin:
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                self.study.check()
+                self.check()
             self.bounds()
         except InputError as error:
             raise pytest.UsageError(str(error)) from error
         self.warned = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
         self.warn()
+
+    def check(self) -> None:
+        """Checks what the user gave; a cluster's nodes compute, so that this machine's device does not matter then.
+
+        Raises:
+            InputError: something unusable.
+        """
+        if self.config.getoption("executor") != "ray":
+            self.study.check()
+            return
+        replace(self.study, device="auto", precision="auto").check()
+        from cvhw4.cluster import Cluster
+
+        self.cluster = Cluster(self.study, self.config.getoption("ray_address"), self.study.threads)
 
     def warn(self) -> None:
         """Shows what is odd about the user's data, in a line each."""
@@ -289,11 +305,9 @@ class StudyPlugin:
     def train(self, benchmark: Any, experiment: Experiment, seed: int) -> RunRecord:
         """Trains one row in this process, or waits for the cluster to do so (which benchmark does not time: a cluster
         trains several at once)."""
-        if self.config.getoption("executor") == "ray":
-            if self.cluster is None:
-                from cvhw4.cluster import Cluster
-
-                self.cluster = Cluster(self.study, self.config.getoption("ray_address"), self.study.threads)
+        if self.cluster is not None:
+            if not self.submitted:
+                self.submitted = True
                 self.cluster.submit([(row, seed) for (_, seed), row in self.planned.items()])
             benchmark.disabled = True
             watch = partial(self.cluster.result, experiment, seed, self.progress.event)
@@ -424,7 +438,7 @@ class StudyPlugin:
                 pages.append(write_verdicts(self.profile, self.study.store, bounds))
             except Exception as error:  # the runs are stored and told of; a page shall not turn their session red
                 warnings.warn(f"verdicts.md is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=1)
-        if self.in_runs:  # not with xdist, whose workers train
+        if self.in_runs and self.cluster is None:  # not with xdist, whose workers train
             wall = time.monotonic() - self.began
             outside = wall - self.in_runs
             terminalreporter.write_line(
@@ -487,6 +501,7 @@ class Progress:
         self.config = config
         self.total = self.finished = 0
         self.told_of: set[tuple[str, int]] = set()
+        self.seen: dict[tuple[str, int], int] = {}  # the last epoch that a cluster told of, by run
         self.started = self.told = time.monotonic()
 
     @property
@@ -505,7 +520,7 @@ class Progress:
             self.started = time.monotonic()
         self.experiment, self.seed = experiment, seed
         self.run_started = self.told = time.monotonic()
-        self.epochs = 0
+        self.epochs = self.seen.get((experiment.id, seed), 0)  # it may have been trained beside another
         if self._is_terminal():
             self._write(self._line_break())
         self._live("loading")
@@ -516,6 +531,8 @@ class Progress:
 
     def event(self, event: Event) -> None:
         """Something happened in the cluster, to this run or another."""
+        if event.epoch is not None:
+            self.seen[event.id, event.seed] = event.epoch.epoch
         if event.epoch is not None and (event.id, event.seed) == (self.experiment.id, self.seed):
             self.epoch(event.epoch)
         elif event.epoch is None:

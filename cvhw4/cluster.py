@@ -1,0 +1,315 @@
+"""A study's runs on a Ray cluster: given to it all at once, told of as they go, brought back to one results folder.
+
+Ray is an extra (`pip install cvhw4[ray]`) and is imported when a `Cluster` is made. A run is one task of Ray's: in a
+worker process of its own it does what a session without Ray does, in a results folder that may be that node's. Record
+and results by image come back with the task.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
+
+from cvhw4.errors import InputError, TrainingFailed
+from cvhw4.experiments import Experiment
+from cvhw4.records.schema import Epoch, Failure, RunRecord
+from cvhw4.records.store import write_atomically
+from cvhw4.study import Study
+from cvhw4.training.process import prepare_process
+
+ATTEMPTS = 4  # how often a run is begun whose workers or nodes die: Ray's own default, 3 repetitions
+RETURNED = Path("what the cluster returned")  # for messages: it is no file
+PATIENCE = 0.2  # seconds between looks at what the runs tell
+REACH = 10.0  # seconds in which the cluster's address has to answer; left to itself, Ray tries for two minutes
+LAST_WORDS = 30.0  # seconds that a finished run waits for its events to be taken
+
+
+class Event(NamedTuple):
+    """What a run tells of itself: that it began (again) on a node, or an epoch of it."""
+
+    id: str
+    seed: int
+    node: str
+    epoch: Epoch | None
+
+
+class Share(NamedTuple):
+    """What a run gets of a node: CPUs and GPUs that Ray reserves for it, threads for torch."""
+
+    device: Literal["cpu", "cuda"]
+    cpus: int
+    gpus: int
+    threads: int
+
+
+@dataclass
+class _Run:
+    experiment: Experiment
+    seed: int
+    begun: int = 0  # how often
+    outcome: RunRecord | BaseException | None = None
+
+
+class Cluster:
+    """Runs of a study on a Ray cluster.
+
+    A run whose worker or node dies is begun again, `ATTEMPTS` times in all, and then as with `--reuse`: it takes the
+    finished run, or goes on from the checkpoint, that it finds in a results folder shared between nodes.
+
+    Args:
+        study: as a session without Ray would run it. Folders of the user's have to be at the same path on every node.
+        address: of a running cluster, as `ray.init` takes it, with "auto" for the one that this node belongs to. The
+            package is shipped to its nodes. None starts a cluster of this machine.
+        threads: CPUs that a run gets, and threads of torch. None: with a GPU, its part of the node's CPUs; else all
+            CPUs of the smallest node (on a cluster of this machine as many threads as a session without Ray uses), so
+            that no two runs share a node of that size and all runs have the same number of threads.
+
+    Raises:
+        InputError: Ray is not installed, the address does not answer, or no node has what `--device` or `threads` ask
+            for.
+    """
+
+    def __init__(self, study: Study, address: str | None, threads: int | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+            from ray.util.queue import Queue
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        except ImportError as error:
+            raise InputError("--executor ray", "needs Ray, which is not installed", "pip install cvhw4[ray]") from error
+        _connect(address)
+        try:
+            share = share_of([node["Resources"] for node in ray.nodes() if node["Alive"]], study.device, threads)
+        except InputError:
+            self.close()
+            raise
+        if address is None and threads is None and share.device == "cpu":
+            share = share._replace(threads=_own_threads())
+        paths = {name: getattr(study, name) for name in ("portraits", "camvid", "weights", "results")}
+        absolute = {name: path and path.absolute() for name, path in paths.items()}
+        self.study = replace(study, device=share.device, threads=share.threads, **absolute)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        # Ray's own repetitions are off: they would train a run anew whose result is lost on the way, and tell nobody.
+        self._task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)(_train)
+        self._runs: dict[tuple[str, int], _Run] = {}
+        self._waiting: dict[Any, _Run] = {}  # by the reference to what the task will return
+
+    def submit(self, runs: Iterable[tuple[Experiment, int]]) -> None:
+        """Gives runs to the cluster, which begins them in this order."""
+        for experiment, seed in runs:
+            self._runs[experiment.id, seed] = run = _Run(experiment, seed)
+            self._begin(run)
+
+    def result(self, experiment: Experiment, seed: int, on_event: Callable[[Event], None]) -> RunRecord:
+        """The record of a submitted run, once it is finished; every finished run is stored meanwhile.
+
+        Args:
+            on_event: called with every event that comes in meanwhile, of any run; all events of a run come before its
+                record.
+
+        Raises:
+            TrainingFailed: its workers or nodes died `ATTEMPTS` times.
+            Exception: what the run raised, as its own class (see `Study.run`).
+        """
+        import ray
+
+        run = self._runs[experiment.id, seed]
+        while True:
+            finished = run.outcome is not None  # looked at before the events: all of them are then here
+            for event in self._told():
+                on_event(event)
+            if finished:
+                break
+            for reference in ray.wait(list(self._waiting), timeout=PATIENCE)[0]:
+                self._take(reference)
+        if isinstance(run.outcome, BaseException):
+            raise run.outcome
+        assert run.outcome is not None
+        return run.outcome
+
+    def close(self) -> None:
+        """Leaves the cluster, which ends what still runs there; a cluster of this machine is ended."""
+        import ray
+
+        ray.shutdown()
+
+    def _begin(self, run: _Run) -> None:
+        study = self.study if run.begun == 0 else replace(self.study, reuse=True)
+        run.begun += 1
+        task = self._task.options(name=f"{run.experiment.id} seed {run.seed}")
+        reference = task.remote(study, run.experiment, run.seed, self._events, self._stored(run))
+        self._waiting[reference] = run
+
+    def _stored(self, run: _Run) -> dict[str, bytes]:
+        """The files of finished runs with that seed, by name: a node with a folder of its own shall reuse them too."""
+        if not self.study.reuse:
+            return {}
+        folder = self.study.store.runs / run.experiment.id
+        kinds = (".npz", ".json")  # in this order: a record names the file of its images
+        return {f.name: f.read_bytes() for kind in kinds for f in folder.glob(f"seed{run.seed}-*{kind}")}
+
+    def _told(self) -> list[Event]:
+        import ray
+
+        with suppress(ray.exceptions.RayError):  # progress; nothing else hangs on it
+            events: list[Event] = self._events.get_nowait_batch(self._events.qsize())
+            return events
+        return []
+
+    def _take(self, reference: Any) -> None:
+        """Stores what a task returned, or begins its run again."""
+        import ray
+
+        run = self._waiting.pop(reference)
+        try:
+            text, images, failed = ray.get(reference)
+            if failed is None:
+                run.outcome = self._save(text, images)
+            else:
+                run.outcome = failed
+                if text is not None:
+                    self._note(text)
+        except ray.exceptions.RayTaskError as error:
+            cause: BaseException = error.cause
+            cause.__cause__ = error  # which shows where in the worker it was raised
+            run.outcome = cause
+        except ray.exceptions.RayError as error:
+            if run.begun < ATTEMPTS:
+                self._begin(run)
+                return
+            run.outcome = TrainingFailed(
+                f"{run.experiment.id}, seed {run.seed}: begun {ATTEMPTS} times, and each time its worker or node was"
+                f" lost; look at the nodes' memory and at Ray's logs ({_on_one_line(error)})"
+            )
+            run.outcome.__cause__ = error
+        except InputError as error:  # this machine's results folder
+            run.outcome = error
+
+    def _save(self, text: str, images: bytes | None) -> RunRecord:
+        from cvhw4.records.images import ImageResults
+
+        store, record = self.study.store, RunRecord.from_json(text, RETURNED)
+        if record.environment["commit"] is None:  # shipped code is no checkout, but perhaps that of one
+            from cvhw4.records.environment import commit
+
+            record = replace(record, environment={**record.environment, "commit": commit()})
+        run = record.id, record.seed, record.fingerprint
+        with store.writer(*run):
+            found = store.find(*run)
+            if found is not None and found.to_json() == record.to_json():  # a shared folder, or a run reused
+                return found
+            return store.save(record, ImageResults.from_bytes(images, RETURNED) if images is not None else None)
+
+    def _note(self, text: str) -> None:
+        """Stores why a run failed."""
+        failure = Failure.from_json(text, RETURNED)
+        if not self.study.store.checkpoint(failure.id, failure.seed, failure.fingerprint).exists():
+            failure = replace(failure, checkpoint=None)  # it stays on its node
+        self.study.store.fail(failure)
+
+
+def share_of(nodes: Sequence[Mapping[str, float]], device: str, threads: int | None) -> Share:
+    """What each run gets of nodes with these resources, by Ray's names; see `Cluster`.
+
+    Raises:
+        InputError: no node has it.
+    """
+    gpu = device != "cpu" and any(node.get("GPU", 0) >= 1 for node in nodes)
+    if device == "cuda" and not gpu:
+        mend = "use --device cpu, or start nodes that have them (ray start --num-gpus N)"
+        raise InputError("--device cuda", "finds no GPUs in the Ray cluster", mend)
+    fit = [node for node in nodes if node.get("GPU" if gpu else "CPU", 0) >= 1]
+    if not fit:
+        raise InputError("--executor ray", "finds no CPUs in the Ray cluster", "start nodes that have them")
+    largest = int(max(node.get("CPU", 0) for node in fit))
+    if threads is not None and threads > largest:
+        raise InputError(f"--threads {threads}", f"is more than any node has ({largest})", "ask for fewer")
+    cpus = threads or int(min(node.get("CPU", 0) // (node["GPU"] if gpu else 1) for node in fit))
+    return Share("cuda" if gpu else "cpu", cpus, int(gpu), max(1, cpus))
+
+
+def _connect(address: str | None) -> None:
+    import ray
+
+    package = Path(__file__).resolve().parent
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        paths = os.pathsep.join(filter(None, (str(package.parent), os.environ.get("PYTHONPATH"))))
+        ray.init("local", include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": paths}}, **quiet)
+        return
+    try:
+        place = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+        host, _, port = place.removeprefix("ray://").rpartition(":")
+        if host:
+            socket.create_connection((host, int(port)), timeout=REACH).close()
+        # With a working folder, empty, workers do not look for code at the path where this process was started.
+        with TemporaryDirectory() as empty:
+            ray.init(address, runtime_env={"py_modules": [str(package)], "working_dir": empty}, **quiet)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        problem = f"cannot be reached ({_on_one_line(error)})"
+        raise InputError(f"--ray-address {address}", problem, "start a cluster there with ray start") from error
+
+
+def _own_threads() -> int:
+    """How many threads torch takes in this process by itself."""
+    prepare_process()
+
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _train(
+    study: Study, experiment: Experiment, seed: int, events: Any, stored: Mapping[str, bytes]
+) -> tuple[str | None, bytes | None, TrainingFailed | None]:
+    """One run, in a worker process on some node.
+
+    Args:
+        events: queue that is told of it.
+        stored: files that may be reused, by name.
+
+    Returns:
+        Its record as JSON, the file of its results by image, and None; or, if training failed, the note of that as
+        JSON, if there is one, None, and the error.
+
+    Raises:
+        Exception: as `Study.run` otherwise; an `InputError` names the node.
+    """
+    import ray
+
+    node = socket.gethostname()
+    taken: list[Any] = []
+
+    def tell(epoch: Epoch | None) -> None:
+        taken[:] = [events.actor.put_nowait.remote(Event(experiment.id, seed, node, epoch))]  # waits for nobody
+
+    tell(None)
+    try:
+        for folder in (study.folder(experiment.question), study.weights):
+            if folder is not None and not folder.is_dir():
+                raise InputError(folder, "is not a folder", "put it at the same path on every node")
+        for name, content in stored.items():
+            path = study.store.runs / experiment.id / name
+            if not path.exists():
+                write_atomically(path, content)
+        record = study.run(experiment, seed, tell)
+    except TrainingFailed as failed:
+        notes = [note for note in study.store.failures() if (note.id, note.seed) == (experiment.id, seed)]
+        return notes[-1].to_json() if notes else None, None, failed
+    except InputError as error:
+        raise InputError(error.where, f"{error.problem} (on node {node})", error.mend) from error
+    finally:
+        ray.wait(taken, timeout=LAST_WORDS)  # the queue keeps their order
+    images = study.store.images(record)
+    return record.to_json(), images.to_bytes() if images is not None else None, None
+
+
+def _on_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
