@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -96,6 +97,8 @@ def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", b
     named = bounds != BOUNDS
     judged_by = load_bounds(bounds, profile, named=named) if named or bounds.exists() else NO_BOUNDS
     store = Store(results, profile)
+    if not os.path.isdir(store.folder):
+        raise InputError(store.folder, "is no folder of runs", "name one with --results")
     typer.echo(write_report(chosen, store, judged_by, {}))
     typer.echo(write_verdicts(chosen, store, judged_by))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
-from cvhw4.errors import InputError, TrainingFailed
+from cvhw4.errors import InputError, TrainingFailed, printable
 from cvhw4.experiments import Experiment
 from cvhw4.records.schema import Epoch, Failure, RunRecord
 from cvhw4.records.store import write_atomically
@@ -312,4 +312,4 @@ def _train(
 
 
 def _on_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10.0  # between progress lines where there is no terminal to rewrite
 RUN_ID = re.compile(r"\[([\w.-]+-seed\d+)\]$")  # how a run's test ends
 PATIENCE = 0.2  # seconds between looks at what other workers have finished
+GIVE_UP = 20.0  # seconds without any worker at a run, after which what is waited for will not come
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,9 +78,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--checkpoint-seconds",
         type=float,
-        default=60.0,
         metavar="S",
-        help="keep unfinished runs after every epoch and every S seconds (default: 60; 0: never)",
+        help="keep unfinished runs after every epoch and every S seconds; 0: never (default: 60, and so seldom that it "
+        "takes at most 1%% of the time)",
     )
     group.addoption(
         "--threads", type=int, metavar="N", help="threads of each run on a CPU (default: all, shared among -n)"
@@ -114,7 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
         reuse=config.getoption("reuse"),
         deterministic=config.getoption("deterministic"),
         checkpoint_seconds=config.getoption("checkpoint_seconds"),
-        threads=config.getoption("threads") or divided_threads(workers),
+        threads=divided_threads(workers) if config.getoption("threads") is None else config.getoption("threads"),
         worker=number,
     )
     config.pluginmanager.register(StudyPlugin(config, study), "cvhw4-study")
@@ -161,11 +162,11 @@ class StudyPlugin:
         self.seeds = range(config.getoption("seeds"))
         self.runs: dict[tuple[str, int], Path] = {}  # records of this session, as the reports bring them
         self.missing: dict[str, str] = {}  # rows that were skipped, and why
-        self.diverged: dict[str, str] = {}  # negative controls whose training diverged, and how
         self.planned: dict[tuple[str, int], Experiment] = {}
         self.failed: set[tuple[str, int]] = set()  # runs that began and could not be finished
         self.warned: list[str] = []  # what is odd about the user's data
         self.cluster: Cluster | None = None
+        self.session: pytest.Session | None = None
         self.submitted = False  # whether the cluster has the runs
         self.began, self.in_runs = time.monotonic(), 0.0  # seconds: when the session began, and what its runs took
         worker = getattr(config, "workerinput", None)
@@ -234,6 +235,7 @@ class StudyPlugin:
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Checks the user's input before anything is trained."""
+        self.session = session
         if self.is_worker or self.config.option.collectonly:
             return
         try:
@@ -273,20 +275,23 @@ class StudyPlugin:
         """Trains one row through pytest-benchmark; skips, with the reason in the tables, where it cannot run at all."""
         properties = request.node.user_properties
         benchmark.group = self.profile.name + " " + experiment.question
+        name = f"{experiment.id}-seed{seed}"
         self.progress.begin(experiment, seed)
+        self.notes.begin(name)
+        began = time.monotonic()
         try:
             record = self.train(benchmark, experiment, seed)
         except (WeightsUnavailable, DataUnavailable) as reason:
             self.progress.drop(f"skipped: {reason}")
             properties.append(("cvhw4_missing", [experiment.id, str(reason)]))
-            pytest.skip(str(reason))
+            pytest.skip(printable(str(reason)))
         except InputError as error:
             self.progress.drop("failed: unusable input")
             pytest.fail(str(error), pytrace=False)
         except TrainingFailed as failed:
             self.progress.drop(f"failed: {failed}")
             if experiment.group == "control" and isinstance(failed, TrainingDiverged):
-                self.diverged[experiment.id] = str(failed)
+                self.notes.write(name, None, diverged=str(failed))
                 pytest.skip(f"{failed}: noticed without any bound")
             properties.append(("cvhw4_failed", [experiment.id, seed]))
             pytest.fail(str(failed), pytrace=False)
@@ -295,9 +300,9 @@ class StudyPlugin:
             raise
         path = self.study.store.path(record.id, record.seed, record.fingerprint)
         properties.append(("cvhw4_run", [record.id, record.seed, str(path)]))
-        self.notes.write(f"{record.id}-seed{record.seed}", path)
+        self.notes.write(name, path)
         if self.progress.epochs:
-            self.in_runs += record.times.total_seconds
+            self.in_runs += time.monotonic() - began
         self.progress.end(record)
         benchmark.extra_info.update(extra_info(record), reused=self.progress.epochs == 0)
         return record
@@ -337,9 +342,10 @@ class StudyPlugin:
 
         strength = control.strengths[0]
         experiment = control.experiment(self.profile, strength)
-        if experiment.id in self.diverged:
-            return [self.diverged[experiment.id]]
-        found = detect(control, strength, self.profile, self.finished([experiment]), self.bounds())
+        records = self.finished([experiment])
+        if diverged := self.notes.diverged(experiment.id):
+            return diverged
+        found = detect(control, strength, self.profile, records, self.bounds())
         if found is None:
             pytest.skip(f"not judged: no run of {experiment.id} on embedded data in this session, or no bounds for it")
         return [str(check) for check in found.missed]
@@ -350,8 +356,10 @@ class StudyPlugin:
 
         ids = {row.id for row in rows}
         wanted = [f"{id}-seed{seed}" for id, seed in sorted(self.planned) if id in ids]
-        if self.is_worker:
-            self.notes.wait(wanted)
+        if self.is_worker and not self.notes.wait(wanted):
+            pytest.skip(
+                "not judged: no worker is left for its runs (one died, or --dist hands out whole files): --reuse"
+            )
         paths = self.notes.read(wanted)
         if self.study.reuse:
             paths += [path for row in rows for path in self._stored(row) if path not in paths]
@@ -372,7 +380,7 @@ class StudyPlugin:
             self.runs[row, seed] = Path(path)
         elif not report.passed and not self.is_worker and (run := RUN_ID.search(report.nodeid)):
             # Skipped, failed, or lost with its worker: nobody shall wait for it.
-            self.notes.write(run[1], None)
+            self.notes.write(run[1], None, again=False)
         if "cvhw4_missing" in properties:
             row, reason = properties["cvhw4_missing"]
             self.missing[row] = reason
@@ -389,7 +397,21 @@ class StudyPlugin:
         return None
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
-        """The comparison tables of this session, and where the page with all runs is."""
+        """The comparison tables of this session, and where the page with all runs is; what cannot be written or read
+        any more is one line, and an exit code that is not 0."""
+        try:
+            self.summarise(terminalreporter, exitstatus)
+        except InputError as error:
+            terminalreporter.write_line(f"ERROR: {error}", red=True)
+            if exitstatus == pytest.ExitCode.OK and self.session is not None:
+                self.session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+    def summarise(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+        """Writes the tables, on the terminal and into the results folder.
+
+        Raises:
+            InputError: a page cannot be written, or a record or the bounds cannot be read.
+        """
         keyword = self.config.option.keyword
         if keyword and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             ids = ", ".join(row.id for row in self.profile.rows)
@@ -468,26 +490,56 @@ class Notes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, run: str, record: Path | None) -> None:
-        """Notes that a run ("q1_2-finetune-seed0") is over, and where its record lies if it has one."""
+    def begin(self, run: str) -> None:
+        """Notes that a worker is at a run ("q1_2-finetune-seed0")."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{run}.begun").touch()
+
+    def write(self, run: str, record: Path | None, diverged: str = "", *, again: bool = True) -> None:
+        """Notes that a run is over.
+
+        Args:
+            record: where its record lies, if it has one.
+            diverged: how its training diverged, if it did.
+            again: whether to write over a note that is there.
+        """
         from cvhw4.records.store import write_atomically
 
-        write_atomically(self.folder / f"{run}.json", json.dumps(str(record.resolve()) if record else None))
+        note = self.folder / f"{run}.json"
+        if again or not note.exists():
+            content = {"record": str(record.resolve()) if record else None, "diverged": diverged}
+            write_atomically(note, json.dumps(content))
 
-    def wait(self, runs: list[str]) -> None:
-        """Returns as soon as all of these runs are over.
+    def wait(self, runs: list[str]) -> bool:
+        """Whether these runs are over; waits for those that are not, as long as any worker is at a run at all.
 
-        Claims come last in every worker's list, so a run that is waited for is in another worker's hands, and ahead of
-        any claim there. Of a run that ends without a record the session's controller leaves a note.
+        Claims come last in every worker's list, so a run that is waited for is as a rule in another worker's hands, and
+        ahead of any claim there. But a crashed worker's runs go to the end of another's list, and some ways of --dist
+        hand claims out first: then nobody is at a run, and waiting would not end.
         """
+        idle_since = None
         while not all((self.folder / f"{run}.json").exists() for run in runs):
+            if any(not begun.with_suffix(".json").exists() for begun in self.folder.glob("*.begun")):
+                idle_since = None
+            elif idle_since is None:
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since > GIVE_UP:
+                return False
             time.sleep(PATIENCE)
+        return True
 
     def read(self, runs: list[str]) -> list[Path]:
         """The records of those of these runs that have one by now."""
-        notes = (self.folder / f"{run}.json" for run in runs)
-        noted = [json.loads(note.read_text("utf-8")) for note in notes if note.exists()]
-        return [Path(record) for record in noted if record is not None]
+        noted = self._read(self.folder / f"{run}.json" for run in runs)
+        return [Path(note["record"]) for note in noted if note["record"] is not None]
+
+    def diverged(self, id: str) -> list[str]:
+        """How a row's runs diverged, those that did."""
+        return [note["diverged"] for note in self._read(self.folder.glob(f"{id}-seed*.json")) if note["diverged"]]
+
+    @staticmethod
+    def _read(paths: Iterable[Path]) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
 
     def remove(self) -> None:
         """Throws the notes away."""
@@ -527,7 +579,7 @@ class Progress:
 
     def wait(self) -> None:
         """Another session is at this run."""
-        self._live("is being trained by another session: waiting for it")
+        self._final("is being trained by another session: waiting for it")
 
     def event(self, event: Event) -> None:
         """Something happened in the cluster, to this run or another."""

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from cvhw4.data.dataset import Dataset
     from cvhw4.models.weights import Source
     from cvhw4.records.images import ImageResults
+    from cvhw4.training.checkpoint import Checkpoints
 
+MOST_THREADS = 1024
 OPTIONS: dict[Question, str] = {"q1": "--portraits", "q2": "--camvid"}
 
 
@@ -48,7 +50,8 @@ class Study:
         reuse: take a finished run with the same fingerprint from disk instead of training, and go on with an unfinished
             one where it was broken off.
         deterministic: on CUDA, only kernels that give the same bits each time. A CPU has no others.
-        checkpoint_seconds: how often within an epoch an unfinished run is kept on disk, at most; 0 keeps none.
+        checkpoint_seconds: an unfinished run is kept on disk after every epoch and every so many seconds; 0 keeps none.
+            None: every 60 seconds, and so seldom that writing takes at most a hundredth of the time.
         threads: that torch computes with on a CPU; None leaves it to torch.
         worker: number of this process among those that share the machine: they take its GPUs in turn.
     """
@@ -63,7 +66,7 @@ class Study:
     results: Path = Path("results")
     reuse: bool = False
     deterministic: bool = False
-    checkpoint_seconds: float = 60.0
+    checkpoint_seconds: float | None = None
     threads: int | None = None
     worker: int = 0
 
@@ -82,9 +85,10 @@ class Study:
         Raises:
             InputError: an unusable folder, file or option.
         """
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"--threads {self.threads}", "is no number of threads", "give 1 or more")
-        if not 0 <= self.checkpoint_seconds < float("inf"):
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            mend = f"give 1 to {MOST_THREADS}; as many as there are cores is best"
+            raise InputError(f"--threads {self.threads}", "is no number of threads", mend)
+        if self.checkpoint_seconds is not None and not 0 <= self.checkpoint_seconds < float("inf"):
             where = f"--checkpoint-seconds {self.checkpoint_seconds:g}"
             raise InputError(where, "is no number of seconds", "give 0 for no checkpoints, or more")
         if self.cuda_graphs and self.device == "cpu":
@@ -205,17 +209,16 @@ class Study:
         from cvhw4.models.build import build_network, trainable
         from cvhw4.records import environment as env
         from cvhw4.records.schema import DataUsed, Times, WeightsUsed
-        from cvhw4.training.checkpoint import Checkpoints
         from cvhw4.training.fit import fit
 
         source, device = plan.source, plan.device
         dataset = spoilt(plan.dataset, experiment.sabotage, seed)
         started, clock = datetime.now(UTC), time.perf_counter()
         path = self.store.checkpoint(experiment.id, seed, plan.fingerprint)
-        checkpoints = Checkpoints(path, plan.fingerprint, every=self.checkpoint_seconds, resume=self.reuse)
+        checkpoints = self._checkpoints(path, plan.fingerprint)
         release_memory()
         env.reset_peak_memory(device)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             network = build_network(experiment, seed=seed, weights=self.weights)
             built = time.perf_counter()
             history = fit(
@@ -228,7 +231,7 @@ class Study:
                 graphs=plan.graphs,
                 deterministic=plan.deterministic,
                 on_epoch=on_epoch,
-                checkpoints=checkpoints if self.checkpoint_seconds else None,
+                checkpoints=checkpoints,
             )
         train_seconds = sum(e.train_seconds for e in history.epochs)
         record = RunRecord(
@@ -271,6 +274,19 @@ class Study:
             started=started.isoformat(timespec="seconds"),
         )
         return record, history.results
+
+    def _checkpoints(self, path: Path, fingerprint: str) -> Checkpoints | None:
+        """Where, and how often, a run keeps what it can go on from; one that begins anew clears it."""
+        from cvhw4.training.checkpoint import Checkpoints
+
+        if not self.reuse:
+            with suppress(OSError):
+                path.unlink()
+        if self.checkpoint_seconds is None:
+            return Checkpoints(path, fingerprint, every=60.0, share=0.01, resume=self.reuse)
+        if self.checkpoint_seconds == 0:
+            return None
+        return Checkpoints(path, fingerprint, every=self.checkpoint_seconds, resume=self.reuse)
 
     def _note(self, failed: TrainingFailed, plan: _Plan, experiment: Experiment, seed: int, started: datetime) -> None:
         """Stores why a run failed."""

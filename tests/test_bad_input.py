@@ -7,6 +7,7 @@ line that names the file or option, what is wrong with it and the mend. Strange 
 import hashlib
 import os
 import pickle
+import re
 import shutil
 import socket
 import stat
@@ -485,6 +486,38 @@ _session("bounds cut off", _bounds(BOUNDED[:-30]), "--bounds {}/b.toml", "{}/b.t
 _session("bounds that are text", _bounds("hello\n"), "--bounds {}/b.toml", "{}/b.toml", "is no bounds file", ANEW)
 _session("bounds of bytes", _bounds(b"\xff\xfe\0"), "--bounds {}/b.toml", "{}/b.toml", "is no bounds file", ANEW)
 _session(
+    "bounds of no figure",
+    _bounds(BOUNDED.replace("best accuracy", "best acuracy", 1)),
+    "--bounds {}/b.toml",
+    "{}/b.toml",
+    "there is no best acuracy of q1_1-features",
+    ANEW,
+)
+_session(
+    "bounds of no row",
+    _bounds(BOUNDED.replace("q1_1-features", "q1_1-featuers")),
+    "--bounds {}/b.toml",
+    "{}/b.toml",
+    "there is no q1_1-featuers",
+    ANEW,
+)
+_session(
+    "bounds of no claim",
+    _bounds(BOUNDED.replace("q2_2-skip_miou", "q2_2-skip_iou")),
+    "--bounds {}/b.toml",
+    "{}/b.toml",
+    "there is no q2_2-skip_iou",
+    ANEW,
+)
+_session(
+    "bounds without end",
+    _bounds(re.sub("high = [-0-9.e]+", "high = inf", BOUNDED, count=1)),
+    "--bounds {}/b.toml",
+    "{}/b.toml",
+    "is no bound",
+    ANEW,
+)
+_session(
     "bounds edited",
     _bounds(BOUNDED.replace("low = ", "low = 9", 1)),
     "--bounds {}/b.toml",
@@ -581,6 +614,9 @@ BAD |= {
         rights=False,
     ),
     "no profile": Case(_nothing, ("cvhw4", "rows", "--profile", "nope"), "--profile nope", "is not a", "one of full"),
+    "no runs": Case(
+        _nothing, ("cvhw4", "report", "--results", "{}/r"), "{}/r/quick", "is no folder of runs", "--results"
+    ),
     "no option": Case(_nothing, ("cvhw4", "rows", "--nope"), "No such option", "--nope", "see cvhw4 rows --help"),
     "no device": Case(_nothing, ("cvhw4", "floors", "--device", "tpu"), "--device tpu", "is not a device", "auto, cpu"),
 }
@@ -623,9 +659,9 @@ BAD |= {
     "file for a report's results": Case(
         _bounds(""),
         ("cvhw4", "report", "--results", "{}/b.toml"),
-        "{}/b.toml/quick/report.md",
-        "cannot be written",
-        "choose",
+        "{}/b.toml/quick",
+        "is no folder of runs",
+        "--results",
     ),
 }
 

@@ -27,8 +27,8 @@ CPU = torch.device("cpu")
 class Kept(Checkpoints):
     """Writes one after every step, and keeps a copy of each."""
 
-    def __init__(self, path, **options):
-        super().__init__(path, "f" * 64, every=0, share=math.inf, **options)
+    def __init__(self, path, fingerprint="f" * 64, **options):
+        super().__init__(path, fingerprint, every=0, **options)
         self.copies = []
 
     def write(self, checkpoint):
@@ -110,7 +110,7 @@ def test_a_run_broken_off_again_and_again_counts_its_interruptions(tmp_path):
     whole = run(experiment)
     for _ in range(7):
         with pytest.raises(BrokenOff):
-            run(experiment, Breaks(tmp_path / "c", "f" * 64, every=0, share=math.inf, resume=True))
+            run(experiment, Breaks(tmp_path / "c", "f" * 64, every=0, resume=True))
     last = run(experiment, Checkpoints(tmp_path / "c", "f" * 64, resume=True))
     assert_same(last, whole)
     assert last[0].interruptions == 7
@@ -134,9 +134,10 @@ def damage_byte(content):
         (lambda b: b[: len(b) // 2], ""),
         (lambda b: b"", ""),
         (lambda b: b"no checkpoint", ""),
-        (damage_byte, "tensors are damaged"),
-        (lambda b: b.replace(b"f" * 64, b"e" * 64), "another run's"),
-        (lambda b: b.replace(b"cvhw4", b"other"), "cvhw4"),
+        (damage_byte, "it is damaged"),
+        (lambda b: b.replace(rb"rates\": [0.01", rb"rates\": [0.09"), "it is damaged"),
+        (lambda b: (10**5).to_bytes(8, "little") + b"[" * 10**5, ""),
+        (lambda b: b.replace(b"checksum", b"checksun"), "checksum"),
     ],
 )
 def test_a_damaged_checkpoint_is_not_used_and_said_so(damage, reason, tmp_path):
@@ -149,6 +150,26 @@ def test_a_damaged_checkpoint_is_not_used_and_said_so(damage, reason, tmp_path):
         again = run(experiment, Checkpoints(kept.path, "f" * 64, resume=True))
     assert_same(again, whole)
     assert again[0].interruptions == 0
+
+
+def test_a_checkpoint_of_another_run_is_not_used(tmp_path):
+    run(row("q1_1"), Kept(tmp_path / "c", "e" * 64))
+    with pytest.warns(UserWarning, match="it is another run's"):
+        assert Checkpoints(tmp_path / "c", "f" * 64, resume=True).read() is None
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_no_finished_run(monkeypatch):
+    original = AccumulatedStep._step
+
+    def breaks(self, inputs, targets):
+        loss = original(self, inputs, targets)
+        with torch.no_grad():
+            next(p for p in self.module.parameters() if p.requires_grad).view(-1)[0] = math.inf
+        return loss.zero_()
+
+    monkeypatch.setattr(AccumulatedStep, "_step", breaks)
+    with pytest.raises(TrainingDiverged, match=r"seed 1: weights not finite, loss 0.0 at step 3 of 3 in epoch 1"):
+        run(row("q1_1", epochs=1))
 
 
 def test_a_checkpoint_is_safetensors_and_json_and_no_pickle(tmp_path):
@@ -174,7 +195,7 @@ def test_a_full_disk_is_warned_of_once_and_the_run_goes_on(tmp_path):
     (tmp_path / "file").write_text("")
     experiment = row("q1_1")
     with pytest.warns(UserWarning, match="cannot be written .* would begin anew") as caught:
-        again = run(experiment, Checkpoints(tmp_path / "file" / "c", "f" * 64, every=0, share=math.inf))
+        again = run(experiment, Checkpoints(tmp_path / "file" / "c", "f" * 64, every=0))
     assert len([w for w in caught if "begin anew" in str(w.message)]) == 1
     assert_same(again, run(experiment))
 
@@ -182,7 +203,7 @@ def test_a_full_disk_is_warned_of_once_and_the_run_goes_on(tmp_path):
 def test_writing_takes_a_hundredth_of_the_time_at_most(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    checkpoints = Checkpoints(tmp_path / "c", "f" * 64, every=60)
+    checkpoints = Checkpoints(tmp_path / "c", "f" * 64, every=60, share=0.01)
     now[0] = 30.0
     assert checkpoints.due(epoch_ends=True) and not checkpoints.due()
     now[0] = 61.0
@@ -226,19 +247,19 @@ def test_a_diverging_run_names_its_last_good_checkpoint_which_is_sound(tmp_path,
 
     def breaks(self, inputs, targets):
         loss = original(self, inputs, targets)
-        if len(kept.copies) == 2:
+        if len(kept.copies) == 1:
             with torch.no_grad():
                 next(p for p in self.module.parameters() if p.requires_grad).fill_(math.nan)
         return loss
 
     monkeypatch.setattr(AccumulatedStep, "_step", breaks)
-    message = r"loss nan at step 1 of 3 in epoch 2, .*; last good checkpoint: epoch 1, after 2 steps"
+    message = r"loss nan at step 3 of 3 in epoch 1, .*; last good checkpoint: epoch 1, after 1 steps"
     with pytest.raises(TrainingDiverged, match=message) as caught:
         run(row("q1_2"), kept)
-    assert (caught.value.epoch, caught.value.step) == (2, 1)
+    assert (caught.value.epoch, caught.value.step) == (1, 3)
     monkeypatch.setattr(AccumulatedStep, "_step", original)
     found = Checkpoints(kept.path, "f" * 64, resume=True).read()
-    assert found is not None and found.sound and found.values["taken"] == 2
+    assert found is not None and found.sound and found.values["taken"] == 1
 
 
 class Small(nn.Module):

@@ -137,6 +137,8 @@ def diverging(monkeypatch, seed):
         (("--ray-address", "auto"), "--ray-address: is given without --executor ray"),
         (("--cuda-graphs", "--device", "cpu"), "--cuda-graphs: cannot go with --device cpu"),
         (("--threads", "-1"), "--threads -1: is no number of threads"),
+        (("--threads", "0"), "--threads 0: is no number of threads"),
+        (("--threads", "200000"), "--threads 200000: is no number of threads"),
         (("--checkpoint-seconds", "-1"), "--checkpoint-seconds -1: is no number of seconds"),
         (("--checkpoint-seconds", "nan"), "--checkpoint-seconds nan: is no number of seconds"),
     ],
@@ -147,6 +149,47 @@ def test_options_that_make_no_sense_are_one_error(study, pytester, args, message
     output = result.stdout.str() + result.stderr.str()
     assert output.count("ERROR: ") == 1 and f"ERROR: {message}" in output and "To mend" in output
     assert not (pytester.path / "results").exists()
+
+
+def test_claims_that_are_handed_out_before_their_runs_keep_nobody_waiting(study, pytester):  # noqa: F811
+    """--dist loadfile begins with the file of most tests; on one worker its claims would wait for ever."""
+    with open("conftest.py", "a") as file:
+        file.write("import cvhw4.pytest_plugin\ncvhw4.pytest_plugin.GIVE_UP = 0.5\n")
+    result = study(
+        "-k", "q1_1 or q1_2 or q1_4", "--seeds", "1", "-n", "1", "--dist", "loadfile", "-rs", subprocess=True
+    )
+    result.assert_outcomes(passed=2, skipped=3)
+    assert "not judged: no worker is left for its runs" in result.stdout.str()
+
+
+def test_a_worker_that_dies_keeps_nobody_waiting(study, pytester):  # noqa: F811
+    """Its runs go to the end of the other worker's list, behind the claims that wait for them."""
+    with open("conftest.py", "a") as file:
+        file.write("""
+import os, signal, pytest
+import cvhw4.pytest_plugin
+cvhw4.pytest_plugin.GIVE_UP = 0.5
+
+@pytest.fixture(autouse=True)
+def dying(request):
+    if "q1_5" in request.node.name and not os.path.exists("died"):
+        open("died", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+""")
+    select = ("-k", "q1_1 or q1_2 or q1_5 or q1_6 or q1_7 or q1_4", "--seeds", "1", "-n", "2")
+    result = study(*select, subprocess=True)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert len(figures(pytester.path / "results")) == 3  # all but the one that its worker died with
+
+
+def test_a_page_that_cannot_be_written_is_one_line_and_no_green_session(study, pytester):  # noqa: F811
+    (pytester.path / "results" / "quick" / "report.md").mkdir(parents=True)
+    result = study("-k", "q1_1", "--seeds", "1")
+    result.assert_outcomes(passed=1)
+    output = result.stdout.str() + result.stderr.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: " in output and "report.md: cannot be written (Is a directory)" in output
+    assert "Traceback" not in output and "INTERNALERROR" not in output
 
 
 def test_a_row_that_is_not_there_is_answered_with_those_that_are(study):  # noqa: F811

@@ -599,3 +599,24 @@ def test_a_copy_under_another_name_is_not_counted_twice(tmp_path):
     with pytest.warns(UserWarning, match="is a copy of what belongs at q1_2-finetune/seed0-") as caught:
         assert len(store.load()) == 1
     assert len(caught) == 2
+
+
+def test_what_a_killed_writer_left_half_written_is_removed_by_the_next(tmp_path):
+    store, saved = Store(tmp_path, "quick"), record()
+    run = saved.id, saved.seed, saved.fingerprint
+    left = [store.checkpoint(*run).with_suffix(".safetensors.0a.part"), store.path(*run).with_suffix(".json.0b.part")]
+    others = [path.with_name(f"seed7-{path.name}") for path in left]
+    for path in (*left, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with store.writer(*run):
+        assert not any(path.exists() for path in left) and all(path.exists() for path in others)
+
+
+def test_files_are_made_with_the_rights_that_the_user_gives_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
@@ -21,17 +23,20 @@ class MatrixPool(nn.Module):
         """float [B, C, H, W] to [B, C, *size]."""
         if inputs.shape[-2:] == self.size:
             return inputs
-        rows, columns = (bins(n, out).to(inputs) for n, out in zip(inputs.shape[-2:], self.size, strict=True))
+        rows, columns = (
+            bins(n, out, inputs.dtype, inputs.device) for n, out in zip(inputs.shape[-2:], self.size, strict=True)
+        )
         return rows @ inputs @ columns.T
 
 
-def bins(n: int, out: int) -> Tensor:
-    """float [out, n]: the share of each of n pixels in each of the output's."""
+@lru_cache
+def bins(n: int, out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[out, n]: the share of each of n pixels in each of the output's; kept, as a CUDA graph copies nothing."""
     weights = torch.zeros(out, n)
     for i in range(out):
         first, last = i * n // out, -(-(i + 1) * n // out)
         weights[i, first:last] = 1 / (last - first)
-    return weights
+    return weights.to(device, dtype)
 
 
 def make_deterministic(module: nn.Module) -> None:

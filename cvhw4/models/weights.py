@@ -141,15 +141,19 @@ def _from_torchvision(network: str, tried: list[str]) -> Source | None:
         return None
     weights = TORCHVISION[network]
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    digest = path.stem.rsplit("-", 1)[-1]
     if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            digest = path.stem.rsplit("-", 1)[-1]
             torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=digest, progress=False)
         except (OSError, RuntimeError) as error:
             tried.append(f"download of torchvision's failed ({error})")
             return None
-    return Source(network, f"torchvision {weights}", path, _sha256(path))
+    sha256 = _sha256(path)
+    if not sha256.startswith(digest):
+        problem = f"is not the file that its name promises (its sha256 begins with {sha256[:8]})"
+        raise InputError(path, problem, "delete it, and it is downloaded again")
+    return Source(network, f"torchvision {weights}", path, sha256)
 
 
 def _from_timm(network: str, tried: list[str]) -> Source | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import stat
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -144,7 +144,8 @@ class Store:
         """Makes this process the only one that writes a run, waiting for another that does; the kernel takes the lock
         from a process that ends, however it ends. Where the file system knows no locks: a warning, and no lock.
 
-        The empty lock file is left where filelock leaves it: removing it would split those who wait for it.
+        The empty lock file stays: removing it would split those who wait for it. What a killed writer left half
+        written is removed.
 
         Args:
             on_wait: called once if another process is the writer.
@@ -156,6 +157,8 @@ class Store:
 
         path = self._unfinished(id, seed, fingerprint, "lock")
         lock = FileLock(path)
+        if hasattr(lock, "fallback_to_soft"):  # newer versions would make a lock that outlives a kill
+            lock = FileLock(path, fallback_to_soft=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -169,6 +172,7 @@ class Store:
                 raise InputError(path, f"cannot be written ({error.strerror})", ROOM) from error
             where = printable(str(path))
             warnings.warn(f"{where}: this file system knows no locks: start no run twice at once.", stacklevel=3)
+        _remove(p for folder in (path.parent, self.runs / id) for p in folder.glob(f"{path.stem}.*.part"))
         try:
             yield
         finally:
@@ -194,14 +198,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     try:
         made = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "wb", dir=path.parent, prefix=f"{path.name}.", suffix=".part", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        with temporary.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         for folder in (path.parent, *(f.parent for f in made)):
             _sync(folder)

@@ -181,6 +181,7 @@ def load_bounds(path: Path, profile: str, *, named: bool = False) -> Bounds:
         part = whole.get(profile, {"source": "", "rows": {}, "claims": {}})
         rows = {row: {name: _read_bound(b) for name, b in figures.items()} for row, figures in part["rows"].items()}
         claims = {claim: _read_bound(b) for claim, b in part["claims"].items()}
+        _check_names(rows, claims, PROFILES[profile])
         share, seeds = part.get("false_alarms", FALSE_ALARMS), part.get("seeds", NIGHTLY_SEEDS)
         if not (0 < share < 1 and isinstance(seeds, int) and seeds > 0 and isinstance(part["source"], str)):
             raise ValueError("false_alarms, seeds or source")
@@ -189,10 +190,20 @@ def load_bounds(path: Path, profile: str, *, named: bool = False) -> Bounds:
         raise InputError(path, f"is no bounds file ({error})", anew) from error
 
 
+def _check_names(rows: Mapping[str, Iterable[str]], claims: Iterable[str], profile: Profile) -> None:
+    """ValueError for a bound of what the profile does not have: it would never be checked."""
+    figures = {row.id: FIGURES[row.question] for row in profile.rows}
+    odd = [*(row for row in rows if row not in figures), *({*claims} - {claim.id for claim in claims_of(profile)})]
+    odd += [f"{name} of {row}" for row in rows if row in figures for name in rows[row] if name not in figures[row]]
+    if odd:
+        raise ValueError(f"there is no {odd[0]}")
+
+
 def _read_bound(fields: dict[str, Any]) -> Bound:
     """A bound of a bounds file; ValueError or TypeError for anything that `_inline` does not write."""
     bound = Bound(**fields)
-    if not (bound.low <= bound.mean <= bound.high and bound.sd >= 0 and bound.n >= FEWEST_RUNS):
+    finite = math.isfinite(bound.low) and math.isfinite(bound.high)
+    if not (finite and bound.low <= bound.mean <= bound.high and bound.sd >= 0 and bound.n >= FEWEST_RUNS):
         raise ValueError(f"{fields} is no bound")
     return bound
 

@@ -8,6 +8,7 @@ written in one step, and a damaged one is not used.
 from __future__ import annotations
 
 import json
+import math
 import time
 import warnings
 import zlib
@@ -22,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn, optim
 
-from cvhw4.errors import InputError
+from cvhw4.errors import InputError, printable
 from cvhw4.records.store import write_atomically
 
 VERSION = 1
@@ -85,77 +86,80 @@ class Checkpoint:
 class Checkpoints:
     """Where a run's checkpoint lies, and when it is written.
 
-    At the end of every epoch, and within one every so many seconds; but so seldom that writing takes at most a
-    hundredth of the time (`share`). Where the folder has no room, a warning says so once and the run goes on.
+    At the end of every epoch, and within one every so many seconds; but so seldom that no larger `share` of the time
+    goes into it. Where the folder has no room, a warning says so once and the run goes on.
 
     Args:
         path: the file; each checkpoint takes the place of the one before.
         fingerprint: of the run: a checkpoint of another run is not used.
         every: seconds between checkpoints within an epoch; 0 after every step.
         resume: go on from the checkpoint there is.
-        share: of the time that may go into writing.
+        share: of the time that may go into checkpoints.
+
+    Attributes:
+        written: epoch and steps taken in it of the last one, read or written.
     """
 
     def __init__(
-        self, path: Path, fingerprint: str, *, every: float = 60.0, resume: bool = False, share: float = 0.01
+        self, path: Path, fingerprint: str, *, every: float = 60.0, resume: bool = False, share: float = math.inf
     ) -> None:
         self.path, self.fingerprint, self.every, self.resume, self.share = path, fingerprint, every, resume, share
-        self.written: tuple[int, int] | None = None  # epoch and step of the last one
+        self.written: tuple[int, int] | None = None
         self._last, self._cost, self._failed = time.monotonic(), 0.0, False
+        self._began = 0.0
 
     def due(self, *, epoch_ends: bool = False) -> bool:
         """Whether it is time for one."""
-        waited = time.monotonic() - self._last
+        self._began = time.monotonic()
+        waited = self._began - self._last
         return not self._failed and waited >= (0 if epoch_ends else self.every) and waited * self.share >= self._cost
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Stores a checkpoint, unless it holds a number that is not finite."""
-        began = time.monotonic()
+        """Stores a checkpoint, unless it holds a number that is not finite; what came since it was due is its cost."""
         if not checkpoint.sound:
             return
-        values = checkpoint.values | {
-            "version": VERSION,
-            "fingerprint": self.fingerprint,
-            "checksum": _checksum(checkpoint.tensors),
-        }
+        values = checkpoint.values | {"version": VERSION, "fingerprint": self.fingerprint}
+        text = json.dumps(values)
+        header = {"cvhw4": text, "checksum": str(_checksum(text, checkpoint.tensors))}
         try:
-            write_atomically(self.path, save(checkpoint.tensors, {"cvhw4": json.dumps(values)}))
+            write_atomically(self.path, save(checkpoint.tensors, header))
         except InputError as error:
             warnings.warn(f"{error} The run goes on, and would begin anew if it were broken off.", stacklevel=2)
             self._failed = True
             return
         self.written = values["epoch"], values["taken"]
         self._last = time.monotonic()
-        self._cost = self._last - began
+        self._cost = self._last - self._began
 
     def read(self) -> Checkpoint | None:
         """The checkpoint to go on from, if one is wanted and there; a damaged one is none, with a warning."""
         if not self.resume or not self.path.is_file():
             return None
         try:
-            return self._read()
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(
-                f"{self.path} is no checkpoint of this run ({error}): it begins anew and will write another.",
-                stacklevel=2,
-            )
+            found = self._read()
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+            problem = f"{self.path} is no checkpoint of this run ({error}): it begins anew and will write another."
+            warnings.warn(printable(problem), stacklevel=2)
             return None
+        self.written = found.values["epoch"], found.values["taken"]
+        return found
 
     def _read(self) -> Checkpoint:
         content = self.path.read_bytes()
         length = int.from_bytes(content[:8], "little")
         tensors = load(content)  # checks the header against the file's size
-        values = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["cvhw4"])
+        header = json.loads(content[8 : 8 + length])["__metadata__"]
+        if header["checksum"] != str(_checksum(header["cvhw4"], tensors)):
+            raise ValueError("it is damaged")
+        values = json.loads(header["cvhw4"])
         if values["version"] != VERSION or values["fingerprint"] != self.fingerprint:
             raise ValueError("it is another run's, or another version's")
-        if values["checksum"] != _checksum(tensors):
-            raise ValueError("its tensors are damaged")
         return Checkpoint(tensors, values)
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> int:
-    """CRC-32 over names and bytes."""
-    checksum = 0
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 over a text, and names and bytes of tensors."""
+    checksum = zlib.crc32(text.encode())
     for name in sorted(tensors):
         content = tensors[name].reshape(-1).numpy().view(np.uint8).data
         checksum = zlib.crc32(content, zlib.crc32(name.encode(), checksum))

@@ -102,12 +102,15 @@ def fit(
     with kernels(device, deterministic):
         if deterministic and device.type == "cuda":
             make_deterministic(network.module)
-        run = _Run(experiment, dataset, network, seed, device, precision, graphs, checkpoints)
+        where = 0, 0, experiment.recipe.lr
         try:
-            return run.finish(on_epoch)
+            run = _Run(experiment, dataset, network, seed, device, precision, graphs, checkpoints)
+            try:
+                return run.finish(on_epoch)
+            finally:
+                where = run.number, run.place.taken + 1, run.lr
         except (torch.OutOfMemoryError, OutOfMemory) as error:
             problem = f"{experiment.id}, seed {seed}: {str(error).partition('. Of the allocated')[0]}"
-            where = run.number, run.place.taken + 1, run.lr
     raise OutOfMemory(problem, *where)
 
 
@@ -187,7 +190,7 @@ class _Run:
                 self.keep()
 
         train_epoch(self.task, self.step, self.number, self.place, self.generators, after_step)
-        loss = self.check()
+        loss = self.check(weights=True)
         self.schedule.step()
         trained = time.perf_counter()
         with self.ready_to_evaluate(self.module):
@@ -207,19 +210,26 @@ class _Run:
             evaluate_seconds=evaluated - trained,
         )
 
-    def check(self) -> float:
+    def check(self, *, weights: bool = False) -> float:
         """The mean loss over the epoch's images so far; waits for the device.
 
+        Args:
+            weights: look at them as well: after the last step no further loss tells.
+
         Raises:
-            TrainingDiverged: a step's loss is not finite.
+            TrainingDiverged: a step's loss, or a weight, is not finite.
         """
         losses = self.place.losses[: self.place.taken].cpu().numpy()
-        wrong = np.flatnonzero(~np.isfinite(losses))
+        wrong, what = np.flatnonzero(~np.isfinite(losses)), "loss"
+        if weights and not len(wrong):
+            norms = torch._foreach_norm(trainable(self.module))
+            if not bool(torch.stack(norms).isfinite().all()):
+                wrong, what = np.array([len(losses) - 1]), "weights not finite, loss"
         if len(wrong):
             step, written = int(wrong[0]) + 1, self.checkpoints and self.checkpoints.written
             where = f"epoch {written[0]}, after {written[1]} steps" if written else "none"
             raise TrainingDiverged(
-                f"{self.experiment.id}, seed {self.seed}: loss {losses[wrong[0]]} at step {step} of"
+                f"{self.experiment.id}, seed {self.seed}: {what} {losses[wrong[0]]} at step {step} of"
                 f" {len(self.place.losses)} in epoch {self.number}, learning rate {self.lr:g}; last good checkpoint:"
                 f" {where}",
                 self.number,

@@ -21,8 +21,8 @@ class GraphedStep:
     """Calls like the step it replays.
 
     The graph is recorded at the first call, and anew whenever the learning rate changes, which is part of a recording;
-    inputs of another shape than the first are stepped on without it. Weights, statistics and the optimizer's state
-    become what eager steps make of them.
+    inputs of another shape than the first are stepped on without it, and all once memory does not hold a recording.
+    Weights, statistics and the optimizer's state become what eager steps make of them.
 
     Args:
         step: inputs and targets to the loss, a scalar without gradient; changes the weights.
@@ -34,6 +34,7 @@ class GraphedStep:
         self.step, self.optimizer, self.state = step, optimizer, state
         self._graph: torch.cuda.CUDAGraph | None = None
         self._key: tuple[Any, ...] = ()
+        self._given_up = False
         self._inputs = self._targets = self._loss = torch.empty(0)
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -45,10 +46,19 @@ class GraphedStep:
             targets.dtype,
             *(g["lr"] for g in self.optimizer.param_groups),
         )
-        if self._graph is not None and key[:4] != self._key[:4]:
+        if self._given_up or (self._graph is not None and key[:4] != self._key[:4]):
             return self.step(inputs, targets)  # the last batch of an epoch is smaller
         if key != self._key:
-            self._record(inputs, targets)
+            try:
+                self._record(inputs, targets)
+            except RuntimeError as error:  # the end of a broken recording may raise another on top
+                self._given_up = any(isinstance(e, torch.OutOfMemoryError) for e in (error, error.__context__))
+                if not self._given_up:
+                    raise
+            if self._given_up:
+                self._graph = None
+                torch.cuda.empty_cache()
+                return self.step(inputs, targets)
             self._key = key
         self._inputs.copy_(inputs)
         self._targets.copy_(targets)

@@ -39,6 +39,7 @@ class AccumulatedStep:
             OutOfMemory: not even single images fit, or the network's batch norms forbid parts.
         """
         while True:
+            fresh = not self.optimizer.state
             try:
                 return self._step(inputs, targets)
             except torch.OutOfMemoryError as error:
@@ -46,6 +47,8 @@ class AccumulatedStep:
                     raise
                 problem = str(error).partition(". ")[0]
             # Outside of the handler, which keeps the failed step's tensors alive.
+            if fresh:  # it may have been made in part
+                self.optimizer.state.clear()
             self._halve(len(inputs), problem)
 
     def _step(self, inputs: Tensor, targets: Tensor) -> Tensor:
