@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
     """`make gpu` on the CPU: CUDA tests, a comparison of speed, the benchmarks; again, it takes what is finished."""
-    arguments = f"--seeds 1 -k 'q1_1 or VGG16' -p tests.tiny --bounds {tmp_path / 'bounds.toml'}"
+    arguments = f"--seeds 1 -k 'q1_1 or B2' -p tests.tiny --bounds {tmp_path / 'bounds.toml'}"
     (tmp_path / "bounds.toml").write_text("")  # no bounds at this size
     settings = [f"PYTHON={sys.executable}", "DEVICE=cpu", "PROFILE=quick", f"OUT={tmp_path}", f"ARGS={arguments}"]
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
@@ -35,4 +35,4 @@ def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
     assert len(list(tmp_path.glob("quick/runs/q1_1-features/seed0-*.json"))) == 1
     assert (tmp_path / "quick" / "report.md").is_file()
     page = (tmp_path / "speed.md").read_text()
-    assert "FCN8s over VGG16: training with validation" in page and "not measured" in page
+    assert "EfficientNet-B2: training with validation" in page and "not measured" in page
