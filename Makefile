@@ -3,6 +3,7 @@
 # make speed   ours against the reference loop: minutes of a quiet machine; writes results/speed.md
 # make growth  cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; writes results/growth.md
 # make long    kills and concurrent writes in large numbers, beside what make test does of them
+# make coverage  the tests again, and which lines they reach
 # make env     the environment both use, in .venv
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ OUT ?= results
 GRAPHS ?= $(if $(filter cuda,$(DEVICE)),--cuda-graphs)
 ON_GPU = --device $(DEVICE) $(GRAPHS) --results $(OUT) --reuse -p no:cacheprovider
 
-.PHONY: bench speed growth long test env test-lowest gpu gpu-check gpu-speed gpu-full
+.PHONY: bench speed growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
 .DELETE_ON_ERROR:
 
 bench: env
@@ -40,6 +41,9 @@ test: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --timeout=900 $(ARGS)
+
+coverage: env
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --cov=cvhw4 --cov-fail-under=90 --timeout=900 $(ARGS)
 
 env: $(INSTALLED)
@@ -61,7 +65,7 @@ gpu: gpu-check gpu-full gpu-speed
 
 gpu-check:
 	$(PYTHON) -m pytest tests/test_training.py tests/test_graphs.py tests/test_gather.py tests/test_checkpoint.py \
-	    -k "cuda or learns" -p no:cacheprovider
+	    -k cuda -p no:cacheprovider
 
 gpu-speed:
 	$(PYTHON) -m pytest benchmarks/test_speed.py -m speed -rP $(ON_GPU) $(ARGS)

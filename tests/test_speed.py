@@ -146,7 +146,7 @@ def test_a_side_is_timed_in_a_process_of_its_own(tmp_path):
 
 def test_a_side_that_fails_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "ROOT", tmp_path)  # where there is no benchmarks/speed.py
-    with pytest.raises(RuntimeError, match=r"(?s)benchmarks\.speed ours FCN8s .*(No module named|does not exist)"):
+    with pytest.raises(RuntimeError, match=r"(?s)benchmarks\.speed ours FCN8s .*(No module named|has neither a list)"):
         speed.run_side("ours", find_family("FCN8s"), tmp_path, "cpu", "float32", False)
 
 

@@ -585,11 +585,18 @@ def test_10_000_records_load_in_under_5_s(tmp_path):
             (folder / f"seed{seed}-{new[:12]}.json").write_text(
                 text.replace(old, new).replace('"seed": 0', f'"seed": {seed}').replace(model.id, folder.name)
             )
-    start = time.process_time()
-    assert len({r.fingerprint for r in store.load()}) == 10_000
-    took = time.process_time() - start
-    print(f"\n10,000 records read in {took:.1f} s")
-    assert took < 5
+    code = """
+import sys, time
+from pathlib import Path
+from cvhw4.records.store import Store
+start = time.process_time()
+records = Store(Path(sys.argv[1]), "quick").load()
+print(len({r.fingerprint for r in records}), time.process_time() - start)
+"""  # in a process of its own, which nobody traces
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True, cwd=ROOT)
+    read, took = done.stdout.split()
+    print(f"\n{read} records read in {float(took):.1f} s")
+    assert read == "10000" and float(took) < 5
 
 
 def test_a_copy_under_another_name_is_not_counted_twice(tmp_path):
