@@ -7,7 +7,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 import warnings
 from collections import Counter
 from dataclasses import asdict, replace

@@ -266,7 +266,6 @@ class _Run:
             "interruptions": self.interruptions,
             "earlier": self.earlier + time.perf_counter() - self.began,
         }
-        assert self.checkpoints is not None
         self.checkpoints.write(Checkpoint(tensors, values))
 
     def go_on(self) -> None:
