@@ -8,7 +8,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 

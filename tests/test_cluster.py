@@ -236,7 +236,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_and_ends_with_the_same_record(s
                 os.kill(int(process), signal.SIGKILL)  # sooner than it would notice by itself
             (study.notes / "hold").unlink()
 
-    cluster.study = replace(study, apart=False)
+    cluster.study = replace(study, apart=False, checkpoint_seconds=600)  # at the end of every epoch
     cluster.submit([(experiment, seed) for seed in (0, 1, 2)])
     try:
         records = [cluster.result(experiment, seed, kill) for seed in (0, 1, 2)]
