@@ -74,7 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--reuse", action="store_true", help="take finished runs from --results, and go on with unfinished ones"
     )
-    group.addoption("--deterministic", action="store_true", help="on CUDA, the same bits each time; slower")
+    group.addoption("--deterministic", action="store_true", help="on CUDA, the same bits each time")
     group.addoption(
         "--checkpoint-seconds",
         type=float,
