@@ -1,0 +1,210 @@
+"""The documentation: it builds without a broken link, what it quotes is in the code, and its commands run."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cvhw4 import cli
+from tests.test_plugin import ROOT, study  # noqa: F401 - a fixture, and what must be imported before such sessions
+
+pytest_plugins = ["pytester"]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# Commands that cannot run here, or take an hour, and the test that runs what they do.
+ELSEWHERE = {
+    "make env": "is what installs the environment that this test runs in",
+    ". .venv/bin/activate": "is that environment's own",
+    "make test": "is what runs this test",
+    "make long": "tests/test_resume.py and tests/test_store.py run the same in small numbers",
+    "make speed": "tests/test_make.py",
+    "make gpu": "tests/test_make.py",
+    "make gpu-check": "tests/test_make.py",
+    "make gpu-speed": "tests/test_make.py",
+    "make gpu-full": "tests/test_make.py",
+    "make growth": "tests/test_growth.py",
+    "make docs": "test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere",
+    "cvhw4 fetch camvid": "tests/test_fetch.py",
+    "cvhw4 fetch portraits": "tests/test_fetch.py",
+    "pytest benchmarks --executor ray": "tests/test_cluster.py",
+    "pytest benchmarks -n": "tests/test_sessions.py",
+}
+
+
+def commands(page):
+    """The commands of a page's shell blocks, joined where a line is continued, without comments."""
+    for block in BLOCK.findall(page.read_text()):
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("zensical")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    build = [sys.executable, "-m", "zensical", "build", "--strict"]
+    built = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    home, interface = (tmp_path / "build" / "docs" / name / "index.html" for name in ("", "api"))
+    assert "first ten minutes" in home.read_text()
+    assert "Experiment" in interface.read_text()
+    for page in (tmp_path / "build" / "docs").rglob("*.html"):
+        assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=\"?https?:", page.read_text()), page
+    (tmp_path / "docs" / "index.md").open("a").write("[gone](nowhere.md) [lost](verdicts.md#nothing)")
+    broken = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    assert broken.returncode != 0 and "nowhere.md" in broken.stdout + broken.stderr
+
+
+def test_links_of_readme_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")]:
+        text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links {target}"
+
+
+def said():
+    """All text that the code can say, pieces that are filled in as their source: "holds {len(classes)} class ..."."""
+    for path in [*(ROOT / "cvhw4").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "{" + ast.unparse(part.value) + "}"
+                    for part in node.values
+                )
+
+
+def test_the_messages_that_are_explained_exist():
+    quoted = re.findall(r"^### `(.*)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    texts = "\n".join(said())
+    assert len(quoted) > 10
+    assert [message for message in quoted if message not in texts] == []
+
+
+def test_an_option_named_in_the_documentation_exists(pytester):
+    text = "\n".join(page.read_text() for page in PAGES)
+    (pytester.path / "conftest.py").write_text('pytest_plugins = ["cvhw4.pytest_plugin"]')
+    known = pytester.runpytest_inprocess("--help").stdout.str()
+    for path in [*(ROOT / "cvhw4").glob("*.py"), *ROOT.glob("Makefile"), *(ROOT / ".github").rglob("*")]:
+        known += path.read_text() if path.is_file() else ""
+    others = {"--num-cpus", "--exclusive", "--generate", "--no-deps"}  # of Ray, Slurm, pip
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", re.sub(r"```(?!sh\n).*?```", "", text, flags=re.DOTALL)))
+    assert {option for option in named if option not in known} <= others
+
+
+def test_every_page_has_its_commands_in_blocks_that_are_run():
+    """A block without a language could hide a command from these tests."""
+    for page in PAGES:
+        opened = re.findall(r"^```(.*)$", page.read_text(), re.MULTILINE)[::2]
+        assert set(opened) <= {"sh", "text", "bash", "python", "toml", "yaml"}, page.name
+
+
+@pytest.fixture
+def checkout(study, pytester, monkeypatch):  # noqa: F811
+    """A clone at tiny size, in which pages' commands are run; git knows its first state as `main`."""
+    for name in ("Makefile", "pyproject.toml", "examples", "zensical.toml"):
+        source = ROOT / name
+        ignored = shutil.ignore_patterns("__pycache__", "photos", "results")
+        (shutil.copytree if source.is_dir() else shutil.copy)(
+            source, pytester.path / name, **({"ignore": ignored} if source.is_dir() else {})
+        )
+    (pytester.path / "pyproject.toml").rename(pytester.path / "kept.toml")  # the session's settings are study's
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    study("--seeds", "2", "-k", "skip or q1_2", "-q")  # what a page's readers have stored by then
+    for words in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["commit", "-qm", "first"],
+        ["commit", "-qm", "second", "--allow-empty"],
+    ):
+        subprocess.run([*git, *words], cwd=pytester.path, check=True)
+    monkeypatch.chdir(pytester.path)
+    monkeypatch.setenv("COLUMNS", "80")
+    return pytester
+
+
+class Runner:
+    """Runs a command of the documentation in this process, pytest on the tiny profile."""
+
+    def __init__(self, pytester, study, capsys):  # noqa: F811
+        self.pytester, self.study, self.capsys = pytester, study, capsys
+        self.extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    def __call__(self, words):
+        line = " ".join(words)
+        if any(line == known or line.startswith(known + " ") for known in ELSEWHERE):
+            return
+        while re.fullmatch(r"\w+=.*", words[0]):
+            words = words[1:]
+        words = [str(self.stand_in(word)) for word in words]
+        match words:
+            case ["pytest", "benchmarks", *arguments]:
+                self.session(arguments)
+            case ["cvhw4", *arguments]:
+                self.command(arguments)
+            case ["make", *arguments]:
+                told = subprocess.run(
+                    ["make", "-n", "-o", ".venv/.installed", *arguments], capture_output=True, text=True, check=True
+                )
+                lines = [x for x in told.stdout.replace("\\\n", " ").splitlines() if " -m pytest " in x]
+                assert lines, told.stdout
+                for found in lines:
+                    self.session(shlex.split(found.partition(" -m pytest benchmarks")[2]))
+            case ["pip", "install", requirement]:
+                extra = re.fullmatch(r"(?:\.|cvhw4)(?:\[(\w+)\])?", requirement)
+                assert extra and (extra[1] is None or extra[1] in self.extras), requirement
+            case _:
+                pytest.fail(f"nothing here runs {line!r}: add it to Runner, or to ELSEWHERE with its test")
+
+    @staticmethod
+    def stand_in(word):
+        """A folder for what a reader has to put in."""
+        if word in ("DIR", "local/CamVid", "local/portraits", "local/weights"):
+            folder = Path(word)
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
+        return word
+
+    def session(self, arguments):
+        arguments = [a for a in arguments if a != "--profile" and a != "full"]
+        result = self.study(*arguments, "--bounds", self.bounds())
+        assert result.ret == 0, f"{arguments}: " + result.stdout.str()[-3000:]
+
+    def bounds(self):
+        path = self.pytester.path / "none.toml"
+        path.write_text("")
+        return path
+
+    def command(self, arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["cvhw4", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        printed = self.capsys.readouterr()
+        assert ended.value.code in (0, None), f"cvhw4 {' '.join(arguments)}: {printed.err}"
+        assert printed.out.strip(), arguments
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_of_a_page_runs(page, checkout, study, capsys):  # noqa: F811
+    runner = Runner(checkout, study, capsys)
+    for words in commands(page):
+        os.chdir(checkout.path)
+        runner(words)
+
+
+def test_the_tests_named_for_commands_that_do_not_run_here_exist():
+    for where in ELSEWHERE.values():
+        for name in re.findall(r"tests/\w+\.py", where):
+            assert (ROOT / name).is_file()
