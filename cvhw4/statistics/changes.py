@@ -307,7 +307,7 @@ def _claims(profile: Profile, a: Sequence[RunRecord], b: Sequence[RunRecord]) ->
 
 
 def _outcomes(profile: Profile, records: Sequence[RunRecord]) -> dict[Place, Outcome]:
-    return {(o.claim.id, o.data): o for o in judge_all(profile, records)}
+    return {(o.claim.id, o.data): o for o in judge_all(profile, records, permutations=False)}
 
 
 def verdict(outcome: Outcome | None) -> Verdict | Literal["not judged"]:
