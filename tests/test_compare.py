@@ -110,8 +110,8 @@ def draw(rng, seeds, figures, drop=0.0):
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_a_false_alarm_comes_in_five_percent_of_comparisons(seeds):
     rng = np.random.default_rng(seeds)
-    alarms = [any(c.kind == "worse" for c in draw(rng, seeds, 20)) for _ in range(400)]
-    changed = 0.025 + 3 * math.sqrt(0.025 * 0.975 / 400)  # one side of 5 %
+    alarms = [any(c.kind == "worse" for c in draw(rng, seeds, 20)) for _ in range(300)]
+    changed = 0.025 + 3 * math.sqrt(0.025 * 0.975 / 300)  # one side of 5 %
     assert np.mean(alarms) <= changed
 
 
@@ -305,6 +305,7 @@ def test_the_first_line_says_it_all():
     assert "no longer supported" in shown and "the loss is NaN" in shown and "q1_5" not in shown
     assert "q1_5-features" in folded and folded.count("<details>") + 1 == folded.count("</details>")
     assert headline(compare_runs(QUICK, [], [])) == "no figure to compare"
+    assert headline(compare_runs(QUICK, a[:3], [])) == "no figure to compare; 1 row only in A"
 
 
 def test_names_are_escaped():
@@ -321,7 +322,9 @@ def test_names_are_escaped():
 
 
 def test_a_page_has_room_in_a_comment_whatever_the_size():
-    many = [replace(r, row=f"q1_m{i}", id=f"q1_m{i}-{'x' * 150}") for i in range(300) for r in runs([0.5, 0.6, 0.7, 0.65])]
+    many = [
+        replace(r, row=f"q1_m{i}", id=f"q1_m{i}-{'x' * 150}") for i in range(300) for r in runs([0.5, 0.6, 0.7, 0.65])
+    ]
     other = [
         replace(r, epochs=[replace(r.epochs[0], figures={"accuracy": r.epochs[0].figures["accuracy"] - 0.3})])
         for r in many
@@ -329,7 +332,7 @@ def test_a_page_has_room_in_a_comment_whatever_the_size():
     lost = [replace(failure(s), reason="y" * 5000) for s in range(400)]
     changes = compare_runs(QUICK, [*many, *runs([0.1, 0.2])], other, [], lost)
     page = comment(changes, "a" * 9000, "b")
-    assert len(page) < 60_000 and page.startswith("**600 figures worse; 400 runs failed**\n")
+    assert len(page) < 60_000 and page.startswith("**600 figures worse; 400 runs failed; 1 row only in A**\n")
     assert "more, left out for want of room." in page
     assert "left out" not in comment(compare_runs(QUICK, runs([0.5, 0.6]), runs([0.5, 0.6])), "a", "b")
 
@@ -458,18 +461,18 @@ def test_failed_runs_of_b_end_with_exit_code_1(run, tmp_path):
     assert run("compare", "b", "a")[0] == 0
 
 
-def test_ten_thousand_records_a_side_in_ten_seconds(tmp_path, run):
+def test_two_thousand_records_a_side_in_two_seconds(tmp_path, run):
     for side in ("a", "b"):
-        for row in QUICK.rows[:20]:
+        for row in QUICK.rows:
             of_row = json.loads(record(row.row).to_json())
             folder = tmp_path / side / "quick" / "runs" / row.id
             folder.mkdir(parents=True)
-            for seed in range(500):
+            for seed in range(100):
                 print_ = f"{seed:05d}{row.row.encode().hex()}".ljust(64, "0")
                 of_row |= {"seed": seed, "fingerprint": print_}
                 of_row["epochs"][-1]["loss"] = seed / 1000 + (side == "b")
                 (folder / f"seed{seed}-{print_[:12]}.json").write_text(json.dumps(of_row))
     began = time.process_time()
     code, out, _ = run("compare", "a", "b")
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 2  # ten thousand a side: 4 s
     assert code == 0 and "the same to the bit" in out

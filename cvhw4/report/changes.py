@@ -36,6 +36,8 @@ def headline(changes: Changes) -> str:
         (len(changes.lost), "claim", "no longer supported"),
         (len(changes.failed), "run", "failed"),
         (len(changes.slower), "row", "slower"),
+        (len(changes.only_a), "row", "only in A"),
+        (len(changes.only_b), "row", "only in B"),
     ]
     return "; ".join([", ".join(told), *(f"{_count(n, noun)} {words}" for n, noun, words in more if n)])
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LONGEST = 200  # characters of a cell on a page
+STYLES = {"worse": "red", "failed": "red", "no longer supported": "red", "better": "green"}
 LEAST = 30  # columns that names in the first column get, if they need them, before others do
 
 
@@ -33,6 +34,7 @@ class Grid:
     def rich(self) -> Table:
         """For a console that takes no markup: a cell that is too wide goes on in the next line."""
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(
             title=printable(self.title) or None,
@@ -47,7 +49,7 @@ class Grid:
             least = min(first, LEAST) if i == 0 else None
             table.add_column(printable(name), overflow="fold", header_style="bold", min_width=least)
         for row in self.rows:
-            table.add_row(*map(printable, row))
+            table.add_row(*(Text(printable(cell), STYLES.get(cell, "")) for cell in row))
         return table
 
     def markdown(self, most: int | None = None) -> str:
