@@ -338,7 +338,10 @@ def compare(
     if markdown:
         typer.echo(comment(changes, a, b), nl=False)
     else:
-        _print(short_grids(changes))
+        grids = short_grids(changes)
+        _print(grids)
+        if grids:
+            typer.echo("")
         for line in [*short_lines(changes), headline(changes)]:
             typer.echo(printable(line))
     raise typer.Exit(int(changes.regression))

@@ -218,6 +218,15 @@ def test_a_claim_that_was_supported_and_is_no_longer_is_a_regression():
     assert claim(compare_runs(QUICK, a, b[:5])).kind == "only A" and not compare_runs(QUICK, a, b[:5]).regression
 
 
+def test_a_claim_whose_runs_are_the_same_is_not_lost_to_the_correction():
+    """Other claims, judged beside it, raise its p over 5 %; it is not what became worse."""
+    near = [*runs([0.84, 0.805, 0.83, 0.85, 0.81]), *runs([0.80] * 5, "q1_1")]
+    beside = [*runs([0.5, 0.6, 0.4, 0.5, 0.6], "q2_1a"), *runs([0.5, 0.4, 0.6, 0.6, 0.4], "q2_1b")]
+    changes = compare_runs(QUICK, near, [*near, *beside])
+    assert (claim(changes).a.verdict, claim(changes).b.verdict) == ("supported", "undecided")
+    assert claim(changes).kind == "correction" and not changes.regression
+
+
 def test_fewer_seeds_lose_no_claim():
     a = [*runs([0.90, 0.86, 0.92, 0.87, 0.91]), *runs([0.80, 0.82, 0.81, 0.81, 0.80], "q1_1")]
     b = [r for r in a if r.seed < 2]

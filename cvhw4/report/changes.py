@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from cvhw4.report.grid import Grid, clip
 from cvhw4.report.text import code, escape
-from cvhw4.statistics.changes import Change, Changes, ClaimChange, Kind, Place, TimeChange, verdict
+from cvhw4.statistics.changes import Change, Changes, ClaimChange, ClaimKind, Kind, Place, TimeChange, verdict
+from cvhw4.statistics.verdicts import Outcome
 
 LONGEST = 60_000  # characters of a page; GitHub takes 65,536 in a comment
 SHORT = {
@@ -22,6 +23,8 @@ KINDS: dict[Kind, str] = {
     "same": "the same to the bit",
     "single": "of one run each: no error known",
 }
+
+MOVED: tuple[ClaimKind, ...] = ("lost", "fewer seeds", "correction", "changed")
 
 
 def headline(changes: Changes) -> str:
@@ -57,9 +60,10 @@ def short_grids(changes: Changes) -> list[Grid]:
             if c.data == data
         ]
         grids.append(Grid(("row", "figure", "A", "B", "diff", "interval", "is"), rows, data))
-    claims = [c for c in changes.claims if c.kind in ("lost", "fewer seeds", "changed")]
+    claims = [c for c in changes.claims if c.kind in MOVED]
     if claims:
-        grids.append(Grid(("claim", "A", "B", "is"), [_claim(c) for c in claims], "claims"))
+        sides = [(c.claim, _side(c.a, ""), _side(c.b, ""), _CLAIMS.get(c.kind, c.kind)) for c in claims]
+        grids.append(Grid(("claim", "A", "B", "is"), sides, "claims"))
     if changes.failed:
         failed = [(f"{f.id} seed {f.seed}", clip(f.reason, 160)) for f in changes.failed]
         grids.append(Grid(("failed in B", "why"), failed))
@@ -97,7 +101,7 @@ def comment(changes: Changes, a: str, b: str) -> str:
 def _comment(changes: Changes, a: str, b: str, most: int) -> str:
     parts = [f"**{headline(changes)}**", f"A: {code(a)}, B: {code(b)}."]
     moved = Grid(_COLUMNS, [_whole(c) for c in (*changes.of("worse"), *changes.of("better"))])
-    claims = [c for c in changes.claims if c.kind in ("lost", "fewer seeds", "changed")]
+    claims = [c for c in changes.claims if c.kind in MOVED]
     failed = [(f.id, str(f.seed), str(f.epoch or "-"), f.reason) for f in changes.failed]
     shown = [
         moved,
@@ -111,7 +115,7 @@ def _comment(changes: Changes, a: str, b: str, most: int) -> str:
             names = ", ".join(escape(_place(p)) for p in places[:most])
             parts.append(f"Only in {name}: {names}{', ...' if len(places) > most else ''}.")
     origins = [(o.what, o.a, o.b, clip(", ".join(o.ids))) for o in changes.origins]
-    still = [c for c in changes.claims if c.kind in ("same", "only A", "only B")]
+    still = [c for c in changes.claims if c.kind not in MOVED]
     hidden = {
         "what differs between the runs of A and B": Grid(("what", "A", "B", "rows"), origins),
         **{
@@ -151,13 +155,24 @@ def _figure(c: Change) -> str:
 
 def _interval(c: Change, digits: int) -> str:
     e = c.difference
-    return f"[{e.low:.{digits}f}, {e.high:.{digits}f}]" if math.isfinite(e.low) else "-"
+    known = math.isfinite(e.low) and c.kind != "same"
+    return f"[{e.low:.{digits}f}, {e.high:.{digits}f}]" if known else "-"
+
+
+_CLAIMS: dict[ClaimKind, str] = {
+    "lost": "no longer supported",
+    "fewer seeds": "undecided with so few seeds in A too",
+    "correction": "by the correction alone",
+}
 
 
 def _claim(c: ClaimChange) -> tuple[str, ...]:
-    sides = (f"{verdict(o)}{f' ({o.difference.mean:+.3f}, n {o.difference.n})' if o else ''}" for o in (c.a, c.b))
-    words = {"lost": "no longer supported", "fewer seeds": "undecided with so few seeds in A too"}
-    return (c.claim, *sides, words.get(c.kind, c.kind))
+    n = [f", n {o.difference.n}" if o else "" for o in (c.a, c.b)]
+    return (c.claim, _side(c.a, n[0]), _side(c.b, n[1]), _CLAIMS.get(c.kind, c.kind))
+
+
+def _side(outcome: Outcome | None, more: str) -> str:
+    return verdict(outcome) + (f" ({outcome.difference.mean:+.3f}{more})" if outcome else "")
 
 
 def _time(t: TimeChange) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from cvhw4.statistics.intervals import Estimate, Verdict, t_quantile
 from cvhw4.statistics.verdicts import Outcome, judge_all
 
 Kind = Literal["worse", "better", "noise", "same", "single"]
-ClaimKind = Literal["lost", "fewer seeds", "changed", "same", "only A", "only B"]
+ClaimKind = Literal["lost", "fewer seeds", "correction", "changed", "same", "only A", "only B"]
 Place = tuple[str, str]  # row id, name of the data set
 LEVEL = 0.05
 STEP = 1e-4  # what pages show of a figure: less is no difference
@@ -70,7 +70,8 @@ class ClaimChange:
     """A claim's outcome in A and in B, None where it was not judged.
 
     `kind` is "lost" where it was supported and is no longer: a regression; "fewer seeds" where that is so with A's runs
-    of B's seeds too; "changed" for any other change of verdict.
+    of B's seeds too; "correction" where its own differences are the same, and only what p is corrected for is not;
+    "changed" for any other change of verdict.
     """
 
     claim: str
@@ -294,6 +295,8 @@ def _claims(profile: Profile, a: Sequence[RunRecord], b: Sequence[RunRecord]) ->
             kind = "only B" if before is None else "only A"
         elif before.verdict == after.verdict:
             kind = "same"
+        elif before.differences == after.differences:
+            kind = "correction"
         elif before.verdict == "supported":
             kind = "lost"
             if after.verdict == "undecided" and set(before.seeds) - set(after.seeds):
