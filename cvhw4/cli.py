@@ -280,8 +280,8 @@ def show(
     from cvhw4.report.show import failures_grid, find, runs_grid, runs_of, shown
 
     _profile(profile)
-    if run.endswith(".json") and os.path.isfile(run):  # its own store's
-        folder = Path(run).resolve().parents[2]
+    if run.endswith(".json") and os.path.isfile(run):  # of its own store, where it lies in one
+        folder = (Path(run).resolve().parent / ".." / "..").resolve()
         results, profile = folder.parent, folder.name
     store = Store(results, profile)
     runs = runs_of(store)

@@ -209,11 +209,19 @@ def test_show_takes_names_of_every_kind(run, study, tmp_path):
     assert f"fingerprint {newest}" in " ".join(run("show", newest[:20])[1].split())
     assert "0" * 64 in run("show", "0000")[1]
     assert "0" * 64 in run("show", path)[1] and "older than" in run("show", path)[1]
+    (tmp_path / "copy.json").write_bytes(path.read_bytes())
+    assert "finished, in no store" in run("show", "copy.json")[1]
     code, out, _ = run("show", "q1_2")
     assert code == 0 and out.count("q1_2-finetune-seed") == 3 and "0" * 64 not in out  # a table, and the first of them
     out = " ".join(run("show", "q1_3-scratch-seed5")[1].split())
     assert "state failed why the loss is NaN where epoch 2, step -, learning rate 0.1" in out
     assert "Sky 0.500 0.250" in " ".join(run("show", "q2_1a")[1].split())
+
+
+def test_show_says_where_the_images_of_a_run_are_gone(run, study):
+    (path,) = study.runs.glob("q1_2-finetune/seed1-*.npz")
+    path.unlink()
+    assert f"{path.name}, which is gone" in " ".join(run("show", "q1_2-finetune-seed1")[1].split())
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,12 @@ def _failed(f: Failure, store: Store) -> list[Grid]:
 def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Grid]:
     path = store.path(r.id, r.seed, r.fingerprint)
     others = sum(name_of(o) == name_of(r) and o.fingerprint != r.fingerprint for o in runs.finished)
-    state = "of the row's most recent study" if r.fingerprint in runs.latest else "older than the row's latest study"
+    if r.fingerprint in runs.latest:
+        state = "of the row's most recent study"
+    elif any(r.fingerprint == o.fingerprint for o in runs.finished):
+        state = "older than the row's latest study"
+    else:
+        state = "in no store"
     memory = r.times.peak_memory_bytes
     what = [
         ("run", name_of(r)),
@@ -187,8 +192,8 @@ def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Grid]:
         ("data", f"{r.data.name}: {r.data.train} training, {r.data.val} validation images, {r.data.fingerprint[:12]}"),
         ("weights", f"{r.weights.origin} ({r.weights.network}) {(r.weights.sha256 or '')[:12]}".rstrip()),
         ("parameters", f"{r.parameters:,}, of which {r.trained_parameters:,} were trained"),
-        ("record", str(path)),
-        ("by image", "not stored" if r.images is None else str(path.with_name(r.images.file))),
+        ("record", str(path) if path.exists() else "as named"),
+        ("by image", _images(r, path)),
         (r.primary, f"{sparkline([e.figures[r.primary] for e in r.epochs])}  best at epoch {r.best_epoch(r.primary)}"),
         ("loss", sparkline([e.loss for e in r.epochs])),
     ]
@@ -225,6 +230,14 @@ def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Grid]:
         _pairs("times", times),
         _pairs("environment", r.environment),
     ]
+
+
+def _images(r: RunRecord, path: Path) -> str:
+    """Where what was made of every validation image lies."""
+    if r.images is None:
+        return "not stored"
+    beside = path.with_name(r.images.file)
+    return str(beside) if beside.exists() else f"{r.images.file}, which is gone"
 
 
 def _by_class(r: RunRecord) -> list[Grid]:
