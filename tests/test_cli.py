@@ -1,7 +1,12 @@
 """The command line, and the page it writes."""
 
+import os
+import pty
+import re
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +17,11 @@ from cvhw4.records.store import Store
 from cvhw4.report.tables import device, markdown, report_page
 from cvhw4.statistics.bounds import calibrate, load_bounds
 from tests.test_statistics import stored
+from tests.test_store import failure
+from tests.test_store import results as by_image
 from tests.tiny import QUICK, record
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -119,6 +128,213 @@ def test_damaged_records_are_warned_of_in_one_line(run, results):
     (results.runs / "q1_1-features" / "broken.json").write_text("{")
     code, _, err = run("calibrate", "--bounds", "b.toml")
     assert code == 0 and err.startswith("warning: ") and "broken.json" in err
+
+
+# Stored runs
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two rows, an older study of one of them, and a run that failed."""
+    store = Store(tmp_path / "results", "quick")
+    old = dict(study="a" * 64, started="2020-01-01T00:00:00+00:00")
+    for seed in (0, 1):
+        store.save(replace(record("q1_2", seed, figures=((0.5,),)), fingerprint=f"{seed}" * 64, **old))
+        store.save(record("q1_2", seed, figures=((0.8,), (0.9,), (0.7,))), by_image())
+    store.save(replace(record("q2_1a", figures=((0.4, 0.8, 0.5, 0.85),)), started="2026-11-24T10:00:00+00:00"))
+    store.fail(failure(record("q1_3", 5)))
+    return store
+
+
+def table(out):
+    return [line.split() for line in out.splitlines()]
+
+
+def test_list_has_a_line_per_run_newest_first(run, study):
+    code, out, err = run("list")
+    assert (code, err) == (0, "")
+    finished, failed = out.split("\n\n")
+    names = [(cells[0], cells[-1]) for cells in table(finished)[1:]]
+    assert names == [
+        ("q2_1a-skip-seed0", "yes"),
+        ("q1_2-finetune-seed0", "yes"),
+        ("q1_2-finetune-seed1", "yes"),
+        ("q1_2-finetune-seed0", "no"),
+        ("q1_2-finetune-seed1", "no"),
+    ]
+    assert table(finished)[2][1:7] == [record("q1_2").fingerprint[:8], "0.900", "0.700", "10", "s", "2026-11-23"]
+    assert "q1_3-scratch-seed5" in failed and "the loss is NaN" in failed
+    assert max(map(len, out.splitlines())) <= 80 and "\x1b" not in out
+
+
+def test_list_can_be_narrowed(run, study):
+    assert [c[0] for c in table(run("list", "--row", "q2_1a")[1])[1:]] == ["q2_1a-skip-seed0"]
+    assert len(table(run("list", "--row", "q1_2-finetune")[1])) == 5
+    only = run("list", "--failed")[1]
+    assert "q1_3-scratch-seed5" in only and "q1_2" not in only
+    rows = table(run("list", "--rows")[1].split("\n\n")[0])
+    assert rows[2][:6] == ["q1_2-finetune", "embedded", "2", "2", "0.900", "0.700"] and rows[1][3] == "-"
+    code, out, _ = run("list", "--row", "q1_3-scratch", "--profile", "quick")
+    assert code == 0 and "q1_3-scratch-seed5" in out
+    assert run("list", "--failed", "--row", "q2_1a")[2] == "no failed runs in results/quick\n"
+
+
+def test_show_tells_all_of_a_run(run, study):
+    code, out, err = run("show", "q1_2-finetune-seed1")
+    assert (code, err) == (0, "")
+    flat = " ".join(out.split())
+    new = record("q1_2", 1)
+    for text in (
+        f"fingerprint {new.fingerprint}",
+        "of the row's most recent study; 1 other of this name",
+        "recipe.lr 0.01",
+        "weights package x 1.0 (tf_efficientnet_lite0) eeeeeeeeeeee",
+        "▅█▁ best at epoch 2",
+        "accuracy 0.9000 2 0.7000",
+        "2 0.1 0.5000 0.9000 2.0 s",
+        "peak memory 1.00 GiB",
+        "torch 2.15.0",
+    ):
+        assert text in flat, text
+    named = re.sub(r"\n +", "", out)  # paths go on in the next line
+    for kind in (".json", ".npz"):
+        (path,) = (p for p in study.runs.glob(f"q1_2-finetune/seed1-{new.fingerprint[:12]}*") if p.suffix == kind)
+        assert path.name in named
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_show_takes_names_of_every_kind(run, study, tmp_path):
+    newest = record("q1_2").fingerprint
+    path = study.path("q1_2-finetune", 0, "0" * 64)
+    assert f"fingerprint {newest}" in " ".join(run("show", newest[:20])[1].split())
+    assert "0" * 64 in run("show", "0000")[1]
+    assert "0" * 64 in run("show", path)[1] and "older than" in run("show", path)[1]
+    (tmp_path / "copy.json").write_bytes(path.read_bytes())
+    assert "finished, in no store" in run("show", "copy.json")[1]
+    code, out, _ = run("show", "q1_2")
+    assert code == 0 and out.count("q1_2-finetune-seed") == 3 and "0" * 64 not in out  # a table, and the first of them
+    out = " ".join(run("show", "q1_3-scratch-seed5")[1].split())
+    assert "state failed why the loss is NaN where epoch 2, step -, learning rate 0.1" in out
+    assert "Sky 0.500 0.250" in " ".join(run("show", "q2_1a")[1].split())
+
+
+def test_show_says_where_the_images_of_a_run_are_gone(run, study):
+    (path,) = study.runs.glob("q1_2-finetune/seed1-*.npz")
+    path.unlink()
+    assert f"{path.name}, which is gone" in " ".join(run("show", "q1_2-finetune-seed1")[1].split())
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("show", "q1_2-finetun-seed0"), "did you mean q1_2-finetune-seed0 or"),
+        (("show", "q1_22"), "did you mean q1_2"),
+        (("show", "\x1b[31m"), "see cvhw4 list"),
+        (("show", "7131"), "begins 3 fingerprints. To mend: name one of 7131"),
+        (("show", "pyproject.json"), "is no run stored"),
+        (("show", "q1_2", "--results", "none"), "none/quick: is no folder of runs"),
+        (("list", "--results", "none"), "none/quick: is no folder of runs"),
+        (("list", "--row", "q9"), "q9: is no run stored in results/quick"),
+        (("list", "--row", "q1_2-finetune-seed0"), "is no row"),
+        (("list", "--profile", "huge"), "--profile huge: is not a profile"),
+    ],
+)
+def test_names_that_nothing_has_are_one_line_and_exit_code_4(run, study, args, message):
+    code, out, err = run(*args)
+    assert (code, out) == (4, "") and message in err and err.count("\n") == 1 and "\x1b" not in err
+
+
+def test_a_damaged_record_is_named(run, study, tmp_path):
+    path = tmp_path / "results" / "quick" / "runs" / "q1_2-finetune" / "x.json"
+    path.write_text("{")
+    code, _, err = run("show", path)
+    assert code == 4 and "x.json: is not JSON" in err.splitlines()[-1]
+
+
+def test_texts_of_records_do_not_act_on_a_terminal(run, study):
+    evil = "[red]x[/red]\x1b[31m:smile:"
+    study.save(replace(record("q1_5"), data=replace(record().data, name=evil)))
+    for args in (("show", "q1_5"), ("list", "--rows")):
+        _, out, _ = run(*args)
+        assert "\x1b" not in out and "[red]x[/red]\\x1b[31m:smile" in re.sub(r"\s+", "", out)
+
+
+def test_on_a_terminal_what_is_bad_is_red_unless_no_color_says_otherwise(study, tmp_path):
+    for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+        main, side = pty.openpty()
+        env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"} | environment
+        subprocess.run([sys.executable, "-m", "cvhw4", "show", "q1_3"], cwd=tmp_path, env=env, stdout=side, check=True)
+        os.close(side)
+        text = b""
+        while chunk := _read(main):
+            text += chunk
+        assert b"the loss is NaN" in text and (b"\x1b[31mfailed" in text) == coloured
+        assert coloured or not re.search(rb"\x1b\[[0-9;]*3[0-7]m", text)
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # all that was written has been read
+        return b""
+
+
+# Help
+
+
+COMMANDS = ("report", "calibrate", "floors", "rows", "list", "show", "compare", "fetch camvid", "fetch portraits")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_an_example(run, command):
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0 and "Example: " in out and f"cvhw4 {command}" in " ".join(out.split("Example: ")[1].split())
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_no_command_lacks_help(run):
+    listed = re.findall(r"^  (\w+) ", run("--help")[1].split("Commands:")[1], re.MULTILINE)
+    assert sorted({c.split()[0] for c in COMMANDS}) == sorted(listed)
+
+
+def test_the_version_is_the_projects(run):
+    code, out, _ = run("--version")
+    assert code == 0 and re.fullmatch(r"cvhw4 \d+\.\d+\.\d+\n", out)
+
+
+def shell(**environment):
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run([sys.executable, "-m", "cvhw4", "--help"], env=env, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_help_takes_little_time():
+    before = os.times()
+    assert shell().returncode == 0
+    after = os.times()
+    used = after.children_user - before.children_user + after.children_system - before.children_system
+    assert used < 0.3
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("cvhw4 co", ["compare"]),
+        ("cvhw4 report --profile ", ["full", "quick"]),
+        ("cvhw4 list --row q2_3", ["q2_3-3class"]),
+        ("cvhw4 show q1_1-features-seed1", [f"q1_1-features-seed{n}" for n in (1, *range(10, 20))]),
+    ],
+)
+def test_names_are_completed(words, expected):
+    at = str(len(words.split()) - (not words.endswith(" ")))
+    done = shell(_CVHW4_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=at)
+    assert [line for line in done.stdout.split() if line in expected] == expected
+    assert not [line for line in done.stdout.split() if not line.startswith(words.split(" ")[-1])]
+
+
+def test_completion_can_be_installed(run, monkeypatch):
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    code, out, _ = run("--show-completion", "bash")
+    assert code == 0 and "_CVHW4_COMPLETE=complete_bash" in out
 
 
 def page(records, bounds=None, missing=()):

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
     """`make gpu` on the CPU: CUDA tests, a comparison of speed, the benchmarks; again, it takes what is finished."""
     arguments = f"--seeds 1 -k 'q1_1 or B2' -p tests.tiny --bounds {tmp_path / 'bounds.toml'}"
+    arguments += f" --junitxml={tmp_path / 'junit.xml'}"
     (tmp_path / "bounds.toml").write_text("")  # no bounds at this size
     settings = [f"PYTHON={sys.executable}", "DEVICE=cpu", "PROFILE=quick", f"OUT={tmp_path}", f"ARGS={arguments}"]
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
@@ -34,5 +35,8 @@ def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
     assert "measured already" not in outputs[0].stdout and "measured already" in outputs[1].stdout
     assert len(list(tmp_path.glob("quick/runs/q1_1-features/seed0-*.json"))) == 1
     assert (tmp_path / "quick" / "report.md").is_file()
+    gather = [sys.executable, ROOT / ".github" / "scripts" / "night.py", "junit.xml", "quick", "night"]
+    subprocess.run(gather, cwd=tmp_path, check=True)
+    assert [p.name[:6] for p in tmp_path.glob("night/runs/q1_1-features/*.json")] == ["seed0-"]  # what was reused
     page = (tmp_path / "speed.md").read_text()
     assert "EfficientNet-B2: training with validation" in page and "not measured" in page

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from cvhw4.experiments import Experiment
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.text import escape
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BIASED = (
     "What makes a seed fail may be what makes its figure poor: a mean over the seeds that finished is biased, most "
@@ -36,6 +38,8 @@ def share(runs: Sequence[RunRecord], failures: Sequence[Failure]) -> str:
 
 def failures_table(failures: Sequence[Failure], rows: Sequence[Experiment]) -> pd.DataFrame:
     """Where and why each run failed, and what is left of it, rows in their order."""
+    import pandas as pd
+
     order = {row.id: i for i, row in enumerate(rows)}
     lines = [
         {

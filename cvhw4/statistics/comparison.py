@@ -78,6 +78,7 @@ def compare(
     margin: float = 0.0,
     confidence: float = 0.95,
     resolution: float = 0.0,
+    permutations: bool = True,
 ) -> Comparison:
     """Compares two rows seed by seed, or one row with a margin.
 
@@ -89,6 +90,7 @@ def compare(
         resolution: least step of a figure, 1 / images for an accuracy; 0 for one that has none. The differences'
             spread is then never taken as less than `rounding_sd`: three equal differences of accuracies are chance
             more often than p = 0 says.
+        permutations: whether `permutation_p`, which takes longer than all the rest, is worked out; else it is NaN.
 
     Raises:
         ValueError: no figures, not as many of one row as of the other, or one that is not finite.
@@ -114,7 +116,7 @@ def compare(
         margin=margin,
         p_value=float(t_p_values(b - w, margin, floor)),
         sd=spread,
-        permutation_p=_permutation_p(b - w - margin),
+        permutation_p=_permutation_p(b - w - margin) if permutations else math.nan,
         effect=_effect(excess, spread, n),
         superiority=superiority,
         superiority_low=low,

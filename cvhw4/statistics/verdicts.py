@@ -67,12 +67,15 @@ class Outcome:
         return combine(mean, sd, n, images, self.noise.images - 1)
 
 
-def judge(claim: Claim, records: Iterable[RunRecord], read_images: ReadImages | None = None) -> Outcome | None:
+def judge(
+    claim: Claim, records: Iterable[RunRecord], read_images: ReadImages | None = None, permutations: bool = True
+) -> Outcome | None:
     """Compares the claim's rows, seed by seed, or its row with its margin; by itself, corrected for no other claim.
 
     Args:
         records: runs of one profile, at most one per row and seed of the rows; others are passed over.
         read_images: gives what a run made of every validation image, for `noise`.
+        permutations: as `compare` takes it.
 
     Returns:
         None where no seed has all rows, or where embedded data can say nothing of a claim about the report's.
@@ -97,7 +100,7 @@ def judge(claim: Claim, records: Iterable[RunRecord], read_images: ReadImages | 
     better = figures(claim.better, runs, seeds, claim.metric)
     worse = None if claim.worse is None else figures(claim.worse, runs, seeds, claim.metric)
     resolution = 1 / data.val if claim.metric == "accuracy" else 0.0
-    comparison = compare(better, worse, claim.margin, resolution=resolution)
+    comparison = compare(better, worse, claim.margin, resolution=resolution, permutations=permutations)
     noise = None
     if read_images is not None:
         noise = _noise(claim, runs, seeds, read_images)
@@ -141,7 +144,9 @@ def _noise(
     return image_noise(arms, claim.metric, np.random.default_rng(0))
 
 
-def judge_all(profile: Profile, records: Sequence[RunRecord], read_images: ReadImages | None = None) -> list[Outcome]:
+def judge_all(
+    profile: Profile, records: Sequence[RunRecord], read_images: ReadImages | None = None, permutations: bool = True
+) -> list[Outcome]:
     """The outcome of every claim that the runs can say something about, by data set, all judged together (Holm)."""
     outcomes = []
     by_data: dict[str, list[RunRecord]] = {}
@@ -149,7 +154,7 @@ def judge_all(profile: Profile, records: Sequence[RunRecord], read_images: ReadI
         by_data.setdefault(record.data.fingerprint, []).append(record)
     for claim in claims_of(profile):
         for of_data in by_data.values():
-            outcome = judge(claim, of_data, read_images)
+            outcome = judge(claim, of_data, read_images, permutations)
             if outcome is not None:
                 outcomes.append(outcome)
     adjusted = holm([outcome.comparison.p_value for outcome in outcomes])

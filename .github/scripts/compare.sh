@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Holds night/ against last/, the last good night, into night/comparison.md and the output `state`:
+# "none" (no earlier night), "fine", or "regression". Then last/ becomes this night, unless something is worse: while it
+# is, later nights are held against the last good one, or they would find nothing. ACCEPT=true takes it as it is.
+# TIME_LIMIT: ratio above which training is too slow; may be empty. PYTHON: as for train.sh.
+set -euo pipefail
+
+options=(--profile full --markdown)
+[ -z "${TIME_LIMIT:-}" ] || options+=(--time-limit "$TIME_LIMIT")
+
+state=none
+code=0
+if ! compgen -G "night/full/runs/*/*.json" > /dev/null; then
+    echo "No run has finished." > night/comparison.md
+    state=regression
+elif compgen -G "last/full/runs/*/*.json" > /dev/null; then
+    "${PYTHON:-python3}" -m cvhw4 compare last night "${options[@]}" > night/comparison.md || code=$?
+    case $code in
+        0) state=fine ;;
+        1) state=regression ;;
+        *) state="" ;;
+    esac
+    if [ -z "$state" ] || [ ! -s night/comparison.md ]; then
+        echo "::error::The comparison failed: see above."
+        exit 4
+    fi
+else
+    echo "There is no earlier night to compare with." > night/comparison.md
+fi
+
+if [ "$state" = regression ] && [ "${ACCEPT:-false}" = true ] && [ -d night/full/runs ]; then
+    printf '\nTaken as it is: later nights are held against this one.\n' >> night/comparison.md
+    state=fine
+fi
+if [ "$state" != regression ]; then
+    rm -rf last
+    mkdir last
+    cp -a night/full last/full
+fi
+echo "$state" > night/state
+echo "state=$state" >> "$GITHUB_OUTPUT"

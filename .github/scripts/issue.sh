@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Keeps one issue open while nights are worse than the last good one: `issue.sh COMPARISON`.
+# STATE: "none", "fine" or "regression". RUN_URL: the night's page. GH_TOKEN, GH_REPO: gh's.
+set -euo pipefail
+
+marker="<!-- cvhw4-nightly -->"
+body=$(mktemp)
+trap 'rm -f "$body"' EXIT
+
+# Of those that this workflow opened: anybody may write the marker.
+open=$(gh issue list --app github-actions --state open --limit 500 --json number,body \
+    --jq "map(select(.body | contains(\"$marker\"))) | .[0].number // empty")
+
+case $STATE in
+    none) ;;
+    regression)
+        printf '%s\n%s\n\n' "$marker" "The night is worse than the last good one: $RUN_URL" > "$body"
+        cat "$1" >> "$body"
+        if [ -n "$open" ]; then
+            gh issue comment "$open" --body-file "$body"
+        else
+            gh issue create --title "The nightly benchmarks are worse" --body-file "$body"
+        fi
+        ;;
+    fine)
+        if [ -n "$open" ]; then
+            gh issue close "$open" --comment "Nothing is worse than in the last good night any more: $RUN_URL"
+        fi
+        ;;
+    *)
+        echo "::error::STATE is $STATE, not none, fine or regression."
+        exit 4
+        ;;
+esac

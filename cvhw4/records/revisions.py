@@ -1,0 +1,92 @@
+"""Stores as they are named on the command line: a folder, or a git revision of one."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cvhw4.errors import InputError
+from cvhw4.experiments import PROFILES
+from cvhw4.records.store import Store
+
+MEND = "name a results folder, or a git revision that has one (main, HEAD~3, v1.0:results)"
+VERIFY = ("--verify", "--quiet", "--end-of-options")
+
+
+@contextmanager
+def opened(name: str, profile: str | None) -> Iterator[tuple[Store, str]]:
+    """The store that a name means, and its profile; an existing folder comes before a revision.
+
+    Args:
+        name: a results folder; the folder of one of its profiles; or a git revision of the repository here, with a
+            results folder's path behind a colon (default: `results`). A revision's records are read from a temporary
+            folder, without what is stored of unfinished runs and images; nothing is checked out.
+        profile: None takes the profile whose folder is named, else `quick`.
+
+    Raises:
+        InputError: no such folder or revision, or it has no runs of the profile.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if (folder / "runs").is_dir() and profile in (None, folder.resolve().name):
+            profile = folder.resolve().name
+            folder = folder.resolve().parent
+        store = Store(folder, profile or "quick")
+        if not store.runs.is_dir():
+            raise InputError(name, f"has no runs of profile {profile or 'quick'}", _others(folder))
+        yield store, profile or "quick"
+        return
+    revision, _, below = name.partition(":")
+    profile = profile or "quick"
+    with tempfile.TemporaryDirectory(prefix="cvhw4-") as temporary:
+        _extract(name, revision, f"{below.rstrip('/') or 'results'}/{profile}/runs", Path(temporary) / profile / "runs")
+        yield Store(Path(temporary), profile), profile
+
+
+def _others(folder: Path) -> str:
+    there = [p for p in PROFILES if (folder / p / "runs").is_dir()]
+    return f"add --profile {there[0]}" if there else MEND
+
+
+def _extract(name: str, revision: str, path: str, into: Path) -> None:
+    """Unpacks the records of a revision's folder.
+
+    Only the object's digits reach `git archive`: no name is taken for an option there, or for a pattern.
+
+    Raises:
+        InputError: no git, no repository, no such revision, or nothing there.
+    """
+    if not revision:
+        raise InputError(name, "is no folder and no git revision", MEND)
+    try:
+        if _git("--git-dir") is None:
+            raise InputError(name, "is no folder, and there is no git repository here", MEND)
+        if _git(*VERIFY, f"{revision}^{{commit}}") is None:
+            raise InputError(name, "is no folder and no git revision", MEND)
+        if (tree := _git(*VERIFY, f"{revision}:{path}")) is None:
+            raise InputError(name, f"has no {path} at that revision", MEND)
+        into.mkdir(parents=True)
+        process = subprocess.Popen(["git", "archive", "--format=tar", tree], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        with process, tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+            for member in archive:
+                if member.isdir() or (member.isfile() and member.name.endswith(".json")):
+                    archive.extract(member, into, filter="data")
+        if process.returncode:
+            raise InputError(name, "cannot be read by git archive", "see what git fsck says")
+    except (OSError, tarfile.TarError) as error:
+        raise InputError(name, f"cannot be read from git ({error})", MEND) from error
+
+
+def _git(*arguments: str) -> str | None:
+    """What `git rev-parse` prints; None where it fails.
+
+    Raises:
+        OSError: there is no git.
+    """
+    done = subprocess.run(["git", "rev-parse", *arguments], capture_output=True, text=True, errors="replace")
+    return None if done.returncode else done.stdout.strip()

@@ -1,0 +1,272 @@
+"""Stored runs one by one: which there are, which of them a name means, and all there is to know of one."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cvhw4.errors import InputError
+from cvhw4.live import clock
+from cvhw4.records.schema import Failure, RunRecord, stem
+from cvhw4.records.store import Store, latest_studies
+from cvhw4.report.grid import Grid, clip
+from cvhw4.statistics.changes import as_text, flat
+
+BARS = "▁▂▃▄▅▆▇█"
+PREFIX = re.compile(r"[0-9a-f]{4,64}")
+Stored = RunRecord | Failure
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What a store holds, newest study first.
+
+    Attributes:
+        finished: runs; those of a row's most recent study before older ones, then by seed.
+        failed: runs that could not be finished, newest first.
+        latest: fingerprints of the finished runs of most recent studies.
+    """
+
+    finished: Sequence[RunRecord]
+    failed: Sequence[Failure]
+    latest: frozenset[str]
+
+
+def runs_of(store: Store) -> Runs:
+    """Reads a store.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not store.folder.is_dir():
+        raise InputError(store.folder, "is no folder of runs", "name one with --results and --profile")
+    records = store.load()
+    latest = frozenset(r.fingerprint for r in latest_studies(records))
+    newest_row: dict[str, str] = {}
+    newest_study: dict[str, str] = {}
+    for r in records:  # oldest first
+        newest_row[r.id], newest_study[r.study] = r.started, r.started
+    finished = sorted(records, key=lambda r: r.seed)
+    finished.sort(key=lambda r: (newest_row[r.id], r.id, r.fingerprint in latest, newest_study[r.study]), reverse=True)
+    return Runs(finished, store.failures()[::-1], latest)
+
+
+def name_of(run: Stored) -> str:
+    """ "q1_2-finetune-seed0"."""
+    return f"{run.id}-seed{run.seed}"
+
+
+def runs_grid(runs: Iterable[RunRecord], latest: Iterable[str]) -> Grid:
+    """A line per run."""
+    latest = set(latest)
+    columns = ("run", "print", "best", "last", "time", "date", "device", "latest")
+    rows = [
+        (
+            name_of(r),
+            r.fingerprint[:8],
+            f"{r.best(r.primary):.3f}",
+            f"{r.last(r.primary):.3f}",
+            clock(r.times.total_seconds).replace(" min", ""),
+            r.started[:10],
+            _device(r),
+            "yes" if r.fingerprint in latest else "no",
+        )
+        for r in runs
+    ]
+    return Grid(columns, rows)
+
+
+def rows_grid(runs: Iterable[RunRecord], latest: Iterable[str]) -> Grid:
+    """A line per row and data set: how many runs, and the mean of those of the most recent study."""
+    latest = set(latest)
+    places: dict[tuple[str, str], list[RunRecord]] = {}
+    for r in runs:
+        places.setdefault((r.id, r.data.name), []).append(r)
+    lines = []
+    for (id, data), of_row in places.items():
+        new = [r for r in of_row if r.fingerprint in latest]
+        figures = ((r.best(r.primary), r.last(r.primary), r.times.total_seconds) for r in new)
+        best, last, seconds = (math.fsum(values) / len(new) for values in zip(*figures, strict=True))
+        older = f"{len(of_row) - len(new)}" if len(of_row) > len(new) else "-"
+        day = max(r.started for r in new)[:10]
+        cells = (f"{best:.3f}", f"{last:.3f}", clock(seconds).replace(" min", ""), day)
+        lines.append((id, clip(data, 40), str(len(new)), older, *cells))
+    return Grid(("row", "data", "runs", "older", "best", "last", "time", "date"), lines)
+
+
+def failures_grid(failures: Iterable[Failure]) -> Grid:
+    """A line per run that could not be finished."""
+    rows = [
+        (name_of(f), f.fingerprint[:8], str(f.epoch or "-"), str(f.step or "-"), f.started[:10], clip(f.reason))
+        for f in failures
+    ]
+    return Grid(("failed run", "print", "epoch", "step", "date", "why"), rows)
+
+
+def find(name: str, runs: Runs, store: Store) -> list[Stored]:
+    """The runs that a name means.
+
+    Args:
+        name: a run ("q1_2-finetune-seed0": its most recent one), a row or its id ("q1_2": its most recent runs, those
+            that failed among them), the beginning of a fingerprint (four digits or more), or the path of a record.
+
+    Raises:
+        InputError: nothing has that name, or several runs do.
+    """
+    if name.endswith(".json") and Path(name).is_file():
+        return [_read(Path(name))]
+    everything: list[Stored] = [*runs.finished, *runs.failed]
+    if found := [run for run in everything if name_of(run) == name]:
+        return [max(found, key=lambda run: run.started)]
+    if of_row := [run for run in everything if name in (run.id, run.row)]:
+        current = runs.latest | {f.fingerprint for f in runs.failed}
+        return [run for run in of_row if run.fingerprint in current]
+    named = [run for run in everything if PREFIX.fullmatch(name) and run.fingerprint.startswith(name)]
+    if len(named) == 1:
+        return named
+    if named:
+        likely = ", ".join(f"{run.fingerprint[:12]} ({name_of(run)})" for run in named[:5])
+        raise InputError(name, f"begins {len(named)} fingerprints", f"name one of {likely}")
+    names = dict.fromkeys(text for run in everything for text in (name_of(run), run.id, run.row))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    mend = f"did you mean {' or '.join(near)}" if near else "see cvhw4 list"
+    raise InputError(name, f"is no run stored in {store.folder}", mend)
+
+
+def _read(path: Path) -> Stored:
+    """The record, or the note of a failure, in a file.
+
+    Raises:
+        InputError: it is neither.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"cannot be read ({error})", "name the record of a run") from error
+    kind: type[RunRecord] | type[Failure] = Failure if '"reason"' in text and '"epochs"' not in text else RunRecord
+    return kind.from_json(text, path)
+
+
+def shown(run: Stored, runs: Runs, store: Store) -> list[Grid]:
+    """All there is to know of one run."""
+    return _failed(run, store) if isinstance(run, Failure) else _finished(run, runs, store)
+
+
+def _failed(f: Failure, store: Store) -> list[Grid]:
+    folder = store.unfinished / f.id
+    what = [
+        ("run", name_of(f)),
+        ("state", "failed"),
+        ("why", f.reason),
+        ("where", f"epoch {f.epoch or '-'}, step {f.step or '-'}, learning rate {f.lr:g}"),
+        ("data", f.data),
+        ("fingerprint", f.fingerprint),
+        ("began", f.started),
+        ("note", str(folder / f"{stem(f.seed, f.fingerprint)}.json")),
+        ("checkpoint", "none" if f.checkpoint is None else str(folder / f.checkpoint)),
+    ]
+    return [Grid(("", ""), what), _pairs("environment", f.environment)]
+
+
+def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Grid]:
+    path = store.path(r.id, r.seed, r.fingerprint)
+    others = sum(name_of(o) == name_of(r) and o.fingerprint != r.fingerprint for o in runs.finished)
+    if r.fingerprint in runs.latest:
+        state = "of the row's most recent study"
+    elif any(r.fingerprint == o.fingerprint for o in runs.finished):
+        state = "older than the row's latest study"
+    else:
+        state = "in no store"
+    memory = r.times.peak_memory_bytes
+    what = [
+        ("run", name_of(r)),
+        ("state", "finished, " + state + (f"; {others} other of this name" if others else "")),
+        ("began", r.started),
+        ("fingerprint", r.fingerprint),
+        ("study", r.study[:12]),
+        ("data", f"{r.data.name}: {r.data.train} training, {r.data.val} validation images, {r.data.fingerprint[:12]}"),
+        ("weights", f"{r.weights.origin} ({r.weights.network}) {(r.weights.sha256 or '')[:12]}".rstrip()),
+        ("parameters", f"{r.parameters:,}, of which {r.trained_parameters:,} were trained"),
+        ("record", str(path) if path.exists() else "as named"),
+        ("by image", _images(r, path)),
+        (r.primary, f"{sparkline([e.figures[r.primary] for e in r.epochs])}  best at epoch {r.best_epoch(r.primary)}"),
+        ("loss", sparkline([e.loss for e in r.epochs])),
+    ]
+    if r.data.leaks:
+        what.insert(6, ("leaks", f"{len(r.data.leaks)} validation pictures are training pictures too"))
+    times = {
+        "building": f"{r.times.build_seconds:.1f} s",
+        "training": f"{r.times.train_seconds:.1f} s, {r.times.images_per_second:.1f} images/s",
+        "evaluation": f"{r.times.evaluate_seconds:.1f} s",
+        "in all": f"{r.times.total_seconds:.1f} s, {r.times.interruptions} interruptions",
+        "peak memory": "unknown" if memory is None else f"{memory / 2**30:.2f} GiB",
+    }
+    metrics = [name for name in r.epochs[0].figures if name != "loss"]
+    figures = [
+        (m, f"{r.best(m):.4f}", str(r.best_epoch(m)), f"{r.last(m):.4f}", sparkline([e.figures[m] for e in r.epochs]))
+        for m in metrics
+    ]
+    epochs = [
+        (
+            str(e.epoch),
+            f"{e.lr:g}",
+            f"{e.loss:.4f}",
+            *(f"{e.figures[m]:.4f}" for m in metrics),
+            f"{e.train_seconds:.1f} s",
+        )
+        for e in r.epochs
+    ]
+    return [
+        Grid(("", ""), what),
+        _pairs("settings", r.settings),
+        Grid(("figure", "best", "at epoch", "last", "by epoch"), figures, "figures"),
+        Grid(("epoch", "rate", "loss", *metrics, "training"), epochs, "epochs"),
+        *_by_class(r),
+        _pairs("times", times),
+        _pairs("environment", r.environment),
+    ]
+
+
+def _images(r: RunRecord, path: Path) -> str:
+    """Where what was made of every validation image lies."""
+    if r.images is None:
+        return "not stored"
+    beside = path.with_name(r.images.file)
+    return str(beside) if beside.exists() else f"{r.images.file}, which is gone"
+
+
+def _by_class(r: RunRecord) -> list[Grid]:
+    """Figures by class, those of the best epoch beside those of the last."""
+    lengths = {len(values) for values in r.by_class.values()}
+    if len(lengths) != 1:
+        return []
+    (classes,) = lengths
+    names = r.data.classes if classes == len(r.data.classes) else [str(i) for i in range(classes)]
+    rows = [
+        (name, *("-" if math.isnan(values[i]) else f"{values[i]:.3f}" for values in r.by_class.values()))
+        for i, name in enumerate(names)
+    ]
+    return [Grid(("class", *r.by_class), rows, "by class")]
+
+
+def _pairs(title: str, values: Mapping[str, Any]) -> Grid:
+    return Grid(("", ""), [(name, as_text(value)) for name, value in flat(values).items()], title)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A bar of eight heights for each value, from the least to the greatest; a gap for NaN, and the middle for equal
+    values."""
+    real = [v for v in values if math.isfinite(v)]
+    low, high = (min(real), max(real)) if real else (0.0, 0.0)
+    share = [(v - low) / (high - low) if high > low else 0.5 for v in values]
+    return "".join(" " if math.isnan(s) else BARS[round(s * (len(BARS) - 1))] for s in share)
+
+
+def _device(r: RunRecord) -> str:
+    e = r.environment
+    return f"cpu ({e['threads']})" if e["device"] == "cpu" else str(e["device_name"])

@@ -1,0 +1,398 @@
+"""Two stores held against each other: what moved from A to B, and whether by more than seeds do.
+
+Figures are compared by the paired t test over common seeds, or Student's two-sample test where fewer than two are
+common, all together at 5 % after Holm's correction. Figures are known to a step only (`STEP`, and 1 / images for an
+accuracy), so their spread is never taken as less than `rounding_sd` of it.
+
+Few seeds show little. Where one row moved and the others are the same to the bit, a fall of 3 standard deviations of
+the differences is found in 3 of 4 comparisons with 3 seeds, and in all with 5. Where all 40 figures moved by chance and
+one row by so much, Holm's correction leaves 3 seeds 1 in 20, 5 seeds 2 in 3, 10 seeds all (`tests/test_compare.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any, Literal
+
+from cvhw4.controls import CONTROLS
+from cvhw4.experiments import Profile
+from cvhw4.records.schema import Failure, RunRecord
+from cvhw4.records.store import latest_studies
+from cvhw4.statistics.comparison import DECIMALS, holm, moments, rounding_sd
+from cvhw4.statistics.intervals import Estimate, Verdict, t_quantile
+from cvhw4.statistics.verdicts import Outcome, judge_all
+
+Kind = Literal["worse", "better", "noise", "same", "single"]
+ClaimKind = Literal["lost", "fewer seeds", "correction", "changed", "same", "only A", "only B"]
+Place = tuple[str, str]  # row id, name of the data set
+LEVEL = 0.05
+STEP = 1e-4  # what pages show of a figure: less is no difference
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of one row on one data set, in A and in B.
+
+    Attributes:
+        id: of the row.
+        data: name of the data set.
+        figure: its full name, "best accuracy".
+        a: mean over A's runs that are compared; `b` likewise.
+        runs: how many runs of each side are compared.
+        paired: whether the runs are paired by seed.
+        difference: B minus A with its 95 % interval, which is infinite for one run on each side; n is the number of
+            pairs, or of runs of both sides.
+        p_value: two-sided t test of difference == 0; NaN for one run on each side.
+        adjusted_p: corrected for all figures compared (Holm); NaN where there is nothing to test: one run on each side,
+            and runs that are the same to the bit in all they measured.
+        kind: "same" to the bit on the seeds that both have; "noise"; "better" or "worse"; "single" for one run each.
+    """
+
+    id: str
+    data: str
+    figure: str
+    a: float
+    b: float
+    runs: tuple[int, int]
+    paired: bool
+    difference: Estimate
+    p_value: float
+    adjusted_p: float
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class ClaimChange:
+    """A claim's outcome in A and in B, None where it was not judged.
+
+    `kind` is "lost" where it was supported and is no longer: a regression; "fewer seeds" where that is so with A's runs
+    of B's seeds too; "correction" where its own differences are the same, and only what p is corrected for is not;
+    "changed" for any other change of verdict.
+    """
+
+    claim: str
+    data: str
+    a: Outcome | None
+    b: Outcome | None
+    kind: ClaimKind
+
+
+@dataclass(frozen=True)
+class TimeChange:
+    """Training seconds of a row on one data set with equal settings, device and threads.
+
+    Attributes:
+        a: median over A's runs, in seconds; `b` likewise.
+        ratio: b / a.
+        low: lower end of its interval, which holds for all rows together in 95 %; 0 for one run on each side.
+        high: upper end; infinity likewise.
+    """
+
+    id: str
+    data: str
+    a: float
+    b: float
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What differs between the runs of A and B apart from their figures ("torch", "recipe.lr"), and in which rows."""
+
+    what: str
+    a: str
+    b: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """All that moved from A to B.
+
+    Attributes:
+        figures: rows in the profile's order, then others by name.
+        failed: runs of the most recent studies that failed in B, and not in A.
+        only_a: rows with runs in A alone; `only_b` likewise.
+        time_limit: ratio of times above which a row is too slow; None where times do not count.
+    """
+
+    figures: Sequence[Change]
+    claims: Sequence[ClaimChange]
+    times: Sequence[TimeChange]
+    failed: Sequence[Failure]
+    only_a: Sequence[Place]
+    only_b: Sequence[Place]
+    origins: Sequence[Origin]
+    time_limit: float | None = None
+
+    def of(self, kind: Kind) -> list[Change]:
+        """The figures of one kind."""
+        return [change for change in self.figures if change.kind == kind]
+
+    @property
+    def lost(self) -> list[ClaimChange]:
+        """Claims that were supported and are no longer."""
+        return [claim for claim in self.claims if claim.kind == "lost"]
+
+    @property
+    def slower(self) -> list[TimeChange]:
+        """Rows whose whole interval is above the limit."""
+        return [] if self.time_limit is None else [t for t in self.times if t.low > self.time_limit]
+
+    @property
+    def regression(self) -> bool:
+        """Whether anything is worse."""
+        return bool(self.of("worse") or self.lost or self.failed or self.slower)
+
+
+def compare_runs(
+    profile: Profile,
+    a: Iterable[RunRecord],
+    b: Iterable[RunRecord],
+    failures_a: Iterable[Failure] = (),
+    failures_b: Iterable[Failure] = (),
+    time_limit: float | None = None,
+) -> Changes:
+    """Holds the most recent study of every row in B against that in A, on data of the same name.
+
+    Rows spoilt on purpose (`cvhw4.controls`) are passed over.
+
+    Args:
+        profile: whose claims are judged, and whose rows come first.
+        failures_a: runs of A's most recent studies that failed; `failures_b` likewise.
+    """
+    spoilt = _spoilt(profile)
+    sides = [[r for r in latest_studies(records) if r.id not in spoilt] for records in (a, b)]
+    runs_a, runs_b = (_by_place(records) for records in sides)
+    order = {row.id: i for i, row in enumerate(profile.rows)}
+    places = sorted(runs_a.keys() | runs_b.keys(), key=lambda p: (order.get(p[0], len(order)), p))
+    common = [p for p in places if p in runs_a and p in runs_b]
+    pairs = {p: (runs_a[p], runs_b[p]) for p in common}
+    before = {(f.id, f.data, f.seed) for f in failures_a}
+    return Changes(
+        figures=judge_figures([c for p in common for c in _figures(p, *pairs[p])]),
+        claims=_claims(profile, *sides),
+        times=_times(pairs),
+        failed=[f for f in failures_b if f.id not in spoilt and (f.id, f.data, f.seed) not in before],
+        only_a=[p for p in places if p not in runs_b],
+        only_b=[p for p in places if p not in runs_a],
+        origins=_origins(pairs),
+        time_limit=time_limit,
+    )
+
+
+def _spoilt(profile: Profile) -> set[str]:
+    rows = {row.row for row in profile.rows}
+    known = [control for control in CONTROLS if control.row in rows]
+    return {control.experiment(profile, strength).id for control in known for strength in control.strengths}
+
+
+def _by_place(records: Iterable[RunRecord]) -> dict[Place, dict[int, RunRecord]]:
+    """Runs by row and data set, and by seed."""
+    places: dict[Place, dict[int, RunRecord]] = {}
+    for record in records:
+        places.setdefault((record.id, record.data.name), {})[record.seed] = record
+    return places
+
+
+# Figures
+
+
+def _figures(place: Place, a: Mapping[int, RunRecord], b: Mapping[int, RunRecord]) -> list[Change]:
+    """What runs of one row have in common to compare, not yet corrected for other figures."""
+    seeds = a.keys() & b.keys()
+    untouched = bool(seeds) and all(_measured(a[s]) == _measured(b[s]) for s in seeds)
+    runs = [*a.values(), *b.values()]
+    named = [r.epochs[0].figures.keys() for r in runs]
+    changes = []
+    for metric in [m for m in runs[0].epochs[0].figures if m != "loss" and all(m in names for names in named)]:
+        step = max(STEP, 1 / min(r.data.val for r in runs)) if metric == "accuracy" else STEP
+        for figure in (f"best {metric}", f"last {metric}"):
+            of_a, of_b = ({s: r.figure(figure) for s, r in side.items()} for side in (a, b))
+            if all(map(math.isfinite, [*of_a.values(), *of_b.values()])):
+                change = figure_change(of_a, of_b, step, place, figure)
+                changes.append(replace(change, p_value=math.nan) if untouched else change)
+    return changes
+
+
+def _measured(record: RunRecord) -> list[str]:
+    """All that a run measured, but for times; as text, in which NaN equals NaN."""
+    return [repr((epoch.loss, sorted(epoch.figures.items()))) for epoch in record.epochs]
+
+
+def figure_change(
+    a: Mapping[int, float], b: Mapping[int, float], step: float = STEP, place: Place = ("", ""), figure: str = ""
+) -> Change:
+    """Compares one figure, by seed, not yet corrected for other figures: `judge_figures` is for that.
+
+    Args:
+        step: what the figure is known to.
+    """
+    seeds = sorted(a.keys() & b.keys())
+    same = bool(seeds) and all(a[s] == b[s] for s in seeds)
+    paired = len(seeds) > 1 or same
+    xs, ys = ([side[s] for s in (seeds if paired else sorted(side))] for side in (a, b))
+    mean_a, mean_b = (math.fsum(values) / len(values) for values in (xs, ys))
+    mean = round(mean_b - mean_a, DECIMALS)
+    if paired:
+        n, freedom = len(seeds), len(seeds) - 1
+        sd = float(moments([y - x for x, y in zip(xs, ys, strict=True)], rounding_sd(step))[1])
+        error = sd / math.sqrt(n)
+    else:
+        n, freedom = len(xs) + len(ys), len(xs) + len(ys) - 2
+        sd = _pooled_sd(xs, ys, rounding_sd(step, figures=1))
+        error = sd * math.sqrt(1 / len(xs) + 1 / len(ys))
+    low, high, p = -math.inf, math.inf, math.nan
+    if freedom:
+        from scipy.stats import t
+
+        half = t_quantile(0.975, freedom) * error
+        low, high, p = mean - half, mean + half, float(2 * t.sf(abs(mean) / error, freedom))
+    difference = Estimate(n, mean, sd if freedom else math.nan, low, high)
+    kind: Kind = "same" if same else "noise" if freedom else "single"
+    return Change(*place, figure, mean_a, mean_b, (len(xs), len(ys)), paired, difference, p, math.nan, kind)
+
+
+def _pooled_sd(xs: Sequence[float], ys: Sequence[float], floor: float) -> float:
+    """Standard deviation within two samples, together; NaN for one value each."""
+    freedom = len(xs) + len(ys) - 2
+    if freedom == 0:
+        return math.nan
+    squares = sum((len(v) - 1) * float(moments(v)[1]) ** 2 for v in (xs, ys) if len(v) > 1)
+    return max(math.sqrt(squares / freedom), floor)
+
+
+def judge_figures(changes: Sequence[Change]) -> list[Change]:
+    """The figures with their p-values corrected for each other (Holm), and their kinds."""
+    adjusted = holm([c.p_value for c in changes])
+    return [replace(c, adjusted_p=p, kind=_kind(c, p)) for c, p in zip(changes, adjusted, strict=True)]
+
+
+def _kind(change: Change, adjusted_p: float) -> Kind:
+    if change.kind != "noise" or not adjusted_p < LEVEL:
+        return change.kind
+    return "better" if change.difference.mean > 0 else "worse"
+
+
+# Claims
+
+
+def _claims(profile: Profile, a: Sequence[RunRecord], b: Sequence[RunRecord]) -> list[ClaimChange]:
+    """Every claim that either side can say something of."""
+    of_a, of_b = _outcomes(profile, a), _outcomes(profile, b)
+    fewer: dict[Place, Outcome] | None = None
+    changes = []
+    for place in dict.fromkeys([*of_a, *of_b]):
+        before, after = of_a.get(place), of_b.get(place)
+        kind: ClaimKind = "changed"
+        if before is None or after is None:
+            kind = "only B" if before is None else "only A"
+        elif before.verdict == after.verdict:
+            kind = "same"
+        elif before.differences == after.differences:
+            kind = "correction"
+        elif before.verdict == "supported":
+            kind = "lost"
+            if after.verdict == "undecided" and set(before.seeds) - set(after.seeds):
+                if fewer is None:
+                    there = {(r.id, r.data.name, r.seed) for r in b}
+                    fewer = _outcomes(profile, [r for r in a if (r.id, r.data.name, r.seed) in there])
+                if place not in fewer or fewer[place].verdict != "supported":
+                    kind = "fewer seeds"
+        changes.append(ClaimChange(place[0], place[1], before, after, kind))
+    return changes
+
+
+def _outcomes(profile: Profile, records: Sequence[RunRecord]) -> dict[Place, Outcome]:
+    return {(o.claim.id, o.data): o for o in judge_all(profile, records, permutations=False)}
+
+
+def verdict(outcome: Outcome | None) -> Verdict | Literal["not judged"]:
+    """The verdict on a claim, if there is one."""
+    return "not judged" if outcome is None else outcome.verdict
+
+
+# Times
+
+
+def _times(pairs: Mapping[Place, tuple[Mapping[int, RunRecord], Mapping[int, RunRecord]]]) -> list[TimeChange]:
+    """Ratios of the rows whose times can be compared."""
+    alike = {}
+    for place, sides in pairs.items():
+        runs = [r for side in sides for r in side.values()]
+        machines = {(r.environment["device_name"], str(r.environment["threads"]), as_text(r.settings)) for r in runs}
+        if len(machines) == 1 and all(r.times.train_seconds > 0 for r in runs):
+            alike[place] = [[r.times.train_seconds for r in side.values()] for side in sides]
+    return [time_change(a, b, len(alike), place) for place, (a, b) in alike.items()]
+
+
+def time_change(a: Sequence[float], b: Sequence[float], rows: int = 1, place: Place = ("", "")) -> TimeChange:
+    """Ratio of medians with an interval: Student's t on logarithms, spread pooled, and the error of a median taken as
+    sqrt(pi / 2) times that of a mean, as for many runs (for few it is less).
+
+    Args:
+        a: seconds, above 0.
+        rows: how many ratios the interval has to hold for together (Bonferroni).
+    """
+    before, after = median(a), median(b)
+    freedom, half = len(a) + len(b) - 2, math.inf
+    if freedom:
+        sd = _pooled_sd([math.log(s) for s in a], [math.log(s) for s in b], 0.0)
+        error = sd * math.sqrt(math.pi / 2 * (1 / len(a) + 1 / len(b)))
+        half = t_quantile(1 - LEVEL / (2 * rows), freedom) * error
+    ratio = after / before
+    return TimeChange(*place, before, after, ratio, *(_exp(math.log(ratio) + sign * half) for sign in (-1, 1)))
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf
+
+
+# Origins
+
+
+def _origins(pairs: Mapping[Place, tuple[Mapping[int, RunRecord], Mapping[int, RunRecord]]]) -> list[Origin]:
+    """What differs, rows with the same difference together."""
+    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    for (id, _), (a, b) in pairs.items():
+        sides = [list(side.values()) for side in (a, b)]
+        if sides[0][0].study == sides[1][0].study:
+            continue
+        views = [[_origin(r) for r in side] for side in sides]
+        told = False
+        for what in dict.fromkeys(name for side in views for view in side for name in view):
+            before, after = (", ".join(sorted({view.get(what, "-") for view in side})) for side in views)
+            if before != after:
+                found.setdefault((what, before, after), {})[id] = None
+                told = True
+        before, after = (", ".join(sorted({str(r.environment["commit"]) for r in side})) for side in sides)
+        if before != after or not told:
+            found.setdefault(("code", before, after), {})[id] = None
+    return [Origin(*key, ids=tuple(ids)) for key, ids in found.items()]
+
+
+def _origin(record: RunRecord) -> dict[str, str]:
+    """What decided a run's figures, but for the commit."""
+    data = {"data": record.data.fingerprint[:8]}
+    weights = {"weights": f"{record.weights.origin} {(record.weights.sha256 or '')[:8]}".strip()}
+    rest = flat(record.settings) | {k: v for k, v in record.environment.items() if k != "commit"}
+    return data | weights | {name: as_text(value) for name, value in rest.items()}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
+
+
+def as_text(value: Any) -> str:
+    """A plain JSON value as text; a text as it is."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,345 @@
+"""The workflows are valid, and their scripts do what they say, with a `gh` that only remembers what it is asked."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cvhw4.records.store import Store
+from tests.test_compare import failure, runs, save
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / ".github" / "scripts"
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+BIN = Path(sys.executable).parent
+ACTIONS = {"checkout", "cache", "cache/restore", "cache/save", "upload-artifact", "download-artifact", "setup-python"}
+GOOD, BAD = [0.90, 0.91, 0.92], [0.50, 0.52, 0.51]
+
+# As gh, of which it knows what the scripts ask for: issues and comments are kept in $GH_STATE.
+GH = r"""
+import json, os, sys
+from pathlib import Path
+path, args = Path(os.environ["GH_STATE"]), sys.argv[1:]
+state = json.loads(path.read_text()) if path.exists() else {"calls": [], "issues": {}, "comments": {}}
+option = lambda name: args[args.index(name) + 1]
+content = lambda: Path(option("--body-file")).read_text() if "--body-file" in args else ""
+assert os.environ["GH_REPO"] == "me/it" and os.environ["GH_TOKEN"] == "token"
+method = option("--method") if "--method" in args else "GET"
+state["calls"].append(args[:2] if args[0] == "issue" else ["api", method])
+if args[:2] == ["issue", "list"]:
+    assert option("--app") == "github-actions" and option("--state") == "open"
+    marker = option("--jq").split('"')[1]
+    print(next((n for n, i in state["issues"].items() if i["open"] and marker in i["body"]), ""))
+elif args[:2] == ["issue", "create"]:
+    state["issues"][str(len(state["issues"]) + 1)] = {"open": True, "body": content(), "said": []}
+elif args[:2] == ["issue", "comment"]:
+    state["issues"][args[2]]["said"].append(content())
+elif args[:2] == ["issue", "close"]:
+    state["issues"][args[2]]["open"] = False
+    state["issues"][args[2]]["said"].append(option("--comment"))
+elif args[0] == "api" and method == "GET":
+    assert "repos/me/it/issues/7/comments" in args and "github-actions[bot]" in option("--jq")
+    marker = option("--jq").split('"')[3]
+    print("\n".join(n for n, body in state["comments"].items() if body.startswith(marker)))
+elif args[0] == "api":
+    (url,) = [a for a in args if a.startswith("repos/")]
+    body = Path(option("--field").removeprefix("body=@")).read_text()
+    key = url.split("/")[-1] if method == "PATCH" else str(100 + len(state["comments"]))
+    assert url == (f"repos/me/it/issues/comments/{key}" if method == "PATCH" else "repos/me/it/issues/7/comments")
+    state["comments"][key] = body
+else:
+    sys.exit(f"gh knows no {args}")
+path.write_text(json.dumps(state))
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Runs a script in an empty folder; gives the finished process."""
+    (tmp_path / "bin").mkdir()
+    gh = tmp_path / "bin" / "gh"
+    gh.write_text(f"#!{sys.executable}{GH}")
+    gh.chmod(0o755)
+    (tmp_path / ".github").mkdir()
+    (tmp_path / ".github" / "scripts").symlink_to(SCRIPTS)
+    outer = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+
+    def call(name, *args, **environment):
+        shared = {
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            "PYTHON": sys.executable,
+            "PYTHONPATH": str(ROOT),
+            "GH_STATE": str(tmp_path / "gh.json"),
+            "GH_REPO": "me/it",
+            "GH_TOKEN": "token",
+            "RUN_URL": "page of the run",
+            "GITHUB_OUTPUT": str(tmp_path / "output"),
+            "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+        }
+        command = [str(SCRIPTS / name), *args]
+        env = outer | shared | environment
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    call.gh = lambda: json.loads((tmp_path / "gh.json").read_text())
+    call.folder = tmp_path
+    return call
+
+
+# The workflows themselves
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda p: p.name)
+def test_workflows_are_valid(workflow):
+    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_invalid_workflow_would_be_noticed(tmp_path):
+    (tmp_path / "w.yml").write_text(WORKFLOWS[0].read_text().replace("runs-on:", "runs_on:"))
+    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", tmp_path / "w.yml"]
+    assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+def jobs():
+    return [(w.stem, name, job) for w in WORKFLOWS for name, job in yaml.safe_load(w.read_text())["jobs"].items()]
+
+
+def steps(kind):
+    return [step for _, _, job in jobs() for step in job["steps"] if kind in step]
+
+
+def test_there_are_two_workflows():
+    assert [(w, job) for w, job, _ in jobs()] == [("ci", "test"), ("nightly", "train"), ("nightly", "tell")]
+
+
+def test_actions_are_the_well_known_ones_at_a_major_tag():
+    used = [step["uses"] for step in steps("uses")]
+    for action in used:
+        assert re.fullmatch(r"actions/([a-z/-]+)@v\d+", action)[1] in ACTIONS, action
+
+
+def test_every_command_is_a_make_target_a_script_or_known():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    known = {"git config", "apt-get update", "echo", ".venv/bin/cvhw4 report"}
+    for command in (step["run"] for step in steps("run")):
+        first = command.split()[0]
+        if first == "make":
+            assert command.split()[1] in targets
+        elif first.startswith(".github/"):
+            assert os.access(ROOT / first, os.X_OK), command
+        else:
+            assert any(command.startswith(k) for k in known), command
+        assert "\n" not in command and "${{" not in command  # values come by environment: no text becomes a command
+
+
+def test_the_commands_of_ci_that_need_no_installation_run(tmp_path):
+    for command in (step["run"] for step in steps("run")):
+        if command.startswith("echo"):
+            env = os.environ | {"GITHUB_OUTPUT": str(tmp_path / "output")}
+            subprocess.run(command, shell=True, check=True, env=env)
+            assert re.fullmatch(r"day=\d{4}-\d\d-\d\d\n", (tmp_path / "output").read_text())
+        if command.startswith("git config"):
+            env = os.environ | {"HOME": str(tmp_path), "GITHUB_WORKSPACE": "/somewhere"}
+            subprocess.run(command, shell=True, check=True, env=env)
+            assert "/somewhere" in (tmp_path / ".gitconfig").read_text()
+        if command.startswith("make"):
+            dry = [shutil.which("make"), "--dry-run", *shlex.split(command)[1:]]
+            assert subprocess.run(dry, cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_only_a_hosted_runner_may_write_and_it_runs_no_pull_requests_code():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "nightly.yml").read_text())
+    train, tell = workflow["jobs"]["train"], workflow["jobs"]["tell"]
+    assert workflow["permissions"] == {} and train["permissions"] == {"contents": "read"}
+    assert "self-hosted" in train["runs-on"] and tell["runs-on"] == "ubuntu-latest"
+    assert "head.repo.full_name == github.repository" in train["if"]
+    checkout = next(s for s in tell["steps"] if s.get("uses", "").startswith("actions/checkout"))
+    assert "base.sha" in checkout["with"]["ref"]
+    assert not any("secrets." in w.read_text() for w in WORKFLOWS)
+
+
+# The scripts
+
+
+def test_scripts_pass_shellcheck():
+    scripts = sorted(SCRIPTS.glob("*.sh"))
+    assert len(scripts) == 6
+    done = subprocess.run([BIN / "shellcheck", *scripts], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert all("\nset -euo pipefail\n" in s.read_text() for s in scripts)
+
+
+def test_the_first_regression_opens_an_issue_the_second_comments_recovery_closes(script):
+    (script.folder / "c.md").write_text("**2 figures worse**\n")
+    for state, call in (
+        ("none", []),
+        ("fine", []),
+        ("regression", [["issue", "create"]]),
+        ("regression", [["issue", "comment"]]),
+        ("none", []),
+        ("fine", [["issue", "close"]]),
+        ("fine", []),
+        ("regression", [["issue", "create"]]),
+    ):
+        before = len(script.gh()["calls"]) if (script.folder / "gh.json").exists() else 0
+        done = script("issue.sh", "c.md", STATE=state)
+        assert done.returncode == 0, done.stderr
+        assert script.gh()["calls"][before:] == [["issue", "list"], *call]
+    first = script.gh()["issues"]["1"]
+    assert "**2 figures worse**" in first["body"] and "page of the run" in first["body"] and not first["open"]
+    assert "**2 figures worse**" in first["said"][0] and "page of the run" in first["said"][1]
+    assert list(script.gh()["issues"]) == ["1", "2"]
+
+
+def test_an_unknown_state_is_refused(script):
+    done = script("issue.sh", "c.md", STATE="$(touch x)")
+    assert done.returncode == 4 and "::error::" in done.stdout and not (script.folder / "x").exists()
+
+
+def test_a_comment_is_made_and_then_edited(script):
+    for text in ("**first**\n", "**second**\n"):
+        (script.folder / "c.md").write_text(text)
+        done = script("comment.sh", "c.md", NUMBER="7")
+        assert done.returncode == 0, done.stderr
+    assert script.gh()["calls"] == [["api", "GET"], ["api", "POST"], ["api", "GET"], ["api", "PATCH"]]
+    (comment,) = script.gh()["comments"].values()
+    assert "second" in comment and "first" not in comment and "page of the run" in comment
+
+
+def test_a_missing_comparison_fails_and_asks_for_nothing(script):
+    assert script("issue.sh", "none.md", STATE="regression").returncode != 0
+    assert script("comment.sh", "none.md", NUMBER="7").returncode != 0
+    assert script.gh()["calls"] == [["issue", "list"]]
+
+
+def night(script, values, row="q1_2", profile="full"):
+    shutil.rmtree(script.folder / "night", ignore_errors=True)
+    save(script.folder / "night", runs(values, row), profile)
+    (script.folder / "night" / "full" / "runs").mkdir(parents=True, exist_ok=True)
+
+
+def outcome(script, **environment):
+    (script.folder / "output").unlink(missing_ok=True)
+    done = script("compare.sh", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return (script.folder / "output").read_text(), (script.folder / "night" / "comparison.md").read_text()
+
+
+def test_nights_are_held_against_the_last_good_one(script):
+    night(script, GOOD)
+    state, text = outcome(script)  # an empty store is no error
+    assert state == "state=none\n" and "no earlier night" in text
+    for _ in range(2):  # still worse, though no worse than yesterday
+        night(script, BAD)
+        state, text = outcome(script, TIME_LIMIT="1.3")
+        assert state == "state=regression\n" and text.startswith("**2 figures worse**")
+    night(script, GOOD)
+    assert outcome(script)[0] == "state=fine\n"
+    night(script, BAD)
+    state, text = outcome(script, ACCEPT="true")
+    assert state == "state=fine\n" and "2 figures worse" in text and "Taken as it is" in text
+    assert [r.best("accuracy") for r in Store(script.folder / "last", "full").load()] == BAD
+
+
+def test_a_night_without_runs_is_worse(script):
+    night(script, [])
+    assert outcome(script)[0] == "state=regression\n" and not (script.folder / "last").exists()
+
+
+def test_a_comparison_that_breaks_is_an_error_and_keeps_the_last_night(script):
+    night(script, GOOD)
+    outcome(script)
+    night(script, BAD)
+    done = script("compare.sh", TIME_LIMIT="soon")
+    assert done.returncode == 4 and "::error::" in done.stdout
+    (script.folder / "python").write_text("#!/bin/sh\nexit 1\n")  # a crash has the exit code of a regression
+    (script.folder / "python").chmod(0o755)
+    assert script("compare.sh", PYTHON=str(script.folder / "python")).returncode == 4
+    assert [r.best("accuracy") for r in Store(script.folder / "last", "full").load()] == GOOD
+
+
+@pytest.mark.parametrize(
+    ("tests", "state", "fails"),
+    [("passed", "fine", 0), ("passed", "none", 0), ("failed", "fine", 1), ("passed", "regression", 1)],
+)
+def test_the_verdict_is_of_tests_and_comparison(script, tests, state, fails):
+    (script.folder / "night").mkdir()
+    (script.folder / "night" / "tests").write_text(tests)
+    (script.folder / "night" / "state").write_text(state)
+    assert script("verdict.sh").returncode == fails
+
+
+def test_missing_data_is_a_clear_failure(script):
+    for environment, message in (
+        ({}, "No PORTRAITS: set the repository variable PORTRAITS"),
+        ({"PORTRAITS": "gone", "CAMVID": "."}, "PORTRAITS names gone, which is no folder"),
+        ({"PORTRAITS": ".", "CAMVID": ""}, "No CAMVID"),
+        ({"PORTRAITS": ".", "CAMVID": ".", "WEIGHTS": "gone"}, "WEIGHTS names gone"),
+    ):
+        done = script("train.sh", **({"PORTRAITS": "", "CAMVID": "", "WEIGHTS": ""} | environment))
+        assert done.returncode == 4 and f"::error::{message}" in done.stdout
+    assert not (script.folder / "night").exists()
+
+
+# Stands in for `make gpu-full`: what it is called with, a JUnit file, and its exit code.
+MAKEFILE = """
+gpu-full:
+\t@printf '%s\\n' $(ARGS) > arguments
+\t@test -z "$$JUNIT" || cp junit night/junit.xml
+\t@exit $$CODE
+"""
+
+
+def test_training_gathers_the_runs_of_the_session(script):
+    odd = script.folder / "it's a $HOME; folder"
+    odd.mkdir()
+    (script.folder / "Makefile").write_text(MAKEFILE)
+    store = Store(script.folder / "results", "full")
+    old = [replace(r, study="a" * 64, fingerprint="1" * 64, profile="full") for r in runs([0.1])]
+    for r in (*old, *(replace(r, profile="full") for r in runs(GOOD))):
+        store.save(r)
+    store.fail(replace(failure(2), profile="full"))
+    cases = "".join(
+        f'<testcase><properties><property name="cvhw4_run" value="{["q1_2-finetune", r.seed, str(path)]}"/>'
+        "</properties></testcase>"
+        for r in runs(GOOD)
+        for path in [store.path(r.id, r.seed, r.fingerprint)]
+    )
+    failed = (
+        f'<testcase><properties><property name="cvhw4_failed" value="{["q1_3-scratch", 2]}"/></properties></testcase>'
+    )
+    (script.folder / "junit").write_text(f"<testsuites><testsuite>{cases}{failed}</testsuite></testsuites>")
+    data = {"PORTRAITS": str(odd), "CAMVID": ".", "WEIGHTS": "", "SEEDS": "2"}
+    for code, tests in (("0", "passed"), ("1", "failed")):
+        done = script("train.sh", **data, JUNIT="yes", CODE=code)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (script.folder / "night" / "tests").read_text() == f"{tests}\n"
+        gathered = Store(script.folder / "night", "full")
+        assert [r.best("accuracy") for r in gathered.load()] == GOOD  # and not the older study
+        assert [f.seed for f in gathered.failures()] == [2]
+    arguments = (script.folder / "arguments").read_text().splitlines()
+    assert arguments[:2] == ["--seeds", "2"] and arguments[-4:] == ["--portraits", str(odd), "--camvid", "."]
+    done = script("train.sh", **data, JUNIT="", CODE="1")
+    assert done.returncode == 4 and "No test has run" in done.stdout
+
+
+def test_the_summary_shows_what_moved_and_the_tables(script):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    save(script.folder / "results", runs(GOOD))
+    for command in (["init"], ["add", "results"], ["commit", "-m", "x"]):
+        subprocess.run([*git, *command], cwd=script.folder, check=True, capture_output=True)
+    assert script("summary.sh").returncode == 0
+    assert "No report was written." in (script.folder / "summary").read_text()
+    (script.folder / "results" / "quick" / "report.md").write_text("# Tables\n" + "x" * 2_000_000)
+    assert script("summary.sh").returncode == 0
+    text = (script.folder / "summary").read_text()
+    assert "**2 figures the same to the bit**" in text and "# Tables" in text and len(text) < 2**20
