@@ -284,7 +284,6 @@ class StudyPlugin:
         benchmark.group = self.profile.name + " " + experiment.question
         name = f"{experiment.id}-seed{seed}"
         self.progress.begin(experiment, seed)
-        self.trackers.begin(experiment, seed, partial(self.images, experiment))
         self.notes.begin(name)
         began = time.monotonic()
         try:
@@ -295,6 +294,7 @@ class StudyPlugin:
             pytest.skip(printable(str(reason)))
         except InputError as error:
             self.progress.drop("failed: unusable input")
+            self.trackers.failed(str(error))
             pytest.fail(str(error), pytrace=False)
         except TrainingFailed as failed:
             self.progress.drop(f"failed: {failed}")
@@ -327,10 +327,12 @@ class StudyPlugin:
                 self.submitted = True
                 self.cluster.submit([(row, seed) for (_, seed), row in self.planned.items()])
             benchmark.disabled = True
+            self.trackers.begin(experiment, seed, partial(self.images, experiment))
             watch = partial(self.cluster.result, experiment, seed, self._event)
             return benchmark.pedantic(watch, rounds=1, iterations=1)
         self.study.prepare(experiment, seed)  # so that imports and decoding are not timed as training
         self.progress.images = self.images(experiment)
+        self.trackers.begin(experiment, seed, partial(self.images, experiment))
         arguments = (experiment, seed, self._epoch, self.progress.wait)
         return benchmark.pedantic(self.study.run, args=arguments, rounds=1, iterations=1)
 
@@ -477,6 +479,7 @@ class StudyPlugin:
         from cvhw4.report.failures import latest_failures
         from cvhw4.report.page import write_report
         from cvhw4.report.tables import by_data, origins, plain, short_claims, short_detections, summary
+        from cvhw4.report.text import cut
         from cvhw4.statistics.sensitivity import detections
         from cvhw4.statistics.verdicts import judge_all
 
@@ -487,7 +490,7 @@ class StudyPlugin:
         failed = (f for f in self.study.store.failures() if f.id in rows and (f.id, f.seed) in self.failed)
         failures = latest_failures(records, failed)
         for data, groups in by_data([r for r in records if r.id in rows], failures).items():
-            terminalreporter.write_line(printable(data))
+            terminalreporter.write_line(cut(printable(data), 80))
             of_data = [f for f in failures if f.data == data]
             terminalreporter.write_line(plain(summary(groups, self.profile.rows, bounds, of_data)))
             for line in origins(groups):

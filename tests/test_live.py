@@ -22,8 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvhw4 import live
+from cvhw4.claims import CLAIMS
 from cvhw4.cluster import Event
+from cvhw4.errors import printable
+from cvhw4.experiments import PROFILES
 from cvhw4.live import BLOCKS, Clock, Pace, Progress, clock, sparkline, stamp
+from cvhw4.report.text import cut
 from tests.tiny import QUICK, record, row
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +44,9 @@ def test_portraits(train, experiment, seed):
 def test_scenes(train, experiment, seed):
     train(experiment, seed)
 """
-FINAL = r"(q\S+) +(?:seed |s)(\d)  ?[▁-█]+ +best (?:accuracy )?0\.900 at (?:epoch )?\d  ?\d s  ?\[(\d)/(\d), \d+ s left\]"
+FINAL = (
+    r"(q\S+) +(?:seed |s)(\d)  ?[▁-█]+ +best (?:accuracy )?0\.900 at (?:epoch )?\d  ?\d s  ?\[(\d)/(\d), \d+ s left\]"
+)
 
 
 @pytest.fixture
@@ -408,3 +414,99 @@ def test_a_sparkline_takes_any_numbers_and_keeps_to_its_columns(values, columns)
 def test_times():
     assert [clock(s) for s in (0, 59.6, 185, 3900)] == ["0 s", "1:00 min", "3:05 min", "1:05 h"]
     assert [stamp(s) for s in (-3, 45, 185, 3900)] == ["0:00", "0:45", "3:05", "1:05:00"]
+
+
+# The tables at the end
+
+NAMES = st.text("abcxyz_0123456789.-", min_size=1, max_size=40)
+NUMBERS = st.floats(-9.999, 9.999)
+
+
+def check_width(table, name, names):
+    """At most 80 columns; names are whole, or begin as they do and end in an ellipsis; the numbers are whole."""
+    from cvhw4.report.tables import plain
+
+    text = plain(table)
+    assert max(map(len, text.split("\n"))) <= 80
+    for shown, whole in zip(table[name], names, strict=True):
+        assert shown == whole or (shown.endswith("…") and whole.startswith(shown[:-1]) and len(shown) > 6)
+    assert text.count("…") == sum(shown.endswith("…") for shown in table[name]) or name == "control"
+    return text
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)
+def test_every_row_fits_the_summary(profile):
+    from cvhw4.report.tables import short_claims, summary
+
+    rows = profile.rows
+    made = {e.id: replace(record("q1_2" if e.question == "q1" else "q2_1a"), row=e.row, id=e.id) for e in rows}
+    long = {id: [replace(r, times=replace(r.times, total_seconds=9999.0))] * 20 for id, r in made.items()}
+    for groups in ({id: [r] for id, r in made.items()}, long):
+        table = summary(groups, rows, None)
+        check_width(table, "row", [e.id for e in rows for _ in range(1 if e.question == "q1" else 2)])
+    assert "9999 s" in set(table["time"])
+    claims = [outcome(c.id, -0.123, 20) for c in CLAIMS]
+    check_width(short_claims(claims), "claim", [c.id for c in CLAIMS])
+
+
+def outcome(id, mean, n, low=-0.5, high=0.5):
+    difference = SimpleNamespace(mean=mean, n=n, low=low, high=high)
+    return SimpleNamespace(claim=SimpleNamespace(id=id, worse="q1_1"), difference=difference, verdict="contradicted")
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(NAMES, NUMBERS, NUMBERS, st.integers(1, 99)), min_size=1, max_size=4))
+def test_claims_fit_and_their_numbers_stay_whole(drawn):
+    from cvhw4.report.tables import short_claims
+
+    text = check_width(
+        short_claims([outcome(name, mean, n, mean, high) for name, mean, high, n in drawn]),
+        "claim",
+        [name for name, *_ in drawn],
+    )
+    assert all(f"{mean:+.3f}" in text and (n == 1 or f"[{mean:.3f}, {high:.3f}]" in text) for _, mean, high, n in drawn)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.tuples(NAMES, NUMBERS, NUMBERS, st.integers(1, 99)), min_size=1, max_size=4),
+    st.sampled_from(["training loss", "best accuracy", "best pixel_accuracy"]),
+)
+def test_negative_controls_fit_and_their_numbers_stay_whole(drawn, figure):
+    from cvhw4.report.tables import short_detections
+
+    found = [
+        SimpleNamespace(
+            control=SimpleNamespace(name=name, strengths=(0.05,)),
+            strength=0.05,
+            figure=figure,
+            mean=mean,
+            bound=SimpleNamespace(low=mean, high=high),
+            n=n,
+            caught=False,
+            probability=0.123,
+        )
+        for name, mean, high, n in drawn
+    ]
+    text = check_width(short_detections(found), "control", [name for name, *_ in drawn])
+    assert all(f"{mean:.3f}" in text and f"[{mean:.3f}, {high:.3f}]" in text for _, mean, high, _ in drawn)
+
+
+@settings(deadline=None, max_examples=50)
+@given(NAMES, st.floats(0, 1), st.integers(1, 99), st.floats(0, 99_999))
+def test_long_names_of_rows_are_cut_in_the_summary_and_numbers_are_not(arm, figure, n, seconds):
+    from cvhw4.report.tables import summary
+
+    experiment = replace(row("q2_1a"), arm=arm)
+    run = record("q2_1a", figures=((figure,),))
+    run = replace(run, id=experiment.id, times=replace(run.times, total_seconds=seconds))
+    text = check_width(summary({experiment.id: [run] * n}, [experiment], None), "row", [experiment.id] * 2)
+    assert f" {seconds:.0f} s" in text and f" {figure:.3f}" in text
+
+
+@given(st.text(max_size=60), st.integers(4, 80))
+def test_names_of_data_are_cut_to_the_columns_that_they_take(name, width):
+    from rich.cells import cell_len
+
+    shown = cut(printable(name), width)
+    assert cell_len(shown) <= width and (shown == printable(name) or shown.endswith("…"))

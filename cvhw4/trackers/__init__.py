@@ -145,18 +145,17 @@ class Trackers:
         self._jobs: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
         self._off: queue.SimpleQueue[str] = queue.SimpleQueue()  # what went wrong, to be warned of
         self._thread: threading.Thread | None = None
-        self._run: Run | None = None
+        self._begun: tuple[Experiment, int, Callable[[], int]] | None = None
+        self._run: Run | None = None  # once trackers know of it
         self._told = 0  # epochs
 
     def begin(self, experiment: Experiment, seed: int, images: Callable[[], int]) -> None:
         """A run begins; trackers are told once it has its first epoch, or failed: then it was not taken from disk."""
-        self._run, self._images = None, images
-        self._begun, self._told = (experiment, seed), 0
+        self._begun, self._run, self._told = (experiment, seed, images), None, 0
 
     def epoch(self, epoch: Epoch) -> None:
         """An epoch of the run is over. One that it was continued after comes with the record, and those since too."""
-        if self._made and epoch.epoch == self._told + 1:
-            self._start()
+        if self._start() and epoch.epoch == self._told + 1:
             self._tell(lambda tracker: tracker.epoch(epoch))
             self._told += 1
 
@@ -164,14 +163,15 @@ class Trackers:
         """The run is finished."""
         for epoch in record.epochs[self._told :]:
             self.epoch(epoch)
-        if self._made:
+        if self._start():
             self._tell(lambda tracker: tracker.end(record))
+        self._begun = None
 
     def failed(self, reason: str) -> None:
-        """The run ended without a record."""
-        if self._made:
-            self._start()
+        """The run, if one had begun, ended without a record."""
+        if self._start():
             self._tell(lambda tracker: tracker.failed(reason))
+        self._begun = None
 
     def close(self) -> None:
         """Waits until trackers are done, `LAST_WORDS` seconds at most."""
@@ -183,10 +183,15 @@ class Trackers:
             self._off.put(f"{', '.join(f'--{name}' for name in self._made)}: not done {LAST_WORDS:.0f} s after the end")
         self._warn()
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Tells of the run if that is not done; whether there are trackers and a run."""
+        if not self._made or self._begun is None:
+            return False
         if self._run is None:
-            run = self._run = Run(*self._begun, self.profile, self._images())
+            experiment, seed, images = self._begun
+            run = self._run = Run(experiment, seed, self.profile, images())
             self._tell(lambda tracker: tracker.begin(run))
+        return True
 
     def _tell(self, job: Callable[[Tracker], None]) -> None:
         self._warn()

@@ -19,7 +19,8 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self.run = run
-        self.writer = SummaryWriter(self.folder / run.experiment.id / f"seed{run.seed}")
+        folder = self.folder / run.experiment.id / f"seed{run.seed}"
+        self.writer = SummaryWriter(folder, purge_step=0)  # what an earlier session logged there is hidden
 
     def epoch(self, epoch: Epoch) -> None:
         """Scalars, at the epoch's number."""
