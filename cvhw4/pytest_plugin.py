@@ -339,8 +339,9 @@ class StudyPlugin:
     def images(self, experiment: Experiment) -> int:
         """How many images a row trains on."""
         count = len(self.study.data(experiment.question).train)
-        smaller = experiment.sabotage is not None and experiment.sabotage.kind == "smaller training set"
-        return count - round(experiment.sabotage.strength * count) if smaller else count
+        spoilt = experiment.sabotage
+        left_out = spoilt.strength if spoilt is not None and spoilt.kind == "smaller training set" else 0.0
+        return count - round(left_out * count)
 
     def _epoch(self, epoch: Epoch) -> None:
         self.progress.epoch(epoch)

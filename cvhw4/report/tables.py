@@ -48,7 +48,7 @@ def plain(frame: pd.DataFrame) -> str:
 def fitted(frame: pd.DataFrame, *names: str, width: int = 80) -> pd.DataFrame:
     """A data frame of texts with these columns cut, the widest first, until `plain` is at most so wide; the other
     columns, with the numbers, stay whole."""
-    widths = {c: max([len(c), *map(len, frame[c])]) for c in frame}
+    widths = {str(c): max(len(str(c)), *frame[c].str.len()) for c in frame}
     for _ in range(sum(widths.values()) + 2 * (len(widths) - 1) - width):
         widest = max(names, key=lambda name: widths[name] - len(name))
         widths[widest] -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from cvhw4.records.schema import Epoch, RunRecord
 from cvhw4.trackers import Run, final_figures, tags
@@ -22,11 +23,11 @@ class MLflow:
         from mlflow import MlflowException
 
         self.run = run
-        try:
-            experiment = self.client.create_experiment(f"cvhw4 {run.profile}")
-        except MlflowException:  # it is there, perhaps since another worker made it a moment ago
-            experiment = self.client.get_experiment_by_name(f"cvhw4 {run.profile}").experiment_id
-        self.id = self.client.create_run(experiment, run_name=run.name).info.run_id
+        with suppress(MlflowException):  # it is there, perhaps since another worker made it a moment ago
+            self.client.create_experiment(f"cvhw4 {run.profile}")
+        experiment = self.client.get_experiment_by_name(f"cvhw4 {run.profile}")
+        assert experiment is not None
+        self.id = self.client.create_run(experiment.experiment_id, run_name=run.name).info.run_id
         for name, value in run.settings.items():
             self.client.log_param(self.id, name, value, synchronous=True)
 

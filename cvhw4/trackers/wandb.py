@@ -18,8 +18,15 @@ class WandB:
 
         self.run = run
         quiet = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False)
-        naming = dict(project=self.project, group=run.experiment.id, job_type=run.profile, name=run.name)
-        self.live = wandb.init(**naming, config=run.settings, reinit="create_new", settings=quiet)
+        self.live = wandb.init(
+            project=self.project,
+            group=run.experiment.id,
+            job_type=run.profile,
+            name=run.name,
+            config=run.settings,
+            reinit="create_new",
+            settings=quiet,
+        )
         self.live.define_metric("*", step_metric="epoch")
 
     def epoch(self, epoch: Epoch) -> None:
