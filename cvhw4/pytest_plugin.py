@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,12 +37,13 @@ from cvhw4.errors import (
 from cvhw4.experiments import PROFILES, Experiment
 from cvhw4.live import Progress
 from cvhw4.study import Study
+from cvhw4.trackers import TRACKERS, Trackers, check_trackers
 
 if TYPE_CHECKING:
     from cvhw4.claims import Claim
-    from cvhw4.cluster import Cluster
+    from cvhw4.cluster import Cluster, Event
     from cvhw4.controls import Control
-    from cvhw4.records.schema import RunRecord
+    from cvhw4.records.schema import Epoch, RunRecord
     from cvhw4.statistics.bounds import Bounds
     from cvhw4.statistics.verdicts import Outcome
 
@@ -89,6 +91,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--executor", choices=["local", "ray"], default="local", help="where runs are trained (default: local)"
     )
     group.addoption("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: one of this machine alone)")
+    group.addoption("--tensorboard", metavar="DIR", help="log runs there, for tensorboard --logdir DIR")
+    group.addoption("--mlflow", metavar="URI", help="log runs to an MLflow server, or a folder (file:DIR)")
+    group.addoption("--wandb", metavar="PROJECT", help="log runs to Weights & Biases (WANDB_MODE=offline: to ./wandb)")
     group.addoption("--bounds", type=Path, metavar="FILE", help="calibrated bounds (default: benchmarks/bounds.toml)")
 
 
@@ -137,6 +142,7 @@ def check_options(config: pytest.Config) -> None:
     if config.getoption("dist", "no") == "worksteal":
         # A worker that waits with a claim could be handed a run behind it that the claim waits for.
         raise InputError("--dist worksteal", "breaks the order of runs and claims", "use --dist load")
+    check_trackers({name: config.getoption(name) for name in TRACKERS})
 
 
 def place_among_workers(config: pytest.Config) -> tuple[int, int]:
@@ -176,6 +182,7 @@ class StudyPlugin:
         config.option.testrunuid = session
         self.notes = Notes(Path(tempfile.gettempdir()) / f"cvhw4-session-{session}")
         self.progress = Progress(config)
+        self.trackers = Trackers({name: config.getoption(name) for name in TRACKERS}, study.profile)
 
     def bounds(self) -> Bounds:
         """The profile's bounds; none where the project has no bounds file (yet) and none was named."""
@@ -231,7 +238,7 @@ class StudyPlugin:
             if "experiment" in parameters and "seed" in parameters:
                 experiment, seed = parameters["experiment"], parameters["seed"]
                 self.planned[experiment.id, seed] = experiment
-        self.progress.total = len(self.planned)
+        self.progress.plan(self.planned, self.study.store)
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Checks the user's input before anything is trained."""
@@ -287,22 +294,27 @@ class StudyPlugin:
             pytest.skip(printable(str(reason)))
         except InputError as error:
             self.progress.drop("failed: unusable input")
+            self.trackers.failed(str(error))
             pytest.fail(str(error), pytrace=False)
         except TrainingFailed as failed:
             self.progress.drop(f"failed: {failed}")
+            self.trackers.failed(str(failed))
             if experiment.group == "control" and isinstance(failed, TrainingDiverged):
                 self.notes.write(name, None, diverged=str(failed))
                 pytest.skip(f"{failed}: noticed without any bound")
             properties.append(("cvhw4_failed", [experiment.id, seed]))
             pytest.fail(str(failed), pytrace=False)
         except BaseException as error:
-            self.progress.drop(f"failed: {type(error).__name__}")
+            why = "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {type(error).__name__}"
+            self.progress.drop(why)
+            self.trackers.failed(why)
             raise
         path = self.study.store.path(record.id, record.seed, record.fingerprint)
         properties.append(("cvhw4_run", [record.id, record.seed, str(path)]))
         self.notes.write(name, path)
         if self.progress.epochs:
             self.in_runs += time.monotonic() - began
+            self.trackers.end(record)
         self.progress.end(record)
         benchmark.extra_info.update(extra_info(record), reused=self.progress.epochs == 0)
         return record
@@ -315,11 +327,30 @@ class StudyPlugin:
                 self.submitted = True
                 self.cluster.submit([(row, seed) for (_, seed), row in self.planned.items()])
             benchmark.disabled = True
-            watch = partial(self.cluster.result, experiment, seed, self.progress.event)
+            self.trackers.begin(experiment, seed, partial(self.images, experiment))
+            watch = partial(self.cluster.result, experiment, seed, self._event)
             return benchmark.pedantic(watch, rounds=1, iterations=1)
         self.study.prepare(experiment, seed)  # so that imports and decoding are not timed as training
-        arguments = (experiment, seed, self.progress.epoch, self.progress.wait)
+        self.progress.images = self.images(experiment)
+        self.trackers.begin(experiment, seed, partial(self.images, experiment))
+        arguments = (experiment, seed, self._epoch, self.progress.wait)
         return benchmark.pedantic(self.study.run, args=arguments, rounds=1, iterations=1)
+
+    def images(self, experiment: Experiment) -> int:
+        """How many images a row trains on."""
+        count = len(self.study.data(experiment.question).train)
+        spoilt = experiment.sabotage
+        left_out = spoilt.strength if spoilt is not None and spoilt.kind == "smaller training set" else 0.0
+        return count - round(left_out * count)
+
+    def _epoch(self, epoch: Epoch) -> None:
+        self.progress.epoch(epoch)
+        self.trackers.epoch(epoch)
+
+    def _event(self, event: Event) -> None:
+        self.progress.event(event)
+        if event.epoch is not None and (event.id, event.seed) == self.progress.run:
+            self.trackers.epoch(event.epoch)
 
     def outcome(self, claim: Claim) -> Outcome:
         """Judges a claim on this session's runs, once they are finished."""
@@ -372,20 +403,46 @@ class StudyPlugin:
 
     # Telling
 
+    @pytest.hookimpl(tryfirst=True)  # a worker's run is told of before its dot
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collects what the tests bring, from all workers."""
         properties: dict[str, Any] = dict(report.user_properties)
         if "cvhw4_run" in properties:
             row, seed, path = properties["cvhw4_run"]
             self.runs[row, seed] = Path(path)
+            if hasattr(report, "node") and report.when == "call":
+                self.tell(Path(path), report.duration)
         elif not report.passed and not self.is_worker and (run := RUN_ID.search(report.nodeid)):
             # Skipped, failed, or lost with its worker: nobody shall wait for it.
+            id, _, seed = run[1].rpartition("-seed")
+            self.progress.lose((id, int(seed)))
             self.notes.write(run[1], None, again=False)
         if "cvhw4_missing" in properties:
             row, reason = properties["cvhw4_missing"]
             self.missing[row] = reason
         if "cvhw4_failed" in properties:
             self.failed.add(tuple(properties["cvhw4_failed"]))
+
+    def tell(self, path: Path, seconds: float) -> None:
+        """Tells of a run that a worker finished in so many seconds."""
+        from cvhw4.records.schema import RunRecord
+
+        with suppress(OSError, InputError):  # the tables will say so
+            self.progress.report(RunRecord.from_json(path.read_text("utf-8"), path), seconds)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """With xdist the workers know which runs there will be."""
+        from cvhw4.controls import CONTROLS
+
+        rows = [*self.profile.rows, *(c.experiment(self.profile, s) for c in CONTROLS for s in c.strengths)]
+        by_id = {row.id: row for row in rows}
+        runs = (run[1].rpartition("-seed") for id in ids if (run := RUN_ID.search(id)))
+        self.progress.plan({(id, int(seed)): by_id[id] for id, _, seed in runs if id in by_id}, self.study.store)
+
+    def pytest_enter_pdb(self) -> None:
+        """The terminal is the debugger's."""
+        self.progress.close()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -423,6 +480,7 @@ class StudyPlugin:
         from cvhw4.report.failures import latest_failures
         from cvhw4.report.page import write_report
         from cvhw4.report.tables import by_data, origins, plain, short_claims, short_detections, summary
+        from cvhw4.report.text import cut
         from cvhw4.statistics.sensitivity import detections
         from cvhw4.statistics.verdicts import judge_all
 
@@ -433,7 +491,7 @@ class StudyPlugin:
         failed = (f for f in self.study.store.failures() if f.id in rows and (f.id, f.seed) in self.failed)
         failures = latest_failures(records, failed)
         for data, groups in by_data([r for r in records if r.id in rows], failures).items():
-            terminalreporter.write_line(printable(data))
+            terminalreporter.write_line(cut(printable(data), 80))
             of_data = [f for f in failures if f.data == data]
             terminalreporter.write_line(plain(summary(groups, self.profile.rows, bounds, of_data)))
             for line in origins(groups):
@@ -474,6 +532,8 @@ class StudyPlugin:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Leaves the cluster, and removes the notes that workers left each other."""
+        self.progress.close()
+        self.trackers.close()
         if self.cluster is not None:
             self.cluster.close()
         if not self.is_worker:

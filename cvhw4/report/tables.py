@@ -11,7 +11,7 @@ from cvhw4.errors import printable
 from cvhw4.experiments import Experiment, Profile, Question
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import BIASED, failures_table, share
-from cvhw4.report.text import escape
+from cvhw4.report.text import cut, escape
 from cvhw4.statistics.bounds import Bounds, failed
 from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.sensitivity import Detection
@@ -43,6 +43,16 @@ def plain(frame: pd.DataFrame) -> str:
     from tabulate import tabulate
 
     return tabulate([list(frame.columns), *frame.values.tolist()], tablefmt="plain", disable_numparse=True)
+
+
+def fitted(frame: pd.DataFrame, *names: str, width: int = 80) -> pd.DataFrame:
+    """A data frame of texts with these columns cut, the widest first, until `plain` is at most so wide; the other
+    columns, with the numbers, stay whole."""
+    widths = {str(c): max(len(str(c)), *frame[c].str.len()) for c in frame}
+    for _ in range(sum(widths.values()) + 2 * (len(widths) - 1) - width):
+        widest = max(names, key=lambda name: widths[name] - len(name))
+        widths[widest] -= 1
+    return frame.assign(**{name: [cut(text, widths[name]) for text in frame[name]] for name in names if name in frame})
 
 
 def spread(e: Estimate) -> str:
@@ -95,7 +105,7 @@ def summary(
                     "bounds": "FAILED" if experiment.id in broken else judged(runs, bounds),
                 }
             )
-    return pd.DataFrame(lines)
+    return fitted(pd.DataFrame(lines), "row") if lines else pd.DataFrame()
 
 
 def origins(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
@@ -330,11 +340,11 @@ def short_claims(outcomes: Sequence[Outcome]) -> pd.DataFrame:
         }
         for o in outcomes
     ]
-    return pd.DataFrame(lines)
+    return fitted(pd.DataFrame(lines), "claim")
 
 
 def short_detections(found: Sequence[Detection]) -> pd.DataFrame:
-    """The negative controls for the terminal."""
+    """The negative controls for the terminal, at most 80 columns wide."""
     lines = [
         {
             "control": d.control.name,
@@ -348,7 +358,7 @@ def short_detections(found: Sequence[Detection]) -> pd.DataFrame:
         }
         for d in found
     ]
-    return pd.DataFrame(lines)
+    return fitted(pd.DataFrame(lines), "control", "given away by")
 
 
 def _difference(outcome: Outcome, digits: int) -> str:

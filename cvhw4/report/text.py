@@ -40,6 +40,13 @@ def in_picture(text: object) -> str:
     return printable(str(text)).replace("$", "\\$")
 
 
+def cut(text: str, width: int) -> str:
+    """Text on at most so many columns of a terminal, with an ellipsis where some is missing."""
+    from rich.cells import cell_len, set_cell_size
+
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
+
+
 def file_stem(text: str) -> str:
     """A plain name of a file or a part of one: "embedded scenes" to "embedded-scenes", the last 80 characters."""
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower())[-80:]

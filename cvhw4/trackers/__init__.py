@@ -1,0 +1,220 @@
+"""Trackers that runs can be logged to while they train: TensorBoard, MLflow, Weights & Biases, each by its own library.
+
+A run is logged by the process that trains it; on a cluster by the one that gave it there. One that is taken from disk
+(`--reuse`) was logged when it was trained, and is not logged again; one that is continued is logged whole.
+
+Nothing here may end a run or keep it waiting: what trackers are told goes to a thread of their own, and one that raises
+is off from there on, with a warning.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple, Protocol
+
+from cvhw4.errors import InputError, printable
+from cvhw4.experiments import Experiment
+from cvhw4.records.schema import Epoch, RunRecord
+
+LAST_WORDS = 30.0  # seconds that a session waits at its end for what trackers still have to do
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as trackers see it: `images` is how many it trains on in an epoch."""
+
+    experiment: Experiment
+    seed: int
+    profile: str
+    images: int
+
+    @property
+    def name(self) -> str:
+        """ "q1_2-finetune-seed0"."""
+        return f"{self.experiment.id}-seed{self.seed}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The experiment's settings and the seed, those of the recipe one by one ("recipe.lr"); None is left out."""
+        flat: dict[str, Any] = {"row": self.experiment.id, "seed": self.seed}
+        for name, value in self.experiment.settings().items():
+            flat |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+        return {k: str(v) if isinstance(v, list | tuple) else v for k, v in flat.items() if v is not None}
+
+    def figures(self, epoch: Epoch) -> dict[str, float]:
+        """An epoch's numbers by the names that they have in every tracker."""
+        return {
+            **{f"validation/{metric}": value for metric, value in epoch.figures.items()},
+            "training/loss": epoch.loss,
+            "training/lr": epoch.lr,
+            "training/images_per_second": self.images / epoch.train_seconds,
+        }
+
+
+def final_figures(record: RunRecord) -> dict[str, float]:
+    """A finished run's best and last figures ("best/accuracy"), and what it took."""
+    metrics = [metric for metric in record.epochs[-1].figures if metric != "loss"]
+    figures = {f"{which}/{m}": record.figure(f"{which} {m}") for m in metrics for which in ("best", "last")}
+    return figures | {"total_seconds": record.times.total_seconds}
+
+
+def tags(record: RunRecord) -> dict[str, str]:
+    """What tells a run from others of its row and seed."""
+    environment = record.environment
+    return {
+        "fingerprint": record.fingerprint,
+        "commit": str(environment["commit"]),
+        "device": str(environment["device_name"]),
+        "data": record.data.name,
+    }
+
+
+class Tracker(Protocol):
+    """Logs one run after the other. It is made with what its option was given, when the first run has begun."""
+
+    def begin(self, run: Run) -> None:
+        """A run began."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """An epoch of it is over; they come in order."""
+
+    def end(self, record: RunRecord) -> None:
+        """It is finished."""
+
+    def failed(self, reason: str) -> None:
+        """It ended without a record."""
+
+
+class _Kind(NamedTuple):
+    """Where a tracker is, and what it needs."""
+
+    tracker: str  # module and class
+    module: str
+    install: str
+
+
+# By option.
+TRACKERS = {
+    "tensorboard": _Kind("cvhw4.trackers.tensorboard:TensorBoard", "tensorboard", "tensorboard"),
+    "mlflow": _Kind("cvhw4.trackers.mlflow:MLflow", "mlflow", "cvhw4[mlflow]"),
+    "wandb": _Kind("cvhw4.trackers.wandb:WandB", "wandb", "cvhw4[wandb]"),
+}
+
+
+def check_trackers(wanted: Mapping[str, str | None]) -> None:
+    """Finds what trackers lack before anything is trained.
+
+    Args:
+        wanted: what the options were given, by their names.
+
+    Raises:
+        InputError: a library is missing, or MLflow cannot use what it was given.
+    """
+    for name, where in wanted.items():
+        if where is None:
+            continue
+        if not where:
+            raise InputError(f"--{name}", "is empty", f"see --help for what --{name} takes")
+        if find_spec(TRACKERS[name].module) is None:
+            raise InputError(f"--{name}", "needs a package that is missing", f"pip install {TRACKERS[name].install}")
+        database = name == "mlflow" and where.startswith(("sqlite:", "postgresql", "mysql", "mssql"))
+        if database and find_spec("sqlalchemy") is None:
+            problem = "is a database, which mlflow-skinny cannot use"
+            raise InputError(f"--mlflow {where}", problem, "pip install mlflow, or give a server or file:DIR")
+
+
+class Trackers:
+    """Tells all trackers of one run after the other.
+
+    Args:
+        wanted: what the options were given, by their names; None where one was not.
+        profile: of the runs.
+    """
+
+    def __init__(self, wanted: Mapping[str, str | None], profile: str) -> None:
+        self.profile = profile
+        self._made: dict[str, Tracker | None] = {name: None for name, where in wanted.items() if where}
+        self._wanted = wanted
+        self._jobs: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
+        self._off: queue.SimpleQueue[str] = queue.SimpleQueue()  # what went wrong, to be warned of
+        self._thread: threading.Thread | None = None
+        self._begun: tuple[Experiment, int, Callable[[], int]] | None = None
+        self._run: Run | None = None  # once trackers know of it
+        self._told = 0  # epochs
+
+    def begin(self, experiment: Experiment, seed: int, images: Callable[[], int]) -> None:
+        """A run begins; trackers are told once it has its first epoch, or failed: then it was not taken from disk."""
+        self._begun, self._run, self._told = (experiment, seed, images), None, 0
+
+    def epoch(self, epoch: Epoch) -> None:
+        """An epoch of the run is over. One that it was continued after comes with the record, and those since too."""
+        if self._start() and epoch.epoch == self._told + 1:
+            self._tell(lambda tracker: tracker.epoch(epoch))
+            self._told += 1
+
+    def end(self, record: RunRecord) -> None:
+        """The run is finished."""
+        for epoch in record.epochs[self._told :]:
+            self.epoch(epoch)
+        if self._start():
+            self._tell(lambda tracker: tracker.end(record))
+        self._begun = None
+
+    def failed(self, reason: str) -> None:
+        """The run, if one had begun, ended without a record."""
+        if self._start():
+            self._tell(lambda tracker: tracker.failed(reason))
+        self._begun = None
+
+    def close(self) -> None:
+        """Waits until trackers are done, `LAST_WORDS` seconds at most."""
+        if self._thread is None:
+            return
+        self._jobs.put(None)
+        self._thread.join(LAST_WORDS)
+        if self._thread.is_alive():
+            self._off.put(f"{', '.join(f'--{name}' for name in self._made)}: not done {LAST_WORDS:.0f} s after the end")
+        self._warn()
+
+    def _start(self) -> bool:
+        """Tells of the run if that is not done; whether there are trackers and a run."""
+        if not self._made or self._begun is None:
+            return False
+        if self._run is None:
+            experiment, seed, images = self._begun
+            run = self._run = Run(experiment, seed, self.profile, images())
+            self._tell(lambda tracker: tracker.begin(run))
+        return True
+
+    def _tell(self, job: Callable[[Tracker], None]) -> None:
+        self._warn()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="cvhw4-trackers", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def _warn(self) -> None:
+        while not self._off.empty():
+            with suppress(UserWarning):  # raised where warnings are errors
+                warnings.warn(self._off.get(), stacklevel=1)
+
+    def _work(self) -> None:
+        """The thread: tells every tracker in turn, and lets go of one that raises."""
+        while (job := self._jobs.get()) is not None:
+            for name in list(self._made):
+                try:
+                    tracker = self._made[name]
+                    if tracker is None:
+                        module, _, kind = TRACKERS[name].tracker.partition(":")
+                        tracker = self._made[name] = getattr(import_module(module), kind)(self._wanted[name])
+                    job(tracker)
+                except Exception as error:
+                    del self._made[name]
+                    self._off.put(f"--{name} is off from here on: {printable(repr(error))}")

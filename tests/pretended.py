@@ -1,0 +1,52 @@
+"""As a pytest plugin (`-p tests.pretended`): runs that train nothing, and no tables, so that a session takes a second.
+
+An epoch takes CVHW4_PAUSE seconds, and the clock ticks many times in it. What the terminal shows is real, and so are
+records, workers, capture and the debugger.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+import cvhw4.pytest_plugin as plugin
+from cvhw4 import live
+from cvhw4.study import Study
+from tests.tiny import dataset, record
+
+
+class Pretended(Study):
+    """Figures that rise from 0.5 to 0.9."""
+
+    def check(self):
+        pass
+
+    def prepare(self, experiment, seed):
+        pass
+
+    def data(self, question):
+        return dataset(question)
+
+    def run(self, experiment, seed, on_epoch=None, on_wait=None):
+        count = experiment.recipe.epochs
+        done = record(experiment.row, seed, figures=tuple((0.5 + 0.4 * i / count,) for i in range(1, count + 1)))
+        found = self.store.find(done.id, seed, done.fingerprint) if self.reuse else None
+        if found is not None:
+            return found
+        pause = float(os.environ.get("CVHW4_PAUSE", "0.05"))
+        for epoch in done.epochs:
+            time.sleep(pause)
+            on_epoch(replace(epoch, train_seconds=pause * 0.75, evaluate_seconds=pause * 0.25))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return self.store.save(replace(done, started=now, times=replace(done.times, total_seconds=pause * count)))
+
+
+@pytest.hookimpl(tryfirst=True)  # before the study is made
+def pytest_configure(config):
+    live.TICK = 0.01  # many times an epoch
+    plugin.Study = Pretended
+    plugin.StudyPlugin.summarise = lambda self, reporter, status: None
