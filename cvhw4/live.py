@@ -6,9 +6,10 @@ keeps its own account of where the cursor is beside that of pytest's terminal wr
 tests write to the terminal themselves, there are plain lines.
 
 Between epochs the line's clock goes on, by a thread. It writes to a duplicate of the terminal's file descriptor, made
-while capture was off, so that it neither touches pytest's capture nor is caught by it, and holds a lock while it
-writes. It lives only while a run trains under `--capture=fd` without live logs: then nobody else can write to the
-terminal but the main thread, which stops it first (a run's end or error, the debugger, the session's end) and joins it.
+while capture was off, so that it neither touches pytest's capture nor is caught by it, and only while a run trains
+under `--capture=fd` without live logs: then nobody else can write to the terminal but the main thread, which takes the
+line away from it first, under the lock that it writes under (at a run's end or error, for the debugger, at the
+session's end, which joins it).
 """
 
 from __future__ import annotations
@@ -89,31 +90,40 @@ def families(experiment: Experiment) -> tuple[object, ...]:
 
 
 class Clock(threading.Thread):
-    """Writes a line anew each second until it is stopped.
+    """Writes the line that it is shown anew each second, until that is taken away.
+
+    An interrupt may come at any point of the main thread's calls: what they do can be done again, and none waits for
+    more than one writing.
 
     Args:
         terminal: file descriptor, closed at the end.
-        line: what to write at a time (`time.monotonic`).
     """
 
-    def __init__(self, terminal: int, line: Callable[[float], str]) -> None:
+    def __init__(self, terminal: int) -> None:
         super().__init__(name="cvhw4-clock", daemon=True)
-        self.terminal, self.line = terminal, line
+        self.terminal = terminal
+        self._line: Callable[[float], str] | None = None
         self._lock, self._over = threading.Lock(), threading.Event()
 
     def run(self) -> None:
         """Ticks."""
         while not self._over.wait(TICK):
             with self._lock:
-                if self._over.is_set():
-                    return
+                if self._line is None:
+                    continue
                 try:
-                    os.write(self.terminal, self.line(time.monotonic()).encode())
+                    os.write(self.terminal, self._line(time.monotonic()).encode())
                 except OSError:  # the terminal is gone
                     return
 
+    def show(self, line: Callable[[float], str] | None) -> None:
+        """What to write at a time (`time.monotonic`) from here on; nothing with None."""
+        with self._lock:
+            self._line = line
+
     def stop(self) -> None:
         """After this it writes nothing."""
+        self.show(None)
         self._over.set()
         self.join()
         os.close(self.terminal)
@@ -222,8 +232,13 @@ class Progress:
         self.over.add(self.run)
         self._final(printable(why))
 
+    def hold(self) -> None:
+        """Nothing is written from here on, until the run tells something new."""
+        if self._clock is not None:
+            self._clock.show(None)
+
     def close(self) -> None:
-        """Nothing is written from here on but by who calls next."""
+        """Nothing is written from here on."""
         if self._clock is not None:
             stopped, self._clock = self._clock, None
             stopped.stop()
@@ -266,9 +281,11 @@ class Progress:
             line = self._line(terminal, text)
             terminal.write_raw(line(time.monotonic()), flush=True)
             if self.config.option.capture == "fd" and not self._logs_live:
-                with suppress(OSError, ValueError, AttributeError):  # no real file
-                    self._clock = Clock(os.dup(terminal._file.fileno()), line)
-                    self._clock.start()
+                if self._clock is None:
+                    ticking = Clock(os.dup(terminal._file.fileno()))
+                    ticking.start()
+                    self._clock = ticking
+                self._clock.show(line)
 
     def _line(self, terminal: TerminalWriter, text: str) -> Callable[[float], str]:
         """The line at a time; it holds all that it shows, so that another thread may ask for it."""
@@ -392,8 +409,8 @@ class Progress:
 
     @contextmanager
     def _terminal(self) -> Iterator[TerminalWriter]:
-        """pytest's terminal, with capture off and the clock stopped."""
-        self.close()
+        """pytest's terminal, with capture off and the clock still."""
+        self.hold()
         capture = self.config.pluginmanager.get_plugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
             yield self.config.get_terminal_writer()

@@ -442,7 +442,7 @@ class StudyPlugin:
 
     def pytest_enter_pdb(self) -> None:
         """The terminal is the debugger's."""
-        self.progress.close()
+        self.progress.hold()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:

@@ -5,11 +5,13 @@ import io
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
 import sys
 import termios
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -305,24 +307,39 @@ def test_no_line_is_wider_than_the_terminal(width, arm, seed, done, total, left)
         assert f" seed {seed} " in final or f" s{seed} " in final
 
 
-def test_the_clock_writes_until_it_is_stopped_and_not_after(monkeypatch):
+def test_the_clock_writes_what_it_is_shown_and_nothing_after(monkeypatch):
     monkeypatch.setattr(live, "TICK", 0.005)
     taking, giving = os.pipe()
-    ticking = Clock(giving, lambda now: f"{now:.4f};")
+    os.set_blocking(taking, False)
+    ticking = Clock(giving)
     ticking.start()
-    assert os.read(taking, 100)
+    time.sleep(0.05)
+    with pytest.raises(BlockingIOError):  # nothing yet
+        os.read(taking, 1)
+    ticking.show(lambda now: "x")
+    wait_for(taking)
+    ticking.show(None)
+    if select.select([taking], [], [], 0)[0]:
+        os.read(taking, 1 << 16)
+    time.sleep(0.05)
+    with pytest.raises(BlockingIOError):
+        os.read(taking, 1)
     ticking.stop()
-    while os.read(taking, 1 << 16):  # and then its end, as the only writer has closed it
-        pass
-    assert not ticking.is_alive()
+    assert not ticking.is_alive() and os.read(taking, 1) == b""  # its only writer has closed it
     os.close(taking)
+
+
+def wait_for(pipe):
+    assert select.select([pipe], [], [], 5)[0]
+    os.read(pipe, 1 << 16)
 
 
 def test_a_clock_whose_terminal_is_gone_ends_quietly(monkeypatch):
     monkeypatch.setattr(live, "TICK", 0.005)
     taking, giving = os.pipe()
     os.close(taking)
-    ticking = Clock(giving, lambda now: "x")
+    ticking = Clock(giving)
+    ticking.show(lambda now: "x")
     ticking.start()
     ticking.join(5)
     assert not ticking.is_alive()

@@ -333,9 +333,19 @@ def test_every_worker_logs_its_own_runs_and_each_has_a_line_and_no_dot(session, 
     runs = {(row, seed) for row in ("q1_1-features", "q2_3-3class") for seed in "01"}
     told = finals(shown.lines)
     assert {(row, seed) for row, seed, *_ in told} == runs and [place for *_, place, _ in told] == list("1234")
-    assert [line for line in shown.lines if re.fullmatch("[.sF]+", line)] == ["F"]
+    assert [line[:3].rstrip() for line in shown.lines if re.match("[.sF]+(  |$)", line)] == ["F"]
     begun = [what[1] for process in noted.read() for what in process if what[0] == "begin"]
     assert sorted(begun) == sorted(f"{row}-seed{seed}" for row, seed in runs) and len(noted.read()) == 2
+
+
+def test_on_a_cluster_the_session_logs_runs_whole_and_each_has_a_line(session, checkout, noted):  # noqa: F811
+    folder = checkout("Noted")
+    shown = session("--executor", "ray", "-k", "q1_5 or q2_3", "--seeds", "1", "--wandb", str(folder))
+    assert finals(shown.lines) == [("q1_5-features", "0", "1", "2"), ("q2_3-3class", "0", "2", "2")]
+    assert "q1_5-features seed 0  waiting; q2_3-3class seed 0 finished epoch 8 on node" in shown.seen
+    told = [(what[0], what[1]) for what in noted.read()[0]]
+    runs = [("q1_5-features-seed0", 5), ("q2_3-3class-seed0", 8)]
+    assert told == [(what, name) for name, n in runs for what in ("begin", *["epoch"] * n, "end")]
 
 
 def test_a_session_whose_tracker_raises_passes_with_one_warning(checkout):
