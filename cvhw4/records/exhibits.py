@@ -52,7 +52,7 @@ class Exhibits:
 
     def to_bytes(self) -> bytes:
         """As they are stored: the same exhibits always give the same bytes."""
-        arrays = {"run": _digits(self.run), "pictures": _digits(self.pictures), "index": self.index}
+        arrays: dict[str, NDArray] = {"run": _digits(self.run), "pictures": _digits(self.pictures), "index": self.index}
         arrays |= {k: v for k in ("probabilities", "heat", "predicted") if (v := getattr(self, k)) is not None}
         return _pack(arrays | ({"why": np.frombuffer(self.why.encode(), np.uint8)} if self.why else {}))
 
@@ -187,7 +187,7 @@ def even_choice(images: int, most: int) -> NDArray[np.int64]:
     return np.arange(images) if images <= most else np.arange(most) * images // most
 
 
-def _pack(arrays: Mapping[str, NDArray]) -> bytes:
+def _pack(arrays: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
@@ -220,7 +220,7 @@ def _typed(array: Any, kind: type, dimensions: int) -> NDArray:
     """An array, if it is one of that type and number of dimensions; raises ValueError."""
     fits = isinstance(array, np.ndarray) and array.dtype == kind and array.ndim == dimensions
     _require(fits, f"an array is no {np.dtype(kind)} of {dimensions} dimensions")
-    return array  # type: ignore[no-any-return]
+    return array
 
 
 def _require(condition: object, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""What networks saw and made of it: the pictures of a question on a data set, from what is stored beside the records."""
+"""What networks saw and made of it: a question's pictures on a data set, from what is stored beside the records."""
 
 from __future__ import annotations
 

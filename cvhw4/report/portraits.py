@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,7 @@ from cvhw4.records.exhibits import Exhibits, ValidationPictures
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import COLOURS, INK, Picture, style
-from cvhw4.report.rasters import MOST_SIDE, show, to_small_svg
+from cvhw4.report.rasters import MOST_SIDE, to_small_svg
 from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.intervals import Estimate, estimate
 
@@ -30,6 +31,7 @@ Stored = Callable[[str], ValidationPictures | None]
 ACROSS = 5  # confusion matrices beside each other
 NUMBERED, NAMED = 8, 12  # classes up to which cells have numbers, and axes names
 IMAGES, ROWS = 6, 7  # that `saliency` shows at most
+PITCH = 1.12, 1.35  # of its columns and lines, in inches
 OPAQUE = 0.65  # of the hottest part of a heat map
 FACE, CENTRE = "the face", "the central half of the picture"
 
@@ -67,12 +69,13 @@ def confusions(stem: str, data: str, groups: Groups, read: Read) -> Picture | No
         for axes in panels.flat[len(matrices) :]:
             axes.set_visible(False)
         if len(names) <= NAMED:
-            short = [in_picture(_short(name)) for name in names]
+            short = [_wrapped(name, 9) if len(names) < 4 else in_picture(_short(name)) for name in names]
+            few = len(names) < 4
             for axes in panels[:, 0]:
-                axes.set_yticks(range(len(names)), short, rotation=90, va="center")
+                axes.set_yticks(range(len(names)), short, rotation=90 if few else 0, va="center")
             for column in range(across):
                 lowest = panels[(len(matrices) - 1 - column) // across, column]
-                lowest.set_xticks(range(len(names)), short, rotation=0 if len(names) < 3 else 90)
+                lowest.set_xticks(range(len(names)), short, rotation=0 if few else 90)
                 lowest.tick_params(labelbottom=True)
         figure.supylabel("class", fontsize=8.5)
         figure.supxlabel("taken for", fontsize=8.5)
@@ -111,8 +114,9 @@ def _matrix(axes: Axes, title: str, of_row: NDArray[np.float64]) -> None:
     mean = of_row.mean(0)
     axes.imshow(mean, cmap="Blues", vmin=0, vmax=1, interpolation="none")
     axes.set_title(in_picture(title), fontsize=8)
-    axes.tick_params(length=0, labelsize=8)
+    axes.tick_params(length=0, labelsize=7.5)
     axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
     if len(mean) > NUMBERED:
         return
     spread = of_row.std(0, ddof=1) if len(of_row) > 1 else np.full_like(mean, np.nan)
@@ -155,44 +159,47 @@ def saliency(stem: str, data: str, groups: Groups, exhibits: Show, pictures: Sto
     chosen = disputed(np.stack([s.probabilities for s in seen.values()]), IMAGES)
     with style():
         from matplotlib import colormaps
-        from matplotlib.cm import ScalarMappable
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(1.12 * (len(seen) + 1), 1.5 * len(chosen) + 0.7), layout="constrained")
-        panels = figure.subplots(len(chosen), len(seen) + 1, squeeze=False)
-        for line, k in zip(panels, chosen, strict=True):
-            show(line[0], first.pictures.picture(k, MOST_SIDE))
-            line[0].set_xlabel(f"{in_picture(_short(names[labels[k]]))}\n{in_picture(_end(first.pictures.names[k]))}")
-            for axes, s in zip(line[1:], seen.values(), strict=True):
-                _heated(axes, s, k, labels[k], names)
-        for axes, title in zip(panels[0], ["image, class", *seen], strict=True):
-            axes.set_title(in_picture(_broken(title)), fontsize=8)
-        for axes in panels.flat:
-            axes.xaxis.label.set(fontsize=7, linespacing=1.15)
-            axes.xaxis.labelpad = 2
-        bar = figure.colorbar(
-            ScalarMappable(cmap=colormaps["viridis"]), ax=panels, location="bottom", fraction=0.02, pad=0.01, aspect=50
-        )
-        bar.set_ticks([0, 1], labels=["no heat", "most heat in the image"], fontsize=7.5)
-        bar.outline.set_visible(False)
+        # One panel in inches, for panels of their own take seconds to lay out.
+        width, height = PITCH[0] * (len(seen) + 1), PITCH[1] * len(chosen)
+        figure = Figure(figsize=(width, height + 0.7))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height + 0.35, -0.35))
+        for x, title in enumerate(["image, class", *seen]):
+            axes.text(PITCH[0] * (x + 0.5), -0.06, _wrapped(title, 14), ha="center", va="bottom", fontsize=8)
+        for y, k in enumerate(chosen):
+            label, pictured = int(labels[k]), first.pictures.picture(k, MOST_SIDE)
+            said = f"{in_picture(_short(names[label]))}\n{in_picture(_end(first.pictures.names[k]))}"
+            _place(axes, 0, y, pictured, said)
+            for x, s in enumerate(seen.values(), 1):
+                guess = int(s.probabilities[k].argmax())
+                said = f"{'✓' if guess == label else '✗'} {_said(s, k, label)}\n{in_picture(_short(names[guess]))}"
+                _place(axes, x, y, _heated(s, k), said)
+        left, right, top = 0.3 * width, 0.7 * width, height + 0.12
+        gradient = 255 * colormaps["viridis"](np.arange(256))[None, :, :3]
+        axes.imshow(gradient.round().astype(np.uint8), extent=(left, right, top + 0.1, top), interpolation="none")
+        axes.text(left - 0.06, top + 0.05, "no heat", ha="right", va="center", fontsize=7.5)
+        axes.text(right + 0.06, top + 0.05, "most of the image", va="center", fontsize=7.5)
+        axes.set(xlim=(0, width), ylim=(height + 0.35, -0.35))
+        axes.set_axis_off()
         svg = to_small_svg(figure)
     votes = "; ".join(
         f"{printable(first.pictures.names[k])} is {printable(names[labels[k]])}, "
         + ", ".join(f"{row}: {_said(s, k, labels[k])}" for row, s in seen.items())
         for k in chosen
     )
-    mapless = {s.exhibits.why: row for row, s in seen.items() if s.exhibits.heat is None}
-    without = "".join(f" No map of {row}: {escape(why)}." for why, row in mapless.items())
+    mapless = ((row, s.exhibits.why) for row, s in seen.items() if s.exhibits.heat is None)
+    without = "".join(f" No map of {escape(row)}: {escape(why)}." for row, why in mapless)
     left = sum(1 for runs in groups.values() if runs) - len(seen)
     return Picture(
         stem,
         svg,
         f"Grad-CAM heat maps on {len(chosen)} validation images of {printable(data)}, rows side by side. {votes}.",
-        "What spoke for the predicted class, after the last epoch: Grad-CAM (yellow: most, in each image), from maps of "
+        "What spoke for the predicted class after the last epoch: Grad-CAM (yellow: most, in each image), from maps of "
         f"{_resolutions(seen)}, over the {len(chosen)} of {len(first.exhibits.index)} validation images of "
-        f"{escape(data)} about which these {len(seen)} rows disagree most. Seed {_seeds_of(seen)}. Below: whether the class is right, "
-        f"and the probability of the class predicted.{without}"
-        + (f" {left} further rows are not shown, or store no pictures." if left else ""),
+        f"{escape(data)} about which these {len(seen)} rows disagree most. Seed {_seeds_of(seen)}. Below: whether the "
+        f"class is right, and the probability of the class predicted.{without}"
+        + (f" Not shown, or without pictures: {left} further row{'s' * (left > 1)}." if left else ""),
     )
 
 
@@ -225,23 +232,24 @@ def _first_seen(groups: Groups, exhibits: Show, pictures: Stored) -> dict[str, _
     return found
 
 
-def _heated(axes: Axes, s: _Seen, k: int, label: int, names: Sequence[str]) -> None:
-    """A picture below its heat map, and what was made of it."""
+def _place(axes: Axes, x: int, y: int, pixels: NDArray[np.uint8], said: str) -> None:
+    """A square picture in column x and line y, and two lines below it."""
+    side, left, top = PITCH[0] - 0.12, PITCH[0] * x + 0.06, PITCH[1] * y
+    axes.imshow(pixels, extent=(left, left + side, top + side, top), interpolation="none")
+    axes.text(left + side / 2, top + side + 0.03, said, ha="center", va="top", fontsize=7, linespacing=1.15)
+
+
+def _heated(s: _Seen, k: int) -> NDArray[np.uint8]:
+    """A picture below its heat map."""
     from matplotlib import colormaps
 
     picture = s.pictures.picture(k, MOST_SIDE).astype(np.float64)
     if s.exhibits.heat is not None:
-        side = len(picture)
-        rows, columns = (bilinear(n, side) for n in s.exhibits.heat.shape[1:])
+        rows, columns = (bilinear(n, len(picture)) for n in s.exhibits.heat.shape[1:])
         heat = rows.T @ (s.exhibits.heat[k] / 255.0) @ columns
         alpha = (0.2 + (OPAQUE - 0.2) * heat)[..., None]
         picture += alpha * (255 * colormaps["viridis"](heat)[..., :3] - picture)
-    show(axes, picture.round().astype(np.uint8))
-    guess = int(s.probabilities[k].argmax())
-    verdict = (
-        f"✓ right {s.probabilities[k, guess]:.2f}" if guess == label else f"✗ wrong {s.probabilities[k, guess]:.2f}"
-    )
-    axes.set_xlabel(f"{verdict}\n{in_picture(_short(names[guess]))}")
+    return picture.round().astype(np.uint8)
 
 
 def _said(s: _Seen, k: int, label: int) -> str:
@@ -377,9 +385,9 @@ def looked_at(stem: str, data: str, shares: Sequence[HeatShare]) -> Picture | No
         stem,
         svg,
         f"Share of Grad-CAM's heat in {where}, on {printable(data)}: {told}; its area {area:.1f} %.",
-        f"Share of Grad-CAM's heat in {where} ({why}), in %: mean over {max(s.images for s in shares)} validation images "
-        f"of {escape(data)}, then over seeds; line: its 95 % interval. Dashed: what heat spread evenly would give. Maps "
-        "are coarse: a cell's heat is spread bilinearly over the cells beside it.",
+        f"Share of Grad-CAM's heat in {where} ({why}), in %: mean over {max(s.images for s in shares)} validation "
+        f"images of {escape(data)}, then over seeds; line: its 95 % interval. Dashed: what heat spread evenly would "
+        "give. Maps are coarse: a cell's heat is spread bilinearly to the cells beside it.",
     )
 
 
@@ -406,6 +414,11 @@ def _end(name: str, most: int = 18) -> str:
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
-def _broken(title: str) -> str:
-    """A row's id on two lines: "q1_2-finetune" to "q1_2" and "finetune"."""
-    return _short(title).replace("-", "\n", 1)
+def _wrapped(name: str, width: int) -> str:
+    """A name for a picture on lines about that wide, broken behind "_", "-" and spaces."""
+    lines = [""]
+    for part in re.findall(r"[^-_ ]*[-_ ]?", _short(name, 2 * width)):
+        if lines[-1] and len(lines[-1] + part.rstrip("-_ ")) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(in_picture(line) for line in lines)

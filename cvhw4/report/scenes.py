@@ -32,6 +32,13 @@ THREE_PALETTE = PALETTE[[0, 3, 8]]
 # Where two networks differ: their numbers below, in colours told apart with every common kind of colour blindness.
 SAME, FIRST, SECOND, NEITHER, UNLABELLED = range(5)
 MARKS = ("#EDEDED", COLOURS[0], COLOURS[1], "#B5477F", "#9A9A9A")
+WORDS = {
+    FIRST: "right only with skips",
+    SECOND: "right only without",
+    NEITHER: "both wrong, differently",
+    SAME: "the same",
+    UNLABELLED: "void: not labelled",
+}
 
 
 class Arms(NamedTuple):
@@ -93,8 +100,10 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
         from matplotlib.figure import Figure
         from matplotlib.patches import Patch
 
-        figure = Figure(figsize=(8.2, 1.84 * len(chosen) + 1.15), layout="constrained")
-        panels = figure.subplots(len(chosen), 5, squeeze=False)
+        figure = Figure(figsize=(8.2, 1.84 * len(chosen) + 1.2), layout="constrained")
+        grid = figure.add_gridspec(len(chosen) + 1, 5, height_ratios=[*[1.0] * len(chosen), 0.55])
+        panels = np.array([[figure.add_subplot(grid[y, x]) for x in range(5)] for y in range(len(chosen))])
+        keys = [figure.add_subplot(grid[-1, columns]) for columns in (slice(0, 4), 4)]
         for line, k in zip(panels, chosen, strict=True):
             show(line[0], arms.pictures.picture(k, MOST_SIDE))
             line[0].set_xlabel(in_picture(_end(arms.pictures.names[k])))
@@ -105,15 +114,9 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
                 axes.set_xlabel(f"{100 * right:.1f} % of pixels right")
             show(line[4], _rgb(MARKS)[shrink_map(marks[k])])
             line[4].set_xlabel(" · ".join(f"{100 * share:.1f}" for share in shares[k]) + " %")
-        titles = [
-            "image",
-            "truth",
-            "with skips\n" + arms.fused.id,
-            "without skips\n" + arms.plain.id,
-            "where they differ",
-        ]
-        for axes, title in zip(panels[0], titles, strict=True):
-            axes.set_title(in_picture(title.replace("\n", "\0")).replace("\\x00", "\n"), fontsize=8.5)
+        arm_titles = [f"{w} skips\n{in_picture(r.id)}" for w, r in (("with", arms.fused), ("without", arms.plain))]
+        for axes, title in zip(panels[0], ["image", "truth", *arm_titles, "where they differ"], strict=True):
+            axes.set_title(title, fontsize=8.5)
         for axes in panels.flat:
             axes.xaxis.label.set_size(7.5)
             axes.xaxis.labelpad = 2
@@ -122,23 +125,14 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
             for c, name in enumerate([*names, "void: not labelled"][: len(palette)])
             if c in shown
         ]
-        words = ("right only with skips", "right only without", "wrong in both, but differently", "the same", "void")
-        patches_of_marks = [
-            Patch(facecolor=MARKS[m], edgecolor=INK, linewidth=0.5, label=word)
-            for m, word in zip((FIRST, SECOND, NEITHER, SAME, UNLABELLED), words, strict=True)
+        differ = [
+            Patch(facecolor=MARKS[m], edgecolor=INK, linewidth=0.5, label=words)
+            for m, words in WORDS.items()
             if (marks[chosen] == m).any()
         ]
-        figure.legend(
-            handles=patches, loc="outside lower center", ncols=6, fontsize=7.5, title="classes", title_fontsize=7.5
-        )
-        figure.legend(
-            handles=patches_of_marks,
-            loc="outside lower center",
-            ncols=5,
-            fontsize=7.5,
-            title="where they differ",
-            title_fontsize=7.5,
-        )
+        for axes, handles, columns in zip(keys, (patches, differ), (4, 1), strict=True):
+            axes.set_axis_off()
+            axes.legend(handles=handles, loc="upper center", ncols=columns, fontsize=7.5, borderaxespad=0.0)
         svg = to_small_svg(figure)
     by_scene = "; ".join(
         f"{printable(arms.pictures.names[k])} {100 * a:.1f}, {100 * b:.1f} and {100 * c:.1f} %"
@@ -148,12 +142,12 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
     return Picture(
         stem,
         svg,
-        f"Street scenes of {printable(data)}, segmented with and without skip connections. Pixels right only with, right "
-        f"only without, wrong in both but differently: {by_scene}.",
+        f"Scenes of {printable(data)}, segmented with and without skip connections. Pixels right only with, right only "
+        f"without, wrong in both but differently: {by_scene}.",
         f"{len(chosen)} of {len(truth)} validation scenes of {escape(data)} after the last epoch, seed "
-        f"{arms.fused.seed}, from the one where {escape(arms.fused.id)} and {escape(arms.plain.id)} differ least to the "
-        f"one where they differ most, in even steps. Below the last column the shares of labelled pixels right only with "
-        f"skips · right only without · wrong in both but differently; over all {len(truth)} scenes "
+        f"{arms.fused.seed}, from the one where {escape(arms.fused.id)} and {escape(arms.plain.id)} differ least to "
+        "the one where they differ most, in even steps. Below the last column the shares of labelled pixels right only "
+        f"with skips · right only without · wrong in both but differently; over all {len(truth)} scenes "
         f"{100 * whole[0]:.1f} · {100 * whole[1]:.1f} · {100 * whole[2]:.1f} %.",
     )
 
@@ -179,7 +173,7 @@ def spread_over(values: NDArray[np.floating], most: int) -> list[int]:
 
 
 def class_names(record: RunRecord, classes: int) -> list[str]:
-    """The names of the classes that a network of a street-scene row tells apart."""
+    """The names of the classes that a run's network tells apart."""
     return THREE_NAMES if classes == 3 else list(record.data.classes)
 
 
@@ -218,8 +212,7 @@ def iou_bars(stem: str, data: str, groups: Groups, classes: int) -> Picture | No
         figure.supxlabel("IoU", fontsize=9)
         svg = to_small_svg(figure)
     told = "; ".join(
-        f"{row}: "
-        + ", ".join(f"{printable(n)} {'-' if e is None else f'{e.mean:.2f}'}" for n, e in zip(names, bars, strict=True))
+        f"{row}: " + ", ".join(f"{printable(n)} {_in_words(e)}" for n, e in zip(names, bars, strict=True))
         for row, bars in found.items()
     )
     return Picture(
@@ -237,12 +230,18 @@ def _over_seeds(values: Sequence[float]) -> Estimate | None:
     return estimate(real) if real else None
 
 
+def _in_words(e: Estimate | None) -> str:
+    if e is None:
+        return "-"
+    return "never" if e.mean == 0 else "< 0.01" if e.mean < 0.005 else f"{e.mean:.2f}"
+
+
 def _bars(axes: Axes, bars: Sequence[Estimate | None]) -> None:
     for y, e in enumerate(bars):
-        end, text = 0.0, "-"
+        end, text = 0.0, _in_words(e)
         if e is not None:
             axes.barh(y, e.mean, height=0.66, color=COLOURS[4], linewidth=0)
-            end, text = e.mean, f"{e.mean:.2f}" if e.mean > 0 else "never"
+            end = e.mean
             if e.n > 1 and e.mean > 0:
                 low, end = max(e.low, 0.0), min(max(e.high, e.mean), 1.0)
                 axes.plot([low, end], [y, y], color=INK, linewidth=1.1)
@@ -250,6 +249,7 @@ def _bars(axes: Axes, bars: Sequence[Estimate | None]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def _rgb(colours: Sequence[str]) -> NDArray[np.uint8]:
