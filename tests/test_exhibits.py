@@ -1,6 +1,8 @@
 """What is kept of a network's last evaluation: Grad-CAM by hand, runs left as they were, files that only fit."""
 
 import io
+import os
+import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import replace
@@ -414,7 +416,12 @@ def test_a_damaged_file_of_any_kind_is_told_and_not_used(store):
 def test_pictures_are_written_once_and_read_strictly(store):
     pictures, digest = validation_pictures(dataset("q2"), 32), "c" * 64
     store.keep_pictures(digest, lambda: pictures)
+    folder = store.folder / "pictures"
+    for name, age in (("old.npz.0.part", 7200), ("another's.npz.1.part", 5)):
+        (folder / name).write_text("half")
+        os.utime(folder / name, (time.time() - age,) * 2)
     store.keep_pictures(digest, lambda: pytest.fail("written again"))
+    assert sorted(p.name for p in folder.iterdir()) == ["another's.npz.1.part", f"{digest}.npz"]
     found = store.pictures(digest)
     assert same(found, pictures) and len(found) == 8 and store.pictures("d" * 64) is None
     assert (found.picture(2) == pictures.picture(2)).all() and found.picture(2, side=10).shape == (10, 10, 3)

@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import stat
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cvhw4.records.images import ImageResults
 
 EXHIBITS = ".exhibits.npz"  # in place of a record's ".json"
+ABANDONED = 3600.0  # seconds after which what is half written has no writer any more
 ROOM = "free space or choose another --results"
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system that knows none
 NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES}  # one that cannot sync a folder
@@ -139,8 +141,8 @@ class Store:
         """
         path = self._pictures / f"{digest}.npz"
         if not path.exists():
-            _remove(path.parent.glob(f"{path.name}.*.part"))
             write_atomically(path, make().to_bytes())
+        _remove(p for p in path.parent.glob("*.part") if _age(p) > ABANDONED)
 
     def find(self, id: str, seed: int, fingerprint: str) -> RunRecord | None:
         """The finished run with that fingerprint, if there is one; a damaged record counts as none, with a warning."""
@@ -264,6 +266,14 @@ def _sync(folder: Path) -> None:
     except OSError as error:
         if error.errno not in NO_SYNC:
             raise
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; 0 where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _remove(paths: Iterable[Path]) -> None:

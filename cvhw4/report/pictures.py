@@ -40,13 +40,12 @@ def pictures_of(
     end = f"{question}-{file_stem(name)}"
     found: list[tuple[str, Picture | None]] = []
     if question == "q1":
+        shares = heat_in_face(of, exhibits, pictures)
+        where = f"How much of it is {shares[0].where}" if shares else ""
         found = [
             ("Which class is taken for which", confusions(f"confusion-{end}", name, of, read)),
             ("Where the networks look", saliency(f"attention-maps-{end}", name, of, exhibits, pictures)),
-            (
-                "How much of it is the face",
-                looked_at(f"attention-share-{end}", name, heat_in_face(of, exhibits, pictures)),
-            ),
+            (where, looked_at(f"attention-share-{end}", name, shares)),
         ]
     else:
         arms = find_arms(of, exhibits, pictures)

@@ -80,6 +80,7 @@ def confusions(stem: str, data: str, groups: Groups, read: Read) -> Picture | No
         figure.supylabel("class", fontsize=8.5)
         figure.supxlabel("taken for", fontsize=8.5)
         svg = to_small_svg(figure)
+    spread = " ± standard deviation" if any(len(of_row) > 1 for of_row in matrices.values()) else ""
     told = "; ".join(
         f"{row}: " + ", ".join(f"{printable(n)} {100 * m[c, c]:.0f} %" for c, n in enumerate(names[:NAMED]))
         for row, m in ((row, of_row.mean(0)) for row, of_row in matrices.items())
@@ -89,7 +90,7 @@ def confusions(stem: str, data: str, groups: Groups, read: Read) -> Picture | No
         svg,
         f"Confusion matrices on {printable(data)}, one per row. Of each class's images rightly classified: {told}.",
         f"Of the {first.data.val} validation images of {escape(data)}, by class, the share in % that is taken for each "
-        f"class after the last epoch: mean over seeds ± standard deviation, {seeds(matrices)}.",
+        f"class after the last epoch: mean over seeds{spread}, {seeds(matrices)}.",
     )
 
 
@@ -379,7 +380,7 @@ def looked_at(stem: str, data: str, shares: Sequence[HeatShare]) -> Picture | No
     why = (
         "the outline that the generator draws the face in, hair and hat on it included"
         if where == FACE
-        else "these pictures do not tell where the face is: a square of half the area stands for it"
+        else "where the subject is, these pictures do not tell: a square of half the area stands for it"
     )
     return Picture(
         stem,
