@@ -169,9 +169,9 @@ class Cluster:
 
         run = self._waiting.pop(reference)
         try:
-            text, images, failed = ray.get(reference)
+            text, images, shown, failed = ray.get(reference)
             if failed is None:
-                run.outcome = self._save(text, images)
+                run.outcome = self._save(text, images, shown)
             else:
                 run.outcome = failed
                 if text is not None:
@@ -192,7 +192,8 @@ class Cluster:
         except InputError as error:  # this machine's results folder
             run.outcome = error
 
-    def _save(self, text: str, images: bytes | None) -> RunRecord:
+    def _save(self, text: str, images: bytes | None, shown: tuple[bytes, bytes] | None) -> RunRecord:
+        from cvhw4.records.exhibits import Exhibits, ValidationPictures
         from cvhw4.records.images import ImageResults
 
         store, record = self.study.store, RunRecord.from_json(text, RETURNED)
@@ -205,7 +206,12 @@ class Cluster:
             found = store.find(*run)
             if found is not None and found.to_json() == record.to_json():  # a shared folder, or a run reused
                 return found
-            return store.save(record, ImageResults.from_bytes(images, RETURNED) if images is not None else None)
+            results = ImageResults.from_bytes(images, RETURNED) if images is not None else None
+            if shown is None:
+                return store.save(record, results)
+            exhibits = Exhibits.from_bytes(shown[0], RETURNED, record)
+            store.keep_pictures(exhibits.pictures, lambda: ValidationPictures.from_bytes(shown[1], RETURNED))
+            return store.save(record, results, exhibits)
 
     def _note(self, text: str) -> None:
         """Stores why a run failed."""
@@ -268,7 +274,7 @@ def _own_threads() -> int:
 
 def _train(
     study: Study, experiment: Experiment, seed: int, events: Any, stored: Mapping[str, bytes]
-) -> tuple[str | None, bytes | None, TrainingFailed | None]:
+) -> tuple[str | None, bytes | None, tuple[bytes, bytes] | None, TrainingFailed | None]:
     """One run, in a worker process on some node.
 
     Args:
@@ -276,8 +282,8 @@ def _train(
         stored: files that may be reused, by name.
 
     Returns:
-        Its record as JSON, the file of its results by image, and None; or, if training failed, the note of that as
-        JSON, if there is one, None, and the error.
+        Its record as JSON, the file of its results by image, those of its exhibits and their pictures, and None; or, if
+        training failed, the note of that as JSON, if there is one, None, None, and the error.
 
     Raises:
         Exception: as `Study.run` otherwise; an `InputError` names the node.
@@ -302,13 +308,16 @@ def _train(
         record = study.run(experiment, seed, tell)
     except TrainingFailed as failed:
         notes = [note for note in study.store.failures() if (note.id, note.seed) == (experiment.id, seed)]
-        return notes[-1].to_json() if notes else None, None, failed
+        return notes[-1].to_json() if notes else None, None, None, failed
     except InputError as error:
         raise InputError(error.where, f"{error.problem} (on node {node})", error.mend) from error
     finally:
         ray.wait(taken, timeout=LAST_WORDS)  # the queue keeps their order
     images = study.store.images(record)
-    return record.to_json(), images.to_bytes() if images is not None else None, None
+    exhibits = study.store.exhibits(record)
+    pictures = study.store.pictures(exhibits.pictures) if exhibits is not None else None
+    shown = (exhibits.to_bytes(), pictures.to_bytes()) if exhibits is not None and pictures is not None else None
+    return record.to_json(), images.to_bytes() if images is not None else None, shown, None
 
 
 def _on_one_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cvhw4.data.dataset import Dataset
     from cvhw4.models.weights import Source
+    from cvhw4.records.exhibits import Exhibits
     from cvhw4.records.images import ImageResults
     from cvhw4.training.checkpoint import Checkpoints
 
@@ -201,7 +202,7 @@ class Study:
 
     def _train(
         self, plan: _Plan, experiment: Experiment, seed: int, on_epoch: Callable[[Epoch], None] | None
-    ) -> tuple[RunRecord, ImageResults]:
+    ) -> tuple[RunRecord, ImageResults, Exhibits]:
         """Trains one row with one seed, from its checkpoint on if there is one (`reuse`)."""
         import torch
 
@@ -273,7 +274,17 @@ class Study:
             environment=env.environment(device) | plan.ways | ({"parts": history.parts} if history.parts > 1 else {}),
             started=started.isoformat(timespec="seconds"),
         )
-        return record, history.results
+        return record, history.results, self._exhibits(plan, experiment, history.exhibits)
+
+    def _exhibits(self, plan: _Plan, experiment: Experiment, seen: Exhibits) -> Exhibits:
+        """What a run shows in the end, and the pictures it was shown, which are stored where they are not yet."""
+        from cvhw4.records.exhibits import pictures_digest
+        from cvhw4.training.exhibits import validation_pictures
+
+        size = experiment.recipe.size
+        digest = pictures_digest(plan.dataset.fingerprint, size)
+        self.store.keep_pictures(digest, lambda: validation_pictures(plan.dataset, size))
+        return replace(seen, run=plan.fingerprint, pictures=digest)
 
     def _checkpoints(self, path: Path, fingerprint: str) -> Checkpoints | None:
         """Where, and how often, a run keeps what it can go on from; one that begins anew clears it."""

@@ -180,12 +180,14 @@ def test_figures_are_those_of_a_session_without_ray_and_all_come_back_to_one_fol
         assert mine == [None, 1, 2]  # all that it told is here before its record
     assert capfd.readouterr() == ("", "")
 
-    assert len(list(study.results.rglob("runs/*/*.json"))) == len(list(study.results.rglob("*.npz"))) == len(runs)
+    assert {len(list(study.results.rglob(f"runs/*/*.{kind}"))) for kind in ("json", "exhibits.npz")} == {len(runs)}
     assert len({notes(study, *run)[0][0] for run in runs}) == 2  # both nodes had a part
     for experiment, seed in runs:
         record = records[experiment.id, seed]
         stored = study.store.find(experiment.id, seed, record.fingerprint)
         assert stored.to_json() == record.to_json() and study.store.images(record) is not None
+        exhibits = study.store.exhibits(record)
+        assert exhibits is not None and study.store.pictures(exhibits.pictures) is not None
         assert figures(record) == figures(Study.run(serial, experiment, seed))
         assert record.environment["commit"] == serial.store.load()[0].environment["commit"]
         ((*_, code),) = notes(study, experiment, seed)
@@ -242,7 +244,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_and_ends_with_the_same_record(s
         records = [cluster.result(experiment, seed, kill) for seed in (0, 1, 2)]
     finally:
         nodes.add_node(num_cpus=1)
-    assert len(list(study.results.rglob("runs/*/*.json"))) == len(list(study.results.rglob("*.npz"))) == 3
+    assert {len(list(study.results.rglob(f"runs/*/*.{kind}"))) for kind in ("json", "exhibits.npz")} == {3}
     serial = replace(study, results=study.results.with_name("serial"), apart=False)
     assert [figures(r) for r in records] == [figures(Study.run(serial, experiment, s)) for s in (0, 1, 2)]
     for seed, record in enumerate(records):

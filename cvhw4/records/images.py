@@ -107,7 +107,7 @@ class ImageResults:
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 for entry in archive.infolist():
-                    _check_size(archive, entry, MOST_PACKED * len(content))
+                    check_size(archive, entry, MOST_PACKED * len(content))
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 results = cls(**{name: arrays[name] for name in cls.__dataclass_fields__ if name in arrays.files})
             _check_fit(results)
@@ -117,7 +117,7 @@ class ImageResults:
         return results
 
 
-def _check_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> None:
+def check_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> None:
     """Refuses an array that promises more bytes than there can be, before memory is taken for it.
 
     Raises:

@@ -1,4 +1,5 @@
-"""Records on disk: `<results>/<profile>/runs/<id>/seed<N>-<fingerprint>.json`, beside each the `.npz` of its images.
+"""Records on disk: `<results>/<profile>/runs/<id>/seed<N>-<fingerprint>.json`, beside each the `.npz` of its images and
+`.exhibits.npz`; the pictures that these are of lie in `<results>/<profile>/pictures`.
 
 What a run that is not finished leaves lies in `<results>/<profile>/unfinished/<id>` under the same name: its checkpoint
 (`.safetensors`), why it failed (`.json`), and the lock of the process that writes it.
@@ -11,6 +12,7 @@ import hashlib
 import os
 import secrets
 import stat
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,12 +25,16 @@ from cvhw4.errors import InputError, printable
 from cvhw4.records.schema import MEND, Failure, RunRecord, StoredImages, stem
 
 if TYPE_CHECKING:
+    from cvhw4.records.exhibits import Exhibits, ValidationPictures
     from cvhw4.records.images import ImageResults
 
+EXHIBITS = ".exhibits.npz"  # in place of a record's ".json"
+ABANDONED = 3600.0  # seconds after which what is half written has no writer any more
 ROOM = "free space or choose another --results"
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system that knows none
 NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES}  # one that cannot sync a folder
 _Record = TypeVar("_Record", RunRecord, Failure)
+_Read = TypeVar("_Read")
 
 
 class Store:
@@ -43,6 +49,7 @@ class Store:
         self.folder = results / profile
         self.runs = self.folder / "runs"
         self.unfinished = self.folder / "unfinished"
+        self._pictures = self.folder / "pictures"
 
     def path(self, id: str, seed: int, fingerprint: str) -> Path:
         """Where a run's record lies, or would."""
@@ -55,7 +62,9 @@ class Store:
     def _unfinished(self, id: str, seed: int, fingerprint: str, kind: str) -> Path:
         return self.unfinished / id / f"{stem(seed, fingerprint)}.{kind}"
 
-    def save(self, record: RunRecord, images: ImageResults | None = None) -> RunRecord:
+    def save(
+        self, record: RunRecord, images: ImageResults | None = None, exhibits: Exhibits | None = None
+    ) -> RunRecord:
         """Writes a record, and removes what the run left while it was unfinished; by the run's `writer`.
 
         A reader, or a kill at any moment, sees the old record with its images or the new one with its. A file in the
@@ -63,6 +72,8 @@ class Store:
 
         Args:
             images: what was made of every validation image, written first, in a file beside the record.
+            exhibits: what the network made of the pictures in the end, likewise. A record that comes with neither keeps
+                those it has.
 
         Returns:
             The record as it is stored: with the name and digest of that file.
@@ -78,11 +89,14 @@ class Store:
             stored = StoredImages(file=f"{path.stem}.{digest[:8]}.npz", sha256=digest)
             write_atomically(path.with_name(stored.file), content)
             record = replace(record, images=stored)
+        if exhibits is not None:
+            write_atomically(path.with_suffix(EXHIBITS), exhibits.to_bytes())
         text = record.to_json()
         RunRecord.from_json(text, path)
         write_atomically(path, text)
-        named = record.images and record.images.file
-        _remove(p for p in path.parent.glob(f"{path.stem}.*") if p.suffix in (".npz", ".part") and p.name != named)
+        kept = {record.images and record.images.file}
+        kept |= {path.with_suffix(EXHIBITS).name} if exhibits is not None or (record.images and not images) else set()
+        _remove(p for p in path.parent.glob(f"{path.stem}.*") if p.suffix in (".npz", ".part") and p.name not in kept)
         self.tidy(record.id, record.seed, record.fingerprint)
         return record
 
@@ -102,6 +116,33 @@ class Store:
         except (OSError, InputError) as error:
             warnings.warn(f"{error} It is not used.", stacklevel=2)
             return None
+
+    def exhibits(self, record: RunRecord) -> Exhibits | None:
+        """What a run's network made of the validation pictures in the end; None where none are stored, with a warning
+        where the file is damaged or another run's."""
+        from cvhw4.records.exhibits import Exhibits
+
+        path = self.path(record.id, record.seed, record.fingerprint).with_suffix(EXHIBITS)
+        return _read_or_warn(path, lambda content: Exhibits.from_bytes(content, path, record))
+
+    def pictures(self, digest: str) -> ValidationPictures | None:
+        """The validation pictures with a digest (`Exhibits.pictures`); None where none are stored, with a warning where
+        the file is damaged."""
+        from cvhw4.records.exhibits import ValidationPictures
+
+        path = self._pictures / f"{digest}.npz"
+        return _read_or_warn(path, lambda content: ValidationPictures.from_bytes(content, path))
+
+    def keep_pictures(self, digest: str, make: Callable[[], ValidationPictures]) -> None:
+        """Writes the validation pictures with a digest, where they are not yet.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        path = self._pictures / f"{digest}.npz"
+        if not path.exists():
+            write_atomically(path, make().to_bytes())
+        _remove(p for p in path.parent.glob("*.part") if _age(p) > ABANDONED)
 
     def find(self, id: str, seed: int, fingerprint: str) -> RunRecord | None:
         """The finished run with that fingerprint, if there is one; a damaged record counts as none, with a warning."""
@@ -227,10 +268,30 @@ def _sync(folder: Path) -> None:
             raise
 
 
+def _age(path: Path) -> float:
+    """Seconds since a file was written; 0 where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         with suppress(OSError):
             path.unlink()
+
+
+def _read_or_warn(path: Path, read: Callable[[bytes], _Read]) -> _Read | None:
+    """What a file beside the records holds; None where there is none, with a warning where it cannot be used."""
+    try:
+        return read(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, InputError) as error:
+        where = "" if isinstance(error, InputError) else f"{printable(str(path))}: "
+        warnings.warn(f"{where}{error} It is not used.", stacklevel=3)
+        return None
 
 
 def _read(kind: type[_Record], path: Path) -> _Record | None:

@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -24,6 +24,7 @@ from cvhw4.models.build import Network, set_training_mode, trainable
 from cvhw4.models.folded import find_pairs, folded
 from cvhw4.models.frozen import split_frozen
 from cvhw4.models.pooling import make_deterministic
+from cvhw4.records.exhibits import Exhibits
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import Epoch
 from cvhw4.training.checkpoint import (
@@ -36,6 +37,7 @@ from cvhw4.training.checkpoint import (
     set_generator_states,
     state_of,
 )
+from cvhw4.training.exhibits import Onlooker
 from cvhw4.training.frozen import Call, FrozenClassification
 from cvhw4.training.graphs import GraphedStep, Step
 from cvhw4.training.memory import AccumulatedStep, in_parts
@@ -57,6 +59,7 @@ class History:
         primary: name of the figure that comes first.
         images: training images seen in all.
         results: what was made of each validation image, epoch by epoch.
+        exhibits: what was made of the validation pictures in the end, of no run yet.
         parts: in how many parts a batch had to be computed for the device's memory.
         interruptions: how often it was broken off and continued.
         earlier_seconds: wall time of what was done before the last interruption, up to the checkpoint.
@@ -67,6 +70,7 @@ class History:
     primary: str
     images: int
     results: ImageResults
+    exhibits: Exhibits
     parts: int = 1
     interruptions: int = 0
     earlier_seconds: float = 0.0
@@ -143,6 +147,7 @@ class _Run:
             self.step = GraphedStep(self.step, self.optimizer, state)
         self.schedule = optim.lr_scheduler.StepLR(self.optimizer, experiment.recipe.lr_step, experiment.recipe.lr_gamma)
         torch.manual_seed(stream(seed, "dropout").initial_seed())
+        self.onlooker = Onlooker(dataset, self.module, experiment.recipe.size)
         self.ready_to_evaluate = evaluation_mode(self.module, experiment.recipe.size)
         self.number, self.place, self.seconds = 1, start(self.task), 0.0  # seconds: the epoch's training so far
         self.epochs: list[Epoch] = []
@@ -173,6 +178,7 @@ class _Run:
             self.task.primary,
             len(self.epochs) * len(self.dataset.train),
             ImageResults.stack(self.by_image, labels),
+            self.onlooker.exhibits(),
             self.accumulated.parts,
             self.interruptions,
             self.earlier,
@@ -193,8 +199,10 @@ class _Run:
         loss = self.check(weights=True)
         self.schedule.step()
         trained = time.perf_counter()
-        with self.ready_to_evaluate(self.module):
-            figures, lists, images = evaluate(self.task, self.learner, self.call)
+        # A frozen network's features are computed once, in the first evaluation.
+        shown = self.number == self.experiment.recipe.epochs or isinstance(self.task, FrozenClassification)
+        with self.ready_to_evaluate(self.module), self.onlooker.looking() if shown else nullcontext():
+            figures, lists, images = evaluate(self.task, self.learner, self.call, self.onlooker.look if shown else None)
         self.by_image.append(images)
         evaluated = time.perf_counter()
         best_so_far = all(figures[self.task.primary] > e.figures[self.task.primary] for e in self.epochs)
@@ -413,10 +421,26 @@ def evaluation_mode(module: nn.Module, size: int) -> Callable[[nn.Module], Abstr
     return ready
 
 
-def evaluate(task: Task | FrozenClassification, module: nn.Module, call: Call = plain_call) -> Evaluation:
-    """The figures on the validation split, without gradients. The module's mode is the caller's business."""
+def evaluate(
+    task: Task | FrozenClassification,
+    module: nn.Module,
+    call: Call = plain_call,
+    look: Callable[[Tensor], None] | None = None,
+) -> Evaluation:
+    """The figures on the validation split, without gradients. The module's mode is the caller's business.
+
+    Args:
+        look: is shown the logits of every batch.
+    """
+
+    def forward(inputs: Tensor) -> Tensor:
+        logits = in_parts(lambda x: call(module, x), inputs)
+        if look is not None:
+            look(logits)
+        return logits
+
     with torch.inference_mode():
-        return task.evaluate(lambda inputs: in_parts(lambda x: call(module, x), inputs))
+        return task.evaluate(forward)
 
 
 def make_optimizer(experiment: Experiment, module: nn.Module, *, capturable: bool = False) -> optim.Optimizer:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cvhw4.data.cache import cached_dataset
 from cvhw4.data.dataset import CAMVID_CLASSES, PORTRAIT_CLASSES, Dataset, Split, Task
-from cvhw4.data.embedded.portraits import portraits
+from cvhw4.data.embedded.portraits import SIZE, face_mask, portraits
 from cvhw4.data.embedded.scenes import scenes
 
 _Name = Literal["train", "val"]
@@ -26,6 +26,14 @@ SCENES: dict[_Name, int] = {"train": 80, "val": 40}
 def embedded_portraits() -> Dataset:
     """256 training and 200 validation portraits with or without heavy make-up, uint8 RGB of 156 x 128 pixels."""
     return _dataset("embedded portraits", "classification", PORTRAIT_CLASSES, portraits, PORTRAITS)
+
+
+def face_masks(dataset: Dataset) -> NDArray[np.bool_] | None:
+    """Where the faces are in the validation pictures of `embedded_portraits`, bool [V, 156, 128]; None for other
+    data."""
+    if not dataset.embedded or dataset.task != "classification" or dataset.val.images.shape[1:3] != SIZE:
+        return None
+    return np.stack([face_mask("val", int(name.rpartition("/")[2])) for name in dataset.val.names])
 
 
 def embedded_scenes() -> Dataset:

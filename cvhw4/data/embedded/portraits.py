@@ -609,6 +609,15 @@ def person_at(split: Literal["train", "val"], index: int) -> tuple[Person, Rando
     return draw_person(random, heavy=index % 2 == 0), random
 
 
+def face_mask(split: Literal["train", "val"], index: int) -> NDArray[np.bool_]:
+    """The pixels of portrait `index` inside the outline of the face, bool [156, 128]; hair, beard, glasses and hat may
+    lie on some of them."""
+    person, _ = person_at(split, index)
+    canvas = Canvas(*SIZE, scale=2)
+    canvas.paint(Head(person, person.tilt).face, WHITE, label=1)
+    return canvas.label_map() == 1
+
+
 def portraits(split: Literal["train", "val"], count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The first portraits of a split; each is the same whatever the count.
 

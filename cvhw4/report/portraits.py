@@ -1,0 +1,425 @@
+"""Pictures of classification: which class is taken for which, and where the networks look."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvhw4.errors import printable
+from cvhw4.records.exhibits import Exhibits, ValidationPictures
+from cvhw4.records.images import ImageResults
+from cvhw4.records.schema import RunRecord
+from cvhw4.report.figures import COLOURS, INK, Picture, style
+from cvhw4.report.rasters import MOST_SIDE, to_small_svg
+from cvhw4.report.text import escape, in_picture
+from cvhw4.statistics.intervals import Estimate, estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+Groups = Mapping[str, Sequence[RunRecord]]  # runs by row id, rows in the order of the page, seeds ascending
+Read = Callable[[RunRecord], ImageResults | None]
+Show = Callable[[RunRecord], Exhibits | None]
+Stored = Callable[[str], ValidationPictures | None]
+
+ACROSS = 5  # confusion matrices beside each other
+NUMBERED, NAMED = 8, 12  # classes up to which cells have numbers, and axes names
+IMAGES, ROWS = 6, 7  # that `saliency` shows at most
+PITCH = 1.12, 1.35  # of its columns and lines, in inches
+OPAQUE = 0.65  # of the hottest part of a heat map
+FACE, CENTRE = "the face", "the central half of the picture"
+
+
+def confusions(stem: str, data: str, groups: Groups, read: Read) -> Picture | None:
+    """A matrix per row after the last epoch: of the images of each class, the share taken for each.
+
+    Args:
+        stem: the picture's file name.
+        data: how the data set is called.
+        groups: runs on it.
+        read: a run's results by image; runs without are left out.
+
+    Returns:
+        None where no run has results by image.
+    """
+    matrices: dict[str, NDArray[np.float64]] = {}
+    for row, runs in groups.items():
+        found = [confusion(r, images) for r in runs if (images := read(r)) is not None and images.labels is not None]
+        if found:
+            matrices[row] = np.stack(found)
+    if not matrices:
+        return None
+    first = next(runs[0] for runs in groups.values() if runs)
+    names = first.data.classes
+    with style():
+        from matplotlib.figure import Figure
+
+        across = min(ACROSS, len(matrices))
+        down = -(-len(matrices) // across)
+        figure = Figure(figsize=(1.55 * across + 1.0, 1.75 * down + 0.3), layout="constrained")
+        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        for axes, (row, of_row) in zip(panels.flat, matrices.items(), strict=False):
+            _matrix(axes, f"{row} (n = {len(of_row)})", of_row)
+        for axes in panels.flat[len(matrices) :]:
+            axes.set_visible(False)
+        if len(names) <= NAMED:
+            short = [_wrapped(name, 9) if len(names) < 4 else in_picture(_short(name)) for name in names]
+            few = len(names) < 4
+            for axes in panels[:, 0]:
+                axes.set_yticks(range(len(names)), short, rotation=90 if few else 0, va="center")
+            for column in range(across):
+                lowest = panels[(len(matrices) - 1 - column) // across, column]
+                lowest.set_xticks(range(len(names)), short, rotation=0 if few else 90)
+                lowest.tick_params(labelbottom=True)
+        figure.supylabel("class", fontsize=8.5)
+        figure.supxlabel("taken for", fontsize=8.5)
+        svg = to_small_svg(figure)
+    spread = " ± standard deviation" if any(len(of_row) > 1 for of_row in matrices.values()) else ""
+    told = "; ".join(
+        f"{row}: " + ", ".join(f"{printable(n)} {100 * m[c, c]:.0f} %" for c, n in enumerate(names[:NAMED]))
+        for row, m in ((row, of_row.mean(0)) for row, of_row in matrices.items())
+    )
+    return Picture(
+        stem,
+        svg,
+        f"Confusion matrices on {printable(data)}, one per row. Of each class's images rightly classified: {told}.",
+        f"Of the {first.data.val} validation images of {escape(data)}, by class, the share in % that is taken for each "
+        f"class after the last epoch: mean over seeds{spread}, {seeds(matrices)}.",
+    )
+
+
+def confusion(record: RunRecord, images: ImageResults) -> NDArray[np.float64]:
+    """float64 [C, C] of a run's last epoch: of the images of each class (rows), the share taken for each; NaN for a
+    class without images."""
+    assert images.labels is not None
+    n, labels = len(record.data.classes), images.labels.astype(np.int64)
+    predicted = getattr(images, "predicted", None)
+    if predicted is None:  # of two classes the other one
+        assert images.right is not None
+        last = np.where(images.right[-1], labels, 1 - labels)
+    else:
+        last = predicted[-1].astype(np.int64)
+    counts = np.bincount(labels * n + last, minlength=n * n).reshape(n, n).astype(np.float64)
+    total = counts.sum(1, keepdims=True)
+    return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+
+
+def _matrix(axes: Axes, title: str, of_row: NDArray[np.float64]) -> None:
+    """Draws the mean of matrices [n, C, C], and in its cells mean and standard deviation in %."""
+    mean = of_row.mean(0)
+    axes.imshow(mean, cmap="Blues", vmin=0, vmax=1, interpolation="none")
+    axes.set_title(in_picture(title), fontsize=8)
+    axes.tick_params(length=0, labelsize=7.5)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    if len(mean) > NUMBERED:
+        return
+    spread = of_row.std(0, ddof=1) if len(of_row) > 1 else np.full_like(mean, np.nan)
+    size = 9 if len(mean) < 4 else 5.5
+    for (y, x), share in np.ndenumerate(mean):
+        if not math.isnan(share):
+            deviation = "" if math.isnan(spread[y, x]) else f"\n± {100 * spread[y, x]:.1f}"
+            colour = "#ffffff" if share > 0.55 else "#1f2328"
+            axes.text(x, y, f"{100 * share:.1f}{deviation}", ha="center", va="center", fontsize=size, color=colour)
+
+
+class _Seen(NamedTuple):
+    """A row's first run with stored pictures."""
+
+    record: RunRecord
+    exhibits: Exhibits
+    probabilities: NDArray[np.float32]
+    pictures: ValidationPictures
+
+
+def saliency(stem: str, data: str, groups: Groups, exhibits: Show, pictures: Stored) -> Picture | None:
+    """Grad-CAM over the validation images that the rows' first seeds disagree about most: a line per image, a column
+    per row.
+
+    Args:
+        groups: rows in the order of the columns; at most `ROWS` are shown.
+        exhibits: what a run made of the validation pictures.
+        pictures: the validation pictures, by their digest.
+
+    Returns:
+        None where nothing is stored, or no run has a map.
+    """
+    seen = _first_seen(groups, exhibits, pictures)
+    if not any(s.exhibits.heat is not None for s in seen.values()):
+        return None
+    first = next(iter(seen.values()))
+    labels = first.pictures.labels
+    assert labels is not None
+    names = first.record.data.classes
+    chosen = disputed(np.stack([s.probabilities for s in seen.values()]), IMAGES)
+    with style():
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+
+        # One panel in inches, for panels of their own take seconds to lay out.
+        width, height = PITCH[0] * (len(seen) + 1), PITCH[1] * len(chosen)
+        figure = Figure(figsize=(width, height + 0.7))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height + 0.35, -0.35))
+        for x, title in enumerate(["image, class", *seen]):
+            axes.text(PITCH[0] * (x + 0.5), -0.06, _wrapped(title, 14), ha="center", va="bottom", fontsize=8)
+        for y, k in enumerate(chosen):
+            label, pictured = int(labels[k]), first.pictures.picture(k, MOST_SIDE)
+            said = f"{in_picture(_short(names[label]))}\n{in_picture(_end(first.pictures.names[k]))}"
+            _place(axes, 0, y, pictured, said)
+            for x, s in enumerate(seen.values(), 1):
+                guess = int(s.probabilities[k].argmax())
+                said = f"{'✓' if guess == label else '✗'} {_said(s, k, label)}\n{in_picture(_short(names[guess]))}"
+                _place(axes, x, y, _heated(s, k), said)
+        left, right, top = 0.3 * width, 0.7 * width, height + 0.12
+        gradient = 255 * colormaps["viridis"](np.arange(256))[None, :, :3]
+        axes.imshow(gradient.round().astype(np.uint8), extent=(left, right, top + 0.1, top), interpolation="none")
+        axes.text(left - 0.06, top + 0.05, "no heat", ha="right", va="center", fontsize=7.5)
+        axes.text(right + 0.06, top + 0.05, "most of the image", va="center", fontsize=7.5)
+        axes.set(xlim=(0, width), ylim=(height + 0.35, -0.35))
+        axes.set_axis_off()
+        svg = to_small_svg(figure)
+    votes = "; ".join(
+        f"{printable(first.pictures.names[k])} is {printable(names[labels[k]])}, "
+        + ", ".join(f"{row}: {_said(s, k, labels[k])}" for row, s in seen.items())
+        for k in chosen
+    )
+    mapless = ((row, s.exhibits.why) for row, s in seen.items() if s.exhibits.heat is None)
+    without = "".join(f" No map of {escape(row)}: {escape(why)}." for row, why in mapless)
+    left = sum(1 for runs in groups.values() if runs) - len(seen)
+    return Picture(
+        stem,
+        svg,
+        f"Grad-CAM heat maps on {len(chosen)} validation images of {printable(data)}, rows side by side. {votes}.",
+        "What spoke for the predicted class after the last epoch: Grad-CAM (yellow: most, in each image), from maps of "
+        f"{_resolutions(seen)}, over the {len(chosen)} of {len(first.exhibits.index)} validation images of "
+        f"{escape(data)} about which these {len(seen)} rows disagree most. Seed {_seeds_of(seen)}. Below: whether the "
+        f"class is right, and the probability of the class predicted.{without}"
+        + (f" Not shown, or without pictures: {left} further row{'s' * (left > 1)}." if left else ""),
+    )
+
+
+def disputed(probabilities: NDArray[np.floating], most: int) -> list[int]:
+    """The images that networks disagree about most: those where the fewest share the commonest prediction, then those
+    whose probabilities are furthest apart, then those with the lowest index.
+
+    Args:
+        probabilities: [rows, K, C].
+    """
+    votes = probabilities.argmax(2)
+    common = np.stack([(votes == c).sum(0) for c in range(probabilities.shape[2])]).max(0)
+    apart = probabilities.astype(np.float64).std(0).sum(1)
+    return [int(k) for k in np.lexsort((np.arange(len(apart)), -apart.round(6), common))[:most]]
+
+
+def _first_seen(groups: Groups, exhibits: Show, pictures: Stored) -> dict[str, _Seen]:
+    """By row its first run with exhibits, of the images that the first row has too."""
+    found: dict[str, _Seen] = {}
+    for row, runs in groups.items():
+        for record in runs if len(found) < ROWS else ():
+            e = exhibits(record)
+            seen = pictures(e.pictures) if e is not None and e.probabilities is not None else None
+            if e is None or e.probabilities is None or seen is None or seen.labels is None:
+                continue
+            index = next(iter(found.values())).exhibits.index if found else e.index
+            if np.array_equal(e.index, index) and np.array_equal(seen.index, index):
+                found[row] = _Seen(record, e, e.probabilities.astype(np.float32), seen)
+                break
+    return found
+
+
+def _place(axes: Axes, x: int, y: int, pixels: NDArray[np.uint8], said: str) -> None:
+    """A square picture in column x and line y, and two lines below it."""
+    side, left, top = PITCH[0] - 0.12, PITCH[0] * x + 0.06, PITCH[1] * y
+    axes.imshow(pixels, extent=(left, left + side, top + side, top), interpolation="none")
+    axes.text(left + side / 2, top + side + 0.03, said, ha="center", va="top", fontsize=7, linespacing=1.15)
+
+
+def _heated(s: _Seen, k: int) -> NDArray[np.uint8]:
+    """A picture below its heat map."""
+    from matplotlib import colormaps
+
+    picture = s.pictures.picture(k, MOST_SIDE).astype(np.float64)
+    if s.exhibits.heat is not None:
+        rows, columns = (bilinear(n, len(picture)) for n in s.exhibits.heat.shape[1:])
+        heat = rows.T @ (s.exhibits.heat[k] / 255.0) @ columns
+        alpha = (0.2 + (OPAQUE - 0.2) * heat)[..., None]
+        picture += alpha * (255 * colormaps["viridis"](heat)[..., :3] - picture)
+    return picture.round().astype(np.uint8)
+
+
+def _said(s: _Seen, k: int, label: int) -> str:
+    guess = int(s.probabilities[k].argmax())
+    return f"{'right' if guess == label else 'wrong'} {s.probabilities[k, guess]:.2f}"
+
+
+class HeatShare(NamedTuple):
+    """How much of a row's heat lies in a part of the pictures.
+
+    Attributes:
+        where: the part: the face, or the central half of the area where the data set does not know the face.
+        images: with heat, of the first seed.
+        share: the mean over images, then over seeds, 0..1, with its 95 % interval over seeds.
+        area: the part's share of the picture: what heat spread evenly would give.
+    """
+
+    row: str
+    where: str
+    images: int
+    share: Estimate
+    area: float
+
+
+def heat_in_face(groups: Groups, exhibits: Show, pictures: Stored) -> list[HeatShare]:
+    """The share of Grad-CAM's heat that lies in the face, of every row that has maps."""
+    known: dict[tuple[str, int, int], _Region | None] = {}
+    found = []
+    for row, runs in groups.items():
+        shares, images, region = [], 0, None
+        for record in runs:
+            e = exhibits(record)
+            if e is None or e.heat is None:
+                continue
+            n, height, width = e.heat.shape
+            key = e.pictures, height, width
+            if key not in known:
+                seen = pictures(e.pictures)
+                known[key] = _region(seen, height, width) if seen is not None and len(seen) == n else None
+            if (region := known[key] or region) is None or region.covered.shape != e.heat.shape:
+                continue
+            heat = e.heat.astype(np.float64)
+            total, inside = ((heat * weights).sum((1, 2)) for weights in (region.whole, region.covered))
+            some = total > 0
+            if some.any():
+                shares.append(float((inside[some] / total[some]).mean()))
+                images = images or int(some.sum())
+        if shares and region is not None:
+            found.append(HeatShare(row, region.where, images, estimate(shares), region.area))
+    return found
+
+
+def heat_table(shares: Sequence[HeatShare]) -> pd.DataFrame:
+    """What `heat_in_face` found, as texts."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "row": s.row,
+            f"heat in {s.where}": f"{100 * s.share.mean:.1f} %",
+            "95 % interval": "-" if s.share.n == 1 else f"[{100 * s.share.low:.1f}, {100 * s.share.high:.1f}]",
+            "its area": f"{100 * s.area:.1f} %",
+            "n": str(s.share.n),
+        }
+        for s in shares
+    )
+
+
+class _Region(NamedTuple):
+    """A part of the pictures as heat maps see it: how much a cell's heat, spread bilinearly, counts there.
+
+    Attributes:
+        covered: float64 [K, h, w], in the part; `whole`: float64 [h, w], in the picture.
+        area: its mean share of the picture.
+    """
+
+    where: str
+    covered: NDArray[np.float64]
+    whole: NDArray[np.float64]
+    area: float
+
+
+def _region(pictures: ValidationPictures, height: int, width: int) -> _Region:
+    if pictures.faces is not None:
+        masks, where = pictures.faces.astype(np.float64), FACE
+    else:
+        side = len(pictures.picture(0))
+        middle = np.abs(np.arange(side) + 0.5 - side / 2) <= side * math.sqrt(0.5) / 2
+        masks = np.broadcast_to((middle[:, None] & middle).astype(np.float64), (len(pictures), side, side))
+        where = CENTRE
+    rows, columns = (bilinear(n, masks.shape[1]) for n in (height, width))
+    whole = rows.sum(1)[:, None] * columns.sum(1)
+    return _Region(where, rows @ masks @ columns.T, whole, float(masks.mean()))
+
+
+def bilinear(cells: int, pixels: int) -> NDArray[np.float64]:
+    """float64 [cells, pixels]: how much of each cell's value every pixel has, when cells are spread over a picture's
+    side bilinearly, the outermost on to its edges."""
+    place = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+    return np.clip(1 - np.abs(place - np.arange(cells)[:, None]), 0, 1)
+
+
+def looked_at(stem: str, data: str, shares: Sequence[HeatShare]) -> Picture | None:
+    """What `heat_in_face` found, a dot per row; None where it found nothing."""
+    if not shares:
+        return None
+    where, area = shares[0].where, 100 * shares[0].area
+    with style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.4, 0.27 * len(shares) + 0.95), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(area, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+        for y, s in enumerate(shares):
+            if s.share.n > 1:
+                axes.plot([100 * s.share.low, 100 * s.share.high], [y, y], color=COLOURS[0], linewidth=2.4)
+            axes.plot(100 * s.share.mean, y, "o", color=COLOURS[0], markersize=6.5)
+            axes.text(1.01, y, f"{100 * s.share.mean:.1f} %", transform=axes.get_yaxis_transform(), va="center")
+        axes.set_yticks(range(len(shares)), [f"{in_picture(s.row)} (n = {s.share.n})" for s in shares])
+        axes.set_ylim(len(shares) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+        axes.set_xlabel(f"share of the heat in {where}, %")
+        axes.text(area, -0.62, f"its area: {area:.1f} %", ha="center", va="bottom", fontsize=8)
+        svg = to_small_svg(figure)
+    told = ", ".join(f"{printable(s.row)} {100 * s.share.mean:.1f} %" for s in shares)
+    why = (
+        "the outline that the generator draws the face in, hair and hat on it included"
+        if where == FACE
+        else "where the subject is, these pictures do not tell: a square of half the area stands for it"
+    )
+    return Picture(
+        stem,
+        svg,
+        f"Share of Grad-CAM's heat in {where}, on {printable(data)}: {told}; its area {area:.1f} %.",
+        f"Share of Grad-CAM's heat in {where} ({why}), in %: mean over {max(s.images for s in shares)} validation "
+        f"images of {escape(data)}, then over seeds; line: its 95 % interval. Dashed: what heat spread evenly would "
+        "give. Maps are coarse: a cell's heat is spread bilinearly to the cells beside it.",
+    )
+
+
+def seeds(by_row: Mapping[str, Sequence[object] | NDArray]) -> str:
+    """ "5 seeds a row", "1 to 5 seeds a row"."""
+    n = sorted({len(of_row) for of_row in by_row.values()})
+    return f"{n[0]} to {n[-1]} seeds a row" if len(n) > 1 else f"{n[0]} seed{'s' * (n[0] > 1)} a row"
+
+
+def _seeds_of(seen: Mapping[str, _Seen]) -> str:
+    return ", ".join(str(seed) for seed in sorted({s.record.seed for s in seen.values()}))
+
+
+def _resolutions(seen: Mapping[str, _Seen]) -> str:
+    found = {s.exhibits.heat.shape[1:] for s in seen.values() if s.exhibits.heat is not None}
+    return " and ".join(f"{h} x {w}" for h, w in sorted(found))
+
+
+def _short(name: str, most: int = 16) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _end(name: str, most: int = 18) -> str:
+    return name if len(name) <= most else "…" + name[1 - most :]
+
+
+def _wrapped(name: str, width: int) -> str:
+    """A name for a picture on lines about that wide, broken behind "_", "-" and spaces."""
+    lines = [""]
+    for part in re.findall(r"[^-_ ]*[-_ ]?", _short(name, 2 * width)):
+        if lines[-1] and len(lines[-1] + part.rstrip("-_ ")) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(in_picture(line) for line in lines)

@@ -1,0 +1,260 @@
+"""Pictures of segmentation: what networks make of street scenes, and IoU by class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvhw4.data.dataset import CAMVID_COLOURS, VOID
+from cvhw4.errors import printable
+from cvhw4.records.exhibits import Exhibits, ValidationPictures
+from cvhw4.records.schema import RunRecord
+from cvhw4.report.figures import COLOURS, INK, Picture, style
+from cvhw4.report.portraits import Groups, seeds
+from cvhw4.report.rasters import MOST_SIDE, show, shrink_map, to_small_svg
+from cvhw4.report.text import escape, in_picture
+from cvhw4.statistics.intervals import Estimate, estimate
+from cvhw4.training.metrics import classes_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SCENES = 4  # that are shown at most
+PANELS = 4  # of bars beside each other
+PALETTE = np.array(list(CAMVID_COLOURS.values()), dtype=np.uint8)
+THREE_NAMES = ["Sky", "everything else", "Car, Pedestrian, Bicyclist"]
+THREE_PALETTE = PALETTE[[0, 3, 8]]
+# Where two networks differ: their numbers below, in colours told apart with every common kind of colour blindness.
+SAME, FIRST, SECOND, NEITHER, UNLABELLED = range(5)
+MARKS = ("#EDEDED", COLOURS[0], COLOURS[1], "#B5477F", "#9A9A9A")
+WORDS = {
+    FIRST: "right only with skips",
+    SECOND: "right only without",
+    NEITHER: "both wrong, differently",
+    SAME: "the same",
+    UNLABELLED: "void: not labelled",
+}
+
+
+class Arms(NamedTuple):
+    """Two runs with one seed that differ in their skip connections alone, and what they made of the same pictures."""
+
+    fused: RunRecord
+    plain: RunRecord
+    seen: tuple[Exhibits, Exhibits]
+    pictures: ValidationPictures
+
+
+def find_arms(
+    groups: Groups,
+    exhibits: Callable[[RunRecord], Exhibits | None],
+    pictures: Callable[[str], ValidationPictures | None],
+) -> Arms | None:
+    """Of the first two rows with the same settings but for `skips` the first seed for which both have exhibits."""
+    for one, two in combinations([runs for runs in groups.values() if runs], 2):
+        fused, plain = (one, two) if one[0].settings.get("skips") else (two, one)
+        if (
+            _without_skips(fused[0]) != _without_skips(plain[0])
+            or fused[0].settings["skips"] == plain[0].settings["skips"]
+        ):
+            continue
+        by_seed = {r.seed: r for r in plain}
+        for record in fused:
+            if record.seed not in by_seed or (a := exhibits(record)) is None:
+                continue
+            b = exhibits(by_seed[record.seed])
+            seen = pictures(a.pictures)
+            if b is not None and seen is not None and a.pictures == b.pictures and seen.masks is not None:
+                whole = all(x is not None and x.shape == seen.masks.shape for x in (a.predicted, b.predicted))
+                if whole and np.array_equal(a.index, seen.index) and np.array_equal(b.index, seen.index):
+                    return Arms(record, by_seed[record.seed], (a, b), seen)
+    return None
+
+
+def _without_skips(record: RunRecord) -> dict[str, object]:
+    return {k: v for k, v in record.settings.items() if k != "skips"} | {"study": record.data.fingerprint}
+
+
+def scenes(stem: str, data: str, arms: Arms) -> Picture:
+    """Validation scenes from the one that the arms agree about most to the one they differ most about: image, truth,
+    with skips, without, and where they differ."""
+    classes = int(arms.fused.settings["classes"])
+    names = class_names(arms.fused, classes)
+    palette = THREE_PALETTE if classes == 3 else PALETTE[[*range(classes), VOID]]
+    assert arms.pictures.masks is not None
+    truth = np.array(classes_of(classes), dtype=np.uint8)[arms.pictures.masks]
+    fused, plain = (e.predicted for e in arms.seen)
+    assert fused is not None and plain is not None
+    marks = differences(truth, fused, plain, classes)
+    shares = np.stack([(marks == m).sum((1, 2)) for m in (FIRST, SECOND, NEITHER)], 1)
+    labelled = np.maximum((marks != UNLABELLED).sum((1, 2)), 1)[:, None]
+    shares = shares / labelled
+    chosen = spread_over(shares.sum(1), SCENES)
+    shown = {int(c) for k in chosen for array in (truth, fused, plain) for c in np.unique(array[k])}
+    with style():
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
+
+        figure = Figure(figsize=(8.2, 1.84 * len(chosen) + 1.2), layout="constrained")
+        grid = figure.add_gridspec(len(chosen) + 1, 5, height_ratios=[*[1.0] * len(chosen), 0.55])
+        panels = np.array([[figure.add_subplot(grid[y, x]) for x in range(5)] for y in range(len(chosen))])
+        keys = [figure.add_subplot(grid[-1, columns]) for columns in (slice(0, 4), 4)]
+        for line, k in zip(panels, chosen, strict=True):
+            show(line[0], arms.pictures.picture(k, MOST_SIDE))
+            line[0].set_xlabel(in_picture(_end(arms.pictures.names[k])))
+            for axes, array in zip(line[1:4], (truth, fused, plain), strict=True):
+                show(axes, palette[shrink_map(array[k])])
+            for axes, array in zip(line[2:4], (fused, plain), strict=True):
+                right = (array[k] == truth[k]).sum() / labelled[k, 0]
+                axes.set_xlabel(f"{100 * right:.1f} % of pixels right")
+            show(line[4], _rgb(MARKS)[shrink_map(marks[k])])
+            line[4].set_xlabel(" · ".join(f"{100 * share:.1f}" for share in shares[k]) + " %")
+        arm_titles = [f"{w} skips\n{in_picture(r.id)}" for w, r in (("with", arms.fused), ("without", arms.plain))]
+        for axes, title in zip(panels[0], ["image", "truth", *arm_titles, "where they differ"], strict=True):
+            axes.set_title(title, fontsize=8.5)
+        for axes in panels.flat:
+            axes.xaxis.label.set_size(7.5)
+            axes.xaxis.labelpad = 2
+        patches = [
+            Patch(facecolor=palette[c] / 255, edgecolor=INK, linewidth=0.5, label=in_picture(name))
+            for c, name in enumerate([*names, "void: not labelled"][: len(palette)])
+            if c in shown
+        ]
+        differ = [
+            Patch(facecolor=MARKS[m], edgecolor=INK, linewidth=0.5, label=words)
+            for m, words in WORDS.items()
+            if (marks[chosen] == m).any()
+        ]
+        for axes, handles, columns in zip(keys, (patches, differ), (4, 1), strict=True):
+            axes.set_axis_off()
+            axes.legend(handles=handles, loc="upper center", ncols=columns, fontsize=7.5, borderaxespad=0.0)
+        svg = to_small_svg(figure)
+    by_scene = "; ".join(
+        f"{printable(arms.pictures.names[k])} {100 * a:.1f}, {100 * b:.1f} and {100 * c:.1f} %"
+        for k, (a, b, c) in zip(chosen, shares[chosen], strict=True)
+    )
+    whole = (shares * labelled).sum(0) / labelled.sum()
+    return Picture(
+        stem,
+        svg,
+        f"Scenes of {printable(data)}, segmented with and without skip connections. Pixels right only with, right only "
+        f"without, wrong in both but differently: {by_scene}.",
+        f"{len(chosen)} of {len(truth)} validation scenes of {escape(data)} after the last epoch, seed "
+        f"{arms.fused.seed}, from the one where {escape(arms.fused.id)} and {escape(arms.plain.id)} differ least to "
+        "the one where they differ most, in even steps. Below the last column the shares of labelled pixels right only "
+        f"with skips · right only without · wrong in both but differently; over all {len(truth)} scenes "
+        f"{100 * whole[0]:.1f} · {100 * whole[1]:.1f} · {100 * whole[2]:.1f} %.",
+    )
+
+
+def differences(
+    truth: NDArray[np.uint8], first: NDArray[np.uint8], second: NDArray[np.uint8], classes: int
+) -> NDArray[np.uint8]:
+    """uint8 [K, H, W], numbers of `MARKS`: how two predictions differ where something is labelled."""
+    marks = np.full(truth.shape, SAME, np.uint8)
+    apart = first != second
+    marks[apart & (first == truth)] = FIRST
+    marks[apart & (second == truth)] = SECOND
+    marks[apart & (first != truth) & (second != truth)] = NEITHER
+    marks[truth >= classes] = UNLABELLED
+    return marks
+
+
+def spread_over(values: NDArray[np.floating], most: int) -> list[int]:
+    """Indices of at most so many values, in even steps of rank from the smallest to the largest; ties by index."""
+    order = np.argsort(values, kind="stable")
+    places = np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(np.int64)
+    return [int(order[place]) for place in places]
+
+
+def class_names(record: RunRecord, classes: int) -> list[str]:
+    """The names of the classes that a run's network tells apart."""
+    return THREE_NAMES if classes == 3 else list(record.data.classes)
+
+
+def iou_bars(stem: str, data: str, groups: Groups, classes: int) -> Picture | None:
+    """IoU by class after the last epoch (one confusion matrix over the set, void left out), a panel per row; None
+    without rows of that many classes.
+
+    Args:
+        groups: runs by row id; those of rows with another number of classes are passed over.
+        classes: that the networks tell apart, 11 or 3.
+    """
+    rows = {row: runs for row, runs in groups.items() if runs and runs[0].settings.get("classes") == classes}
+    if not rows:
+        return None
+    names = class_names(next(iter(rows.values()))[0], classes)
+    found = {
+        row: [_over_seeds([r.by_class["set_iou"][c] for r in runs]) for c in range(classes)]
+        for row, runs in rows.items()
+    }
+    with style():
+        from matplotlib.figure import Figure
+
+        across = min(PANELS, len(rows))
+        down = -(-len(rows) // across)
+        figure = Figure(figsize=(1.75 * across + 1.2, (0.21 * classes + 0.55) * down + 0.25), layout="constrained")
+        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        for axes, (row, bars) in zip(panels.flat, found.items(), strict=False):
+            _bars(axes, bars)
+            axes.set_title(in_picture(f"{row} (n = {len(rows[row])})"), fontsize=8, loc="left")
+        for axes in panels.flat[len(rows) :]:
+            axes.set_visible(False)
+        panels[0, 0].set(xlim=(0, 1.28), ylim=(classes - 0.5, -0.5), xticks=[0, 0.5, 1])
+        panels[0, 0].set_yticks(range(classes), [in_picture(name) for name in names], fontsize=8)
+        for column in range(across):
+            panels[(len(rows) - 1 - column) // across, column].tick_params(labelbottom=True)
+        figure.supxlabel("IoU", fontsize=9)
+        svg = to_small_svg(figure)
+    told = "; ".join(
+        f"{row}: " + ", ".join(f"{printable(n)} {_in_words(e)}" for n, e in zip(names, bars, strict=True))
+        for row, bars in found.items()
+    )
+    return Picture(
+        stem,
+        svg,
+        f"IoU by class on {printable(data)}, {classes} classes. {told}.",
+        f"IoU by class (share, 0 to 1) on {next(iter(rows.values()))[0].data.val} validation images of {escape(data)} "
+        "after the last epoch, from one confusion matrix over the set, void left out: mean over seeds, line: its 95 % "
+        f"interval, {seeds(rows)}. *Never*: no pixel of the class is met in any run; -: the class occurs in none.",
+    )
+
+
+def _over_seeds(values: Sequence[float]) -> Estimate | None:
+    real = [v for v in values if not math.isnan(v)]
+    return estimate(real) if real else None
+
+
+def _in_words(e: Estimate | None) -> str:
+    if e is None:
+        return "-"
+    return "never" if e.mean == 0 else "< 0.01" if e.mean < 0.005 else f"{e.mean:.2f}"
+
+
+def _bars(axes: Axes, bars: Sequence[Estimate | None]) -> None:
+    for y, e in enumerate(bars):
+        end, text = 0.0, _in_words(e)
+        if e is not None:
+            axes.barh(y, e.mean, height=0.66, color=COLOURS[4], linewidth=0)
+            end = e.mean
+            if e.n > 1 and e.mean > 0:
+                low, end = max(e.low, 0.0), min(max(e.high, e.mean), 1.0)
+                axes.plot([low, end], [y, y], color=INK, linewidth=1.1)
+        axes.text(end + 0.03, y, text, va="center", fontsize=7.5)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _rgb(colours: Sequence[str]) -> NDArray[np.uint8]:
+    return np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours], dtype=np.uint8)
+
+
+def _end(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else "…" + name[1 - most :]

@@ -1,0 +1,397 @@
+"""Pictures of what networks saw and made of it: the figures in them worked by hand, small, the same each time."""
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvhw4.data.dataset import VOID
+from cvhw4.experiments import PROFILES
+from cvhw4.records.exhibits import Exhibits, ValidationPictures
+from cvhw4.records.images import ImageResults
+from cvhw4.report.pictures import no_pictures, pictures_of
+from cvhw4.report.portraits import (
+    bilinear,
+    confusion,
+    confusions,
+    disputed,
+    heat_in_face,
+    heat_table,
+    looked_at,
+    saliency,
+)
+from cvhw4.report.rasters import shrink_map
+from cvhw4.report.scenes import (
+    FIRST,
+    NEITHER,
+    SAME,
+    SECOND,
+    UNLABELLED,
+    differences,
+    find_arms,
+    iou_bars,
+    scenes,
+    spread_over,
+)
+from tests.tiny import record
+
+QUICK = PROFILES["quick"]
+HOSTILE = "<script>alert(1)</script> $\\frac$ & |a|\n`b`"
+
+
+def shown(r, probabilities, heat=None, why="", index=None):
+    p = np.array(probabilities, dtype=np.float16)
+    return Exhibits(
+        run=r.fingerprint,
+        pictures="a" * 64,
+        index=np.arange(len(p)) if index is None else index,
+        probabilities=p,
+        heat=None if heat is None else np.array(heat, dtype=np.uint8),
+        why=why,
+    )
+
+
+def packed(pixels, **arrays):
+    """Validation pictures of uint8 [K, S, S, 3]."""
+    import io
+
+    files = []
+    for picture in pixels:
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "JPEG", quality=90)
+        files.append(np.frombuffer(buffer.getvalue(), np.uint8))
+    names = arrays.pop("names", tuple(f"val/{k:04d}.jpg" for k in range(len(files))))
+    ends = np.cumsum([len(f) for f in files])
+    return ValidationPictures(np.arange(len(files)), np.concatenate(files), ends, names, **arrays)
+
+
+def noise(images, side, seed=0):
+    """Pictures about as hard to store as photographs: smooth shapes under grain."""
+    random = np.random.RandomState(seed)
+    coarse = random.randint(0, 255, (images, 8, 8, 3)).astype(np.uint8)
+    smooth = np.stack([np.asarray(Image.fromarray(c).resize((side, side), Image.Resampling.BICUBIC)) for c in coarse])
+    return np.clip(smooth + random.randn(images, side, side, 3) * 6, 0, 255).astype(np.uint8)
+
+
+def texts(picture):
+    """What an SVG says, in order; it has to be well-formed."""
+    return [e.text for e in ElementTree.fromstring(picture.svg).iter() if e.tag.endswith("}text")]
+
+
+def words(picture):
+    return " ".join(t or "" for t in texts(picture))
+
+
+# Confusion matrices
+
+
+def test_confusion_is_of_the_last_epoch_and_by_class():
+    labels = np.array([0, 0, 0, 0, 1], dtype=np.uint8)
+    right = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=bool)
+    assert confusion(record(), ImageResults(right=right, labels=labels)).tolist() == [[0.75, 0.25], [1.0, 0.0]]
+    none = confusion(record(), ImageResults(right=right[:, :4], labels=labels[:4]))
+    assert none[0].tolist() == [0.75, 0.25] and np.isnan(none[1]).all()  # a class without images
+
+
+def test_confusion_of_three_classes_needs_the_predicted_ones():
+    r = record()
+    r = replace(r, data=replace(r.data, classes=["ant", "bee", "wasp"]))
+    images = SimpleNamespace(
+        labels=np.array([0, 0, 1, 2, 2, 2], dtype=np.uint8), right=None, predicted=np.array([[0, 2, 1, 0, 0, 2]])
+    )
+    thirds = [[0.5, 0, 0.5], [0, 1, 0], [2 / 3, 0, 1 / 3]]
+    assert np.allclose(confusion(r, images), thirds)
+    picture = confusions("confusion-x", "insects", {"q1_2-finetune": [r]}, lambda _: images)
+    assert {"66.7", "33.3", "50.0", "100.0"} <= set(texts(picture)) and "wasp 33 %" in picture.alt
+
+
+def test_cells_are_means_over_seeds_with_their_spread():
+    labels = np.repeat(np.array([0, 1], dtype=np.uint8), 10)
+    runs = [record(seed=0), record(seed=1)]
+    right = {0: [[1] * 8 + [0] * 2 + [1] * 10], 1: [[1] * 6 + [0] * 4 + [1] * 10]}
+    picture = confusions(
+        "confusion-x",
+        "embedded",
+        {"q1_2-finetune": runs, "q1_3-scratch": []},
+        lambda r: ImageResults(right=np.array(right[r.seed], dtype=bool), labels=labels),
+    )
+    assert texts(picture).count("± 14.1") == 2 and {"70.0", "30.0", "100.0", "0.0"} <= set(texts(picture))
+    assert "heavy_makeup 70 %, no_heavy_makeup 100 %" in picture.alt and "2 seeds a row" in picture.caption
+    assert confusions("confusion-x", "embedded", {"q1_2-finetune": runs}, lambda _: None) is None
+
+
+# Where networks look
+
+
+def test_the_images_disagreed_about_come_first_and_ties_go_by_index():
+    rows = [[0.9, 0.9, 0.9, 0.9, 0.6], [0.9, 0.9, 0.2, 0.9, 0.6], [0.9, 0.1, 0.3, 0.9, 0.9], [0.9, 0.1, 0.4, 0.9, 0.6]]
+    p = np.array(rows)
+    p = np.stack([p, 1 - p], -1)
+    # 1: two against two; 2: three against one; then by how far probabilities lie apart; 0 and 3 are the same
+    assert disputed(p, 5) == [1, 2, 4, 0, 3] and disputed(p, 2) == [1, 2]
+
+
+def test_every_pixel_shares_its_cells_and_the_middle_of_a_cell_is_its_own():
+    weights = bilinear(3, 9)
+    assert np.allclose(weights.sum(0), 1) and weights[1, 4] == 1 and weights[0, 0] == 1
+    assert np.allclose(weights[:2, 2], [2 / 3, 1 / 3])
+    assert bilinear(1, 4).tolist() == [[1.0] * 4]
+
+
+def faces(left=True, images=4):
+    """8 px pictures whose left half is the face."""
+    masks = np.zeros((images, 8, 8), dtype=bool)
+    masks[:, :, :4] = True
+    labels = np.arange(images, dtype=np.uint8) % 2
+    return packed(noise(images, 8), labels=labels, faces=masks if left else None)
+
+
+def test_the_share_in_the_face_of_heat_in_one_cell_by_hand():
+    heat = np.zeros((4, 1, 2))
+    heat[:, 0, 0] = 255
+    r = record()
+    (found,) = heat_in_face({r.id: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: faces())
+    # across 8 pixels the left of two cells counts 1, 1, 7/8, 5/8, 3/8, 1/8, 0, 0: 3.5 of 4 in the left half
+    assert found.share.mean == pytest.approx(3.5 / 4) and found.area == 0.5 and found.where == "the face"
+    assert found.images == 4 and found.share.n == 1
+
+
+def test_even_heat_gives_the_area_and_images_without_heat_do_not_count():
+    heat = np.full((4, 3, 3), 7)
+    heat[3] = 0
+    runs = [record(seed=0), record(seed=1)]
+    (found,) = heat_in_face({"x": runs}, lambda r: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: faces())
+    assert found.share.mean == pytest.approx(0.5) and found.images == 3 and found.share.n == 2
+    assert heat_table([found]).iloc[0].tolist() == ["x", "50.0 %", "[50.0, 50.0]", "50.0 %", "2"]
+    assert heat_in_face({"x": runs}, lambda r: shown(r, [[0.5, 0.5]] * 4, heat * 0), lambda _: faces()) == []
+    assert heat_in_face({"x": runs}, lambda r: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: None) == []
+
+
+def test_where_no_face_is_known_the_central_half_stands_for_it():
+    r = record()
+    (found,) = heat_in_face({r.id: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 4, [[[255]]] * 4), lambda _: faces(False))
+    assert found.where == "the central half of the picture" and found.area == 36 / 64  # 6 of 8 px: nearest to half
+    picture = looked_at("attention-share-x", "mine", [found])
+    assert "these pictures do not tell: a square of half the area" in picture.caption and "56.2 %" in words(picture)
+
+
+def test_the_dot_plot_says_mean_and_area():
+    heat = np.zeros((4, 1, 2))
+    heat[:, 0, 0] = 255
+    runs = [record(seed=0), record(seed=1)]
+    share = heat_in_face({"q1_2-finetune": runs}, lambda r: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: faces())
+    picture = looked_at("attention-share-x", HOSTILE, share)
+    assert "87.5 %" in texts(picture) and "its area: 50.0 %" in texts(picture) and "87.5 %" in picture.alt
+    assert "<script>" not in picture.caption and "\n" not in picture.alt
+    assert looked_at("attention-share-x", "mine", []) is None
+
+
+def many_rows(names, images, side, heat=3):
+    """Groups of one run each, their exhibits and pictures."""
+    random = np.random.RandomState(0)
+    groups = {record(n).id: [record(n)] for n in names}
+    p = {r.fingerprint: random.rand(images) for runs in groups.values() for r in runs}
+    maps = random.randint(0, 256, (images, heat, heat))
+    pictures = packed(noise(images, side), labels=np.arange(images, dtype=np.uint8) % 2)
+    return groups, lambda r: shown(r, np.stack([p[r.fingerprint], 1 - p[r.fingerprint]], 1), maps), lambda _: pictures
+
+
+def test_right_and_wrong_are_told_by_mark_and_word_and_the_probability_below():
+    r, labels = record(), np.array([0, 1], dtype=np.uint8)
+    pictures = packed(noise(2, 16), labels=labels, names=("val/a.jpg", "val/b.jpg"))
+    e = shown(r, [[0.75, 0.25], [0.875, 0.125]], [[[255]]] * 2)
+    picture = saliency("attention-maps-x", "embedded", {r.id: [r]}, lambda _: e, lambda _: pictures)
+    assert {"✓ right 0.75", "✗ wrong 0.88", "heavy_makeup", "no_heavy_makeup", "val/a.jpg"} <= set(texts(picture))
+    assert "val/b.jpg is no_heavy_makeup, q1_2-finetune: wrong 0.88" in picture.alt and "1 x 1" in picture.caption
+
+
+def test_a_row_without_a_map_says_why_and_a_study_without_any_has_no_picture():
+    runs = {n: record(n) for n in ("q1_2", "q1_3")}
+    groups = {r.id: [r] for r in runs.values()}
+    pictures = packed(noise(2, 16), labels=np.array([0, 1], dtype=np.uint8))
+
+    def exhibits(r):
+        return shown(r, [[0.7, 0.3]] * 2, [[[9]]] * 2) if r.row == "q1_2" else shown(r, [[0.7, 0.3]] * 2, why="tokens")
+
+    picture = saliency("attention-maps-x", "embedded", groups, exhibits, lambda _: pictures)
+    assert "No map of q1_3-scratch: tokens." in picture.caption and "q1_3-scratch" in picture.alt
+    none = {runs["q1_3"].id: [runs["q1_3"]]}
+    assert saliency("attention-maps-x", "embedded", none, exhibits, lambda _: pictures) is None
+    assert saliency("attention-maps-x", "embedded", groups, lambda _: None, lambda _: pictures) is None
+    assert saliency("attention-maps-x", "embedded", groups, exhibits, lambda _: None) is None
+
+
+def test_heat_maps_are_small_and_the_same_each_time():
+    names = ("q1_1", "q1_2", "q1_3", "q1_5", "q1_6", "q1_8", "q1_c8", "q1_f1")
+    groups, exhibits, pictures = many_rows(names, 7, 96, heat=13)
+    one, two = (saliency("attention-maps-x", "embedded", groups, exhibits, pictures) for _ in range(2))
+    assert one == two and len(one.svg) < 400_000
+    assert one.svg.count("<image") == 6 * 8 + 1 and "1 further row." in one.caption  # and the bar of colours
+    large = saliency("attention-maps-x", "embedded", *many_rows(names, 7, 256, heat=13))
+    assert len(one.svg) < len(large.svg) < 1_500_000
+
+
+# Scenes
+
+
+def test_where_two_predictions_differ_by_hand():
+    truth = np.array([[[0, 0, 0, 0, VOID, 3]]], dtype=np.uint8)
+    first = np.array([[[0, 1, 0, 1, 2, 1]]], dtype=np.uint8)
+    second = np.array([[[0, 0, 1, 1, 3, 2]]], dtype=np.uint8)
+    marks = [SAME, SECOND, FIRST, SAME, UNLABELLED, NEITHER]
+    assert differences(truth, first, second, 11)[0, 0].tolist() == marks
+
+
+def test_scenes_are_spread_from_least_to_most():
+    assert spread_over(np.array([5.0, 1, 4, 2, 3, 0, 6]), 4) == [5, 3, 2, 6]
+    assert spread_over(np.array([1.0, 1, 0]), 4) == [2, 0, 1] and spread_over(np.array([2.0]), 4) == [0]
+
+
+def test_class_maps_shrink_without_new_classes():
+    numbers = np.repeat(np.array([[0, 11], [3, 8]], dtype=np.uint8), 100, 0).repeat(100, 1)
+    small = shrink_map(numbers, 160)
+    assert small.shape == (160, 160) and (small[:80, 80:] == 11).all() and set(small.ravel()) == {0, 3, 8, 11}
+    assert shrink_map(numbers, 200) is not numbers and (shrink_map(numbers, 200) == numbers).all()
+
+
+def two_arms(side=32, images=6, rows=("q2_1a", "q2_1b"), seed=0):
+    random = np.random.RandomState(seed)
+    blocks = random.randint(0, 12, (images, 8, 8)).astype(np.uint8)
+    masks = blocks.repeat(side // 8, 1).repeat(side // 8, 2)
+    groups = {record(n).id: [record(n)] for n in rows}
+    predicted = {}
+    for number, runs in enumerate(groups.values()):
+        wrong = random.rand(*masks.shape) < 0.2 * (1 + number)
+        predicted[runs[0].fingerprint] = np.where(wrong, 3, np.minimum(masks, 10)).astype(np.uint8)
+    pictures = packed(noise(images, side), masks=masks)
+
+    def exhibits(r):
+        return Exhibits(r.fingerprint, "a" * 64, np.arange(images), predicted=predicted[r.fingerprint])
+
+    return groups, exhibits, lambda _: pictures
+
+
+def test_the_shares_below_the_scenes_are_of_labelled_pixels():
+    masks = np.zeros((1, 8, 8), dtype=np.uint8)
+    masks[:, :, 6:] = VOID  # 48 labelled pixels
+    fused, plain = np.zeros_like(masks), np.zeros_like(masks)
+    plain[:, :3] = 1  # 18 right only with skips
+    fused[:, 3:5] = 2  # 12 right only without
+    groups = {record(n).id: [record(n)] for n in ("q2_1a", "q2_1b")}
+    of = dict(zip(groups, (fused, plain), strict=True))
+    arms = find_arms(
+        groups,
+        lambda r: Exhibits(r.fingerprint, "a" * 64, np.arange(1), predicted=of[r.id]),
+        lambda _: packed(noise(1, 8), masks=masks),
+    )
+    picture = scenes("panels-x", "embedded", arms)
+    assert "37.5 · 25.0 · 0.0 %" in texts(picture) and "37.5 · 25.0 · 0.0 %" in picture.caption
+    assert {"75.0 % of pixels right", "62.5 % of pixels right", "void: not labelled"} <= set(texts(picture))
+    assert "37.5, 25.0 and 0.0 %" in picture.alt and "both wrong, differently" not in texts(picture)
+
+
+def test_arms_are_any_two_rows_that_differ_in_skips_alone_at_a_seed_both_have():
+    groups, exhibits, pictures = two_arms(rows=("q2_3", "q2_n1b", "q2_1b", "q2_n1a"))
+    arms = find_arms(groups, exhibits, pictures)
+    assert (arms.fused.row, arms.plain.row) == ("q2_n1a", "q2_n1b")
+
+    runs = {"a": [record("q2_1a", s) for s in (0, 1)], "b": [record("q2_1b", s) for s in (1, 2)]}
+    seen = {r.fingerprint: exhibits(groups["q2_n1a-fused_norm"][0]) for of in runs.values() for r in of}
+    arms = find_arms(runs, lambda r: seen[r.fingerprint], pictures)
+    assert (arms.fused.seed, arms.plain.seed) == (1, 1)
+    other = replace(seen[runs["b"][0].fingerprint], pictures="b" * 64)
+    assert find_arms(runs, lambda r: other if r.row == "q2_1b" else seen[r.fingerprint], pictures) is None
+    assert find_arms({"a": runs["a"]}, lambda r: seen[r.fingerprint], pictures) is None
+    assert find_arms(runs, lambda r: None, pictures) is None
+
+
+def test_scenes_are_small_and_the_same_each_time():
+    one, two = (scenes("panels-x", "embedded", find_arms(*two_arms(96))) for _ in range(2))
+    assert one == two and len(one.svg) < 400_000 and one.svg.count("<image") == 4 * 5
+    assert re.findall("data:image/(png|jpeg)", one.svg).count("png") == 4 * 4  # class maps keep their colours
+    assert len(scenes("panels-x", "embedded", find_arms(*two_arms(256))).svg) < 1_500_000
+
+
+def test_three_classes_have_their_own_names_and_no_void():
+    groups, _, pictures = two_arms(rows=("q2_3", "q2_c3"))
+    masks = np.zeros((6, 32, 32), dtype=np.uint8)
+
+    def exhibits(r):
+        return Exhibits(r.fingerprint, "a" * 64, np.arange(6), predicted=masks + (r.row == "q2_3"))
+
+    picture = scenes("panels-x", "embedded", find_arms(groups, exhibits, pictures))
+    assert {"Sky", "everything else"} <= set(texts(picture)) and "void: not labelled" not in texts(picture)
+
+
+def test_bars_are_means_over_seeds_and_say_which_class_is_never_met():
+    def run(seed, sky):
+        r = record("q2_1a", seed)
+        return replace(r, by_class=r.by_class | {"set_iou": [sky, 0.0, float("nan"), 0.001, *[0.5] * 7]})
+
+    groups = {"q2_1a-skip": [run(0, 0.8), run(1, 0.9)], "q2_3-3class": [record("q2_3")]}
+    picture = iou_bars("iou-11-x", "embedded", groups, 11)
+    told = texts(picture)
+    assert [told.count(t) for t in ("0.85", "never", "-", "< 0.01", "0.50")] == [1, 1, 1, 1, 7]
+    assert "q2_1a-skip: Sky 0.85, Building never, Pole -, Road < 0.01" in picture.alt and "q2_3" not in picture.alt
+    assert "2 seeds a row" in picture.caption
+    assert "everything else" in words(iou_bars("iou-3-x", "embedded", groups, 3))
+    assert iou_bars("iou-3-x", "embedded", {"q2_1a-skip": groups["q2_1a-skip"]}, 3) is None
+
+
+# The page
+
+
+def test_a_page_without_exhibits_has_what_records_give_and_says_so():
+    images = ImageResults(right=np.ones((3, 4), dtype=bool), labels=np.array([0, 1, 0, 1], dtype=np.uint8))
+    q1, q2 = ({record(n).id: [record(n)] for n in names} for names in (("q1_1", "q1_2"), ("q2_1a", "q2_3")))
+    nothing = dict(exhibits=lambda _: None, pictures=lambda _: None)
+    found = pictures_of(QUICK, "q1", q1, lambda _: images, **nothing)
+    assert [p.stem for _, p in found] == ["confusion-q1-embedded"]
+    found = pictures_of(QUICK, "q2", q2, lambda _: None, **nothing)
+    assert [(h, p.stem) for h, p in found] == [
+        ("IoU by class, 11 classes", "iou-11-q2-embedded"),
+        ("IoU by class, 3 classes", "iou-3-q2-embedded"),
+    ]
+    assert no_pictures(q1, lambda _: None).startswith("No pictures are stored with these runs")
+    assert no_pictures(q1, lambda r: shown(r, [[1, 0]])) is None and no_pictures({}, lambda _: None) is None
+    assert pictures_of(QUICK, "q1", {}, lambda _: images, **nothing) == []
+
+
+def test_a_page_has_every_picture_its_rows_allow_report_rows_first():
+    groups, exhibits, pictures = many_rows(("q1_f1", "q1_c8", "q1_2"), 4, 16)
+    labels = np.arange(4, dtype=np.uint8) % 2
+    images = ImageResults(right=np.ones((1, 4), dtype=bool), labels=labels)
+    found = pictures_of(QUICK, "q1", groups, lambda _: images, exhibits, pictures, data="mine / own")
+    stems = ["confusion-q1-mine---own", "attention-maps-q1-mine---own", "attention-share-q1-mine---own"]
+    assert [p.stem for _, p in found] == stems and found[2][0] == "How much of it is the central half of the picture"
+    titles = [t for t in texts(found[1][1]) if t in ("q1_2-finetune", "q1_f1-net", "q1_c8-scratch")]
+    assert titles == ["q1_2-finetune", "q1_f1-net", "q1_c8-scratch"]
+    found = pictures_of(QUICK, "q2", *[two_arms()[0], lambda _: None, *two_arms()[1:]])
+    assert [p.stem for _, p in found] == ["panels-q2-embedded", "iou-11-q2-embedded"]
+
+
+def test_hostile_names_stay_text():
+    groups, exhibits, _ = many_rows(("q1_2", "q1_3"), 2, 16)
+    hostile = {
+        id: [replace(r, data=replace(r.data, name=HOSTILE, classes=[HOSTILE, "$x$ ]]> \x1b[1m"])) for r in runs]
+        for id, runs in groups.items()
+    }
+    labels = np.array([0, 1], dtype=np.uint8)
+    images = ImageResults(right=np.ones((1, 2), dtype=bool), labels=labels)
+    pictures = packed(noise(2, 16), labels=labels, names=(HOSTILE, "val/\udcff.jpg"))
+    found = pictures_of(QUICK, "q1", hostile, lambda _: images, exhibits, lambda _: pictures)
+    q2, exhibits, pictures = two_arms()
+    q2 = {
+        id: [replace(r, data=replace(r.data, name=HOSTILE, classes=[HOSTILE, *r.data.classes[1:]])) for r in runs]
+        for id, runs in q2.items()
+    }
+    found += pictures_of(QUICK, "q2", q2, lambda _: None, exhibits, pictures)
+    assert len(found) == 5
+    for _, picture in found:
+        tags = {e.tag.rpartition("}")[2] for e in ElementTree.fromstring(picture.svg.encode()).iter()}
+        assert "script" not in tags and "a" not in tags
+        assert "<script" not in picture.caption and picture.alt.isprintable() and "\x1b" not in picture.svg
