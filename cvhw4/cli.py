@@ -87,9 +87,11 @@ def fetch_portraits(
 
 @app.command()
 def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", bounds: BoundsOption = BOUNDS) -> None:
-    """Writes report.md anew from the stored runs, and verdicts.md: which of the report's claims hold, and how sure."""
+    """Writes report.md anew from the stored runs, verdicts.md (which of the report's claims hold, and how sure), and both
+    with their pictures as one page to read: report.html."""
     from cvhw4.records.store import Store
-    from cvhw4.report.page import write_report
+    from cvhw4.report.page import write_html, write_report
+    from cvhw4.report.stored import Stored
     from cvhw4.report.verdicts import write_verdicts
     from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
@@ -99,8 +101,12 @@ def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", b
     store = Store(results, profile)
     if not os.path.isdir(store.folder):
         raise InputError(store.folder, "is no folder of runs", "name one with --results")
-    typer.echo(write_report(chosen, store, judged_by, {}))
-    typer.echo(write_verdicts(chosen, store, judged_by))
+    stored = Stored(chosen, store)
+    pages = [write_report(chosen, store, judged_by, {}, stored)]
+    typer.echo(pages[0])
+    pages.append(write_verdicts(chosen, store, judged_by, stored))
+    typer.echo(pages[1])
+    typer.echo(write_html(store.folder, pages))
 
 
 @app.command()

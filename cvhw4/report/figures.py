@@ -7,10 +7,15 @@ are dark on a light page and light on a dark one, by the reader's own setting (`
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cvhw4.records.store import write_atomically
+from cvhw4.report.text import escape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +26,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # so that colour is never the only difference
 
 INK = "#010203"  # stands for the page's text colour in what matplotlib writes
+FOLDER = "figures"  # beside the pages
+OURS = re.compile(r"(curves|forest|confusion|attention|panels|iou)-[a-z0-9-]+\.svg")  # files that reports have written
 _INKS = "<style>.ink{color:#1f2328}@media(prefers-color-scheme:dark){.ink{color:#e6edf3}}</style>"
 
 
@@ -39,6 +46,26 @@ class Picture:
     svg: str
     alt: str
     caption: str
+
+    @property
+    def markdown(self) -> str:
+        """The picture on a page beside the folder `figures`, its caption below it."""
+        return f"![{escape(self.alt)}]({FOLDER}/{self.stem}.svg)\\\n{self.caption}"
+
+
+def write_pictures(folder: Path, pictures: Iterable[Picture]) -> None:
+    """Writes `<folder>/figures/<stem>.svg`, and removes what earlier reports left there.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    files = {f"{p.stem}.svg": p.svg for p in pictures}
+    for name, svg in files.items():
+        write_atomically(folder / FOLDER / name, svg)
+    for path in (folder / FOLDER).glob("*.svg"):
+        if path.name not in files and OURS.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
 
 
 @contextmanager
