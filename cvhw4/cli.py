@@ -87,8 +87,8 @@ def fetch_portraits(
 
 @app.command()
 def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", bounds: BoundsOption = BOUNDS) -> None:
-    """Writes report.md anew from the stored runs, verdicts.md (which of the report's claims hold, and how sure), and both
-    with their pictures as one page to read: report.html."""
+    """Writes report.md anew from the stored runs, verdicts.md: which of the report's claims hold, and how sure, and
+    report.html: both, with their pictures, as one page to read."""
     from cvhw4.records.store import Store
     from cvhw4.report.page import write_html, write_report
     from cvhw4.report.stored import Stored

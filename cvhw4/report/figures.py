@@ -27,7 +27,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # so that colour is never the onl
 
 INK = "#010203"  # stands for the page's text colour in what matplotlib writes
 FOLDER = "figures"  # beside the pages
-OURS = re.compile(r"(curves|forest|confusion|attention|panels|iou)-[a-z0-9-]+\.svg")  # files that reports have written
 _INKS = "<style>.ink{color:#1f2328}@media(prefers-color-scheme:dark){.ink{color:#e6edf3}}</style>"
 
 
@@ -53,17 +52,21 @@ class Picture:
         return f"![{escape(self.alt)}]({FOLDER}/{self.stem}.svg)\\\n{self.caption}"
 
 
-def write_pictures(folder: Path, pictures: Iterable[Picture]) -> None:
-    """Writes `<folder>/figures/<stem>.svg`, and removes what earlier reports left there.
+def write_pictures(folder: Path, pictures: Iterable[Picture], kinds: Iterable[str]) -> None:
+    """Writes `<folder>/figures/<stem>.svg`, and removes what earlier pages left there.
+
+    Args:
+        kinds: what the stems of a page's pictures may begin with; a file of another kind is not the page's.
 
     Raises:
         InputError: the folder cannot be written to.
     """
+    ours = re.compile(rf"({'|'.join(kinds)})-[a-z0-9-]+\.svg")
     files = {f"{p.stem}.svg": p.svg for p in pictures}
     for name, svg in files.items():
         write_atomically(folder / FOLDER / name, svg)
     for path in (folder / FOLDER).glob("*.svg"):
-        if path.name not in files and OURS.fullmatch(path.name):
+        if path.name not in files and ours.fullmatch(path.name):
             with suppress(OSError):
                 path.unlink()
 
@@ -100,7 +103,9 @@ def style() -> Iterator[None]:
 def to_svg(figure: Figure) -> str:
     """A figure as the text of an SVG file; to be called within `style`."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    figure.savefig(
+        buffer, format="svg", bbox_inches="tight", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    )
     drawn = buffer.getvalue()
     start = drawn.index("<svg")
     end = drawn.index(">", start)

@@ -1,7 +1,7 @@
 """`report.html`: the pages in Markdown as one file that loads nothing, for every screen, in light and dark.
 
-The Markdown is the content, and says all there is; here it is put in order (the answer first), explanations fold, tables
-can be sorted and pictures are inside. HTML in it stays text, and the page's policy lets no script run but its own.
+The Markdown is the content; here it is put in order (the answer first), explanations fold, tables can be sorted, and
+pictures are inside. HTML in it stays text, and the page's policy lets no script run but its own.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class Section:
         return plain_text(self.title)
 
 
-def html_page(report: str, verdicts: str, pictures: Mapping[str, bytes]) -> str:
+def html_page(report: str, verdicts: str, pictures: Mapping[str, str]) -> str:
     """The whole `report.html`.
 
     Args:
         report: `report.md`.
         verdicts: `verdicts.md`; empty where there is none.
-        pictures: SVG and PNG files by the address that the pages have them under.
+        pictures: SVG files' text by the address that the pages have them under.
     """
     return shrunk(_Page(pictures).render(sections(report), sections(verdicts)))
 
@@ -107,7 +107,7 @@ def plain_text(tokens: Iterable[Token]) -> str:
 class _Page:
     """One page while it is made."""
 
-    def __init__(self, pictures: Mapping[str, bytes]) -> None:
+    def __init__(self, pictures: Mapping[str, str]) -> None:
         from markdown_it import MarkdownIt
 
         self.markdown = MarkdownIt("commonmark", {"html": False})
@@ -211,7 +211,7 @@ class _Page:
         return self._html(tokens)
 
     def _table(self, block: list[Token], about: str) -> str:
-        """A table in a box that scrolls by itself; a row's first cell is its heading, and a verdict stands beside it."""
+        """A table in a box that scrolls by itself; a row's first cell is its heading, a verdict stands beside it."""
         rows: list[list[Token]] = []
         for token in block:
             if token.type == "tr_open":
@@ -226,8 +226,8 @@ class _Page:
         body = "\n".join(f"<tr>{''.join(map(self._cell, row, range(len(row))))}</tr>" for row in rows[1:])
         label = quoted(f"Table: {about}")
         return (
-            f'<div class="table" role="group" tabindex="0" aria-label="{label}">\n<table>\n<thead><tr>{head}</tr></thead>\n'
-            f"<tbody>\n{body}\n</tbody>\n</table></div>\n"
+            f'<div class="table" role="group" tabindex="0" aria-label="{label}">\n<table>\n'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n"
         )
 
     def _cell(self, content: Token, column: int) -> str:
@@ -244,18 +244,14 @@ class _Page:
         words = plain_text(image.children or [])
         address = str(image.attrGet("src"))
         content = self.pictures.get(address)
-        if content is None:
-            shown = f"<p>{quoted(words)}</p>"
-        elif address.endswith(".svg"):
-            self.count += 1
-            shown = inline_svg(content, f"p{self.count}-", words)
-        else:
-            shown = _img(content, words)
+        self.count += 1
+        shown = f"<p>{quoted(words)}</p>" if content is None else inline_svg(content, f"p{self.count}-", words)
         below = f"<figcaption>{self._inline(caption)}</figcaption>" if caption else ""
-        return f'<figure><div class="picture" role="group" tabindex="0" aria-label="Picture">{shown}</div>{below}</figure>\n'
+        box = f'<div class="picture" role="group" tabindex="0" aria-label="Picture">{shown}</div>'
+        return f"<figure>{box}{below}</figure>\n"
 
 
-def inline_svg(content: bytes, prefix: str, words: str) -> str:
+def inline_svg(content: str, prefix: str, words: str) -> str:
     """An SVG file as an element of a page: nothing but shapes and text, its ids apart from those of other pictures, its
     ink the page's text colour.
 
@@ -295,17 +291,6 @@ def inline_svg(content: bytes, prefix: str, words: str) -> str:
 def _pixels(length: str) -> int:
     number = re.match(r"[\d.]+", length)
     return round(float(number[0]) * (4 / 3 if length.endswith("pt") else 1)) if number else 0
-
-
-def _img(content: bytes, words: str) -> str:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content)) as image:
-        width, height = image.size
-    data = base64.b64encode(content).decode()
-    style = f"min-width:{min(width, NARROWEST)}px"
-    size = f'width="{width}" height="{height}"'
-    return f'<img src="data:image/png;base64,{data}" alt="{quoted(words)}" {size} style="{style}">'
 
 
 def shrunk(page: str, largest: int = LARGEST) -> str:

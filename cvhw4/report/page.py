@@ -8,12 +8,15 @@ from pathlib import Path
 
 from cvhw4.experiments import Profile
 from cvhw4.records.store import Store, write_atomically
-from cvhw4.report.figures import Picture, write_pictures
+from cvhw4.report.figures import FOLDER, Picture, style, write_pictures
 from cvhw4.report.html import html_page
-from cvhw4.report.plots import draw
+from cvhw4.report.plots import curves, forest
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import FIGURES, NAMES, by_data, report_page
+from cvhw4.report.text import file_stem
 from cvhw4.statistics.bounds import Bounds
+
+KINDS = ("curves", "forest", "confusion", "attention", "panels", "iou")  # what the report's pictures begin with
 
 
 def write_report(
@@ -38,20 +41,38 @@ def write_report(
         warnings.warn(f"no pictures are drawn: {error!r}", stacklevel=2)
         pictures = {}
     path = store.folder / "report.md"
-    write_pictures(store.folder, (p for of_both in pictures.values() for p in of_both))
+    write_pictures(store.folder, (p for of_both in pictures.values() for _, p in of_both), KINDS)
     write_atomically(path, report_page(profile, s.rows, bounds, missing, failures, pictures))
     return path
 
 
-def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[Picture]]:
-    """The pictures by question and data set; those of the claims under two empty names."""
-    runs = {
-        (question, data): groups
-        for question in FIGURES
-        for data, groups in by_data([r for r in stored.rows if r.question == question]).items()
-    }
-    metrics = {question: {metric: NAMES[metric] for metric in of_question} for question, of_question in FIGURES.items()}
-    return draw(runs, stored.profile, stored.outcomes, metrics)
+def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, Picture]]]:
+    """The pictures by question and data set, each with its heading; those of the claims under two empty names."""
+    found: dict[tuple[str, str], list[tuple[str, Picture]]] = {}
+    with style():
+        if stored.outcomes:
+            found["", ""] = [("", forest(stored.outcomes))]
+        for question, metrics in FIGURES.items():
+            sets = by_data([r for r in stored.rows if r.question == question])
+            stems = [file_stem(data) for data in sets]
+            for number, (data, groups) in enumerate(sets.items(), 1):
+                name = data if stems.count(file_stem(data)) == 1 else f"{data} {number}"
+                rows = [row for row in stored.profile.rows if row.id in groups]
+                found[question, data] = [
+                    (
+                        "Learning curves",
+                        curves(
+                            f"curves-{question}-{file_stem(f'{metric} {name}')}",
+                            name,
+                            groups,
+                            rows,
+                            metric,
+                            NAMES[metric],
+                        ),
+                    )
+                    for metric in metrics
+                ]
+    return found
 
 
 def write_html(folder: Path, pages: Sequence[Path]) -> Path:
@@ -62,11 +83,7 @@ def write_html(folder: Path, pages: Sequence[Path]) -> Path:
         OSError: a page or picture cannot be read.
     """
     texts = {page.name: page.read_text("utf-8") for page in pages}
-    pictures = {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for pattern in ("figures/*.svg", "*.png")
-        for path in folder.glob(pattern)
-    }
+    pictures = {f"{FOLDER}/{path.name}": path.read_text("utf-8") for path in (folder / FOLDER).glob("*.svg")}
     path = folder / "report.html"
     write_atomically(path, html_page(texts["report.md"], texts.get("verdicts.md", ""), pictures))
     return path

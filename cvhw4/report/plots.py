@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cvhw4.errors import printable
-from cvhw4.experiments import PROFILES, Experiment, Profile
+from cvhw4.experiments import PROFILES, Experiment
 from cvhw4.records.schema import RunRecord
-from cvhw4.report.figures import COLOURS, INK, Picture, style, to_svg
-from cvhw4.report.text import escape, file_stem, in_picture
+from cvhw4.report.figures import COLOURS, INK, Picture, to_svg
+from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.verdicts import Outcome, stated
 
@@ -22,33 +22,6 @@ if TYPE_CHECKING:
 
 COLUMNS = 4  # panels beside each other
 VERDICTS = {"supported": (COLOURS[2], "o"), "contradicted": (COLOURS[5], "X"), "undecided": (COLOURS[6], "s")}
-
-
-def draw(
-    runs: Mapping[tuple[str, str], Mapping[str, Sequence[RunRecord]]],
-    profile: Profile,
-    outcomes: Sequence[Outcome],
-    metrics: Mapping[str, Mapping[str, str]],
-) -> dict[tuple[str, str], list[Picture]]:
-    """All pictures of a report: those of a question on a data set by both names, the claims' under two empty ones.
-
-    Args:
-        runs: by question and data set, then by row id.
-        metrics: what is drawn of a question: the figures' names in the record, and in words.
-    """
-    pictures: dict[tuple[str, str], list[Picture]] = {}
-    stems: set[str] = set()
-    with style():
-        if outcomes:
-            pictures["", ""] = [forest(outcomes)]
-        for (question, data), groups in runs.items():
-            rows = [row for row in profile.rows if groups.get(row.id)]
-            for metric, words in metrics[question].items() if rows else ():
-                stem = f"curves-{question}-{file_stem(metric)}-{file_stem(data)}"
-                stem = next(s for s in (stem, *(f"{stem}-{n}" for n in range(2, 999))) if s not in stems)
-                stems.add(stem)
-                pictures.setdefault((question, data), []).append(curves(stem, data, groups, rows, metric, words))
-    return pictures
 
 
 def band(values: Sequence[Sequence[float]]) -> np.ndarray:
@@ -67,7 +40,8 @@ def curves(
 
     Args:
         groups: runs by row id; those of a row have the same number of epochs.
-        rows: experiments that have runs.
+        data: how the data set is called.
+        rows: experiments that have runs, one or more.
         metric: the figure's name in the record; `words` names it on the page.
     """
     columns = min(COLUMNS, len(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 
 import pandas as pd
 
@@ -28,7 +29,8 @@ NAMES = {
 THREE_NAMES = ["Sky", "everything else", "Car, Pedestrian, Bicyclist"]
 SHORT = {"accuracy": "acc.", "miou": "mIoU", "pixel_accuracy": "pixels"}
 FIGURES = {"q1": ("accuracy",), "q2": ("miou", "pixel_accuracy")}
-NO_PICTURES: Mapping[tuple[str, str], Sequence[Picture]] = {}
+MOST_LISTED = 20  # seeds whose epochs are told one by one
+NO_PICTURES: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = {}
 TITLES: dict[Question, str] = {"q1": "Q1: portraits with or without heavy make-up", "q2": "Q2: street scenes"}
 
 
@@ -183,7 +185,7 @@ def results_table(
                     "epochs": str(within or epochs),
                     f"best {NAMES[metric]}": spread(best),
                     "95 % interval": interval(best),
-                    "at epoch": ", ".join(str(r.best_epoch(metric, within)) for r in runs),
+                    "at epoch": _listed([r.best_epoch(metric, within) for r in runs]),
                     f"last {NAMES[metric]}": spread(estimate([r.epochs[:within][-1].figures[metric] for r in runs])),
                     "report": stated,
                     "difference": "-" if reported is None else f"{best.mean - reported:+.4f}",
@@ -191,6 +193,13 @@ def results_table(
                 }
             )
     return pd.DataFrame(lines)
+
+
+def _listed(epochs: Sequence[int]) -> str:
+    """Every seed's, or of many their range."""
+    if len(epochs) <= MOST_LISTED:
+        return ", ".join(map(str, epochs))
+    return f"{min(epochs)} to {max(epochs)}, median {sorted(epochs)[len(epochs) // 2]}"
 
 
 def _reported(experiment: Experiment, metric: str) -> str:
@@ -378,7 +387,7 @@ def report_page(
     bounds: Bounds | None,
     missing: Mapping[str, str],
     failures: Sequence[Failure] = (),
-    pictures: Mapping[tuple[str, str], Sequence[Picture]] = NO_PICTURES,
+    pictures: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = NO_PICTURES,
 ) -> str:
     """The whole `report.md`.
 
@@ -387,12 +396,12 @@ def report_page(
         bounds: what rows on embedded data are judged by.
         missing: rows without runs, by id, and why.
         failures: the runs that failed, those of each row all of one study.
-        pictures: by question and data set; those of the claims under two empty names.
+        pictures: by question and data set, each with its heading; those of the claims under two empty names.
     """
     parts = [f"# Ablation study, profile `{profile.name}`", _preamble(records)]
     outcomes = judge_all(profile, records)
     if outcomes:
-        parts += ["## The claims", tally(outcomes), *(p.markdown for p in pictures.get(("", ""), ()))]
+        parts += ["## The claims", tally(outcomes), *(p.markdown for _, p in pictures.get(("", ""), ()))]
     for question, title in TITLES.items():
         rows = [row for row in profile.rows if row.question == question]
         ids = {row.id for row in rows}
@@ -446,7 +455,7 @@ def _section(
     bounds: Bounds | None,
     cut: int | None,
     failures: Sequence[Failure],
-    pictures: Sequence[Picture],
+    pictures: Sequence[tuple[str, Picture]],
 ) -> list[str]:
     question = rows[0].question
     first = next((runs[0] for runs in groups.values()), None)
@@ -466,8 +475,8 @@ def _section(
             whole = ~frame["row"].duplicated()  # bounds are for whole runs
             frame["bounds"] = frame["row"].map(verdicts).where(whole, "-")
         parts += [f"### {NAMES[metric].capitalize() if metric != 'miou' else 'mIoU'}", markdown(frame), *leaks]
-    if pictures:
-        parts += ["### By epoch", *(p.markdown for p in pictures)]
+    for heading, shown in groupby(pictures, lambda picture: picture[0]):
+        parts += [f"### {heading}", *(p.markdown for _, p in shown)]
     if failures:
         parts += ["### Failed runs", markdown(failures_table(failures, rows)), BIASED]
     if first is None:

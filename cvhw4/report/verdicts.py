@@ -25,6 +25,7 @@ from cvhw4.report.ablations import (
     skips_section,
 )
 from cvhw4.report.failures import BIASED, share
+from cvhw4.report.figures import Picture, write_pictures
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import NAMES, by_id, interval, markdown, p_value
 from cvhw4.report.text import escape
@@ -51,8 +52,7 @@ def write_verdicts(profile: Profile, store: Store, bounds: Bounds, stored: Store
     if not s.records:
         raise InputError(store.runs, "has no runs", "run pytest benchmarks first")
     page, pictures = verdicts_page(profile, s.records, s.images, bounds, s.failures, s.outcomes)
-    for name, picture in pictures.items():
-        write_atomically(store.folder / name, picture)
+    write_pictures(store.folder, pictures, ["decomposition"])
     path = store.folder / "verdicts.md"
     write_atomically(path, page)
     return path
@@ -65,8 +65,8 @@ def verdicts_page(
     bounds: Bounds,
     failures: Sequence[Failure] = (),
     judged: Sequence[Outcome] | None = None,
-) -> tuple[str, dict[str, bytes]]:
-    """The page in markdown, and its pictures (PNG) by file name.
+) -> tuple[str, list[Picture]]:
+    """The page in markdown, and its pictures.
 
     Args:
         records: runs, those of each row on each data set all of one study; negative controls among them.
@@ -80,7 +80,7 @@ def verdicts_page(
     outcomes = judge_all(profile, rows, read) if judged is None else judged
     sets = evidence(rows, read)
     reported = PROFILES["full"].rows
-    pictures: dict[str, bytes] = {}
+    pictures: list[Picture] = []
     parts = [
         "# What the report got right, and what its runs could not show",
         _preamble(profile, rows),
