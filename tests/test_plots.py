@@ -59,8 +59,17 @@ def test_every_row_has_a_panel_with_its_runs():
     assert "2 seeds a row" in picture.caption
 
 
+def test_intervals_beyond_all_shares_do_not_stretch_the_axes():
+    levels = {"q1_1": (0.1, 0.9), "q1_2": (0.95, 0.2)}
+    with style():
+        picture = forest(judge_all(QUICK, [r for name, values in levels.items() for r in runs(name, *values)]))
+    for one in (picture, drawn("q1_1", levels=(0.1, 0.9))):
+        ticks = [float(t.replace("−", "-")) for t in texts(one) if re.fullmatch(r"[−-]?\d\.\d+", t)]
+        assert len(ticks) > 2 and max(map(abs, ticks)) <= 1
+
+
 def lines(picture):
-    return picture.svg.count("#D55E00".lower()) + picture.svg.count("#D55E00")
+    return picture.svg.lower().count("#d55e00")
 
 
 def test_the_reports_figure_is_marked_where_it_is_stated():

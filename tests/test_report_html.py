@@ -5,6 +5,7 @@ import hashlib
 import io
 import re
 import shutil
+import sys
 import warnings
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cvhw4.errors import InputError
 from cvhw4.experiments import PROFILES
 from cvhw4.report.figures import style
 from cvhw4.report.html import html_page, inline_svg, shrunk
@@ -110,6 +112,12 @@ def test_without_verdicts_there_is_a_page(tmp_path):
     assert "<p>what is seen</p>" in page and "<figcaption>" in page and "below" in page
     (tmp_path / "report.md").write_text("# a\n")
     assert write_html(tmp_path, [tmp_path / "report.md"]).read_text().count("<h1>a</h1>") == 1
+
+
+def test_without_its_package_there_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "markdown_it", None)
+    with pytest.raises(InputError, match=r"^report.html: needs markdown-it-py. To mend: pip install markdown-it-py.$"):
+        html_page("# a\n", "", {})
 
 
 def test_an_svg_brings_shapes_and_text_alone():
@@ -295,7 +303,7 @@ def test_no_grave_fault_for_those_who_see_or_move_little(visit, tmp_path):
     path = tmp_path / "report.html"  # with two lines of every table, for the time that every cell takes
     texts = ((RESULTS / name).read_text("utf-8") for name in ("report.md", "verdicts.md"))
     report, verdicts = (re.sub(r"(\|--.*\n\|.*\n\|.*\n)(\|.*\n)+", r"\1", text) for text in texts)
-    path.write_text(html_page(report, verdicts, dict(list(PICTURES.items())[-2:])), "utf-8")
+    path.write_text(html_page(report, verdicts, dict([*PICTURES.items()][-1:])), "utf-8")
     page = visit(path.as_uri())
     for width, theme in ((1280, "light"), (360, "dark")):
         page.set_viewport_size({"width": width, "height": 900})

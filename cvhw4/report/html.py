@@ -19,14 +19,17 @@ from importlib.resources import files
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from cvhw4.errors import InputError
+
 if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
 CLAIMS = "The claims"  # the section that both pages have
 LARGEST = 5_000_000  # bytes of a page
 LONG = 250  # characters of a paragraph that defines terms, from which it folds
 LONG_LIST = 400  # characters of a list, likewise
-SHORT = 34  # characters of a cell, up to which it stays on one line
+SHORT = 34  # characters of a cell, up to which it stays on one line; lists of numbers always do
 NARROWEST = 600  # px: a picture wider than this is made no narrower, and scrolls
 PILLS = {"supported": "good", "contradicted": "bad", "undecided": "open", "MISSED": "bad", "failed": "bad"}
 
@@ -62,17 +65,18 @@ def html_page(report: str, verdicts: str, pictures: Mapping[str, str]) -> str:
         report: `report.md`.
         verdicts: `verdicts.md`; empty where there is none.
         pictures: SVG files' text by the address that the pages have them under.
+
+    Raises:
+        InputError: markdown-it-py is not installed.
     """
     return shrunk(_Page(pictures).render(sections(report), sections(verdicts)))
 
 
 def sections(text: str) -> Section:
     """A page in Markdown by its headings: the first is the whole page's; HTML in it is text."""
-    from markdown_it import MarkdownIt
-
     page = Section([])
     within = [(0, page)]
-    for block in _blocks(MarkdownIt("commonmark", {"html": False}).enable("table").parse(text)):
+    for block in _blocks(parser().parse(text)):
         if block[0].type != "heading_open":
             within[-1][1].blocks.append(block)
             continue
@@ -85,6 +89,19 @@ def sections(text: str) -> Section:
         within[-1][1].parts.append(Section(block[1:-1]))
         within.append((level, within[-1][1].parts[-1]))
     return page
+
+
+def parser() -> MarkdownIt:
+    """What reads and renders Markdown: tables are known, HTML is text.
+
+    Raises:
+        InputError: markdown-it-py is not installed.
+    """
+    try:
+        from markdown_it import MarkdownIt
+    except ImportError as error:
+        raise InputError("report.html", "needs markdown-it-py", "pip install markdown-it-py") from error
+    return MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def _blocks(tokens: Iterable[Token]) -> list[list[Token]]:
@@ -108,9 +125,7 @@ class _Page:
     """One page while it is made."""
 
     def __init__(self, pictures: Mapping[str, str]) -> None:
-        from markdown_it import MarkdownIt
-
-        self.markdown = MarkdownIt("commonmark", {"html": False})
+        self.markdown = parser()
         self.pictures = pictures
         self.count = 0  # of ids given
 
@@ -232,7 +247,7 @@ class _Page:
 
     def _cell(self, content: Token, column: int) -> str:
         text = plain_text([content])
-        classes = ["short"] if len(text) <= SHORT else ["text"]
+        classes = ["short" if len(text) <= SHORT or re.fullmatch(r"[\d, ]+", text) else "text"]
         if text in PILLS:
             classes.append(PILLS[text])
         kind = "td" if column else 'th scope="row"'

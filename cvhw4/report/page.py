@@ -79,7 +79,7 @@ def write_html(folder: Path, pages: Sequence[Path]) -> Path:
     """Renders `<folder>/report.html` from report.md and, where it is among the pages, verdicts.md.
 
     Raises:
-        InputError: the folder cannot be written to.
+        InputError: the folder cannot be written to, or markdown-it-py is not installed.
         OSError: a page or picture cannot be read.
     """
     texts = {page.name: page.read_text("utf-8") for page in pages}

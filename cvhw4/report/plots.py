@@ -53,7 +53,7 @@ def curves(
         runs = groups[row.id]
         mean, low, high = band([[e.figures[metric] for e in r.epochs] for r in runs])
         epochs = np.arange(1, len(mean) + 1)
-        axes.fill_between(epochs, low, high, color=COLOURS[0], alpha=0.3, linewidth=0)
+        axes.fill_between(epochs, low.clip(0), high.clip(max=1), color=COLOURS[0], alpha=0.3, linewidth=0)
         axes.plot(epochs, mean, color=COLOURS[0], marker="o", markersize=3 if len(mean) < 15 else 0, linewidth=1.4)
         reported = row.reported.figures.get(metric)
         if reported is not None:
@@ -111,6 +111,8 @@ def forest(outcomes: Sequence[Outcome]) -> Picture:
             axes.plot(one, y, "D", color=COLOURS[1], markersize=6, markerfacecolor="none", markeredgewidth=1.3)
         number = f"{o.difference.mean - margin:+.3f}  "
         axes.text(1.01, y, number + o.verdict, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+    left, right = axes.get_xlim()
+    axes.set_xlim(max(left, -1), min(right, 1))  # two seeds have intervals beyond all shares
     axes.set_yticks(centres, labels, fontsize=8)
     axes.set_ylim(sum(tall), 0)
     axes.tick_params(axis="y", length=0)

@@ -424,7 +424,8 @@ def tally(outcomes: Sequence[Outcome]) -> str:
     counts = {v: sum(o.verdict == v for o in outcomes) for v in ("supported", "contradicted", "undecided")}
     found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     return (
-        f"**{found}** of {len(outcomes)} claims, judged together (paired t test over seeds at 5 %, Holm's correction)."
+        f"**{found}** of {len(outcomes)} claim{'s' * (len(outcomes) > 1)}, judged together (paired t test over seeds "
+        "at 5 %, Holm's correction)."
     )
 
 
