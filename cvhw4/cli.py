@@ -139,12 +139,14 @@ def fetch_portraits(
 
 @app.command()
 def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", bounds: BoundsOption = BOUNDS) -> None:
-    """Writes the pages anew. From the stored runs report.md, and verdicts.md: which claims hold, and how sure.
+    """Writes the pages anew from the stored runs: report.md, verdicts.md (which claims hold, and how sure), and
+    report.html, both of them with their pictures as one page to read.
 
     Example: cvhw4 report --profile full --results results
     """
     from cvhw4.records.store import Store
-    from cvhw4.report.page import write_report
+    from cvhw4.report.page import write_html, write_report
+    from cvhw4.report.stored import Stored
     from cvhw4.report.verdicts import write_verdicts
     from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
@@ -154,8 +156,12 @@ def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", b
     store = Store(results, profile)
     if not os.path.isdir(store.folder):
         raise InputError(store.folder, "is no folder of runs", "name one with --results")
-    typer.echo(write_report(chosen, store, judged_by, {}))
-    typer.echo(write_verdicts(chosen, store, judged_by))
+    stored = Stored(chosen, store)
+    pages = [write_report(chosen, store, judged_by, {}, stored)]
+    typer.echo(pages[0])
+    pages.append(write_verdicts(chosen, store, judged_by, stored))
+    typer.echo(pages[1])
+    typer.echo(write_html(store.folder, pages))
 
 
 @app.command()

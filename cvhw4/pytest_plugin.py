@@ -478,7 +478,8 @@ class StudyPlugin:
         self.warn()
         from cvhw4.records.schema import RunRecord
         from cvhw4.report.failures import latest_failures
-        from cvhw4.report.page import write_report
+        from cvhw4.report.page import write_html, write_report
+        from cvhw4.report.stored import Stored
         from cvhw4.report.tables import by_data, origins, plain, short_claims, short_detections, summary
         from cvhw4.report.text import cut
         from cvhw4.statistics.sensitivity import detections
@@ -510,14 +511,20 @@ class StudyPlugin:
             terminalreporter.write_line(plain(short_claims(outcomes)))
         for id, reason in self.missing.items():
             terminalreporter.write_line(f"{id} skipped: {printable(reason)}")
-        pages = [write_report(self.profile, self.study.store, bounds, self.missing)]
+        stored = Stored(self.profile, self.study.store)
+        pages = [write_report(self.profile, self.study.store, bounds, self.missing, stored)]
         if any(outcome.difference.n > 1 for outcome in outcomes):
             from cvhw4.report.verdicts import write_verdicts
 
             try:
-                pages.append(write_verdicts(self.profile, self.study.store, bounds))
+                pages.append(write_verdicts(self.profile, self.study.store, bounds, stored))
             except Exception as error:  # the runs are stored and told of; a page shall not turn their session red
                 warnings.warn(f"verdicts.md is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=1)
+        html = None
+        try:
+            html = write_html(self.study.store.folder, pages)
+        except Exception as error:  # likewise
+            warnings.warn(f"report.html is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=1)
         if self.in_runs and self.cluster is None:  # not with xdist, whose workers train
             wall = time.monotonic() - self.began
             outside = wall - self.in_runs
@@ -528,6 +535,8 @@ class StudyPlugin:
         terminalreporter.write_line(f"\ntables of all stored runs: {pages[0]}")
         for page in pages[1:]:
             terminalreporter.write_line(f"what they say of the report's claims, and how sure: {page}")
+        if html is not None:
+            terminalreporter.write_line(f"all of it as a page to read, with pictures: {html}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:

@@ -14,6 +14,8 @@ from cvhw4 import cli
 from cvhw4.errors import InputError
 from cvhw4.experiments import PROFILES
 from cvhw4.records.store import Store
+from cvhw4.report.page import pictures_of_report
+from cvhw4.report.stored import Stored
 from cvhw4.report.tables import device, markdown, report_page
 from cvhw4.statistics.bounds import calibrate, load_bounds
 from tests.test_statistics import stored
@@ -22,6 +24,7 @@ from tests.test_store import results as by_image
 from tests.tiny import QUICK, record
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("report.md", "verdicts.md", "report.html")
 
 
 @pytest.fixture
@@ -62,7 +65,9 @@ def test_calibrate_then_report(run, results, tmp_path):
     assert load_bounds(tmp_path / "b.toml", "quick") == calibrate(QUICK, stored())
     code, out, _ = run("report", "--bounds", "b.toml")
     assert code == 0
-    expected = report_page(QUICK, results.load(), calibrate(QUICK, stored()), {})
+    assert out.split() == [str(results.folder.relative_to(tmp_path) / name) for name in PAGES]
+    pictures = pictures_of_report(Stored(QUICK, results))
+    expected = report_page(QUICK, results.load(), calibrate(QUICK, stored()), {}, pictures=pictures)
     assert (results.folder / "report.md").read_text() == expected
 
 

@@ -7,6 +7,8 @@ import resource
 import shutil
 from pathlib import Path
 
+import matplotlib.backends.backend_svg
+import matplotlib.figure  # noqa: F401
 import numpy as np
 import pandas  # noqa: F401
 import pytest
@@ -177,6 +179,9 @@ def test_a_session_trains_records_and_tabulates(study, pytester):
     assert sorted((r.row, r.seed) for r in stored) == [("q2_1a", 0), ("q2_1a", 1), ("q2_1b", 0), ("q2_1b", 1)]
     report = (pytester.path / "results" / "quick" / "report.md").read_text()
     assert "## Q2: street scenes (embedded scenes)" in report and "q1_2-finetune" in report.split("Rows without")[1]
+    page = (pytester.path / "results" / "quick" / "report.html").read_text()
+    assert page.count("<svg") == 3 and "The comparisons in full" in page  # the claims and two figures' curves
+    assert text.index("claims, 2 judged together") < text.index("all of it as a page to read, with pictures: ")
     timing = json.loads((pytester.path / "timing.json").read_text())["benchmarks"]
     assert len(timing) == 4
     for benchmark in timing:
@@ -185,6 +190,14 @@ def test_a_session_trains_records_and_tabulates(study, pytester):
         assert benchmark["extra_info"]["best miou"] == run.best("miou")
         assert benchmark["stats"]["rounds"] == 1
         assert benchmark["stats"]["mean"] >= run.times.train_seconds
+
+
+def test_a_page_that_cannot_be_written_turns_no_session_red(study, pytester):
+    (pytester.path / "results" / "quick" / "report.html").mkdir(parents=True)
+    result = study("-k", "q1_1 and seed0", "--seeds", "1")
+    assert result.ret == 0 and (pytester.path / "results" / "quick" / "report.md").exists()
+    result.stdout.fnmatch_lines(["*report.html is not written: *cannot be written*`cvhw4 report` tries again.*"])
+    result.stdout.no_fnmatch_line("all of it as a page to read*")
 
 
 def test_reuse_takes_finished_runs_and_repeats_them_to_the_bit_without(study, pytester):

@@ -7,6 +7,8 @@ import pytest
 
 from cvhw4.experiments import PROFILES
 from cvhw4.records.store import Store, latest_studies
+from cvhw4.report.page import pictures_of_report
+from cvhw4.report.stored import Stored
 from cvhw4.report.tables import report_page
 from cvhw4.report.verdicts import verdicts_page
 from cvhw4.statistics.bounds import calibrate, load_bounds
@@ -47,14 +49,16 @@ def test_every_row_has_its_seeds(records):
 
 def test_the_tables_are_the_records(records, store, bounds):
     rows = {row.id for row in QUICK.rows}
-    page = report_page(QUICK, [r for r in records if r.id in rows], bounds, {})
+    pictures = pictures_of_report(Stored(QUICK, store))
+    page = report_page(QUICK, [r for r in records if r.id in rows], bounds, {}, pictures=pictures)
     assert_same(page, (store.folder / "report.md").read_text("utf-8"))
+    assert all((store.folder / "figures" / f"{p.stem}.svg").is_file() for found in pictures.values() for _, p in found)
 
 
 def test_the_verdicts_are_the_records(records, store, bounds):
     page, pictures = verdicts_page(QUICK, records, store.images, bounds)
     assert_same(page, (store.folder / "verdicts.md").read_text("utf-8"))
-    assert pictures and all((store.folder / name).is_file() for name in pictures)
+    assert pictures and all((store.folder / "figures" / f"{p.stem}.svg").is_file() for p in pictures)
 
 
 def test_readme_shows_the_table_of_claims_first(store):

@@ -156,8 +156,8 @@ def test_the_parts_of_the_rise_add_up_on_the_page(page, store):
     assert float(cells(table, "**the whole")[2].split()[0]) == pytest.approx(rise[0], abs=1e-4)
     training = float(cells(table, "(c)")[2].split()[0])
     assert f" and {100 * (1 - training / rise[0]):.0f} % with skips needs no training on 3 classes" in table
-    picture = store.folder / "decomposition-embedded-q2.png"
-    assert picture.read_bytes().startswith(b"\x89PNG") and "(decomposition-embedded-q2.png)" in table
+    picture = store.folder / "figures" / "decomposition-embedded-q2.svg"
+    assert picture.read_text().startswith("<svg") and "(figures/decomposition-embedded-q2.svg)" in table
 
 
 def test_the_interaction_of_skips_and_batch_norm_is_the_difference_of_gains(page, store):
@@ -269,7 +269,7 @@ def test_data_that_changed_under_one_name_are_two_data_sets(store):
     assert cells(section(text, "The claims"), CLAIMS[0].sentence)[6] == "3"
     assert "embedded q2 ab12cd" in text and "embedded q1 ab12cd" in text
     assert "without skips" not in section(text, "From 11 to 3 classes").split("|")[2]
-    assert list(pictures) == [f"decomposition-embedded-q2-{'q2' * 3}.png"]
+    assert [p.stem for p in pictures] == [f"decomposition-embedded-q2-{'q2' * 3}"]
 
 
 def test_one_seed_says_so(store):
@@ -415,4 +415,5 @@ def test_two_data_sets_never_share_a_picture(store):
         for r in records
     ]
     _, pictures = verdicts_page(QUICK, records, store.images, NO_BOUNDS)
-    assert list(pictures) == [f"decomposition-embedded-q2-{'q2' * 3}.png", "decomposition-embedded-q2-ab12cd.png"]
+    stems = [f"decomposition-embedded-q2-{'q2' * 3}", "decomposition-embedded-q2-ab12cd"]
+    assert [p.stem for p in pictures] == stems

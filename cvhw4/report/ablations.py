@@ -6,16 +6,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 import pandas as pd
 
+from cvhw4.errors import printable
 from cvhw4.experiments import Experiment, Profile
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
+from cvhw4.report.figures import INK, Picture, style, to_svg
 from cvhw4.report.tables import FIGURES, NAMES, interval, leaked, markdown
-from cvhw4.report.text import escape, file_stem, in_picture
+from cvhw4.report.text import escape, file_stem
 from cvhw4.statistics.decomposition import PARTS, decompositions, mean_iou_of, near_and_far
 from cvhw4.statistics.factorial import effects
 from cvhw4.statistics.images import image_noise
@@ -244,7 +245,7 @@ def _answer(
 # From 11 to 3 classes
 
 
-def decomposition_section(e: Evidence, pictures: dict[str, bytes]) -> list[str]:
+def decomposition_section(e: Evidence, pictures: list[Picture]) -> list[str]:
     """The rise from 11 to 3 classes, in parts; adds its picture to `pictures`."""
     columns: dict[str, dict[str, Estimate]] = {}
     ends: dict[str, tuple[float, float]] = {}
@@ -268,8 +269,7 @@ def decomposition_section(e: Evidence, pictures: dict[str, bytes]) -> list[str]:
         line("predictions merged; void and averaging change with them", "merging_first"),
         line("training on 3 classes", "training_last"),
     ]
-    picture = f"decomposition-{file_stem(e.data)}.png"
-    pictures[picture] = waterfall(columns, ends, e.data)
+    pictures.append(waterfall(f"decomposition-{file_stem(e.data)}", columns, ends, e.data))
     between = "; ".join(f"{name}: {start:.4f} to {end:.4f}" for name, (start, end) in ends.items())
     return [
         f"## From 11 to 3 classes: where the rise of the mIoU comes from ({escape(e.data)})",
@@ -279,7 +279,7 @@ def decomposition_section(e: Evidence, pictures: dict[str, bytes]) -> list[str]:
         f"{_measured(columns)} The parts add up to the whole, seed by seed. The same rise in another order, all by the "
         "template: first the 11-class network's own predictions are merged, then the network is changed:",
         markdown(pd.DataFrame(other)),
-        f"![waterfall of the parts]({picture})",
+        pictures[-1].markdown,
         *e.leaks,
     ]
 
@@ -292,39 +292,45 @@ def _measured(columns: Mapping[str, Mapping[str, Estimate]]) -> str:
 
 
 def waterfall(
-    columns: Mapping[str, Mapping[str, Estimate]], ends: Mapping[str, tuple[float, float]], data: str
-) -> bytes:
-    """The decomposition as steps from one mIoU to the other, with 95 % intervals, one panel per pair of rows; PNG."""
+    stem: str, columns: Mapping[str, Mapping[str, Estimate]], ends: Mapping[str, tuple[float, float]], data: str
+) -> Picture:
+    """The decomposition as steps from one mIoU to the other, with 95 % intervals, one panel per pair of rows."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * len(columns), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    last = len(STEPS) + 1
-    for axes, (name, found) in zip(panels, columns.items(), strict=True):
-        start, end = ends[name]
-        for x, height in ((0, start), (last, end)):
-            axes.bar(x, height, color=TOTAL)
-            axes.text(x, height + 0.01, f"{height:.3f}", ha="center", va="bottom", fontsize=8)
-        level = start
-        for x, part in enumerate(STEPS, 1):
-            change = found[part]
-            axes.bar(x, change.mean, bottom=level, color=RISE if change.mean >= 0 else FALL)
-            axes.plot([x - 1.4, x + 0.4], [level, level], color="black", linewidth=0.6)
-            top, level = max(level, level + change.mean), level + change.mean
-            if change.n > 1:
-                error = [[change.mean - change.low], [change.high - change.mean]]
-                axes.errorbar(x, level, yerr=error, color="black", capsize=3, linewidth=1)
-                top = max(top, level + change.high - change.mean)
-            axes.text(x, top + 0.01, f"{change.mean:+.3f}", ha="center", va="bottom", fontsize=8)
-        axes.set_xticks(range(last + 1), ["11\nclasses", *STEPS.values(), "3\nclasses"], fontsize=8)
-        axes.set_title(f"{name} (n = {found['whole'].n})", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("mIoU (best epoch)")
-    panels[0].set_ylim(0, 1)
-    figure.suptitle(f"From 11 to 3 classes, {in_picture(data)}; bars: 95 % intervals over seeds", fontsize=10)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
+    with style():
+        figure = Figure(figsize=(4.3 * len(columns), 3.6), layout="constrained")
+        panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+        last = len(STEPS) + 1
+        for axes, (name, found) in zip(panels, columns.items(), strict=True):
+            start, end = ends[name]
+            for x, height in ((0, start), (last, end)):
+                axes.bar(x, height, color=TOTAL)
+                axes.text(x, height + 0.01, f"{height:.3f}", ha="center", va="bottom", fontsize=8)
+            level = start
+            for x, part in enumerate(STEPS, 1):
+                change = found[part]
+                axes.bar(x, change.mean, bottom=level, color=RISE if change.mean >= 0 else FALL)
+                axes.plot([x - 1.4, x + 0.4], [level, level], color=INK, linewidth=0.6)
+                top, level = max(level, level + change.mean), level + change.mean
+                if change.n > 1:
+                    error = [[change.mean - change.low], [change.high - change.mean]]
+                    axes.errorbar(x, level, yerr=error, color=INK, capsize=3, linewidth=1)
+                    top = max(top, level + change.high - change.mean)
+                axes.text(x, top + 0.01, f"{change.mean:+.3f}", ha="center", va="bottom", fontsize=8)
+            axes.set_xticks(range(last + 1), ["11\nclasses", *STEPS.values(), "3\nclasses"], fontsize=8)
+            axes.set_title(f"{name} (n = {found['whole'].n})", fontsize=9)
+        panels[0].set_ylabel("mIoU (best epoch)")
+        panels[0].set_ylim(0, 1)
+        svg = to_svg(figure)
+    steps = "; ".join(
+        f"{name}: {', '.join(f'{part} {found[part].mean:+.3f}' for part in STEPS)}" for name, found in columns.items()
+    )
+    return Picture(
+        stem,
+        svg,
+        f"The rise of the mIoU from 11 to 3 classes on {printable(data)}, in steps. {steps}.",
+        "mIoU (share, 0 to 1) from 11 to 3 classes, step by step; bars: 95 % intervals over seeds.",
+    )
 
 
 # Network, recipe, augmentation

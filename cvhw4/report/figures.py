@@ -7,10 +7,15 @@ are dark on a light page and light on a dark one, by the reader's own setting (`
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cvhw4.records.store import write_atomically
+from cvhw4.report.text import escape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +26,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # so that colour is never the only difference
 
 INK = "#010203"  # stands for the page's text colour in what matplotlib writes
+FOLDER = "figures"  # beside the pages
 _INKS = "<style>.ink{color:#1f2328}@media(prefers-color-scheme:dark){.ink{color:#e6edf3}}</style>"
 
 
@@ -39,6 +45,30 @@ class Picture:
     svg: str
     alt: str
     caption: str
+
+    @property
+    def markdown(self) -> str:
+        """The picture on a page beside the folder `figures`, its caption below it."""
+        return f"![{escape(self.alt)}]({FOLDER}/{self.stem}.svg)\\\n{self.caption}"
+
+
+def write_pictures(folder: Path, pictures: Iterable[Picture], kinds: Iterable[str]) -> None:
+    """Writes `<folder>/figures/<stem>.svg`, and removes what earlier pages left there.
+
+    Args:
+        kinds: what the stems of a page's pictures may begin with; a file of another kind is not the page's.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    ours = re.compile(rf"({'|'.join(kinds)})-[a-z0-9-]+\.svg")
+    files = {f"{p.stem}.svg": p.svg for p in pictures}
+    for name, svg in files.items():
+        write_atomically(folder / FOLDER / name, svg)
+    for path in (folder / FOLDER).glob("*.svg"):
+        if path.name not in files and ours.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
 
 
 @contextmanager
@@ -73,7 +103,9 @@ def style() -> Iterator[None]:
 def to_svg(figure: Figure) -> str:
     """A figure as the text of an SVG file; to be called within `style`."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    figure.savefig(
+        buffer, format="svg", bbox_inches="tight", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    )
     drawn = buffer.getvalue()
     start = drawn.index("<svg")
     end = drawn.index(">", start)

@@ -1,30 +1,89 @@
-"""Writes `report.md` from what is stored."""
+"""Writes `report.md` and its pictures from what is stored, and `report.html` from the pages in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cvhw4.experiments import Profile
-from cvhw4.records.store import Store, latest_studies, write_atomically
-from cvhw4.report.failures import latest_failures
-from cvhw4.report.tables import report_page
+from cvhw4.records.store import Store, write_atomically
+from cvhw4.report.figures import FOLDER, Picture, style, write_pictures
+from cvhw4.report.html import html_page
+from cvhw4.report.plots import curves, forest
+from cvhw4.report.stored import Stored
+from cvhw4.report.tables import FIGURES, NAMES, by_data, report_page
+from cvhw4.report.text import file_stem
 from cvhw4.statistics.bounds import Bounds
 
+KINDS = ("curves", "forest", "confusion", "attention", "panels", "iou")  # what the report's pictures begin with
 
-def write_report(profile: Profile, store: Store, bounds: Bounds | None, missing: Mapping[str, str]) -> Path:
+
+def write_report(
+    profile: Profile, store: Store, bounds: Bounds | None, missing: Mapping[str, str], stored: Stored | None = None
+) -> Path:
     """Renders all stored runs of a profile, failed ones too (of each row the most recent study), to
-    `<results>/<profile>/report.md`.
+    `<results>/<profile>/report.md`, with its pictures in `figures/` beside it.
 
     Args:
         missing: rows that could not run, by id, and why.
+        stored: what is in the store, where it has been read already.
 
     Raises:
         InputError: the folder cannot be written to.
     """
+    s = stored or Stored(profile, store)
     known = {row.id for row in profile.rows}
-    records = [r for r in store.load() if r.id in known]
-    failures = latest_failures(records, (f for f in store.failures() if f.id in known))
+    failures = [f for f in s.failures if f.id in known]
+    try:
+        pictures = pictures_of_report(s)
+    except Exception as error:  # tables matter more
+        warnings.warn(f"no pictures are drawn: {error!r}", stacklevel=2)
+        pictures = {}
     path = store.folder / "report.md"
-    write_atomically(path, report_page(profile, latest_studies(records), bounds, missing, failures))
+    write_pictures(store.folder, (p for of_both in pictures.values() for _, p in of_both), KINDS)
+    write_atomically(path, report_page(profile, s.rows, bounds, missing, failures, pictures))
+    return path
+
+
+def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, Picture]]]:
+    """The pictures by question and data set, each with its heading; those of the claims under two empty names."""
+    found: dict[tuple[str, str], list[tuple[str, Picture]]] = {}
+    with style():
+        if stored.outcomes:
+            found["", ""] = [("", forest(stored.outcomes))]
+        for question, metrics in FIGURES.items():
+            sets = by_data([r for r in stored.rows if r.question == question])
+            stems = [file_stem(data) for data in sets]
+            for number, (data, groups) in enumerate(sets.items(), 1):
+                name = data if stems.count(file_stem(data)) == 1 else f"{data} {number}"
+                rows = [row for row in stored.profile.rows if row.id in groups]
+                found[question, data] = [
+                    (
+                        "Learning curves",
+                        curves(
+                            f"curves-{question}-{file_stem(f'{metric} {name}')}",
+                            name,
+                            groups,
+                            rows,
+                            metric,
+                            NAMES[metric],
+                        ),
+                    )
+                    for metric in metrics
+                ]
+    return found
+
+
+def write_html(folder: Path, pages: Sequence[Path]) -> Path:
+    """Renders `<folder>/report.html` from report.md and, where it is among the pages, verdicts.md.
+
+    Raises:
+        InputError: the folder cannot be written to, or markdown-it-py is not installed.
+        OSError: a page or picture cannot be read.
+    """
+    texts = {page.name: page.read_text("utf-8") for page in pages}
+    pictures = {f"{FOLDER}/{path.name}": path.read_text("utf-8") for path in (folder / FOLDER).glob("*.svg")}
+    path = folder / "report.html"
+    write_atomically(path, html_page(texts["report.md"], texts.get("verdicts.md", ""), pictures))
     return path

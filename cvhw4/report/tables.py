@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 
 import pandas as pd
 
@@ -11,6 +12,7 @@ from cvhw4.errors import printable
 from cvhw4.experiments import Experiment, Profile, Question
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import BIASED, failures_table, share
+from cvhw4.report.figures import Picture
 from cvhw4.report.text import cut, escape
 from cvhw4.statistics.bounds import Bounds, failed
 from cvhw4.statistics.intervals import Estimate, estimate
@@ -27,6 +29,8 @@ NAMES = {
 THREE_NAMES = ["Sky", "everything else", "Car, Pedestrian, Bicyclist"]
 SHORT = {"accuracy": "acc.", "miou": "mIoU", "pixel_accuracy": "pixels"}
 FIGURES = {"q1": ("accuracy",), "q2": ("miou", "pixel_accuracy")}
+MOST_LISTED = 20  # seeds whose epochs are told one by one
+NO_PICTURES: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = {}
 TITLES: dict[Question, str] = {"q1": "Q1: portraits with or without heavy make-up", "q2": "Q2: street scenes"}
 
 
@@ -191,7 +195,7 @@ def results_table(
                     "epochs": str(within or epochs),
                     f"best {NAMES[metric]}": spread(best),
                     "95 % interval": interval(best),
-                    "at epoch": ", ".join(str(r.best_epoch(metric, within)) for r in runs),
+                    "at epoch": _listed([r.best_epoch(metric, within) for r in runs]),
                     f"last {NAMES[metric]}": spread(estimate([r.epochs[:within][-1].figures[metric] for r in runs])),
                     "report": stated,
                     "difference": "-" if reported is None else f"{best.mean - reported:+.4f}",
@@ -199,6 +203,13 @@ def results_table(
                 }
             )
     return pd.DataFrame(lines)
+
+
+def _listed(epochs: Sequence[int]) -> str:
+    """Every seed's, or of many their range."""
+    if len(epochs) <= MOST_LISTED:
+        return ", ".join(map(str, epochs))
+    return f"{min(epochs)} to {max(epochs)}, median {sorted(epochs)[len(epochs) // 2]}"
 
 
 def _reported(experiment: Experiment, metric: str) -> str:
@@ -386,6 +397,7 @@ def report_page(
     bounds: Bounds | None,
     missing: Mapping[str, str],
     failures: Sequence[Failure] = (),
+    pictures: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = NO_PICTURES,
 ) -> str:
     """The whole `report.md`.
 
@@ -394,9 +406,12 @@ def report_page(
         bounds: what rows on embedded data are judged by.
         missing: rows without runs, by id, and why.
         failures: the runs that failed, those of each row all of one study.
+        pictures: by question and data set, each with its heading; those of the claims under two empty names.
     """
     parts = [f"# Ablation study, profile `{profile.name}`", _preamble(records)]
     outcomes = judge_all(profile, records)
+    if outcomes:
+        parts += ["## The claims", tally(outcomes), *(p.markdown for _, p in pictures.get(("", ""), ()))]
     for question, title in TITLES.items():
         rows = [row for row in profile.rows if row.question == question]
         ids = {row.id for row in rows}
@@ -404,13 +419,24 @@ def report_page(
         cut = profile.cuts.get(question)
         for data, groups in by_data([r for r in records if r.question == question], broken).items():
             of_data = [o for o in outcomes if o.data == data]
-            parts += _section(title, data, groups, rows, of_data, bounds, cut, [f for f in broken if f.data == data])
+            of_broken, shown = [f for f in broken if f.data == data], pictures.get((question, data), ())
+            parts += _section(title, data, groups, rows, of_data, bounds, cut, of_broken, shown)
     seen = {r.id for r in records} | {f.id for f in failures}
     absent = [row.id for row in profile.rows if row.id not in seen]
     if absent:
         frame = pd.DataFrame({"row": absent, "why": [escape(missing.get(id, "no run is stored")) for id in absent]})
         parts += ["## Rows without a run", markdown(frame)]
     return "\n\n".join(parts) + "\n"
+
+
+def tally(outcomes: Sequence[Outcome]) -> str:
+    """ "**11 supported, 0 contradicted, 3 undecided** of 14 claims, ...": the answer in a line."""
+    counts = {v: sum(o.verdict == v for o in outcomes) for v in ("supported", "contradicted", "undecided")}
+    found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return (
+        f"**{found}** of {len(outcomes)} claim{'s' * (len(outcomes) > 1)}, judged together (paired t test over seeds "
+        "at 5 %, Holm's correction)."
+    )
 
 
 def _preamble(records: Sequence[RunRecord]) -> str:
@@ -440,6 +466,7 @@ def _section(
     bounds: Bounds | None,
     cut: int | None,
     failures: Sequence[Failure],
+    pictures: Sequence[tuple[str, Picture]],
 ) -> list[str]:
     question = rows[0].question
     first = next((runs[0] for runs in groups.values()), None)
@@ -459,6 +486,8 @@ def _section(
             whole = ~frame["row"].duplicated()  # bounds are for whole runs
             frame["bounds"] = frame["row"].map(verdicts).where(whole, "-")
         parts += [f"### {NAMES[metric].capitalize() if metric != 'miou' else 'mIoU'}", markdown(frame), *leaks]
+    for heading, shown in groupby(pictures, lambda picture: picture[0]):
+        parts += [f"### {heading}", *(p.markdown for _, p in shown)]
     if failures:
         parts += ["### Failed runs", markdown(failures_table(failures, rows)), BIASED]
     if first is None:

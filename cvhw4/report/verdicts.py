@@ -14,7 +14,7 @@ from cvhw4.errors import InputError
 from cvhw4.experiments import PROFILES, Experiment, Profile
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import Failure, RunRecord
-from cvhw4.records.store import Store, latest_studies, write_atomically
+from cvhw4.records.store import Store, write_atomically
 from cvhw4.report.ablations import (
     decomposition_section,
     evidence,
@@ -24,7 +24,9 @@ from cvhw4.report.ablations import (
     selection_section,
     skips_section,
 )
-from cvhw4.report.failures import BIASED, latest_failures, share
+from cvhw4.report.failures import BIASED, share
+from cvhw4.report.figures import Picture, write_pictures
+from cvhw4.report.stored import Stored
 from cvhw4.report.tables import NAMES, by_id, interval, markdown, p_value
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import Bounds, Check, held_out
@@ -37,26 +39,20 @@ FEW = 5  # seeds of the draws that are held against all seeds
 DRAWS = 1000
 
 
-def write_verdicts(profile: Profile, store: Store, bounds: Bounds) -> Path:
+def write_verdicts(profile: Profile, store: Store, bounds: Bounds, stored: Stored | None = None) -> Path:
     """Renders `<results>/<profile>/verdicts.md` and its pictures from all stored runs.
+
+    Args:
+        stored: what is in the store, where it has been read already.
 
     Raises:
         InputError: the folder cannot be written to, or no run is stored.
     """
-    stored = store.load()
-    records, failures = latest_studies(stored), latest_failures(stored, store.failures())
-    if not records:
+    s = stored or Stored(profile, store)
+    if not s.records:
         raise InputError(store.runs, "has no runs", "run pytest benchmarks first")
-    kept: dict[str, ImageResults | None] = {}
-
-    def read(record: RunRecord) -> ImageResults | None:
-        if record.fingerprint not in kept:
-            kept[record.fingerprint] = store.images(record)
-        return kept[record.fingerprint]
-
-    page, pictures = verdicts_page(profile, records, read, bounds, failures)
-    for name, picture in pictures.items():
-        write_atomically(store.folder / name, picture)
+    page, pictures = verdicts_page(profile, s.records, s.images, bounds, s.failures, s.outcomes)
+    write_pictures(store.folder, pictures, ["decomposition"])
     path = store.folder / "verdicts.md"
     write_atomically(path, page)
     return path
@@ -68,21 +64,23 @@ def verdicts_page(
     read: Callable[[RunRecord], ImageResults | None],
     bounds: Bounds,
     failures: Sequence[Failure] = (),
-) -> tuple[str, dict[str, bytes]]:
-    """The page in markdown, and its pictures (PNG) by file name.
+    judged: Sequence[Outcome] | None = None,
+) -> tuple[str, list[Picture]]:
+    """The page in markdown, and its pictures.
 
     Args:
         records: runs, those of each row on each data set all of one study; negative controls among them.
         read: gives what a run made of every validation image, None where that is not stored.
         bounds: what controls are held against, and what guards a claim in a build.
         failures: the runs that failed, those of each row on each data set all of one study.
+        judged: what these runs say of the claims, where that is known already.
     """
     known = {row.id for row in profile.rows}
     rows = [r for r in records if r.id in known]
-    outcomes = judge_all(profile, rows, read)
+    outcomes = judge_all(profile, rows, read) if judged is None else judged
     sets = evidence(rows, read)
     reported = PROFILES["full"].rows
-    pictures: dict[str, bytes] = {}
+    pictures: list[Picture] = []
     parts = [
         "# What the report got right, and what its runs could not show",
         _preamble(profile, rows),

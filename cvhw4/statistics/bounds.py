@@ -287,11 +287,16 @@ def held_out(profile: Profile, records: Sequence[RunRecord], bounds: Bounds) -> 
     claims = [claim for claim in claims_of(profile) if claim.worse is not None]
     error = error_of_one([e for e, _ in rows], claims, bounds.false_alarms, bounds.seeds)
     return [
-        (run, Check(name, run.figure(name), _bound(others, _resolution(name, run), error), "the row's other seeds"))
+        (
+            run,
+            Check(
+                name, values[i], _bound(np.delete(values, i), _resolution(name, run), error), "the row's other seeds"
+            ),
+        )
         for e, runs in rows
         for name in FIGURES[e.question]
-        for run in runs
-        for others in [[r.figure(name) for r in runs if r is not run]]
+        for values in [[r.figure(name) for r in runs]]
+        for i, run in enumerate(runs)
     ]
 
 
@@ -319,9 +324,9 @@ def _resolution(figure: str, record: RunRecord) -> float:
     return 1 / record.data.val if figure.endswith(" accuracy") or figure == "accuracy" else 0.001
 
 
-def _bound(values: Sequence[float], resolution: float, error: float) -> Bound:
+def _bound(values: ArrayLike, resolution: float, error: float) -> Bound:
     low, high, mean, sd = (round(float(x), 4) for x in limits(values, resolution, error))
-    return Bound(low, high, mean, sd, len(values))
+    return Bound(low, high, mean, sd, np.size(values))
 
 
 def limits(

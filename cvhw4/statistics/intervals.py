@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 Verdict = Literal["supported", "contradicted", "undecided"]
@@ -61,6 +62,7 @@ def prediction_half_width(sd: float, n: int, error: float, k: int = 1) -> float:
     return t_quantile(1 - error / 2, n - 1) * sd * math.sqrt(1 / k + 1 / n)
 
 
+@cache
 def t_quantile(probability: float, freedom: int) -> float:
     """Quantile of Student's t distribution."""
     from scipy.stats import t

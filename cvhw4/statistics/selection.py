@@ -106,15 +106,15 @@ def selection(images: ImageResults, metric: str, rng: np.random.Generator, split
     if splits < 1:
         raise ValueError("needs at least one split")
     weights = half_weights(images.strata, splits, rng)
-    epochs = range(1, images.epochs + 1)
-    flat = weights.reshape(2 * splits, -1)
-    figures = np.stack([images.figure(metric, e, flat) for e in epochs]).reshape(-1, 2, splits)  # [E, half, S]
+    drawn = np.concatenate([weights.reshape(2 * splits, -1), np.ones((1, len(images)), np.int64)])  # all images last
+    drawn_figures = np.stack([images.figure(metric, e, drawn) for e in range(1, images.epochs + 1)])
+    figures = drawn_figures[:, :-1].reshape(-1, 2, splits)  # [E, half, S]
     chosen = figures.argmax(0)[None]
     return Selection(
         chosen_there=float(np.take_along_axis(figures, chosen, 0).mean()),
         honest=float(np.take_along_axis(figures[:, ::-1], chosen, 0).mean()),
         last=float(figures[-1].mean()),
-        best=max(float(images.figure(metric, e)) for e in epochs),
+        best=float(drawn_figures[:, -1].max()),
     )
 
 

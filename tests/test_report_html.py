@@ -1,0 +1,332 @@
+"""`report.html`: the pages in Markdown as one file, as a browser shows it; names from outside stay text."""
+
+import base64
+import hashlib
+import io
+import re
+import shutil
+import sys
+import warnings
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cvhw4.errors import InputError
+from cvhw4.experiments import PROFILES
+from cvhw4.report.figures import style
+from cvhw4.report.html import html_page, inline_svg, shrunk
+from cvhw4.report.page import write_html
+from cvhw4.report.plots import curves
+from cvhw4.report.tables import report_page
+from tests.test_pages_escape import ALL, HOSTILE, failed, named
+
+QUICK = PROFILES["quick"]
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "quick"
+PICTURES = {f"figures/{path.name}": path.read_text("utf-8") for path in (RESULTS / "figures").glob("*.svg")}
+
+
+def page_of(text, verdicts=""):
+    """A page in whose records every text from outside is the given one, with a picture."""
+    runs = [r for name in ("q1_1", "q1_2", "q2_1a") for r in named(name, text)]
+    row = next(row for row in QUICK.rows if row.row == "q1_1")
+    with style():
+        drawn = curves("curves-a", text, {row.id: runs[:3]}, [row], "accuracy", "accuracy")
+    pictures = {("q1", text): [("Learning curves", drawn)]}
+    report = report_page(QUICK, runs, None, {"q1_3-scratch": text}, [failed(text)], pictures)
+    return html_page(report, verdicts, {"figures/curves-a.svg": drawn.svg})
+
+
+class Elements(HTMLParser):
+    """Every element of a page with the names of its attributes, and the page's text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.text = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, *sorted(name for name, _ in attributes)))
+
+    def handle_comment(self, data):
+        self.found.append(("comment", data))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def committed():
+    report, verdicts = ((RESULTS / name).read_text("utf-8") for name in ("report.md", "verdicts.md"))
+    return html_page(report, verdicts, PICTURES)
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, ALL])
+def test_names_make_no_elements(text):
+    plain, hostile = Elements(page_of("x")), Elements(page_of(text))
+    drop = {"path", "defs", "text", "use"}  # letters of tick labels and titles do not come from names
+    assert [e for e in hostile.found if e[0] not in drop] == [e for e in plain.found if e[0] not in drop]
+
+
+def test_names_are_shown():
+    assert "<script>alert(1)</script>" in "".join(Elements(page_of("<script>alert(1)</script>")).text)
+
+
+def test_html_in_markdown_stays_text():
+    page = html_page("# a <b>\n\n<script>x()</script>\n\n| <i>h</i> |\n|---|\n| <img src=x onerror=y> |\n", "", {})
+    assert {"script", "img", "i", "b"} & {tag for tag, *_ in Elements(page).found[12:]} == set()
+    assert "&lt;img src=x onerror=y&gt;" in page
+
+
+def test_the_policy_lets_no_script_run_but_the_pages_own(committed):
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', committed)[1]
+    (script,) = re.findall(r"<script>(.*?)</script>", committed, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy and policy.startswith("default-src 'none'")
+    assert not re.search(r"https?://", re.sub(r'xmlns(:\w+)?="[^"]+"', "", committed))
+
+
+def test_the_answer_comes_first(committed):
+    assert committed.index('<main id="main"') < committed.index("11 supported") < committed.index("<tbody>")
+    titles = re.findall(r"<h2[^>]*>(.*?)</h2>", committed)
+    assert titles[0] == "The claims" and titles.count("The claims") == 1 and titles[1].startswith("Q1")
+    first = committed[committed.index(">The claims</h2>") : committed.index("<h2", committed.index(">The claims</h2>"))]
+    assert len(re.findall("<table>", first)) == 1 and len(re.findall("<svg", first)) == 1
+    assert first.index("<table>") < first.index("<svg") < first.index("How to read this")
+    assert re.search(r"<th scope=\"col\">claim</th><th scope=\"col\">verdict</th>", first)
+
+
+def test_everything_on_the_pages_is_on_it(committed):
+    shown = " ".join("".join(Elements(committed).text).split())
+    for name in ("report.md", "verdicts.md"):
+        for line in (RESULTS / name).read_text("utf-8").splitlines():
+            if line.startswith("| q"):
+                assert line.split("|")[1].strip() in shown and line.split("|")[5].strip(" *") in shown
+    assert committed.count("<svg") == len(PICTURES) and len(committed) < 5_000_000
+
+
+def test_without_verdicts_there_is_a_page(tmp_path):
+    page = html_page("# a\n\n1 run.\n\n## Q1\n\n![what is seen](figures/gone.svg)\\\nbelow\n", "", {})
+    assert "<p>what is seen</p>" in page and "<figcaption>" in page and "below" in page
+    (tmp_path / "report.md").write_text("# a\n")
+    assert write_html(tmp_path, [tmp_path / "report.md"]).read_text().count("<h1>a</h1>") == 1
+
+
+def test_without_its_package_there_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "markdown_it", None)
+    with pytest.raises(InputError, match=r"^report.html: needs markdown-it-py. To mend: pip install markdown-it-py.$"):
+        html_page("# a\n", "", {})
+
+
+def test_an_svg_brings_shapes_and_text_alone():
+    svg = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" onload="x()" id="r"
+    width="720pt" viewBox="0 0 9 9"><style>*{color:red}</style><script>x()</script><foreignObject><p/></foreignObject>
+    <!-- a --><a href="javascript:x()"><path/></a><defs><path id="m"/></defs><use xlink:href="#m"/><image href="http://a/b"/>
+    <g clip-path="url(#c)" onclick="x()"><text>&lt;b&gt;</text></g></svg>"""
+    made = inline_svg(svg, "p1-", 'a "b" <c>')
+    root = ET.fromstring(made)
+    assert [e.tag for e in root.iter()] == ["svg", "defs", "path", "use", "image", "g", "text"]
+    assert 'id="p1-m"' in made and 'href="#p1-m"' in made and "url(#p1-c)" in made and "&lt;b&gt;" in made
+    assert not re.search("x\\(\\)|http://a|on(load|click)", made)
+    assert root.get("aria-label") == 'a "b" <c>' and root.get("style") == "min-width:600px"
+
+
+def raster(side, kind):
+    buffer = io.BytesIO()
+    Image.effect_noise((side, side), 90).convert("RGB").save(buffer, kind)
+    return f'<image href="data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"/>'
+
+
+def test_a_page_too_large_has_its_pictures_reduced_and_says_so():
+    page = "<p>é</p>" + raster(256, "png") + raster(256, "jpeg")
+    with pytest.warns(UserWarning, match=r"reduced from 0\.\d to 0\.\d MB"):
+        small = shrunk(page, 100_000)
+    assert len(small.encode()) <= 100_000 and small.startswith("<p>é</p><image") and small.count("<image") == 2
+    sizes = [Image.open(io.BytesIO(base64.b64decode(d))).size for d in re.findall(r"base64,([^\"]+)", small)]
+    assert len(set(sizes)) == 1 and sizes[0][0] in (128, 64, 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert shrunk(page) == page
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    paths = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    path = next(filter(None, paths), None)
+    if path is None:
+        pytest.skip("no Chromium is installed (chromium, chromium-browser, google-chrome)")
+    with playwright.sync_playwright() as started:
+        made = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def address(committed, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(committed, "utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture
+def visit(browser):
+    """`visit(address, width, theme)`: a page that has to load without a word on the console and a second request."""
+    said, requests, contexts = [], [], []
+
+    def go(address, width=1280, theme="light"):
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(dialog.message))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(address)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert said == [] and {url.partition("#")[0] for url in requests if not url.startswith("data:")} <= {requests[0]}
+
+
+LUMINANCE = """(names) => names.map((name) => {
+  const [r, g, b] = getComputedStyle(document.body)[name].match(/[\\d.]+/g).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+})"""
+
+
+def luminances(page):
+    return page.evaluate(LUMINANCE, ["backgroundColor", "color"])
+
+
+def ink_of_pictures(page):
+    return page.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
+
+
+def test_pictures_are_seen(visit, address):
+    page = visit(address)
+    sizes = page.evaluate("[...document.querySelectorAll('figure svg')].map((s) => [s.getBBox().width, s.clientWidth])")
+    assert len(sizes) == len(PICTURES) and all(drawn > 100 and shown > 300 for drawn, shown in sizes)
+    assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+    assert len(set(ids)) == len(ids)
+
+
+COLUMN = "(t, c) => [...t.tBodies[0].rows].map((row) => row.cells[c].textContent)"
+TABLE = """
+| row | figure | time |
+|---|---|---|
+| q1_10 | 0.8080 ± 0.0140 | 4m15s |
+| q1_9 | - | 14m2s |
+| q1_2 | < 0.001 | - |
+| q1_1 | +0.0450 [0.0, 0.1] | 5m |
+| q1_3 | 1,000 | 59m59s |
+| q1_4 | -0.2 | 0m1s |
+"""
+
+
+def test_tables_sort_by_click_and_by_key(visit, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(html_page(f"# a\n\n## b\n{TABLE}", "", {}), "utf-8")
+    page = visit(path.as_uri())
+    head = page.get_by_role("columnheader")
+    column = lambda n: page.evaluate(f"({COLUMN})(document.querySelector('table'), {n})")  # noqa: E731
+    up = ["-0.2", "< 0.001", "+0.0450 [0.0, 0.1]", "0.8080 ± 0.0140", "1,000"]
+    head.nth(1).get_by_role("button").click()
+    assert column(1) == [*up, "-"] and head.nth(1).get_attribute("aria-sort") == "ascending"
+    page.keyboard.press("Enter")
+    assert column(1) == [*up[::-1], "-"] and head.nth(1).get_attribute("aria-sort") == "descending"
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Space")
+    assert column(0) == ["q1_1", "q1_2", "q1_3", "q1_4", "q1_9", "q1_10"]
+    assert head.nth(1).get_attribute("aria-sort") is None and head.nth(0).get_attribute("aria-sort") == "ascending"
+    page.keyboard.press("Space")
+    assert column(0)[0] == "q1_10"
+
+
+def test_the_pages_own_tables_sort_by_value(visit, address):
+    page = visit(address)
+    table = page.locator("table", has=page.get_by_role("columnheader", name="best mIoU"))
+    best = [cell.strip() for cell in table.get_by_role("columnheader").all_inner_texts()].index("best mIoU")
+    for sign in (1, -1):
+        table.get_by_role("button", name="best mIoU").click()
+        values = [sign * float(text.split()[0]) for text in table.evaluate(f"(t) => ({COLUMN})(t, {best})")]
+        assert len(values) > 5 and values == sorted(values)
+
+
+def test_light_and_dark_differ_and_can_be_read(visit, address):
+    inks = []
+    for theme in ("light", "dark"):
+        page = visit(address, theme=theme)
+        paper, ink = luminances(page)
+        assert (paper > ink) == (theme == "light")
+        assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) > 7
+        inks.append(ink_of_pictures(page))
+    assert inks[0] != inks[1]
+
+
+def test_the_toggle_switches_pictures_too_and_survives(visit, address):
+    page = visit(address)
+    before, ink = luminances(page)[0], ink_of_pictures(page)
+    page.get_by_role("button", name="Dark page").click()
+    assert luminances(page)[0] < before and ink_of_pictures(page) != ink
+    page.reload()
+    assert luminances(page)[0] < before and ink_of_pictures(page) != ink
+    page.get_by_role("button", name="Light page").click()
+    assert luminances(page)[0] == before and ink_of_pictures(page) == ink
+
+
+def test_only_boxes_scroll_sideways(visit, address):
+    page = visit(address)
+    for width in (1280, 768, 360, 320):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.locator("nav li").first.is_visible() == (width > 1024)
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate("[...document.querySelectorAll('main details')].every((d) => d.open)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    box = page.locator(".table").nth(1)
+    assert box.evaluate("(e) => e.scrollWidth > e.clientWidth")
+    box.evaluate("(e) => { e.scrollLeft = 300; }")
+    left = box.evaluate("(e) => e.getBoundingClientRect().left")
+    assert box.locator("tbody th").first.evaluate("(e) => e.getBoundingClientRect().left") == pytest.approx(left, abs=1)
+
+
+def test_no_grave_fault_for_those_who_see_or_move_little(visit, tmp_path):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    path = tmp_path / "report.html"  # with two lines of every table, for the time that every cell takes
+    texts = ((RESULTS / name).read_text("utf-8") for name in ("report.md", "verdicts.md"))
+    report, verdicts = (re.sub(r"(\|--.*\n\|.*\n\|.*\n)(\|.*\n)+", r"\1", text) for text in texts)
+    path.write_text(html_page(report, verdicts, dict([*PICTURES.items()][-1:])), "utf-8")
+    page = visit(path.as_uri())
+    for width, theme in ((1280, "light"), (360, "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=theme)
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        run = axe.Axe().run(page).response
+        found = [(v["id"], v["nodes"][0]["html"]) for v in run["violations"] if v["impact"] in ("serious", "critical")]
+        assert found == [] and any(rule["id"] == "color-contrast" for rule in run["passes"])
+
+
+def test_the_skip_link_and_the_contents_lead_there(visit, address):
+    page = visit(address)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the results"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    links = page.evaluate("[...document.querySelectorAll('nav a')].map((a) => a.getAttribute('href'))")
+    assert len(links) > 10 and all(page.evaluate(f"!!document.querySelector('{link}')") for link in links)
+
+
+def test_names_do_nothing_in_a_browser(visit, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page_of(f"<img src=x onerror=alert(1)> {ALL}"), "utf-8")
+    page = visit(path.as_uri())
+    assert page.locator("main img, main a, main script").count() == 0
+    assert "<script>alert(1)</script>" in page.locator("main").inner_text()
