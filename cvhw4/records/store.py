@@ -95,7 +95,7 @@ class Store:
         RunRecord.from_json(text, path)
         write_atomically(path, text)
         kept = {record.images and record.images.file}
-        kept |= {path.with_suffix(EXHIBITS).name} if exhibits is not None or (record.images and not images) else set()
+        kept |= {path.with_suffix(EXHIBITS).name} if exhibits is not None or images is None else set()
         _remove(p for p in path.parent.glob(f"{path.stem}.*") if p.suffix in (".npz", ".part") and p.name not in kept)
         self.tidy(record.id, record.seed, record.fingerprint)
         return record
