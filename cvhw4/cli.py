@@ -23,6 +23,9 @@ app.add_typer(fetch, name="fetch")
 
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of records and tables.")]
 ProfileOption = Annotated[str, typer.Option("--profile", help=f"One of: {', '.join(PROFILES)}.")]
+AblationOption = Annotated[
+    Path | None, typer.Option("--ablation", help="File that makes your own ablation; --profile names one of several.")
+]
 BoundsOption = Annotated[Path, typer.Option("--bounds", help="File of calibrated bounds.")]
 
 USAGE_ERRORS: Any = typer.BadParameter.__bases__  # click's, wherever this version of typer keeps it
@@ -86,17 +89,23 @@ def fetch_portraits(
 
 
 @app.command()
-def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", bounds: BoundsOption = BOUNDS) -> None:
+def report(
+    results: ResultsOption = RESULTS,
+    profile: ProfileOption = "quick",
+    bounds: BoundsOption = BOUNDS,
+    ablation: AblationOption = None,
+) -> None:
     """Writes report.md anew from the stored runs, and verdicts.md: which of the report's claims hold, and how sure."""
     from cvhw4.records.store import Store
     from cvhw4.report.page import write_report
     from cvhw4.report.verdicts import write_verdicts
     from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
-    chosen = _profile(profile)
+    chosen = profile_of(profile, ablation)
     named = bounds != BOUNDS
-    judged_by = load_bounds(bounds, profile, named=named) if named or bounds.exists() else NO_BOUNDS
-    store = Store(results, profile)
+    bounded = not chosen.own and (named or bounds.exists())
+    judged_by = load_bounds(bounds, chosen.name, named=named) if bounded else NO_BOUNDS
+    store = Store(results, chosen.name)
     if not os.path.isdir(store.folder):
         raise InputError(store.folder, "is no folder of runs", "name one with --results")
     typer.echo(write_report(chosen, store, judged_by, {}))
@@ -121,7 +130,7 @@ def calibrate(
     from cvhw4.statistics.bounds import calibrate as make_bounds
     from cvhw4.statistics.bounds import to_toml
 
-    chosen = _profile(profile)
+    chosen = profile_of(profile)
     records = latest_studies(Store(results, profile).load())
     write_atomically(bounds, to_toml(profile, make_bounds(chosen, records, false_alarms, seeds)))
     typer.echo(f"wrote {bounds} from {len(records)} runs")
@@ -144,7 +153,7 @@ def floors(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", d
 
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {device}", "is not a device", "choose one of auto, cpu, cuda")
-    chosen, where, store = _profile(profile), pick_device(device), Store(results, profile)
+    chosen, where, store = profile_of(profile), pick_device(device), Store(results, profile)
     records = latest_studies(store.load())
     here = [r for r in records if r.environment["device_name"] == device_name(where)]
     machine = measure_machine(torch.device(where), "float32" if where.type == "cpu" else "bfloat16")
@@ -154,21 +163,32 @@ def floors(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", d
 
 
 @app.command()
-def rows(profile: ProfileOption = "quick") -> None:
+def rows(profile: ProfileOption = "quick", ablation: AblationOption = None) -> None:
     """Lists the rows of a profile and what each trains."""
     import pandas as pd
 
     from cvhw4.report.tables import markdown, setting
 
+    chosen = profile_of(profile, ablation)
     for question in ("q1", "q2"):
         lines = [
             {"row": e.id, **setting(e), "size": e.recipe.size, "batch": e.recipe.batch, "epochs": e.recipe.epochs}
-            for e in _profile(profile).of(question)
+            for e in chosen.of(question)
         ]
-        typer.echo(markdown(pd.DataFrame(lines)) + "\n")
+        if lines:
+            typer.echo(markdown(pd.DataFrame(lines)) + "\n")
 
 
-def _profile(name: str) -> Profile:
+def profile_of(name: str, ablation_file: Path | None = None) -> Profile:
+    """The profile of that name, or the own ablation that a file makes: of several that of the name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if ablation_file is not None:
+        from cvhw4.ablation import load_profile
+
+        return load_profile(ablation_file, None if name in ("full", "quick") else name)
     if name not in PROFILES:
         raise InputError(f"--profile {name}", "is not a profile", f"choose one of {', '.join(PROFILES)}")
     return PROFILES[name]
