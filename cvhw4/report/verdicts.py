@@ -363,7 +363,7 @@ def _stability(outcomes: Sequence[Outcome]) -> list[str]:
         family = [o for o in outcomes if (o.data, o.seeds) == (data, seeds)]
         if len(seeds) <= FEW:
             continue
-        floors = [rounding_sd(1 / o.images) if o.claim.metric == "accuracy" else 0.0 for o in family]
+        floors = [rounding_sd(o.resolution) for o in family]
         margins = [o.claim.margin for o in family]
         rng = np.random.default_rng(0)
         found = stability([o.differences for o in family], margins, rng, FEW, DRAWS, floors=floors)

@@ -37,6 +37,7 @@ class Outcome:
         embedded: whether the bounds apply to that data.
         images: number of validation images.
         noise: what other validation images would change; None where images were not looked at, or are not stored.
+        resolution: the steps that the figure comes in: an image's for classification, 0 for what has none.
     """
 
     claim: Claim
@@ -48,6 +49,7 @@ class Outcome:
     embedded: bool
     images: int
     noise: ImageNoise | None = None
+    resolution: float = 0.0
 
     @property
     def difference(self) -> Estimate:
@@ -102,7 +104,8 @@ def judge(
         return None
     better = figures(claim.better, runs, seeds, claim.metric)
     worse = None if claim.worse is None else figures(claim.worse, runs, seeds, claim.metric)
-    resolution = 1 / data.val if claim.metric == "accuracy" else 0.0
+    classified = claim.metric == "accuracy" or (own is not None and runs[claim.rows[0]][seeds[0]].question == "q1")
+    resolution = 1 / data.val if classified else 0.0  # what one image makes, about, of an own metric
     comparison = compare(better, worse, claim.margin, resolution=resolution)
     noise = None
     if read_images is not None:
@@ -118,6 +121,7 @@ def judge(
         embedded=data.embedded,
         images=data.val,
         noise=noise,
+        resolution=resolution,
     )
 
 
