@@ -168,7 +168,7 @@ class StudyPlugin:
         self.runs: dict[tuple[str, int], Path] = {}  # records of this session, as the reports bring them
         self.missing: dict[str, str] = {}  # rows that were skipped, and why
         self.planned: dict[tuple[str, int], Experiment] = {}
-        self.trained: dict[str, None] = {}  # profiles of which a row was to be trained
+        self.trained: dict[str, Path] = {}  # profiles of which a row was to be trained, and a file with its tests
         self.failed: set[tuple[str, int]] = set()  # runs that began and could not be finished
         self.warned: list[str] = []  # what is odd about the user's data
         self.unusable = ""  # what is wrong with an own ablation's data, as a worker of xdist found
@@ -341,7 +341,7 @@ class StudyPlugin:
 
     def run(self, request: pytest.FixtureRequest, benchmark: Any, experiment: Experiment, seed: int) -> RunRecord:
         """Trains one row through pytest-benchmark; skips, with the reason in the tables, where it cannot run at all."""
-        note = request.node.stash.setdefault(RUN, {"profile": experiment.profile})
+        note = request.node.stash.setdefault(RUN, {"profile": experiment.profile, "file": str(request.node.path)})
         benchmark.group = experiment.profile + " " + experiment.question
         name = f"{experiment.id}-seed{seed}"
         self.progress.begin(experiment, seed)
@@ -454,7 +454,7 @@ class StudyPlugin:
         """Collects what the tests bring, from all workers."""
         note: dict[str, Any] = getattr(report, "cvhw4", {})  # a test lost with its worker has none
         if note:
-            self.trained.setdefault(note["profile"])
+            self.trained.setdefault(note["profile"], Path(note["file"]))
         if "run" in note:
             row, seed, path = note["run"]
             self.runs[row, seed] = Path(path)
@@ -507,8 +507,10 @@ class StudyPlugin:
 
         records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in self.runs.values()]
         pages = []
-        for name in self.trained:
-            profile = self.profile if name == self.profile.name else PROFILES[name]
+        for name, file in self.trained.items():
+            if name not in PROFILES and self.session is not None:  # xdist's workers alone have imported it
+                _ = pytest.Module.from_parent(self.session, path=file).obj
+            profile = PROFILES[name]
             pages += self.summarise_profile(terminalreporter, profile, [r for r in records if r.profile == name])
         if self.in_runs and self.cluster is None:  # not with xdist, whose workers train
             wall = time.monotonic() - self.began

@@ -109,33 +109,41 @@ class Study:
             raise InputError(nearest, "is not a folder", "choose another folder with --results")
         if not os.access(nearest, os.W_OK):
             raise InputError(nearest, "cannot be written to", "choose another folder with --results")
-        if PROFILES[self.profile].own:
-            self._check_own()
+        self._check_metrics()
         for question in OPTIONS:
             if self.folder(question) is not None:
                 self.data(question)
+        if PROFILES[self.profile].own:
+            self._check_networks()
         if self.weights is not None:
             self._check_weights(self.weights)
         if self.device == "cuda" or self.precision == "bf16":
             device = pick_device(self.device)
             pick_precision(self.precision, device, PROFILES[self.profile].rows[0])
 
-    def _check_own(self) -> None:
-        """Calls own metrics once, on made-up predictions, and looks up the networks."""
-        prepare_process()
+    def _check_metrics(self) -> None:
+        """Calls own metrics once, on made-up predictions."""
+        profile = PROFILES[self.profile]
+        if not profile.metrics:
+            return
         import numpy as np
 
-        from cvhw4.models.build import pretrained_name
         from cvhw4.records.images import own_figure
 
-        rows = PROFILES[self.profile].rows
-        for classes in {row.classes for row in rows}:
+        for classes in {row.classes for row in profile.rows}:
             labels = np.repeat(np.arange(classes), 2)
             predicted = np.where(np.arange(len(labels)) % 4 == 3, labels - 1, labels)  # some of them wrong
-            evidence = [np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)]
-            for name, metric in PROFILES[self.profile].metrics.items():
-                own_figure(name, metric.function, *([labels, predicted] if rows[0].question == "q1" else evidence))
-        for row in rows:
+            evidence = [labels, predicted]
+            if profile.rows[0].question == "q2":
+                evidence = [np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)]
+            for name, metric in profile.metrics.items():
+                own_figure(name, metric.function, *evidence)
+
+    def _check_networks(self) -> None:
+        prepare_process()
+        from cvhw4.models.build import pretrained_name
+
+        for row in PROFILES[self.profile].rows:
             pretrained_name(row.network)
 
     def _check_weights(self, folder: Path) -> None:
@@ -230,18 +238,13 @@ class Study:
         Raises:
             InputError: a metric raises, or what it returns is no finite number.
         """
-        metrics = PROFILES[self.profile].metrics
-        epochs = [
-            replace(
-                e,
-                figures={
-                    **e.figures,
-                    **{name: float(images.figure(name, e.epoch, own=m.function)) for name, m in metrics.items()},
-                },
-            )
-            for e in record.epochs
-        ]
-        return replace(record, epochs=epochs)
+
+        def more(epoch: Epoch) -> Epoch:
+            metrics = PROFILES[self.profile].metrics.items()
+            own = {name: float(images.figure(name, epoch.epoch, own=metric.function)) for name, metric in metrics}
+            return replace(epoch, figures={**epoch.figures, **own})
+
+        return replace(record, epochs=[more(epoch) for epoch in record.epochs])
 
     def _train(
         self, plan: _Plan, experiment: Experiment, seed: int, on_epoch: Callable[[Epoch], None] | None

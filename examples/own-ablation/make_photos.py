@@ -1,4 +1,4 @@
-"""Draws the stand-in data: photos/{train,val}/{ant,beetle,butterfly}/*.jpg. Replace the folder by pictures of your own."""
+"""Draws the stand-in data: photos/{train,val}/{ant,beetle,butterfly}/*.jpg. Put your own in its place."""
 
 import math
 import random
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
 
-PICTURES = {"train": 30, "val": 20}  # of each class
+PICTURES = {"train": 20, "val": 20}  # of each class
 SIDE = 96  # pixels
 
 Pen = ImageDraw.ImageDraw

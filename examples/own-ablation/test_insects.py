@@ -1,4 +1,4 @@
-"""Does a pretrained start help with 90 pictures of insects?"""
+"""Does a pretrained start help with 60 pictures of insects?"""
 
 import pytest
 from sklearn.metrics import balanced_accuracy_score
@@ -10,7 +10,7 @@ LITE0 = "tf_efficientnet_lite0"  # any timm model; this one's weights come with 
 insects = Ablation(
     "insects",
     data="photos",  # photos/{train,val}/<class>/*.jpg
-    recipe=Recipe(size=64, batch=15, epochs=4, optimizer="adam", lr=1e-3, lr_step=3),
+    recipe=Recipe(size=64, batch=10, epochs=3, optimizer="adam", lr=1e-3, lr_step=2),
     rows={
         "scratch": Row(LITE0, start="random"),
         "finetune": Row(LITE0),
