@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from cvhw4.experiments import Profile
+from cvhw4.errors import InputError
+from cvhw4.experiments import Profile, check_name
 
 Operand = str | tuple[str, str]  # a row ("q1_2"), or the difference of two: the first row's figure minus the second's
 
@@ -14,8 +16,8 @@ class Claim:
     """One conclusion: `better` beats `worse` by more than `margin`, or `margin` itself.
 
     Attributes:
-        id: the report's number and a name; `-k` selects by it.
-        sentence: the conclusion in words.
+        id: the report's number and a name; `-k` selects by it. Made from rows and metric where it is left out.
+        sentence: the conclusion in words; likewise.
         better: what should have the higher figure.
         worse: what it is compared with, seed by seed; None compares the figure itself with `margin`, which says
             something on real data alone.
@@ -23,13 +25,23 @@ class Claim:
         control: whether the comparison is this project's, not the report's.
     """
 
-    id: str
-    sentence: str
+    id: str = ""
+    sentence: str = ""
     better: Operand
-    worse: Operand | None
+    worse: Operand | None = None
     metric: str
     margin: float = 0.0
     control: bool = False
+
+    def __post_init__(self) -> None:
+        better, worse = (" less ".join((o,) if isinstance(o, str) else o) for o in (self.better, self.worse or ()))
+        over = f"{worse} by {self.margin:g}" if worse and self.margin else worse or f"{self.margin:g}"
+        name = f"{better}_above_{worse or f'{self.margin:g}'}-{self.metric}".replace(" ", "_")
+        object.__setattr__(self, "id", self.id or name)
+        object.__setattr__(self, "sentence", self.sentence or f"{better} beats {over} in {self.metric}")
+        check_name(self.id, "claim")
+        if not math.isfinite(self.margin):
+            raise InputError(self.id, f"has the margin {self.margin}", "give a number")
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -77,6 +89,8 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def claims_of(profile: Profile) -> tuple[Claim, ...]:
-    """The claims whose rows a profile has."""
+    """The claims of an own ablation, or those of the report whose rows a profile has."""
+    if profile.claims is not None:
+        return profile.claims
     rows = {experiment.row for experiment in profile.rows}
     return tuple(claim for claim in CLAIMS if rows.issuperset(claim.rows))

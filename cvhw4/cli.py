@@ -49,6 +49,9 @@ def _run_names(incomplete: str) -> list[str]:
 PROFILE_HELP = f"One of: {', '.join(PROFILES)}."
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of records and tables.")]
 ProfileOption = Annotated[str, typer.Option("--profile", help=PROFILE_HELP, autocompletion=_profiles)]
+AblationOption = Annotated[
+    Path | None, typer.Option("--ablation", help="File that makes your own ablation; --profile names one of several.")
+]
 BoundsOption = Annotated[Path, typer.Option("--bounds", help="File of calibrated bounds.")]
 
 USAGE_ERRORS: Any = typer.BadParameter.__bases__  # click's, wherever this version of typer keeps it
@@ -138,7 +141,12 @@ def fetch_portraits(
 
 
 @app.command()
-def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", bounds: BoundsOption = BOUNDS) -> None:
+def report(
+    results: ResultsOption = RESULTS,
+    profile: ProfileOption = "quick",
+    bounds: BoundsOption = BOUNDS,
+    ablation: AblationOption = None,
+) -> None:
     """Writes the pages anew from the stored runs: report.md, verdicts.md (which claims hold, and how sure), and
     report.html, both of them with their pictures as one page to read.
 
@@ -150,10 +158,11 @@ def report(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", b
     from cvhw4.report.verdicts import write_verdicts
     from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
-    chosen = _profile(profile)
+    chosen = profile_of(profile, ablation)
     named = bounds != BOUNDS
-    judged_by = load_bounds(bounds, profile, named=named) if named or bounds.exists() else NO_BOUNDS
-    store = Store(results, profile)
+    bounded = not chosen.own and (named or bounds.exists())
+    judged_by = load_bounds(bounds, chosen.name, named=named) if bounded else NO_BOUNDS
+    store = Store(results, chosen.name)
     if not os.path.isdir(store.folder):
         raise InputError(store.folder, "is no folder of runs", "name one with --results")
     stored = Stored(chosen, store)
@@ -182,7 +191,7 @@ def calibrate(
     from cvhw4.statistics.bounds import calibrate as make_bounds
     from cvhw4.statistics.bounds import to_toml
 
-    chosen = _profile(profile)
+    chosen = profile_of(profile)
     records = latest_studies(Store(results, profile).load())
     write_atomically(bounds, to_toml(profile, make_bounds(chosen, records, false_alarms, seeds)))
     typer.echo(f"wrote {bounds} from {len(records)} runs")
@@ -205,7 +214,7 @@ def floors(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", d
 
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {device}", "is not a device", "choose one of auto, cpu, cuda")
-    chosen, where, store = _profile(profile), pick_device(device), Store(results, profile)
+    chosen, where, store = profile_of(profile), pick_device(device), Store(results, profile)
     records = latest_studies(store.load())
     here = [r for r in records if r.environment["device_name"] == device_name(where)]
     machine = measure_machine(torch.device(where), "float32" if where.type == "cpu" else "bfloat16")
@@ -215,7 +224,7 @@ def floors(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", d
 
 
 @app.command()
-def rows(profile: ProfileOption = "quick") -> None:
+def rows(profile: ProfileOption = "quick", ablation: AblationOption = None) -> None:
     """Lists the rows of a profile. What each trains; as Markdown where the output is no terminal.
 
     Example: cvhw4 rows --profile full
@@ -223,11 +232,14 @@ def rows(profile: ProfileOption = "quick") -> None:
     from cvhw4.report.grid import Grid
     from cvhw4.report.tables import setting
 
+    chosen = profile_of(profile, ablation)
     for question in ("q1", "q2"):
         lines = [
             {"row": e.id, **setting(e), "size": e.recipe.size, "batch": e.recipe.batch, "epochs": e.recipe.epochs}
-            for e in _profile(profile).of(question)
+            for e in chosen.of(question)
         ]
+        if not lines:
+            continue
         grid = Grid(tuple(lines[0]), [tuple(map(str, line.values())) for line in lines])
         if sys.stdout.isatty():
             _print([grid])
@@ -244,6 +256,7 @@ def list_runs(
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only runs that could not be finished.")] = False,
     by_row: Annotated[bool, typer.Option("--rows", help="One line per row, with the mean of its latest runs.")] = False,
+    ablation: AblationOption = None,
 ) -> None:
     """Lists the stored runs. Newest first: best and last figure, time, device, whether of the row's latest study.
 
@@ -252,8 +265,7 @@ def list_runs(
     from cvhw4.records.store import Store
     from cvhw4.report.show import failures_grid, find, rows_grid, runs_grid, runs_of
 
-    _profile(profile)
-    store = Store(results, profile)
+    store = Store(results, profile_of(profile, ablation).name)
     runs = runs_of(store)
     if row is not None and not any(row in (run.id, run.row) for run in find(row, runs, store)):
         raise InputError(f"--row {row}", "is no row", "name one as cvhw4 list --rows does")
@@ -276,6 +288,7 @@ def show(
     ],
     results: ResultsOption = RESULTS,
     profile: ProfileOption = "quick",
+    ablation: AblationOption = None,
 ) -> None:
     """Shows a stored run. Settings, data, weights, epochs, figures, times and files; of a row, its latest runs.
 
@@ -285,7 +298,7 @@ def show(
     from cvhw4.records.store import Store
     from cvhw4.report.show import failures_grid, find, runs_grid, runs_of, shown
 
-    _profile(profile)
+    profile = profile_of(profile, ablation).name
     if run.endswith(".json") and os.path.isfile(run):  # of its own store, where it lies in one
         folder = (Path(run).resolve().parent / ".." / "..").resolve()
         results, profile = folder.parent, folder.name
@@ -314,6 +327,7 @@ def compare(
         float | None,
         typer.Option(metavar="RATIO", help="Training that takes so many times as long in B is a regression."),
     ] = None,
+    ablation: AblationOption = None,
 ) -> None:
     """Says what moved from A to B. Figures, claims, failed runs and times; exit code 1 where something is worse.
 
@@ -324,8 +338,8 @@ def compare(
     from cvhw4.report.failures import latest_failures
     from cvhw4.statistics.changes import compare_runs
 
-    if profile is not None:
-        _profile(profile)
+    if profile is not None or ablation is not None:
+        profile = profile_of(profile or "quick", ablation).name
     if time_limit is not None and not 0 < time_limit < float("inf"):
         raise InputError(f"--time-limit {time_limit}", "is no ratio of times", "give one above 0, as 1.2")
     if profile is None:
@@ -340,7 +354,7 @@ def compare(
         if not found:
             raise InputError(side, f"has no runs of profile {name}", "name a folder or revision that has some")
     broken = [latest_failures(r, f) for r, f in zip(records, failures, strict=True)]
-    changes = compare_runs(_profile(name), records[0], records[1], broken[0], broken[1], time_limit)
+    changes = compare_runs(profile_of(name), records[0], records[1], broken[0], broken[1], time_limit)
     if markdown:
         typer.echo(comment(changes, a, b), nl=False)
     else:
@@ -353,7 +367,16 @@ def compare(
     raise typer.Exit(int(changes.regression))
 
 
-def _profile(name: str) -> Profile:
+def profile_of(name: str, ablation_file: Path | None = None) -> Profile:
+    """The profile of that name, or the own ablation that a file makes: of several that of the name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if ablation_file is not None:
+        from cvhw4.ablation import load_profile
+
+        return load_profile(ablation_file, None if name in ("full", "quick") else name)
     if name not in PROFILES:
         raise InputError(f"--profile {name}", "is not a profile", f"choose one of {', '.join(PROFILES)}")
     return PROFILES[name]

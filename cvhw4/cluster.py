@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 from cvhw4.errors import InputError, TrainingFailed, printable
-from cvhw4.experiments import Experiment
+from cvhw4.experiments import PROFILES, Experiment, Profile
 from cvhw4.records.schema import Epoch, Failure, RunRecord
 from cvhw4.records.store import write_atomically
 from cvhw4.study import Study
@@ -63,7 +65,8 @@ class Cluster:
     finished run, or goes on from the checkpoint, that it finds in a results folder shared between nodes.
 
     Args:
-        study: as a session without Ray would run it. Folders of the user's have to be at the same path on every node.
+        study: as a session without Ray would run it, whatever its profile: each run is of its row's. Folders of the
+            user's have to be at the same path on every node.
         address: of a running cluster, as `ray.init` takes it, with "auto" for the one that this node belongs to. The
             package is shipped to its nodes. None starts a cluster of this machine.
         threads: CPUs that a run gets, and threads of torch. None: with a GPU, its part of the node's CPUs; else all
@@ -94,6 +97,7 @@ class Cluster:
         paths = {name: getattr(study, name) for name in ("portraits", "camvid", "weights", "results")}
         absolute = {name: path and path.absolute() for name, path in paths.items()}
         self.study = replace(study, device=share.device, threads=share.threads, **absolute)
+        self._by_value = ray.cloudpickle.register_pickle_by_value
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         # Ray's own repetitions are off: they would train a run anew whose result is lost on the way, and tell nobody.
@@ -104,6 +108,8 @@ class Cluster:
     def submit(self, runs: Iterable[tuple[Experiment, int]]) -> None:
         """Gives runs to the cluster, which begins them in this order."""
         for experiment, seed in runs:
+            for module in _own_modules(PROFILES[experiment.profile]):
+                self._by_value(module)
             self._runs[experiment.id, seed] = run = _Run(experiment, seed)
             self._begin(run)
 
@@ -141,17 +147,22 @@ class Cluster:
         ray.shutdown()
 
     def _begin(self, run: _Run) -> None:
-        study = self.study if run.begun == 0 else replace(self.study, reuse=True)
+        study = self._study_of(run.experiment)
+        study = study if run.begun == 0 else replace(study, reuse=True)
         run.begun += 1
         task = self._task.options(name=f"{run.experiment.id} seed {run.seed}")
-        reference = task.remote(study, run.experiment, run.seed, self._events, self._stored(run))
+        profile = PROFILES[study.profile]
+        reference = task.remote(study, profile, run.experiment, run.seed, self._events, self._stored(run))
         self._waiting[reference] = run
+
+    def _study_of(self, experiment: Experiment) -> Study:
+        return replace(self.study, profile=experiment.profile)
 
     def _stored(self, run: _Run) -> dict[str, bytes]:
         """The files of finished runs with that seed, by name: a node with a folder of its own shall reuse them too."""
         if not self.study.reuse:
             return {}
-        folder = self.study.store.runs / run.experiment.id
+        folder = self._study_of(run.experiment).store.runs / run.experiment.id
         kinds = (".npz", ".json")  # in this order: a record names the file of its images
         return {f.name: f.read_bytes() for kind in kinds for f in folder.glob(f"seed{run.seed}-*{kind}")}
 
@@ -171,11 +182,11 @@ class Cluster:
         try:
             text, images, shown, failed = ray.get(reference)
             if failed is None:
-                run.outcome = self._save(text, images, shown)
+                run.outcome = self._save(run.experiment, text, images, shown)
             else:
                 run.outcome = failed
                 if text is not None:
-                    self._note(text)
+                    self._note(run.experiment, text)
         except ray.exceptions.RayTaskError as error:
             cause: BaseException = error.cause
             cause.__cause__ = error  # which shows where in the worker it was raised
@@ -192,11 +203,13 @@ class Cluster:
         except InputError as error:  # this machine's results folder
             run.outcome = error
 
-    def _save(self, text: str, images: bytes | None, shown: tuple[bytes, bytes] | None) -> RunRecord:
+    def _save(
+        self, experiment: Experiment, text: str, images: bytes | None, shown: tuple[bytes, bytes] | None
+    ) -> RunRecord:
         from cvhw4.records.exhibits import Exhibits, ValidationPictures
         from cvhw4.records.images import ImageResults
 
-        store, record = self.study.store, RunRecord.from_json(text, RETURNED)
+        store, record = self._study_of(experiment).store, RunRecord.from_json(text, RETURNED)
         if record.environment["commit"] is None:  # shipped code is no checkout, but perhaps that of one
             from cvhw4.records.environment import commit
 
@@ -213,12 +226,12 @@ class Cluster:
             store.keep_pictures(exhibits.pictures, lambda: ValidationPictures.from_bytes(shown[1], RETURNED))
             return store.save(record, results, exhibits)
 
-    def _note(self, text: str) -> None:
+    def _note(self, experiment: Experiment, text: str) -> None:
         """Stores why a run failed."""
-        failure = Failure.from_json(text, RETURNED)
-        if not self.study.store.checkpoint(failure.id, failure.seed, failure.fingerprint).exists():
+        store, failure = self._study_of(experiment).store, Failure.from_json(text, RETURNED)
+        if not store.checkpoint(failure.id, failure.seed, failure.fingerprint).exists():
             failure = replace(failure, checkpoint=None)  # it stays on its node
-        self.study.store.fail(failure)
+        store.fail(failure)
 
 
 def share_of(nodes: Sequence[Mapping[str, float]], device: str, threads: int | None) -> Share:
@@ -272,12 +285,22 @@ def _own_threads() -> int:
     return torch.get_num_threads()
 
 
+def _own_modules(profile: Profile) -> list[Any]:
+    """The modules of own metrics that are not installed: no other process could import them by name."""
+    installed = tuple(f"{path}{os.sep}" for path in sysconfig.get_paths().values())
+    names = {getattr(metric.function, "__module__", None) for metric in profile.metrics.values()}
+    modules = [sys.modules[name] for name in names if name in sys.modules]
+    files = [(module, getattr(module, "__file__", None)) for module in modules]
+    return [module for module, file in files if file and not file.startswith(installed)]
+
+
 def _train(
-    study: Study, experiment: Experiment, seed: int, events: Any, stored: Mapping[str, bytes]
+    study: Study, profile: Profile, experiment: Experiment, seed: int, events: Any, stored: Mapping[str, bytes]
 ) -> tuple[str | None, bytes | None, tuple[bytes, bytes] | None, TrainingFailed | None]:
     """One run, in a worker process on some node.
 
     Args:
+        profile: the row's, which this process does not know where it is a user's own ablation.
         events: queue that is told of it.
         stored: files that may be reused, by name.
 
@@ -290,6 +313,7 @@ def _train(
     """
     import ray
 
+    PROFILES[profile.name] = profile
     node = socket.gethostname()
     taken: list[Any] = []
 

@@ -1,17 +1,22 @@
 """What is trained: the rows of the report, and the controls it lacks, as data.
 
-Nothing here imports torch. A row of your own is one more line in `ROWS`; `PROFILES` says at which size the rows run.
-Figures and settings come from the report (2019); what is this project's own choice is marked so.
+Nothing here imports torch. `PROFILES` says at which size the rows of `ROWS` run; rows of your own are another profile
+there, which `cvhw4.Ablation` makes. Figures and settings come from the report (2019); what is this project's own choice
+is marked so.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cvhw4.errors import InputError
+
+if TYPE_CHECKING:
+    from cvhw4.claims import Claim
 
 Question = Literal["q1", "q2"]
 Start = Literal["imagenet", "random"]
@@ -23,6 +28,21 @@ BatchNorm = Literal["train", "initial"]
 Group = Literal["report", "extra", "control"]  # which benchmarks train a row
 Spoils = Literal["label noise", "smaller training set", "mask shift", "classes swapped"]
 Precision = Literal["float32", "bf16"]  # what networks compute in; weights and optimizer are always float32
+
+
+def question_of(network: str) -> Question:
+    """The kind of task that a network is for: q1 classifies pictures, q2 segments scenes."""
+    return "q2" if network.startswith("fcn8s/") else "q1"
+
+
+def check_name(name: str, of: str) -> None:
+    """Refuses what cannot be part of the name of a file or a test.
+
+    Raises:
+        InputError: it cannot; the message says what is named (`of`).
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name, re.ASCII):
+        raise InputError(name, f"is no name of a {of}", "use letters, digits and _.+-, a letter or digit first")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +57,14 @@ class Recipe:
         lr: learning rate at the start; multiplied with `lr_gamma` every `lr_step` epochs.
     """
 
-    size: int
-    batch: int
-    epochs: int
-    optimizer: Literal["sgd", "adam"]
-    lr: float
+    size: int = 224
+    batch: int = 16
+    epochs: int = 10
+    optimizer: Literal["sgd", "adam"] = "adam"
+    lr: float = 5e-4
     momentum: float = 0.0
-    lr_step: int
-    lr_gamma: float
+    lr_step: int = 8
+    lr_gamma: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -68,14 +88,14 @@ class Experiment:
     """One row: everything that decides what is trained, but for the seed and the data.
 
     Attributes:
-        row: the report's row ("q1_2"), or a control of this project ("q1_c3").
+        row: the report's row ("q1_2"), a control of this project ("q1_c3"), or the name in a user's own ablation.
         arm: what sets the row apart from its neighbours, one word; with `row` it makes the id that `-k` selects by.
+            Empty in an own ablation.
         network: "alexnet"; any timm classifier ("efficientnet_b2", its last layer replaced), "+linear" behind it to
-        keep
-            the 1000-way classifier and add Linear(1000, classes); "fcn8s/vgg16" or "fcn8s/<any timm backbone>".
+            keep the 1000-way classifier and add Linear(1000, classes); "fcn8s/vgg16" or "fcn8s/<any timm backbone>".
         start: where the pretrained part starts from.
         trained: which layers the optimizer changes.
-        classes: 2 (Q1), 11 or 3 (Q2).
+        classes: 2 (Q1; 2 to 255 in an own ablation), 11 or 3 (Q2).
         skips: whether FCN8s adds its skip connections; None for a classifier.
         sabotage: what is wrong on purpose with the training data.
         group: "report" for what a session trains by default, "extra" for what `-m extra` does, "control" for rows
@@ -83,7 +103,7 @@ class Experiment:
     """
 
     row: str
-    arm: str
+    arm: str = ""
     profile: str
     network: str
     start: Start
@@ -98,22 +118,36 @@ class Experiment:
     group: Group = "report"
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"q[12]_[\w.+-]+", self.id, re.ASCII):
-            raise InputError(self.id, "is no name of a row", "begin it with q1_ or q2_; use letters, digits and _.+-")
+        check_name(self.id, "row")
 
     @property
     def id(self) -> str:
-        """`q1_2-finetune`: how tests, records and tables call the row."""
-        return f"{self.row}-{self.arm}"
+        """`q1_2-finetune`, or `insects-finetune` in the ablation "insects": how tests, records and tables call the
+        row."""
+        return f"{self.row}-{self.arm}" if self.arm else f"{self.profile}-{self.row}"
 
     @property
     def question(self) -> Question:
-        """The report's question that the row belongs to."""
-        return "q1" if self.row.startswith("q1") else "q2"
+        """The kind of task, by the report's question that has it: q1 classifies pictures, q2 segments scenes."""
+        return question_of(self.network)
 
     def settings(self) -> dict[str, Any]:
         """All that changes what is trained, as plain JSON values: without names and without the report's figures."""
         return {k: v for k, v in asdict(self).items() if k not in ("row", "arm", "reported", "group")}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of the user's own; higher is better.
+
+    Attributes:
+        function: of labels and predictions [V] (classification), or of a confusion matrix (segmentation), to a number;
+            see `cvhw4.records.images.ImageResults.figure`.
+        source: what tells it from another of that name: its text, where there is one.
+    """
+
+    function: Callable[..., float] = field(compare=False)
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +160,10 @@ class Profile:
         scene_size: (height, width) to which street scenes are scaled when decoded; None keeps them as they are.
         cuts: by question, a number of epochs after which tables show its rows as well. The schedule does not depend on
             the number of epochs, so that the first 20 of 50 are a run of 20.
+        claims: those of a user's own ablation; None for the report's, where the profile has their rows.
+        folders: by question, the data of an own ablation.
+        title: of an own ablation, for pages.
+        metrics: own metrics by name.
     """
 
     name: str
@@ -134,6 +172,15 @@ class Profile:
     portrait_side: int
     scene_size: tuple[int, int] | None
     cuts: Mapping[Question, int] = field(default_factory=dict)
+    claims: tuple[Claim, ...] | None = None
+    folders: Mapping[Question, Path] = field(default_factory=dict)
+    title: str = ""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a user's own ablation, and not the report's rows."""
+        return self.claims is not None
 
     def of(self, question: Question, group: Group | None = None) -> tuple[Experiment, ...]:
         """The rows of one question, or those of them that are of one group."""
@@ -299,3 +346,19 @@ def find_row(profile: str, row: str) -> Experiment:
             return experiment
     ids = ", ".join(experiment.id for experiment in PROFILES[profile].rows)
     raise InputError(row, f"is not a row of profile {profile}", f"choose one of {ids}")
+
+
+def register(profile: Profile) -> None:
+    """Adds an own ablation's profile to `PROFILES`; the same once more takes the place of the first.
+
+    Raises:
+        InputError: another one has its name, or the id of a row.
+    """
+    found = PROFILES.get(profile.name, profile)
+    if found != profile:
+        raise InputError(profile.name, "is the name of two ablations that differ", "give one of them another name")
+    others = {row.id: p.name for p in PROFILES.values() if p.name != profile.name for row in p.rows}
+    for row in profile.rows:
+        if row.id in others:
+            raise InputError(row.id, f"is a row of {others[row.id]} already", "give the ablation another name")
+    PROFILES[profile.name] = profile

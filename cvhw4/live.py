@@ -146,14 +146,14 @@ class Progress:
         self._clock: Clock | None = None
         self._open = False  # whether the terminal's last line is one to be written over
 
-    def plan(self, runs: Mapping[Run, Experiment], store: Store) -> None:
+    def plan(self, runs: Mapping[Run, Experiment], store_of: Callable[[Experiment], Store]) -> None:
         """Runs that the session will have; what they took in earlier sessions is looked up."""
         self.planned = dict(runs)
         if not self.shown:
             return
         for experiment in {e.id: e for e in runs.values()}.values():
             with suppress(InputError, OSError, ValueError):  # no more than an estimate hangs on it; none: ValueError
-                newest = max((store.runs / experiment.id).glob("seed*.json"), key=os.path.getmtime)
+                newest = max((store_of(experiment).runs / experiment.id).glob("seed*.json"), key=os.path.getmtime)
                 record = RunRecord.from_json(newest.read_text("utf-8"), newest)
                 if len(record.epochs) == experiment.recipe.epochs:
                     self.pace.expect(experiment, record.times.total_seconds)

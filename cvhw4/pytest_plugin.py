@@ -2,9 +2,10 @@
 
 Loaded by `pytest_plugins = ["cvhw4.pytest_plugin"]` in a root conftest.py. A test that takes `experiment` and `seed`
 and is marked `question("q1")` is run for every row of that question and every seed (`group="extra"`: of that group
-of rows), one marked `controls` for every negative control. One that takes `claim` is run for every claim, one that
-takes `control` for every control that has to be caught, both after all runs. Nothing heavy is imported before the first
-test runs.
+of rows), one marked `controls` for every negative control, one marked `ablation(a)` for every row of a user's own
+`cvhw4.Ablation`. One that takes `claim` is run for every claim (of the ablation it is marked with, or of the report),
+one that takes `control` for every control that has to be caught, both after all runs. Nothing heavy is imported before
+the first test runs, or an own ablation's pictures are checked.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from uuid import uuid4
 
 import pytest
 
+from cvhw4.ablation import Ablation
 from cvhw4.errors import (
     DataUnavailable,
     InputError,
@@ -34,7 +36,7 @@ from cvhw4.errors import (
     WeightsUnavailable,
     printable,
 )
-from cvhw4.experiments import PROFILES, Experiment
+from cvhw4.experiments import PROFILES, Experiment, Profile
 from cvhw4.live import Progress
 from cvhw4.study import Study
 from cvhw4.trackers import TRACKERS, Trackers, check_trackers
@@ -44,18 +46,21 @@ if TYPE_CHECKING:
     from cvhw4.cluster import Cluster, Event
     from cvhw4.controls import Control
     from cvhw4.records.schema import Epoch, RunRecord
+    from cvhw4.records.store import Store
     from cvhw4.statistics.bounds import Bounds
     from cvhw4.statistics.verdicts import Outcome
 
-RUN_ID = re.compile(r"\[([\w.-]+-seed\d+)\]$")  # how a run's test ends
+RUN_ID = re.compile(r"\[([\w.+-]+-seed\d+)\]$")  # how a run's test ends
 PATIENCE = 0.2  # seconds between looks at what other workers have finished
+RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()  # what a test's run came to, for the session's summary
 GIVE_UP = 20.0  # seconds without any worker at a run, after which what is waited for will not come
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The study's options."""
     group = parser.getgroup("cvhw4", "ablation study")
-    group.addoption("--profile", choices=sorted(PROFILES), default="quick", help="size of every row (default: quick)")
+    sizes = sorted(name for name, profile in PROFILES.items() if not profile.own)
+    group.addoption("--profile", choices=sizes, default="quick", help="size of the report's rows (default: quick)")
     group.addoption("--seeds", type=int, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")
     group.addoption("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to train (default: auto)")
     group.addoption(
@@ -102,6 +107,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "question(name, group): trains the rows of a question, q1 or q2, with every seed"
     )
+    config.addinivalue_line("markers", "ablation(a): trains the rows of a cvhw4.Ablation with every seed")
     config.addinivalue_line("markers", "controls: trains every negative control with every seed")
     try:
         check_options(config)
@@ -169,8 +175,10 @@ class StudyPlugin:
         self.runs: dict[tuple[str, int], Path] = {}  # records of this session, as the reports bring them
         self.missing: dict[str, str] = {}  # rows that were skipped, and why
         self.planned: dict[tuple[str, int], Experiment] = {}
+        self.trained: dict[str, Path] = {}  # profiles of which a row was to be trained, and a file with its tests
         self.failed: set[tuple[str, int]] = set()  # runs that began and could not be finished
         self.warned: list[str] = []  # what is odd about the user's data
+        self.unusable = ""  # what is wrong with an own ablation's data, as a worker of xdist found
         self.cluster: Cluster | None = None
         self.session: pytest.Session | None = None
         self.submitted = False  # whether the cluster has the runs
@@ -184,10 +192,31 @@ class StudyPlugin:
         self.progress = Progress(config)
         self.trackers = Trackers({name: config.getoption(name) for name in TRACKERS}, study.profile)
 
-    def bounds(self) -> Bounds:
-        """The profile's bounds; none where the project has no bounds file (yet) and none was named."""
+    def study_of(self, experiment: Experiment) -> Study:
+        """How a row is run: with the session's options, as one of its profile."""
+        return replace(self.study, profile=experiment.profile)
+
+    def store_of(self, experiment: Experiment) -> Store:
+        """Where a row's runs are stored."""
+        return self.study_of(experiment).store
+
+    def profile_of(self, item: pytest.Item | pytest.Collector) -> Profile:
+        """The profile of a test's rows and claims: of the ablation it is marked with, or the session's."""
+        marker = item.get_closest_marker("ablation")
+        if marker is None:
+            return self.profile
+        if len(marker.args) != 1 or not isinstance(marker.args[0], Ablation) or marker.kwargs:
+            mend = "mark it with pytest.mark.ablation(a), a being a cvhw4.Ablation"
+            raise InputError(item.nodeid, "is marked with an ablation that is none", mend)
+        return marker.args[0].profile
+
+    def bounds(self, profile: Profile | None = None) -> Bounds:
+        """A profile's bounds, the session's where none is given; none for an own ablation, nor where the project has no
+        bounds file (yet) and none was named."""
         from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
+        if profile is not None and profile.own:
+            return NO_BOUNDS
         named = self.config.getoption("bounds")
         path = named or self.config.rootpath / "benchmarks" / "bounds.toml"
         if not named and not path.exists():
@@ -205,8 +234,9 @@ class StudyPlugin:
         if "claim" in metafunc.fixturenames:
             from cvhw4.claims import claims_of
 
-            nightly = {row.row for row in self.profile.rows if row.group == "report"}
-            claims = [claim for claim in claims_of(self.profile) if nightly.issuperset(claim.rows)]
+            profile = self.profile_of(metafunc.definition)
+            nightly = {row.row for row in profile.rows if row.group == "report"}
+            claims = [claim for claim in claims_of(profile) if nightly.issuperset(claim.rows)]
             metafunc.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in claims])
         if "control" in metafunc.fixturenames:
             from cvhw4.controls import CONTROLS
@@ -222,14 +252,43 @@ class StudyPlugin:
             return [c.experiment(self.profile, strength) for c in CONTROLS for strength in c.strengths]
         if question is not None:
             return self.profile.of(question.args[0], question.kwargs.get("group", "report"))
-        return ()
+        profile = self.profile_of(item)
+        return profile.rows if profile.own else ()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """An ablation that does not fit together is one error, without a traceback."""
+        report = yield
+        call: pytest.CallInfo[Any] | None = getattr(report, "call", None)
+        if call is not None and call.excinfo is not None and isinstance(call.excinfo.value, InputError):
+            if not self.is_worker:
+                raise pytest.UsageError(str(call.excinfo.value))
+            report.longrepr = str(call.excinfo.value)
+        return report
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
         """Claims and controls are judged last, whatever else sorts the tests: they need the runs, on this worker or
-        another."""
+        another. Own ablations that are left after `-k` and the like are checked."""
         yield
         items.sort(key=lambda item: bool({"claim", "control"} & _parameters(item).keys()))
+        experiments = (_parameters(item).get("experiment") for item in items)
+        own = dict.fromkeys(e.profile for e in experiments if e is not None and PROFILES[e.profile].own)
+        if self.config.option.collectonly:
+            return
+        try:
+            for profile in own:
+                self.noting_warnings(replace(self.checked_study, profile=profile).check)
+        except InputError as error:
+            if not self.is_worker:
+                raise pytest.UsageError(str(error)) from error
+            items.clear()  # its controller tells of it, see `pytest_testnodedown`
+            self.config.workeroutput["cvhw4_unusable"] = str(error)  # type: ignore[attr-defined]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker of xdist is done."""
+        self.unusable = getattr(node, "workeroutput", {}).get("cvhw4_unusable", self.unusable)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remembers what will be run, after `-k` and the like."""
@@ -238,7 +297,7 @@ class StudyPlugin:
             if "experiment" in parameters and "seed" in parameters:
                 experiment, seed = parameters["experiment"], parameters["seed"]
                 self.planned[experiment.id, seed] = experiment
-        self.progress.plan(self.planned, self.study.store)
+        self.progress.plan(self.planned, self.store_of)
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Checks the user's input before anything is trained."""
@@ -246,42 +305,56 @@ class StudyPlugin:
         if self.is_worker or self.config.option.collectonly:
             return
         try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
-                self.check()
+            self.noting_warnings(self.check)
             self.bounds()
         except InputError as error:
             raise pytest.UsageError(str(error)) from error
-        self.warned = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-        self.warn()
+
+    def noting_warnings(self, check: Callable[[], None]) -> None:
+        """Calls a check, and shows what it warns of.
+
+        Raises:
+            InputError: as the check.
+        """
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            check()
+        found = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+        self.warned += found
+        self.warn(found)
+
+    @property
+    def checked_study(self) -> Study:
+        """What can be checked here: a cluster's nodes compute, so that this machine's device does not matter then."""
+        ray = self.config.getoption("executor") == "ray"
+        return replace(self.study, device="auto", precision="auto") if ray else self.study
 
     def check(self) -> None:
-        """Checks what the user gave; a cluster's nodes compute, so that this machine's device does not matter then.
+        """Checks what the user gave, and connects to the cluster if there is one.
 
         Raises:
             InputError: something unusable.
         """
+        self.checked_study.check()
         if self.config.getoption("executor") != "ray":
-            self.study.check()
             return
-        replace(self.study, device="auto", precision="auto").check()
         from cvhw4.cluster import Cluster
 
         self.cluster = Cluster(self.study, self.config.getoption("ray_address"), self.study.threads)
 
-    def warn(self) -> None:
+    def warn(self, warned: Sequence[str]) -> None:
         """Shows what is odd about the user's data, in a line each."""
         reporter: pytest.TerminalReporter | None = self.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
-            for message in self.warned:
+            for message in warned:
                 reporter.write_line(f"warning: {printable(message)}", yellow=True)
 
     # Running
 
     def run(self, request: pytest.FixtureRequest, benchmark: Any, experiment: Experiment, seed: int) -> RunRecord:
         """Trains one row through pytest-benchmark; skips, with the reason in the tables, where it cannot run at all."""
-        properties = request.node.user_properties
-        benchmark.group = self.profile.name + " " + experiment.question
+        note = request.node.stash.setdefault(RUN, {"profile": experiment.profile, "file": str(request.node.path)})
+        benchmark.group = experiment.profile + " " + experiment.question
         name = f"{experiment.id}-seed{seed}"
         self.progress.begin(experiment, seed)
         self.notes.begin(name)
@@ -290,7 +363,7 @@ class StudyPlugin:
             record = self.train(benchmark, experiment, seed)
         except (WeightsUnavailable, DataUnavailable) as reason:
             self.progress.drop(f"skipped: {reason}")
-            properties.append(("cvhw4_missing", [experiment.id, str(reason)]))
+            note["missing"] = [experiment.id, str(reason)]
             pytest.skip(printable(str(reason)))
         except InputError as error:
             self.progress.drop("failed: unusable input")
@@ -302,15 +375,16 @@ class StudyPlugin:
             if experiment.group == "control" and isinstance(failed, TrainingDiverged):
                 self.notes.write(name, None, diverged=str(failed))
                 pytest.skip(f"{failed}: noticed without any bound")
-            properties.append(("cvhw4_failed", [experiment.id, seed]))
+            note["failed"] = [experiment.id, seed]
             pytest.fail(str(failed), pytrace=False)
         except BaseException as error:
             why = "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {type(error).__name__}"
             self.progress.drop(why)
             self.trackers.failed(why)
             raise
-        path = self.study.store.path(record.id, record.seed, record.fingerprint)
-        properties.append(("cvhw4_run", [record.id, record.seed, str(path)]))
+        path = self.study_of(experiment).store.path(record.id, record.seed, record.fingerprint)
+        note["run"] = [record.id, record.seed, str(path)]
+        request.node.user_properties += [(k, v) for k, v in extra_info(record).items() if v is not None]
         self.notes.write(name, path)
         if self.progress.epochs:
             self.in_runs += time.monotonic() - began
@@ -330,15 +404,16 @@ class StudyPlugin:
             self.trackers.begin(experiment, seed, partial(self.images, experiment))
             watch = partial(self.cluster.result, experiment, seed, self._event)
             return benchmark.pedantic(watch, rounds=1, iterations=1)
-        self.study.prepare(experiment, seed)  # so that imports and decoding are not timed as training
+        study = self.study_of(experiment)
+        study.prepare(experiment, seed)  # so that imports and decoding are not timed as training
         self.progress.images = self.images(experiment)
         self.trackers.begin(experiment, seed, partial(self.images, experiment))
         arguments = (experiment, seed, self._epoch, self.progress.wait)
-        return benchmark.pedantic(self.study.run, args=arguments, rounds=1, iterations=1)
+        return benchmark.pedantic(study.run, args=arguments, rounds=1, iterations=1)
 
     def images(self, experiment: Experiment) -> int:
         """How many images a row trains on."""
-        count = len(self.study.data(experiment.question).train)
+        count = len(self.study_of(experiment).data(experiment.question).train)
         spoilt = experiment.sabotage
         left_out = spoilt.strength if spoilt is not None and spoilt.kind == "smaller training set" else 0.0
         return count - round(left_out * count)
@@ -352,11 +427,11 @@ class StudyPlugin:
         if event.epoch is not None and (event.id, event.seed) == self.progress.run:
             self.trackers.epoch(event.epoch)
 
-    def outcome(self, claim: Claim) -> Outcome:
-        """Judges a claim on this session's runs, once they are finished."""
+    def outcome(self, claim: Claim, profile: Profile) -> Outcome:
+        """Judges a claim of a profile on this session's runs, once they are finished."""
         from cvhw4.statistics.verdicts import judge
 
-        rows = [row for row in self.profile.rows if row.row in claim.rows]
+        rows = [row for row in profile.rows if row.row in claim.rows]
         records = self.finished(rows)
         outcome = judge(claim, records)
         if outcome is None and claim.worse is None and records:
@@ -398,17 +473,27 @@ class StudyPlugin:
 
     def _stored(self, row: Experiment) -> list[Path]:
         """Finished runs of a row that this session did not select, for `--reuse`."""
-        found = (self.study.find(row, seed) for seed in self.seeds if (row.id, seed) not in self.planned)
-        return [self.study.store.path(r.id, r.seed, r.fingerprint) for r in found if r is not None]
+        study = self.study_of(row)
+        found = (study.find(row, seed) for seed in self.seeds if (row.id, seed) not in self.planned)
+        return [study.store.path(r.id, r.seed, r.fingerprint) for r in found if r is not None]
 
     # Telling
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Puts what a run came to into the test's report, which xdist brings to its controller."""
+        report = yield
+        report.cvhw4 = item.stash.get(RUN, {})  # type: ignore[attr-defined]
+        return report
 
     @pytest.hookimpl(tryfirst=True)  # a worker's run is told of before its dot
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collects what the tests bring, from all workers."""
-        properties: dict[str, Any] = dict(report.user_properties)
-        if "cvhw4_run" in properties:
-            row, seed, path = properties["cvhw4_run"]
+        note: dict[str, Any] = getattr(report, "cvhw4", {})  # a test lost with its worker has none
+        if note:
+            self.trained.setdefault(note["profile"], Path(note["file"]))
+        if "run" in note:
+            row, seed, path = note["run"]
             self.runs[row, seed] = Path(path)
             if hasattr(report, "node") and report.when == "call":
                 self.tell(Path(path), report.duration)
@@ -417,11 +502,11 @@ class StudyPlugin:
             id, _, seed = run[1].rpartition("-seed")
             self.progress.lose((id, int(seed)))
             self.notes.write(run[1], None, again=False)
-        if "cvhw4_missing" in properties:
-            row, reason = properties["cvhw4_missing"]
+        if "missing" in note:
+            row, reason = note["missing"]
             self.missing[row] = reason
-        if "cvhw4_failed" in properties:
-            self.failed.add(tuple(properties["cvhw4_failed"]))
+        if "failed" in note:
+            self.failed.add(tuple(note["failed"]))
 
     def tell(self, path: Path, seconds: float) -> None:
         """Tells of a run that a worker finished in so many seconds."""
@@ -435,10 +520,11 @@ class StudyPlugin:
         """With xdist the workers know which runs there will be."""
         from cvhw4.controls import CONTROLS
 
-        rows = [*self.profile.rows, *(c.experiment(self.profile, s) for c in CONTROLS for s in c.strengths)]
+        rows = [row for profile in PROFILES.values() if profile.own for row in profile.rows]
+        rows += [*self.profile.rows, *(c.experiment(self.profile, s) for c in CONTROLS for s in c.strengths)]
         by_id = {row.id: row for row in rows}
         runs = (run[1].rpartition("-seed") for id in ids if (run := RUN_ID.search(id)))
-        self.progress.plan({(id, int(seed)): by_id[id] for id, _, seed in runs if id in by_id}, self.study.store)
+        self.progress.plan({(id, int(seed)): by_id[id] for id, _, seed in runs if id in by_id}, self.store_of)
 
     def pytest_enter_pdb(self) -> None:
         """The terminal is the debugger's."""
@@ -447,8 +533,8 @@ class StudyPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """A run that was told of by a progress line needs no dot."""
-        run = dict(getattr(report, "user_properties", ())).get("cvhw4_run")  # a collection error has none
-        told = isinstance(run, list) and tuple(run[:2]) in self.progress.told_of
+        run = getattr(report, "cvhw4", {}).get("run", ())  # a collection error has none
+        told = tuple(run[:2]) in self.progress.told_of
         if told and report.when == "call" and report.passed and self.config.option.verbose <= 0:
             return "passed", "", ""
         return None
@@ -456,11 +542,15 @@ class StudyPlugin:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """The comparison tables of this session, and where the page with all runs is; what cannot be written or read
         any more is one line, and an exit code that is not 0."""
+        error: InputError | str = self.unusable
         try:
             self.summarise(terminalreporter, exitstatus)
-        except InputError as error:
+        except InputError as found:
+            error = found
+        if error:
             terminalreporter.write_line(f"ERROR: {error}", red=True)
-            if exitstatus == pytest.ExitCode.OK and self.session is not None:
+            fine = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+            if exitstatus in fine and self.session is not None:
                 self.session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
     def summarise(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
@@ -475,8 +565,35 @@ class StudyPlugin:
             terminalreporter.write_line(f"-k {keyword} selects nothing. Rows of profile {self.profile.name}: {ids}")
         if not self.runs and not self.missing and not self.failed:
             return
-        self.warn()
+        self.warn(self.warned)
         from cvhw4.records.schema import RunRecord
+
+        records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in self.runs.values()]
+        pages = []
+        for name, file in self.trained.items():
+            if name not in PROFILES and self.session is not None:  # xdist's workers alone have imported it
+                _ = pytest.Module.from_parent(self.session, path=file).obj
+            profile = PROFILES[name]
+            pages += self.summarise_profile(terminalreporter, profile, [r for r in records if r.profile == name])
+        if self.in_runs and self.cluster is None:  # not with xdist, whose workers train
+            wall = time.monotonic() - self.began
+            outside = wall - self.in_runs
+            terminalreporter.write_line(
+                f"\noutside of the runs (start, data, records, tables): {outside:.1f} s of {wall:.0f} s,"
+                f" {100 * outside / wall:.1f} %"
+            )
+        terminalreporter.write_line("")
+        for page, what in pages:
+            terminalreporter.write_line(f"{what}: {page}")
+
+    def summarise_profile(
+        self, terminalreporter: pytest.TerminalReporter, profile: Profile, records: list[RunRecord]
+    ) -> list[tuple[Path, str]]:
+        """Writes the tables of one profile; the pages, and what they are.
+
+        Raises:
+            InputError: as `summarise`.
+        """
         from cvhw4.report.failures import latest_failures
         from cvhw4.report.page import write_html, write_report
         from cvhw4.report.stored import Stored
@@ -485,58 +602,49 @@ class StudyPlugin:
         from cvhw4.statistics.sensitivity import detections
         from cvhw4.statistics.verdicts import judge_all
 
-        records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in self.runs.values()]
-        bounds = self.bounds()
-        terminalreporter.section(f"ablation study, profile {self.profile.name}")
-        rows = {row.id for row in self.profile.rows}
-        failed = (f for f in self.study.store.failures() if f.id in rows and (f.id, f.seed) in self.failed)
+        bounds, store = self.bounds(profile), replace(self.study, profile=profile.name).store
+        terminalreporter.section(f"ablation study, {'' if profile.own else 'profile '}{profile.name}")
+        rows = {row.id for row in profile.rows}
+        failed = (f for f in store.failures() if f.id in rows and (f.id, f.seed) in self.failed)
         failures = latest_failures(records, failed)
         for data, groups in by_data([r for r in records if r.id in rows], failures).items():
             terminalreporter.write_line(cut(printable(data), 80))
             of_data = [f for f in failures if f.data == data]
-            terminalreporter.write_line(plain(summary(groups, self.profile.rows, bounds, of_data)))
+            terminalreporter.write_line(plain(summary(groups, profile.rows, bounds, of_data, tuple(profile.metrics))))
             for line in origins(groups):
                 terminalreporter.write_line(line)
-            if groups and not any(r.data.embedded for runs in groups.values() for r in runs):
+            if groups and not profile.own and not any(r.data.embedded for runs in groups.values() for r in runs):
                 terminalreporter.write_line("bounds are calibrated on embedded data: these rows are not judged")
             terminalreporter.write_line("")
-        noticed = detections(self.profile, records, bounds)
+        noticed = detections(profile, records, bounds)
         if noticed:
             terminalreporter.write_line(f"negative controls, in sessions of {bounds.seeds} seeds")
             terminalreporter.write_line(plain(short_detections(noticed)))
             terminalreporter.write_line("")
-        outcomes = judge_all(self.profile, records)
+        outcomes = judge_all(profile, records)
         if outcomes:
             terminalreporter.write_line(f"claims, {len(outcomes)} judged together (Holm)")
             terminalreporter.write_line(plain(short_claims(outcomes)))
         for id, reason in self.missing.items():
-            terminalreporter.write_line(f"{id} skipped: {printable(reason)}")
-        stored = Stored(self.profile, self.study.store)
-        pages = [write_report(self.profile, self.study.store, bounds, self.missing, stored)]
+            if id in rows:
+                terminalreporter.write_line(f"{id} skipped: {printable(reason)}")
+        stored = Stored(profile, store)
+        pages = [(write_report(profile, store, bounds, self.missing, stored), "tables of all stored runs")]
         if any(outcome.difference.n > 1 for outcome in outcomes):
             from cvhw4.report.verdicts import write_verdicts
 
             try:
-                pages.append(write_verdicts(self.profile, self.study.store, bounds, stored))
+                whose = "the" if profile.own else "the report's"
+                what = f"what they say of {whose} claims, and how sure"
+                pages.append((write_verdicts(profile, store, bounds, stored), what))
             except Exception as error:  # the runs are stored and told of; a page shall not turn their session red
                 warnings.warn(f"verdicts.md is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=1)
-        html = None
         try:
-            html = write_html(self.study.store.folder, pages)
+            page = write_html(store.folder, [path for path, _ in pages])
+            pages.append((page, "all of it as a page to read, with pictures"))
         except Exception as error:  # likewise
             warnings.warn(f"report.html is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=1)
-        if self.in_runs and self.cluster is None:  # not with xdist, whose workers train
-            wall = time.monotonic() - self.began
-            outside = wall - self.in_runs
-            terminalreporter.write_line(
-                f"\noutside of the runs (start, data, records, tables): {outside:.1f} s of {wall:.0f} s,"
-                f" {100 * outside / wall:.1f} %"
-            )
-        terminalreporter.write_line(f"\ntables of all stored runs: {pages[0]}")
-        for page in pages[1:]:
-            terminalreporter.write_line(f"what they say of the report's claims, and how sure: {page}")
-        if html is not None:
-            terminalreporter.write_line(f"all of it as a page to read, with pictures: {html}")
+        return pages
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
@@ -657,7 +765,7 @@ def train(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[Callable[[
 def judged(request: pytest.FixtureRequest) -> Callable[[Claim], Outcome]:
     """`judged(claim)`: what this session's runs say of a claim."""
     plugin: StudyPlugin = request.config.pluginmanager.get_plugin("cvhw4-study")  # type: ignore[assignment]
-    return plugin.outcome
+    return partial(plugin.outcome, profile=plugin.profile_of(request.node))
 
 
 @pytest.fixture

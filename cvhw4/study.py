@@ -44,7 +44,7 @@ class Study:
         device: "auto" takes CUDA where there is one.
         precision: what networks compute in; "auto" as `pick_precision` says.
         cuda_graphs: on CUDA, replay optimizer steps as CUDA graphs.
-        portraits: folder of the user's own data for Q1, None for the embedded ones.
+        portraits: folder of the user's own data for Q1, None for the embedded ones; an own ablation names its own.
         camvid: likewise for Q2.
         weights: folder to look for pretrained weights in first.
         results: where records and tables go.
@@ -78,6 +78,8 @@ class Study:
 
     def folder(self, question: Question) -> Path | None:
         """The user's own data folder for a question."""
+        if PROFILES[self.profile].own:
+            return PROFILES[self.profile].folders.get(question)
         return self.portraits if question == "q1" else self.camvid
 
     def check(self) -> None:
@@ -108,14 +110,42 @@ class Study:
             raise InputError(nearest, "is not a folder", "choose another folder with --results")
         if not os.access(nearest, os.W_OK):
             raise InputError(nearest, "cannot be written to", "choose another folder with --results")
+        self._check_metrics()
         for question in OPTIONS:
             if self.folder(question) is not None:
                 self.data(question)
+        if PROFILES[self.profile].own:
+            self._check_networks()
         if self.weights is not None:
             self._check_weights(self.weights)
         if self.device == "cuda" or self.precision == "bf16":
             device = pick_device(self.device)
             pick_precision(self.precision, device, PROFILES[self.profile].rows[0])
+
+    def _check_metrics(self) -> None:
+        """Calls own metrics once, on made-up predictions."""
+        profile = PROFILES[self.profile]
+        if not profile.metrics:
+            return
+        import numpy as np
+
+        from cvhw4.records.images import own_figure
+
+        for classes in {row.classes for row in profile.rows}:
+            labels = np.repeat(np.arange(classes), 2)
+            predicted = np.where(np.arange(len(labels)) % 4 == 3, labels - 1, labels)  # some of them wrong
+            evidence = [labels, predicted]
+            if profile.rows[0].question == "q2":
+                evidence = [np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)]
+            for name, metric in profile.metrics.items():
+                own_figure(name, metric.function, *evidence)
+
+    def _check_networks(self) -> None:
+        prepare_process()
+        from cvhw4.models.build import pretrained_name
+
+        for row in PROFILES[self.profile].rows:
+            pretrained_name(row.network)
 
     def _check_weights(self, folder: Path) -> None:
         if not os.path.isdir(folder):
@@ -137,7 +167,9 @@ class Study:
             raise DataUnavailable(
                 f"profile {self.profile} trains {question} on real data: give {OPTIONS[question]} DIR"
             )
-        dataset = _load(question, folder and Path(os.path.realpath(folder)), profile.portrait_side, profile.scene_size)
+        place = folder and Path(os.path.realpath(folder))
+        classes = max((row.classes for row in profile.of(question)), default=2)
+        dataset = _load(question, place, profile.portrait_side, profile.scene_size, classes)
         if question == "q2" and folder is not None:
             height, width = dataset.train.images.shape[1:3]
             needed = max(row.recipe.size for row in profile.of(question))
@@ -195,10 +227,25 @@ class Study:
                     store.tidy(experiment.id, seed, plan.fingerprint)
                     return found
             try:
-                return store.save(*self._train(plan, experiment, seed, on_epoch))
+                record, images, exhibits = self._train(plan, experiment, seed, on_epoch)
+                return store.save(self._with_own_metrics(record, images), images, exhibits)
             except TrainingFailed as failed:
                 self._note(failed, plan, experiment, seed, started)
                 raise
+
+    def _with_own_metrics(self, record: RunRecord, images: ImageResults) -> RunRecord:
+        """The record with the figures of the ablation's own metrics in every epoch.
+
+        Raises:
+            InputError: a metric raises, or what it returns is no finite number.
+        """
+
+        def more(epoch: Epoch) -> Epoch:
+            metrics = PROFILES[self.profile].metrics.items()
+            own = {name: float(images.figure(name, epoch.epoch, own=metric.function)) for name, metric in metrics}
+            return replace(epoch, figures={**epoch.figures, **own})
+
+        return replace(record, epochs=[more(epoch) for epoch in record.epochs])
 
     def _train(
         self, plan: _Plan, experiment: Experiment, seed: int, on_epoch: Callable[[Epoch], None] | None
@@ -354,6 +401,8 @@ class Study:
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
             "code": code_digest(),
         }
+        if metrics := PROFILES[self.profile].metrics:
+            identity["metrics"] = {name: metric.source for name, metric in metrics.items()}
         study, run = _digest(identity), _digest(identity | {"seed": seed})
         return _Plan(dataset, source, device, precision, graphs, deterministic, network, study, run)
 
@@ -421,7 +470,7 @@ def pick_precision(wanted: str, device: torch.device, experiment: Experiment) ->
 
 
 @lru_cache
-def _load(question: Question, folder: Path | None, side: int, size: tuple[int, int] | None) -> Dataset:
+def _load(question: Question, folder: Path | None, side: int, size: tuple[int, int] | None, classes: int) -> Dataset:
     if question == "q1":
         if folder is None:
             from cvhw4.data.embedded import embedded_portraits
@@ -429,7 +478,7 @@ def _load(question: Question, folder: Path | None, side: int, size: tuple[int, i
             return embedded_portraits()
         from cvhw4.data.portraits import read_portraits
 
-        return read_portraits(folder, short_side=side)
+        return read_portraits(folder, short_side=side, classes=classes)
     if folder is None:
         from cvhw4.data.embedded import embedded_scenes
 

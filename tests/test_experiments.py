@@ -121,7 +121,7 @@ def test_experiments_import_nothing_heavy():
     assert not {"torch", "timm", "pandas", "scipy", "numpy", "PIL"} & set(loaded)
 
 
-@pytest.mark.parametrize("changes", [{"row": "x_1"}, {"arm": "a/../b"}, {"arm": "a b"}, {"row": ".q1_2"}])
+@pytest.mark.parametrize("changes", [{"row": "x 1"}, {"arm": "a/../b"}, {"arm": "a b"}, {"row": ".q1_2"}])
 def test_names_that_could_be_no_folder_are_refused(changes):
     with pytest.raises(InputError, match="is no name of a row"):
         replace(find_row("quick", "q1_2"), **changes)

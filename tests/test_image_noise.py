@@ -23,7 +23,7 @@ def classified(right, labels=None):
     """Results of one epoch from bool [V]."""
     right = np.asarray(right, bool)
     labels = np.arange(len(right)) % 2 if labels is None else labels
-    return ImageResults(right=right[None], labels=np.asarray(labels, np.uint8)), 1
+    return ImageResults.of_two_classes(right=right[None], labels=np.asarray(labels, np.uint8)), 1
 
 
 def segmented(seed, images=9, classes=11):
@@ -159,7 +159,9 @@ def test_the_closed_form_of_means_is_what_the_bootstrap_comes_to(n):
 
 
 def test_the_epoch_is_the_one_asked_for():
-    images = ImageResults(right=np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool), labels=np.zeros(4, np.uint8))
+    images = ImageResults.of_two_classes(
+        right=np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool), labels=np.zeros(4, np.uint8)
+    )
     assert image_noise([(1, [(images, 1)])], "accuracy", rng()).mean == 1.0
     assert image_noise([(1, [(images, 2)])], "accuracy", rng()).mean == 0.5
 

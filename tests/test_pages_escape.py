@@ -188,7 +188,7 @@ def scenes(classes, seed):
 def verdicts_of(text):
     def read(r):
         if r.question == "q1":
-            return ImageResults(right=np.eye(3, 400, r.seed, bool), labels=np.zeros(400, np.uint8))
+            return ImageResults.of_two_classes(right=np.eye(3, 400, r.seed, bool), labels=np.zeros(400, np.uint8))
         return scenes(3 if r.row == "q2_3" else 11, r.seed)
 
     rows = (*ROWS, *ablations.CELLS.values(), "q2_n1a", "q2_n1b")

@@ -13,7 +13,7 @@ from cvhw4.data.dataset import VOID
 from cvhw4.experiments import PROFILES
 from cvhw4.records.exhibits import Exhibits, ValidationPictures
 from cvhw4.records.images import ImageResults
-from cvhw4.report.pictures import no_pictures, pictures_of
+from cvhw4.report.pictures import pictures_of
 from cvhw4.report.portraits import (
     bilinear,
     confusion,
@@ -356,8 +356,8 @@ def test_a_page_without_exhibits_has_what_records_give_and_says_so():
         ("IoU by class, 11 classes", "iou-11-q2-embedded"),
         ("IoU by class, 3 classes", "iou-3-q2-embedded"),
     ]
-    assert no_pictures(q1, lambda _: None).startswith("No pictures are stored with these runs")
-    assert no_pictures(q1, lambda r: shown(r, [[1, 0]])) is None and no_pictures({}, lambda _: None) is None
+    page = report_page(QUICK, [*q2[min(q2)], *q2[max(q2)]], None, {}, pictures={("q2", "embedded"): found})
+    assert page.count("not stored with any of these runs") == 1
     assert pictures_of(QUICK, "q1", {}, lambda _: images, **nothing) == []
 
 

@@ -256,7 +256,9 @@ def test_peak_memory_sees_an_allocation():
 
 def classified(epochs=3, images=8):
     random = np.random.RandomState(0)
-    return ImageResults(right=random.rand(epochs, images) < 0.7, labels=np.arange(images, dtype=np.uint8) % 2)
+    return ImageResults.of_two_classes(
+        right=random.rand(epochs, images) < 0.7, labels=np.arange(images, dtype=np.uint8) % 2
+    )
 
 
 def segmented(epochs=2, images=4, classes=11, most=9000):
@@ -367,7 +369,9 @@ def test_pickles_in_image_results_are_not_opened(tmp_path):
 
 
 def test_figures_of_image_results_and_of_draws_of_them():
-    images = ImageResults(right=np.array([[True, False, True], [True, True, True]]), labels=np.zeros(3, np.uint8))
+    images = ImageResults.of_two_classes(
+        right=np.array([[True, False, True], [True, True, True]]), labels=np.zeros(3, np.uint8)
+    )
     assert images.figure("accuracy", 1) == pytest.approx(2 / 3)
     assert images.figure("accuracy", 1, np.array([[2, 1, 0], [0, 3, 0]])) == pytest.approx([2 / 3, 0])
     with pytest.raises(KeyError, match="loss"):

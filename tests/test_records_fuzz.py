@@ -122,7 +122,7 @@ def sound(content):
 
 random = np.random.RandomState(0)
 FILES = [
-    ImageResults(right=random.rand(3, 8) < 0.7, labels=np.arange(8, dtype=np.uint8) % 2).to_bytes(),
+    ImageResults.of_two_classes(right=random.rand(3, 8) < 0.7, labels=np.arange(8, dtype=np.uint8) % 2).to_bytes(),
     ImageResults(counts=random.randint(0, 9, (2, 3, 2, 12, 11)).astype(np.uint32)).to_bytes(),
 ]
 

@@ -19,7 +19,7 @@ def rng(seed=0):
 
 def classified(right):
     right = np.asarray(right, bool)
-    return ImageResults(right=right, labels=(np.arange(right.shape[1]) % 2).astype(np.uint8))
+    return ImageResults.of_two_classes(right=right, labels=(np.arange(right.shape[1]) % 2).astype(np.uint8))
 
 
 def highest_of(epochs, images, p):

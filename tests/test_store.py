@@ -27,7 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def results(seed=0, epochs=3, images=40):
     random = np.random.RandomState(seed)
-    return ImageResults(right=random.rand(epochs, images) < 0.7, labels=np.arange(images, dtype=np.uint8) % 2)
+    return ImageResults.of_two_classes(
+        right=random.rand(epochs, images) < 0.7, labels=np.arange(images, dtype=np.uint8) % 2
+    )
 
 
 def failure(of, **changes):

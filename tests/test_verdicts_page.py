@@ -36,7 +36,7 @@ def run(experiment, seed, level=None):
     random = np.random.RandomState([seed, *experiment.row.encode()])
     if experiment.question == "q1":
         level = LEVEL.get(experiment.row, 0.85) if level is None else level
-        images = ImageResults(right=random.rand(3, 80) < level, labels=np.arange(80, dtype=np.uint8) % 2)
+        images = ImageResults.of_two_classes(right=random.rand(3, 80) < level, labels=np.arange(80, dtype=np.uint8) % 2)
         figures = tuple((float(images.figure("accuracy", e)),) for e in (1, 2, 3))
     else:
         images = ImageResults(counts=scenes(random, SHARE.get(experiment.row, 0.5), experiment.classes))

@@ -115,7 +115,7 @@ def record(name: str = "q1_2", seed: int = 0, figures=((0.7,), (0.9,), (0.8,)), 
 
 _patches = (
     mock.patch.dict(PROFILES, quick=TINY),
-    mock.patch.object(study, "_load", lambda question, folder, side, size: dataset(question)),
+    mock.patch.object(study, "_load", lambda question, *_: dataset(question)),
 )
 
 

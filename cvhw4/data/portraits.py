@@ -1,4 +1,4 @@
-"""Reads a two-class folder of real pictures, laid out as `train/<class>/*` and `val/<class>/*`."""
+"""Reads a folder of real pictures by class, laid out as `train/<class>/*` and `val/<class>/*`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ from cvhw4.errors import InputError
 
 _SPLITS = ("train", "val")
 
+_SHOWN = 12  # class folders that an error names
 
-def read_portraits(folder: Path, *, short_side: int | None = None) -> Dataset:
+
+def read_portraits(folder: Path, *, short_side: int | None = None, classes: int = 2) -> Dataset:
     """The pictures below `folder`, checked and decoded; from the cache where the same files were read before.
 
     Classes are numbered in the sorted order of their folders' names, pictures come in the sorted order of their
     paths. EXIF orientation is applied. Hidden files and what file managers leave behind are passed over.
 
     Args:
-        folder: holds `train/` and `val/`, each with the same two folders of pictures.
+        folder: holds `train/` and `val/`, each with the same folders of pictures, one for each class.
         short_side: pictures whose shorter side has more pixels are scaled down to it, their aspect kept.
+        classes: how many there have to be, 2 to 255.
 
     Returns:
         a classification data set named as the folder. `images` uint8 [N, H, W, 3] with H and W the largest height
@@ -49,13 +52,13 @@ def read_portraits(folder: Path, *, short_side: int | None = None) -> Dataset:
     if short_side is not None and short_side < MIN_SIDE:
         raise InputError("short_side", f"is {short_side}", f"give at least {MIN_SIDE} pixels")
     visible(folder)  # a wrong path is better named than the train/ that it lacks
-    listed = {split: _list_split(folder / split) for split in _SPLITS}
-    classes = tuple(listed["train"])
-    if tuple(listed["val"]) != classes:
+    listed = {split: _list_split(folder / split, classes) for split in _SPLITS}
+    names_of_classes = tuple(listed["train"])
+    if tuple(listed["val"]) != names_of_classes:
         raise InputError(
             folder / "val",
-            f"has the classes {' and '.join(listed['val'])}, train/ has {' and '.join(classes)}",
-            "give both splits the same two folders",
+            f"has the classes {' and '.join(listed['val'])}, train/ has {' and '.join(names_of_classes)}",
+            f"give both splits the same {'two ' if classes == 2 else ''}folders",
         )
     names = {s: [f"{s}/{label}/{file}" for label, files in listed[s].items() for file in files] for s in _SPLITS}
     targets = {s: [number for number, files in enumerate(listed[s].values()) for _ in files] for s in _SPLITS}
@@ -70,17 +73,20 @@ def read_portraits(folder: Path, *, short_side: int | None = None) -> Dataset:
         build,
         name=os.path.basename(os.path.abspath(folder)),
         task="classification",
-        classes=classes,
+        classes=names_of_classes,
     )
 
 
-def _list_split(folder: Path) -> dict[str, list[str]]:
+def _list_split(folder: Path, needed: int) -> dict[str, list[str]]:
     """Names of the picture files in a split's folder, by class, both sorted."""
     classes = [entry for entry in visible(folder) if os.path.isdir(entry)]
-    if len(classes) != 2:
-        found = ", ".join(entry.name for entry in classes) or "none"
+    if len(classes) != needed:
+        found = ", ".join(entry.name for entry in classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
+        number = "two" if needed == 2 else needed
         raise InputError(
-            folder, f"holds {len(classes)} class folders ({found}), not two", "keep one folder for each of two classes"
+            folder,
+            f"holds {len(classes)} class folders ({found or 'none'}), not {number}",
+            f"keep one folder for each of {number} classes",
         )
     return {entry.name: _list_class(entry) for entry in classes}
 

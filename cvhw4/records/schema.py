@@ -19,6 +19,7 @@ from types import UnionType
 from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
 from cvhw4.errors import InputError
+from cvhw4.experiments import question_of
 
 VERSION = 2
 FAILURE_VERSION = 1
@@ -120,7 +121,7 @@ class RunRecord:
     """All there is to know of one run.
 
     Attributes:
-        row: the experiment's row ("q1_2"); `id` its id, `profile` its profile.
+        row: the experiment's row ("q1_2"); `id` its id, `profile` its profile or the name of an own ablation.
         seed: what was drawn from.
         fingerprint: digest of settings, seed, data, weights, device, threads, versions and code: equal fingerprints
             mean that the run need not be repeated.
@@ -158,8 +159,8 @@ class RunRecord:
 
     @property
     def question(self) -> str:
-        """ "q1" or "q2"."""
-        return self.row.split("_")[0]
+        """The kind of task: "q1" classifies pictures, "q2" segments scenes."""
+        return question_of(str(self.settings.get("network")))
 
     def best(self, metric: str, within: int | None = None) -> float:
         """The highest value of a figure over the (first `within`) epochs: what the report states."""
@@ -293,7 +294,8 @@ def _check_identity(record: RunRecord | Failure) -> None:
     """
     for name in ("row", "id", "profile"):
         _require(_NAME.fullmatch(getattr(record, name)), name, "is no plain name")
-    _require(record.id.startswith(f"{record.row}-"), "id", f"does not begin with the row {record.row}")
+    named = record.id.startswith(f"{record.row}-") or record.id == f"{record.profile}-{record.row}"
+    _require(named, "id", f"does not begin with the row {record.row}")
     _require(record.seed >= 0, "seed", "is below 0")
     for name in ("fingerprint", "study"):
         _require(_DIGEST.fullmatch(getattr(record, name)), name, "is not 64 hexadecimal digits")

@@ -10,9 +10,10 @@ from cvhw4.experiments import Profile
 from cvhw4.records.store import Store, write_atomically
 from cvhw4.report.figures import FOLDER, Picture, style, write_pictures
 from cvhw4.report.html import html_page
+from cvhw4.report.pictures import pictures_of
 from cvhw4.report.plots import curves, forest
 from cvhw4.report.stored import Stored
-from cvhw4.report.tables import FIGURES, NAMES, by_data, report_page
+from cvhw4.report.tables import FIGURES, by_data, metric_name, report_page, with_metric
 from cvhw4.report.text import file_stem
 from cvhw4.statistics.bounds import Bounds
 
@@ -48,6 +49,7 @@ def write_report(
 
 def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, Picture]]]:
     """The pictures by question and data set, each with its heading; those of the claims under two empty names."""
+    profile, store = stored.profile, stored.store
     found: dict[tuple[str, str], list[tuple[str, Picture]]] = {}
     with style():
         if stored.outcomes:
@@ -57,21 +59,15 @@ def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, 
             stems = [file_stem(data) for data in sets]
             for number, (data, groups) in enumerate(sets.items(), 1):
                 name = data if stems.count(file_stem(data)) == 1 else f"{data} {number}"
-                rows = [row for row in stored.profile.rows if row.id in groups]
-                found[question, data] = [
-                    (
-                        "Learning curves",
-                        curves(
-                            f"curves-{question}-{file_stem(f'{metric} {name}')}",
-                            name,
-                            groups,
-                            rows,
-                            metric,
-                            NAMES[metric],
-                        ),
-                    )
-                    for metric in metrics
-                ]
+                drawn = found[question, data] = []
+                for metric in (*metrics, *profile.metrics):
+                    measured = {id: kept for id, runs in groups.items() if (kept := with_metric(runs, metric))}
+                    rows = [row for row in profile.rows if row.id in measured]
+                    if rows:
+                        stem = f"curves-{question}-{file_stem(f'{metric} {name}')}"
+                        picture = curves(stem, name, measured, rows, metric, metric_name(metric))
+                        drawn.append(("Learning curves", picture))
+                drawn += pictures_of(profile, question, groups, stored.images, store.exhibits, store.pictures, name)
     return found
 
 

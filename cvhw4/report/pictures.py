@@ -56,14 +56,6 @@ def pictures_of(
     return [(heading, picture) for heading, picture in found if picture is not None]
 
 
-def no_pictures(groups: Mapping[str, Sequence[RunRecord]], exhibits: Show) -> str | None:
-    """A line for a page on which no run has pictures; None where one has, or there are no runs."""
-    runs = [record for of_row in groups.values() for record in of_row]
-    if not runs or any(exhibits(record) is not None for record in runs):
-        return None
-    return "No pictures are stored with these runs, which older code trained; train them again without `--reuse`."
-
-
 def ordered(profile: Profile, question: Question, groups: Groups) -> dict[str, Sequence[RunRecord]]:
     """The rows of a question that have runs: the report's first, then extra ones, then controls."""
     rank = {"report": 0, "extra": 1, "control": 2}

@@ -13,6 +13,7 @@ from cvhw4.errors import printable
 from cvhw4.experiments import PROFILES, Experiment
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import COLOURS, INK, Picture, to_svg
+from cvhw4.report.tables import NAMES
 from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.verdicts import Outcome, stated
@@ -53,7 +54,9 @@ def curves(
         runs = groups[row.id]
         mean, low, high = band([[e.figures[metric] for e in r.epochs] for r in runs])
         epochs = np.arange(1, len(mean) + 1)
-        axes.fill_between(epochs, low.clip(0), high.clip(max=1), color=COLOURS[0], alpha=0.3, linewidth=0)
+        if metric in NAMES:  # shares, whatever their interval says
+            low, high = low.clip(0), high.clip(max=1)
+        axes.fill_between(epochs, low, high, color=COLOURS[0], alpha=0.3, linewidth=0)
         axes.plot(epochs, mean, color=COLOURS[0], marker="o", markersize=3 if len(mean) < 15 else 0, linewidth=1.4)
         reported = row.reported.figures.get(metric)
         if reported is not None:
@@ -80,8 +83,8 @@ def curves(
         stem,
         to_svg(figure),
         f"Learning curves on {printable(data)}: {words} by epoch; after the last one {ends}.",
-        f"{words[0].upper()}{words[1:]} (share, 0 to 1) on {first.data.val} validation images after every epoch: mean "
-        f"over seeds, band: its 95 % interval, {seeds}."
+        f"{words[0].upper()}{words[1:]}{' (share, 0 to 1)' if metric in NAMES else ''} on {first.data.val} validation "
+        f"images after every epoch: mean over seeds, band: its 95 % interval, {seeds}."
         + (" Diamond: the report's figure, at its epoch or at the last one here." if marked else ""),
     )
 

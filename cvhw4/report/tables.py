@@ -28,10 +28,20 @@ NAMES = {
 }
 THREE_NAMES = ["Sky", "everything else", "Car, Pedestrian, Bicyclist"]
 SHORT = {"accuracy": "acc.", "miou": "mIoU", "pixel_accuracy": "pixels"}
-FIGURES = {"q1": ("accuracy",), "q2": ("miou", "pixel_accuracy")}
+FIGURES: dict[Question, tuple[str, ...]] = {"q1": ("accuracy",), "q2": ("miou", "pixel_accuracy")}
 MOST_LISTED = 20  # seeds whose epochs are told one by one
 NO_PICTURES: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = {}
 TITLES: dict[Question, str] = {"q1": "Q1: portraits with or without heavy make-up", "q2": "Q2: street scenes"}
+
+
+def metric_name(metric: str) -> str:
+    """How pages call a figure; a user's own metric goes by its name."""
+    return NAMES.get(metric, escape(metric))
+
+
+def with_metric(runs: Sequence[RunRecord], metric: str) -> list[RunRecord]:
+    """The runs that have a figure: those from before there was an own metric have none."""
+    return [run for run in runs if metric in run.epochs[-1].figures]
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -74,24 +84,27 @@ def summary(
     rows: Sequence[Experiment],
     bounds: Bounds | None,
     failures: Sequence[Failure] = (),
+    own: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """The short table of the terminal: a line per row and figure, at most 80 columns wide.
+    """The short table of the terminal: a line per row and figure, at most 80 columns wide. What the report states, and
+    bounds, are left out where none of the rows has any.
 
     Args:
         groups: runs by row id.
         rows: the experiments in the order of the table.
         bounds: what the runs are judged by, if anything.
         failures: runs on the same data that failed. A row with one is FAILED, whatever bounds its other runs meet.
+        own: metrics of the user's own, by name.
     """
     lines: list[dict[str, str]] = []
     broken = {f.id for f in failures}
     for experiment in rows:
-        runs = groups.get(experiment.id, [])
-        for metric in FIGURES[experiment.question]:
+        for metric in (*FIGURES[experiment.question], *own):
+            runs = with_metric(groups.get(experiment.id, []), metric)
             if not runs:
                 if experiment.id in broken:
                     none = dict.fromkeys(("best±sd", "last", "report", "diff"), "-")
-                    line = {"row": experiment.id, "figure": SHORT[metric], **none, "n": "0", "time": "-"}
+                    line = {"row": experiment.id, "figure": SHORT.get(metric, metric), **none, "n": "0", "time": "-"}
                     lines.append(line | {"bounds": "FAILED"})
                 continue
             best = estimate([r.best(metric) for r in runs])
@@ -99,7 +112,7 @@ def summary(
             lines.append(
                 {
                     "row": experiment.id,
-                    "figure": SHORT[metric],
+                    "figure": SHORT.get(metric, metric),
                     "best±sd": f"{best.mean:.3f}" + ("" if best.n == 1 else f"±{best.sd:.3f}"),
                     "last": f"{estimate([r.last(metric) for r in runs]).mean:.3f}",
                     "report": "-" if reported is None else f"{reported:.3f}",
@@ -109,7 +122,13 @@ def summary(
                     "bounds": "FAILED" if experiment.id in broken else judged(runs, bounds),
                 }
             )
-    return fitted(pd.DataFrame(lines), "row") if lines else pd.DataFrame()
+    if not lines:
+        return pd.DataFrame()
+    frame = pd.DataFrame(lines)
+    if not any(row.reported.figures for row in rows):
+        idle = [] if broken else ["bounds"]
+        frame = frame.drop(columns=["report", "diff", *idle], errors="ignore")
+    return fitted(frame, "row")
 
 
 def origins(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
@@ -163,7 +182,8 @@ def results_table(
     """
     lines: list[dict[str, str]] = []
     for experiment in rows:
-        runs, broken = groups.get(experiment.id, []), [f for f in failures if f.id == experiment.id]
+        runs = with_metric(groups.get(experiment.id, []), metric)
+        broken = [f for f in failures if f.id == experiment.id]
         if not runs and not broken:
             continue
         epochs = experiment.recipe.epochs
@@ -176,10 +196,10 @@ def results_table(
                     "row": experiment.id,
                     **setting(experiment),
                     "epochs": str(epochs),
-                    f"best {NAMES[metric]}": "**failed**",
+                    f"best {metric_name(metric)}": "**failed**",
                     "95 % interval": "-",
                     "at epoch": "-",
-                    f"last {NAMES[metric]}": "-",
+                    f"last {metric_name(metric)}": "-",
                     "report": stated,
                     "difference": "-",
                     "n": f"0{remark}",
@@ -193,16 +213,20 @@ def results_table(
                     "row": experiment.id,
                     **setting(experiment),
                     "epochs": str(within or epochs),
-                    f"best {NAMES[metric]}": spread(best),
+                    f"best {metric_name(metric)}": spread(best),
                     "95 % interval": interval(best),
                     "at epoch": _listed([r.best_epoch(metric, within) for r in runs]),
-                    f"last {NAMES[metric]}": spread(estimate([r.epochs[:within][-1].figures[metric] for r in runs])),
+                    f"last {metric_name(metric)}": spread(
+                        estimate([r.epochs[:within][-1].figures[metric] for r in runs])
+                    ),
                     "report": stated,
                     "difference": "-" if reported is None else f"{best.mean - reported:+.4f}",
                     "n": f"{best.n}{remark}",
                 }
             )
-    return pd.DataFrame(lines)
+    frame = pd.DataFrame(lines)
+    known = any(row.reported.figures for row in rows)
+    return frame if known else frame.drop(columns=["report", "difference"], errors="ignore")
 
 
 def _listed(epochs: Sequence[int]) -> str:
@@ -293,7 +317,8 @@ def cost_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experim
                 "device": escape(", ".join(sorted({device(r) for r in runs}))),
             }
         )
-    return pd.DataFrame(lines)
+    frame = pd.DataFrame(lines)
+    return frame if any(row.reported.figures for row in rows) else frame.drop(columns="report: time", errors="ignore")
 
 
 def continued(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
@@ -322,8 +347,8 @@ def claims_table(outcomes: Sequence[Outcome], bounds: Bounds | None) -> pd.DataF
         lines.append(
             {
                 "claim": outcome.claim.id,
-                "in words": outcome.claim.sentence + (" (control)" if outcome.claim.control else ""),
-                "difference": f"{NAMES[outcome.claim.metric]} {_difference(outcome, 4)}",
+                "in words": escape(outcome.claim.sentence) + (" (control)" if outcome.claim.control else ""),
+                "difference": f"{metric_name(outcome.claim.metric)} {_difference(outcome, 4)}",
                 "95 % interval": interval(outcome.difference),
                 "n": str(outcome.difference.n),
                 "p (Holm)": p_value(outcome.adjusted_p),
@@ -408,11 +433,13 @@ def report_page(
         failures: the runs that failed, those of each row all of one study.
         pictures: by question and data set, each with its heading; those of the claims under two empty names.
     """
-    parts = [f"# Ablation study, profile `{profile.name}`", _preamble(records)]
+    title = f"# {escape(profile.title)}" if profile.own else f"# Ablation study, profile `{profile.name}`"
+    parts = [title, _preamble(profile, records)]
     outcomes = judge_all(profile, records)
     if outcomes:
         parts += ["## The claims", tally(outcomes), *(p.markdown for _, p in pictures.get(("", ""), ()))]
     for question, title in TITLES.items():
+        title = escape(profile.title) if profile.own else title
         rows = [row for row in profile.rows if row.question == question]
         ids = {row.id for row in rows}
         broken = [f for f in failures if f.id in ids]
@@ -420,7 +447,7 @@ def report_page(
         for data, groups in by_data([r for r in records if r.question == question], broken).items():
             of_data = [o for o in outcomes if o.data == data]
             of_broken, shown = [f for f in broken if f.data == data], pictures.get((question, data), ())
-            parts += _section(title, data, groups, rows, of_data, bounds, cut, of_broken, shown)
+            parts += _section(profile, title, data, groups, rows, of_data, bounds, cut, of_broken, shown)
     seen = {r.id for r in records} | {f.id for f in failures}
     absent = [row.id for row in profile.rows if row.id not in seen]
     if absent:
@@ -439,7 +466,7 @@ def tally(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _preamble(records: Sequence[RunRecord]) -> str:
+def _preamble(profile: Profile, records: Sequence[RunRecord]) -> str:
     if not records:
         return "No runs yet."
     days = sorted({r.started[:10] for r in records})
@@ -448,6 +475,12 @@ def _preamble(records: Sequence[RunRecord]) -> str:
     commits = sorted({str(r.environment["commit"]) for r in records})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     where = f"{when}; {'; '.join(machines)}; {', '.join(versions)}; code {', '.join(commits)}"
+    if profile.own:
+        return (
+            f"{len(records)} runs, {escape(where)}.\n\n"
+            "Mean ± standard deviation over seeds; the interval is the mean's, 95 %, Student's t over seeds. *Best* is "
+            "the best of all epochs on the validation set, and so an optimistic figure; *last* is the last epoch's."
+        )
     return (
         f"{len(records)} runs, {escape(where)}.\n\n"
         "Mean ± standard deviation over seeds; the interval is the mean's, 95 %, Student's t over seeds. *Best* is the "
@@ -458,6 +491,7 @@ def _preamble(records: Sequence[RunRecord]) -> str:
 
 
 def _section(
+    profile: Profile,
     title: str,
     data: str,
     groups: Mapping[str, Sequence[RunRecord]],
@@ -473,27 +507,33 @@ def _section(
     about = "No run has finished on these data."
     if first is not None:
         about = f"{first.data.train} training and {first.data.val} validation images."
-        if not first.data.embedded:
+        if not first.data.embedded and not profile.own:
             about += (
                 " The bounds are calibrated on embedded data and do not apply: these rows are reported, not judged."
             )
     leaks = leaked(r for runs in groups.values() for r in runs)
     verdicts = {row.id: judged(groups[row.id], bounds) if row.id in groups else "-" for row in rows}
     parts = [f"## {title} ({escape(data)})", about]
-    for metric in FIGURES[question]:
+    for metric in (*FIGURES[question], *profile.metrics):
         frame = results_table(groups, rows, metric, cut, failures)
+        if frame.empty:
+            continue
         if first is not None and first.data.embedded:
             whole = ~frame["row"].duplicated()  # bounds are for whole runs
             frame["bounds"] = frame["row"].map(verdicts).where(whole, "-")
-        parts += [f"### {NAMES[metric].capitalize() if metric != 'miou' else 'mIoU'}", markdown(frame), *leaks]
+        heading = metric_name(metric) if metric == "miou" or metric not in NAMES else NAMES[metric].capitalize()
+        parts += [f"### {heading}", markdown(frame), *leaks]
     for heading, shown in groupby(pictures, lambda picture: picture[0]):
         parts += [f"### {heading}", *(p.markdown for _, p in shown)]
+    if pictures and not any(p.stem.startswith(("attention", "panels")) for _, p in pictures):
+        parts += ["What its networks saw is not stored with any of these runs, so it is not shown."]
     if failures:
         parts += ["### Failed runs", markdown(failures_table(failures, rows)), BIASED]
     if first is None:
         return parts
     if outcomes:
-        parts += ["### Claims", markdown(claims_table(outcomes, bounds)), *leaks]
+        table = claims_table(outcomes, bounds)
+        parts += ["### Claims", markdown(table.drop(columns="bound") if profile.own else table), *leaks]
     if question == "q2":
         parts += [
             "### The same predictions, two conventions (last epoch)",

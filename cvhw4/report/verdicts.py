@@ -27,7 +27,7 @@ from cvhw4.report.ablations import (
 from cvhw4.report.failures import BIASED, share
 from cvhw4.report.figures import Picture, write_pictures
 from cvhw4.report.stored import Stored
-from cvhw4.report.tables import NAMES, by_id, interval, markdown, p_value
+from cvhw4.report.tables import by_id, interval, markdown, metric_name, p_value
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import Bounds, Check, held_out
 from cvhw4.statistics.comparison import binomial_comparison, pooled_pairing, rounding_sd, seeds_to_decide
@@ -77,15 +77,16 @@ def verdicts_page(
     """
     known = {row.id for row in profile.rows}
     rows = [r for r in records if r.id in known]
+    title = "What the report got right, and what its runs could not show"
     outcomes = judge_all(profile, rows, read) if judged is None else judged
     sets = evidence(rows, read)
     reported = PROFILES["full"].rows
     pictures: list[Picture] = []
     parts = [
-        "# What the report got right, and what its runs could not show",
+        f"# {f'{escape(profile.title)}: what holds, and how sure' if profile.own else title}",
         _preamble(profile, rows),
         *_claims(profile, outcomes, reported, bounds, _failed(profile, rows, failures), leaks_by_data(sets)),
-        *_single_runs(reported),
+        *([] if profile.own else _single_runs(reported)),
         *(part for e in sets for part in skips_section(e)),
         *(part for e in sets for part in decomposition_section(e, pictures)),
         *(part for e in sets for part in factorial_section(e, profile)),
@@ -108,7 +109,7 @@ def _preamble(profile: Profile, records: Sequence[RunRecord]) -> str:
     data = ", ".join(dict.fromkeys(escape(r.data.name) for r in records))
     return (
         f"From {len(records)} runs, {when}, profile `{profile.name}` on {data}, {span} seeds a row; written by "
-        f"`cvhw4 report --profile {profile.name}`, nothing by hand.\n\n"
+        f"`cvhw4 report {'--ablation FILE' if profile.own else f'--profile {profile.name}'}`, nothing by hand.\n\n"
         f"{standing_in(profile, records)} *Supported*: the difference lies above its margin, the paired t test over "
         "seeds being below 5 % after Holm's correction for all claims together; *contradicted*: below it, likewise; "
         "*undecided*: neither. Intervals are 95 %, Student's t over seeds: with 3 to 20 seeds the normal interval "
@@ -127,6 +128,8 @@ def standing_in(profile: Profile, records: Sequence[RunRecord]) -> str:
     }
     data = dict.fromkeys(f"{escape(r.data.name)}{' (generated pictures)' if r.data.embedded else ''}" for r in records)
     networks = f", with {', '.join(swaps)}" if swaps else ""
+    if profile.own:
+        return f"A verdict is about these networks at this size on these data: {', '.join(data)}."
     return (
         f"A verdict is about these networks at this size on these data: {', '.join(data)}{networks}. Whether it "
         "carries over to the report's own pictures, networks and sizes, only the full profile on those can tell."
@@ -141,24 +144,28 @@ def _claims(
     failed: Mapping[str, str],
     leaks: Sequence[str],
 ) -> list[str]:
-    sentences = {c.id: c.sentence for c in claims_of(profile)}
+    sentences = {c.id: escape(c.sentence) for c in claims_of(profile)}
     notes = ["\n".join(f"- {sentences[id]}: {seeds}." for id, seeds in failed.items()), BIASED] if failed else []
     if not outcomes:
         return ["## The claims", "No claim has runs of all its rows yet.", *notes, *leaks]
     judged = {o.claim.id for o in outcomes}
     missing = [c for c in claims_of(profile) if c.id not in judged]
     why = {True: "a figure on the report's data, which embedded data cannot bear out", False: "a row has no runs"}
-    left_out = "; ".join(f"{c.sentence} ({why[c.worse is None]})" for c in missing)
+    left_out = "; ".join(f"{escape(c.sentence)} ({why[c.worse is None and not profile.own]})" for c in missing)
+    table = claims_overview(outcomes, reported, _guards(profile, bounds), failed)
+    guarded = (
+        " *Guarded*: whether `make bench` fails when the claim no longer holds in the mean of "
+        f"{bounds.seeds} seeds; where the spread over seeds is too large to promise that, it checks the difference "
+        "against its bound alone."
+    )
     return [
         "## The claims",
-        markdown(claims_overview(outcomes, reported, _guards(profile, bounds), failed)),
+        markdown(table.drop(columns=["report", "its one run shows", "guarded"]) if profile.own else table),
         *notes,
         *leaks,
         "*Here*: mean over seeds of the difference of best epochs. *With other images*: the interval if the validation "
         "images were drawn anew as well, from a bootstrap over images (by class, and the same images in both arms); "
-        '"as wide" where they add nothing that the seeds\' spread does not cover. *Guarded*: whether `make bench` '
-        f"fails when the claim no longer holds in the mean of {bounds.seeds} seeds; where the spread over seeds is too "
-        "large to promise that, it checks the difference against its bound alone.",
+        '"as wide" where they add nothing that the seeds\' spread does not cover.' + ("" if profile.own else guarded),
         *([f"Not judged: {left_out}."] if left_out else []),
         *_in_words(outcomes, reported),
     ]
@@ -204,8 +211,8 @@ def claims_overview(
         both = o.with_other_images
         lines.append(
             {
-                "claim": o.claim.sentence + (" *(control)*" if o.claim.control else ""),
-                "figure": NAMES[o.claim.metric],
+                "claim": escape(o.claim.sentence) + (" *(control)*" if o.claim.control else ""),
+                "figure": metric_name(o.claim.metric),
                 "report": "-" if math.isnan(one.difference) else f"{one.difference:{_sign(o)}.4f}",
                 "its one run shows": f"{one.verdict} (p {p_value(one.p_value)})" if one.verdict else _nothing(o, one),
                 "here": f"{o.difference.mean:{_sign(o)}.4f}",
@@ -241,7 +248,7 @@ def _in_words(outcomes: Sequence[Outcome], reported: Sequence[Experiment]) -> li
     for verdict in ("supported", "contradicted", "undecided"):
         found = [o for o in outcomes if o.verdict == verdict]
         if found:
-            names = "; ".join(o.claim.sentence + _to_decide(o, len(open_)) for o in found)
+            names = "; ".join(escape(o.claim.sentence) + _to_decide(o, len(open_)) for o in found)
             lines.append(f"- **{verdict.capitalize()}** ({len(found)} of {len(outcomes)}): {names}.")
     sized = [
         (o, o.difference.low <= one.difference <= o.difference.high)
@@ -354,7 +361,7 @@ def _stability(outcomes: Sequence[Outcome]) -> list[str]:
         family = [o for o in outcomes if (o.data, o.seeds) == (data, seeds)]
         if len(seeds) <= FEW:
             continue
-        floors = [rounding_sd(1 / o.images) if o.claim.metric == "accuracy" else 0.0 for o in family]
+        floors = [rounding_sd(o.resolution) for o in family]
         margins = [o.claim.margin for o in family]
         rng = np.random.default_rng(0)
         found = stability([o.differences for o in family], margins, rng, FEW, DRAWS, floors=floors)

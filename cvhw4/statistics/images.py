@@ -8,7 +8,7 @@ for all runs at once: seeds and images are crossed, as readers and cases are in 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +75,11 @@ def bootstrap_weights(strata: NDArray[np.uint8], draws: int, rng: np.random.Gene
 
 
 def image_noise(
-    arms: Sequence[tuple[int, Runs]], metric: str, rng: np.random.Generator, draws: int = 1000
+    arms: Sequence[tuple[int, Runs]],
+    metric: str,
+    rng: np.random.Generator,
+    draws: int = 1000,
+    own: Callable[..., float] | None = None,
 ) -> ImageNoise:
     """Draws the validation images anew, the same for all runs of all rows, and takes the mean over seeds each time.
 
@@ -104,10 +108,12 @@ def image_noise(
         metric: the figure's name in the record.
         rng: draws the images.
         draws: number of resamples.
+        own: computes the figure, where it is a metric of the user's own.
 
     Raises:
         ValueError: no runs, rows of different lengths, another sign, runs on different images, an epoch there is not,
             or fewer than two draws.
+        InputError: the own metric has no figure on some images drawn.
         KeyError: a figure that does not come from the images one by one, such as the loss.
     """
     runs = [run for _, of_arm in arms for run in of_arm]
@@ -123,7 +129,7 @@ def image_noise(
             raise ValueError(f"a run of {images.epochs} epochs has no epoch {epoch}")
     n = len(arms[0][1])
     weights = bootstrap_weights(strata, draws, rng)
-    drawn, whole = _by_seed(arms, metric, weights), _by_seed(arms, metric, None)
+    drawn, whole = _by_seed(arms, metric, weights, own), _by_seed(arms, metric, None, own)
     means = drawn.mean(0)
     mean_variance, one_run = float(means.var(ddof=1)), float(drawn.var(1, ddof=1).mean())
     interaction = max(one_run - mean_variance, 0.0) * n / (n - 1) if n > 1 else 0.0
@@ -175,7 +181,12 @@ def mean_noise(values: NDArray, strata: NDArray[np.uint8]) -> tuple[NDArray[np.f
     return np.asarray(of_mean), np.asarray(interaction)
 
 
-def _by_seed(arms: Sequence[tuple[int, Runs]], metric: str, weights: NDArray[np.int64] | None) -> NDArray[np.float64]:
+def _by_seed(
+    arms: Sequence[tuple[int, Runs]],
+    metric: str,
+    weights: NDArray[np.int64] | None,
+    own: Callable[..., float] | None,
+) -> NDArray[np.float64]:
     """[n, B] signed sums of the arms' figures, or [n] without weights."""
-    figures = [[sign * images.figure(metric, epoch, weights) for images, epoch in runs] for sign, runs in arms]
+    figures = [[sign * images.figure(metric, epoch, weights, own) for images, epoch in runs] for sign, runs in arms]
     return np.sum(figures, axis=0)

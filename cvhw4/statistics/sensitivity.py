@@ -92,8 +92,9 @@ def detect(
 
 
 def detections(profile: Profile, records: Sequence[RunRecord], bounds: Bounds) -> list[Detection]:
-    """Every control at every strength that has runs."""
-    found = [detect(c, strength, profile, records, bounds) for c in CONTROLS for strength in c.strengths]
+    """Every control at every strength that has runs; an own ablation has no controls."""
+    controls = () if profile.own else CONTROLS
+    found = [detect(c, strength, profile, records, bounds) for c in controls for strength in c.strengths]
     return [d for d in found if d is not None]
 
 

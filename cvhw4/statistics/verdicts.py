@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cvhw4.claims import Claim, Operand, claims_of
-from cvhw4.experiments import Experiment, Profile
+from cvhw4.errors import InputError
+from cvhw4.experiments import Experiment, Metric, Profile
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.comparison import Combined, Comparison, binomial_comparison, combine, compare, holm, verdict_of
@@ -35,6 +37,7 @@ class Outcome:
         embedded: whether the bounds apply to that data.
         images: number of validation images.
         noise: what other validation images would change; None where images were not looked at, or are not stored.
+        resolution: the steps that the figure comes in: an image's for classification, 0 for what has none.
     """
 
     claim: Claim
@@ -46,6 +49,7 @@ class Outcome:
     embedded: bool
     images: int
     noise: ImageNoise | None = None
+    resolution: float = 0.0
 
     @property
     def difference(self) -> Estimate:
@@ -68,13 +72,19 @@ class Outcome:
 
 
 def judge(
-    claim: Claim, records: Iterable[RunRecord], read_images: ReadImages | None = None, permutations: bool = True
+    claim: Claim,
+    records: Iterable[RunRecord],
+    read_images: ReadImages | None = None,
+    own: Metric | None = None,
+    permutations: bool = True,
 ) -> Outcome | None:
     """Compares the claim's rows, seed by seed, or its row with its margin; by itself, corrected for no other claim.
 
     Args:
-        records: runs of one profile, at most one per row and seed of the rows; others are passed over.
+        records: runs of one profile, at most one per row and seed of the rows; others are passed over, and so are those
+            from before there was an own metric.
         read_images: gives what a run made of every validation image, for `noise`.
+        own: the claim's metric, where it is one of the user's own.
         permutations: as `compare` takes it.
 
     Returns:
@@ -85,7 +95,7 @@ def judge(
     """
     runs: dict[str, dict[int, RunRecord]] = {row: {} for row in claim.rows}
     for record in records:
-        if record.row in runs:
+        if record.row in runs and claim.metric in record.epochs[-1].figures:
             runs[record.row][record.seed] = record
     seeds = sorted(set.intersection(*(set(of_row) for of_row in runs.values())))
     if not seeds:
@@ -99,11 +109,12 @@ def judge(
         return None
     better = figures(claim.better, runs, seeds, claim.metric)
     worse = None if claim.worse is None else figures(claim.worse, runs, seeds, claim.metric)
-    resolution = 1 / data.val if claim.metric == "accuracy" else 0.0
+    classified = claim.metric == "accuracy" or (own is not None and runs[claim.rows[0]][seeds[0]].question == "q1")
+    resolution = 1 / data.val if classified else 0.0  # what one image makes, about, of an own metric
     comparison = compare(better, worse, claim.margin, resolution=resolution, permutations=permutations)
     noise = None
     if read_images is not None:
-        noise = _noise(claim, runs, seeds, read_images)
+        noise = _noise(claim, runs, seeds, read_images, own)
     differences = tuple(b - w for b, w in zip(better, worse or [0.0] * len(better), strict=True))
     return Outcome(
         claim=claim,
@@ -115,6 +126,7 @@ def judge(
         embedded=data.embedded,
         images=data.val,
         noise=noise,
+        resolution=resolution,
     )
 
 
@@ -129,9 +141,14 @@ def figures(
 
 
 def _noise(
-    claim: Claim, runs: Mapping[str, Mapping[int, RunRecord]], seeds: Sequence[int], read: ReadImages
+    claim: Claim,
+    runs: Mapping[str, Mapping[int, RunRecord]],
+    seeds: Sequence[int],
+    read: ReadImages,
+    own: Metric | None,
 ) -> ImageNoise | None:
-    """What other images would change; None where a run's results by image are not stored."""
+    """What other images would change; None where a run's results by image are not stored, or an own metric has no
+    figure on some images drawn."""
     arms: list[tuple[int, list[tuple[ImageResults, int]]]] = []
     for sign, operand in ((1, claim.better), (-1, claim.worse)):
         rows = () if operand is None else (operand,) if isinstance(operand, str) else operand
@@ -141,7 +158,9 @@ def _noise(
             if len(whole) < len(pairs):
                 return None
             arms.append((sign * inner, whole))
-    return image_noise(arms, claim.metric, np.random.default_rng(0))
+    with suppress(InputError):
+        return image_noise(arms, claim.metric, np.random.default_rng(0), own=own.function if own else None)
+    return None
 
 
 def judge_all(
@@ -154,7 +173,7 @@ def judge_all(
         by_data.setdefault(record.data.fingerprint, []).append(record)
     for claim in claims_of(profile):
         for of_data in by_data.values():
-            outcome = judge(claim, of_data, read_images, permutations)
+            outcome = judge(claim, of_data, read_images, profile.metrics.get(claim.metric), permutations)
             if outcome is not None:
                 outcomes.append(outcome)
     adjusted = holm([outcome.comparison.p_value for outcome in outcomes])

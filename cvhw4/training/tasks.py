@@ -33,8 +33,8 @@ class Evaluation(NamedTuple):
     Attributes:
         figures: metrics on the validation split by name.
         by_class: lists with one figure per class.
-        images: what each image contributed: bool [V], rightly classified, or counts int64 [V, 2, 12, C] (see
-            `cvhw4.training.counts.count_pixels`).
+        images: what was made of each image: uint8 [V], the class it was taken for, or counts int64 [V, 2, 12, C]
+            (see `cvhw4.training.counts.count_pixels`).
     """
 
     figures: dict[str, float]
@@ -197,9 +197,10 @@ class Classification(Task):
         """The figures of logits [V, classes] on the validation split."""
         targets = self.val.targets(torch.arange(len(self.val))).long()
         loss = float(self.loss(logits, targets))
-        right, classes = (x.cpu().numpy() for x in (logits.argmax(1) == targets, targets))
+        predicted, classes = (x.to(torch.uint8).cpu().numpy() for x in (logits.argmax(1), targets))
+        right = predicted == classes
         recall = [float(right[classes == c].mean()) for c in range(self.experiment.classes)]
-        return Evaluation({"accuracy": float(right.mean()), "loss": loss}, {"recall": recall}, right)
+        return Evaluation({"accuracy": float(right.mean()), "loss": loss}, {"recall": recall}, predicted)
 
 
 class Segmentation(Task):

@@ -1,0 +1,295 @@
+"""A user's own ablation: rows, recipe, metrics and claims in one table, from which the rest is made."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from cvhw4.claims import Claim
+from cvhw4.errors import InputError
+from cvhw4.experiments import (
+    CROP,
+    Augmentation,
+    BatchNorm,
+    Experiment,
+    Metric,
+    Profile,
+    Question,
+    Recipe,
+    Start,
+    Trained,
+    check_name,
+    question_of,
+    register,
+)
+
+FIGURES: dict[Question, tuple[str, ...]] = {
+    "q1": ("accuracy",),
+    "q2": ("miou", "pixel_accuracy", "set_miou", "set_pixel_accuracy"),
+}
+TAKEN = {"loss", *(name for names in FIGURES.values() for name in names)}  # no own metric may be called so
+MOST_CLASSES = 255
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of an own ablation: what sets it apart from the others.
+
+    Attributes:
+        network: "alexnet" or any timm classifier ("resnet18"), "+linear" behind it to keep the 1000-way classifier and
+            add Linear(1000, classes); "fcn8s/vgg16" or "fcn8s/<any timm backbone>" for segmentation.
+        start: where the pretrained part starts from.
+        trained: which layers the optimizer changes.
+        augmentation: of the training pictures; None for a random-resized crop (classification) or a random crop.
+        skips: whether FCN8s adds its skip connections (None: it does); not for a classifier.
+        batch_norm: "initial" keeps its initial statistics while training, as `cvhw4.experiments.BatchNorm` explains.
+        classes: 11 or 3, for segmentation.
+        recipe: None for the ablation's.
+    """
+
+    network: str
+    _: KW_ONLY
+    start: Start = "imagenet"
+    trained: Trained = "all layers"
+    augmentation: Augmentation | None = None
+    skips: bool | None = None
+    batch_norm: BatchNorm = "train"
+    classes: Literal[11, 3] | None = None
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """Experiments of your own on pictures of your own: `pytest.mark.ablation(a)` runs them, with every seed.
+
+    Attributes:
+        name: of the ablation; its runs lie in `<results>/<name>`, and it begins the ids of its rows.
+        data: folder with `train/<class>/*` and `val/<class>/*` (classification), or laid out as CamVid (segmentation);
+            relative to the folder of the file that makes the ablation.
+        rows: by name.
+        recipe: of all rows that have none of their own.
+        claims: what should beat what, by the names of rows and metrics.
+        metrics: your own, by name, evaluated after every epoch; higher is better, so put a minus before an error. For
+            classification a function of the labels and the predicted classes (int64 [V], all validation images at
+            once), as scikit-learn has them; for segmentation of the confusion matrix of the whole set (int64 [classes
+            of labels, classes predicted], pixels without void).
+        title: for pages; None for the name.
+        classes: number of classes, 2 to 255, None for as many as `train/` has folders; for segmentation 11 (None) or 3.
+        resize: what pictures are scaled to when they are decoded: their shorter side, where it is longer (None: a third
+            more than the largest row sees); for segmentation (height, width), None to keep them.
+        profile: made of all that: how everything else knows the ablation.
+
+    Raises:
+        InputError: something does not fit; another ablation has the name.
+    """
+
+    name: str
+    _: KW_ONLY
+    data: str | os.PathLike[str]
+    rows: Mapping[str, Row]
+    recipe: Recipe = Recipe()  # noqa: RUF009  # it is frozen
+    claims: Sequence[Claim] = ()
+    metrics: Mapping[str, Callable[..., float]] = field(default_factory=dict)
+    title: str | None = None
+    classes: int | None = None
+    resize: int | tuple[int, int] | None = None
+    profile: Profile = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "ablation")
+        if not self.rows:
+            raise InputError(f"ablation {self.name}", "has no rows", "give it one or more")
+        for row, settings in self.rows.items():
+            check_name(row, "row")
+            if not isinstance(settings, Row):
+                raise InputError(
+                    f"{self._where}, row {row}", f"is {settings!r:.60}", 'write it as Row("resnet18", ...)'
+                )
+        questions = {question_of(row.network) for row in self.rows.values()}
+        if len(questions) > 1:
+            raise InputError(self._where, "has classifiers and FCN8s", "make an ablation of each")
+        (question,) = questions
+        folder = (_folder_of_caller() / self.data).absolute()
+        self._check_metrics()
+        self._check_claims(FIGURES[question])
+        largest = max((row.recipe or self.recipe).size for row in self.rows.values())
+        side, size = self._decoded(question, largest)
+        profile = Profile(
+            name=self.name,
+            rows=tuple(self._experiments(question, folder)),
+            embedded=False,
+            portrait_side=side,
+            scene_size=size,
+            claims=tuple(self.claims),
+            folders={question: folder},
+            title=self.title or self.name,
+            metrics={name: Metric(function, _source(function)) for name, function in self.metrics.items()},
+        )
+        register(profile)
+        object.__setattr__(self, "profile", profile)
+
+    @property
+    def _where(self) -> str:
+        return f"ablation {self.name}"
+
+    def _experiments(self, question: Question, folder: Path) -> Iterator[Experiment]:
+        for name, row in self.rows.items():
+            where, recipe = f"{self._where}, row {name}", row.recipe or self.recipe
+            _check_recipe(where, recipe)
+            _choose(where, "start", row.start, Start)
+            _choose(where, "trained", row.trained, Trained)
+            _choose(where, "batch_norm", row.batch_norm, BatchNorm)
+            crop: Augmentation = "random crop"
+            if question == "q1":
+                if row.skips is not None or row.classes is not None:
+                    raise InputError(where, "has skips or classes, which are FCN8s's", "leave them out")
+                crop, skips, classes = row.augmentation or CROP, None, self._classes(folder)
+                _choose(where, "augmentation", crop, [a for a in get_args(Augmentation) if a != "random crop"])
+            else:
+                skips, classes = row.skips is not False, row.classes or self.classes or 11
+                _choose(where, "augmentation", row.augmentation or crop, [crop])
+                _choose(where, "classes", classes, [11, 3])
+                if recipe.size % 32:
+                    raise InputError(where, f"trains at {recipe.size} px", "use a multiple of 32 for FCN8s")
+            yield Experiment(
+                row=name,
+                profile=self.name,
+                network=row.network,
+                start=row.start,
+                trained=row.trained,
+                augmentation=crop,
+                classes=classes,
+                skips=skips,
+                batch_norm=row.batch_norm,
+                recipe=recipe,
+            )
+
+    def _classes(self, folder: Path) -> int:
+        """How many classes pictures have. A folder that is no such folder is named when it is read."""
+        if self.classes is not None:
+            if not 2 <= self.classes <= MOST_CLASSES:
+                raise InputError(self._where, f"has {self.classes} classes", f"give 2 to {MOST_CLASSES}")
+            return self.classes
+        try:
+            from cvhw4.data.cache import visible
+
+            found = sum(entry.is_dir() for entry in visible(folder / "train"))
+        except (InputError, OSError):
+            found = 2
+        return min(max(found, 2), MOST_CLASSES)
+
+    def _decoded(self, question: Question, largest: int) -> tuple[int, tuple[int, int] | None]:
+        """To what pictures and scenes are scaled."""
+        resize = self.resize
+        whole = resize is None or (question == "q1") == isinstance(resize, int)
+        sides = [resize] if isinstance(resize, int) else list(resize or ())
+        if not whole or (len(sides) == 1 and question == "q2") or any(not 16 <= side <= 2**15 for side in sides):
+            mend = "give the shorter side in pixels" if question == "q1" else "give (height, width) in pixels"
+            raise InputError(self._where, f"has resize={resize!r:.40}", mend)
+        if isinstance(resize, int):
+            return resize, None
+        return largest * 4 // 3, resize
+
+    def _check_metrics(self) -> None:
+        for name, function in self.metrics.items():
+            check_name(name, "metric")
+            if name in TAKEN or not callable(function):
+                problem = "is a figure that there is already" if name in TAKEN else "is no function"
+                raise InputError(f"metric {name}", problem, "give a function under another name")
+
+    def _check_claims(self, figures: Sequence[str]) -> None:
+        known = [*figures, *self.metrics]
+        for claim in self.claims:
+            if not isinstance(claim, Claim):
+                raise InputError(self._where, f"has the claim {claim!r:.60}", "write it as Claim(better=..., ...)")
+            where = f"{self._where}, claim {claim.id}"
+            for row in claim.rows:
+                _choose(where, "row", row, [*self.rows])
+            _choose(where, "metric", claim.metric, known)
+        ids = [claim.id for claim in self.claims]
+        if twice := {id for id in ids if ids.count(id) > 1}:
+            raise InputError(self._where, f"has the claim {min(twice)} twice", "give one of them another id")
+
+
+def _check_recipe(where: str, recipe: Recipe) -> None:
+    """Refuses a recipe that no training can follow; raises InputError."""
+    if not isinstance(recipe, Recipe):
+        raise InputError(where, f"has the recipe {recipe!r:.60}", "write it as Recipe(size=224, ...)")
+    _choose(where, "optimizer", recipe.optimizer, ["sgd", "adam"])
+    for name, least in (("size", 32), ("batch", 1), ("epochs", 1), ("lr_step", 1)):
+        value = getattr(recipe, name)
+        if type(value) is not int or value < least:
+            raise InputError(where, f"has {name}={value!r:.40}", f"give a whole number, {least} or more")
+    if not (math.isfinite(recipe.lr) and recipe.lr > 0):
+        raise InputError(where, f"has lr={recipe.lr!r:.40}", "give a learning rate above 0")
+    if not (0 <= recipe.momentum < 1 and 0 < recipe.lr_gamma < math.inf):
+        problem = f"has momentum={recipe.momentum!r:.40} and lr_gamma={recipe.lr_gamma!r:.40}"
+        raise InputError(where, problem, "give a momentum from 0 to below 1, and a factor above 0")
+
+
+def _choose(where: str, name: str, value: object, choices: Any) -> None:
+    """Refuses what is none of the choices, a list or a Literal; raises InputError."""
+    among = choices if isinstance(choices, list) else get_args(choices)
+    if value not in among:
+        raise InputError(where, f"has {name}={value!r:.60}", f"choose one of {', '.join(map(str, among))}")
+
+
+def _folder_of_caller() -> Path:
+    """The folder of the file that makes an ablation; the current one where it is made in no file."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    file = frame.f_globals.get("__file__") if frame is not None else None
+    return Path(file).resolve().parent if file else Path.cwd()
+
+
+def _source(function: Callable[..., float]) -> str:
+    """What tells a metric from another of that name: its text, or where it is from."""
+    if isinstance(function, partial):
+        return f"{_source(function.func)}{function.args}{function.keywords}"
+    try:
+        return inspect.getsource(inspect.unwrap(function))
+    except (OSError, TypeError):
+        return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+def load_profile(file: Path, name: str | None = None) -> Profile:
+    """The own ablation that a file makes, as a profile.
+
+    Args:
+        file: is imported, with its folder first on the path, as pytest does.
+        name: which of several ablations.
+
+    Raises:
+        InputError: the file cannot be imported, or makes no such ablation.
+    """
+    import importlib.util
+
+    if not file.is_file():
+        raise InputError(file, "is no file", "name the file that makes the ablation")
+    sys.path.insert(0, str(file.resolve().parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
+    if spec is None or spec.loader is None:
+        raise InputError(file, "is no Python file", "name the file that makes the ablation")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(file, f"cannot be imported ({type(error).__name__}: {error})", "correct it") from error
+    found = {a.name: a.profile for a in vars(module).values() if isinstance(a, Ablation)}
+    if name is None and len(found) == 1:
+        return next(iter(found.values()))
+    if name not in found:
+        problem = f"makes no ablation {name}" if name else f"makes {len(found)} ablations"
+        mend = f"choose one of {', '.join(found)} with --profile" if found else "make one with cvhw4.Ablation"
+        raise InputError(file, problem, mend)
+    return found[name]
