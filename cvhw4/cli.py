@@ -86,15 +86,9 @@ def _end(problem: str) -> NoReturn:
 def _version(asked: bool) -> None:
     if not asked:
         return
-    from importlib.metadata import PackageNotFoundError, version
+    from cvhw4 import __version__
 
-    try:
-        typer.echo(f"cvhw4 {version('cvhw4')}")
-    except PackageNotFoundError:  # run from the tree
-        import tomllib
-
-        project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))
-        typer.echo(f"cvhw4 {project['project']['version']}")
+    typer.echo(f"cvhw4 {__version__}")
     raise typer.Exit
 
 

@@ -353,7 +353,7 @@ def test_exhibits_stay_and_go_with_their_record(store):
 def stored_images():
     from cvhw4.records.images import ImageResults
 
-    return ImageResults(right=np.ones((2, 6), dtype=bool), labels=np.zeros(6, np.uint8))
+    return ImageResults.of_two_classes(right=np.ones((2, 6), dtype=bool), labels=np.zeros(6, np.uint8))
 
 
 R = record()

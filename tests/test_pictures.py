@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -92,16 +91,19 @@ def words(picture):
 def test_confusion_is_of_the_last_epoch_and_by_class():
     labels = np.array([0, 0, 0, 0, 1], dtype=np.uint8)
     right = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=bool)
-    assert confusion(record(), ImageResults(right=right, labels=labels)).tolist() == [[0.75, 0.25], [1.0, 0.0]]
-    none = confusion(record(), ImageResults(right=right[:, :4], labels=labels[:4]))
+    assert confusion(record(), ImageResults.of_two_classes(right=right, labels=labels)).tolist() == [
+        [0.75, 0.25],
+        [1.0, 0.0],
+    ]
+    none = confusion(record(), ImageResults.of_two_classes(right=right[:, :4], labels=labels[:4]))
     assert none[0].tolist() == [0.75, 0.25] and np.isnan(none[1]).all()  # a class without images
 
 
 def test_confusion_of_three_classes_needs_the_predicted_ones():
     r = record()
     r = replace(r, data=replace(r.data, classes=["ant", "bee", "wasp"]))
-    images = SimpleNamespace(
-        labels=np.array([0, 0, 1, 2, 2, 2], dtype=np.uint8), right=None, predicted=np.array([[0, 2, 1, 0, 0, 2]])
+    images = ImageResults(
+        labels=np.array([0, 0, 1, 2, 2, 2], dtype=np.uint8), predicted=np.array([[0, 2, 1, 0, 0, 2]], np.uint8)
     )
     thirds = [[0.5, 0, 0.5], [0, 1, 0], [2 / 3, 0, 1 / 3]]
     assert np.allclose(confusion(r, images), thirds)
@@ -117,7 +119,7 @@ def test_cells_are_means_over_seeds_with_their_spread():
         "confusion-x",
         "embedded",
         {"q1_2-finetune": runs, "q1_3-scratch": []},
-        lambda r: ImageResults(right=np.array(right[r.seed], dtype=bool), labels=labels),
+        lambda r: ImageResults.of_two_classes(right=np.array(right[r.seed], dtype=bool), labels=labels),
     )
     assert texts(picture).count("± 14.1") == 2 and {"70.0", "30.0", "100.0", "0.0"} <= set(texts(picture))
     assert "heavy_makeup 70 %, no_heavy_makeup 100 %" in picture.alt and "2 seeds a row" in picture.caption
@@ -346,7 +348,9 @@ def test_bars_are_means_over_seeds_and_say_which_class_is_never_met():
 
 
 def test_a_page_without_exhibits_has_what_records_give_and_says_so():
-    images = ImageResults(right=np.ones((3, 4), dtype=bool), labels=np.array([0, 1, 0, 1], dtype=np.uint8))
+    images = ImageResults.of_two_classes(
+        right=np.ones((3, 4), dtype=bool), labels=np.array([0, 1, 0, 1], dtype=np.uint8)
+    )
     q1, q2 = ({record(n).id: [record(n)] for n in names} for names in (("q1_1", "q1_2"), ("q2_1a", "q2_3")))
     nothing = dict(exhibits=lambda _: None, pictures=lambda _: None)
     found = pictures_of(QUICK, "q1", q1, lambda _: images, **nothing)
@@ -364,7 +368,7 @@ def test_a_page_without_exhibits_has_what_records_give_and_says_so():
 def test_a_page_has_every_picture_its_rows_allow_report_rows_first():
     groups, exhibits, pictures = many_rows(("q1_f1", "q1_c8", "q1_2"), 4, 16)
     labels = np.arange(4, dtype=np.uint8) % 2
-    images = ImageResults(right=np.ones((1, 4), dtype=bool), labels=labels)
+    images = ImageResults.of_two_classes(right=np.ones((1, 4), dtype=bool), labels=labels)
     found = pictures_of(QUICK, "q1", groups, lambda _: images, exhibits, pictures, data="mine / own")
     stems = ["confusion-q1-mine---own", "attention-maps-q1-mine---own", "attention-share-q1-mine---own"]
     assert [p.stem for _, p in found] == stems and found[2][0] == "How much of it is the central half of the picture"
@@ -381,7 +385,7 @@ def test_hostile_names_stay_text():
         for id, runs in groups.items()
     }
     labels = np.array([0, 1], dtype=np.uint8)
-    images = ImageResults(right=np.ones((1, 2), dtype=bool), labels=labels)
+    images = ImageResults.of_two_classes(right=np.ones((1, 2), dtype=bool), labels=labels)
     pictures = packed(noise(2, 16), labels=labels, names=(HOSTILE, "val/\udcff.jpg"))
     found = pictures_of(QUICK, "q1", hostile, lambda _: images, exhibits, lambda _: pictures)
     q2, exhibits, pictures = two_arms()

@@ -145,7 +145,7 @@ def test_the_page_links_every_picture_and_old_ones_go(tmp_path):
         (folder / name).touch()
     text = write_report(QUICK, store, None, {}).read_text()
     linked = re.findall(r"^!\[.+\]\(figures/(.+\.svg)\)\\$", text, re.M)
-    assert len(linked) == 4  # the claims, Q1's curves, two of Q2
+    assert len(linked) == 5  # the claims, Q1's curves, two of Q2, its IoU by class
     assert {path.name for path in folder.iterdir()} == {*theirs, *linked}
     assert all(ET.parse(folder / name).getroot().tag.endswith("svg") for name in linked)
 

@@ -97,15 +97,9 @@ def confusions(stem: str, data: str, groups: Groups, read: Read) -> Picture | No
 def confusion(record: RunRecord, images: ImageResults) -> NDArray[np.float64]:
     """float64 [C, C] of a run's last epoch: of the images of each class (rows), the share taken for each; NaN for a
     class without images."""
-    assert images.labels is not None
+    assert images.labels is not None and images.predicted is not None
     n, labels = len(record.data.classes), images.labels.astype(np.int64)
-    predicted = getattr(images, "predicted", None)
-    if predicted is None:  # of two classes the other one
-        assert images.right is not None
-        last = np.where(images.right[-1], labels, 1 - labels)
-    else:
-        last = predicted[-1].astype(np.int64)
-    counts = np.bincount(labels * n + last, minlength=n * n).reshape(n, n).astype(np.float64)
+    counts = np.bincount(labels * n + images.predicted[-1], minlength=n * n).reshape(n, n).astype(np.float64)
     total = counts.sum(1, keepdims=True)
     return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
 
