@@ -13,6 +13,7 @@ from cvhw4.experiments import PROFILES
 from cvhw4.records.exhibits import Exhibits, ValidationPictures
 from cvhw4.records.images import ImageResults
 from cvhw4.report.pictures import pictures_of
+from cvhw4.report.tables import report_page
 from cvhw4.report.portraits import (
     bilinear,
     confusion,
