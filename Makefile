@@ -4,6 +4,7 @@
 # make growth  cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; writes results/growth.md
 # make long    kills and concurrent writes in large numbers, beside what make test does of them
 # make coverage  the tests again, and which lines they reach
+# make docs    the documentation as a site, in build/docs
 # make env     the environment both use, in .venv
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ OUT ?= results
 GRAPHS ?= $(if $(filter cuda,$(DEVICE)),--cuda-graphs)
 ON_GPU = --device $(DEVICE) $(GRAPHS) --results $(OUT) --reuse -p no:cacheprovider
 
-.PHONY: bench speed growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
+.PHONY: docs bench speed growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
 .DELETE_ON_ERROR:
 
 bench: env
@@ -45,6 +46,9 @@ test: env
 
 coverage: env
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --cov=cvhw4 --cov-fail-under=90 --timeout=900 $(ARGS)
+
+docs: env
+	$(BIN)/python -m zensical build --clean --strict
 
 env: $(INSTALLED)
 

@@ -376,6 +376,7 @@ class StudyPlugin:
                 self.notes.write(name, None, diverged=str(failed))
                 pytest.skip(f"{failed}: noticed without any bound")
             note["failed"] = [experiment.id, seed]
+            request.node.user_properties += [("row", experiment.id), ("seed", seed), ("failed", str(failed))]
             pytest.fail(str(failed), pytrace=False)
         except BaseException as error:
             why = "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {type(error).__name__}"

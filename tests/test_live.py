@@ -205,7 +205,7 @@ def make_progress(*runs, width=80, isatty=True, verbose=0, encoding="utf-8", wor
         getini=lambda name: False,
     )
     made = Progress(config)
-    made.plan({(e.id, seed): e for e, seed in runs}, store or SimpleNamespace(runs=Path("/nowhere")))
+    made.plan({(e.id, seed): e for e, seed in runs}, lambda _: store or SimpleNamespace(runs=Path("/nowhere")))
     made.lines = lambda: re.split(r"\r\x1b\[K|\n", out.buffer.getvalue().decode())
     return made
 

@@ -13,7 +13,6 @@ from cvhw4.experiments import PROFILES
 from cvhw4.records.exhibits import Exhibits, ValidationPictures
 from cvhw4.records.images import ImageResults
 from cvhw4.report.pictures import pictures_of
-from cvhw4.report.tables import report_page
 from cvhw4.report.portraits import (
     bilinear,
     confusion,
@@ -37,6 +36,7 @@ from cvhw4.report.scenes import (
     scenes,
     spread_over,
 )
+from cvhw4.report.tables import report_page
 from tests.tiny import record
 
 QUICK = PROFILES["quick"]

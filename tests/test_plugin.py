@@ -180,7 +180,7 @@ def test_a_session_trains_records_and_tabulates(study, pytester):
     report = (pytester.path / "results" / "quick" / "report.md").read_text()
     assert "## Q2: street scenes (embedded scenes)" in report and "q1_2-finetune" in report.split("Rows without")[1]
     page = (pytester.path / "results" / "quick" / "report.html").read_text()
-    assert page.count("<svg") == 3 and "The comparisons in full" in page  # the claims and two figures' curves
+    assert page.count("<svg") == 5 and "The comparisons in full" in page  # the claims, two figures' curves, scenes, IoU
     assert text.index("claims, 2 judged together") < text.index("all of it as a page to read, with pictures: ")
     timing = json.loads((pytester.path / "timing.json").read_text())["benchmarks"]
     assert len(timing) == 4

@@ -299,6 +299,11 @@ gpu-full:
 """
 
 
+def case(**told):
+    properties = "".join(f'<property name="{name}" value="{value}"/>' for name, value in told.items())
+    return f"<testcase><properties>{properties}</properties></testcase>"
+
+
 def test_training_gathers_the_runs_of_the_session(script):
     odd = script.folder / "it's a $HOME; folder"
     odd.mkdir()
@@ -308,15 +313,8 @@ def test_training_gathers_the_runs_of_the_session(script):
     for r in (*old, *(replace(r, profile="full") for r in runs(GOOD))):
         store.save(r)
     store.fail(replace(failure(2), profile="full"))
-    cases = "".join(
-        f'<testcase><properties><property name="cvhw4_run" value="{["q1_2-finetune", r.seed, str(path)]}"/>'
-        "</properties></testcase>"
-        for r in runs(GOOD)
-        for path in [store.path(r.id, r.seed, r.fingerprint)]
-    )
-    failed = (
-        f'<testcase><properties><property name="cvhw4_failed" value="{["q1_3-scratch", 2]}"/></properties></testcase>'
-    )
+    cases = "".join(case(row=r.id, seed=r.seed, fingerprint=r.fingerprint, device="a GPU") for r in runs(GOOD))
+    failed = case(row="q1_3-scratch", seed=2, failed="loss nan") + case()
     (script.folder / "junit").write_text(f"<testsuites><testsuite>{cases}{failed}</testsuite></testsuites>")
     data = {"PORTRAITS": str(odd), "CAMVID": ".", "WEIGHTS": "", "SEEDS": "2"}
     for code, tests in (("0", "passed"), ("1", "failed")):

@@ -4,7 +4,6 @@ A store that sessions reuse holds the runs of every code it has seen, and its mo
 the session took (after a change is reverted, it is the reverted one's): so what was run is asked of the session.
 """
 
-import ast
 import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -14,14 +13,14 @@ from pathlib import Path
 def main(junit: Path, store: Path, to: Path) -> None:
     """Copies records, and the notes of runs that failed."""
     (to / "runs").mkdir(parents=True)
-    for told in ElementTree.parse(junit).iter("property"):
-        if told.get("name") == "cvhw4_run":
-            id, _, path = ast.literal_eval(told.get("value", ""))
-            copy(store / "runs" / id / Path(path).name, to / "runs" / id)
-        elif told.get("name") == "cvhw4_failed":
-            id, seed = ast.literal_eval(told.get("value", ""))
-            for note in (store / "unfinished" / id).glob(f"seed{seed}-*.json"):
-                copy(note, to / "unfinished" / id)
+    for case in ElementTree.parse(junit).iter("testcase"):
+        told = {p.get("name"): p.get("value", "") for p in case.iter("property")}
+        if "fingerprint" in told:
+            stem = f"seed{told['seed']}-{told['fingerprint'][:12]}"
+            copy(store / "runs" / told["row"] / f"{stem}.json", to / "runs" / told["row"])
+        elif "failed" in told:
+            for note in (store / "unfinished" / told["row"]).glob(f"seed{told['seed']}-*.json"):
+                copy(note, to / "unfinished" / told["row"])
 
 
 def copy(file: Path, folder: Path) -> None:
