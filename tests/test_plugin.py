@@ -1,7 +1,6 @@
 """The plugin in sessions of its own: selection, options, tables, reuse, several workers, bad input."""
 
 import json
-import os
 import re
 import resource
 import shutil
@@ -224,21 +223,6 @@ def test_reuse_judges_claims_on_what_is_stored(study):
     result = study("-k", "finetune_above_features", "--seeds", "2", "--reuse", "-rs")
     result.assert_outcomes(skipped=1)
     assert "not promised by the calibration at 2 seeds" in result.stdout.str()
-
-
-def test_several_workers_lose_nothing(study, pytester, monkeypatch):
-    (pytester.path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(pytester.path / "tmp"))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    result = study("-k", "skip or q1_1", "--seeds", "2", "-n", "2", subprocess=True)
-    result.assert_outcomes(passed=6, skipped=2)
-    assert len(re.findall(r"^q\S+ +seed \d  best .* \[\d/6, .* left\]$", result.stdout.str(), re.MULTILINE)) == 6
-    stored = Store(pytester.path / "results", "quick").load()
-    assert len({(r.row, r.seed) for r in stored}) == len(stored) == 6
-    text = result.stdout.str()
-    assert re.search(r"q1_1-features +acc\. .* 2 +\d+ s", text) and re.search(r"q2_2-skip_miou +\S+ +\[.*\] +2 ", text)
-    assert {r.environment["threads"] for r in stored} == {max(1, len(os.sched_getaffinity(0)) // 2)}
-    assert not list((pytester.path / "tmp").glob("cvhw4-session-*"))
 
 
 def test_a_missed_bound_says_value_bound_and_source(study, pytester):

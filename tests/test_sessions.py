@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,14 +40,25 @@ def begin(folder, *args):
     )
 
 
-def test_workers_give_the_figures_of_one_process_to_the_bit(study, pytester):  # noqa: F811
+def test_workers_lose_nothing_and_give_the_figures_of_one_process_to_the_bit(study, pytester, monkeypatch):  # noqa: F811
     """With as many threads per run: those are part of a record."""
-    select = ("-k", "q1_8 or q2_1a", "--seeds", "1", "--threads", "1")
-    study(*select, "--results", "serial", subprocess=True).assert_outcomes(passed=2)
-    study(*select, "--results", "parallel", "-n", "2", subprocess=True).assert_outcomes(passed=2)
+    (pytester.path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(pytester.path / "tmp"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    select = ("-k", "skip or q1_1", "--seeds", "2")
+    result = study(*select, "-n", "2", "--results", "parallel", subprocess=True)
+    result.assert_outcomes(passed=6, skipped=2)
+    text = result.stdout.str()
+    assert len(re.findall(r"^q\S+ +seed \d  best .* \[\d/6, .* left\]$", text, re.MULTILINE)) == 6
+    assert re.search(r"q1_1-features +acc\. .* 2 +\d+ s", text) and re.search(r"q2_2-skip_miou +\S+ +\[.*\] +2 ", text)
+    assert not list((pytester.path / "tmp").glob("cvhw4-session-*"))
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    before = torch.get_num_threads()
+    study(*select, "--threads", str(threads), "--results", "serial").assert_outcomes(passed=6, skipped=2)
+    torch.set_num_threads(before)
     serial, parallel = (figures(pytester.path / name) for name in ("serial", "parallel"))
-    assert len(serial) == 2 and serial == parallel
-    assert {raw["environment"]["threads"] for raw, _ in serial.values()} == {1}
+    assert len(serial) == 6 and serial == parallel
+    assert {raw["environment"]["threads"] for raw, _ in serial.values()} == {threads}
 
 
 def test_a_killed_session_goes_on_where_it_was_broken_off(study, pytester):  # noqa: F811
