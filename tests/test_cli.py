@@ -16,7 +16,7 @@ from cvhw4.experiments import PROFILES
 from cvhw4.records.store import Store
 from cvhw4.report.page import pictures_of_report
 from cvhw4.report.stored import Stored
-from cvhw4.report.tables import device, markdown, report_page
+from cvhw4.report.tables import device, markdown, origins, report_page
 from cvhw4.statistics.bounds import calibrate, load_bounds
 from tests.test_statistics import stored
 from tests.test_store import failure
@@ -408,3 +408,12 @@ def test_gpus_are_called_by_name():
     import pandas as pd
 
     assert markdown(pd.DataFrame({"a|b": ["1|2"]})).count("\\|") >= 1
+
+
+def test_rows_trained_on_other_pictures_of_one_name_are_told_of():
+    rows = [record("q1_1"), record("q1_2")]
+    told = "The pictures of this name are not the same for all rows (q1_1-features; q1_2-finetune)"
+    assert told not in report_page(QUICK, rows, None, {})
+    changed = replace(rows[1], data=replace(rows[1].data, fingerprint="f" * 64))
+    assert told in report_page(QUICK, [rows[0], changed], None, {})
+    assert any(line.startswith(told) for line in origins({r.id: [r] for r in (rows[0], changed)}))

@@ -16,6 +16,7 @@ from cvhw4.report.figures import style, write_pictures
 from cvhw4.report.page import pictures_of_report, write_report
 from cvhw4.report.plots import band, curves, forest
 from cvhw4.report.stored import Stored
+from cvhw4.statistics.intervals import Estimate
 from cvhw4.statistics.verdicts import judge_all
 from tests.test_pages_escape import HOSTILE
 from tests.tiny import record
@@ -108,6 +109,23 @@ def test_the_forest_has_every_claim_in_order_with_its_verdict_in_words():
     assert [o.claim for o in found] == [c for c in CLAIMS if c.id in {o.claim.id for o in found}] and min(places) >= 0
     assert all(f"{o.claim.sentence}: {o.difference.mean:+.3f}, {o.verdict}" in picture.alt for o in found)
     assert "the report" in words and "with other images too" not in words  # no results by image are stored
+
+
+def test_a_figure_that_is_no_share_is_drawn_to_its_end_and_no_diamond_is_spoken_of():
+    found = [o for o in outcomes() if o.claim.id == "q1_4-finetune_above_features"]
+    far = Estimate(mean=8.9, sd=0.2, n=3, low=8.4, high=9.4)
+    claim = replace(found[0].claim, metric="minus error", better="a", worse="b")
+    own = replace(found[0], claim=claim, comparison=replace(found[0].comparison, difference=far))
+    with style():
+        picture = forest([own])
+    ticks = [float(t.replace("−", "-")) for t in texts(picture) if re.fullmatch(r"[−-]?\d+(\.\d+)?", t)]
+    assert max(ticks) >= 8 and "shares" not in " ".join(texts(picture))
+    assert "diamond" not in picture.caption and "diamond" in forest_of(found).caption
+
+
+def forest_of(found):
+    with style():
+        return forest(found)
 
 
 def test_one_seed_is_a_point_without_interval():

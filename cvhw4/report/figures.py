@@ -103,9 +103,9 @@ def style() -> Iterator[None]:
 def to_svg(figure: Figure) -> str:
     """A figure as the text of an SVG file; to be called within `style`."""
     buffer = io.StringIO()
-    figure.savefig(
-        buffer, format="svg", bbox_inches=None if figure.get_layout_engine() else "tight", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    )
+    tight = None if figure.get_layout_engine() else "tight"  # a layout has seen to the margins
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", bbox_inches=tight, metadata=nothing)
     drawn = buffer.getvalue()
     start = drawn.index("<svg")
     end = drawn.index(">", start)

@@ -114,14 +114,17 @@ def forest(outcomes: Sequence[Outcome]) -> Picture:
             axes.plot(one, y, "D", color=COLOURS[1], markersize=6, markerfacecolor="none", markeredgewidth=1.3)
         number = f"{o.difference.mean - margin:+.3f}  "
         axes.text(1.01, y, number + o.verdict, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
-    left, right = axes.get_xlim()
-    axes.set_xlim(max(left, -1), min(right, 1))  # two seeds have intervals beyond all shares
+    shares = all(o.claim.metric in NAMES for o in outcomes)
+    if shares:  # two seeds have intervals beyond all of them
+        left, right = axes.get_xlim()
+        axes.set_xlim(max(left, -1), min(right, 1))
     axes.set_yticks(centres, labels, fontsize=8)
     axes.set_ylim(sum(tall), 0)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
-    axes.set_xlabel("difference of best figures (shares, 0 to 1); the claim holds on the right", fontsize=8)
+    unit = " (shares, 0 to 1)" if shares else ""
+    axes.set_xlabel(f"difference of best figures{unit}; the claim holds on the right", fontsize=8)
     shown = [v for v in VERDICTS if any(o.verdict == v for o in outcomes)]
     keys = [Line2D([], [], color=VERDICTS[v][0], marker=VERDICTS[v][1], linewidth=3.4, label=v) for v in shown]
     if any(o.with_other_images for o in outcomes):
@@ -130,6 +133,7 @@ def forest(outcomes: Sequence[Outcome]) -> Picture:
         diamond = Line2D([], [], color=COLOURS[1], marker="D", linewidth=0, markerfacecolor="none", label="the report")
         keys.append(diamond)
     figure.legend(handles=keys, loc="outside upper left", ncols=len(keys), fontsize=8)
+    stating = "" if all(map(math.isnan, reported)) else "open diamond: the difference that the report states; "
     n = sorted({o.difference.n for o in outcomes})
     told = "; ".join(
         f"{sentence}: {o.difference.mean - o.claim.margin:+.3f}, {o.verdict}"
@@ -140,8 +144,8 @@ def forest(outcomes: Sequence[Outcome]) -> Picture:
         to_svg(figure),
         f"The claims as a forest plot. {told}.",
         "Each claim's difference: mean over seeds, thick bar: its 95 % interval (Student's t), thin: that with other "
-        f"validation images as well, n = {n[0] if len(n) == 1 else f'{n[0]} to {n[-1]}'} seeds, paired; open diamond: "
-        "the difference that the report states; right of the line the claim holds. "
+        f"validation images as well, n = {n[0] if len(n) == 1 else f'{n[0]} to {n[-1]}'} seeds, paired; {stating}"
+        "right of the line the claim holds. "
         f"Data: {', '.join(map(escape, dict.fromkeys(o.data for o in outcomes)))}.",
     )
 

@@ -139,9 +139,20 @@ def origins(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
         by_weights.setdefault(", ".join(sorted({r.weights.origin for r in runs})), []).append(runs[0].row)
     devices = sorted({device(r) for runs in groups.values() for r in runs})
     weights = [f"weights: {printable(origin)} ({', '.join(rows)})" for origin, rows in by_weights.items()]
-    leaks = leaked((r for runs in groups.values() for r in runs), printable)
+    runs = [r for of_row in groups.values() for r in of_row]
     on = [f"device: {printable(', '.join(devices))}"] if devices else []
-    return [*weights, *on, *leaks]
+    return [*weights, *on, *changed(runs), *leaked(runs, printable)]
+
+
+def changed(runs: Iterable[RunRecord]) -> list[str]:
+    """A line that says that rows were trained on different pictures under one name; none where they were not."""
+    rows: dict[str, dict[str, None]] = {}
+    for run in runs:
+        rows.setdefault(run.data.fingerprint, {})[run.id] = None
+    if len(rows) < 2:
+        return []
+    groups = "; ".join(", ".join(ids) for ids in rows.values())
+    return [f"The pictures of this name are not the same for all rows ({groups}): train them again to compare them."]
 
 
 def leaked(runs: Iterable[RunRecord], show: Callable[[str], str] = escape) -> list[str]:
@@ -511,7 +522,8 @@ def _section(
             about += (
                 " The bounds are calibrated on embedded data and do not apply: these rows are reported, not judged."
             )
-    leaks = leaked(r for runs in groups.values() for r in runs)
+    trained = [r for runs in groups.values() for r in runs]
+    leaks = [*changed(trained), *leaked(trained)]
     verdicts = {row.id: judged(groups[row.id], bounds) if row.id in groups else "-" for row in rows}
     parts = [f"## {title} ({escape(data)})", about]
     for metric in (*FIGURES[question], *profile.metrics):
