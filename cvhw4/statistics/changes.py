@@ -355,8 +355,8 @@ def _claims(
         before, after = of_a[place], of_b[place]
         step = max(STEP, before.resolution, after.resolution) * math.sqrt(len(before.claim.rows))  # of so many figures
         same = all((rows[row], place[1]) in untouched for row in before.claim.rows)
-        sides = (dict(zip(o.seeds, o.differences, strict=True)) for o in (before, after))
-        moves.append(figure_change(*sides, step, place, untouched=same))
+        x, y = (dict(zip(o.seeds, o.differences, strict=True)) for o in (before, after))
+        moves.append(figure_change(x, y, step, place, untouched=same))
     fell = {(c.id, c.data) for c in judge_figures(moves) if c.kind == "worse"}
     changes = []
     for place in dict.fromkeys([*of_a, *of_b]):
