@@ -137,29 +137,14 @@ def test_without_correction_there_would_be_many_false_alarms():
     assert np.mean([min(c.p_value for c in draw(rng, 3, 20)) < 0.05 for _ in range(100)]) > 0.4
 
 
-RISING = ("q1_3", "q1_c8", "q1_1", "q1_2", "q1_5", "q1_6", "q1_8")
-RISING += ("q2_1b", "q2_1a", "q2_n1b", "q2_3", "q2_c3", "q2_n1a")
-    "q1_3",
-    "q1_c8",
-    "q1_1",
-    "q1_2",
-    "q1_5",
-    "q1_6",
-    "q1_8",
-    "q2_1b",
-    "q2_1a",
-    "q2_n1b",
-    "q2_3",
-    "q2_c3",
-    "q2_n1a",
-]
+RISING = "q1_3 q1_c8 q1_1 q1_2 q1_5 q1_6 q1_8 q2_1b q2_1a q2_n1b q2_3 q2_c3 q2_n1a"
 
 
 def study(rng, seeds):
     """Runs of every row, 3 SD above the row before, so that many claims are supported here and there by chance."""
     return [
         record(row, s, (rng.normal(0.2 + 3 * SD * i, SD, 1 if row.startswith("q1") else 4),), rng.random())
-        for i, row in enumerate(RISING)
+        for i, row in enumerate(RISING.split())
         for s in seeds
     ]
 

@@ -195,8 +195,8 @@ def compare_runs(
         time_limit: as `Changes` has it; `complete` likewise.
     """
     spoilt = _spoilt(profile)
-    sides = [[r for r in latest_studies(records) if r.id not in spoilt] for records in (a, b)]
-    runs_a, runs_b = (_by_place(records) for records in sides)
+    a, b = ([r for r in latest_studies(records) if r.id not in spoilt] for records in (a, b))
+    runs_a, runs_b = _by_place(a), _by_place(b)
     order = {row.id: i for i, row in enumerate(profile.rows)}
     places = sorted(runs_a.keys() | runs_b.keys(), key=lambda p: (order.get(p[0], len(order)), p))
     common = [p for p in places if p in runs_a and p in runs_b]
@@ -205,7 +205,7 @@ def compare_runs(
     before = {(f.id, f.data, f.seed) for f in failures_a}
     return Changes(
         figures=judge_figures([c for p in common for c in _figures(p, *pairs[p], p in untouched)]),
-        claims=_claims(profile, *sides, untouched),
+        claims=_claims(profile, a, b, untouched),
         times=_times(pairs),
         failed=[f for f in failures_b if f.id not in spoilt and (f.id, f.data, f.seed) not in before],
         only_a=[p for p in places if p not in runs_b],
