@@ -30,7 +30,7 @@ else
 fi
 
 if [ "$state" != regression ] && ! grep --quiet --line-regexp passed night/tests 2> /dev/null; then
-    printf '\nTests failed: later nights are held against the last good one still.\n' >> night/comparison.md
+    printf '\nTests failed, so this is not taken for a good night.\n' >> night/comparison.md
     state=failed
 fi
 if [[ $state = @(failed|regression) ]] && [ "${ACCEPT:-false}" = true ] && [ -d night/full/runs ]; then

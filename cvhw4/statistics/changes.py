@@ -2,7 +2,7 @@
 
 Figures are compared by the paired t test over common seeds, or Student's two-sample test where fewer than two are
 common, all together at 5 % after Holm's correction; the differences that claims are about likewise, in a family of
-their own. Without a change either family has a fall in 2.5 % of comparisons, and both together in 5 % at most. Figures
+their own. Without a change either family has a fall in 2.5 % of comparisons at most, and both together in 5 %. Figures
 are known to a step only (`STEP`, and 1 / images for classification), so their spread is never taken as less than
 `rounding_sd` of it.
 
