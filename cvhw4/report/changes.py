@@ -168,7 +168,7 @@ def _interval(c: Change, digits: int) -> str:
 
 _CLAIMS: dict[ClaimKind, str] = {
     "lost": "no longer supported",
-    "undecided": "no longer decided, no fall beyond noise",
+    "undecided": "no longer decided",
     "correction": "by the correction alone",
 }
 
