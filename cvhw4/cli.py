@@ -185,7 +185,7 @@ def calibrate(
     from cvhw4.statistics.bounds import calibrate as make_bounds
     from cvhw4.statistics.bounds import to_toml
 
-    chosen = profile_of(profile)
+    chosen = profile_of(profile, own=False)
     records = latest_studies(Store(results, profile).load())
     write_atomically(bounds, to_toml(profile, make_bounds(chosen, records, false_alarms, seeds)))
     typer.echo(f"wrote {bounds} from {len(records)} runs")
@@ -208,7 +208,7 @@ def floors(results: ResultsOption = RESULTS, profile: ProfileOption = "quick", d
 
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {device}", "is not a device", "choose one of auto, cpu, cuda")
-    chosen, where, store = profile_of(profile), pick_device(device), Store(results, profile)
+    chosen, where, store = profile_of(profile, own=False), pick_device(device), Store(results, profile)
     records = latest_studies(store.load())
     here = [r for r in records if r.environment["device_name"] == device_name(where)]
     machine = measure_machine(torch.device(where), "float32" if where.type == "cpu" else "bfloat16")
@@ -321,6 +321,9 @@ def compare(
         float | None,
         typer.Option(metavar="RATIO", help="Training that takes so many times as long in B is a regression."),
     ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="A row or figure that A has and B lacks is a regression.")
+    ] = False,
     ablation: AblationOption = None,
 ) -> None:
     """Says what moved from A to B. Figures, claims, failed runs and times; exit code 1 where something is worse.
@@ -348,7 +351,7 @@ def compare(
         if not found:
             raise InputError(side, f"has no runs of profile {name}", "name a folder or revision that has some")
     broken = [latest_failures(r, f) for r, f in zip(records, failures, strict=True)]
-    changes = compare_runs(profile_of(name), records[0], records[1], broken[0], broken[1], time_limit)
+    changes = compare_runs(profile_of(name), records[0], records[1], broken[0], broken[1], time_limit, complete)
     if markdown:
         typer.echo(comment(changes, a, b), nl=False)
     else:
@@ -361,8 +364,11 @@ def compare(
     raise typer.Exit(int(changes.regression))
 
 
-def profile_of(name: str, ablation_file: Path | None = None) -> Profile:
+def profile_of(name: str, ablation_file: Path | None = None, own: bool = True) -> Profile:
     """The profile of that name, or the own ablation that a file makes: of several that of the name.
+
+    Args:
+        own: whether the command takes own ablations.
 
     Raises:
         InputError: there is none.
@@ -372,7 +378,10 @@ def profile_of(name: str, ablation_file: Path | None = None) -> Profile:
 
         return load_profile(ablation_file, None if name in ("full", "quick") else name)
     if name not in PROFILES:
-        raise InputError(f"--profile {name}", "is not a profile", f"choose one of {', '.join(PROFILES)}")
+        mend = f"choose one of {', '.join(PROFILES)}"
+        if own:
+            mend += ", or name the file that makes your own ablation with --ablation FILE"
+        raise InputError(f"--profile {name}", "is not a profile", mend)
     return PROFILES[name]
 
 

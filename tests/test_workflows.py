@@ -186,6 +186,7 @@ def test_the_first_regression_opens_an_issue_the_second_comments_recovery_closes
         ("regression", [["issue", "create"]]),
         ("regression", [["issue", "comment"]]),
         ("none", []),
+        ("failed", []),
         ("fine", [["issue", "close"]]),
         ("fine", []),
         ("regression", [["issue", "create"]]),
@@ -221,10 +222,11 @@ def test_a_missing_comparison_fails_and_asks_for_nothing(script):
     assert script.gh()["calls"] == [["issue", "list"]]
 
 
-def night(script, values, row="q1_2", profile="full"):
+def night(script, values, *rows, tests="passed"):
     shutil.rmtree(script.folder / "night", ignore_errors=True)
-    save(script.folder / "night", runs(values, row), profile)
+    save(script.folder / "night", [r for row in rows or ("q1_2",) for r in runs(values, row)], "full")
     (script.folder / "night" / "full" / "runs").mkdir(parents=True, exist_ok=True)
+    (script.folder / "night" / "tests").write_text(f"{tests}\n")
 
 
 def outcome(script, **environment):
@@ -248,6 +250,32 @@ def test_nights_are_held_against_the_last_good_one(script):
     state, text = outcome(script, ACCEPT="true")
     assert state == "state=fine\n" and "2 figures worse" in text and "Taken as it is" in text
     assert [r.best("accuracy") for r in Store(script.folder / "last", "full").load()] == BAD
+
+
+def test_a_night_whose_tests_failed_is_no_good_one(script):
+    """It neither becomes the last good night nor closes the issue, unless it is taken as it is."""
+    night(script, GOOD, tests="failed")
+    assert outcome(script)[0] == "state=failed\n" and not (script.folder / "last").exists()
+    night(script, BAD)
+    assert outcome(script)[0] == "state=none\n"
+    night(script, GOOD, tests="failed")
+    state, text = outcome(script)
+    assert state == "state=failed\n" and text.startswith("**2 figures better**") and "Tests failed" in text
+    assert [r.best("accuracy") for r in Store(script.folder / "last", "full").load()] == BAD
+    (script.folder / "night" / "tests").unlink()  # what told nothing did not pass
+    assert outcome(script)[0] == "state=failed\n"
+    assert outcome(script, ACCEPT="true")[0] == "state=fine\n"
+    assert [r.best("accuracy") for r in Store(script.folder / "last", "full").load()] == GOOD
+
+
+def test_a_row_that_a_night_lacks_is_worse_and_stays_in_what_later_nights_are_held_against(script):
+    night(script, GOOD, "q1_2", "q1_3")
+    outcome(script)
+    for _ in range(2):
+        night(script, GOOD, "q1_2", "q1_5")
+        state, text = outcome(script)
+        assert state == "state=regression\n" and "Only in A: q1_3-scratch" in text
+    assert {r.row for r in Store(script.folder / "last", "full").load()} == {"q1_2", "q1_3"}
 
 
 def test_a_night_without_runs_is_worse(script):

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Holds night/ against last/, the last good night, into night/comparison.md and the output `state`:
-# "none" (no earlier night), "fine", or "regression". Then last/ becomes this night, unless something is worse: while it
+# "none" (no earlier night), "fine", "failed" (nothing is worse, but tests failed), or "regression"; a row of last/ that
+# is missing counts as worse. Then last/ becomes this night, if its tests passed and nothing is worse: while something
 # is, later nights are held against the last good one, or they would find nothing. ACCEPT=true takes it as it is.
 # TIME_LIMIT: ratio above which training is too slow; may be empty. PYTHON: as for train.sh.
 set -euo pipefail
 
-options=(--profile full --markdown)
+options=(--profile full --markdown --complete)
 [ -z "${TIME_LIMIT:-}" ] || options+=(--time-limit "$TIME_LIMIT")
 
 state=none
@@ -28,11 +29,15 @@ else
     echo "There is no earlier night to compare with." > night/comparison.md
 fi
 
-if [ "$state" = regression ] && [ "${ACCEPT:-false}" = true ] && [ -d night/full/runs ]; then
+if [ "$state" != regression ] && ! grep --quiet --line-regexp passed night/tests 2> /dev/null; then
+    printf '\nTests failed, so this is not taken for a good night.\n' >> night/comparison.md
+    state=failed
+fi
+if [[ $state = @(failed|regression) ]] && [ "${ACCEPT:-false}" = true ] && [ -d night/full/runs ]; then
     printf '\nTaken as it is: later nights are held against this one.\n' >> night/comparison.md
     state=fine
 fi
-if [ "$state" != regression ]; then
+if [[ $state = @(none|fine) ]]; then
     rm -rf last
     mkdir last
     cp -a night/full last/full

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Keeps one issue open while nights are worse than the last good one: `issue.sh COMPARISON`.
-# STATE: "none", "fine" or "regression". RUN_URL: the night's page. GH_TOKEN, GH_REPO: gh's.
+# STATE: "none" and "failed" (neither opens nor closes it), "fine" or "regression". RUN_URL: the night's page. GH_TOKEN, GH_REPO: gh's.
 set -euo pipefail
 
 marker="<!-- cvhw4-nightly -->"
@@ -12,7 +12,7 @@ open=$(gh issue list --app github-actions --state open --limit 500 --json number
     --jq "map(select(.body | contains(\"$marker\"))) | .[0].number // empty")
 
 case $STATE in
-    none) ;;
+    none | failed) ;;
     regression)
         printf '%s\n%s\n\n' "$marker" "The night is worse than the last good one: $RUN_URL" > "$body"
         cat "$1" >> "$body"
@@ -28,7 +28,7 @@ case $STATE in
         fi
         ;;
     *)
-        echo "::error::STATE is $STATE, not none, fine or regression."
+        echo "::error::STATE is $STATE, not none, failed, fine or regression."
         exit 4
         ;;
 esac

@@ -13,7 +13,7 @@ from cvhw4.errors import InputError
 from cvhw4.experiments import PROFILES
 from cvhw4.records.store import Store
 
-MEND = "name a results folder, or a git revision that has one (main, HEAD~3, v1.0:results)"
+MEND = "name a results folder, or a git revision that has one (main, v1.0:results; main:./results from here)"
 VERIFY = ("--verify", "--quiet", "--end-of-options")
 
 
@@ -23,8 +23,9 @@ def opened(name: str, profile: str | None) -> Iterator[tuple[Store, str]]:
 
     Args:
         name: a results folder; the folder of one of its profiles; or a git revision of the repository here, with a
-            results folder's path behind a colon (default: `results`). A revision's records are read from a temporary
-            folder, without what is stored of unfinished runs and images; nothing is checked out.
+            results folder's path behind a colon (default: `results`): from the repository's top, or from the current
+            folder where it begins with `./`. A revision's records are read from a temporary folder, without what is
+            stored of unfinished runs and images; nothing is checked out.
         profile: None takes the profile whose folder is named, else `quick`.
 
     Raises:
@@ -70,7 +71,8 @@ def _extract(name: str, revision: str, path: str, into: Path) -> None:
         if (tree := _git(*VERIFY, f"{revision}:{path}")) is None:
             raise InputError(name, f"has no {path} at that revision", MEND)
         into.mkdir(parents=True)
-        process = subprocess.Popen(["git", "archive", "--format=tar", tree], stdout=subprocess.PIPE)
+        top = _git("--show-toplevel") or None  # elsewhere git archive looks for the folder it is in
+        process = subprocess.Popen(["git", "archive", "--format=tar", tree], stdout=subprocess.PIPE, cwd=top)
         assert process.stdout is not None
         with process, tarfile.open(fileobj=process.stdout, mode="r|") as archive:
             for member in archive:

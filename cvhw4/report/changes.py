@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cvhw4.report.grid import Grid, clip
 from cvhw4.report.text import code, escape
-from cvhw4.statistics.changes import Change, Changes, ClaimChange, ClaimKind, Kind, Place, TimeChange, verdict
+from cvhw4.statistics.changes import Change, Changes, ClaimChange, ClaimKind, Gap, Kind, Place, TimeChange, verdict
 from cvhw4.statistics.verdicts import Outcome
 
 LONGEST = 60_000  # characters of a page; GitHub takes 65,536 in a comment
@@ -24,7 +24,7 @@ KINDS: dict[Kind, str] = {
     "single": "of one run each: no error known",
 }
 
-MOVED: tuple[ClaimKind, ...] = ("lost", "fewer seeds", "correction", "changed")
+MOVED: tuple[ClaimKind, ...] = ("lost", "undecided", "correction", "changed")
 
 
 def headline(changes: Changes) -> str:
@@ -36,11 +36,13 @@ def headline(changes: Changes) -> str:
         number, words = told[0].split(" ", 1)
         told[0] = f"{_count(int(number), 'figure')} {words}"
     more = [
-        (len(changes.lost), "claim", "no longer supported"),
+        (len(changes.claims_of("lost")), "claim", "no longer supported"),
+        (len(changes.claims_of("undecided")), "claim", "no longer decided"),
         (len(changes.failed), "run", "failed"),
         (len(changes.slower), "row", "slower"),
         (len(changes.only_a), "row", "only in A"),
         (len(changes.only_b), "row", "only in B"),
+        (len(changes.gaps), "figure", "not compared"),
     ]
     return "; ".join([", ".join(told), *(f"{_count(n, noun)} {words}" for n, noun, words in more if n)])
 
@@ -78,6 +80,7 @@ def short_lines(changes: Changes) -> list[str]:
     for name, places in (("A", changes.only_a), ("B", changes.only_b)):
         if places:
             lines.append(f"only in {name}: {', '.join(_place(p) for p in places)}")
+    lines += [f"not compared: {_gap(gap)}" for gap in changes.gaps]
     for origin in changes.origins:
         rows = origin.ids[0] if len(origin.ids) == 1 else f"{len(origin.ids)} rows"
         lines.append(f"{origin.what}: {clip(origin.a, 60)} in A, {clip(origin.b, 60)} in B ({rows})")
@@ -92,7 +95,7 @@ def comment(changes: Changes, a: str, b: str) -> str:
     Args:
         a: what A is called; `b` likewise.
     """
-    most = max(len(changes.figures), len(changes.claims), len(changes.times), len(changes.failed), 1)
+    most = max(len(changes.figures), len(changes.claims), len(changes.times), len(changes.failed), len(changes.gaps), 1)
     while len(page := _comment(changes, clip(a), clip(b), most)) >= LONGEST:
         most //= 2
     return page
@@ -114,6 +117,9 @@ def _comment(changes: Changes, a: str, b: str, most: int) -> str:
         if places:
             names = ", ".join(escape(_place(p)) for p in places[:most])
             parts.append(f"Only in {name}: {names}{', ...' if len(places) > most else ''}.")
+    if changes.gaps:
+        names = "; ".join(escape(_gap(gap)) for gap in changes.gaps[:most])
+        parts.append(f"Not compared: {names}{'; ...' if len(changes.gaps) > most else ''}.")
     origins = [(o.what, o.a, o.b, clip(", ".join(o.ids))) for o in changes.origins]
     still = [c for c in changes.claims if c.kind not in MOVED]
     hidden = {
@@ -133,7 +139,8 @@ def _comment(changes: Changes, a: str, b: str, most: int) -> str:
             parts.append(f"<details><summary>{summary}</summary>\n\n{grid.markdown(most)}\n\n</details>")
     parts.append(
         "Differences are B minus A with 95 % intervals: paired t over common seeds, else Student's two-sample t; "
-        "p is corrected for all figures compared (Holm). Intervals of times hold for all rows together."
+        "p is corrected for all figures compared (Holm). A claim is no longer supported where it is contradicted, or "
+        "undecided with a difference that fell by the same tests. Intervals of times hold for all rows together."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -161,7 +168,7 @@ def _interval(c: Change, digits: int) -> str:
 
 _CLAIMS: dict[ClaimKind, str] = {
     "lost": "no longer supported",
-    "fewer seeds": "undecided with so few seeds in A too",
+    "undecided": "no longer decided",
     "correction": "by the correction alone",
 }
 
@@ -188,3 +195,8 @@ def _pace(times: Sequence[TimeChange]) -> str:
 
 def _place(place: Place) -> str:
     return f"{place[0]} ({place[1]})"
+
+
+def _gap(gap: Gap) -> str:
+    sides = [f"{held} in {name}" for name, held in (("A", gap.a), ("B", gap.b)) if held != "held"]
+    return f"{gap.figure} of {_place((gap.id, gap.data))}, {' and '.join(sides)}"
