@@ -8,7 +8,9 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -26,16 +28,17 @@ from sklearn.metrics import balanced_accuracy_score
 # Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
 import cvhw4.training.fit
 from cvhw4 import Ablation, Claim, InputError, Recipe, Row, study
-from cvhw4.ablation import load_profile
+from cvhw4.ablation import _source, load_profile
 from cvhw4.claims import claims_of
 from cvhw4.experiments import PROFILES
+from cvhw4.pytest_plugin import StudyPlugin
 from cvhw4.records.images import ImageResults, confusion
 from cvhw4.records.store import Store
 from cvhw4.report.tables import report_page
 from cvhw4.report.verdicts import verdicts_page
 from cvhw4.statistics.bounds import NO_BOUNDS
 from cvhw4.statistics.images import image_noise
-from cvhw4.statistics.verdicts import judge_all
+from cvhw4.statistics.verdicts import judge, judge_all
 from cvhw4.study import Study
 from tests.tiny import TINY, dataset, record
 
@@ -215,6 +218,91 @@ def test_a_file_s_ablation_is_found_and_one_of_several_is_named(tmp_path):
         load_profile(tmp_path / "gone.py")
 
 
+def test_a_file_with_dataclasses_and_late_annotations_is_found(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from cvhw4 import Ablation, Row\n\n"
+        "@dataclass\nclass Beta:\n    value: float\n    least: ClassVar[float] = 0\n\n"
+        "a = Ablation('late', data='p', rows={'r': Row('resnet18')})\n"
+    )
+    assert load_profile(file).name == "late" and "mine" not in sys.modules
+
+
+# What tells a metric from another
+
+
+def f_beta(beta):
+    def metric(labels, predicted):
+        return beta * right(labels, predicted)
+
+    return metric
+
+
+class Weighted:
+    """A metric that holds something."""
+
+    def __init__(self, weights, function=right):
+        self.weights, self.function = weights, function
+
+    def __call__(self, labels, predicted):
+        return self.function(labels, predicted)
+
+    def method(self, labels, predicted):
+        return self.function(labels, predicted)
+
+
+def power(labels, predicted, by=1):
+    return right(labels, predicted) ** by
+
+
+def powered(exponent):
+    def metric(labels, predicted, by=exponent):
+        return right(labels, predicted) ** by
+
+    return metric
+
+
+METRICS = {
+    "a closure": (f_beta, 1.0, 2.0),
+    "a closure over a function": (f_beta, right, always_nan),
+    "an object": (Weighted, [1, 2], [1, 3]),
+    "an object with a large array": (Weighted, np.zeros(5000), np.eye(1, 5000, 2500)[0]),
+    "an object with a function": (lambda function: Weighted([1], function), right, always_nan),
+    "a method": (lambda weights: Weighted(weights).method, {"ant": 1}, {"ant": 2}),
+    "a default": (powered, 1, 2),
+    "a partial": (lambda by: partial(power, by=by), 1, 2),
+    "a partial with a function": (lambda f: partial(lambda g, labels, predicted: g(labels), f), right, always_nan),
+}
+
+
+@pytest.mark.parametrize(("make", "one", "other"), METRICS.values(), ids=METRICS)
+def test_a_metric_is_known_by_its_text_and_all_that_it_holds(make, one, other):
+    first, again, another = _source(make(one)), _source(make(one)), _source(make(other))
+    assert first == again != another and "0x" not in first + another
+
+
+def test_what_tells_a_metric_is_the_same_in_every_process(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from functools import partial\nfrom cvhw4.ablation import _source\n"
+        "def scaled(labels, predicted, kinds, by):\n    return by(labels)\n"
+        "print(_source(partial(scaled, kinds={'ant', 'bee', 'wasp', 'fly'}, by=abs)))\n"
+    )
+    told = set()
+    for hashes in ("0", "1", "2"):
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": hashes}
+        run = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+        told.add(run.stdout)
+    assert len(told) == 1 and "{'ant', 'bee', 'fly', 'wasp'}" in told.pop(), run.stderr
+
+
+def test_a_function_that_holds_itself_is_known_too():
+    def metric(labels, predicted):
+        return metric(labels, predicted)
+
+    assert "def metric" in _source(metric) and _source(balanced_accuracy_score) == _source(balanced_accuracy_score)
+
+
 # Metrics, by hand
 
 
@@ -325,6 +413,40 @@ def test_runs_from_before_a_metric_are_passed_over_where_it_is_asked_for():
     assert judge_all(profile, runs) == []
     accuracy, mine = report_page(profile, runs, None, {}).split("### mine")
     assert "insects-scratch" in accuracy and "insects-scratch" not in mine.split("### Weights")[0]
+
+
+def judged(claim, profile, runs):
+    """What the fixture `judged` says of a claim in a session that had these runs."""
+    session = SimpleNamespace(finished=lambda rows: [r for r in runs if r.row in {row.row for row in rows}])
+    return StudyPlugin.outcome(session, claim, profile)
+
+
+def test_what_a_test_is_told_of_a_claim_is_what_the_page_says():
+    """Differences of a third of an image, equal for all seeds; and of about three, for one claim of two."""
+    small = Claim(better="small", worse="scratch", metric="mine")
+    large = Claim(better="finetune", worse="scratch", metric="mine")
+    rows = ROWS | {"small": ROWS["scratch"]}
+    profile = insects(metrics={"mine": right}, claims=[small, large], rows=rows).profile
+    runs = [own_record("scratch", s, ((0.3, 0.30),)) for s in range(3)]
+    runs += [own_record("small", s, ((0.3, 0.36),)) for s in range(3)]
+    runs += [own_record("finetune", s, ((0.8, 0.72 + s / 10),)) for s in range(3)]
+    told = [judged(claim, profile, runs) for claim in profile.claims]
+    assert told == judge_all(profile, runs) and [o.claim for o in told] == [small, large]
+    assert told[0].verdict == "undecided" and told[0].comparison.p_value > 0.05 and told[0].resolution == 1 / 6
+    assert told[1].adjusted_p == pytest.approx(2 * told[1].comparison.p_value)
+    other = Claim(better="finetune", worse="small", metric="accuracy")
+    assert (
+        judged(other, profile, runs).adjusted_p
+        == judge_all(replace(profile, claims=(small, large, other)), runs)[2].adjusted_p
+    )
+    assert len(profile.claims) == 2
+
+
+def test_a_claim_of_the_reports_is_judged_by_itself_in_a_test():
+    claim = next(c for c in claims_of(PROFILES["quick"]) if c.rows == ("q1_2", "q1_1"))
+    figures = {"q1_2": 0.8, "q1_1": 0.7, "q1_3": 0.5}
+    runs = [record(row, s, ((figure + s / 50,),)) for row, figure in figures.items() for s in range(3)]
+    assert judged(claim, PROFILES["quick"], runs) == judge(claim, runs)
 
 
 # Files from before
@@ -493,6 +615,49 @@ def test_what_cannot_be_used_is_one_line_before_anything_is_trained(own, pyteste
     errors = [line for line in (result.outlines + result.errlines) if line.startswith("ERROR: ")]
     assert result.ret == 4 and len(errors) == 1 and told in errors[0], result.stdout.str()
     assert not (pytester.path / "results").exists() and "Traceback" not in result.stdout.str()
+
+
+ORDINARY = """
+import pytest
+
+@pytest.fixture
+def claim():
+    return "a claim of the user's"
+
+@pytest.mark.parametrize("experiment", ["a", "b"])
+def test_of_names(experiment):
+    assert experiment in "ab"
+
+@pytest.mark.parametrize(("experiment", "seed"), [("a", 0)])
+def test_of_pairs(experiment, seed):
+    assert (experiment, seed) == ("a", 0)
+
+def test_of_a_fixture(claim):
+    assert claim == "a claim of the user's"
+
+@pytest.mark.parametrize("control", [3])
+def test_of_a_number(control):
+    assert control == 3
+
+@pytest.mark.parametrize("claim", [1, 2])
+def test_with_a_fixture_of_ours(judged, claim):
+    assert claim in (1, 2)
+
+@pytest.mark.question("q1")
+@pytest.mark.parametrize("seed", [7])
+@pytest.mark.parametrize("experiment", ["mine"])
+def test_marked(experiment, seed):
+    assert (experiment, seed) == ("mine", 7)
+"""
+
+
+def test_tests_of_the_users_own_keep_their_names(own, pytester):
+    pytester.makepyfile(test_ordinary=ORDINARY, test_before="def test_last(): pass")
+    result = own("-v", "test_ordinary.py", "test_before.py")
+    result.assert_outcomes(passed=9)
+    assert result.ret == 0 and "test_last" in [line for line in result.outlines if "PASSED" in line][-1]  # not sorted
+    lone = own("--collect-only", "-q", pytester.makepyfile(test_lone="def test_it(claim, control): pass"))
+    assert "test_lone.py::test_it" in lone.outlines
 
 
 def test_two_workers_share_the_runs_and_judge_the_claim(own, pytester):
