@@ -342,7 +342,8 @@ class StudyPlugin:
             return
         from cvhw4.cluster import Cluster
 
-        self.cluster = Cluster(self.study, self.config.getoption("ray_address"), self.study.threads)
+        address = self.config.getoption("ray_address")
+        self.cluster = Cluster(self.study, address, self.study.threads, self.config.rootpath)
 
     def warn(self, warned: Sequence[str]) -> None:
         """Shows what is odd about the user's data, in a line each."""
@@ -528,14 +529,27 @@ class StudyPlugin:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """With xdist the workers know which runs there will be."""
+        """With xdist the workers know which runs there will be, and alone have imported own ablations."""
         from cvhw4.controls import CONTROLS
 
-        rows = [row for profile in PROFILES.values() if profile.own for row in profile.rows]
-        rows += [*self.profile.rows, *(c.experiment(self.profile, s) for c in CONTROLS for s in c.strengths)]
-        by_id = {row.id: row for row in rows}
-        runs = (run[1].rpartition("-seed") for id in ids if (run := RUN_ID.search(id)))
-        self.progress.plan({(id, int(seed)): by_id[id] for id, _, seed in runs if id in by_id}, self.store_of)
+        rows = [*self.profile.rows, *(c.experiment(self.profile, s) for c in CONTROLS for s in c.strengths)]
+        by_id = {row.id: row for row in rows} | self.own_rows
+        runs = [(id.partition("::")[0], *run[1].rpartition("-seed")) for id in ids if (run := RUN_ID.search(id))]
+        for file in dict.fromkeys(file for file, row, _, _ in runs if row not in by_id):
+            with suppress(Exception):  # no more than a line per run hangs on it
+                self.import_tests(self.config.rootpath / file)
+        by_id |= self.own_rows
+        self.progress.plan({(row, int(seed)): by_id[row] for _, row, _, seed in runs if row in by_id}, self.store_of)
+
+    @property
+    def own_rows(self) -> dict[str, Experiment]:
+        """The rows of own ablations that this process knows, by id."""
+        return {row.id: row for profile in PROFILES.values() if profile.own for row in profile.rows}
+
+    def import_tests(self, file: Path) -> None:
+        """Imports a file of tests, and so makes its ablations known here."""
+        if self.session is not None:
+            _ = pytest.Module.from_parent(self.session, path=file).obj
 
     def pytest_enter_pdb(self) -> None:
         """The terminal is the debugger's."""
@@ -582,8 +596,8 @@ class StudyPlugin:
         records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in self.runs.values()]
         pages = []
         for name, file in self.trained.items():
-            if name not in PROFILES and self.session is not None:  # xdist's workers alone have imported it
-                _ = pytest.Module.from_parent(self.session, path=file).obj
+            if name not in PROFILES:  # xdist's workers alone have imported it
+                self.import_tests(file)
             profile = PROFILES[name]
             pages += self.summarise_profile(terminalreporter, profile, [r for r in records if r.profile == name])
         if self.in_runs and self.cluster is None:  # not with xdist, whose workers train

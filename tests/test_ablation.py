@@ -700,6 +700,8 @@ def test_tests_of_the_users_own_keep_their_names(own, pytester):
 def test_two_workers_share_the_runs_and_judge_the_claim(own, pytester):
     result = own("-n", "2", "--seeds", "1", subprocess=True)
     result.assert_outcomes(passed=3)
+    for row in ("scratch", "other"):
+        result.stdout.re_match_lines_random([rf"insects-{row} +seed 0  best accuracy .*\[[12]/2, "])
     assert "ablation study, insects" in result.stdout.str()
     assert len(Store(pytester.path / "results", "insects").load()) == 2
 
@@ -711,25 +713,43 @@ def test_workers_tell_of_data_that_cannot_be_used(own, pytester):
     assert not (pytester.path / "results").exists()
 
 
-def test_an_ablation_reaches_a_process_that_cannot_import_its_file(tmp_path, monkeypatch):
+def test_an_ablation_reaches_a_process_that_cannot_import_its_files(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     from cvhw4.cluster import _own_modules
 
-    (tmp_path / "mine.py").write_text(
-        "from cvhw4 import Ablation, Row\n"
-        "def half(labels, predicted):\n    return float((labels == predicted).mean()) / 2\n"
-        "a = Ablation('mine', data='p', rows={'r': Row('resnet18')}, metrics={'half': half})\n"
+    (tmp_path / "shares").mkdir()
+    (tmp_path / "shares" / "mine.py").write_text(
+        "from functools import partial\nimport counted\nfrom cvhw4 import Ablation, Row\n"
+        "from shared.parts import part\n"
+        "def share(of, labels, predicted):\n    return part(counted.right(labels, predicted), of)\n"
+        "a = Ablation('mine', data='p', rows={'r': Row('resnet18')}, metrics={'half': partial(share, 2)})\n"
     )
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "parts.py").write_text("def part(whole, of):\n    return whole / of\n")
+    (tmp_path / "counted.py").write_text("def right(labels, predicted):\n    return (labels == predicted).mean()\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "shares")
+    import counted
     import mine
+    from shared import parts
 
     profile = mine.a.profile
-    assert (
-        _own_modules(profile) == [mine] and _own_modules(insects(metrics={"b": balanced_accuracy_score}).profile) == []
-    )
-    ray.cloudpickle.register_pickle_by_value(mine)
+    assert _own_modules(profile, None) == [mine]
+    own = _own_modules(profile, tmp_path)
+    assert {module.__name__ for module in own} == {"mine", "counted", "shared.parts"}
+    assert _own_modules(insects(metrics={"b": balanced_accuracy_score}).profile, None) == []
+    assert _own_modules(PROFILES["quick"], tmp_path) == []
+    monkeypatch.chdir(ROOT)
+    assert not {"cvhw4", "torch"} & {module.__name__.partition(".")[0] for module in _own_modules(profile, ROOT)}
+    for module in own:
+        ray.cloudpickle.register_pickle_by_value(module)
+    try:
+        pickled = ray.cloudpickle.dumps((profile, Study(profile="mine")))
+    finally:
+        for module in (mine, counted, parts):
+            ray.cloudpickle.unregister_pickle_by_value(module)
     (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "profile").write_bytes(ray.cloudpickle.dumps((profile, Study(profile="mine"))))
+    (tmp_path / "there" / "profile").write_bytes(pickled)
     code = (
         "import json, pickle, numpy as np\nfrom cvhw4.experiments import PROFILES\n"
         "profile, study = pickle.load(open('profile', 'rb'))\nPROFILES[profile.name] = profile\n"
@@ -738,4 +758,4 @@ def test_an_ablation_reaches_a_process_that_cannot_import_its_file(tmp_path, mon
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "there", env=env, capture_output=True, text=True)
-    assert json.loads(told.stdout) == [0.25, str(tmp_path / "p"), "mine-r"], told.stderr
+    assert json.loads(told.stdout) == [0.25, str(tmp_path / "shares" / "p"), "mine-r"], told.stderr
