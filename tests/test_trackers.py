@@ -82,7 +82,7 @@ class Noted:
 
 class OfProfile(Noted):
     def begin(self, run):
-        self.note(run.profile)
+        self.name = run.profile
 
 
 class Raising(Noted):
@@ -232,7 +232,7 @@ def test_runs_of_one_session_are_each_of_their_rows_profile(noted, tmp_path):
         logged.begin(experiment, 0, lambda: IMAGES)
         logged.failed("interrupted")
     logged.close()
-    assert [what[0] for what in noted.read()[0] if len(what) == 1] == ["quick", "insects"]
+    assert noted.read() == [[("failed", name, "interrupted") for name in ("quick", "insects")]]
 
 
 def test_a_tracker_that_raises_is_off_with_one_warning_and_the_others_go_on(noted, tmp_path):
