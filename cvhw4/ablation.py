@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from pathlib import Path
+from types import CellType, CodeType
 from typing import Any, Literal, get_args
 
 from cvhw4.claims import Claim
@@ -36,6 +38,7 @@ FIGURES: dict[Question, tuple[str, ...]] = {
 }
 TAKEN = {"loss", *(name for names in FIGURES.values() for name in names)}  # no own metric may be called so
 MOST_CLASSES = 255
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in what an object says of itself
 
 
 @dataclass(frozen=True)
@@ -252,12 +255,63 @@ def _folder_of_caller() -> Path:
 
 def _source(function: Callable[..., float]) -> str:
     """What tells a metric from another of that name: its text, or where it is from."""
-    if isinstance(function, partial):
-        return f"{_source(function.func)}{function.args}{function.keywords}"
+    return _text(function, {})
+
+
+def _text(value: Any, seen: dict[int, tuple[int, object]]) -> str:
+    """A value in words that are the same in every process: functions and objects of classes by their text and all that
+    they hold, or where they are from.
+
+    Args:
+        seen: number and object by id, of what was met already; it holds the objects, so that no id is given twice.
+    """
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(_text(v, seen) for v in value)})"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(_text(v, dict(seen)) for v in value))}}}"
+    if isinstance(value, type) or inspect.isbuiltin(value) or inspect.ismodule(value):
+        return _named(value)
+    if id(value) in seen:
+        return f"<{seen[id(value)][0]}>"
+    seen[id(value)] = len(seen), value
+    if isinstance(value, list):
+        return f"[{', '.join(_text(v, seen) for v in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_text(k, seen)}: {_text(v, seen)}' for k, v in value.items())}}}"
+    if isinstance(value, partial):
+        return f"partial({', '.join(_text(v, seen) for v in (value.func, value.args, value.keywords))})"
+    if inspect.ismethod(value):
+        return f"{_text(value.__func__, seen)} of {_text(value.__self__, seen)}"
+    if inspect.isfunction(value):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]  # not those still empty
+        held = value.__defaults__ or (), value.__kwdefaults__ or {}, cells
+        return f"{_written(value.__code__) or _named(value)} with {_text(held, seen)}"
+    if hasattr(value, "__array__"):
+        import numpy as np
+
+        array = np.asarray(value)
+        return f"{array.dtype}{array.shape}{_text(array.tolist(), seen)}"
+    kinds = [_written(kind) or _named(kind) for kind in type(value).__mro__[:-1]]
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()) if hasattr(value, name)]
+    held_by = {name: getattr(value, name) for name in slots} | getattr(value, "__dict__", {})
+    own = "" if held_by or type(value).__repr__ is object.__repr__ else ADDRESS.sub("", repr(value))
+    return f"{'; '.join(kinds)} with {_text(held_by, seen)}{own}"
+
+
+def _written(what: CodeType | type) -> str:
+    """The text of a function or class; nothing where there is none."""
     try:
-        return inspect.getsource(inspect.unwrap(function))
+        return inspect.getsource(what)
     except (OSError, TypeError):
-        return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+        return ""
+
+
+def _named(value: Any) -> str:
+    """Where a function, class or module is from."""
+    name = getattr(value, "__qualname__", getattr(value, "__name__", type(value).__qualname__))
+    return f"{getattr(value, '__module__', None) or ''}.{name}"
 
 
 def load_profile(file: Path, name: str | None = None) -> Profile:
@@ -275,10 +329,11 @@ def load_profile(file: Path, name: str | None = None) -> Profile:
     if not file.is_file():
         raise InputError(file, "is no file", "name the file that makes the ablation")
     sys.path.insert(0, str(file.resolve().parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
+    # A name of its own, that no import of the study's can mean; dataclasses look their module up by it.
+    spec = importlib.util.spec_from_file_location(f"_cvhw4_study_{file.stem}", file.resolve())
     if spec is None or spec.loader is None:
         raise InputError(file, "is no Python file", "name the file that makes the ablation")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except InputError:

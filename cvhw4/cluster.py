@@ -14,6 +14,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
@@ -72,13 +73,14 @@ class Cluster:
         threads: CPUs that a run gets, and threads of torch. None: with a GPU, its part of the node's CPUs; else all
             CPUs of the smallest node (on a cluster of this machine as many threads as a session without Ray uses), so
             that no two runs share a node of that size and all runs have the same number of threads.
+        root: folder of the user's code: what own metrics use of it is shipped with them.
 
     Raises:
         InputError: Ray is not installed, the address does not answer, or no node has what `--device` or `threads` ask
             for.
     """
 
-    def __init__(self, study: Study, address: str | None, threads: int | None) -> None:
+    def __init__(self, study: Study, address: str | None, threads: int | None, root: Path | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -97,7 +99,7 @@ class Cluster:
         paths = {name: getattr(study, name) for name in ("portraits", "camvid", "weights", "results")}
         absolute = {name: path and path.absolute() for name, path in paths.items()}
         self.study = replace(study, device=share.device, threads=share.threads, **absolute)
-        self._by_value = ray.cloudpickle.register_pickle_by_value
+        self._root, self._by_value = root, ray.cloudpickle.register_pickle_by_value
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         # Ray's own repetitions are off: they would train a run anew whose result is lost on the way, and tell nobody.
@@ -107,9 +109,11 @@ class Cluster:
 
     def submit(self, runs: Iterable[tuple[Experiment, int]]) -> None:
         """Gives runs to the cluster, which begins them in this order."""
-        for experiment, seed in runs:
-            for module in _own_modules(PROFILES[experiment.profile]):
+        runs = list(runs)
+        for name in {experiment.profile for experiment, _ in runs}:
+            for module in _own_modules(PROFILES[name], self._root):
                 self._by_value(module)
+        for experiment, seed in runs:
             self._runs[experiment.id, seed] = run = _Run(experiment, seed)
             self._begin(run)
 
@@ -285,13 +289,30 @@ def _own_threads() -> int:
     return torch.get_num_threads()
 
 
-def _own_modules(profile: Profile) -> list[Any]:
-    """The modules of own metrics that are not installed: no other process could import them by name."""
+def _own_modules(profile: Profile, root: Path | None) -> list[Any]:
+    """The loaded modules that own metrics may need and that no other process could import by name: those that lie in or
+    below the folders of the metrics' files, or below `root`, and are not installed."""
     installed = tuple(f"{path}{os.sep}" for path in sysconfig.get_paths().values())
-    names = {getattr(metric.function, "__module__", None) for metric in profile.metrics.values()}
-    modules = [sys.modules[name] for name in names if name in sys.modules]
-    files = [(module, getattr(module, "__file__", None)) for module in modules]
-    return [module for module, file in files if file and not file.startswith(installed)]
+    ours = __name__.partition(".")[0]
+    files = {
+        name: os.path.realpath(file)
+        for name, module in list(sys.modules.items())
+        if (file := str(getattr(module, "__file__", None) or "")) and not file.startswith(installed)
+        if os.path.isabs(file) and name.partition(".")[0] != ours  # torch.ops says that it is in "_ops.py"
+    }
+    names = (getattr(_whole(metric.function), "__module__", None) for metric in profile.metrics.values())
+    places = {os.path.dirname(files[name]) for name in names if name is not None and name in files}
+    if root is not None and profile.metrics:
+        places.add(os.path.realpath(root))
+    inside = tuple(os.path.join(place, "") for place in places)
+    return [sys.modules[name] for name, file in files.items() if file.startswith(inside)]
+
+
+def _whole(function: Callable[..., float]) -> Callable[..., float]:
+    """What a partial calls in the end."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
 
 
 def _train(

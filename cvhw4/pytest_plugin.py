@@ -190,7 +190,7 @@ class StudyPlugin:
         config.option.testrunuid = session
         self.notes = Notes(Path(tempfile.gettempdir()) / f"cvhw4-session-{session}")
         self.progress = Progress(config)
-        self.trackers = Trackers({name: config.getoption(name) for name in TRACKERS}, study.profile)
+        self.trackers = Trackers({name: config.getoption(name) for name in TRACKERS})
 
     def study_of(self, experiment: Experiment) -> Study:
         """How a row is run: with the session's options, as one of its profile."""
@@ -228,17 +228,17 @@ class StudyPlugin:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Rows and seeds, or claims, as parameters."""
         rows = self._trained_by(metafunc.definition)
-        if rows and {"experiment", "seed"} <= set(metafunc.fixturenames):
+        if rows and {"experiment", "seed"} <= set(metafunc.fixturenames) - _parametrised(metafunc.definition):
             cases = [pytest.param(row, seed, id=f"{row.id}-seed{seed}") for row in rows for seed in self.seeds]
             metafunc.parametrize(("experiment", "seed"), cases)
-        if "claim" in metafunc.fixturenames:
+        if _asks_for("claim", metafunc):
             from cvhw4.claims import claims_of
 
             profile = self.profile_of(metafunc.definition)
             nightly = {row.row for row in profile.rows if row.group == "report"}
             claims = [claim for claim in claims_of(profile) if nightly.issuperset(claim.rows)]
             metafunc.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in claims])
-        if "control" in metafunc.fixturenames:
+        if _asks_for("control", metafunc):
             from cvhw4.controls import CONTROLS
 
             metafunc.parametrize("control", [pytest.param(control, id=control.name) for control in CONTROLS])
@@ -270,10 +270,13 @@ class StudyPlugin:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
         """Claims and controls are judged last, whatever else sorts the tests: they need the runs, on this worker or
         another. Own ablations that are left after `-k` and the like are checked."""
+        from cvhw4.claims import Claim
+        from cvhw4.controls import Control
+
         yield
-        items.sort(key=lambda item: bool({"claim", "control"} & _parameters(item).keys()))
-        experiments = (_parameters(item).get("experiment") for item in items)
-        own = dict.fromkeys(e.profile for e in experiments if e is not None and PROFILES[e.profile].own)
+        items.sort(key=lambda item: any(isinstance(p, Claim | Control) for p in _parameters(item).values()))
+        runs = (run for item in items if (run := _run_of(item)) is not None)
+        own = dict.fromkeys(experiment.profile for experiment, _ in runs if PROFILES[experiment.profile].own)
         if self.config.option.collectonly:
             return
         try:
@@ -293,9 +296,8 @@ class StudyPlugin:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remembers what will be run, after `-k` and the like."""
         for item in session.items:
-            parameters = _parameters(item)
-            if "experiment" in parameters and "seed" in parameters:
-                experiment, seed = parameters["experiment"], parameters["seed"]
+            if (run := _run_of(item)) is not None:
+                experiment, seed = run
                 self.planned[experiment.id, seed] = experiment
         self.progress.plan(self.planned, self.store_of)
 
@@ -340,7 +342,8 @@ class StudyPlugin:
             return
         from cvhw4.cluster import Cluster
 
-        self.cluster = Cluster(self.study, self.config.getoption("ray_address"), self.study.threads)
+        address = self.config.getoption("ray_address")
+        self.cluster = Cluster(self.study, address, self.study.threads, self.config.rootpath)
 
     def warn(self, warned: Sequence[str]) -> None:
         """Shows what is odd about the user's data, in a line each."""
@@ -429,12 +432,20 @@ class StudyPlugin:
             self.trackers.epoch(event.epoch)
 
     def outcome(self, claim: Claim, profile: Profile) -> Outcome:
-        """Judges a claim of a profile on this session's runs, once they are finished."""
-        from cvhw4.statistics.verdicts import judge
+        """Judges a claim of a profile on this session's runs, once they are finished: one of the report's by itself,
+        one of an own ablation together with all of its claims."""
+        from cvhw4.statistics.verdicts import judge, judge_all
 
         rows = [row for row in profile.rows if row.row in claim.rows]
-        records = self.finished(rows)
-        outcome = judge(claim, records)
+        if profile.own:  # its claims are judged together, as on its page
+            claims = dict.fromkeys((*(profile.claims or ()), claim))
+            compared = {row for each in claims for row in each.rows}
+            records = self.finished([row for row in profile.rows if row.row in compared])
+            outcomes = judge_all(replace(profile, claims=tuple(claims)), records)
+            outcome = next((o for o in outcomes if o.claim == claim), None)
+        else:
+            records = self.finished(rows)
+            outcome = judge(claim, records)
         if outcome is None and claim.worse is None and records:
             pytest.skip("not judged: a claim about a figure on the report's data, which embedded data cannot bear out")
         if outcome is None:
@@ -518,14 +529,27 @@ class StudyPlugin:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """With xdist the workers know which runs there will be."""
+        """With xdist the workers know which runs there will be, and alone have imported own ablations."""
         from cvhw4.controls import CONTROLS
 
-        rows = [row for profile in PROFILES.values() if profile.own for row in profile.rows]
-        rows += [*self.profile.rows, *(c.experiment(self.profile, s) for c in CONTROLS for s in c.strengths)]
-        by_id = {row.id: row for row in rows}
-        runs = (run[1].rpartition("-seed") for id in ids if (run := RUN_ID.search(id)))
-        self.progress.plan({(id, int(seed)): by_id[id] for id, _, seed in runs if id in by_id}, self.store_of)
+        rows = [*self.profile.rows, *(c.experiment(self.profile, s) for c in CONTROLS for s in c.strengths)]
+        by_id = {row.id: row for row in rows} | self.own_rows
+        runs = [(id.partition("::")[0], *run[1].rpartition("-seed")) for id in ids if (run := RUN_ID.search(id))]
+        for file in dict.fromkeys(file for file, row, _, _ in runs if row not in by_id):
+            with suppress(Exception):  # no more than a line per run hangs on it
+                self.import_tests(self.config.rootpath / file)
+        by_id |= self.own_rows
+        self.progress.plan({(row, int(seed)): by_id[row] for _, row, _, seed in runs if row in by_id}, self.store_of)
+
+    @property
+    def own_rows(self) -> dict[str, Experiment]:
+        """The rows of own ablations that this process knows, by id."""
+        return {row.id: row for profile in PROFILES.values() if profile.own for row in profile.rows}
+
+    def import_tests(self, file: Path) -> None:
+        """Imports a file of tests, and so makes its ablations known here."""
+        if self.session is not None:
+            _ = pytest.Module.from_parent(self.session, path=file).obj
 
     def pytest_enter_pdb(self) -> None:
         """The terminal is the debugger's."""
@@ -572,8 +596,8 @@ class StudyPlugin:
         records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in self.runs.values()]
         pages = []
         for name, file in self.trained.items():
-            if name not in PROFILES and self.session is not None:  # xdist's workers alone have imported it
-                _ = pytest.Module.from_parent(self.session, path=file).obj
+            if name not in PROFILES:  # xdist's workers alone have imported it
+                self.import_tests(file)
             profile = PROFILES[name]
             pages += self.summarise_profile(terminalreporter, profile, [r for r in records if r.profile == name])
         if self.in_runs and self.cluster is None:  # not with xdist, whose workers train
@@ -750,6 +774,30 @@ def extra_info(record: RunRecord) -> dict[str, Any]:
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:
     return item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+
+
+def _run_of(item: pytest.Item) -> tuple[Experiment, int] | None:
+    """The row and seed that a test trains; None for any other test, whatever its parameters are called."""
+    parameters = _parameters(item)
+    experiment, seed = parameters.get("experiment"), parameters.get("seed")
+    return (experiment, seed) if isinstance(experiment, Experiment) and isinstance(seed, int) else None
+
+
+def _parametrised(item: pytest.Item | pytest.Collector) -> set[str]:
+    """The names that a test's own marks give values to."""
+    given = (
+        mark.args[0] if mark.args else mark.kwargs.get("argnames", ()) for mark in item.iter_markers("parametrize")
+    )
+    return {name.strip() for names in given for name in (names.split(",") if isinstance(names, str) else names)}
+
+
+def _asks_for(name: str, metafunc: pytest.Metafunc) -> bool:
+    """Whether a test asks for our claims or controls by a name: its marks or other fixtures are ours, and the name is
+    neither parametrised nor a fixture of the user's."""
+    item, names = metafunc.definition, metafunc.fixturenames
+    marked = any(item.get_closest_marker(mark) for mark in ("ablation", "question", "controls"))
+    ours = marked or not {"judged", "noticed"}.isdisjoint(names)
+    return ours and name in names and name not in {*_parametrised(item), *metafunc._arg2fixturedefs}
 
 
 # Fixtures

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -123,7 +124,8 @@ class Study:
             pick_precision(self.precision, device, PROFILES[self.profile].rows[0])
 
     def _check_metrics(self) -> None:
-        """Calls own metrics once, on made-up predictions."""
+        """Calls own metrics on made-up predictions: some of them wrong, and all of one class, as of a network that
+        collapsed."""
         profile = PROFILES[self.profile]
         if not profile.metrics:
             return
@@ -131,14 +133,26 @@ class Study:
 
         from cvhw4.records.images import own_figure
 
+        scenes = profile.rows[0].question == "q2"
         for classes in {row.classes for row in profile.rows}:
             labels = np.repeat(np.arange(classes), 2)
-            predicted = np.where(np.arange(len(labels)) % 4 == 3, labels - 1, labels)  # some of them wrong
-            evidence = [labels, predicted]
-            if profile.rows[0].question == "q2":
-                evidence = [np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)]
-            for name, metric in profile.metrics.items():
-                own_figure(name, metric.function, *evidence)
+            some_wrong = np.where(np.arange(len(labels)) % 4 == 3, labels - 1, labels)
+            alike = [
+                (np.full_like(labels, c), f" where every {'pixel' if scenes else 'image'} is taken for class {c}")
+                for c in (0, classes - 1)  # so that each class is missing once
+            ]
+            for predicted, where in [(some_wrong, ""), *alike]:
+                evidence = [labels, predicted]
+                if scenes:
+                    matrix = np.bincount(labels * classes + predicted, minlength=classes**2)
+                    evidence = [matrix.reshape(classes, classes)]
+                for name, metric in profile.metrics.items():
+                    try:
+                        with warnings.catch_warnings():
+                            warnings.simplefilter("ignore")
+                            own_figure(name, metric.function, *evidence)
+                    except InputError as error:
+                        raise InputError(error.where, error.problem + where, error.mend) from error
 
     def _check_networks(self) -> None:
         prepare_process()
@@ -216,7 +230,8 @@ class Study:
             InputError: data, weights or results folder cannot be used.
             DataUnavailable: the profile needs data that was not given.
             WeightsUnavailable: the row's pretrained weights cannot be had.
-            TrainingFailed: the loss did not stay finite, or memory does not suffice; noted in the store.
+            TrainingFailed: the loss did not stay finite, an own metric has no figure, or memory does not suffice; noted
+                in the store.
         """
         plan, started = self._plan(experiment, seed), datetime.now(UTC)
         store = self.store
@@ -237,12 +252,17 @@ class Study:
         """The record with the figures of the ablation's own metrics in every epoch.
 
         Raises:
-            InputError: a metric raises, or what it returns is no finite number.
+            TrainingFailed: a metric raises, or what it returns is no finite number: a best epoch among those that have
+                a figure would be too good.
         """
+        metrics = PROFILES[self.profile].metrics.items()
 
         def more(epoch: Epoch) -> Epoch:
-            metrics = PROFILES[self.profile].metrics.items()
-            own = {name: float(images.figure(name, epoch.epoch, own=metric.function)) for name, metric in metrics}
+            try:
+                own = {name: float(images.figure(name, epoch.epoch, own=metric.function)) for name, metric in metrics}
+            except InputError as error:
+                where = f"{record.id}, seed {record.seed}, epoch {epoch.epoch}"
+                raise TrainingFailed(f"{where}: {error}", epoch.epoch, lr=epoch.lr) from error
             return replace(epoch, figures={**epoch.figures, **own})
 
         return replace(record, epochs=[more(epoch) for epoch in record.epochs])

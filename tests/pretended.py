@@ -49,7 +49,7 @@ class Pretended(Study):
 class PretendedCluster:
     """Trains all runs when the first is asked for, and tells of them in turn."""
 
-    def __init__(self, study, address, threads):
+    def __init__(self, study, address, threads, root):
         self.study, self.records = study, {}
 
     def submit(self, runs):

@@ -6,9 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -26,16 +29,18 @@ from sklearn.metrics import balanced_accuracy_score
 # Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
 import cvhw4.training.fit
 from cvhw4 import Ablation, Claim, InputError, Recipe, Row, study
-from cvhw4.ablation import load_profile
+from cvhw4.ablation import _source, load_profile
 from cvhw4.claims import claims_of
+from cvhw4.errors import TrainingFailed
 from cvhw4.experiments import PROFILES
+from cvhw4.pytest_plugin import StudyPlugin
 from cvhw4.records.images import ImageResults, confusion
 from cvhw4.records.store import Store
 from cvhw4.report.tables import report_page
 from cvhw4.report.verdicts import verdicts_page
 from cvhw4.statistics.bounds import NO_BOUNDS
 from cvhw4.statistics.images import image_noise
-from cvhw4.statistics.verdicts import judge_all
+from cvhw4.statistics.verdicts import judge, judge_all
 from cvhw4.study import Study
 from tests.tiny import TINY, dataset, record
 
@@ -215,6 +220,91 @@ def test_a_file_s_ablation_is_found_and_one_of_several_is_named(tmp_path):
         load_profile(tmp_path / "gone.py")
 
 
+def test_a_file_with_dataclasses_and_late_annotations_is_found(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from cvhw4 import Ablation, Row\n\n"
+        "@dataclass\nclass Beta:\n    value: float\n    least: ClassVar[float] = 0\n\n"
+        "a = Ablation('late', data='p', rows={'r': Row('resnet18')})\n"
+    )
+    assert load_profile(file).name == "late" and "mine" not in sys.modules
+
+
+# What tells a metric from another
+
+
+def f_beta(beta):
+    def metric(labels, predicted):
+        return beta * right(labels, predicted)
+
+    return metric
+
+
+class Weighted:
+    """A metric that holds something."""
+
+    def __init__(self, weights, function=right):
+        self.weights, self.function = weights, function
+
+    def __call__(self, labels, predicted):
+        return self.function(labels, predicted)
+
+    def method(self, labels, predicted):
+        return self.function(labels, predicted)
+
+
+def power(labels, predicted, by=1):
+    return right(labels, predicted) ** by
+
+
+def powered(exponent):
+    def metric(labels, predicted, by=exponent):
+        return right(labels, predicted) ** by
+
+    return metric
+
+
+METRICS = {
+    "a closure": (f_beta, 1.0, 2.0),
+    "a closure over a function": (f_beta, right, always_nan),
+    "an object": (Weighted, [1, 2], [1, 3]),
+    "an object with a large array": (Weighted, np.zeros(5000), np.eye(1, 5000, 2500)[0]),
+    "an object with a function": (lambda function: Weighted([1], function), right, always_nan),
+    "a method": (lambda weights: Weighted(weights).method, {"ant": 1}, {"ant": 2}),
+    "a default": (powered, 1, 2),
+    "a partial": (lambda by: partial(power, by=by), 1, 2),
+    "a partial with a function": (lambda f: partial(lambda g, labels, predicted: g(labels), f), right, always_nan),
+}
+
+
+@pytest.mark.parametrize(("make", "one", "other"), METRICS.values(), ids=METRICS)
+def test_a_metric_is_known_by_its_text_and_all_that_it_holds(make, one, other):
+    first, again, another = _source(make(one)), _source(make(one)), _source(make(other))
+    assert first == again != another and "0x" not in first + another
+
+
+def test_what_tells_a_metric_is_the_same_in_every_process(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from functools import partial\nfrom cvhw4.ablation import _source\n"
+        "def scaled(labels, predicted, kinds, by):\n    return by(labels)\n"
+        "print(_source(partial(scaled, kinds={'ant', 'bee', 'wasp', 'fly'}, by=abs)))\n"
+    )
+    told = set()
+    for hashes in ("0", "1", "2"):
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": hashes}
+        run = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+        told.add(run.stdout)
+    assert len(told) == 1 and "{'ant', 'bee', 'fly', 'wasp'}" in told.pop(), run.stderr
+
+
+def test_a_function_that_holds_itself_is_known_too():
+    def metric(labels, predicted):
+        return metric(labels, predicted)
+
+    assert "def metric" in _source(metric) and _source(balanced_accuracy_score) == _source(balanced_accuracy_score)
+
+
 # Metrics, by hand
 
 
@@ -276,6 +366,23 @@ def test_a_metric_without_a_figure_is_one_error_before_anything_is_trained(metri
     assert not (tmp_path / "results").exists()
 
 
+def precision_of_wasps(labels, predicted):
+    return float(np.float64((labels[predicted == 2] == 2).sum()) / (predicted == 2).sum())
+
+
+def test_a_metric_without_a_figure_of_networks_that_say_one_class_alone_is_told_before_training(tmp_path):
+    profile = insects(data=pictures(tmp_path / "photos"), metrics={"wasps": precision_of_wasps}).profile
+    told = "metric wasps: returns nan where every image is taken for class 0. To mend: let it return a finite"
+    with pytest.raises(InputError, match=told), warnings.catch_warnings():
+        warnings.simplefilter("error")  # those of made-up predictions are nobody's
+        Study(profile=profile.name, results=tmp_path / "results").check()
+    rows = {"plain": Row("fcn8s/resnet10t", start="random")}
+    scenes = insects(name="scenes", rows=rows, recipe=Recipe(size=32), metrics={"cars": lambda m: 1 / m[:, 8].sum()})
+    with pytest.raises(InputError, match="cars: returns inf where every pixel is taken for class 0"):
+        Study(profile=scenes.name, results=tmp_path / "results").check()
+    assert not (tmp_path / "results").exists()
+
+
 def own_record(row, seed, figures, **changes):
     """A record of the ablation "insects"."""
     made = replace(record("q1_2", seed, figures=tuple((a,) for a, _ in figures)), row=row, id=f"insects-{row}")
@@ -295,6 +402,26 @@ def test_own_figures_are_in_every_epoch_of_the_record():
         {"accuracy": 0.4, "mine": pytest.approx(7 / 18)},
     ]
     assert made.best("mine") == pytest.approx(5 / 6) and made.figure("last mine") == pytest.approx(7 / 18)
+
+
+def test_a_run_whose_metric_has_no_figure_in_an_epoch_is_noted_and_told_of_as_failed(tmp_path, monkeypatch):
+    def mine(labels, predicted):
+        return 1.0 if predicted[-1] == 2 else float("nan")
+
+    rows = {"scratch": Row("resnet10t", start="random")}
+    profile = insects(data=pictures(tmp_path / "photos"), metrics={"mine": mine}, rows=rows).profile
+    images = ImageResults(predicted=PREDICTED, labels=LABELS)
+    trained = record("q1_2", 4, figures=((0.5,), (0.4,)), id="insects-scratch")
+    monkeypatch.setattr(Study, "_train", lambda *_: (trained, images, None))
+    study = Study(profile="insects", device="cpu", results=tmp_path / "results")
+    with pytest.raises(TrainingFailed) as failed:
+        study.run(profile.rows[0], 4)
+    told = "insects-scratch, seed 4, epoch 2: metric mine: returns nan. To mend: let it return a finite number"
+    (note,) = study.store.failures()
+    assert str(failed.value).startswith(told) and note.reason == str(failed.value)
+    assert (note.id, note.seed, note.epoch, note.lr) == ("insects-scratch", 4, 2, 0.1)
+    page = report_page(profile, [], NO_BOUNDS, {}, failures=[note])
+    assert "1 of 1 seeds failed" in page and "metric mine: returns nan" in page
 
 
 def test_pages_have_a_table_of_the_metric_and_the_verdict_and_nothing_of_the_report():
@@ -325,6 +452,38 @@ def test_runs_from_before_a_metric_are_passed_over_where_it_is_asked_for():
     assert judge_all(profile, runs) == []
     accuracy, mine = report_page(profile, runs, None, {}).split("### mine")
     assert "insects-scratch" in accuracy and "insects-scratch" not in mine.split("### Weights")[0]
+
+
+def judged(claim, profile, runs):
+    """What the fixture `judged` says of a claim in a session that had these runs."""
+    session = SimpleNamespace(finished=lambda rows: [r for r in runs if r.row in {row.row for row in rows}])
+    return StudyPlugin.outcome(session, claim, profile)
+
+
+def test_what_a_test_is_told_of_a_claim_is_what_the_page_says():
+    """Differences of a third of an image, equal for all seeds; and of about three, for one claim of two."""
+    small = Claim(better="small", worse="scratch", metric="mine")
+    large = Claim(better="finetune", worse="scratch", metric="mine")
+    rows = ROWS | {"small": ROWS["scratch"]}
+    profile = insects(metrics={"mine": right}, claims=[small, large], rows=rows).profile
+    runs = [own_record("scratch", s, ((0.3, 0.30),)) for s in range(3)]
+    runs += [own_record("small", s, ((0.3, 0.36),)) for s in range(3)]
+    runs += [own_record("finetune", s, ((0.8, 0.72 + s / 10),)) for s in range(3)]
+    told = [judged(claim, profile, runs) for claim in profile.claims]
+    assert told == judge_all(profile, runs) and [o.claim for o in told] == [small, large]
+    assert told[0].verdict == "undecided" and told[0].comparison.p_value > 0.05 and told[0].resolution == 1 / 6
+    assert told[1].adjusted_p == pytest.approx(2 * told[1].comparison.p_value)
+    other = Claim(better="finetune", worse="small", metric="accuracy")
+    (*_, third) = judge_all(replace(profile, claims=(small, large, other)), runs)
+    assert judged(other, profile, runs) == third
+    assert len(profile.claims) == 2
+
+
+def test_a_claim_of_the_reports_is_judged_by_itself_in_a_test():
+    claim = next(c for c in claims_of(PROFILES["quick"]) if c.rows == ("q1_2", "q1_1"))
+    figures = {"q1_2": 0.8, "q1_1": 0.7, "q1_3": 0.5}
+    runs = [record(row, s, ((figure + s / 50,),)) for row, figure in figures.items() for s in range(3)]
+    assert judged(claim, PROFILES["quick"], runs) == judge(claim, runs)
 
 
 # Files from before
@@ -495,9 +654,54 @@ def test_what_cannot_be_used_is_one_line_before_anything_is_trained(own, pyteste
     assert not (pytester.path / "results").exists() and "Traceback" not in result.stdout.str()
 
 
+ORDINARY = """
+import pytest
+
+@pytest.fixture
+def claim():
+    return "a claim of the user's"
+
+@pytest.mark.parametrize("experiment", ["a", "b"])
+def test_of_names(experiment):
+    assert experiment in "ab"
+
+@pytest.mark.parametrize(("experiment", "seed"), [("a", 0)])
+def test_of_pairs(experiment, seed):
+    assert (experiment, seed) == ("a", 0)
+
+def test_of_a_fixture(claim):
+    assert claim == "a claim of the user's"
+
+@pytest.mark.parametrize("control", [3])
+def test_of_a_number(control):
+    assert control == 3
+
+@pytest.mark.parametrize("claim", [1, 2])
+def test_with_a_fixture_of_ours(judged, claim):
+    assert claim in (1, 2)
+
+@pytest.mark.question("q1")
+@pytest.mark.parametrize("seed", [7])
+@pytest.mark.parametrize("experiment", ["mine"])
+def test_marked(experiment, seed):
+    assert (experiment, seed) == ("mine", 7)
+"""
+
+
+def test_tests_of_the_users_own_keep_their_names(own, pytester):
+    pytester.makepyfile(test_ordinary=ORDINARY, test_before="def test_last(): pass")
+    result = own("-v", "test_ordinary.py", "test_before.py")
+    result.assert_outcomes(passed=9)
+    assert result.ret == 0 and "test_last" in [line for line in result.outlines if "PASSED" in line][-1]  # not sorted
+    lone = own("--collect-only", "-q", pytester.makepyfile(test_lone="def test_it(claim, control): pass"))
+    assert "test_lone.py::test_it" in lone.outlines
+
+
 def test_two_workers_share_the_runs_and_judge_the_claim(own, pytester):
     result = own("-n", "2", "--seeds", "1", subprocess=True)
     result.assert_outcomes(passed=3)
+    for row in ("scratch", "other"):
+        result.stdout.re_match_lines_random([rf"insects-{row} +seed 0  best accuracy .*\[[12]/2, "])
     assert "ablation study, insects" in result.stdout.str()
     assert len(Store(pytester.path / "results", "insects").load()) == 2
 
@@ -509,25 +713,43 @@ def test_workers_tell_of_data_that_cannot_be_used(own, pytester):
     assert not (pytester.path / "results").exists()
 
 
-def test_an_ablation_reaches_a_process_that_cannot_import_its_file(tmp_path, monkeypatch):
+def test_an_ablation_reaches_a_process_that_cannot_import_its_files(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     from cvhw4.cluster import _own_modules
 
-    (tmp_path / "mine.py").write_text(
-        "from cvhw4 import Ablation, Row\n"
-        "def half(labels, predicted):\n    return float((labels == predicted).mean()) / 2\n"
-        "a = Ablation('mine', data='p', rows={'r': Row('resnet18')}, metrics={'half': half})\n"
+    (tmp_path / "shares").mkdir()
+    (tmp_path / "shares" / "mine.py").write_text(
+        "from functools import partial\nimport counted\nfrom cvhw4 import Ablation, Row\n"
+        "from shared.parts import part\n"
+        "def share(of, labels, predicted):\n    return part(counted.right(labels, predicted), of)\n"
+        "a = Ablation('mine', data='p', rows={'r': Row('resnet18')}, metrics={'half': partial(share, 2)})\n"
     )
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "parts.py").write_text("def part(whole, of):\n    return whole / of\n")
+    (tmp_path / "counted.py").write_text("def right(labels, predicted):\n    return (labels == predicted).mean()\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "shares")
+    import counted
     import mine
+    from shared import parts
 
     profile = mine.a.profile
-    assert (
-        _own_modules(profile) == [mine] and _own_modules(insects(metrics={"b": balanced_accuracy_score}).profile) == []
-    )
-    ray.cloudpickle.register_pickle_by_value(mine)
+    assert _own_modules(profile, None) == [mine]
+    own = _own_modules(profile, tmp_path)
+    assert {module.__name__ for module in own} == {"mine", "counted", "shared.parts"}
+    assert _own_modules(insects(metrics={"b": balanced_accuracy_score}).profile, None) == []
+    assert _own_modules(PROFILES["quick"], tmp_path) == []
+    monkeypatch.chdir(ROOT)
+    assert not {"cvhw4", "torch"} & {module.__name__.partition(".")[0] for module in _own_modules(profile, ROOT)}
+    for module in own:
+        ray.cloudpickle.register_pickle_by_value(module)
+    try:
+        pickled = ray.cloudpickle.dumps((profile, Study(profile="mine")))
+    finally:
+        for module in (mine, counted, parts):
+            ray.cloudpickle.unregister_pickle_by_value(module)
     (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "profile").write_bytes(ray.cloudpickle.dumps((profile, Study(profile="mine"))))
+    (tmp_path / "there" / "profile").write_bytes(pickled)
     code = (
         "import json, pickle, numpy as np\nfrom cvhw4.experiments import PROFILES\n"
         "profile, study = pickle.load(open('profile', 'rb'))\nPROFILES[profile.name] = profile\n"
@@ -536,4 +758,4 @@ def test_an_ablation_reaches_a_process_that_cannot_import_its_file(tmp_path, mon
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "there", env=env, capture_output=True, text=True)
-    assert json.loads(told.stdout) == [0.25, str(tmp_path / "p"), "mine-r"], told.stderr
+    assert json.loads(told.stdout) == [0.25, str(tmp_path / "shares" / "p"), "mine-r"], told.stderr

@@ -33,7 +33,7 @@ def needs(module):
 def run_logged(told=3, failed="", **wanted):
     """Logs a run of which epochs are told while it trains, and the rest with its record."""
     done = record("q2_1a", figures=FIGURES)
-    logged = Trackers(wanted, "quick")
+    logged = Trackers(wanted)
     logged.begin(ROW, 0, lambda: IMAGES)
     for epoch in done.epochs[:told]:
         logged.epoch(epoch)
@@ -49,7 +49,7 @@ def by_epoch(done):
     """What every tracker has to show of a run: points (epoch, value) by name."""
     expected = {}
     for epoch in done.epochs:
-        for name, value in Run(ROW, 0, "quick", IMAGES).figures(epoch).items():
+        for name, value in Run(ROW, 0, IMAGES).figures(epoch).items():
             expected.setdefault(name, []).append((epoch.epoch, value))
     assert expected["validation/miou"] == [(1, 0.7), (2, 0.9), (3, 0.8)]
     assert expected["training/images_per_second"][0] == (1, IMAGES / 2.0) and expected["training/lr"][0] == (1, 0.1)
@@ -78,6 +78,11 @@ class Noted:
 
     def failed(self, reason):
         self.note("failed", self.name, reason)
+
+
+class OfProfile(Noted):
+    def begin(self, run):
+        self.name = run.profile
 
 
 class Raising(Noted):
@@ -212,12 +217,22 @@ def test_epochs_that_were_not_told_come_with_the_record(told, noted, tmp_path):
 def test_a_continued_run_is_logged_whole_and_in_order(noted, tmp_path):
     noted(wandb=Noted)
     done = record("q2_1a", figures=FIGURES)
-    logged = Trackers({"wandb": str(tmp_path)}, "quick")
+    logged = Trackers({"wandb": str(tmp_path)})
     logged.begin(ROW, 0, lambda: IMAGES)
     logged.epoch(done.epochs[2])  # the first two are those of an earlier session
     logged.end(done)
     logged.close()
     assert [what[2] for what in noted.read()[0] if what[0] == "epoch"] == [1, 2, 3]
+
+
+def test_runs_of_one_session_are_each_of_their_rows_profile(noted, tmp_path):
+    noted(wandb=OfProfile)
+    logged = Trackers({"wandb": str(tmp_path)})
+    for experiment in (ROW, replace(ROW, profile="insects")):
+        logged.begin(experiment, 0, lambda: IMAGES)
+        logged.failed("interrupted")
+    logged.close()
+    assert noted.read() == [[("failed", name, "interrupted") for name in ("quick", "insects")]]
 
 
 def test_a_tracker_that_raises_is_off_with_one_warning_and_the_others_go_on(noted, tmp_path):
@@ -250,7 +265,7 @@ def test_a_tracker_that_hangs_keeps_no_run_waiting_and_a_session_not_for_long(no
 
 def test_what_a_run_pays_for_trackers_is_microseconds(noted, tmp_path):
     noted(wandb=Noted)
-    logged = Trackers({"wandb": str(tmp_path)}, "quick")
+    logged = Trackers({"wandb": str(tmp_path)})
     logged.failed("before anything began")
     logged.begin(ROW, 0, lambda: IMAGES)
     epochs = [replace(record("q2_1a").epochs[0], epoch=i) for i in range(1, 1001)]
@@ -264,7 +279,7 @@ def test_what_a_run_pays_for_trackers_is_microseconds(noted, tmp_path):
 
 
 def test_settings_are_flat_and_say_all():
-    settings = Run(ROW, 3, "quick", IMAGES).settings
+    settings = Run(ROW, 3, IMAGES).settings
     assert (settings["seed"], settings["recipe.epochs"], settings["network"]) == (3, 3, ROW.network)
     assert all(isinstance(value, str | int | float | bool) for value in settings.values())
     assert "sabotage" not in settings  # None
@@ -272,7 +287,7 @@ def test_settings_are_flat_and_say_all():
 
 def test_figures_that_are_no_numbers_are_logged_as_they_are():
     epoch = replace(record("q2_1a").epochs[0], loss=math.nan)
-    assert math.isnan(Run(ROW, 0, "quick", IMAGES).figures(epoch)["training/loss"])
+    assert math.isnan(Run(ROW, 0, IMAGES).figures(epoch)["training/loss"])
 
 
 @pytest.mark.parametrize("name", sorted(TRACKERS))

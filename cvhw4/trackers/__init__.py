@@ -32,8 +32,12 @@ class Run:
 
     experiment: Experiment
     seed: int
-    profile: str
     images: int
+
+    @property
+    def profile(self) -> str:
+        """The row's profile, or its ablation's name."""
+        return self.experiment.profile
 
     @property
     def name(self) -> str:
@@ -135,11 +139,9 @@ class Trackers:
 
     Args:
         wanted: what the options were given, by their names; None where one was not.
-        profile: of the runs.
     """
 
-    def __init__(self, wanted: Mapping[str, str | None], profile: str) -> None:
-        self.profile = profile
+    def __init__(self, wanted: Mapping[str, str | None]) -> None:
         self._made: dict[str, Tracker | None] = {name: None for name, where in wanted.items() if where}
         self._wanted = wanted
         self._jobs: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
@@ -189,7 +191,7 @@ class Trackers:
             return False
         if self._run is None:
             experiment, seed, images = self._begun
-            run = self._run = Run(experiment, seed, self.profile, images())
+            run = self._run = Run(experiment, seed, images())
             self._tell(lambda tracker: tracker.begin(run))
         return True
 
