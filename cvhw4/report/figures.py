@@ -104,7 +104,10 @@ def to_svg(figure: Figure) -> str:
     """A figure as the text of an SVG file; to be called within `style`."""
     buffer = io.StringIO()
     figure.savefig(
-        buffer, format="svg", bbox_inches=None if figure.get_layout_engine() else "tight", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        buffer,
+        format="svg",
+        bbox_inches=None if figure.get_layout_engine() else "tight",
+        metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
     )
     drawn = buffer.getvalue()
     start = drawn.index("<svg")
