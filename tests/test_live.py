@@ -73,6 +73,8 @@ def session(tmp_path, monkeypatch):
             stdout=slave,
             stderr=slave,
             start_new_session=True,
+            # A suite in the background of a shell ignores interrupts, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         os.close(slave)
         screen, raw, seen = pyte.Screen(columns, LINES), b"", []
