@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from cvhw4.records.store import Store, latest_studies
 from cvhw4.report.changes import comment, headline, short_lines
 from cvhw4.report.text import escape
 from cvhw4.statistics.changes import compare_runs, figure_change, judge_figures, time_change
+from tests.committed import committed_results
 from tests.tiny import QUICK, record
 
 SD = 0.01
@@ -158,9 +158,9 @@ def test_whole_comparisons_raise_a_false_alarm_in_five_percent(seeds, others):
 
 
 @pytest.fixture(scope="module")
-def committed():
+def committed(tmp_path_factory):
     """Runs of the committed study, of the rows that have 20 seeds."""
-    here = latest_studies(Store(Path(__file__).resolve().parent.parent / "results", "quick").load())
+    here = latest_studies(Store(committed_results(tmp_path_factory.mktemp("committed")), "quick").load())
     return [r for r in here if sum(o.id == r.id and o.data.name == r.data.name for o in here) >= 20]
 
 

@@ -10,6 +10,7 @@ import warnings
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from PIL import Image
@@ -21,10 +22,12 @@ from cvhw4.report.html import html_page, inline_svg, shrunk
 from cvhw4.report.page import write_html
 from cvhw4.report.plots import curves
 from cvhw4.report.tables import report_page
+from tests.committed import committed_results
 from tests.test_pages_escape import ALL, HOSTILE, failed, named
 
 QUICK = PROFILES["quick"]
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "quick"
+UNPACKED = TemporaryDirectory()
+RESULTS = committed_results(Path(UNPACKED.name)) / "quick"
 PICTURES = {f"figures/{path.name}": path.read_text("utf-8") for path in (RESULTS / "figures").glob("*.svg")}
 
 

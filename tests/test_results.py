@@ -1,7 +1,6 @@
 """The committed pages are those of the committed records, and README shows their table."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -12,16 +11,16 @@ from cvhw4.report.stored import Stored
 from cvhw4.report.tables import report_page
 from cvhw4.report.verdicts import verdicts_page
 from cvhw4.statistics.bounds import calibrate, load_bounds
+from tests.committed import ROOT, committed_results
 
-ROOT = Path(__file__).resolve().parent.parent
 QUICK = PROFILES["quick"]
 SEEDS = {"report": 20, "extra": 20}
 NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 @pytest.fixture(scope="module")
-def store():
-    return Store(ROOT / "results", "quick")
+def store(tmp_path_factory):
+    return Store(committed_results(tmp_path_factory.mktemp("committed")), "quick")
 
 
 @pytest.fixture(scope="module")
