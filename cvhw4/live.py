@@ -423,8 +423,10 @@ def sparkline(values: Sequence[float], columns: int, blocks: str = BLOCKS) -> st
         values = [values[round(i * last / max(1, columns - 1))] for i in range(columns)]
     real = [v for v in values if math.isfinite(v)]
     low, high = min(real, default=0.0), max(real, default=0.0)
-    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
-    return "".join(blocks[round((v - low) * scale)] if math.isfinite(v) else blocks[0] for v in values)
+    unit = 1.0 if math.isfinite(high - low) else 0.5  # keeps differences of the largest numbers finite
+    span = high * unit - low * unit or 1.0
+    heights = [(v * unit - low * unit) / span if math.isfinite(v) else 0.0 for v in values]
+    return "".join(blocks[round(height * (len(blocks) - 1))] for height in heights)
 
 
 def cut(text: str, width: int, unicode: bool = True) -> str:

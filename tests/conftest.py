@@ -1,6 +1,9 @@
-"""Cores shared among pytest-xdist's workers; long tests only where they are asked for: `-m long`."""
+"""Cores shared among pytest-xdist's workers; long tests only where they are asked for: `-m long`; the same hypothesis
+examples in every run, so that a build fails for what changed (`--hypothesis-profile search` draws new ones)."""
 
 import os
+
+from hypothesis import settings
 
 from cvhw4.pytest_plugin import divided_threads
 
@@ -8,6 +11,10 @@ from cvhw4.pytest_plugin import divided_threads
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 if threads := divided_threads(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0))):
     os.environ["OMP_NUM_THREADS"] = str(threads)
+
+settings.register_profile("build", derandomize=True)
+settings.register_profile("search", print_blob=True)
+settings.load_profile("build")
 
 
 def pytest_collection_modifyitems(config, items):
