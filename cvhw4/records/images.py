@@ -91,7 +91,7 @@ class ImageResults:
             right = (self.predicted[epoch - 1] == self.labels).astype(np.float64)
             return np.asarray(right.mean() if weights is None else weights @ right / weights.sum(-1))
         assert self.counts is not None
-        return segmentation_figures(self.counts[epoch - 1].sum(1), weights)[metric]
+        return segmentation_figures(self.counts[epoch - 1].sum(1), weights, [metric])[metric]
 
     def _evidence(self, epoch: int, weights: NDArray[np.integer]) -> tuple[NDArray[np.int64], ...]:
         """What an own metric is given, each image as often as [V] weights say."""

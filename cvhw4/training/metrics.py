@@ -11,6 +11,7 @@ classes the network knows. Nothing here imports torch: the same functions serve 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,33 +72,34 @@ def set_iou(counts: Counts) -> Figures:
     return _ratio(hits, union)
 
 
-def segmentation_figures(counts: Counts, weights: NDArray[np.integer] | None = None) -> dict[str, Figures]:
+def segmentation_figures(
+    counts: Counts, weights: NDArray[np.integer] | None = None, names: Collection[str] = NAMES
+) -> dict[str, Figures]:
     """Both conventions: `miou` and `pixel_accuracy` as the template computes them, `set_miou` and `set_pixel_accuracy`
     as the field does; 0..1.
 
     Args:
         counts: [V, 12, C].
         weights: [B, V], how often each image counts (a bootstrap draws them); every image once when left out.
+        names: which of them are asked for.
 
     Returns:
         float64 [B] by name, or [] without weights.
     """
     shape: tuple[int, ...] = (1,) if weights is None else (len(weights),)
     w = np.ones((1, len(counts))) if weights is None else weights.astype(np.float64)
-    hits, union = hits_and_union(counts, void=True)
-    iou = _ratio(hits, union)
-    there = ~np.isnan(iou)
-    by_class = _ratio(w @ np.where(there, iou, 0.0), w @ there)  # [B, C]
-    pixels = hits.sum(-1) / counts.sum((-2, -1))
-    set_hits, set_union = (w @ x for x in hits_and_union(counts, void=False))
-    known = counts[:, :VOID].sum((-2, -1))
-    values = (
-        _mean(by_class),
-        (w @ pixels) / w.sum(-1),
-        _mean(_ratio(set_hits, set_union)),
-        _ratio(set_hits.sum(-1), w @ known),
-    )
-    return {k: v.reshape(shape if weights is not None else ()) for k, v in zip(NAMES, values, strict=True)}
+    values: dict[str, Figures] = {}
+    if not {"miou", "pixel_accuracy"}.isdisjoint(names):
+        hits, union = hits_and_union(counts, void=True)
+        iou = _ratio(hits, union)
+        there = ~np.isnan(iou)
+        values["miou"] = _mean(_ratio(w @ np.where(there, iou, 0.0), w @ there))  # over images, then over classes
+        values["pixel_accuracy"] = (w @ (hits.sum(-1) / counts.sum((-2, -1)))) / w.sum(-1)
+    if not {"set_miou", "set_pixel_accuracy"}.isdisjoint(names):
+        hits, union = (w @ x for x in hits_and_union(counts, void=False))
+        values["set_miou"] = _mean(_ratio(hits, union))
+        values["set_pixel_accuracy"] = _ratio(hits.sum(-1), w @ counts[:, :VOID].sum((-2, -1)))
+    return {name: values[name].reshape(shape if weights is not None else ()) for name in names}
 
 
 def segmentation_lists(counts: Counts) -> dict[str, list[float]]:
