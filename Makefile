@@ -1,6 +1,6 @@
 # make bench   trains every row of the report and writes results/quick/report.md and verdicts.md
 # make test    lint, types and tests
-# make speed   ours against the reference loop: minutes of a quiet machine; writes results/speed.md
+# make speed   ours against the reference loop, and pages of many runs: minutes of a quiet machine; writes results/speed.md
 # make growth  cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; writes results/growth.md
 # make long    kills and concurrent writes in large numbers, beside what make test does of them
 # make coverage  the tests again, and which lines they reach
@@ -30,7 +30,7 @@ bench: env
 	$(BIN)/python -m pytest benchmarks $(ARGS)
 
 speed: env
-	$(BIN)/python -m pytest benchmarks/test_speed.py -m speed -rP $(ARGS)
+	$(BIN)/python -m pytest benchmarks/test_speed.py benchmarks/test_pages.py -m speed -rP $(ARGS)
 
 growth: env
 	$(BIN)/python -m pytest benchmarks/test_growth.py -m growth $(ARGS)
