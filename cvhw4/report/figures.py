@@ -104,14 +104,13 @@ def to_svg(figure: Figure) -> str:
     """A figure as the text of an SVG file; to be called within `style`."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    buffer, tight = io.StringIO(), "tight"
-    canvas = FigureCanvasSVG(figure)  # whose measures of texts a layout goes by
-    if layout := figure.get_layout_engine():  # sees to the margins; done here, savefig need not draw twice for it
+    buffer, canvas = io.StringIO(), FigureCanvasSVG(figure)  # whose measures of texts a layout goes by
+    layout = figure.get_layout_engine()
+    if layout:  # it sees to the margins; done here, print_figure need not draw twice for it
         layout.execute(figure)
         figure.set_layout_engine(None)
-        tight = None
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    canvas.print_figure(buffer, format="svg", bbox_inches=tight, metadata=nothing)
+    canvas.print_figure(buffer, format="svg", bbox_inches=None if layout else "tight", metadata=nothing)
     drawn = buffer.getvalue()
     start = drawn.index("<svg")
     end = drawn.index(">", start)

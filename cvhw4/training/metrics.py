@@ -96,9 +96,9 @@ def segmentation_figures(
         values["miou"] = _mean(_ratio(w @ np.where(there, iou, 0.0), w @ there))  # over images, then over classes
         values["pixel_accuracy"] = (w @ (hits.sum(-1) / counts.sum((-2, -1)))) / w.sum(-1)
     if not {"set_miou", "set_pixel_accuracy"}.isdisjoint(names):
-        hits, union = (w @ x for x in hits_and_union(counts, void=False))
-        values["set_miou"] = _mean(_ratio(hits, union))
-        values["set_pixel_accuracy"] = _ratio(hits.sum(-1), w @ counts[:, :VOID].sum((-2, -1)))
+        set_hits, set_union = (w @ x for x in hits_and_union(counts, void=False))
+        values["set_miou"] = _mean(_ratio(set_hits, set_union))
+        values["set_pixel_accuracy"] = _ratio(set_hits.sum(-1), w @ counts[:, :VOID].sum((-2, -1)))
     return {name: values[name].reshape(shape if weights is not None else ()) for name in names}
 
 
