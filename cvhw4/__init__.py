@@ -2,7 +2,8 @@
 
 What is exported here is the public interface, for experiments of your own: an `Ablation` is a table of `Row`s with
 their `Recipe`, metrics and `Claim`s; `pytest.mark.ablation` runs it, with the fixtures of `cvhw4.pytest_plugin`. All
-else is internal and may change with any version.
+else is internal and may change with any version: what modules share among themselves, and below that, with an
+underscore, what each keeps to itself.
 
 `Train` and `Judged` are the types of the fixtures `train` and `judged`. Importing this loads neither torch nor pandas.
 """

@@ -36,8 +36,8 @@ FIGURES: dict[Question, tuple[str, ...]] = {
     "q1": ("accuracy",),
     "q2": ("miou", "pixel_accuracy", "set_miou", "set_pixel_accuracy"),
 }
-TAKEN = {"loss", *(name for names in FIGURES.values() for name in names)}  # no own metric may be called so
-MOST_CLASSES = 255
+_TAKEN = {"loss", *(name for names in FIGURES.values() for name in names)}  # no own metric may be called so
+_MOST_CLASSES = 255
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in what an object says of itself
 
 
@@ -177,8 +177,8 @@ class Ablation:
     def _classes(self, folder: Path) -> int:
         """How many classes pictures have. A folder that is no such folder is named when it is read."""
         if self.classes is not None:
-            if not 2 <= self.classes <= MOST_CLASSES:
-                raise InputError(self._where, f"has {self.classes} classes", f"give 2 to {MOST_CLASSES}")
+            if not 2 <= self.classes <= _MOST_CLASSES:
+                raise InputError(self._where, f"has {self.classes} classes", f"give 2 to {_MOST_CLASSES}")
             return self.classes
         try:
             from cvhw4.data.cache import visible
@@ -186,7 +186,7 @@ class Ablation:
             found = sum(entry.is_dir() for entry in visible(folder / "train"))
         except (InputError, OSError):
             found = 2
-        return min(max(found, 2), MOST_CLASSES)
+        return min(max(found, 2), _MOST_CLASSES)
 
     def _decoded(self, question: Question, largest: int) -> tuple[int, tuple[int, int] | None]:
         """To what pictures and scenes are scaled."""
@@ -203,8 +203,8 @@ class Ablation:
     def _check_metrics(self) -> None:
         for name, function in self.metrics.items():
             check_name(name, "metric")
-            if name in TAKEN or not callable(function):
-                problem = "is a figure that there is already" if name in TAKEN else "is no function"
+            if name in _TAKEN or not callable(function):
+                problem = "is a figure that there is already" if name in _TAKEN else "is no function"
                 raise InputError(f"metric {name}", problem, "give a function under another name")
 
     def _check_claims(self, figures: Sequence[str]) -> None:

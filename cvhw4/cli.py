@@ -55,7 +55,7 @@ AblationOption = Annotated[
 ]
 BoundsOption = Annotated[Path, typer.Option("--bounds", help="File of calibrated bounds.")]
 
-USAGE_ERRORS: Any = typer.BadParameter.__bases__  # click's, wherever this version of typer keeps it
+_USAGE_ERRORS: Any = typer.BadParameter.__bases__  # click's, wherever this version of typer keeps it
 RESULTS, BOUNDS = Path("results"), Path("benchmarks/bounds.toml")
 
 
@@ -69,7 +69,7 @@ def main() -> None:
         code = app(prog_name="cvhw4", standalone_mode=False)
     except InputError as error:
         _end(str(error))
-    except USAGE_ERRORS as error:
+    except _USAGE_ERRORS as error:
         if not (problem := error.format_message()):
             raise SystemExit(2) from None  # no command was named, and the help is told
         _end(

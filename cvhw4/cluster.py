@@ -27,7 +27,7 @@ from cvhw4.study import Study
 from cvhw4.training.process import prepare_process
 
 ATTEMPTS = 4  # how often a run is begun whose workers or nodes die: Ray's own default, 3 repetitions
-RETURNED = Path("what the cluster returned")  # for messages: it is no file
+_RETURNED = Path("what the cluster returned")  # for messages: it is no file
 PATIENCE = 0.2  # seconds between looks at what the runs tell
 REACH = 10.0  # seconds in which the cluster's address has to answer; left to itself, Ray tries for two minutes
 LAST_WORDS = 30.0  # seconds that a finished run waits for its events to be taken
@@ -213,7 +213,7 @@ class Cluster:
         from cvhw4.records.exhibits import Exhibits, ValidationPictures
         from cvhw4.records.images import ImageResults
 
-        store, record = self._study_of(experiment).store, RunRecord.from_json(text, RETURNED)
+        store, record = self._study_of(experiment).store, RunRecord.from_json(text, _RETURNED)
         if record.environment["commit"] is None:  # shipped code is no checkout, but perhaps that of one
             from cvhw4.records.environment import commit
 
@@ -223,16 +223,16 @@ class Cluster:
             found = store.find(*run)
             if found is not None and found.to_json() == record.to_json():  # a shared folder, or a run reused
                 return found
-            results = ImageResults.from_bytes(images, RETURNED) if images is not None else None
+            results = ImageResults.from_bytes(images, _RETURNED) if images is not None else None
             if shown is None:
                 return store.save(record, results)
-            exhibits = Exhibits.from_bytes(shown[0], RETURNED, record)
-            store.keep_pictures(exhibits.pictures, lambda: ValidationPictures.from_bytes(shown[1], RETURNED))
+            exhibits = Exhibits.from_bytes(shown[0], _RETURNED, record)
+            store.keep_pictures(exhibits.pictures, lambda: ValidationPictures.from_bytes(shown[1], _RETURNED))
             return store.save(record, results, exhibits)
 
     def _note(self, experiment: Experiment, text: str) -> None:
         """Stores why a run failed."""
-        store, failure = self._study_of(experiment).store, Failure.from_json(text, RETURNED)
+        store, failure = self._study_of(experiment).store, Failure.from_json(text, _RETURNED)
         if not store.checkpoint(failure.id, failure.seed, failure.fingerprint).exists():
             failure = replace(failure, checkpoint=None)  # it stays on its node
         store.fail(failure)

@@ -205,18 +205,18 @@ AUTO: Augmentation = "crop + jitter + AutoAugment"
 # Networks as (full, quick): at quick size EfficientNet-Lite0 stands in for what is pretrained in the protocol, because
 # its ImageNet weights come as a Python package and it trains on two cores; AlexNet from scratch stays AlexNet. A row
 # whose network is None at a size is not run there.
-ALEXNET = ("alexnet", "tf_efficientnet_lite0")
-ALEXNET_SCRATCH = ("alexnet", "alexnet")
-EFFICIENTNET = ("efficientnet_b2+linear", "tf_efficientnet_lite0+linear")
-FCN8S = ("fcn8s/vgg16", "fcn8s/tf_efficientnet_lite0")
+_ALEXNET = ("alexnet", "tf_efficientnet_lite0")
+_ALEXNET_SCRATCH = ("alexnet", "alexnet")
+_EFFICIENTNET = ("efficientnet_b2+linear", "tf_efficientnet_lite0+linear")
+_FCN8S = ("fcn8s/vgg16", "fcn8s/tf_efficientnet_lite0")
 
-FULL_RECIPES = {
+_FULL_RECIPES = {
     "sgd": Recipe(size=224, batch=4, epochs=25, optimizer="sgd", lr=1e-3, momentum=0.9, lr_step=5, lr_gamma=0.1),
     "adam": Recipe(size=224, batch=4, epochs=25, optimizer="adam", lr=1e-3, lr_step=5, lr_gamma=0.1),
     "scenes": Recipe(size=256, batch=6, epochs=50, optimizer="adam", lr=1e-4, lr_step=100, lr_gamma=0.5),
 }
 # This project's own choice: what two CPU cores train in about a quarter of a minute per run.
-QUICK_RECIPES = {
+_QUICK_RECIPES = {
     "sgd": Recipe(size=96, batch=16, epochs=5, optimizer="sgd", lr=1e-2, momentum=0.9, lr_step=4, lr_gamma=0.1),
     "adam": Recipe(size=96, batch=16, epochs=4, optimizer="adam", lr=5e-4, lr_step=3, lr_gamma=0.1),
     "scenes": Recipe(size=96, batch=4, epochs=8, optimizer="adam", lr=1e-3, lr_step=6, lr_gamma=0.5),
@@ -249,7 +249,7 @@ def _q2(
     pixels: float = 0.0,
     epochs: tuple[int, int] = (0, 0),
     batch_norm: BatchNorm = "initial",
-    networks: tuple[str, str | None] = FCN8S,
+    networks: tuple[str, str | None] = _FCN8S,
 ) -> _Row:
     reported = Reported()
     if miou is not None:
@@ -263,24 +263,24 @@ def _q2(
 ROWS: tuple[_Row, ...] = (
     #                                                                                           report's best validation
     #   row      arm         network          start       trained       augmentation  recipe     accuracy  time
-    _q1("q1_1",  "features", ALEXNET,         "imagenet", "last layer", CROP,         "sgd",     0.8300,   "4m15s"),
-    _q1("q1_2",  "finetune", ALEXNET,         "imagenet", "all layers", CROP,         "sgd",     0.8750,   "5m24s"),
-    _q1("q1_3",  "scratch",  ALEXNET_SCRATCH, "random",   "all layers", CROP,         "sgd",     0.7175,   "5m26s"),
-    _q1("q1_5",  "features", ALEXNET,         "imagenet", "last layer", FACE,         "sgd"),
-    _q1("q1_6",  "finetune", ALEXNET,         "imagenet", "all layers", FACE,         "sgd"),
-    _q1("q1_8",  "recipe",   EFFICIENTNET,    "imagenet", "all layers", AUTO,         "adam",    0.9075,   "14m12s"),
+    _q1("q1_1",  "features", _ALEXNET,         "imagenet", "last layer", CROP,         "sgd",     0.8300,   "4m15s"),
+    _q1("q1_2",  "finetune", _ALEXNET,         "imagenet", "all layers", CROP,         "sgd",     0.8750,   "5m24s"),
+    _q1("q1_3",  "scratch",  _ALEXNET_SCRATCH, "random",   "all layers", CROP,         "sgd",     0.7175,   "5m26s"),
+    _q1("q1_5",  "features", _ALEXNET,         "imagenet", "last layer", FACE,         "sgd"),
+    _q1("q1_6",  "finetune", _ALEXNET,         "imagenet", "all layers", FACE,         "sgd"),
+    _q1("q1_8",  "recipe",   _EFFICIENTNET,    "imagenet", "all layers", AUTO,         "adam",    0.9075,   "14m12s"),
     # control: the network of q1_8 from scratch, all else as there (the report has AlexNet alone from scratch)
-    _q1("q1_c8", "scratch",  EFFICIENTNET,    "random",   "all layers", AUTO,         "adam"),
+    _q1("q1_c8", "scratch",  _EFFICIENTNET,    "random",   "all layers", AUTO,         "adam"),
 
     # extra rows, which `-m extra` trains: q1_2's network from scratch, where that is not q1_3;
-    _q1("q1_c3", "no_start",  (None, ALEXNET[1]), "random", "all layers", CROP,       "sgd",     group="extra"),
+    _q1("q1_c3", "no_start",  (None, _ALEXNET[1]), "random", "all layers", CROP,       "sgd",     group="extra"),
     # a factorial: between q1_2 and q1_8, which the report compares, network, optimizer and augmentation one by one
-    _q1("q1_f1", "net",       EFFICIENTNET,   "imagenet", "all layers", CROP,         "sgd",     group="extra"),
-    _q1("q1_f2", "adam",      ALEXNET,        "imagenet", "all layers", CROP,         "adam",    group="extra"),
-    _q1("q1_f3", "auto",      ALEXNET,        "imagenet", "all layers", AUTO,         "sgd",     group="extra"),
-    _q1("q1_f4", "net_adam",  EFFICIENTNET,   "imagenet", "all layers", CROP,         "adam",    group="extra"),
-    _q1("q1_f5", "net_auto",  EFFICIENTNET,   "imagenet", "all layers", AUTO,         "sgd",     group="extra"),
-    _q1("q1_f6", "adam_auto", ALEXNET,        "imagenet", "all layers", AUTO,         "adam",    group="extra"),
+    _q1("q1_f1", "net",       _EFFICIENTNET,   "imagenet", "all layers", CROP,         "sgd",     group="extra"),
+    _q1("q1_f2", "adam",      _ALEXNET,        "imagenet", "all layers", CROP,         "adam",    group="extra"),
+    _q1("q1_f3", "auto",      _ALEXNET,        "imagenet", "all layers", AUTO,         "sgd",     group="extra"),
+    _q1("q1_f4", "net_adam",  _EFFICIENTNET,   "imagenet", "all layers", CROP,         "adam",    group="extra"),
+    _q1("q1_f5", "net_auto",  _EFFICIENTNET,   "imagenet", "all layers", AUTO,         "sgd",     group="extra"),
+    _q1("q1_f6", "adam_auto", _ALEXNET,        "imagenet", "all layers", AUTO,         "adam",    group="extra"),
 
     #                                               report's best validation
     #   row      arm             classes  skips     mIoU    pixels  epochs
@@ -292,7 +292,7 @@ ROWS: tuple[_Row, ...] = (
     # the switch: batch norm as it should be, all else as in q2_1a, q2_1b and q2_3
     _q2("q2_n1a", "fused_norm",  11,      True,     batch_norm="train"),
     _q2("q2_n1b", "plain_norm",  11,      False,    batch_norm="train"),
-    _q2("q2_n3", "3class_norm",  3,       False,    batch_norm="train", networks=(FCN8S[0], None)),
+    _q2("q2_n3", "3class_norm",  3,       False,    batch_norm="train", networks=(_FCN8S[0], None)),
 )
 # fmt: on
 
@@ -316,7 +316,7 @@ def _rows(profile: str, column: int, recipes: Mapping[str, Recipe]) -> tuple[Exp
 PROFILES: dict[str, Profile] = {
     "full": Profile(
         name="full",
-        rows=_rows("full", 0, FULL_RECIPES),
+        rows=_rows("full", 0, _FULL_RECIPES),
         embedded=False,
         portrait_side=512,
         scene_size=None,
@@ -324,7 +324,7 @@ PROFILES: dict[str, Profile] = {
     ),
     "quick": Profile(
         name="quick",
-        rows=_rows("quick", 1, QUICK_RECIPES),
+        rows=_rows("quick", 1, _QUICK_RECIPES),
         embedded=True,
         portrait_side=128,
         scene_size=(132, 176),

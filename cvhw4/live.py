@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 Run = tuple[str, int]  # a row's id and a seed
 
-SECONDS_BETWEEN_LINES = 10.0  # between progress lines where there is no terminal to rewrite
+_SECONDS_BETWEEN_LINES = 10.0  # between progress lines where there is no terminal to rewrite
 TICK = 1.0  # seconds between movements of the clock
-ERASE = "\r\x1b[K"
+_ERASE = "\r\x1b[K"
 BLOCKS = "▁▂▃▄▅▆▇█"
-ASCII_BLOCKS = "_.-=+*#@"
-SPARKLINE = 8  # columns that it gets before anything else is shown in full
-CURVE = "\0"  # where in a line the sparkline goes
+_ASCII_BLOCKS = "_.-=+*#@"
+_SPARKLINE = 8  # columns that it gets before anything else is shown in full
+_CURVE = "\0"  # where in a line the sparkline goes
 
 
 class Pace:
@@ -262,9 +262,9 @@ class Progress:
             return
         name, short = self._name(), self._short_name()
         layouts = [
-            f"{name}  {CURVE}  {best}",
-            f"{name} {CURVE} best {figure:.3f} at {epoch} {took} [{many}, {clock(left)} left]",
-            f"{short} {CURVE} {figure:.3f} at {epoch} {took} [{many}, {stamp(left)} left]",
+            f"{name}  {_CURVE}  {best}",
+            f"{name} {_CURVE} best {figure:.3f} at {epoch} {took} [{many}, {clock(left)} left]",
+            f"{short} {_CURVE} {figure:.3f} at {epoch} {took} [{many}, {stamp(left)} left]",
             f"{short} {figure:.3f} {took} [{many}]",
         ]
         with self._terminal() as terminal:
@@ -292,7 +292,7 @@ class Progress:
         name, short = self._name(), self._short_name()
         if text:
             shown = self._fitted(terminal, [f"{name}  {text}"], [])
-            return lambda now: ERASE + shown
+            return lambda now: _ERASE + shown
         told, total = self.told.get(self.run, []), self.experiment.recipe.epochs
         curve = [e.figures[self._metric] for e in told]
         value = f" {curve[-1]:.3f}" if told else ""
@@ -307,13 +307,13 @@ class Progress:
             left = "" if all_left is None else f", {clock(max(0.0, all_left - gone))} left"
             brief = "" if all_left is None else f", {stamp(all_left - gone)} left"
             layouts = [
-                f"{name}  epoch {at}  {CURVE}{metric}{speed and f'  {speed} images/s'}  {times}  [{many}{left}]",
-                f"{name} {at} {CURVE}{value}{speed and f' {speed} img/s'} {times} [{many}{left}]",
-                f"{name} {at} {CURVE}{value}{speed and f' {speed} img/s'} {times} [{many}{brief}]",
-                f"{short} {at} {CURVE}{value} {times} [{many}{brief}]",
+                f"{name}  epoch {at}  {_CURVE}{metric}{speed and f'  {speed} images/s'}  {times}  [{many}{left}]",
+                f"{name} {at} {_CURVE}{value}{speed and f' {speed} img/s'} {times} [{many}{left}]",
+                f"{name} {at} {_CURVE}{value}{speed and f' {speed} img/s'} {times} [{many}{brief}]",
+                f"{short} {at} {_CURVE}{value} {times} [{many}{brief}]",
                 f"{short} {at}{value} {times}",
             ]
-            return ERASE + self._fitted(terminal, layouts, curve, width)
+            return _ERASE + self._fitted(terminal, layouts, curve, width)
 
         width = terminal.fullwidth
         return line
@@ -325,14 +325,14 @@ class Progress:
         for, or the last, cut off."""
         room = (width or terminal.fullwidth) - 1  # a full line's cursor is on either line, as the terminal likes it
         unicode = "utf" in (getattr(terminal._file, "encoding", None) or "").lower()
-        least = min(len(curve), SPARKLINE)
-        fit = [line for line in layouts if len(line) - line.count(CURVE) + least * line.count(CURVE) <= room]
+        least = min(len(curve), _SPARKLINE)
+        fit = [line for line in layouts if len(line) - line.count(_CURVE) + least * line.count(_CURVE) <= room]
         line = fit[0] if fit else layouts[-1]
-        before, mark, after = line.partition(CURVE)
+        before, mark, after = line.partition(_CURVE)
         if not mark:
             return cut(line, room, unicode)
         columns = room - len(before) - len(after)
-        drawn = sparkline(curve, min(columns, 4 * SPARKLINE), BLOCKS if unicode else ASCII_BLOCKS)
+        drawn = sparkline(curve, min(columns, 4 * _SPARKLINE), BLOCKS if unicode else _ASCII_BLOCKS)
         return before + terminal.markup(drawn, cyan=True) + after if drawn else before.rstrip() + after
 
     def _final(self, text: str) -> None:
@@ -345,13 +345,13 @@ class Progress:
 
     def _close(self, terminal: TerminalWriter, line: str) -> None:
         if self._open:
-            terminal.write_raw(ERASE)
+            terminal.write_raw(_ERASE)
             self._open = False
         terminal.write(f"{self._line_break()}{line}\n", flush=True)
 
     def _due(self) -> bool:
         """Whether it is time for a plain line."""
-        due = time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES
+        due = time.monotonic() - self.last_line >= _SECONDS_BETWEEN_LINES
         if due:
             self.last_line = time.monotonic()
         return due

@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from cvhw4.statistics.bounds import Bounds
     from cvhw4.statistics.verdicts import Outcome
 
-RUN_ID = re.compile(r"\[([\w.+-]+-seed\d+)\]$")  # how a run's test ends
+_RUN_ID = re.compile(r"\[([\w.+-]+-seed\d+)\]$")  # how a run's test ends
 PATIENCE = 0.2  # seconds between looks at what other workers have finished
-RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()  # what a test's run came to, for the session's summary
+_RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()  # what a test's run came to, for the session's summary
 GIVE_UP = 20.0  # seconds without any worker at a run, after which what is waited for will not come
 
 
@@ -110,10 +110,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "ablation(a): trains the rows of a cvhw4.Ablation with every seed")
     config.addinivalue_line("markers", "controls: trains every negative control with every seed")
     try:
-        check_options(config)
+        _check_options(config)
     except InputError as error:
         raise pytest.UsageError(str(error)) from error
-    number, workers = place_among_workers(config)
+    number, workers = _place_among_workers(config)
     study = Study(
         profile=config.getoption("profile"),
         device=config.getoption("device"),
@@ -132,7 +132,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(StudyPlugin(config, study), "cvhw4-study")
 
 
-def check_options(config: pytest.Config) -> None:
+def _check_options(config: pytest.Config) -> None:
     """Finds what is wrong with the options by themselves.
 
     Raises:
@@ -151,7 +151,7 @@ def check_options(config: pytest.Config) -> None:
     check_trackers({name: config.getoption(name) for name in TRACKERS})
 
 
-def place_among_workers(config: pytest.Config) -> tuple[int, int]:
+def _place_among_workers(config: pytest.Config) -> tuple[int, int]:
     """Which of pytest-xdist's workers this process is, from 0, and how many there are; 0 and 0 without xdist."""
     worker = getattr(config, "workerinput", None)
     return (int(worker["workerid"].removeprefix("gw")), worker["workercount"]) if worker is not None else (0, 0)
@@ -356,7 +356,7 @@ class StudyPlugin:
 
     def run(self, request: pytest.FixtureRequest, benchmark: Any, experiment: Experiment, seed: int) -> RunRecord:
         """Trains one row through pytest-benchmark; skips, with the reason in the tables, where it cannot run at all."""
-        note = request.node.stash.setdefault(RUN, {"profile": experiment.profile, "file": str(request.node.path)})
+        note = request.node.stash.setdefault(_RUN, {"profile": experiment.profile, "file": str(request.node.path)})
         benchmark.group = experiment.profile + " " + experiment.question
         name = f"{experiment.id}-seed{seed}"
         self.progress.begin(experiment, seed)
@@ -495,7 +495,7 @@ class StudyPlugin:
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Puts what a run came to into the test's report, which xdist brings to its controller."""
         report = yield
-        report.cvhw4 = item.stash.get(RUN, {})  # type: ignore[attr-defined]
+        report.cvhw4 = item.stash.get(_RUN, {})  # type: ignore[attr-defined]
         return report
 
     @pytest.hookimpl(tryfirst=True)  # a worker's run is told of before its dot
@@ -509,7 +509,7 @@ class StudyPlugin:
             self.runs[row, seed] = Path(path)
             if hasattr(report, "node") and report.when == "call":
                 self.tell(Path(path), report.duration)
-        elif not report.passed and not self.is_worker and (run := RUN_ID.search(report.nodeid)):
+        elif not report.passed and not self.is_worker and (run := _RUN_ID.search(report.nodeid)):
             # Skipped, failed, or lost with its worker: nobody shall wait for it.
             id, _, seed = run[1].rpartition("-seed")
             self.progress.lose((id, int(seed)))
@@ -534,7 +534,7 @@ class StudyPlugin:
 
         rows = [*self.profile.rows, *(c.experiment(self.profile, s) for c in CONTROLS for s in c.strengths)]
         by_id = {row.id: row for row in rows} | self.own_rows
-        runs = [(id.partition("::")[0], *run[1].rpartition("-seed")) for id in ids if (run := RUN_ID.search(id))]
+        runs = [(id.partition("::")[0], *run[1].rpartition("-seed")) for id in ids if (run := _RUN_ID.search(id))]
         for file in dict.fromkeys(file for file, row, _, _ in runs if row not in by_id):
             with suppress(Exception):  # no more than a line per run hangs on it
                 self.import_tests(self.config.rootpath / file)

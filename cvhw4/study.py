@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from cvhw4.records.images import ImageResults
     from cvhw4.training.checkpoint import Checkpoints
 
-MOST_THREADS = 1024
-OPTIONS: dict[Question, str] = {"q1": "--portraits", "q2": "--camvid"}
+_MOST_THREADS = 1024
+_OPTIONS: dict[Question, str] = {"q1": "--portraits", "q2": "--camvid"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,8 @@ class Study:
         Raises:
             InputError: an unusable folder, file or option.
         """
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            mend = f"give 1 to {MOST_THREADS}; as many as there are cores is best"
+        if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
+            mend = f"give 1 to {_MOST_THREADS}; as many as there are cores is best"
             raise InputError(f"--threads {self.threads}", "is no number of threads", mend)
         if self.checkpoint_seconds is not None and not 0 <= self.checkpoint_seconds < float("inf"):
             where = f"--checkpoint-seconds {self.checkpoint_seconds:g}"
@@ -112,7 +112,7 @@ class Study:
         if not os.access(nearest, os.W_OK):
             raise InputError(nearest, "cannot be written to", "choose another folder with --results")
         self._check_metrics()
-        for question in OPTIONS:
+        for question in _OPTIONS:
             if self.folder(question) is not None:
                 self.data(question)
         if PROFILES[self.profile].own:
@@ -179,7 +179,7 @@ class Study:
         profile, folder = PROFILES[self.profile], self.folder(question)
         if folder is None and not profile.embedded:
             raise DataUnavailable(
-                f"profile {self.profile} trains {question} on real data: give {OPTIONS[question]} DIR"
+                f"profile {self.profile} trains {question} on real data: give {_OPTIONS[question]} DIR"
             )
         place = folder and Path(os.path.realpath(folder))
         classes = max((row.classes for row in profile.of(question)), default=2)

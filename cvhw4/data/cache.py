@@ -41,7 +41,7 @@ from cvhw4.errors import InputError, printable
 
 MIN_SIDE = 16  # pixels; anything smaller is an icon or an accident
 MAX_BYTES = 8 << 30  # decoded pictures of one split that stay in memory where the cache cannot take them
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
@@ -147,13 +147,13 @@ def decode(path: Path) -> Image.Image:
     try:
         with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(BytesIO(content), formats=FORMATS)
+            image = Image.open(BytesIO(content), formats=_FORMATS)
         image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
         raise InputError(path, f"is too large a picture ({problem})", "scale the picture down") from problem
     except UnidentifiedImageError as problem:
         raise InputError(
-            path, f"is not a picture in {', '.join(FORMATS)}", "convert, replace or delete it"
+            path, f"is not a picture in {', '.join(_FORMATS)}", "convert, replace or delete it"
         ) from problem
     except Exception as problem:  # for damaged files Pillow raises many kinds: OSError, SyntaxError, struct.error, ...
         raise InputError(path, f"is a damaged picture ({problem})", "replace or delete the file") from problem

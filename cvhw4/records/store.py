@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from cvhw4.records.exhibits import Exhibits, ValidationPictures
     from cvhw4.records.images import ImageResults
 
-EXHIBITS = ".exhibits.npz"  # in place of a record's ".json"
-ABANDONED = 3600.0  # seconds after which what is half written has no writer any more
-ROOM = "free space or choose another --results"
-NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system that knows none
-NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES}  # one that cannot sync a folder
+_EXHIBITS = ".exhibits.npz"  # in place of a record's ".json"
+_ABANDONED = 3600.0  # seconds after which what is half written has no writer any more
+_ROOM = "free space or choose another --results"
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system that knows none
+_NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES}  # one that cannot sync a folder
 _Record = TypeVar("_Record", RunRecord, Failure)
 _Read = TypeVar("_Read")
 
@@ -90,12 +90,12 @@ class Store:
             write_atomically(path.with_name(stored.file), content)
             record = replace(record, images=stored)
         if exhibits is not None:
-            write_atomically(path.with_suffix(EXHIBITS), exhibits.to_bytes())
+            write_atomically(path.with_suffix(_EXHIBITS), exhibits.to_bytes())
         text = record.to_json()
         RunRecord.from_json(text, path)
         write_atomically(path, text)
         kept = {record.images and record.images.file}
-        kept |= {path.with_suffix(EXHIBITS).name} if exhibits is not None or images is None else set()
+        kept |= {path.with_suffix(_EXHIBITS).name} if exhibits is not None or images is None else set()
         _remove(p for p in path.parent.glob(f"{path.stem}.*") if p.suffix in (".npz", ".part") and p.name not in kept)
         self.tidy(record.id, record.seed, record.fingerprint)
         return record
@@ -122,7 +122,7 @@ class Store:
         where the file is damaged or another run's."""
         from cvhw4.records.exhibits import Exhibits
 
-        path = self.path(record.id, record.seed, record.fingerprint).with_suffix(EXHIBITS)
+        path = self.path(record.id, record.seed, record.fingerprint).with_suffix(_EXHIBITS)
         return _read_or_warn(path, lambda content: Exhibits.from_bytes(content, path, record))
 
     def pictures(self, digest: str) -> ValidationPictures | None:
@@ -142,7 +142,7 @@ class Store:
         path = self._pictures / f"{digest}.npz"
         if not path.exists():
             write_atomically(path, make().to_bytes())
-        _remove(p for p in path.parent.glob("*.part") if _age(p) > ABANDONED)
+        _remove(p for p in path.parent.glob("*.part") if _age(p) > _ABANDONED)
 
     def find(self, id: str, seed: int, fingerprint: str) -> RunRecord | None:
         """The finished run with that fingerprint, if there is one; a damaged record counts as none, with a warning."""
@@ -209,8 +209,8 @@ class Store:
                     on_wait()
                 lock.acquire()
         except (OSError, NotImplementedError) as error:
-            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-                raise InputError(path, f"cannot be written ({error.strerror})", ROOM) from error
+            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+                raise InputError(path, f"cannot be written ({error.strerror})", _ROOM) from error
             where = printable(str(path))
             warnings.warn(f"{where}: this file system knows no locks: start no run twice at once.", stacklevel=3)
         _remove(p for folder in (path.parent, self.runs / id) for p in folder.glob(f"{path.stem}.*.part"))
@@ -251,7 +251,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         if temporary is not None:
             _remove([temporary])
         if isinstance(error, OSError):
-            raise InputError(path, f"cannot be written ({error.strerror})", ROOM) from error
+            raise InputError(path, f"cannot be written ({error.strerror})", _ROOM) from error
         raise
 
 
@@ -264,7 +264,7 @@ def _sync(folder: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno not in NO_SYNC:
+        if error.errno not in _NO_SYNC:
             raise
 
 

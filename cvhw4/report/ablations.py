@@ -24,9 +24,9 @@ from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.selection import selection_over_seeds
 from cvhw4.training.metrics import segmentation_figures
 
-BATCH_NORMS = {"initial": ("q2_1a", "q2_1b"), "train": ("q2_n1a", "q2_n1b")}  # with and without skips
-PAIRS = {"without skips": ("q2_1b", "q2_3"), "with skips": ("q2_1a", "q2_c3")}  # 11 and 3 classes
-FACTORS = ("network", "recipe", "augmentation")
+_BATCH_NORMS = {"initial": ("q2_1a", "q2_1b"), "train": ("q2_n1a", "q2_n1b")}  # with and without skips
+_PAIRS = {"without skips": ("q2_1b", "q2_3"), "with skips": ("q2_1a", "q2_c3")}  # 11 and 3 classes
+_FACTORS = ("network", "recipe", "augmentation")
 CELLS: dict[tuple[bool, ...], str] = {  # which of the factors are q1_8's, the others being q1_2's
     (False, False, False): "q1_2",
     (True, False, False): "q1_f1",
@@ -43,9 +43,9 @@ WORDS = {
     "training": "(c) training on 3 classes instead of 11",
     "averaging": "(d) averaging by image costs 11 classes more than 3",
 }
-STEPS = {"void": "void", "averaging": "averaging\nby image", "merging": "merging", "training": "training\non 3"}
+_STEPS = {"void": "void", "averaging": "averaging\nby image", "merging": "merging", "training": "training\non 3"}
 # Okabe and Ito's colours, which colour-blind people tell apart as well.
-RISE, FALL, TOTAL = "#0072B2", "#D55E00", "#777777"
+_RISE, _FALL, _TOTAL = "#0072B2", "#D55E00", "#777777"
 SPLITS = 100
 Counts = np.ndarray  # [V, 2, 12, C], see `cvhw4.training.counts.count_pixels`
 
@@ -150,12 +150,12 @@ _NEAR, _AWAY = "pixel accuracy near contours", "pixel accuracy away from contour
 
 def skips_section(e: Evidence) -> list[str]:
     """Skips crossed with batch norm, and where in the picture they help."""
-    seeds, counts = e.counts(*(row for pair in BATCH_NORMS.values() for row in pair))
+    seeds, counts = e.counts(*(row for pair in _BATCH_NORMS.values() for row in pair))
     if not seeds:
         return []
     values = {
         mode: {place: tuple([figure(c) for c in counts[row]] for row in pair) for place, figure in _PLACES.items()}
-        for mode, pair in BATCH_NORMS.items()
+        for mode, pair in _BATCH_NORMS.items()
     }
     lines = [
         {
@@ -249,7 +249,7 @@ def decomposition_section(e: Evidence, pictures: list[Picture]) -> list[str]:
     """The rise from 11 to 3 classes, in parts; adds its picture to `pictures`."""
     columns: dict[str, dict[str, Estimate]] = {}
     ends: dict[str, tuple[float, float]] = {}
-    for name, rows in PAIRS.items():
+    for name, rows in _PAIRS.items():
         seeds, counts = e.counts(*rows)
         if not seeds:
             continue
@@ -263,7 +263,7 @@ def decomposition_section(e: Evidence, pictures: list[Picture]) -> list[str]:
     def line(label: str, part: str) -> dict[str, str]:
         return {"part": label, **{f"{k} (n = {v[part].n})": gain(v[part]) for k, v in columns.items()}}
 
-    assert set(WORDS) == set(STEPS) == set(PARTS)
+    assert set(WORDS) == set(_STEPS) == set(PARTS)
     table = [*(line(words, part) for part, words in WORDS.items()), line("**the whole rise**", "whole")]
     other = [
         line("predictions merged; void and averaging change with them", "merging_first"),
@@ -300,16 +300,16 @@ def waterfall(
     with style():
         figure = Figure(figsize=(4.3 * len(columns), 3.6), layout="constrained")
         panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-        last = len(STEPS) + 1
+        last = len(_STEPS) + 1
         for axes, (name, found) in zip(panels, columns.items(), strict=True):
             start, end = ends[name]
             for x, height in ((0, start), (last, end)):
-                axes.bar(x, height, color=TOTAL)
+                axes.bar(x, height, color=_TOTAL)
                 axes.text(x, height + 0.01, f"{height:.3f}", ha="center", va="bottom", fontsize=8)
             level = start
-            for x, part in enumerate(STEPS, 1):
+            for x, part in enumerate(_STEPS, 1):
                 change = found[part]
-                axes.bar(x, change.mean, bottom=level, color=RISE if change.mean >= 0 else FALL)
+                axes.bar(x, change.mean, bottom=level, color=_RISE if change.mean >= 0 else _FALL)
                 axes.plot([x - 1.4, x + 0.4], [level, level], color=INK, linewidth=0.6)
                 top, level = max(level, level + change.mean), level + change.mean
                 if change.n > 1:
@@ -317,13 +317,13 @@ def waterfall(
                     axes.errorbar(x, level, yerr=error, color=INK, capsize=3, linewidth=1)
                     top = max(top, level + change.high - change.mean)
                 axes.text(x, top + 0.01, f"{change.mean:+.3f}", ha="center", va="bottom", fontsize=8)
-            axes.set_xticks(range(last + 1), ["11\nclasses", *STEPS.values(), "3\nclasses"], fontsize=8)
+            axes.set_xticks(range(last + 1), ["11\nclasses", *_STEPS.values(), "3\nclasses"], fontsize=8)
             axes.set_title(f"{name} (n = {found['whole'].n})", fontsize=9)
         panels[0].set_ylabel("mIoU (best epoch)")
         panels[0].set_ylim(0, 1)
         svg = to_svg(figure)
     steps = "; ".join(
-        f"{name}: {', '.join(f'{part} {found[part].mean:+.3f}' for part in STEPS)}" for name, found in columns.items()
+        f"{name}: {', '.join(f'{part} {found[part].mean:+.3f}' for part in _STEPS)}" for name, found in columns.items()
     )
     return Picture(
         stem,
@@ -342,13 +342,13 @@ def factorial_section(e: Evidence, profile: Profile) -> list[str]:
     if not seeds:
         return []
     figures = {cell: [r.best("accuracy") for r in e.of(row, seeds)] for cell, row in CELLS.items()}
-    found = effects(figures, FACTORS)
+    found = effects(figures, _FACTORS)
     rows = {row.row: row for row in profile.rows}
     low, high = rows["q1_2"], rows["q1_8"]
     levels = pd.DataFrame(
         [
             {"factor": factor, "as in q1_2": of(low), "as in q1_8": of(high)}
-            for factor, of in zip(FACTORS, (lambda e: e.network, _recipe, lambda e: e.augmentation), strict=True)
+            for factor, of in zip(_FACTORS, (lambda e: e.network, _recipe, lambda e: e.augmentation), strict=True)
         ]
     )
     table = pd.DataFrame([{"effect": name, "accuracy": gain(x), "n": str(x.n)} for name, x in found.items()])
@@ -356,7 +356,7 @@ def factorial_section(e: Evidence, profile: Profile) -> list[str]:
         [
             {
                 "row": row,
-                **{factor: "as in q1_8" if on else "as in q1_2" for factor, on in zip(FACTORS, cell, strict=True)},
+                **{factor: "as in q1_8" if on else "as in q1_2" for factor, on in zip(_FACTORS, cell, strict=True)},
                 "best accuracy": f"{x.mean:.4f}" + ("" if x.n == 1 else f" {interval(x)}"),
             }
             for cell, row in CELLS.items()

@@ -24,7 +24,7 @@ KINDS: dict[Kind, str] = {
     "single": "of one run each: no error known",
 }
 
-MOVED: tuple[ClaimKind, ...] = ("lost", "undecided", "correction", "changed")
+_MOVED: tuple[ClaimKind, ...] = ("lost", "undecided", "correction", "changed")
 
 
 def headline(changes: Changes) -> str:
@@ -62,7 +62,7 @@ def short_grids(changes: Changes) -> list[Grid]:
             if c.data == data
         ]
         grids.append(Grid(("row", "figure", "A", "B", "diff", "interval", "is"), rows, data))
-    claims = [c for c in changes.claims if c.kind in MOVED]
+    claims = [c for c in changes.claims if c.kind in _MOVED]
     if claims:
         sides = [(c.claim, _side(c.a, ""), _side(c.b, ""), _CLAIMS.get(c.kind, c.kind)) for c in claims]
         grids.append(Grid(("claim", "A", "B", "is"), sides, "claims"))
@@ -104,7 +104,7 @@ def comment(changes: Changes, a: str, b: str) -> str:
 def _comment(changes: Changes, a: str, b: str, most: int) -> str:
     parts = [f"**{headline(changes)}**", f"A: {code(a)}, B: {code(b)}."]
     moved = Grid(_COLUMNS, [_whole(c) for c in (*changes.of("worse"), *changes.of("better"))])
-    claims = [c for c in changes.claims if c.kind in MOVED]
+    claims = [c for c in changes.claims if c.kind in _MOVED]
     failed = [(f.id, str(f.seed), str(f.epoch or "-"), f.reason) for f in changes.failed]
     shown = [
         moved,
@@ -121,7 +121,7 @@ def _comment(changes: Changes, a: str, b: str, most: int) -> str:
         names = "; ".join(escape(_gap(gap)) for gap in changes.gaps[:most])
         parts.append(f"Not compared: {names}{'; ...' if len(changes.gaps) > most else ''}.")
     origins = [(o.what, o.a, o.b, clip(", ".join(o.ids))) for o in changes.origins]
-    still = [c for c in changes.claims if c.kind not in MOVED]
+    still = [c for c in changes.claims if c.kind not in _MOVED]
     hidden = {
         "what differs between the runs of A and B": Grid(("what", "A", "B", "rows"), origins),
         **{

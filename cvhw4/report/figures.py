@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # Okabe and Ito (2008), told apart with every common kind of colour blindness; ordered so that neighbours differ in
 # lightness too. Black is left out: it would vanish on a dark page.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # so that colour is never the only difference
 
 INK = "#010203"  # stands for the page's text colour in what matplotlib writes
 FOLDER = "figures"  # beside the pages

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LONGEST = 200  # characters of a cell on a page
 STYLES = {"worse": "red", "failed": "red", "no longer supported": "red", "better": "green"}
-LEAST = 30  # columns that names in the first column get, if they need them, before others do
+_LEAST = 30  # columns that names in the first column get, if they need them, before others do
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Grid:
         )
         first = max((len(row[0]) for row in self.rows), default=0)
         for i, name in enumerate(self.columns):
-            least = min(first, LEAST) if i == 0 else None
+            least = min(first, _LEAST) if i == 0 else None
             table.add_column(printable(name), overflow="fold", header_style="bold", min_width=least)
         for row in self.rows:
             table.add_row(*(Text(printable(cell), STYLES.get(cell, "")) for cell in row))

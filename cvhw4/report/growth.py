@@ -13,7 +13,7 @@ from cvhw4.records.store import write_atomically
 from cvhw4.report.tables import markdown
 from cvhw4.report.text import escape, in_picture
 
-UNITS = {"images": "training images", "image size": "side of the input (px)", "seeds": "seeds, one after another"}
+_UNITS = {"images": "training images", "image size": "side of the input (px)", "seeds": "seeds, one after another"}
 # Okabe and Ito's colours, which colour-blind people tell apart as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
@@ -40,7 +40,7 @@ def growth_page(growth: Growth) -> str:
         "peak memory is the whole process's, torch and all. Image size and seeds: one epoch of the quick profile's "
         "row on 64 embedded portraits.",
     ]
-    for kind, unit in UNITS.items():
+    for kind, unit in _UNITS.items():
         points = [p for name in growth.curves(kind) for p in growth.curve(kind, name)]
         if points:
             where = sorted({f"{p['device']}, {p['threads']} threads, {p['measured'][:10]}" for p in points})
@@ -62,7 +62,7 @@ def picture(growth: Growth) -> bytes:
     """Seconds by kind, and memory by images, each on logarithmic axes; a PNG."""
     from matplotlib.figure import Figure
 
-    kinds = [kind for kind in UNITS if growth.curves(kind)]
+    kinds = [kind for kind in _UNITS if growth.curves(kind)]
     panels = [(kind, "seconds", 1.0, "seconds") for kind in kinds]
     if "images" in kinds:
         panels.insert(1, ("images", "peak_memory", 2.0**30, "peak memory (GiB)"))
@@ -73,7 +73,7 @@ def picture(growth: Growth) -> bytes:
             points = growth.curve(kind, name)
             values = [p[field] / scale for p in points]
             axes.plot([p["x"] for p in points], values, marker=marker, color=colour, label=in_picture(name))
-        axes.set(xscale="log", yscale="log", xlabel=UNITS[kind], ylabel=label)
+        axes.set(xscale="log", yscale="log", xlabel=_UNITS[kind], ylabel=label)
         if kind != "images":
             ticks = sorted({p["x"] for name in growth.curves(kind) for p in growth.curve(kind, name)})
             axes.set_xticks(ticks, [str(tick) for tick in ticks])

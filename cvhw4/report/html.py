@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 CLAIMS = "The claims"  # the section that both pages have
-LARGEST = 5_000_000  # bytes of a page
+_LARGEST = 5_000_000  # bytes of a page
 LONG = 250  # characters of a paragraph that defines terms, from which it folds
-LONG_LIST = 400  # characters of a list, likewise
+_LONG_LIST = 400  # characters of a list, likewise
 SHORT = 34  # characters of a cell, up to which it stays on one line; lists of numbers always do
-NARROWEST = 600  # px: a picture wider than this is made no narrower, and scrolls
-PILLS = {"supported": "good", "contradicted": "bad", "undecided": "open", "MISSED": "bad", "failed": "bad"}
+_NARROWEST = 600  # px: a picture wider than this is made no narrower, and scrolls
+_PILLS = {"supported": "good", "contradicted": "bad", "undecided": "open", "MISSED": "bad", "failed": "bad"}
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _SHAPES = {
@@ -42,20 +42,20 @@ _RASTER = re.compile(r"data:image/(png|jpeg);base64,([A-Za-z0-9+/=]+)")
 
 
 @dataclass
-class Section:
+class _Section:
     """A heading's part of a page: its title as tokens, its blocks (the tokens of each), the sections in it, blocks that
     fold below its own, and its id."""
 
     title: list[Token]
     blocks: list[list[Token]] = field(default_factory=list)
-    parts: list[Section] = field(default_factory=list)
+    parts: list[_Section] = field(default_factory=list)
     notes: list[list[Token]] = field(default_factory=list)
     id: str = ""
 
     @property
     def text(self) -> str:
         """The title as plain text."""
-        return plain_text(self.title)
+        return _plain_text(self.title)
 
 
 def html_page(report: str, verdicts: str, pictures: Mapping[str, str]) -> str:
@@ -69,12 +69,12 @@ def html_page(report: str, verdicts: str, pictures: Mapping[str, str]) -> str:
     Raises:
         InputError: markdown-it-py is not installed.
     """
-    return shrunk(_Page(pictures).render(sections(report), sections(verdicts)))
+    return shrunk(_Page(pictures).render(_sections(report), _sections(verdicts)))
 
 
-def sections(text: str) -> Section:
+def _sections(text: str) -> _Section:
     """A page in Markdown by its headings: the first is the whole page's; HTML in it is text."""
-    page = Section([])
+    page = _Section([])
     within = [(0, page)]
     for block in _blocks(parser().parse(text)):
         if block[0].type != "heading_open":
@@ -86,7 +86,7 @@ def sections(text: str) -> Section:
             continue
         while within[-1][0] >= level:
             within.pop()
-        within[-1][1].parts.append(Section(block[1:-1]))
+        within[-1][1].parts.append(_Section(block[1:-1]))
         within.append((level, within[-1][1].parts[-1]))
     return page
 
@@ -115,7 +115,7 @@ def _blocks(tokens: Iterable[Token]) -> list[list[Token]]:
     return blocks
 
 
-def plain_text(tokens: Iterable[Token]) -> str:
+def _plain_text(tokens: Iterable[Token]) -> str:
     """Text of tokens, without markup and pictures."""
     leaves = (leaf for token in tokens for leaf in (token.children or [token]))
     return "".join(" " if leaf.type.endswith("break") else leaf.content for leaf in leaves if leaf.type != "image")
@@ -129,9 +129,9 @@ class _Page:
         self.pictures = pictures
         self.count = 0  # of ids given
 
-    def render(self, report: Section, verdicts: Section) -> str:
+    def render(self, report: _Section, verdicts: _Section) -> str:
         """The page, the answer first."""
-        claims = Section([])
+        claims = _Section([])
         parts = []
         for part in (*report.parts, *verdicts.parts):
             if part.text == CLAIMS:
@@ -174,7 +174,7 @@ class _Page:
 </html>
 """
 
-    def _section(self, section: Section, level: int) -> str:
+    def _section(self, section: _Section, level: int) -> str:
         self.count += 1
         section.id = f"s{self.count}"
         inside = self._blocks(section.blocks, section.text) + self._folded(section.notes, section.text)
@@ -182,7 +182,7 @@ class _Page:
         heading = f'<h{level} id="{section.id}">{self._inline(section.title)}</h{level}>\n'
         return f"<section>\n{heading}{inside}</section>\n" if level == 2 else heading + inside
 
-    def _entry(self, section: Section, deep: bool) -> str:
+    def _entry(self, section: _Section, deep: bool) -> str:
         inside = "".join(self._entry(part, False) for part in section.parts) if deep else ""
         link = f'<a href="#{section.id}">{quoted(section.text)}</a>'
         return f"<li>{link}{f'<ul>{inside}</ul>' if inside else ''}</li>"
@@ -208,9 +208,9 @@ class _Page:
         """Whether a block is a long text that defines terms, or a long list."""
         if self._kind(block) != "text":
             return False
-        length = len(plain_text(block))
+        length = len(_plain_text(block))
         if block[0].type == "bullet_list_open":
-            return length > LONG_LIST
+            return length > _LONG_LIST
         return length > LONG and any(leaf.type == "em_open" for token in block for leaf in token.children or ())
 
     def _block(self, block: list[Token], about: str) -> str:
@@ -246,17 +246,17 @@ class _Page:
         )
 
     def _cell(self, content: Token, column: int) -> str:
-        text = plain_text([content])
+        text = _plain_text([content])
         classes = ["short" if len(text) <= SHORT or re.fullmatch(r"[\d, ]+", text) else "text"]
-        if text in PILLS:
-            classes.append(PILLS[text])
+        if text in _PILLS:
+            classes.append(_PILLS[text])
         kind = "td" if column else 'th scope="row"'
         return f'<{kind} class="{" ".join(classes)}">{self._inline([content])}</{kind[:2]}>'
 
     def _figure(self, children: list[Token]) -> str:
         """A picture with what stands below it as its caption."""
         image, caption = children[0], children[2:]
-        words = plain_text(image.children or [])
+        words = _plain_text(image.children or [])
         address = str(image.attrGet("src"))
         content = self.pictures.get(address)
         self.count += 1
@@ -297,7 +297,7 @@ def inline_svg(content: str, prefix: str, words: str) -> str:
                 continue
             element.set(name, re.sub(r"url\(#", f"url(#{prefix}", value))
     width = _pixels(root.get("width", ""))
-    root.set("style", f"min-width:{min(width, NARROWEST)}px")
+    root.set("style", f"min-width:{min(width, _NARROWEST)}px")
     root.set("role", "img")
     root.set("aria-label", words)
     return ET.tostring(root, encoding="unicode")
@@ -308,7 +308,7 @@ def _pixels(length: str) -> int:
     return round(float(number[0]) * (4 / 3 if length.endswith("pt") else 1)) if number else 0
 
 
-def shrunk(page: str, largest: int = LARGEST) -> str:
+def shrunk(page: str, largest: int = _LARGEST) -> str:
     """A page with its pictures of pixels so far reduced that it is no larger than so many bytes, as far as they go; a
     warning where they are reduced."""
     from PIL import Image

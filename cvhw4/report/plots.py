@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 4  # panels beside each other
-VERDICTS = {"supported": (COLOURS[2], "o"), "contradicted": (COLOURS[5], "X"), "undecided": (COLOURS[6], "s")}
+_VERDICTS = {"supported": (COLOURS[2], "o"), "contradicted": (COLOURS[5], "X"), "undecided": (COLOURS[6], "s")}
 
 
 def band(values: Sequence[Sequence[float]]) -> np.ndarray:
@@ -105,7 +105,7 @@ def forest(outcomes: Sequence[Outcome]) -> Picture:
     axes = figure.subplots()
     axes.axvline(0, color=INK, linewidth=0.8)
     for o, y, one in zip(outcomes, centres, reported, strict=True):
-        (colour, marker), both, margin = VERDICTS[o.verdict], o.with_other_images, o.claim.margin
+        (colour, marker), both, margin = _VERDICTS[o.verdict], o.with_other_images, o.claim.margin
         for e, width in ((both.estimate if both else None, 1.0), (o.difference, 3.4)):
             if e is not None and e.n > 1:
                 axes.plot([e.low - margin, e.high - margin], [y, y], color=colour, linewidth=width)
@@ -125,8 +125,8 @@ def forest(outcomes: Sequence[Outcome]) -> Picture:
     axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
     unit = " (shares, 0 to 1)" if shares else ""
     axes.set_xlabel(f"difference of best figures{unit}; the claim holds on the right", fontsize=8)
-    shown = [v for v in VERDICTS if any(o.verdict == v for o in outcomes)]
-    keys = [Line2D([], [], color=VERDICTS[v][0], marker=VERDICTS[v][1], linewidth=3.4, label=v) for v in shown]
+    shown = [v for v in _VERDICTS if any(o.verdict == v for o in outcomes)]
+    keys = [Line2D([], [], color=_VERDICTS[v][0], marker=_VERDICTS[v][1], linewidth=3.4, label=v) for v in shown]
     if any(o.with_other_images for o in outcomes):
         keys.append(Line2D([], [], color=INK, linewidth=1, label="with other images too"))
     if not all(map(math.isnan, reported)):

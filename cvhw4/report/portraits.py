@@ -28,11 +28,11 @@ Read = Callable[[RunRecord], ImageResults | None]
 Show = Callable[[RunRecord], Exhibits | None]
 Stored = Callable[[str], ValidationPictures | None]
 
-ACROSS = 5  # confusion matrices beside each other
-NUMBERED, NAMED = 8, 12  # classes up to which cells have numbers, and axes names
+_ACROSS = 5  # confusion matrices beside each other
+_NUMBERED, _NAMED = 8, 12  # classes up to which cells have numbers, and axes names
 IMAGES, ROWS = 6, 7  # that `saliency` shows at most
-PITCH = 1.12, 1.35  # of its columns and lines, in inches
-OPAQUE = 0.65  # of the hottest part of a heat map
+_PITCH = 1.12, 1.35  # of its columns and lines, in inches
+_OPAQUE = 0.65  # of the hottest part of a heat map
 FACE, CENTRE = "the face", "the central half of the picture"
 
 
@@ -60,7 +60,7 @@ def confusions(stem: str, data: str, groups: Groups, read: Read) -> Picture | No
     with style():
         from matplotlib.figure import Figure
 
-        across = min(ACROSS, len(matrices))
+        across = min(_ACROSS, len(matrices))
         down = -(-len(matrices) // across)
         figure = Figure(figsize=(1.55 * across + 1.0, 1.75 * down + 0.3), layout="constrained")
         panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
@@ -68,7 +68,7 @@ def confusions(stem: str, data: str, groups: Groups, read: Read) -> Picture | No
             _matrix(axes, f"{row} (n = {len(of_row)})", of_row)
         for axes in panels.flat[len(matrices) :]:
             axes.set_visible(False)
-        if len(names) <= NAMED:
+        if len(names) <= _NAMED:
             short = [_wrapped(name, 9) if len(names) < 4 else in_picture(_short(name)) for name in names]
             few = len(names) < 4
             for axes in panels[:, 0]:
@@ -82,7 +82,7 @@ def confusions(stem: str, data: str, groups: Groups, read: Read) -> Picture | No
         svg = to_small_svg(figure)
     spread = " ± standard deviation" if any(len(of_row) > 1 for of_row in matrices.values()) else ""
     told = "; ".join(
-        f"{row}: " + ", ".join(f"{printable(n)} {100 * m[c, c]:.0f} %" for c, n in enumerate(names[:NAMED]))
+        f"{row}: " + ", ".join(f"{printable(n)} {100 * m[c, c]:.0f} %" for c, n in enumerate(names[:_NAMED]))
         for row, m in ((row, of_row.mean(0)) for row, of_row in matrices.items())
     )
     return Picture(
@@ -112,7 +112,7 @@ def _matrix(axes: Axes, title: str, of_row: NDArray[np.float64]) -> None:
     axes.tick_params(length=0, labelsize=7.5)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    if len(mean) > NUMBERED:
+    if len(mean) > _NUMBERED:
         return
     spread = of_row.std(0, ddof=1) if len(of_row) > 1 else np.full_like(mean, np.nan)
     size = 9 if len(mean) < 4 else 5.5
@@ -157,11 +157,11 @@ def saliency(stem: str, data: str, groups: Groups, exhibits: Show, pictures: Sto
         from matplotlib.figure import Figure
 
         # One panel in inches, for panels of their own take seconds to lay out.
-        width, height = PITCH[0] * (len(seen) + 1), PITCH[1] * len(chosen)
+        width, height = _PITCH[0] * (len(seen) + 1), _PITCH[1] * len(chosen)
         figure = Figure(figsize=(width, height + 0.7))
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height + 0.35, -0.35))
         for x, title in enumerate(["image, class", *seen]):
-            axes.text(PITCH[0] * (x + 0.5), -0.06, _wrapped(title, 14), ha="center", va="bottom", fontsize=8)
+            axes.text(_PITCH[0] * (x + 0.5), -0.06, _wrapped(title, 14), ha="center", va="bottom", fontsize=8)
         for y, k in enumerate(chosen):
             label, pictured = int(labels[k]), first.pictures.picture(k, MOST_SIDE)
             said = f"{in_picture(_short(names[label]))}\n{in_picture(_end(first.pictures.names[k]))}"
@@ -229,7 +229,7 @@ def _first_seen(groups: Groups, exhibits: Show, pictures: Stored) -> dict[str, _
 
 def _place(axes: Axes, x: int, y: int, pixels: NDArray[np.uint8], said: str) -> None:
     """A square picture in column x and line y, and two lines below it."""
-    side, left, top = PITCH[0] - 0.12, PITCH[0] * x + 0.06, PITCH[1] * y
+    side, left, top = _PITCH[0] - 0.12, _PITCH[0] * x + 0.06, _PITCH[1] * y
     axes.imshow(pixels, extent=(left, left + side, top + side, top), interpolation="none")
     axes.text(left + side / 2, top + side + 0.03, said, ha="center", va="top", fontsize=7, linespacing=1.15)
 
@@ -242,7 +242,7 @@ def _heated(s: _Seen, k: int) -> NDArray[np.uint8]:
     if s.exhibits.heat is not None:
         rows, columns = (bilinear(n, len(picture)) for n in s.exhibits.heat.shape[1:])
         heat = rows.T @ (s.exhibits.heat[k] / 255.0) @ columns
-        alpha = (0.2 + (OPAQUE - 0.2) * heat)[..., None]
+        alpha = (0.2 + (_OPAQUE - 0.2) * heat)[..., None]
         picture += alpha * (255 * colormaps["viridis"](heat)[..., :3] - picture)
     return picture.round().astype(np.uint8)
 

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SCENES = 4  # that are shown at most
-PANELS = 4  # of bars beside each other
-PALETTE = np.array(list(CAMVID_COLOURS.values()), dtype=np.uint8)
+_PANELS = 4  # of bars beside each other
+_PALETTE = np.array(list(CAMVID_COLOURS.values()), dtype=np.uint8)
 THREE_NAMES = ["Sky", "everything else", "Car, Pedestrian, Bicyclist"]
-THREE_PALETTE = PALETTE[[0, 3, 8]]
+_THREE_PALETTE = _PALETTE[[0, 3, 8]]
 # Where two networks differ: their numbers below, in colours told apart with every common kind of colour blindness.
 SAME, FIRST, SECOND, NEITHER, UNLABELLED = range(5)
-MARKS = ("#EDEDED", COLOURS[0], COLOURS[1], "#B5477F", "#9A9A9A")
+_MARKS = ("#EDEDED", COLOURS[0], COLOURS[1], "#B5477F", "#9A9A9A")
 WORDS = {
     FIRST: "right only with skips",
     SECOND: "right only without",
@@ -84,8 +84,8 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
     """Validation scenes from the one that the arms agree about most to the one they differ most about: image, truth,
     with skips, without, and where they differ."""
     classes = int(arms.fused.settings["classes"])
-    names = class_names(arms.fused, classes)
-    palette = THREE_PALETTE if classes == 3 else PALETTE[[*range(classes), VOID]]
+    names = _class_names(arms.fused, classes)
+    palette = _THREE_PALETTE if classes == 3 else _PALETTE[[*range(classes), VOID]]
     assert arms.pictures.masks is not None
     truth = np.array(classes_of(classes), dtype=np.uint8)[arms.pictures.masks]
     fused, plain = (e.predicted for e in arms.seen)
@@ -112,7 +112,7 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
             for axes, array in zip(line[2:4], (fused, plain), strict=True):
                 right = (array[k] == truth[k]).sum() / labelled[k, 0]
                 axes.set_xlabel(f"{100 * right:.1f} % of pixels right")
-            show(line[4], _rgb(MARKS)[shrink_map(marks[k])])
+            show(line[4], _rgb(_MARKS)[shrink_map(marks[k])])
             line[4].set_xlabel(" · ".join(f"{100 * share:.1f}" for share in shares[k]) + " %")
         arm_titles = [f"{w} skips\n{in_picture(r.id)}" for w, r in (("with", arms.fused), ("without", arms.plain))]
         for axes, title in zip(panels[0], ["image", "truth", *arm_titles, "where they differ"], strict=True):
@@ -126,7 +126,7 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
             if c in shown
         ]
         differ = [
-            Patch(facecolor=MARKS[m], edgecolor=INK, linewidth=0.5, label=words)
+            Patch(facecolor=_MARKS[m], edgecolor=INK, linewidth=0.5, label=words)
             for m, words in WORDS.items()
             if (marks[chosen] == m).any()
         ]
@@ -155,7 +155,7 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
 def differences(
     truth: NDArray[np.uint8], first: NDArray[np.uint8], second: NDArray[np.uint8], classes: int
 ) -> NDArray[np.uint8]:
-    """uint8 [K, H, W], numbers of `MARKS`: how two predictions differ where something is labelled."""
+    """uint8 [K, H, W], numbers of `_MARKS`: how two predictions differ where something is labelled."""
     marks = np.full(truth.shape, SAME, np.uint8)
     apart = first != second
     marks[apart & (first == truth)] = FIRST
@@ -172,7 +172,7 @@ def spread_over(values: NDArray[np.floating], most: int) -> list[int]:
     return [int(order[place]) for place in places]
 
 
-def class_names(record: RunRecord, classes: int) -> list[str]:
+def _class_names(record: RunRecord, classes: int) -> list[str]:
     """The names of the classes that a run's network tells apart."""
     return THREE_NAMES if classes == 3 else list(record.data.classes)
 
@@ -188,7 +188,7 @@ def iou_bars(stem: str, data: str, groups: Groups, classes: int) -> Picture | No
     rows = {row: runs for row, runs in groups.items() if runs and runs[0].settings.get("classes") == classes}
     if not rows:
         return None
-    names = class_names(next(iter(rows.values()))[0], classes)
+    names = _class_names(next(iter(rows.values()))[0], classes)
     found = {
         row: [_over_seeds([r.by_class["set_iou"][c] for r in runs]) for c in range(classes)]
         for row, runs in rows.items()
@@ -196,7 +196,7 @@ def iou_bars(stem: str, data: str, groups: Groups, classes: int) -> Picture | No
     with style():
         from matplotlib.figure import Figure
 
-        across = min(PANELS, len(rows))
+        across = min(_PANELS, len(rows))
         down = -(-len(rows) // across)
         figure = Figure(figsize=(1.75 * across + 1.2, (0.21 * classes + 0.55) * down + 0.25), layout="constrained")
         panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)

@@ -17,8 +17,8 @@ from cvhw4.records.store import Store, latest_studies
 from cvhw4.report.grid import Grid, clip
 from cvhw4.statistics.changes import as_text, flat
 
-BARS = "▁▂▃▄▅▆▇█"
-PREFIX = re.compile(r"[0-9a-f]{4,64}")
+_BARS = "▁▂▃▄▅▆▇█"
+_PREFIX = re.compile(r"[0-9a-f]{4,64}")
 Stored = RunRecord | Failure
 
 
@@ -56,7 +56,7 @@ def runs_of(store: Store) -> Runs:
     return Runs(finished, store.failures()[::-1], latest)
 
 
-def name_of(run: Stored) -> str:
+def _name_of(run: Stored) -> str:
     """ "q1_2-finetune-seed0"."""
     return f"{run.id}-seed{run.seed}"
 
@@ -67,7 +67,7 @@ def runs_grid(runs: Iterable[RunRecord], latest: Iterable[str]) -> Grid:
     columns = ("run", "print", "best", "last", "time", "date", "device", "latest")
     rows = [
         (
-            name_of(r),
+            _name_of(r),
             r.fingerprint[:8],
             f"{r.best(r.primary):.3f}",
             f"{r.last(r.primary):.3f}",
@@ -102,7 +102,7 @@ def rows_grid(runs: Iterable[RunRecord], latest: Iterable[str]) -> Grid:
 def failures_grid(failures: Iterable[Failure]) -> Grid:
     """A line per run that could not be finished."""
     rows = [
-        (name_of(f), f.fingerprint[:8], str(f.epoch or "-"), str(f.step or "-"), f.started[:10], clip(f.reason))
+        (_name_of(f), f.fingerprint[:8], str(f.epoch or "-"), str(f.step or "-"), f.started[:10], clip(f.reason))
         for f in failures
     ]
     return Grid(("failed run", "print", "epoch", "step", "date", "why"), rows)
@@ -121,18 +121,18 @@ def find(name: str, runs: Runs, store: Store) -> list[Stored]:
     if name.endswith(".json") and Path(name).is_file():
         return [_read(Path(name))]
     everything: list[Stored] = [*runs.finished, *runs.failed]
-    if found := [run for run in everything if name_of(run) == name]:
+    if found := [run for run in everything if _name_of(run) == name]:
         return [max(found, key=lambda run: run.started)]
     if of_row := [run for run in everything if name in (run.id, run.row)]:
         current = runs.latest | {f.fingerprint for f in runs.failed}
         return [run for run in of_row if run.fingerprint in current]
-    named = [run for run in everything if PREFIX.fullmatch(name) and run.fingerprint.startswith(name)]
+    named = [run for run in everything if _PREFIX.fullmatch(name) and run.fingerprint.startswith(name)]
     if len(named) == 1:
         return named
     if named:
-        likely = ", ".join(f"{run.fingerprint[:12]} ({name_of(run)})" for run in named[:5])
+        likely = ", ".join(f"{run.fingerprint[:12]} ({_name_of(run)})" for run in named[:5])
         raise InputError(name, f"begins {len(named)} fingerprints", f"name one of {likely}")
-    names = dict.fromkeys(text for run in everything for text in (name_of(run), run.id, run.row))
+    names = dict.fromkeys(text for run in everything for text in (_name_of(run), run.id, run.row))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     mend = f"did you mean {' or '.join(near)}" if near else "see cvhw4 list"
     raise InputError(name, f"is no run stored in {store.folder}", mend)
@@ -160,7 +160,7 @@ def shown(run: Stored, runs: Runs, store: Store) -> list[Grid]:
 def _failed(f: Failure, store: Store) -> list[Grid]:
     folder = store.unfinished / f.id
     what = [
-        ("run", name_of(f)),
+        ("run", _name_of(f)),
         ("state", "failed"),
         ("why", f.reason),
         ("where", f"epoch {f.epoch or '-'}, step {f.step or '-'}, learning rate {f.lr:g}"),
@@ -175,7 +175,7 @@ def _failed(f: Failure, store: Store) -> list[Grid]:
 
 def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Grid]:
     path = store.path(r.id, r.seed, r.fingerprint)
-    others = sum(name_of(o) == name_of(r) and o.fingerprint != r.fingerprint for o in runs.finished)
+    others = sum(_name_of(o) == _name_of(r) and o.fingerprint != r.fingerprint for o in runs.finished)
     if r.fingerprint in runs.latest:
         state = "of the row's most recent study"
     elif any(r.fingerprint == o.fingerprint for o in runs.finished):
@@ -184,7 +184,7 @@ def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Grid]:
         state = "in no store"
     memory = r.times.peak_memory_bytes
     what = [
-        ("run", name_of(r)),
+        ("run", _name_of(r)),
         ("state", "finished, " + state + (f"; {others} other of this name" if others else "")),
         ("began", r.started),
         ("fingerprint", r.fingerprint),
@@ -264,7 +264,7 @@ def sparkline(values: Sequence[float]) -> str:
     real = [v for v in values if math.isfinite(v)]
     low, high = (min(real), max(real)) if real else (0.0, 0.0)
     share = [(v - low) / (high - low) if high > low else 0.5 for v in values]
-    return "".join(" " if math.isnan(s) else BARS[round(s * (len(BARS) - 1))] for s in share)
+    return "".join(" " if math.isnan(s) else _BARS[round(s * (len(_BARS) - 1))] for s in share)
 
 
 def _device(r: RunRecord) -> str:

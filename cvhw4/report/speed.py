@@ -16,7 +16,7 @@ from cvhw4.report.text import code, escape
 
 # A ratio that is to be reached: kind of device ("cpu", "cuda"), family of the comparison, the ratio of times.
 Target = tuple[str, str, float]
-DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
+_DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 COLUMNS = (
     "work",
     "images/s ours",
@@ -31,7 +31,7 @@ COLUMNS = (
     "peak memory",
     "n",
 )
-LEGEND = (
+_LEGEND = (
     "Images per second, trained on and evaluated. *Ratio*: the reference's median time over ours, with the lowest and "
     "the highest of the pairs of trials taken in turn. *Without workers*: the ratio to a reference that loads pictures "
     "in its own process, which on few cores is the stronger opponent. *GFLOP/s*: the least arithmetic (matrix products "
@@ -50,8 +50,8 @@ def speed_page(records: Sequence[SpeedRecord], targets: Sequence[Target] = ()) -
         targets: what ought to be measured, (kind of device, text, ratio); a record answers to its `family` and to
             "family: work". Those without a record are shown as not measured.
     """
-    parts = ["# Speed", LEGEND if records or targets else "No measurements yet."]
-    kinds = dict.fromkeys([*DEVICES, *(kind for kind, _, _ in targets), *sorted(r.device for r in records)])
+    parts = ["# Speed", _LEGEND if records or targets else "No measurements yet."]
+    kinds = dict.fromkeys([*_DEVICES, *(kind for kind, _, _ in targets), *sorted(r.device for r in records)])
     for kind in kinds:
         of_kind = [r for r in records if r.device == kind]
         wanted = [(text, ratio) for device, text, ratio in targets if device == kind]
@@ -79,7 +79,7 @@ def _section(kind: str, records: Sequence[SpeedRecord], targets: Sequence[tuple[
         shown += answers
     rest = [r for r in records if r not in shown]
     lines += [_line(r, r.target) for r in sorted(rest, key=lambda r: r.family)]
-    parts = [f"## {DEVICES.get(kind) or escape(kind)}", markdown(pd.DataFrame(lines, columns=list(COLUMNS)))]
+    parts = [f"## {_DEVICES.get(kind) or escape(kind)}", markdown(pd.DataFrame(lines, columns=list(COLUMNS)))]
     measured = [*shown, *sorted(rest, key=lambda r: r.family)]
     if measured:
         parts.append("\n".join(_origin(r) for r in measured))

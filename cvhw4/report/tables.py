@@ -29,9 +29,9 @@ NAMES = {
 THREE_NAMES = ["Sky", "everything else", "Car, Pedestrian, Bicyclist"]
 SHORT = {"accuracy": "acc.", "miou": "mIoU", "pixel_accuracy": "pixels"}
 FIGURES: dict[Question, tuple[str, ...]] = {"q1": ("accuracy",), "q2": ("miou", "pixel_accuracy")}
-MOST_LISTED = 20  # seeds whose epochs are told one by one
-NO_PICTURES: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = {}
-TITLES: dict[Question, str] = {"q1": "Q1: portraits with or without heavy make-up", "q2": "Q2: street scenes"}
+_MOST_LISTED = 20  # seeds whose epochs are told one by one
+_NO_PICTURES: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = {}
+_TITLES: dict[Question, str] = {"q1": "Q1: portraits with or without heavy make-up", "q2": "Q2: street scenes"}
 
 
 def metric_name(metric: str) -> str:
@@ -178,7 +178,7 @@ def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
     return "MISSED" if failed(checks) else "met"
 
 
-def results_table(
+def _results_table(
     groups: Mapping[str, Sequence[RunRecord]],
     rows: Sequence[Experiment],
     metric: str,
@@ -242,7 +242,7 @@ def results_table(
 
 def _listed(epochs: Sequence[int]) -> str:
     """Every seed's, or of many their range."""
-    if len(epochs) <= MOST_LISTED:
+    if len(epochs) <= _MOST_LISTED:
         return ", ".join(map(str, epochs))
     return f"{min(epochs)} to {max(epochs)}, median {sorted(epochs)[len(epochs) // 2]}"
 
@@ -269,7 +269,7 @@ def setting(experiment: Experiment) -> dict[str, str]:
     }
 
 
-def conventions_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment]) -> pd.DataFrame:
+def _conventions_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment]) -> pd.DataFrame:
     """Q2's last epoch in both conventions: image by image with void, and one confusion matrix without."""
     lines = []
     for experiment in rows:
@@ -288,7 +288,7 @@ def conventions_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[
     return pd.DataFrame(lines)
 
 
-def classes_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment], classes: int) -> pd.DataFrame:
+def _classes_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment], classes: int) -> pd.DataFrame:
     """IoU by class of the rows with so many classes after the last epoch, both conventions, means over seeds."""
     columns: dict[str, list[str]] = {}
     for experiment in rows:
@@ -307,7 +307,7 @@ def _mean_of_real(values: Sequence[float]) -> str:
     return f"{estimate(real).mean:.3f}" if real else "-"
 
 
-def cost_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment]) -> pd.DataFrame:
+def _cost_table(groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Experiment]) -> pd.DataFrame:
     """What the runs started from and cost."""
     lines = []
     for experiment in rows:
@@ -350,7 +350,7 @@ def device(record: RunRecord) -> str:
     return f"cpu ({e['threads']} threads)" if e["device"] == "cpu" else str(e["device_name"])
 
 
-def claims_table(outcomes: Sequence[Outcome], bounds: Bounds | None) -> pd.DataFrame:
+def _claims_table(outcomes: Sequence[Outcome], bounds: Bounds | None) -> pd.DataFrame:
     """What the runs say of every claim."""
     lines = []
     for outcome in outcomes:
@@ -433,7 +433,7 @@ def report_page(
     bounds: Bounds | None,
     missing: Mapping[str, str],
     failures: Sequence[Failure] = (),
-    pictures: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = NO_PICTURES,
+    pictures: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = _NO_PICTURES,
 ) -> str:
     """The whole `report.md`.
 
@@ -448,8 +448,8 @@ def report_page(
     parts = [title, _preamble(profile, records)]
     outcomes = judge_all(profile, records)
     if outcomes:
-        parts += ["## The claims", tally(outcomes), *(p.markdown for _, p in pictures.get(("", ""), ()))]
-    for question, title in TITLES.items():
+        parts += ["## The claims", _tally(outcomes), *(p.markdown for _, p in pictures.get(("", ""), ()))]
+    for question, title in _TITLES.items():
         title = escape(profile.title) if profile.own else title
         rows = [row for row in profile.rows if row.question == question]
         ids = {row.id for row in rows}
@@ -467,7 +467,7 @@ def report_page(
     return "\n\n".join(parts) + "\n"
 
 
-def tally(outcomes: Sequence[Outcome]) -> str:
+def _tally(outcomes: Sequence[Outcome]) -> str:
     """ "**11 supported, 0 contradicted, 3 undecided** of 14 claims, ...": the answer in a line."""
     counts = {v: sum(o.verdict == v for o in outcomes) for v in ("supported", "contradicted", "undecided")}
     found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
@@ -527,7 +527,7 @@ def _section(
     verdicts = {row.id: judged(groups[row.id], bounds) if row.id in groups else "-" for row in rows}
     parts = [f"## {title} ({escape(data)})", about]
     for metric in (*FIGURES[question], *profile.metrics):
-        frame = results_table(groups, rows, metric, cut, failures)
+        frame = _results_table(groups, rows, metric, cut, failures)
         if frame.empty:
             continue
         if first is not None and first.data.embedded:
@@ -544,18 +544,18 @@ def _section(
     if first is None:
         return parts
     if outcomes:
-        table = claims_table(outcomes, bounds)
+        table = _claims_table(outcomes, bounds)
         parts += ["### Claims", markdown(table.drop(columns="bound") if profile.own else table), *leaks]
     if question == "q2":
         parts += [
             "### The same predictions, two conventions (last epoch)",
             "*By image*: as the report's template, void counted as wrong among 11 classes and as class 1 among 3. "
             "*Whole set*: one confusion matrix, void left out.",
-            markdown(conventions_table(groups, rows)),
+            markdown(_conventions_table(groups, rows)),
             *leaks,
         ]
         for classes in sorted({row.classes for row in rows}, reverse=True):
-            table = classes_table(groups, rows, classes)
+            table = _classes_table(groups, rows, classes)
             if not table.empty:
                 parts += [f"### IoU by class, {classes} classes (last epoch)", markdown(table), *leaks]
-    return [*parts, "### Weights, time and memory", markdown(cost_table(groups, rows)), *continued(groups)]
+    return [*parts, "### Weights, time and memory", markdown(_cost_table(groups, rows)), *continued(groups)]

@@ -36,7 +36,7 @@ from cvhw4.statistics.simulation import null_table, stability
 from cvhw4.statistics.verdicts import REPORTED_IMAGES, Outcome, judge_all, stated
 
 FEW = 5  # seeds of the draws that are held against all seeds
-DRAWS = 1000
+_DRAWS = 1000
 
 
 def write_verdicts(profile: Profile, store: Store, bounds: Bounds, stored: Stored | None = None) -> Path:
@@ -110,14 +110,14 @@ def _preamble(profile: Profile, records: Sequence[RunRecord]) -> str:
     return (
         f"From {len(records)} runs, {when}, profile `{profile.name}` on {data}, {span} seeds a row; written by "
         f"`cvhw4 report {'--ablation FILE' if profile.own else f'--profile {profile.name}'}`, nothing by hand.\n\n"
-        f"{standing_in(profile, records)} *Supported*: the difference lies above its margin, the paired t test over "
+        f"{_standing_in(profile, records)} *Supported*: the difference lies above its margin, the paired t test over "
         "seeds being below 5 % after Holm's correction for all claims together; *contradicted*: below it, likewise; "
         "*undecided*: neither. Intervals are 95 %, Student's t over seeds: with 3 to 20 seeds the normal interval "
         "would be too narrow, and a bootstrap has too few runs to draw from."
     )
 
 
-def standing_in(profile: Profile, records: Sequence[RunRecord]) -> str:
+def _standing_in(profile: Profile, records: Sequence[RunRecord]) -> str:
     """What a verdict is about: which networks stand for the report's, on which data."""
     reports = {row.row: row.network for row in PROFILES["full"].rows}
     ran = {r.row for r in records}
@@ -364,9 +364,9 @@ def _stability(outcomes: Sequence[Outcome]) -> list[str]:
         floors = [rounding_sd(o.resolution) for o in family]
         margins = [o.claim.margin for o in family]
         rng = np.random.default_rng(0)
-        found = stability([o.differences for o in family], margins, rng, FEW, DRAWS, floors=floors)
+        found = stability([o.differences for o in family], margins, rng, FEW, _DRAWS, floors=floors)
         ways = math.comb(len(seeds), FEW)
-        drawn = f"all {ways}" if ways <= DRAWS else f"{DRAWS:,}"
+        drawn = f"all {ways}" if ways <= _DRAWS else f"{_DRAWS:,}"
         lines = [
             {
                 "claim": o.claim.id,

@@ -27,9 +27,9 @@ from cvhw4.statistics.comparison import moments
 from cvhw4.statistics.intervals import prediction_half_width
 from cvhw4.statistics.verdicts import Outcome, judge
 
-FALSE_ALARMS = 0.01  # share of nightly sessions in which any bound at all may be missed by chance
+_FALSE_ALARMS = 0.01  # share of nightly sessions in which any bound at all may be missed by chance
 NIGHTLY_SEEDS = 3
-FEWEST_RUNS = 5
+_FEWEST_RUNS = 5
 FIGURES = {
     "q1": ("best accuracy", "last accuracy", "training loss"),
     "q2": ("best miou", "last miou", "best pixel_accuracy", "last set_miou", "training loss"),
@@ -115,7 +115,7 @@ class Bounds:
     rows: Mapping[str, Mapping[str, Bound]]
     claims: Mapping[str, Bound]
     source: str
-    false_alarms: float = FALSE_ALARMS
+    false_alarms: float = _FALSE_ALARMS
     seeds: int = NIGHTLY_SEEDS
 
     def check(self, record: RunRecord, id: str | None = None) -> list[Check]:
@@ -182,7 +182,7 @@ def load_bounds(path: Path, profile: str, *, named: bool = False) -> Bounds:
         rows = {row: {name: _read_bound(b) for name, b in figures.items()} for row, figures in part["rows"].items()}
         claims = {claim: _read_bound(b) for claim, b in part["claims"].items()}
         _check_names(rows, claims, PROFILES[profile])
-        share, seeds = part.get("false_alarms", FALSE_ALARMS), part.get("seeds", NIGHTLY_SEEDS)
+        share, seeds = part.get("false_alarms", _FALSE_ALARMS), part.get("seeds", NIGHTLY_SEEDS)
         if not (0 < share < 1 and isinstance(seeds, int) and seeds > 0 and isinstance(part["source"], str)):
             raise ValueError("false_alarms, seeds or source")
         return Bounds(rows, claims, part["source"], share, seeds)
@@ -203,7 +203,7 @@ def _read_bound(fields: dict[str, Any]) -> Bound:
     """A bound of a bounds file; ValueError or TypeError for anything that `_inline` does not write."""
     bound = Bound(**fields)
     finite = math.isfinite(bound.low) and math.isfinite(bound.high)
-    if not (finite and bound.low <= bound.mean <= bound.high and bound.sd >= 0 and bound.n >= FEWEST_RUNS):
+    if not (finite and bound.low <= bound.mean <= bound.high and bound.sd >= 0 and bound.n >= _FEWEST_RUNS):
         raise ValueError(f"{fields} is no bound")
     return bound
 
@@ -211,7 +211,7 @@ def _read_bound(fields: dict[str, Any]) -> Bound:
 def calibrate(
     profile: Profile,
     records: Sequence[RunRecord],
-    false_alarms: float = FALSE_ALARMS,
+    false_alarms: float = _FALSE_ALARMS,
     seeds: int = NIGHTLY_SEEDS,
 ) -> Bounds:
     """Bounds from stored runs on embedded data: of every row of the profile that a nightly session trains, of its other
@@ -231,11 +231,11 @@ def calibrate(
     for record in records:
         if record.data.embedded:
             by_row.setdefault(record.id, []).append(record)
-    bounded = [e for e in profile.rows if e.group == "report" or len(by_row.get(e.id, [])) >= FEWEST_RUNS]
+    bounded = [e for e in profile.rows if e.group == "report" or len(by_row.get(e.id, [])) >= _FEWEST_RUNS]
     for experiment in bounded:
         runs = len(by_row.get(experiment.id, []))
-        if runs < FEWEST_RUNS:
-            mend = f"run pytest benchmarks --profile {profile.name} --seeds {FEWEST_RUNS} or more"
+        if runs < _FEWEST_RUNS:
+            mend = f"run pytest benchmarks --profile {profile.name} --seeds {_FEWEST_RUNS} or more"
             raise InputError(experiment.id, f"has {runs} runs on embedded data, too few to calibrate a bound", mend)
     for question in FIGURES:
         runs_of = [r for e in bounded if e.question == question for r in by_row[e.id]]
@@ -243,7 +243,7 @@ def calibrate(
         odd = next((r for r in runs_of if newest and r.data.fingerprint != newest.data.fingerprint), None)
         if newest and odd:
             problem = f"was run on other {odd.data.name} than {newest.id}, so that their runs cannot be compared"
-            mend = f"run pytest benchmarks --profile {profile.name} -k {odd.row} --seeds {FEWEST_RUNS} or more"
+            mend = f"run pytest benchmarks --profile {profile.name} -k {odd.row} --seeds {_FEWEST_RUNS} or more"
             raise InputError(odd.id, problem, mend)
     names = {e.row for e in bounded}
     claims = [claim for claim in claims_of(profile) if claim.worse is not None and names.issuperset(claim.rows)]
@@ -260,9 +260,9 @@ def calibrate(
         compared = [r for e in bounded if e.row in claim.rows for r in by_row[e.id]]
         by_seed = [judge(claim, [r for r in compared if r.seed == seed]) for seed in sorted({r.seed for r in compared})]
         values = [outcome.difference.mean for outcome in by_seed if outcome is not None]
-        if len(values) < FEWEST_RUNS:
+        if len(values) < _FEWEST_RUNS:
             problem = f"its rows share {len(values)} seeds on embedded data, too few to calibrate a bound"
-            mend = f"run pytest benchmarks --profile {profile.name} --seeds {FEWEST_RUNS} or more, all rows of it"
+            mend = f"run pytest benchmarks --profile {profile.name} --seeds {_FEWEST_RUNS} or more, all rows of it"
             raise InputError(claim.id, problem, mend)
         differences[claim.id] = _bound(values, _resolution(claim.metric, compared[0]), error)
     used = [r for e in bounded for r in by_row[e.id]]
@@ -281,7 +281,7 @@ def held_out(profile: Profile, records: Sequence[RunRecord], bounds: Bounds) -> 
     nightly = [
         (e, [r for r in records if r.id == e.id and r.data.embedded]) for e in profile.rows if e.group == "report"
     ]
-    rows = [(e, runs) for e, runs in nightly if len(runs) > FEWEST_RUNS]
+    rows = [(e, runs) for e, runs in nightly if len(runs) > _FEWEST_RUNS]
     if not rows:
         return []
     claims = [claim for claim in claims_of(profile) if claim.worse is not None]

@@ -3,7 +3,7 @@
 Figures are compared by the paired t test over common seeds, or Student's two-sample test where fewer than two are
 common, all together at 5 % after Holm's correction; the differences that claims are about likewise, in a family of
 their own. Without a change either family has a fall in 2.5 % of comparisons at most, and both together in 5 %. Figures
-are known to a step only (`STEP`, and 1 / images for classification), so their spread is never taken as less than
+are known to a step only (`_STEP`, and 1 / images for classification), so their spread is never taken as less than
 `rounding_sd` of it.
 
 Few seeds show little. Where one row moved and the others are the same to the bit, a fall of 3 standard deviations of
@@ -34,7 +34,7 @@ ClaimKind = Literal["lost", "undecided", "correction", "changed", "same", "only 
 Held = Literal["held", "lacking", "not finite"]
 Place = tuple[str, str]  # row id, name of the data set
 LEVEL = 0.05
-STEP = 1e-4  # what pages show of a figure: less is no difference
+_STEP = 1e-4  # what pages show of a figure: less is no difference
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _by_place(records: Iterable[RunRecord]) -> dict[Place, dict[int, RunRecord]]
 def _figures(place: Place, a: Mapping[int, RunRecord], b: Mapping[int, RunRecord], untouched: bool) -> list[Change]:
     """What runs of one row have in common to compare, not yet corrected for other figures."""
     runs = [*a.values(), *b.values()]
-    step = max(STEP, 1 / min(r.data.val for r in runs)) if runs[0].question == "q1" else STEP
+    step = max(_STEP, 1 / min(r.data.val for r in runs)) if runs[0].question == "q1" else _STEP
     changes = []
     for figure in (f"{which} {m}" for m in _metrics(runs) for which in ("best", "last")):
         if _held(a, figure) == _held(b, figure) == "held":
@@ -281,7 +281,7 @@ def _measured(record: RunRecord) -> list[str]:
 def figure_change(
     a: Mapping[int, float],
     b: Mapping[int, float],
-    step: float = STEP,
+    step: float = _STEP,
     place: Place = ("", ""),
     figure: str = "",
     untouched: bool = False,
@@ -353,7 +353,7 @@ def _claims(
     moves = []
     for place in (p for p in of_a if p in of_b):
         before, after = of_a[place], of_b[place]
-        step = max(STEP, before.resolution, after.resolution) * math.sqrt(len(before.claim.rows))  # of so many figures
+        step = max(_STEP, before.resolution, after.resolution) * math.sqrt(len(before.claim.rows))  # of so many figures
         same = all((rows[row], place[1]) in untouched for row in before.claim.rows)
         x, y = (dict(zip(o.seeds, o.differences, strict=True)) for o in (before, after))
         moves.append(figure_change(x, y, step, place, untouched=same))

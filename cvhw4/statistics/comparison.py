@@ -20,11 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from cvhw4.statistics.intervals import Estimate, Verdict, estimate, t_quantile
 
 DECIMALS = 12
-PERMUTATIONS = 9999  # all 2**n are taken up to n = 13
-POWER = 0.9
-POWER_LEVEL = 0.05
-MOST_SEEDS = 10_000
-LARGEST_SHIFT = 1e6  # of a noncentral t distribution; scipy gives NaN for one of 1e12
+_PERMUTATIONS = 9999  # all 2**n are taken up to n = 13
+_POWER = 0.9
+_POWER_LEVEL = 0.05
+_MOST_SEEDS = 10_000
+_LARGEST_SHIFT = 1e6  # of a noncentral t distribution; scipy gives NaN for one of 1e12
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _permutation_p(excess: NDArray[np.float64]) -> float:
         return 1.0  # scipy wants two
     values = np.round(excess, DECIMALS)
     rng = np.random.default_rng(0)
-    found = permutation_test((values,), np.mean, permutation_type="samples", n_resamples=PERMUTATIONS, rng=rng)
+    found = permutation_test((values,), np.mean, permutation_type="samples", n_resamples=_PERMUTATIONS, rng=rng)
     return float(found.pvalue)
 
 
@@ -257,7 +257,7 @@ def pooled_pairing(comparisons: Sequence[Comparison]) -> tuple[float, float, flo
     return math.exp(e.mean), math.exp(e.low), math.exp(e.high)
 
 
-def power(effect: float, n: int, level: float = POWER_LEVEL) -> float:
+def power(effect: float, n: int, level: float = _POWER_LEVEL) -> float:
     """Probability that the two-sided t test decides, and for the right side, by the noncentral t distribution.
 
     The wrong side is left out: it is at most half the level, next to nothing where power is worth asking for, and
@@ -269,11 +269,11 @@ def power(effect: float, n: int, level: float = POWER_LEVEL) -> float:
     """
     from scipy.stats import nct
 
-    shift = min(abs(effect), LARGEST_SHIFT) * math.sqrt(n)
+    shift = min(abs(effect), _LARGEST_SHIFT) * math.sqrt(n)
     return float(nct.sf(t_quantile(1 - level / 2, n - 1), n - 1, shift))
 
 
-def _seeds_needed(excess: float, spread: float, level: float = POWER_LEVEL) -> int | None:
+def _seeds_needed(excess: float, spread: float, level: float = _POWER_LEVEL) -> int | None:
     return _seeds_for(excess / spread, level) if spread > 0 else None
 
 
@@ -282,14 +282,14 @@ def _seeds_for(effect: float, level: float) -> int | None:
     if effect == 0 or math.isnan(effect):
         return None
     low, high = 1, 2  # too few, and to be tried
-    while not power(effect, high, level) >= POWER:
+    while not power(effect, high, level) >= _POWER:
         low, high = high, 2 * high
-        if low >= MOST_SEEDS:
+        if low >= _MOST_SEEDS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(effect, middle, level) >= POWER else (middle, high)
-    return high if high <= MOST_SEEDS else None
+        low, high = (low, middle) if power(effect, middle, level) >= _POWER else (middle, high)
+    return high if high <= _MOST_SEEDS else None
 
 
 def effect_interval(effect: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -334,7 +334,7 @@ def _shift_of(seen: float, freedom: int, probability: float) -> float:
     return (low + high) / 2
 
 
-def seeds_to_decide(comparison: Comparison, level: float = POWER_LEVEL) -> tuple[int | None, int | None, int | None]:
+def seeds_to_decide(comparison: Comparison, level: float = _POWER_LEVEL) -> tuple[int | None, int | None, int | None]:
     """Fewest seeds with which the t test decides in 90 of 100 studies, and how little that number is known.
 
     Args:

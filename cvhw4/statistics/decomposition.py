@@ -17,7 +17,7 @@ from cvhw4.data.dataset import CAMVID_CLASSES, VOID
 from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.training.metrics import Counts, hits_and_union, iou_by_image, merged, segmentation_figures, set_iou
 
-THIN = ("Pole", "SignSymbol")
+_THIN = ("Pole", "SignSymbol")
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def decompositions(pairs: Sequence[tuple[Counts, Counts]]) -> dict[str, Estimate
     return {name: estimate([getattr(d, name) for d in found]) for name in (*PARTS, *OTHER_ORDER, "whole")}
 
 
-def mean_iou_of(counts: Counts, names: Sequence[str] = THIN) -> float:
+def mean_iou_of(counts: Counts, names: Sequence[str] = _THIN) -> float:
     """Mean IoU of some of the 11 classes, from one matrix over all images, void ignored; the thin ones by default.
 
     Args:

@@ -15,7 +15,7 @@ from cvhw4.statistics.bounds import Bound, Bounds, Check
 from cvhw4.statistics.intervals import estimate
 
 DETECTED = 0.9  # probability from which on a sabotage counts as one that the bounds notice
-MEANS, SPREADS = 400, 100  # slices that an integral is taken over
+_MEANS, _SPREADS = 400, 100  # slices that an integral is taken over
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Detection:
         return bool(self.missed)
 
 
-def base_of(control: Control, profile: Profile) -> Experiment:
+def _base_of(control: Control, profile: Profile) -> Experiment:
     """The row that a control spoils."""
     return next(row for row in profile.rows if row.row == control.row)
 
@@ -77,7 +77,7 @@ def detect(
     Returns:
         None where there are no runs, or no bounds of the row that is spoilt.
     """
-    id, base = control.experiment(profile, strength).id, base_of(control, profile).id
+    id, base = control.experiment(profile, strength).id, _base_of(control, profile).id
     runs = [r for r in records if r.id == id and r.data.embedded]
     figures = bounds.rows.get(base, {})
     if not runs or not figures:
@@ -129,9 +129,9 @@ def chance(values: Sequence[float], bound: Bound, seeds: int, level: float = 0.0
     if squares == 0:
         certain = float(not bound.holds(e.mean))
         return certain, certain
-    # The middles of equally likely slices, of the true spread and of the true mean. [MEANS, 1] and [SPREADS]
-    spreads = np.sqrt(squares / chdtri(freedom, (np.arange(SPREADS) + 0.5) / SPREADS))
-    means = e.mean + ndtri((np.arange(MEANS) + 0.5) / MEANS)[:, None] * spreads / math.sqrt(e.n)
+    # The middles of equally likely slices, of the true spread and of the true mean. [_MEANS, 1] and [_SPREADS]
+    spreads = np.sqrt(squares / chdtri(freedom, (np.arange(_SPREADS) + 0.5) / _SPREADS))
+    means = e.mean + ndtri((np.arange(_MEANS) + 0.5) / _MEANS)[:, None] * spreads / math.sqrt(e.n)
     within = ndtr((bound.high - means) / spreads) - ndtr((bound.low - means) / spreads)
     missed = 1 - within**seeds
     return float(missed.mean()), float(np.quantile(missed, level / 2))

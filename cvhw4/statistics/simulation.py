@@ -19,10 +19,10 @@ from cvhw4.statistics.intervals import t_quantile
 
 LEVEL = 0.05
 IMAGES = 80
-ACCURACY = 0.9
+_ACCURACY = 0.9
 # Standard deviations of the scores behind `both_sources`, beside which that of one run on one image is 1.
-SEED_SD, IMAGE_SD, ROW_SD = 0.1, 1.0, 0.4
-BOTH_SOURCES = 1500  # studies at most, as each takes seeds x images draws
+_SEED_SD, _IMAGE_SD, _ROW_SD = 0.1, 1.0, 0.4
+_BOTH_SOURCES = 1500  # studies at most, as each takes seeds x images draws
 
 
 def null_rates(
@@ -31,7 +31,7 @@ def null_rates(
     simulations: int = 10_000,
     claims: int = 13,
     images: int | None = None,
-    accuracy: float = ACCURACY,
+    accuracy: float = _ACCURACY,
     resolution: float = 0.0,
 ) -> dict[str, float]:
     """How often verdicts at 5 % are wrong where no claim holds: every difference lies about its margin.
@@ -58,7 +58,7 @@ def null_rates(
 
 
 def _null_differences(
-    shape: tuple[int, int, int], rng: np.random.Generator, images: int | None, accuracy: float = ACCURACY
+    shape: tuple[int, int, int], rng: np.random.Generator, images: int | None, accuracy: float = _ACCURACY
 ) -> NDArray[np.float64]:
     if images is None:
         return rng.standard_normal(shape)
@@ -88,15 +88,15 @@ def _rates(differences: NDArray[np.float64], floor: float) -> dict[str, float]:
 def both_sources(
     n_seeds: int,
     rng: np.random.Generator,
-    simulations: int = BOTH_SOURCES,
+    simulations: int = _BOTH_SOURCES,
     images: int = IMAGES,
-    accuracy: float = ACCURACY,
+    accuracy: float = _ACCURACY,
 ) -> dict[str, float]:
     """How often the interval with both sources of noise covers, where seeds and validation images are drawn anew.
 
     Two equally good rows, n seeds each, on the same images of two classes. A run is right where a score is above 0, the
-    sum of a level, a part that the image has in both rows (standard deviation `IMAGE_SD`), one that it has in this row
-    (`ROW_SD`), one of the seed (`SEED_SD`) and one of this run on this image (1), all normal: seeds and images crossed,
+    sum of a level, a part that the image has in both rows (standard deviation `_IMAGE_SD`), one that it has in this row
+    (`_ROW_SD`), one of the seed (`_SEED_SD`), one of this run on this image (1), all normal: seeds and images crossed,
     as in `image_noise`. The interval is that of `combine` with `squared_error`; the bootstrap's variances are taken
     from its closed form, `mean_noise`, and the seeds' spread is never below what the resolution of 1 / images implies.
 
@@ -115,14 +115,14 @@ def both_sources(
     """
     from scipy.special import ndtri
 
-    level = float(ndtri(accuracy)) * math.sqrt(SEED_SD**2 + IMAGE_SD**2 + ROW_SD**2 + 1)
+    level = float(ndtri(accuracy)) * math.sqrt(_SEED_SD**2 + _IMAGE_SD**2 + _ROW_SD**2 + 1)
 
     def normal(*shape: int) -> NDArray[np.float32]:
         return rng.standard_normal((simulations, *shape), np.float32)
 
-    shared, right = IMAGE_SD * normal(1, images), []
+    shared, right = _IMAGE_SD * normal(1, images), []
     for _ in range(2):
-        score = level + shared + ROW_SD * normal(1, images) + SEED_SD * normal(n_seeds, 1)
+        score = level + shared + _ROW_SD * normal(1, images) + _SEED_SD * normal(n_seeds, 1)
         right.append(score + normal(n_seeds, images) > 0)
     differences = right[0].astype(np.float32) - right[1]
     mean, sd = moments(differences.mean(-1, dtype=np.float64), rounding_sd(1 / images))
@@ -159,7 +159,7 @@ def null_table(
         found[kinds[0], n] = _rates(_null_differences(shape, rng, None), 0.0)
         drawn = _null_differences(shape, rng, images)
         found[kinds[1], n], found[kinds[2], n] = (_rates(drawn, floor) for floor in (0.0, rounding_sd(1 / images)))
-        found[kinds[3], n] = both_sources(n, rng, min(simulations, BOTH_SOURCES), images)
+        found[kinds[3], n] = both_sources(n, rng, min(simulations, _BOTH_SOURCES), images)
     return [{"spread": kind, "seeds": n, **found[kind, n]} for kind in kinds for n in seeds]
 
 

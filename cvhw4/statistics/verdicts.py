@@ -18,7 +18,7 @@ from cvhw4.statistics.comparison import Combined, Comparison, binomial_compariso
 from cvhw4.statistics.images import ImageNoise, image_noise, squared_error
 from cvhw4.statistics.intervals import Estimate, Verdict
 
-OWN_CALLS = 2000  # of an own metric, which may take milliseconds, to draw images anew
+_OWN_CALLS = 2000  # of an own metric, which may take milliseconds, to draw images anew
 REPORTED_IMAGES = 400  # validation images of the report's Q1
 ReadImages = Callable[[RunRecord], ImageResults | None]
 
@@ -162,7 +162,7 @@ def _noise(
     rng = np.random.default_rng(0)
     if own is None:
         return image_noise(arms, claim.metric, rng)
-    draws = max(OWN_CALLS // sum(len(of_arm) for _, of_arm in arms), 100)
+    draws = max(_OWN_CALLS // sum(len(of_arm) for _, of_arm in arms), 100)
     with suppress(InputError):
         return image_noise(arms, claim.metric, rng, min(draws, 1000), own.function)
     return None

@@ -27,7 +27,7 @@ from cvhw4.errors import InputError, printable
 from cvhw4.records.store import write_atomically
 
 VERSION = 1
-FIRST_COST = 0.2  # seconds that the first one is taken to cost: at a share of 0.01, short runs write none
+_FIRST_COST = 0.2  # seconds that the first one is taken to cost: at a share of 0.01, short runs write none
 Generators = dict[str, Tensor]
 
 
@@ -106,7 +106,7 @@ class Checkpoints:
     ) -> None:
         self.path, self.fingerprint, self.every, self.resume, self.share = path, fingerprint, every, resume, share
         self.written: tuple[int, int] | None = None
-        self._last, self._cost, self._failed = time.monotonic(), FIRST_COST, False
+        self._last, self._cost, self._failed = time.monotonic(), _FIRST_COST, False
         self._began = 0.0
 
     def due(self, *, epoch_ends: bool = False) -> bool:

@@ -21,9 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from cvhw4.data.gather import free_memory
 from cvhw4.experiments import Experiment
 
-FLOAT32 = 4  # bytes
+_FLOAT32 = 4  # bytes
 # precision: type of the operands, and what `torch.set_float32_matmul_precision` is to be meanwhile
-PRECISIONS = {
+_PRECISIONS = {
     "float32": (torch.float32, "highest"),
     "tf32": (torch.float32, "high"),
     "bfloat16": (torch.bfloat16, "highest"),
@@ -31,8 +31,8 @@ PRECISIONS = {
 }
 # Side of the square product, and bytes of the three arrays of the triad: some tenths of a second each on two CPU cores
 # and on an H100, with the arrays beyond the largest cache (480 MB).
-SIDES = {"cpu": 2048, "cuda": 8192}
-TRIADS = {"cpu": 9 * 2**27, "cuda": 3 * 2**30}
+_SIDES = {"cpu": 2048, "cuda": 8192}
+_TRIADS = {"cpu": 9 * 2**27, "cuda": 3 * 2**30}
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def parameter_bytes_per_step(experiment: Experiment, module: nn.Module, *, writt
         if parameter.requires_grad:
             each = 2 + 2 + 2 * states + (2 if written_out or id(parameter) not in linear else 0)
         passes += each * parameter.numel()
-    return FLOAT32 * passes
+    return _FLOAT32 * passes
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def run_cost(
             raise ValueError(f"{experiment.id} trains {experiment.trained}: it has no features to reuse")
         behind = per_image.after_dropout
         flops = trunk_passes * (per_image.forward - behind) + (epochs * train + val) * behind
-        traffic -= FLOAT32 * sum(p.numel() for p in module.parameters() if not p.requires_grad)
+        traffic -= _FLOAT32 * sum(p.numel() for p in module.parameters() if not p.requires_grad)
     return Cost(flops, epochs * math.ceil(train / experiment.recipe.batch) * traffic, epochs * (train + val))
 
 
@@ -209,7 +209,7 @@ class Machine:
     Attributes:
         device: its kind, "cpu" or "cuda".
         matrix_flops: FLOP/s of a large square matrix product, the best of several.
-        precision: of that product, a key of `PRECISIONS`.
+        precision: of that product, a key of `_PRECISIONS`.
         bandwidth: bytes/s of a triad `a = b + s * c` far larger than the caches, two reads and a write per number.
     """
 
@@ -241,17 +241,17 @@ def measure_machine(
     Raises:
         ValueError: an unknown precision.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
-    dtype, setting = PRECISIONS[precision]
-    side = side or SIDES.get(device.type, SIDES["cpu"])
-    triad_bytes = triad_bytes or min(TRIADS.get(device.type, TRIADS["cpu"]), free_memory(device) // 4)
+    if precision not in _PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(_PRECISIONS)}")
+    dtype, setting = _PRECISIONS[precision]
+    side = side or _SIDES.get(device.type, _SIDES["cpu"])
+    triad_bytes = triad_bytes or min(_TRIADS.get(device.type, _TRIADS["cpu"]), free_memory(device) // 4)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(setting)
     try:
         with torch.inference_mode():
             matrix_flops = _matrix_flops(device, dtype, side, repeats)
-            bandwidth = _bandwidth(device, triad_bytes // (3 * FLOAT32), repeats)
+            bandwidth = _bandwidth(device, triad_bytes // (3 * _FLOAT32), repeats)
     finally:
         torch.set_float32_matmul_precision(before)
     return Machine(device.type, matrix_flops, precision, bandwidth)
@@ -267,7 +267,7 @@ def _matrix_flops(device: torch.device, dtype: torch.dtype, side: int, repeats: 
 def _bandwidth(device: torch.device, count: int, repeats: int) -> float:
     """Bytes/s of a triad over arrays of so many numbers."""
     a, b, c = (torch.ones(count, device=device) for _ in range(3))
-    return 3 * FLOAT32 * count / min(_times(lambda: torch.add(b, c, alpha=0.5, out=a), device, repeats))
+    return 3 * _FLOAT32 * count / min(_times(lambda: torch.add(b, c, alpha=0.5, out=a), device, repeats))
 
 
 def _times(work: Callable[[], object], device: torch.device, repeats: int) -> list[float]:

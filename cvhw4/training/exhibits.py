@@ -24,7 +24,7 @@ from cvhw4.data.embedded import face_masks
 from cvhw4.data.gather import gather
 from cvhw4.records.exhibits import MOST_BYTES, MOST_IMAGES, Exhibits, ValidationPictures, even_choice
 
-PART = 64  # images that go through the head at once
+_PART = 64  # images that go through the head at once
 QUALITY = 90  # of JPEG
 NO_MAP = "the network's last features are no map"
 _Seen = Callable[[Tensor], None]
@@ -55,7 +55,7 @@ class Onlooker:
 
     def __init__(self, dataset: Dataset, module: nn.Module, size: int) -> None:
         self.module, self.images = module, len(dataset.val)
-        self.index = chosen_images(dataset, size)
+        self.index = _chosen_images(dataset, size)
         self.cut = _find_cut(module) if dataset.task == "classification" else None
         self._seen = 0
         self._scores: list[Tensor] = []
@@ -107,7 +107,7 @@ class Onlooker:
         if len(self.index) < self.images:
             maps = maps[torch.from_numpy(self.index).to(maps.device)]
         with evaluating(self.module):
-            for part, expected, of in zip(maps.split(PART), scores.split(PART), classes.split(PART), strict=True):
+            for part, expected, of in zip(maps.split(_PART), scores.split(_PART), classes.split(_PART), strict=True):
                 found, heat = grad_cam(part, of, self.cut.head, self.cut.space)
                 if not torch.allclose(found, expected.float(), rtol=0.05, atol=0.05 * float(expected.abs().max())):
                     return None, "the network's head is not what its name says"  # it does not give the scores
@@ -186,7 +186,7 @@ def _watch_features(network: Any, seen: _Seen) -> Callable[[], None]:
     return lambda: delattr(network, "forward_features")
 
 
-def chosen_images(dataset: Dataset, size: int) -> NDArray[np.int64]:
+def _chosen_images(dataset: Dataset, size: int) -> NDArray[np.int64]:
     """The validation images that are kept, the same for all networks that see them at one size."""
     most = MOST_IMAGES if dataset.task == "classification" else MOST_BYTES // size**2
     return even_choice(len(dataset.val), max(1, min(MOST_IMAGES, most)))
@@ -198,7 +198,7 @@ def validation_pictures(dataset: Dataset, size: int) -> ValidationPictures:
 
     from PIL import Image
 
-    index, val = chosen_images(dataset, size), dataset.val
+    index, val = _chosen_images(dataset, size), dataset.val
     images, targets = (gather(array, index) for array in (val.images, val.targets))
     faces = None
     if dataset.task == "classification":

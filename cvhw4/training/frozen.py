@@ -18,7 +18,7 @@ from cvhw4.training.memory import in_parts
 from cvhw4.training.tasks import BLOCK, Classification, Evaluation, Forward
 
 Call = Callable[[Forward, Tensor], Tensor]
-TRUNK_BATCH = {"cpu": 64, "cuda": 256}  # images that go through the frozen part at once
+_TRUNK_BATCH = {"cpu": 64, "cuda": 256}  # images that go through the frozen part at once
 
 KEPT_BYTES = 1 << 30  # features of all variants of all training images are kept up to this size
 
@@ -106,7 +106,7 @@ class FrozenClassification:
         return torch.cat(features)
 
     def _in_batches(self, inputs: Tensor) -> Tensor:
-        return torch.cat([self._trunk(part) for part in inputs.split(TRUNK_BATCH[self.device.type])])
+        return torch.cat([self._trunk(part) for part in inputs.split(_TRUNK_BATCH[self.device.type])])
 
     def _trunk(self, inputs: Tensor) -> Tensor:
         self.passes += len(inputs)

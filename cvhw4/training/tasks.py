@@ -22,7 +22,7 @@ from cvhw4.training.counts import class_map, contours, count_pixels
 from cvhw4.training.metrics import segmentation_figures, segmentation_lists
 
 BLOCK = 256  # images that are augmented at once, about; the same everywhere, since the draws depend on it
-EVALUATION_BATCH = {"accuracy": 64, "miou": 12}  # images at once, by task; a map of scores per image is large
+_EVALUATION_BATCH = {"accuracy": 64, "miou": 12}  # images at once, by task; a map of scores per image is large
 KEPT_BYTES = 512 << 20  # validation inputs up to this size are kept from epoch to epoch
 Forward = Callable[[Tensor], Tensor]
 
@@ -56,7 +56,7 @@ class Task(ABC):
     ) -> None:
         self.experiment, self.device, self.seed = experiment, device, seed
         self.size = experiment.recipe.size
-        self.train, self.val = (DeviceSplit(split, device) for split in (dataset.train, dataset.val))
+        self.train, self.val = (_DeviceSplit(split, device) for split in (dataset.train, dataset.val))
         self._kept: list[tuple[Tensor, Tensor]] | None = None
         self.mean = torch.tensor(network.mean, device=device).view(1, 3, 1, 1) * 255
         self.std = torch.tensor(network.std, device=device).view(1, 3, 1, 1) * 255
@@ -98,7 +98,7 @@ class Task(ABC):
         if self._kept is None:
             kept = []
             size = len(self.val) * 3 * self.size**2 * 4
-            for index in torch.arange(len(self.val)).split(EVALUATION_BATCH[self.primary]):
+            for index in torch.arange(len(self.val)).split(_EVALUATION_BATCH[self.primary]):
                 pair = self.normalised(self.centred(index)), index
                 if keep and size <= KEPT_BYTES:
                     kept.append(pair)
@@ -132,7 +132,7 @@ class Task(ABC):
         """
 
 
-class DeviceSplit:
+class _DeviceSplit:
     """A split whose pictures lie on the device where they fit, and are brought there block by block where not."""
 
     def __init__(self, split: Split, device: torch.device) -> None:
@@ -245,7 +245,7 @@ class Segmentation(Task):
         """Batch by batch the validation split's labels (int32 [B, size, size], CamVid's numbers), and which of their
         pixels are near a contour; kept from epoch to epoch."""
         if self._labels is None:
-            batches = torch.arange(len(self.val)).split(EVALUATION_BATCH[self.primary])
+            batches = torch.arange(len(self.val)).split(_EVALUATION_BATCH[self.primary])
             labels = [augment.centre(self.val.targets(index), self.size).int() for index in batches]
             self._labels = [(batch, contours(batch)) for batch in labels]
         return self._labels

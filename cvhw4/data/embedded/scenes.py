@@ -18,33 +18,33 @@ from cvhw4.data.embedded.raster import Canvas, Floats, Random, Shape, ellipse, p
 
 SIZE = (132, 176)
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST, VOID = range(len(CAMVID_CLASSES))
-NEAR, FAR = 1.5, 90.0  # metres; what is nearer is clipped, what is farther belongs to the skyline
+_NEAR, _FAR = 1.5, 90.0  # metres; what is nearer is clipped, what is farther belongs to the skyline
 _SEEDS = {"train": 1_000_000, "val": 2_000_000}
 
 Numbers = Sequence[float]
 Point = tuple[float, float, float]
 
 # Colours overlap on purpose: walls like asphalt, clothes like walls, sky like plaster, walls like leaves.
-WALLS = [(150, 88, 66), (172, 120, 88), (186, 166, 128), (206, 200, 184), (128, 122, 116), (150, 146, 140)]
-WALLS += [(222, 220, 214), (112, 122, 104), (168, 160, 146), (124, 72, 60), (104, 106, 112), (178, 176, 160)]
-WALLS += [(96, 84, 76)]
-ROOFS = [(96, 66, 56), (74, 74, 80), (110, 88, 74), (58, 54, 54), (128, 84, 64)]
-LEAVES = [(70, 88, 44), (54, 72, 42), (96, 102, 54), (82, 80, 50), (112, 96, 58), (44, 58, 44)]
-CLOTHES = [(30, 30, 36), (52, 56, 74), (150, 88, 66), (178, 172, 160), (84, 92, 60), (168, 40, 44), (60, 90, 140)]
-CLOTHES += [(206, 200, 190), (110, 106, 104), (196, 176, 60), (92, 66, 52)]
-PAINTS = [(206, 208, 210), (150, 154, 158), (28, 30, 34), (140, 28, 32), (36, 52, 96), (44, 70, 56), (232, 232, 228)]
-PAINTS += [(98, 102, 108), (176, 168, 140), (70, 110, 160), (120, 84, 70)]
-SIGNS = [(30, 60, 140), (24, 92, 60), (226, 224, 214), (214, 178, 50), (170, 40, 44), (58, 58, 62)]
-METAL = [(92, 96, 98), (58, 64, 62), (150, 152, 150), (120, 112, 100)]
-SKIN = [(206, 160, 134), (176, 128, 100), (116, 80, 62), (222, 182, 158)]
-HAIR = [(30, 24, 20), (84, 60, 38), (150, 120, 70), (110, 108, 106), (200, 200, 200)]
+_WALLS = [(150, 88, 66), (172, 120, 88), (186, 166, 128), (206, 200, 184), (128, 122, 116), (150, 146, 140)]
+_WALLS += [(222, 220, 214), (112, 122, 104), (168, 160, 146), (124, 72, 60), (104, 106, 112), (178, 176, 160)]
+_WALLS += [(96, 84, 76)]
+_ROOFS = [(96, 66, 56), (74, 74, 80), (110, 88, 74), (58, 54, 54), (128, 84, 64)]
+_LEAVES = [(70, 88, 44), (54, 72, 42), (96, 102, 54), (82, 80, 50), (112, 96, 58), (44, 58, 44)]
+_CLOTHES = [(30, 30, 36), (52, 56, 74), (150, 88, 66), (178, 172, 160), (84, 92, 60), (168, 40, 44), (60, 90, 140)]
+_CLOTHES += [(206, 200, 190), (110, 106, 104), (196, 176, 60), (92, 66, 52)]
+_PAINTS = [(206, 208, 210), (150, 154, 158), (28, 30, 34), (140, 28, 32), (36, 52, 96), (44, 70, 56), (232, 232, 228)]
+_PAINTS += [(98, 102, 108), (176, 168, 140), (70, 110, 160), (120, 84, 70)]
+_SIGNS = [(30, 60, 140), (24, 92, 60), (226, 224, 214), (214, 178, 50), (170, 40, 44), (58, 58, 62)]
+_METAL = [(92, 96, 98), (58, 64, 62), (150, 152, 150), (120, 112, 100)]
+_SKIN = [(206, 160, 134), (176, 128, 100), (116, 80, 62), (222, 182, 158)]
+_HAIR = [(30, 24, 20), (84, 60, 38), (150, 120, 70), (110, 108, 106), (200, 200, 200)]
 BLACK = (26, 26, 28)
 # The unit circle in twelve steps, as (cosine, sine).
-CIRCLE = [(1.0, 0.0), (0.866, 0.5), (0.5, 0.866), (0.0, 1.0), (-0.5, 0.866), (-0.866, 0.5)]
-CIRCLE += [(-x, -y) for x, y in CIRCLE]
+_CIRCLE = [(1.0, 0.0), (0.866, 0.5), (0.5, 0.866), (0.0, 1.0), (-0.5, 0.866), (-0.866, 0.5)]
+_CIRCLE += [(-x, -y) for x, y in _CIRCLE]
 
 
-class Surface(NamedTuple):
+class _Surface(NamedTuple):
     """What an upright panel shows.
 
     Attributes:
@@ -56,7 +56,7 @@ class Surface(NamedTuple):
     pattern: Callable[[Floats, Floats], tuple[NDArray[np.int64], Floats]]
 
 
-class Vehicle(NamedTuple):
+class _Vehicle(NamedTuple):
     """The shape of a car, van or bus.
 
     Attributes:
@@ -85,12 +85,12 @@ _JEEP = [(0, 0.36), (0, 0.95), (0.05, 1.08), (0.3, 1.74), (2.8, 1.76), (3.5, 1.1
 _VAN = [(0, 0.35), (0, 1.15), (0.02, 1.3), (0.1, 2.1), (3.5, 2.15), (4.3, 1.25), (5.0, 1.05), (5.1, 0.7)]
 _BUS = [(0, 0.35), (0, 1.2), (0, 1.3), (0.05, 2.2), (0.1, 4.0), (9.6, 4.0), (9.8, 2.3), (9.9, 1.2)]
 _DECKS = [(0.5 + 1.5 * k, 1.85 + 1.5 * k, low, low + 0.85) for low in (1.4, 2.9) for k in range(6)]
-CARS = [
-    Vehicle(1.7, [*_HATCH, (3.9, 0.28)], (2, 4), _glaze(_HATCH)),
-    Vehicle(1.75, [*_SALOON, (4.5, 0.3)], (2, 4), _glaze(_SALOON)),
-    Vehicle(1.85, [*_JEEP, (4.5, 0.36)], (2, 4), _glaze(_JEEP)),
-    Vehicle(1.95, [*_VAN, (5.1, 0.35)], (2, 4), _glaze(_VAN)[1:]),
-    Vehicle(2.5, [*_BUS, (9.9, 0.35)], (2, 6), [[(a, y), (a, z), (b, z), (b, y)] for a, b, y, z in _DECKS]),
+_CARS = [
+    _Vehicle(1.7, [*_HATCH, (3.9, 0.28)], (2, 4), _glaze(_HATCH)),
+    _Vehicle(1.75, [*_SALOON, (4.5, 0.3)], (2, 4), _glaze(_SALOON)),
+    _Vehicle(1.85, [*_JEEP, (4.5, 0.36)], (2, 4), _glaze(_JEEP)),
+    _Vehicle(1.95, [*_VAN, (5.1, 0.35)], (2, 4), _glaze(_VAN)[1:]),
+    _Vehicle(2.5, [*_BUS, (9.9, 0.35)], (2, 6), [[(a, y), (a, z), (b, z), (b, y)] for a, b, y, z in _DECKS]),
 ]
 
 
@@ -100,7 +100,7 @@ def _mirrored(tile: Floats) -> Floats:
     return np.concatenate([tall, tall[:, ::-1]], axis=1)
 
 
-class Scene:
+class _Scene:
     """The camera, the light and the picture being painted.
 
     Attributes:
@@ -142,7 +142,7 @@ class Scene:
 
     def at(self, x: float, y: float, z: float) -> tuple[float, float]:
         """Where a point of the world lies in the picture."""
-        z = max(z, NEAR)
+        z = max(z, _NEAR)
         return self.centre + self.focus * (x / z + self.bend * z), self.horizon + self.focus * (self.eye - y) / z
 
     def tint(self, colour: Numbers, z: float = 0.0, light: float = 1.0) -> Floats:
@@ -178,11 +178,11 @@ class Scene:
         colour = np.take(palette, np.maximum(kind, 0), axis=0) * shade[..., None]
         np.copyto(self.canvas.pixels[rows, columns], np.clip(colour, 0.0, 255.0), where=(kind >= 0)[..., None])
 
-    def panel(self, line: Numbers, low: float, high: float, surface: Surface, label: int, light: float = 1.0) -> None:
+    def panel(self, line: Numbers, low: float, high: float, surface: _Surface, label: int, light: float = 1.0) -> None:
         """Paints an upright rectangle over the line (x, z, x, z) on the ground, whose second end is not the nearer."""
         x0, z0, x1, z1 = line
         length = float(np.sqrt((x1 - x0) * (x1 - x0) + (z1 - z0) * (z1 - z0)))
-        skipped = 0.0 if z0 >= NEAR else (NEAR - z0) / (z1 - z0) if z1 > NEAR else 1.0
+        skipped = 0.0 if z0 >= _NEAR else (_NEAR - z0) / (z1 - z0) if z1 > _NEAR else 1.0
         if skipped >= 1.0:
             return
         x0, z0 = x0 + (x1 - x0) * skipped, z0 + (z1 - z0) * skipped
@@ -205,7 +205,7 @@ class Scene:
         self.canvas.labels[rows, columns][inside] = label
 
 
-def _sky(scene: Scene) -> None:
+def _sky(scene: _Scene) -> None:
     random, canvas, end = scene.random, scene.canvas, (int(scene.horizon) + 1) * scene.canvas.scale
     low = np.array(random.choose(((236.0, 238, 240), (205, 214, 226), (250, 250, 250), (188, 188, 190))))
     high = np.array(random.choose(((120.0, 160, 214), (176, 196, 224), (240, 242, 246), (150, 154, 164))))
@@ -217,7 +217,7 @@ def _sky(scene: Scene) -> None:
     canvas.labels[:end] = SKY
 
 
-def _skyline(scene: Scene) -> None:
+def _skyline(scene: _Scene) -> None:
     """Far houses, woods and things that nobody has labelled."""
     random, x, base = scene.random, -10.0, scene.horizon
     while x < SIZE[1]:
@@ -226,8 +226,8 @@ def _skyline(scene: Scene) -> None:
         ridge = (x + end) / 2, top - random.uniform(0, 4)
         gable = polygon([(x, base + 1), (x, top), ridge, (end, top), (end, base + 1)])
         wood = _blob(scene, (x + end) / 2, base, (end - x) * 0.8, base - top, 0.9)
-        tone = scene.varied(LEAVES if label == TREE else WALLS)
-        scene.canvas.paint(wood if label == TREE else gable, scene.tint(tone, FAR, 0.85), label=label)
+        tone = scene.varied(_LEAVES if label == TREE else _WALLS)
+        scene.canvas.paint(wood if label == TREE else gable, scene.tint(tone, _FAR, 0.85), label=label)
         x = end - random.uniform(0, 4)
 
 
@@ -257,13 +257,15 @@ def _street(random: Random) -> Street:
     if random.chance(0.15):
         kerb = kerb[0] + 2.8, kerb[1] + random.uniform(0, 3)
     start = random.uniform(12, 40)
-    junction = (random.choose((-1, 1)), start, start + random.uniform(6, 10)) if random.chance(0.45) else (1, FAR, FAR)
+    junction = (
+        (random.choose((-1, 1)), start, start + random.uniform(6, 10)) if random.chance(0.45) else (1, _FAR, _FAR)
+    )
     pave = random.uniform(1.5, 3.6), random.uniform(1.5, 3.6)
     grass = random.chance(0.3), random.chance(0.3)
-    return Street(kerb, pave, grass, parked, junction, random.uniform(28, 75) if random.chance(0.4) else FAR)
+    return Street(kerb, pave, grass, parked, junction, random.uniform(28, 75) if random.chance(0.4) else _FAR)
 
 
-def _ground(scene: Scene, street: Street) -> None:
+def _ground(scene: _Scene, street: Street) -> None:
     """Road with its markings, kerbs, pavements and grass, with the shadows on them."""
     random, canvas, s = scene.random, scene.canvas, scene.canvas.scale
     top, (rows, columns) = int(scene.horizon) * s, canvas.labels.shape
@@ -279,7 +281,7 @@ def _ground(scene: Scene, street: Street) -> None:
         kind[out > 0] = 3
         kind[out > 0.16] = 4
         kind[out > street.pave[k]] = 5 if street.grass[k] else 4
-    if street.end < FAR:
+    if street.end < _FAR:
         kind[z[:, 0] > street.end - 2] = 4
     grey, stone, worn = random.uniform(84, 138), random.uniform(110, 176), random.uniform(150, 225)
     palette: list[Numbers] = [
@@ -318,7 +320,7 @@ def _markings(random: Random, street: Street, kind: NDArray[np.int64], x: Floats
         kind[(z > start) & (z < start + 0.4) & (x < middle)] = 1
 
 
-def _shadow(scene: Scene, x: Floats, z: Floats) -> Floats:
+def _shadow(scene: _Scene, x: Floats, z: Floats) -> Floats:
     """Brightness of the ground: shadows of roofs and trees, worn tracks and mended patches."""
     random, shade = scene.random, np.ones(x.shape)
     if random.chance(0.45):
@@ -337,7 +339,7 @@ def _shadow(scene: Scene, x: Floats, z: Floats) -> Floats:
     return shade
 
 
-def _facade(scene: Scene, wall: Numbers, blank: bool = False) -> Surface:
+def _facade(scene: _Scene, wall: Numbers, blank: bool = False) -> _Surface:
     """Brick or plaster with rows of windows (blank: few), and perhaps a shop on the ground floor."""
     random = scene.random
     bay, storey, salt = random.uniform(1.9, 4.2), random.uniform(2.7, 3.5), random.integer(0, 1000)
@@ -346,7 +348,7 @@ def _facade(scene: Scene, wall: Numbers, blank: bool = False) -> Surface:
     frame, ledge = random.uniform(0.7, 1.3), random.uniform(0.55, 1.2)
     glass = random.choose(((46, 52, 60), (70, 82, 96), (120, 136, 152), (36, 36, 38)))
     palette = [wall, [c * frame for c in wall], glass, [c * 1.7 for c in glass], [c * ledge for c in wall]]
-    palette += [scene.varied([*SIGNS, *WALLS]), (150, 130, 110)]
+    palette += [scene.varied([*_SIGNS, *_WALLS]), (150, 130, 110)]
     if random.chance(0.5):
         palette[1] = (225, 225, 220)
 
@@ -368,46 +370,46 @@ def _facade(scene: Scene, wall: Numbers, blank: bool = False) -> Surface:
         shade = scene.texture(scene.grain, u, v, 7.0, 0.3) * scene.texture(scene.lumps, u, v, 9.0, 0.25)
         return kind, np.where(kind == 2, shade * (0.7 + 0.6 * scene.grain[draw * 7, draw]), shade)
 
-    return Surface(palette, pattern)
+    return _Surface(palette, pattern)
 
 
-def _plain(scene: Scene, colour: Numbers) -> Surface:
+def _plain(scene: _Scene, colour: Numbers) -> _Surface:
     """A rough surface of one colour."""
 
     def pattern(u: Floats, v: Floats) -> tuple[NDArray[np.int64], Floats]:
         return np.zeros(v.shape, dtype=np.int64), scene.texture(scene.grain, u, v, 6.0, 0.3)
 
-    return Surface([colour], pattern)
+    return _Surface([colour], pattern)
 
 
-def _building(scene: Scene, side: int, x: float, z0: float, z1: float, label: int) -> None:
+def _building(scene: _Scene, side: int, x: float, z0: float, z1: float, label: int) -> None:
     """A house along the street from z0 to z1, its front at side * x, with a pitched or flat roof and chimneys."""
     random, depth = scene.random, scene.random.uniform(6, 11)
     height = random.choose((5.4, 6.5, 8.5, 10.5, 13.5), (2, 3, 3, 3, 2)) * random.uniform(0.95, 1.2)
     top = height + random.choose((0.0, random.uniform(1.5, 4.0)), (2, 3))
     front, ridge, back = side * x, side * (x + depth / 2), side * (x + depth)
-    wall, roof = scene.varied(WALLS), scene.varied(ROOFS)
+    wall, roof = scene.varied(_WALLS), scene.varied(_ROOFS)
     facade, end_facade = _facade(scene, wall), _facade(scene, wall, blank=True)
-    if top > height and z1 > NEAR:
+    if top > height and z1 > _NEAR:
         slope = [(front, height, z0), (front, height, z1), (ridge, top, z1), (ridge, top, z0)]
         for points in (slope, slope[::-1]):  # where it turns its back, the walls hide it
             scene.face(points, roof, label, 0.8 * scene.sun[side > 0] + 0.2)
         for _ in range(random.integer(0, 2)):
             z = random.uniform(z0, z1)
             scene.panel((ridge - 0.5, z, ridge + 0.5, z), top - 0.8, top + 1.3, _plain(scene, wall), label)
-    if z0 > NEAR:
+    if z0 > _NEAR:
         gable = [(front, height, z0), (back, height, z0), (ridge, top, z0)]
         scene.face(gable[::side], wall, label, 0.9)
         scene.panel((front, z0, back, z0), 0, height, end_facade, label, 0.9)
     scene.panel((front, z0, front, z1), 0, height, facade, label, scene.sun[side > 0])
 
 
-def _barrier(scene: Scene, side: int, x: float, z0: float, z1: float) -> None:
+def _barrier(scene: _Scene, side: int, x: float, z0: float, z1: float) -> None:
     """Railings, boards, a low wall or a hedge along the pavement."""
     random, kind = scene.random, scene.random.choose(("railings", "boards", "wall", "hedge"), (5, 3, 2, 3))
     height = {"railings": 1.15, "boards": 1.7, "wall": 0.9, "hedge": 1.5}[kind] * random.uniform(0.9, 1.1)
     boards = [(130, 104, 78), (98, 84, 70), (150, 146, 140)]
-    tone = scene.varied({"railings": [*PAINTS, *METAL], "boards": boards, "wall": WALLS, "hedge": LEAVES}[kind])
+    tone = scene.varied({"railings": [*_PAINTS, *_METAL], "boards": boards, "wall": _WALLS, "hedge": _LEAVES}[kind])
 
     def pattern(u: Floats, v: Floats) -> tuple[NDArray[np.int64], Floats]:
         shade = scene.texture(scene.grain, u, v, 9.0, 0.9 if kind == "hedge" else 0.3)
@@ -422,15 +424,15 @@ def _barrier(scene: Scene, side: int, x: float, z0: float, z1: float) -> None:
         return np.where(v > height - 0.12, 1, 0), shade
 
     label = {"railings": FENCE, "boards": FENCE, "wall": BUILDING, "hedge": TREE}[kind]
-    surface = Surface([tone, [c * 0.7 for c in tone]], pattern)
-    while z1 > max(z0, NEAR):
+    surface = _Surface([tone, [c * 0.7 for c in tone]], pattern)
+    while z1 > max(z0, _NEAR):
         near = max(z1 - 3.0 - z1 / 8, z0)
         line = side * x, near, side * x, z1
-        scene.put(z1, Scene.panel, line, 0.0, height, surface, label, scene.sun[side > 0])
+        scene.put(z1, _Scene.panel, line, 0.0, height, surface, label, scene.sun[side > 0])
         z1 = near
 
 
-def _blob(scene: Scene, x: float, y: float, width: float, height: float, rough: float, twigs: bool = False) -> Shape:
+def _blob(scene: _Scene, x: float, y: float, width: float, height: float, rough: float, twigs: bool = False) -> Shape:
     """An ellipse with a frayed edge; or only a net of twigs inside."""
     random, s, (rows, columns) = scene.random, scene.canvas.scale, scene.ragged.shape
     down, right, reach = random.integer(0, rows - 1), random.integer(0, columns - 1), 1 + rough * 0.45
@@ -445,7 +447,7 @@ def _blob(scene: Scene, x: float, y: float, width: float, height: float, rough: 
     return (x - width * reach, y - height * reach, x + width * reach, y + height * reach), cover
 
 
-def _tree(scene: Scene, x: float, z: float, height: float) -> None:
+def _tree(scene: _Scene, x: float, z: float, height: float) -> None:
     """A trunk and a crown: in leaf, or bare twigs that the sky shines through."""
     random, canvas, (cx, ground), scale = scene.random, scene.canvas, scene.at(x, 0, z), height * scene.focus / z
     wide, tall = scale * random.uniform(0.24, 0.4), scale * random.uniform(0.3, 0.4)
@@ -459,15 +461,15 @@ def _tree(scene: Scene, x: float, z: float, height: float) -> None:
             tip = cx + k * wide * random.uniform(0.2, 0.33), middle - tall * random.uniform(0, 0.8)
             canvas.paint(stroke(cx, middle + tall * 0.8, *tip, max(0.5, 0.01 * scale)), trunk)
         return
-    leaves = scene.varied(LEAVES)
+    leaves = scene.varied(_LEAVES)
     lit = _blob(scene, cx - wide * 0.2, middle - tall * 0.25, wide * 0.7, tall * 0.7, 1.1)
     for part, light in ((blob, 0.7), (lit, 1.15)):
         canvas.paint(part, scene.tint(leaves, z, light), shade=scene.leaf, label=TREE)
 
 
-def _vehicle(scene: Scene, vehicle: Vehicle, x: float, z: float, heading: tuple[int, int]) -> None:
+def _vehicle(scene: _Scene, vehicle: _Vehicle, x: float, z: float, heading: tuple[int, int]) -> None:
     """A car, van or bus; (x, z) is the middle of its rear bumper, heading is a unit vector on the ground."""
-    random, paint, (hx, hz), half = scene.random, scene.varied(PAINTS), heading, vehicle.width / 2
+    random, paint, (hx, hz), half = scene.random, scene.varied(_PAINTS), heading, vehicle.width / 2
     glass = random.choose(((38, 42, 48), (66, 76, 86), (104, 116, 128)))
     outline, length, slim = vehicle.outline, vehicle.outline[-1][0], 0.2 if vehicle.width < 2.2 else 0.0
 
@@ -501,19 +503,19 @@ def _vehicle(scene: Scene, vehicle: Vehicle, x: float, z: float, heading: tuple[
         scene.face(across_at(end, left, low, right, high)[:: 1 if hz >= 0 else -1], colour, CAR)
 
 
-def _flank(scene: Scene, vehicle: Vehicle, glass: Numbers, c: int, spot: Callable[..., Point]) -> None:
+def _flank(scene: _Scene, vehicle: _Vehicle, glass: Numbers, c: int, spot: Callable[..., Point]) -> None:
     """Windows and wheels on the right (c = 1) or left (-1) side; `spot` maps (ahead, right, up) to the world."""
     length, radius = vehicle.outline[-1][0], 0.33 if vehicle.width < 2.2 else 0.5
     for pane in vehicle.panes:
         scene.face([spot(a, c * 1.01, y) for a, y in pane][::-c], glass, CAR)
     for a in (length * 0.19, length * 0.81):
         for size, tone in ((radius, (20, 20, 22)), (radius * 0.55, (128, 130, 134))):
-            rim = [spot(a + size * dx, c * 1.01, radius + size * dy) for dx, dy in CIRCLE]
+            rim = [spot(a + size * dx, c * 1.01, radius + size * dy) for dx, dy in _CIRCLE]
             if size == radius or rim[0][2] < 20:
                 scene.canvas.paint(polygon([scene.at(*p) for p in rim]), scene.tint(tone), label=CAR)
 
 
-class Limb(NamedTuple):
+class _Limb(NamedTuple):
     """A line of strokes through points in metres (across, up from the ground); a single point makes a disc."""
 
     colour: Numbers
@@ -521,7 +523,7 @@ class Limb(NamedTuple):
     points: Sequence[tuple[float, float]]
 
 
-def _figure(scene: Scene, x: float, z: float, label: int, size: float, limbs: Sequence[Limb]) -> None:
+def _figure(scene: _Scene, x: float, z: float, label: int, size: float, limbs: Sequence[_Limb]) -> None:
     """A person, perhaps on a bicycle, facing left or right."""
     (foot_x, foot_y), scale, mirror = scene.at(x, 0, z), size * scene.focus / z, scene.random.choose((-1, 1))
     scene.canvas.paint(ellipse(foot_x, foot_y, 0.45 * scale, 0.1 * scale, soft=0.6), BLACK, alpha=0.5)
@@ -531,60 +533,60 @@ def _figure(scene: Scene, x: float, z: float, label: int, size: float, limbs: Se
             scene.canvas.paint(stroke(*start, *end, max(0.7, width * scale)), tone, label=label)
 
 
-def _head(random: Random, across: float, up: float) -> list[Limb]:
-    face = Limb(random.choose(SKIN), 0.24, [(across, up - 0.16), (across, up + 0.03)])
-    return [face, Limb(random.choose(HAIR), 0.23, [(across - random.uniform(-0.02, 0.06), up + 0.06)])]
+def _head(random: Random, across: float, up: float) -> list[_Limb]:
+    face = _Limb(random.choose(_SKIN), 0.24, [(across, up - 0.16), (across, up + 0.03)])
+    return [face, _Limb(random.choose(_HAIR), 0.23, [(across - random.uniform(-0.02, 0.06), up + 0.06)])]
 
 
-def _pedestrian(scene: Scene, x: float, z: float) -> None:
-    random, coat, legs = scene.random, scene.varied(CLOTHES), scene.varied(CLOTHES)
+def _pedestrian(scene: _Scene, x: float, z: float) -> None:
+    random, coat, legs = scene.random, scene.varied(_CLOTHES), scene.varied(_CLOTHES)
     stride, swing = random.uniform(0.02, 0.3), random.uniform(-0.25, 0.25)
     hem = random.choose((0.95, 0.7, 0.58), (4, 2, 1))
     far_leg = [(-0.05, 0.85), (-0.02 - stride * 0.3, 0.45), (-stride, 0.05), (0.1 - stride, 0.03)]
     near_leg = [(0.05, 0.85), (0.05 + stride * 0.6, 0.47), (stride, 0.05), (stride + 0.12, 0.03)]
-    limbs = [Limb([c * 0.75 for c in legs], 0.14, far_leg), Limb(legs, 0.15, near_leg)]
-    limbs += [Limb([c * 0.8 for c in coat], 0.1, [(-0.14, 1.38), (-0.2 - swing * 0.4, 1.1), (-0.16 - swing, 0.88)])]
-    limbs += [Limb(coat, 0.38, [(0, 1.28), (0, hem)]), *_head(random, 0, 1.62)]
-    limbs += [Limb([c * 0.9 for c in coat], 0.1, [(0.15, 1.38), (0.2 + swing * 0.4, 1.1), (0.17 + swing, 0.88)])]
+    limbs = [_Limb([c * 0.75 for c in legs], 0.14, far_leg), _Limb(legs, 0.15, near_leg)]
+    limbs += [_Limb([c * 0.8 for c in coat], 0.1, [(-0.14, 1.38), (-0.2 - swing * 0.4, 1.1), (-0.16 - swing, 0.88)])]
+    limbs += [_Limb(coat, 0.38, [(0, 1.28), (0, hem)]), *_head(random, 0, 1.62)]
+    limbs += [_Limb([c * 0.9 for c in coat], 0.1, [(0.15, 1.38), (0.2 + swing * 0.4, 1.1), (0.17 + swing, 0.88)])]
     if random.chance(0.35):
-        limbs += [Limb(scene.varied(CLOTHES), 0.26, [(-0.24, random.choose((0.6, 1.2))), (-0.24, 0.7)])]
+        limbs += [_Limb(scene.varied(_CLOTHES), 0.26, [(-0.24, random.choose((0.6, 1.2))), (-0.24, 0.7)])]
     _figure(scene, x, z, PEDESTRIAN, random.choose((1.0, 0.93, 0.68), (5, 4, 1)), limbs)
 
 
-def _cyclist(scene: Scene, x: float, z: float, along: bool) -> None:
+def _cyclist(scene: _Scene, x: float, z: float, along: bool) -> None:
     """Somebody on a bicycle, seen from behind where it goes along the street, else from the side."""
-    random, coat, legs, metal = scene.random, scene.varied(CLOTHES), scene.varied(CLOTHES), scene.varied(PAINTS)
+    random, coat, legs, metal = scene.random, scene.varied(_CLOTHES), scene.varied(_CLOTHES), scene.varied(_PAINTS)
     sleeve, leg, push = [c * 0.85 for c in coat], [c * 0.8 for c in legs], random.uniform(-0.14, 0.14)
     if along:
-        limbs = [Limb(BLACK, 0.09, [(0, 0.04), (0, 0.64)])]
-        limbs += [Limb(leg, 0.14, [(-0.12, 0.95), (-0.15, 0.62 + push), (-0.12, 0.26 + push)])]
-        limbs += [Limb(legs, 0.14, [(0.12, 0.95), (0.15, 0.62 - push), (0.12, 0.26 - push)])]
-        limbs += [Limb(metal, 0.04, [(-0.28, 1.02), (0.28, 1.02)]), Limb(coat, 0.4, [(0, 1.02), (0, 1.32)])]
-        limbs += [Limb(sleeve, 0.1, [(0.27 * c, 1.05), (0.25 * c, 1.25), (0.12 * c, 1.42)]) for c in (-1, 1)]
+        limbs = [_Limb(BLACK, 0.09, [(0, 0.04), (0, 0.64)])]
+        limbs += [_Limb(leg, 0.14, [(-0.12, 0.95), (-0.15, 0.62 + push), (-0.12, 0.26 + push)])]
+        limbs += [_Limb(legs, 0.14, [(0.12, 0.95), (0.15, 0.62 - push), (0.12, 0.26 - push)])]
+        limbs += [_Limb(metal, 0.04, [(-0.28, 1.02), (0.28, 1.02)]), _Limb(coat, 0.4, [(0, 1.02), (0, 1.32)])]
+        limbs += [_Limb(sleeve, 0.1, [(0.27 * c, 1.05), (0.25 * c, 1.25), (0.12 * c, 1.42)]) for c in (-1, 1)]
         limbs += _head(random, 0, 1.64)
     else:
         limbs = []
         for hub in (-0.52, 0.52):
-            limbs += [Limb(BLACK, 0.7, [(hub, 0.35)]), Limb((112, 112, 114), 0.58, [(hub, 0.35)])]
-            limbs += [Limb(metal, 0.03, [(hub - 0.3, 0.35), (hub + 0.3, 0.35)])]
-        limbs += [Limb(metal, 0.05, [(-0.52, 0.34), (-0.2, 0.85), (0.38, 0.85), (0.52, 0.34)])]
-        limbs += [Limb(metal, 0.05, [(-0.2, 0.85), (-0.02, 0.32), (0.38, 0.85), (0.44, 1.05)])]
-        limbs += [Limb(leg, 0.13, [(-0.2, 0.98), (0.08, 0.66), (-0.02 - push, 0.2)])]
-        limbs += [Limb(legs, 0.13, [(-0.2, 0.98), (0.18, 0.8), (-0.02 + push, 0.42)])]
-        limbs += [Limb(coat, 0.28, [(-0.16, 1.04), (0.06, 1.42)]), *_head(random, 0.2, 1.68)]
-        limbs += [Limb(sleeve, 0.09, [(0.12, 1.42), (0.2, 1.15), (0.44, 1.07)])]
+            limbs += [_Limb(BLACK, 0.7, [(hub, 0.35)]), _Limb((112, 112, 114), 0.58, [(hub, 0.35)])]
+            limbs += [_Limb(metal, 0.03, [(hub - 0.3, 0.35), (hub + 0.3, 0.35)])]
+        limbs += [_Limb(metal, 0.05, [(-0.52, 0.34), (-0.2, 0.85), (0.38, 0.85), (0.52, 0.34)])]
+        limbs += [_Limb(metal, 0.05, [(-0.2, 0.85), (-0.02, 0.32), (0.38, 0.85), (0.44, 1.05)])]
+        limbs += [_Limb(leg, 0.13, [(-0.2, 0.98), (0.08, 0.66), (-0.02 - push, 0.2)])]
+        limbs += [_Limb(legs, 0.13, [(-0.2, 0.98), (0.18, 0.8), (-0.02 + push, 0.42)])]
+        limbs += [_Limb(coat, 0.28, [(-0.16, 1.04), (0.06, 1.42)]), *_head(random, 0.2, 1.68)]
+        limbs += [_Limb(sleeve, 0.09, [(0.12, 1.42), (0.2, 1.15), (0.44, 1.07)])]
     _figure(scene, x, z, BICYCLIST, random.uniform(0.95, 1.08), limbs)
 
 
-def _post(scene: Scene, x: float, z: float, height: float, width: float, colour: Numbers) -> tuple[float, float]:
+def _post(scene: _Scene, x: float, z: float, height: float, width: float, colour: Numbers) -> tuple[float, float]:
     """A thin upright pole; where its top lies in the picture."""
     top, thick = scene.at(x, height, z), max(1.0, width * scene.focus / z)
     scene.canvas.paint(stroke(*scene.at(x, 0, z), *top, thick), scene.tint(colour, z), label=POLE)
     return top
 
 
-def _lamp_post(scene: Scene, x: float, z: float) -> None:
-    random, scale, colour = scene.random, scene.focus / z, scene.varied(METAL)
+def _lamp_post(scene: _Scene, x: float, z: float) -> None:
+    random, scale, colour = scene.random, scene.focus / z, scene.varied(_METAL)
     tx, ty = _post(scene, x, z, random.uniform(5, 9), 0.13, colour)
     _post(scene, x, z, 1.2, 0.2, colour)
     if random.chance(0.7):
@@ -596,21 +598,21 @@ def _lamp_post(scene: Scene, x: float, z: float) -> None:
     scene.canvas.paint(lamp, scene.tint((200, 200, 196), z), label=POLE)
 
 
-def _sign(scene: Scene, x: float, z: float) -> None:
+def _sign(scene: _Scene, x: float, z: float) -> None:
     """A traffic sign, a traffic light, a direction board or an advertisement on one or two posts."""
     random, canvas, scale = scene.random, scene.canvas, scene.focus / z
-    kind, grey = random.choose(("disc", "triangle", "lights", "board", "panel"), (3, 2, 4, 3, 2)), scene.varied(METAL)
+    kind, grey = random.choose(("disc", "triangle", "lights", "board", "panel"), (3, 2, 4, 3, 2)), scene.varied(_METAL)
     if kind == "panel":
         _advertisement(scene, x, z, grey)
         return
     tx, ty = _post(scene, x, z, random.uniform(2.6, 3.4), 0.1, grey)
-    r, colour = random.uniform(0.36, 0.6) * scale, scene.tint(random.choose(SIGNS), z)
+    r, colour = random.uniform(0.36, 0.6) * scale, scene.tint(random.choose(_SIGNS), z)
     white = scene.tint((226, 226, 222), z)
     if kind == "disc":
-        canvas.paint(ellipse(tx, ty, r, r), scene.tint(random.choose((SIGNS[0], SIGNS[4])), z), label=SIGN)
+        canvas.paint(ellipse(tx, ty, r, r), scene.tint(random.choose((_SIGNS[0], _SIGNS[4])), z), label=SIGN)
         canvas.paint(ellipse(tx, ty, r * 0.68, r * random.choose((0.68, 0.2))), white)
     elif kind == "triangle":
-        for size, tone in ((1.2, scene.tint(SIGNS[4], z)), (0.65, white)):
+        for size, tone in ((1.2, scene.tint(_SIGNS[4], z)), (0.65, white)):
             points = [(tx, ty - r * size), (tx + r * size, ty + r * size * 0.8), (tx - r * size, ty + r * size * 0.8)]
             canvas.paint(polygon(points), tone, label=SIGN)
     elif kind == "board":
@@ -626,7 +628,7 @@ def _sign(scene: Scene, x: float, z: float) -> None:
             canvas.paint(lamp, glow if k == lit else (58, 56, 54))
 
 
-def _advertisement(scene: Scene, x: float, z: float, grey: Numbers) -> None:
+def _advertisement(scene: _Scene, x: float, z: float, grey: Numbers) -> None:
     random, wide, low = scene.random, scene.random.uniform(0.5, 1.1), scene.random.uniform(0.1, 0.9)
     high, band = random.uniform(2.0, 3.4), random.uniform(0.4, 1.8)
     for left in (-wide, wide):
@@ -635,52 +637,52 @@ def _advertisement(scene: Scene, x: float, z: float, grey: Numbers) -> None:
     def stripes(u: Floats, v: Floats) -> tuple[NDArray[np.int64], Floats]:
         return ((v > band) & (u > 0.1)).astype(np.int64), scene.texture(scene.grain, u, v, 9.0, 0.25)
 
-    poster = Surface([scene.varied(SIGNS), scene.varied(SIGNS)], stripes)
+    poster = _Surface([scene.varied(_SIGNS), scene.varied(_SIGNS)], stripes)
     scene.panel((x - wide, z, x + wide, z), low, high, poster, SIGN)
 
 
-def _shop_sign(scene: Scene, x: float, z: float) -> None:
+def _shop_sign(scene: _Scene, x: float, z: float) -> None:
     """A board that stands out from a house front."""
     random, low = scene.random, scene.random.uniform(2.6, 5.0)
     line = x, z, x - random.uniform(0.7, 1.2) * (1 if x > 0 else -1), z
-    scene.panel(line, low, low + random.uniform(0.7, 1.8), _plain(scene, scene.varied(SIGNS)), SIGN)
+    scene.panel(line, low, low + random.uniform(0.7, 1.8), _plain(scene, scene.varied(_SIGNS)), SIGN)
 
 
-def _clutter(scene: Scene, x: float, z: float) -> None:
+def _clutter(scene: _Scene, x: float, z: float) -> None:
     """Bins, boxes and parcels: things without a class."""
-    surface, width = _plain(scene, scene.varied(CLOTHES + PAINTS)), scene.random.uniform(0.25, 0.6)
+    surface, width = _plain(scene, scene.varied(_CLOTHES + _PAINTS)), scene.random.uniform(0.25, 0.6)
     height, inner = scene.random.uniform(0.8, 1.4), x - width if x > 0 else x + width
     scene.panel((inner, z, inner, z + 0.8), 0, height, surface, VOID, 0.7)
     scene.panel((x - width, z, x + width, z), 0, height, surface, VOID)
     scene.panel((x - width * 1.1, z, x + width * 1.1, z), height, height + 0.1, surface, VOID, 0.5)
 
 
-def _bonnet(scene: Scene) -> None:
+def _bonnet(scene: _Scene) -> None:
     """The rim of the camera's own car at the bottom of the picture."""
     random, (height, width) = scene.random, SIZE
     middle, wide = width * random.uniform(0.35, 0.75), width * random.uniform(0.55, 0.85)
     shape = ellipse(middle, height + 30, wide, 30 + random.uniform(4, 13))
-    tone = scene.tint(scene.varied(PAINTS), light=0.7)
+    tone = scene.tint(scene.varied(_PAINTS), light=0.7)
     scene.canvas.paint(shape, tone, label=VOID, shade=0.75 + 0.3 * scene.ragged)
 
 
-def _crossing(scene: Scene, z: float) -> None:
+def _crossing(scene: _Scene, z: float) -> None:
     """The fronts of buildings across the end of the street."""
     x = scene.random.uniform(-45, -30)
     while x < 40:
         end = x + scene.random.uniform(7, 18)
-        facade = _facade(scene, scene.varied(WALLS))
+        facade = _facade(scene, scene.varied(_WALLS))
         scene.panel((x, z, end, z), 0, scene.random.uniform(5, 14), facade, BUILDING, 0.95)
         x = end
 
 
-def _houses(scene: Scene, street: Street, side: int) -> None:
+def _houses(scene: _Scene, street: Street, side: int) -> None:
     """Houses, gardens or a park along one side."""
     random, k = scene.random, int(side > 0)
     edge, (gap_side, gap_start, gap_end) = street.kerb[k] + street.pave[k], street.junction
     kind = random.choose(("terrace", "houses", "park"), (2, 4, 3) if street.grass[k] else (8, 2, 1))
     verge = edge + (0.0 if kind == "terrace" else random.uniform(3, 7))
-    gap = (gap_start, gap_end) if gap_side == side else (FAR, FAR)
+    gap = (gap_start, gap_end) if gap_side == side else (_FAR, _FAR)
     for start, end in ((1.0, min(gap[0], street.end - 9)), (gap[1], street.end - 9)):
         z = start
         while z < end - 1:
@@ -701,7 +703,7 @@ def _houses(scene: Scene, street: Street, side: int) -> None:
             scene.put(z, _tree, side * out, z, random.uniform(4.5, 7 if kind == "terrace" else 11))
 
 
-def _pavement(scene: Scene, street: Street, side: int) -> None:
+def _pavement(scene: _Scene, street: Street, side: int) -> None:
     """What stands and walks on the pavement of one side."""
     random, k = scene.random, int(side > 0)
     lamps, signs = random.integer(1, 2), random.choose((0, 1, 2, 3), (2, 4, 3, 1))
@@ -715,15 +717,15 @@ def _pavement(scene: Scene, street: Street, side: int) -> None:
                 scene.put(z, make, x, z)
     if random.chance(0.2):
         for z in range(8, 30, random.integer(2, 4)):
-            scene.put(z, _post, side * (street.kerb[k] + 0.3), float(z), 1.0, 0.13, METAL[1])
+            scene.put(z, _post, side * (street.kerb[k] + 0.3), float(z), 1.0, 0.13, _METAL[1])
 
 
-def _traffic(scene: Scene, street: Street) -> None:
+def _traffic(scene: _Scene, street: Street) -> None:
     """Parked, leading, oncoming and crossing vehicles, cyclists and people who cross."""
     random, lane = scene.random, scene.random.uniform(2.8, 3.3)
 
     def drive(x: float, z: float, heading: tuple[int, int], bus: int = 0) -> None:
-        vehicle = random.choose(CARS, (10, 8, 4, 2, bus))
+        vehicle = random.choose(_CARS, (10, 8, 4, 2, bus))
         if z < street.end - 10 or heading[0]:
             scene.put(z, _vehicle, vehicle, x, z + vehicle.outline[-1][0] if heading[1] < 0 else z, heading)
 
@@ -738,10 +740,10 @@ def _traffic(scene: Scene, street: Street) -> None:
         if random.chance(0.5):
             drive(lane, random.uniform(near, far), (0, -1), bus=2)
     side, start, end = street.junction
-    if start < FAR and random.chance(0.35):
+    if start < _FAR and random.chance(0.35):
         way = random.choose((-1, 1))
         drive(side * random.uniform(3, 7) - way * 2, (start + end) / 2, (way, 0))
-    if street.end < FAR and random.chance(0.6):
+    if street.end < _FAR and random.chance(0.6):
         drive(random.uniform(-12, 8), street.end - 5, (random.choose((-1, 1)), 0))
     for _ in range(random.choose((0, 1, 2), (4, 4, 3))):
         z, along = random.uniform(8, 26), random.chance(0.65)
@@ -752,7 +754,7 @@ def _traffic(scene: Scene, street: Street) -> None:
         scene.put(z, _pedestrian, random.uniform(-2, 5), z)
 
 
-def _seams(scene: Scene, labels: NDArray[np.uint8]) -> None:
+def _seams(scene: _Scene, labels: NDArray[np.uint8]) -> None:
     """Leaves thin unlabelled gaps along some borders, as the people who labelled CamVid did."""
     noise = scene.ragged[1 :: scene.canvas.scale, 1 :: scene.canvas.scale]
     thin = np.isin(labels, (POLE, SIGN, PEDESTRIAN, BICYCLIST))
@@ -762,7 +764,7 @@ def _seams(scene: Scene, labels: NDArray[np.uint8]) -> None:
     labels[border & ~thin & (noise > 0.55)] = VOID
 
 
-def _develop(scene: Scene) -> NDArray[np.uint8]:
+def _develop(scene: _Scene) -> NDArray[np.uint8]:
     """The camera: white balance, contrast, vignette and noise; uint8 [132, 176, 3]."""
     random, (height, width) = scene.random, SIZE
     fine = scene.canvas.pixels
@@ -777,12 +779,12 @@ def _develop(scene: Scene) -> NDArray[np.uint8]:
 
 def _scene(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """One picture, uint8 [132, 176, 3], and its labels, uint8 [132, 176]."""
-    scene = Scene(seed)
+    scene = _Scene(seed)
     street = _street(scene.random)
     _sky(scene)
     _skyline(scene)
     _ground(scene, street)
-    if street.end < FAR:
+    if street.end < _FAR:
         scene.put(street.end, _crossing, street.end)
     for side in (-1, 1):
         _houses(scene, street, side)
