@@ -685,13 +685,19 @@ def test_with_a_fixture_of_ours(judged, claim):
 @pytest.mark.parametrize("experiment", ["mine"])
 def test_marked(experiment, seed):
     assert (experiment, seed) == ("mine", 7)
+
+@pytest.mark.question
+def test_that_a_mark_of_the_users_asks_for_nothing(): pass
+
+@pytest.mark.question("why?")
+def test_of_another_question(tmp_path): pass
 """
 
 
 def test_tests_of_the_users_own_keep_their_names(own, pytester):
     pytester.makepyfile(test_ordinary=ORDINARY, test_before="def test_last(): pass")
     result = own("-v", "test_ordinary.py", "test_before.py")
-    result.assert_outcomes(passed=9)
+    result.assert_outcomes(passed=11)
     assert result.ret == 0 and "test_last" in [line for line in result.outlines if "PASSED" in line][-1]  # not sorted
     lone = own("--collect-only", "-q", pytester.makepyfile(test_lone="def test_it(claim, control): pass"))
     assert "test_lone.py::test_it" in lone.outlines

@@ -84,6 +84,12 @@ def test_claims_are_judged_pairwise_by_seed():
     assert judge(CLAIM, runs("q1_2", [0.1, 0.2, 0.3]) + runs("q1_1", [0.5, 0.61, 0.69])).verdict == "contradicted"
 
 
+def test_a_claim_with_a_figure_that_is_no_number_is_not_judged():
+    worse = runs("q1_1", [0.75, 0.86, 0.66])
+    assert judge(CLAIM, runs("q1_2", [0.80, math.nan, 0.70]) + worse) is None
+    assert judge(CLAIM, runs("q1_2", [0.80, 0.90, math.inf]) + worse) is None
+
+
 def test_claims_use_the_best_epoch_as_the_report_does():
     outcome = judge(CLAIM, [record("q1_2", figures=((0.9,), (0.5,))), record("q1_1", figures=((0.7,), (0.8,)))])
     assert outcome.difference.mean == pytest.approx(0.1)

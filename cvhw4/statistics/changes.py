@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal
 
-from cvhw4.claims import claims_of
 from cvhw4.controls import CONTROLS
 from cvhw4.experiments import Profile
 from cvhw4.records.schema import Failure, RunRecord
@@ -375,11 +374,8 @@ def _claims(
 
 
 def _outcomes(profile: Profile, records: Sequence[RunRecord]) -> dict[Place, Outcome]:
-    """Outcomes by claim and data set, but for claims on figures that are not finite."""
-    broken = {(r.row, m) for r in records for m in r.epochs[-1].figures if not math.isfinite(r.best(m))}
-    claims = tuple(c for c in claims_of(profile) if broken.isdisjoint((row, c.metric) for row in c.rows))
-    judged = judge_all(replace(profile, claims=claims), records, permutations=False)
-    return {(o.claim.id, o.data): o for o in judged}
+    """Outcomes by claim and data set."""
+    return {(o.claim.id, o.data): o for o in judge_all(profile, records, permutations=False)}
 
 
 def verdict(outcome: Outcome | None) -> Verdict | Literal["not judged"]:

@@ -89,7 +89,8 @@ def judge(
         permutations: as `compare` takes it.
 
     Returns:
-        None where no seed has all rows, or where embedded data can say nothing of a claim about the report's.
+        None where no seed has all rows, where a figure is not finite (a mean without it would be another claim), or
+        where embedded data can say nothing of a claim about the report's.
 
     Raises:
         ValueError: the rows were run on different data.
@@ -110,6 +111,8 @@ def judge(
         return None
     better = figures(claim.better, runs, seeds, claim.metric)
     worse = None if claim.worse is None else figures(claim.worse, runs, seeds, claim.metric)
+    if not np.isfinite([*better, *(worse or ())]).all():
+        return None
     classified = claim.metric == "accuracy" or (own is not None and runs[claim.rows[0]][seeds[0]].question == "q1")
     resolution = 1 / data.val if classified else 0.0  # what one image makes, about, of an own metric
     comparison = compare(better, worse, claim.margin, resolution=resolution, permutations=permutations)
