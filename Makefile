@@ -68,8 +68,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 gpu: gpu-check gpu-full gpu-speed
 
 gpu-check:
-	$(PYTHON) -m pytest tests/test_training.py tests/test_graphs.py tests/test_gather.py tests/test_checkpoint.py \
-	    -k cuda -p no:cacheprovider
+	$(PYTHON) -m pytest tests/test_training.py tests/test_graphs.py tests/test_checkpoint.py -k cuda -p no:cacheprovider
 
 gpu-speed:
 	$(PYTHON) -m pytest benchmarks/test_speed.py -m speed -rP $(ON_GPU) $(ARGS)

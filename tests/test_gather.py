@@ -92,16 +92,6 @@ def test_other_devices_get_copies_in_chunks(
     assert placed is not None and placed.device.type == "meta"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_cuda_takes_a_copy(arrays: list[np.ndarray]) -> None:
-    device = torch.device("cuda")
-    assert 0 < memory_limit(device) <= torch.cuda.get_device_properties(device).total_memory // 2
-    for array in arrays:
-        placed = place(array, device, limit_bytes=memory_limit(device))
-        assert placed is not None and placed.device.type == "cuda"
-        np.testing.assert_array_equal(placed.cpu().numpy(), array)
-
-
 def test_the_limit_is_part_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 << 20 < memory_limit(CPU) < 1 << 50
 

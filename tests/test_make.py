@@ -1,5 +1,6 @@
 """The commands of the Makefile that need no installation, at small size."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -9,6 +10,38 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# What a GPU machine without network has, beside Python's own: pip's names for it are in pyproject.toml.
+INSTALLED = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "matplotlib", "pandas", "tabulate", "safetensors"}
+INSTALLED |= {
+    "filelock",
+    "pytest",
+    "_pytest",
+    "rich",
+    "typer",
+    "cvhw4",
+    "tests",
+    "benchmarks",
+    *sys.stdlib_module_names,
+}
+
+
+def imported(path):
+    """The packages that a file imports wherever it is loaded: not those within functions, `try` or `if`."""
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_the_gpu_commands_need_only_what_a_gpu_machine_has():
+    recipe = (ROOT / "Makefile").read_text().partition("gpu-check:\n")[2].partition("gpu-full")[0]
+    files = [ROOT / word for word in recipe.split() if word.endswith(".py")]
+    assert len(files) == 4 and all(file.is_file() for file in files)
+    files += [ROOT / "conftest.py", ROOT / "tests/conftest.py", ROOT / "tests/tiny.py", *ROOT.glob("benchmarks/*.py")]
+    # The page for a browser, and trackers, say what is to be installed where that is missing.
+    files += [f for f in ROOT.glob("cvhw4/**/*.py") if f.name != "html.py" and f.parent.name != "trackers"]
+    assert {str(f.relative_to(ROOT)): missing for f in files if (missing := {*imported(f)} - INSTALLED)} == {}
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")

@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 
 from cvhw4.data.dataset import VOID
+from cvhw4.data.gather import memory_limit, place
 from cvhw4.experiments import find_row
 from cvhw4.models.build import Network, build_network
 from cvhw4.training import fit as fit_module
@@ -227,6 +228,18 @@ def test_cuda_is_not_waited_for_within_an_epoch(name):
             step(inputs, targets)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_takes_a_copy_of_arrays(tmp_path):
+    device, array = torch.device("cuda"), np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3), np.uint8)
+    assert 0 < memory_limit(device) <= torch.cuda.get_device_properties(device).total_memory // 2
+    np.save(tmp_path / "x.npy", array)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for a in (array, mapped, mapped[2:]):
+        placed = place(a, device, limit_bytes=memory_limit(device))
+        assert placed is not None and placed.device.type == "cuda"
+        np.testing.assert_array_equal(placed.cpu().numpy(), a)
 
 
 def batch_targets(experiment):
