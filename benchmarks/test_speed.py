@@ -52,6 +52,8 @@ def test_ours_is_faster_than_the_reference_loop(family, device, machine, pytestc
     from cvhw4.report.speed import write_speed_page
     from cvhw4.training.cost import floor_seconds
 
+    if device.type == "cuda" and family.cuda is None:
+        pytest.skip("the same work as another family's there")
     precision = pick_precision(pytestconfig.getoption("precision"), device, family.experiment(device.type))
     graphs = pytestconfig.getoption("cuda_graphs") and device.type == "cuda"
     results = pytestconfig.getoption("results") or pytestconfig.rootpath / "results"
@@ -77,4 +79,5 @@ def test_ours_is_faster_than_the_reference_loop(family, device, machine, pytestc
     print(f"{family.name}: {record.ratio:.2f} times the reference loop's speed; {record.over_floor:.2f} times the")
     print(f"limit of {floor:.2f} s that {record.limit} sets to {record.flops / 1e9:.0f} GFLOP; table in {page}")
     if record.target is not None:
-        assert record.ratio >= SLACK * record.target, f"{record.target} times the speed were wanted, with {SLACK} slack"
+        wanted = f"{record.target} times the speed were wanted, with {SLACK} slack"
+        assert record.judged_ratio >= SLACK * record.target, wanted

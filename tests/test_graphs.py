@@ -10,7 +10,7 @@ from torch import nn, optim
 from cvhw4.models.build import build_network
 from cvhw4.training.fit import fit, make_optimizer
 from cvhw4.training.graphs import WARM_UP, GraphedStep
-from tests.tiny import dataset, row
+from tests.tiny import dataset, row, untrained
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -74,12 +74,13 @@ def stepper(module, optimizer):
     return step
 
 
+@pytest.mark.parametrize("sizes", [(4, 4, 2, 4, 4), (2, 4, 4, 2, 4, 4)], ids=["from the start", "from a last batch"])
 @pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
-def test_a_graph_leaves_what_single_steps_leave(monkeypatch, kind):
+def test_a_graph_leaves_what_single_steps_leave(monkeypatch, kind, sizes):
     """Weights, statistics, optimizer and random state, through a smaller last batch and a change of learning rate."""
     settings = dict(lr=0.1, momentum=0.9) if kind is optim.SGD else dict(lr=0.1)
     draws = torch.Generator().manual_seed(1)
-    batches = [(torch.randn(n, 3, generator=draws), torch.randint(2, (n,), generator=draws)) for n in (4, 4, 2, 4, 4)]
+    batches = [(torch.randn(n, 3, generator=draws), torch.randint(2, (n,), generator=draws)) for n in sizes]
     results = []
     for graphed in (False, True):
         module = network()
@@ -88,7 +89,7 @@ def test_a_graph_leaves_what_single_steps_leave(monkeypatch, kind):
         step = stepper(module, optimizer)
         if graphed:
             recorder = Recorder(monkeypatch)
-            step = GraphedStep(recorder.record(step), optimizer, [*module.parameters(), *module.buffers()])
+            step = GraphedStep(recorder.record(step), optimizer, [*module.parameters(), *module.buffers()], batch=4)
         torch.manual_seed(2)
         losses = []
         for i, (inputs, targets) in enumerate(batches):
@@ -113,7 +114,7 @@ def test_warm_up_steps_are_as_many_as_torch_asks_for(monkeypatch):
         calls.append(len(inputs))
         return counted(inputs, targets)
 
-    graphed = GraphedStep(recorder.record(step), optimizer, [*module.parameters(), *module.buffers()])
+    graphed = GraphedStep(recorder.record(step), optimizer, [*module.parameters(), *module.buffers()], batch=4)
     for _ in range(2):
         graphed(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
     assert len(calls) == WARM_UP + 2
@@ -125,7 +126,7 @@ def test_warm_up_steps_are_as_many_as_torch_asks_for(monkeypatch):
 def test_cuda_graphs_train_as_single_steps_do(name, precision):
     """Losses and weights over batches of 4 and a last one of 2, and two learning rates. Dropout draws alike, since the
     random state is restored after the warm-up."""
-    experiment = row(name, epochs=4, lr=1e-3 if row(name).recipe.optimizer == "adam" else 1e-2, lr_step=2)
+    experiment = untrained(name, epochs=4, lr=1e-3 if row(name).recipe.optimizer == "adam" else 1e-2, lr_step=2)
     data = dataset(experiment.question, train=14)
     losses, weights, start = [], [], {}
     for graphs in (False, True):

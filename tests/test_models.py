@@ -31,9 +31,9 @@ def closed_network(monkeypatch):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     monkeypatch.setattr(weights_module.urllib.request, "urlopen", refuse)
-    weights_module._elsewhere.cache_clear()
+    weights_module._found_elsewhere.cache_clear()
     yield
-    weights_module._elsewhere.cache_clear()
+    weights_module._found_elsewhere.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from cvhw4.models.build import Network, build_network
 from cvhw4.training import fit as fit_module
 from cvhw4.training.fit import TrainingDiverged, fit, make_optimizer
 from cvhw4.training.tasks import Segmentation, make_task
-from tests.tiny import dataset, row
+from tests.tiny import dataset, row, untrained
 
 CPU = torch.device("cpu")
 
@@ -197,7 +197,7 @@ def enlarged(split):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", ["q1_1", "q1_2", "q1_3", "q1_8", "q2_1a", "q2_3"])
 def test_cuda_trains_as_the_cpu_does(name):
-    experiment = row(name, epochs=3)
+    experiment = untrained(name, epochs=3)
     losses = []
     for device in (CPU, torch.device("cuda")):
         network: Network = build_network(experiment, seed=0)
@@ -214,7 +214,7 @@ def test_cuda_trains_as_the_cpu_does(name):
 @pytest.mark.parametrize("name", ["q1_1", "q1_2", "q1_5", "q2_1a"])
 def test_cuda_is_not_waited_for_within_an_epoch(name):
     """All but AutoAugment, whose affine operations send their matrices block by block."""
-    experiment, device = row(name), torch.device("cuda")
+    experiment, device = untrained(name), torch.device("cuda")
     network = build_network(experiment, seed=0)
     module = network.module.to(device).to(memory_format=torch.channels_last)
     call = fit_module.caller(device, "float32")

@@ -34,6 +34,11 @@ def row(name: str, **recipe) -> Experiment:
     return shrink(found, **recipe)
 
 
+def untrained(name: str, **recipe) -> Experiment:
+    """As `row`, from random weights: pretrained ones cannot be had on every GPU machine."""
+    return replace(row(name, **recipe), start="random")
+
+
 def dataset(question: str, train: int = 12, val: int = 8) -> Dataset:
     """Random pictures: brightness tells the class (and, in scenes, so does height), so that something can be learnt."""
     random = np.random.RandomState(0)

@@ -24,7 +24,7 @@ RESIZE_RATIO = 256 / 224
 JITTER = 0.2
 
 
-PLANES_BYTES = 16 << 20  # of float planes that are scaled at once
+PLANES_BYTES = 16 << 20  # of float planes that are scaled at once on a CPU, whose cache they should stay near
 
 
 def stream(seed: int, *purpose: str | int) -> Generator:
@@ -123,7 +123,8 @@ def resample(images: Tensor, boxes: Boxes, size: int) -> Tensor:
         float32 [B, 3, size, size], 0..255.
     """
     each = 4 * 3 * images.shape[1] * images.shape[2]  # bytes of an image's float planes
-    if (most := max(1, PLANES_BYTES // each)) < len(images):
+    room = PLANES_BYTES if images.device.type == "cpu" else 64 * PLANES_BYTES
+    if (most := max(1, room // each)) < len(images):
         parts = torch.arange(len(images)).split(most)
         return torch.cat([resample(images[p[0] : p[-1] + 1], boxes[p], size) for p in parts])
     device = images.device

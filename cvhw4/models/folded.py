@@ -35,7 +35,10 @@ def find_pairs(module: nn.Module, inputs: Tensor) -> list[Pair]:
     hooks = [m.register_forward_hook(after) for m in module.modules() if isinstance(m, nn.Conv2d)]
     norms = [m for m in module.modules() if _is_plain(m)]
     hooks += [m.register_forward_pre_hook(before) for m in norms]
-    with torch.inference_mode():
+    cudnn = torch.backends.cudnn
+    settings = dict(enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic)
+    # Without TF32, whose rounding adds up over the layers to more than is allowed.
+    with torch.inference_mode(), cudnn.flags(**settings, allow_tf32=False):
         try:
             expected = module(inputs)
         finally:

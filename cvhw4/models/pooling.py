@@ -32,11 +32,12 @@ class MatrixPool(nn.Module):
 @lru_cache
 def bins(n: int, out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """[out, n]: the share of each of n pixels in each of the output's; kept, as a CUDA graph copies nothing."""
-    weights = torch.zeros(out, n)
-    for i in range(out):
-        first, last = i * n // out, -(-(i + 1) * n // out)
-        weights[i, first:last] = 1 / (last - first)
-    return weights.to(device, dtype)
+    with torch.inference_mode(False):  # it may be asked for in an evaluation first, and used in training then
+        weights = torch.zeros(out, n)
+        for i in range(out):
+            first, last = i * n // out, -(-(i + 1) * n // out)
+            weights[i, first:last] = 1 / (last - first)
+        return weights.to(device, dtype)
 
 
 def make_deterministic(module: nn.Module) -> None:

@@ -109,15 +109,23 @@ def _meant_for(stem: str) -> str | None:
     return next((name for name in known if name in _TORCHVISION or timm.is_model(name)), None)
 
 
-@lru_cache
 def _elsewhere(network: str) -> Source:
+    found = _found_elsewhere(network)
+    if isinstance(found, Source):
+        return found
+    raise WeightsUnavailable(found)
+
+
+@lru_cache
+def _found_elsewhere(network: str) -> Source | str:
+    """Where the weights are, or why there are none: a network that answers nobody is asked once in a process."""
     tried: list[str] = []
     finders: tuple[Callable[[str, list[str]], Source | None], ...] = (_from_package, _from_torchvision, _from_timm)
     for finder in finders:
         found = finder(network, tried)
         if found is not None:
             return found
-    raise WeightsUnavailable(
+    return (
         f"no ImageNet weights of {network}: {'; '.join(tried) or 'no known source'}. Put a file "
         f"{network}.safetensors or {network}.pth into a folder and name the folder with --weights"
     )
@@ -145,6 +153,7 @@ def _from_torchvision(network: str, tried: list[str]) -> Source | None:
     if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            urllib.request.urlopen(weights.url, timeout=10).close()  # else a network that swallows all is waited for
             torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=digest, progress=False)
         except (OSError, RuntimeError) as error:
             tried.append(f"download of torchvision's failed ({error})")

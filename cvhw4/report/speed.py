@@ -34,11 +34,11 @@ COLUMNS = (
 _LEGEND = (
     "Images per second, trained on and evaluated. *Ratio*: the reference's median time over ours, with the lowest and "
     "the highest of the pairs of trials taken in turn. *Without workers*: the ratio to a reference that loads pictures "
-    "in its own process, which on few cores is the stronger opponent. *GFLOP/s*: the least arithmetic (matrix products "
-    "and convolutions, 2 per multiply-add) over our median time. *Floor*: the least arithmetic at the measured matrix "
-    "peak, or the least parameter traffic at the measured bandwidth, whichever takes longer: the *limit*. *Peak "
-    "memory*: ours, then the reference's; the device's for CUDA, else the process's, without the reference's workers. "
-    "*n*: pairs of trials."
+    "in its own process, which on few cores is the stronger opponent; the *target* is held against the lower ratio. "
+    "*GFLOP/s*: the least arithmetic (matrix products and convolutions, 2 per multiply-add) over our median time. "
+    "*Floor*: the least arithmetic at the measured matrix peak, or the least parameter traffic at the measured "
+    "bandwidth, whichever takes longer: the *limit*. *Peak memory*: ours, then the reference's; the device's for CUDA, "
+    "else the process's, without the reference's workers. *n*: pairs of trials."
 )
 
 
@@ -95,7 +95,7 @@ def _line(record: SpeedRecord, target: float | None) -> dict[str, str]:
         "reference": _figure(record.reference_images_per_second),
         "ratio (min to max)": f"{record.ratio:.2f} ({low:.2f} to {high:.2f})",
         "without workers": "-" if record.workerless_ratio is None else f"{record.workerless_ratio:.2f}",
-        "target": "-" if target is None else f"{target:.2f}, {'met' if record.ratio >= target else 'MISSED'}",
+        "target": "-" if target is None else f"{target:.2f}, {'met' if record.judged_ratio >= target else 'MISSED'}",
         "GFLOP/s": _figure(record.achieved_flops / 1e9),
         "share of measured peak": f"{_figure(100 * record.peak_share)} %",
         "time over floor": "-" if math.isinf(record.over_floor) else f"{record.over_floor:.2f}",

@@ -6,6 +6,8 @@ class, apart for pixels near a contour and for the others. Every metric is made 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,4 +54,9 @@ def count_pixels(prediction: Tensor, labels: Tensor, near: Tensor, classes: int)
     n = len(prediction)
     image = torch.arange(n, device=prediction.device, dtype=torch.int32).view(n, 1, 1)
     cell = ((image * 2 + near) * LABELS + labels) * classes + prediction
-    return torch.bincount(cell.flatten(), minlength=n * 2 * LABELS * classes).view(n, 2, LABELS, classes)
+    shape = n, 2, LABELS, classes
+    if cell.device.type == "cpu":
+        return torch.bincount(cell.flatten(), minlength=math.prod(shape)).view(shape)
+    # As bincount, which waits for the device to tell it the highest number.
+    counts = torch.zeros(math.prod(shape), dtype=torch.int64, device=cell.device)
+    return counts.index_add_(0, cell.flatten(), torch.ones_like(counts[:1]).expand(cell.numel())).view(shape)

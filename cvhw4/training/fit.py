@@ -144,7 +144,7 @@ class _Run:
         self.step: Step = self.accumulated
         if graphs:
             state = [*self.module.parameters(), *self.module.buffers()]
-            self.step = GraphedStep(self.step, self.optimizer, state)
+            self.step = GraphedStep(self.step, self.optimizer, state, experiment.recipe.batch)
         self.schedule = optim.lr_scheduler.StepLR(self.optimizer, experiment.recipe.lr_step, experiment.recipe.lr_gamma)
         torch.manual_seed(stream(seed, "dropout").initial_seed())
         self.onlooker = Onlooker(dataset, self.module, experiment.recipe.size)

@@ -20,18 +20,19 @@ Step = Callable[[Tensor, Tensor], Tensor]
 class GraphedStep:
     """Calls like the step it replays.
 
-    The graph is recorded at the first call, and anew whenever the learning rate changes, which is part of a recording;
-    inputs of another shape than the first are stepped on without it, and all once memory does not hold a recording.
+    The graph is recorded at the first whole batch, and anew whenever the learning rate changes, which is part of a
+    recording; other batches are stepped on without it, and all once memory does not hold a recording.
     Weights, statistics and the optimizer's state become what eager steps make of them.
 
     Args:
         step: inputs and targets to the loss, a scalar without gradient; changes the weights.
         optimizer: the optimizer that it steps; made with `capturable=True` where it has that option.
         state: all tensors that the step changes but for the optimizer's: parameters and buffers.
+        batch: images of a whole batch: a training that goes on may begin with the smaller one that ends an epoch.
     """
 
-    def __init__(self, step: Step, optimizer: optim.Optimizer, state: list[Tensor]) -> None:
-        self.step, self.optimizer, self.state = step, optimizer, state
+    def __init__(self, step: Step, optimizer: optim.Optimizer, state: list[Tensor], batch: int) -> None:
+        self.step, self.optimizer, self.state, self.batch = step, optimizer, state, batch
         self._graph: torch.cuda.CUDAGraph | None = None
         self._key: tuple[Any, ...] = ()
         self._given_up = False
@@ -46,8 +47,8 @@ class GraphedStep:
             targets.dtype,
             *(g["lr"] for g in self.optimizer.param_groups),
         )
-        if self._given_up or (self._graph is not None and key[:4] != self._key[:4]):
-            return self.step(inputs, targets)  # the last batch of an epoch is smaller
+        if self._given_up or len(inputs) != self.batch:  # the last batch of an epoch is smaller
+            return self.step(inputs, targets)
         if key != self._key:
             try:
                 self._record(inputs, targets)
