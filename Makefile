@@ -21,7 +21,9 @@ DEVICE ?= cuda
 PROFILE ?= full
 OUT ?= results
 GRAPHS ?= $(if $(filter cuda,$(DEVICE)),--cuda-graphs)
+AT_ONCE ?= $(if $(filter cuda,$(DEVICE)),4,1)
 ON_GPU = --device $(DEVICE) $(GRAPHS) --results $(OUT) --reuse -p no:cacheprovider
+FULL = $(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
 
 .PHONY: docs bench speed growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
 .DELETE_ON_ERROR:
@@ -75,8 +77,12 @@ gpu-check:
 gpu-speed:
 	$(PYTHON) -m pytest benchmarks/test_speed.py -m speed -rP $(ON_GPU) $(ARGS)
 
+# Runs of batches this small leave most of a GPU idle, so several sessions train at once, each its part of the runs;
+# the last one finds all of them done, or does what is left, and judges.
 gpu-full:
-	$(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
+	@mkdir -p $(OUT); for part in $$(test $(AT_ONCE) = 1 || seq $(AT_ONCE)); do \
+	    $(FULL) --part $$part/$(AT_ONCE) > $(OUT)/part-$$part.log 2>&1 & done; wait
+	$(FULL)
 
 # The lower bounds of pyproject.toml: the same tests with the oldest versions it allows. Needs uv.
 test-lowest:

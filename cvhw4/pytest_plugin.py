@@ -95,6 +95,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--executor", choices=["local", "ray"], default="local", help="where runs are trained (default: local)"
     )
+    group.addoption(
+        "--part",
+        type=_part,
+        default=(1, 1),
+        metavar="I/N",
+        help="train every Nth run alone, from the Ith on, and judge no claim: N sessions at once share a GPU, and one "
+        "with --reuse after them judges",
+    )
     group.addoption("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: one of this machine alone)")
     group.addoption("--tensorboard", metavar="DIR", help="log runs there, for tensorboard --logdir DIR")
     group.addoption("--mlflow", metavar="URI", help="log runs to an MLflow server, or a folder (file:DIR)")
@@ -141,6 +149,11 @@ def _check_options(config: pytest.Config) -> None:
     seeds, workers = config.getoption("seeds"), config.getoption("numprocesses", None)
     if seeds < 1:
         raise InputError(f"--seeds {seeds}", "leaves no run of a row", "give --seeds 1 or more")
+    part, parts = config.getoption("part")
+    if not 1 <= part <= parts:
+        raise InputError(f"--part {part}/{parts}", "is no part", "give --part 1/N to N/N")
+    if parts > 1 and (workers or config.getoption("executor") == "ray"):
+        raise InputError(f"--part {part}/{parts}", "cannot go with -n or --executor ray", "leave one of them out")
     if config.getoption("executor") == "ray" and workers:
         raise InputError("--executor ray", f"cannot go with -n {workers}", "leave -n out: Ray starts its own processes")
     if config.getoption("ray_address") and config.getoption("executor") != "ray":
@@ -152,9 +165,18 @@ def _check_options(config: pytest.Config) -> None:
 
 
 def _place_among_workers(config: pytest.Config) -> tuple[int, int]:
-    """Which of pytest-xdist's workers this process is, from 0, and how many there are; 0 and 0 without xdist."""
-    worker = getattr(config, "workerinput", None)
-    return (int(worker["workerid"].removeprefix("gw")), worker["workercount"]) if worker is not None else (0, 0)
+    """Which of pytest-xdist's workers, or of the sessions of `--part`, this process is, from 0, and how many there are;
+    0 and 0 where it is alone."""
+    worker, (part, parts) = getattr(config, "workerinput", None), config.getoption("part")
+    if worker is not None:
+        return int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    return (part - 1, parts) if parts > 1 else (0, 0)
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Reads "2/5"; raises ValueError for what is not like that."""
+    part, _, parts = text.partition("/")
+    return int(part), int(parts)
 
 
 def divided_threads(workers: int) -> int | None:
@@ -275,6 +297,7 @@ class StudyPlugin:
 
         yield
         items.sort(key=lambda item: any(isinstance(p, Claim | Control) for p in _parameters(item).values()))
+        self._leave_to_others(items)
         runs = (run for item in items if (run := _run_of(item)) is not None)
         own = dict.fromkeys(experiment.profile for experiment, _ in runs if PROFILES[experiment.profile].own)
         if self.config.option.collectonly:
@@ -287,6 +310,14 @@ class StudyPlugin:
                 raise pytest.UsageError(str(error)) from error
             items.clear()  # its controller tells of it, see `pytest_testnodedown`
             self.config.workeroutput["cvhw4_unusable"] = str(error)  # type: ignore[attr-defined]
+
+    def _leave_to_others(self, items: list[pytest.Item]) -> None:
+        """Deselects what is not this session's with `--part`."""
+        part, parts = self.config.getoption("part")
+        if parts > 1:
+            ours = [item for item in items if _run_of(item) is not None][part - 1 :: parts]
+            self.config.hook.pytest_deselected(items=[item for item in items if item not in ours])
+            items[:] = ours
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -591,6 +622,9 @@ class StudyPlugin:
         if not self.runs and not self.missing and not self.failed:
             return
         self.warn(self.warned)
+        if self.config.getoption("part")[1] > 1:
+            terminalreporter.write_line("a part of a study: its tables are written by a session with --reuse alone")
+            return
         from cvhw4.records.schema import RunRecord
 
         records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in self.runs.values()]

@@ -47,10 +47,17 @@ def test_the_gpu_commands_need_only_what_a_gpu_machine_has():
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
     """`make gpu` on the CPU: CUDA tests, a comparison of speed, the benchmarks; again, it takes what is finished."""
-    arguments = f"--seeds 1 -k 'q1_1 or B2' -p tests.tiny --bounds {tmp_path / 'bounds.toml'}"
+    arguments = f"--seeds 1 --threads 1 -k 'q1_1 or B2' -p tests.tiny --bounds {tmp_path / 'bounds.toml'}"
     arguments += f" --junitxml={tmp_path / 'junit.xml'}"
     (tmp_path / "bounds.toml").write_text("")  # no bounds at this size
-    settings = [f"PYTHON={sys.executable}", "DEVICE=cpu", "PROFILE=quick", f"OUT={tmp_path}", f"ARGS={arguments}"]
+    settings = [
+        f"PYTHON={sys.executable}",
+        "DEVICE=cpu",
+        "AT_ONCE=2",
+        "PROFILE=quick",
+        f"OUT={tmp_path}",
+        f"ARGS={arguments}",
+    ]
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     outputs = [
         subprocess.run(
@@ -64,7 +71,8 @@ def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
     ]
     for done in outputs:
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "reused" not in outputs[0].stdout and "reused" in outputs[2].stdout
+    logs = [(tmp_path / f"part-{i}.log").read_text() for i in (1, 2)]
+    assert "1 passed" in logs[0] and "no tests ran" not in logs[0] and "reused" in outputs[2].stdout
     assert "measured already" not in outputs[0].stdout and "measured already" in outputs[1].stdout
     assert len(list(tmp_path.glob("quick/runs/q1_1-features/seed0-*.json"))) == 1
     assert (tmp_path / "quick" / "report.md").is_file()

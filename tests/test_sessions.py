@@ -174,6 +174,37 @@ def test_claims_that_are_handed_out_before_their_runs_keep_nobody_waiting(study,
     assert "not judged: no worker is left for its runs" in result.stdout.str()
 
 
+def test_parts_of_a_study_side_by_side_are_the_study(study, pytester):  # noqa: F811
+    """Each run is trained by one of them, and a session after them takes them all and judges."""
+    (bounds := pytester.path / "none.toml").write_text("")  # at this size
+    select = ("-k", "skip or q1_1", "--seeds", "2", "--results", pytester.path / "parts", "--bounds", bounds)
+    select = (*select, "--threads", "1")  # which a CPU's runs are known by
+    parts = [begin(ROOT, *select, "--device", "cpu", "--part", f"{i}/2") for i in (1, 2)]
+    texts = [part.communicate()[0] for part in parts]
+    assert [part.returncode for part in parts] == [0, 0], texts
+    assert all("3 passed" in text and "tables are written by a session with --reuse" in text for text in texts)
+    assert len(figures(pytester.path / "parts")) == 6 and not list(pytester.path.glob("parts/quick/*.md"))
+    result = study(*select, "--reuse")
+    result.assert_outcomes(passed=6, skipped=2)
+    assert len(re.findall(r"reused", result.stdout.str())) == 6
+    assert (pytester.path / "parts/quick/report.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--part", "3/2"), "--part 3/2: is no part. To mend: give --part 1/N to N/N."),
+        (("--part", "0/2"), "--part 0/2: is no part."),
+        (("--part", "two"), "argument --part: invalid _part value: 'two'"),
+        (("--part", "1/2", "-n", "2"), "--part 1/2: cannot go with -n or --executor ray."),
+        (("--part", "1/2", "--executor", "ray"), "--part 1/2: cannot go with -n or --executor ray."),
+    ],
+)
+def test_parts_that_are_none_are_told(study, arguments, told):  # noqa: F811
+    result = study(*arguments, subprocess=True)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR and told in result.stderr.str()
+
+
 def test_a_worker_that_dies_keeps_nobody_waiting(study, pytester):  # noqa: F811
     """Its runs go to the end of the other worker's list, behind the claims that wait for them."""
     with open("conftest.py", "a") as file:
