@@ -162,11 +162,9 @@ def report(
     if not os.path.isdir(store.folder):
         raise InputError(store.folder, "is no folder of runs", "name one with --results")
     stored = Stored(chosen, store)
-    pages = [write_report(chosen, store, judged_by, {}, stored)]
-    typer.echo(pages[0])
-    pages.append(write_verdicts(chosen, store, judged_by, stored))
-    typer.echo(pages[1])
-    typer.echo(write_html(store.folder, pages))
+    typer.echo(write_report(chosen, store, judged_by, {}, stored))
+    typer.echo(write_verdicts(chosen, store, judged_by, stored))
+    typer.echo(write_html(store.folder))
 
 
 @app.command()

@@ -689,7 +689,7 @@ class StudyPlugin:
                 terminalreporter.write_line(f"{id} skipped: {printable(reason)}")
         stored = Stored(profile, store)
         pages = [(write_report(profile, store, bounds, self.missing, stored), "tables of all stored runs")]
-        if any(outcome.difference.n > 1 for outcome in outcomes):
+        if any(outcome.difference.n > 1 for outcome in outcomes) or (store.folder / "verdicts.md").exists():
             from cvhw4.report.verdicts import write_verdicts
 
             try:
@@ -699,7 +699,7 @@ class StudyPlugin:
             except Exception as error:  # the runs are stored and told of; a page shall not turn their session red
                 warnings.warn(f"verdicts.md is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=1)
         try:
-            page = write_html(store.folder, [path for path, _ in pages])
+            page = write_html(store.folder)
             pages.append((page, "all of it as a page to read, with pictures"))
         except Exception as error:  # likewise
             warnings.warn(f"report.html is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=1)

@@ -432,7 +432,7 @@ def test_pages_have_a_table_of_the_metric_and_the_verdict_and_nothing_of_the_rep
     text = report_page(profile, runs, NO_BOUNDS, {})
     assert "# Insects\n" in text and "## Insects (photos)" in text and "### mine" in text
     assert re.search(r"\| insects-finetune \|.*\| 0\.7200 ± 0\.0200 ", text.split("### mine")[1])
-    assert re.search(r"a start &lt;helps&gt; +\| mine \+0\.4200 .*\| supported", text)
+    assert re.search(r"a start &lt;helps&gt; +\| mine +\| \+0\.4200 .*\| supported", text)
     assert not re.search(r"[Rr]eport|make-up|bound", text)
 
     images = ImageResults(predicted=np.stack([LABELS, LABELS]), labels=LABELS)

@@ -378,7 +378,7 @@ def test_both_conventions_and_classes_stand_on_the_page():
     assert line(text, "q2_1a-skip", "two conventions")[1:] == ["0.4000", "0.5000", "0.8000", "0.8500"]
     assert line(text, "Sky", "### IoU by class, 11 classes")[1:] == ["0.500", "0.250", "0.500", "0.250"]
     assert line(text, "Pole", "### IoU by class, 11 classes")[1:] == ["0.500", "-", "0.500", "-"]
-    assert line(text, "q2_2-skip_miou", "### Claims")[2:] == ["mIoU +0.1000", "-", "1", "-", "undecided", "none"]
+    assert line(text, "q2_2-skip_miou", "### Claims")[2:] == ["mIoU", "+0.1000", "-", "1", "-", "undecided", "none"]
 
 
 def test_rows_without_a_run_say_why():

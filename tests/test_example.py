@@ -63,7 +63,8 @@ def test_the_example_passes_and_its_pages_have_its_metric_and_claim(elsewhere):
 
     results = place / "results"
     report = (results / "insects" / "report.md").read_text()
-    assert "### balanced" in report and re.search(r"a pretrained start helps +\| balanced \+0\.\d+ .*supported", report)
+    claim = re.search(r"a pretrained start helps +\| balanced +\| \+0\.\d+ .*supported", report)
+    assert "### balanced" in report and claim
     assert "a pretrained start helps" in (results / "insects" / "verdicts.md").read_text()
     runs = Store(results, "insects").load()
     assert sorted((r.row, r.seed) for r in runs) == [(row, s) for row in ("finetune", "scratch") for s in (0, 1)]

@@ -20,6 +20,7 @@ from cvhw4.report.portraits import (
     disputed,
     heat_in_face,
     heat_table,
+    ink_on_blues,
     looked_at,
     saliency,
 )
@@ -98,6 +99,22 @@ def test_confusion_is_of_the_last_epoch_and_by_class():
     ]
     none = confusion(record(), ImageResults.of_two_classes(right=right[:, :4], labels=labels[:4]))
     assert none[0].tolist() == [0.75, 0.25] and np.isnan(none[1]).all()  # a class without images
+
+
+def test_shares_can_be_read_on_any_blue():
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    def luminance(colours):
+        linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    shares = np.linspace(0, 1, 1001)
+    both = [
+        luminance(colormaps["Blues"](shares)[:, :3]),
+        luminance(np.array([to_rgb(ink_on_blues(s)) for s in shares])),
+    ]
+    assert ((np.maximum(*both) + 0.05) / (np.minimum(*both) + 0.05)).min() >= 4.5
 
 
 def test_confusion_of_three_classes_needs_the_predicted_ones():

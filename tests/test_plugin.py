@@ -199,6 +199,22 @@ def test_a_page_that_cannot_be_written_turns_no_session_red(study, pytester):
     result.stdout.no_fnmatch_line("all of it as a page to read*")
 
 
+def test_a_page_of_verdicts_that_is_there_is_written_anew_whatever_has_run(study, pytester):
+    """Or it would contradict the tables beside it."""
+    folder = pytester.path / "results" / "quick"
+    study("-k", "q1_1 and seed0", "--seeds", "1")
+    assert (folder / "report.html").exists() and not (
+        folder / "verdicts.md"
+    ).exists()  # one seed says nothing of claims
+    (folder / "verdicts.md").write_text("# stale")
+    study("-k", "q1_1 and seed0", "--seeds", "1", "--reuse").stdout.fnmatch_lines(
+        ["*claims, and how sure: *verdicts.md"]
+    )
+    for page in ("verdicts.md", "report.html"):
+        text = (folder / page).read_text()
+        assert "No claim has runs of all its rows yet." in text and "stale" not in text
+
+
 def test_reuse_takes_finished_runs_and_repeats_them_to_the_bit_without(study, pytester):
     study("-k", "q1_1", "--seeds", "1").assert_outcomes(passed=1)
     store = Store(pytester.path / "results", "quick")

@@ -114,7 +114,9 @@ def test_without_verdicts_there_is_a_page(tmp_path):
     page = html_page("# a\n\n1 run.\n\n## Q1\n\n![what is seen](figures/gone.svg)\\\nbelow\n", "", {})
     assert "<p>what is seen</p>" in page and "<figcaption>" in page and "below" in page
     (tmp_path / "report.md").write_text("# a\n")
-    assert write_html(tmp_path, [tmp_path / "report.md"]).read_text().count("<h1>a</h1>") == 1
+    assert write_html(tmp_path).read_text().count("<h1>a</h1>") == 1
+    (tmp_path / "verdicts.md").write_text("# b\n\n## c\n\nno more\n")
+    assert "<p>no more</p>" in write_html(tmp_path).read_text()  # the page beside it, whoever wrote that
 
 
 def test_without_its_package_there_is_one_line(monkeypatch):
@@ -254,13 +256,14 @@ def test_tables_sort_by_click_and_by_key(visit, tmp_path):
     assert column(0)[0] == "q1_10"
 
 
-def test_the_pages_own_tables_sort_by_value(visit, address):
+@pytest.mark.parametrize(("only", "column"), [("best mIoU", "best mIoU"), ("in words", "difference")])
+def test_the_pages_own_tables_sort_by_value(visit, address, only, column):
     page = visit(address)
-    table = page.locator("table", has=page.get_by_role("columnheader", name="best mIoU"))
-    best = [cell.strip() for cell in table.get_by_role("columnheader").all_inner_texts()].index("best mIoU")
+    table = page.locator("table", has=page.get_by_role("columnheader", name=only)).last
+    place = [cell.strip() for cell in table.get_by_role("columnheader").all_inner_texts()].index(column)
     for sign in (1, -1):
-        table.get_by_role("button", name="best mIoU").click()
-        values = [sign * float(text.split()[0]) for text in table.evaluate(f"(t) => ({COLUMN})(t, {best})")]
+        table.get_by_role("button", name=column).click()
+        values = [sign * float(text.split()[0]) for text in table.evaluate(f"(t) => ({COLUMN})(t, {place})")]
         assert len(values) > 5 and values == sorted(values)
 
 
@@ -306,13 +309,14 @@ def test_no_grave_fault_for_those_who_see_or_move_little(visit, tmp_path):
     path = tmp_path / "report.html"  # with two lines of every table, for the time that every cell takes
     texts = ((RESULTS / name).read_text("utf-8") for name in ("report.md", "verdicts.md"))
     report, verdicts = (re.sub(r"(\|--.*\n\|.*\n\|.*\n)(\|.*\n)+", r"\1", text) for text in texts)
-    path.write_text(html_page(report, verdicts, dict([*PICTURES.items()][-1:])), "utf-8")
+    path.write_text(html_page(report, verdicts, PICTURES), "utf-8")
     page = visit(path.as_uri())
     for width, theme in ((1280, "light"), (360, "dark")):
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=theme)
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         run = axe.Axe().run(page).response
+        assert page.get_by_role("img").count() == len(PICTURES)
         found = [(v["id"], v["nodes"][0]["html"]) for v in run["violations"] if v["impact"] in ("serious", "critical")]
         assert found == [] and any(rule["id"] == "color-contrast" for rule in run["passes"])
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cvhw4.records.exhibits import pictures_digest
 from cvhw4.records.store import Store
 from tests.test_compare import failure, runs, save
 
@@ -156,6 +157,82 @@ def test_the_commands_of_ci_that_need_no_installation_run(tmp_path):
             assert subprocess.run(dry, cwd=ROOT, capture_output=True).returncode == 0
 
 
+def nightly(job, action=""):
+    """A job of the nightly workflow, or its only step with an action or a script."""
+    found = next(found for w, name, found in jobs() if (w, name) == ("nightly", job))
+    if not action:
+        return found
+    (step,) = (s for s in found["steps"] if re.search(rf"{action}(@|\.sh$)", s.get("uses", "") + s.get("run", "")))
+    return step
+
+
+def test_training_ends_in_time_for_what_it_trained_to_be_kept():
+    train, step, save = nightly("train"), nightly("train", "train"), nightly("train", "cache/save")
+    assert 240 <= step["timeout-minutes"] <= train["timeout-minutes"] - 15
+    assert "!cancelled()" in save["if"] and train["steps"].index(save) > train["steps"].index(step)
+
+
+def test_a_night_that_could_not_start_is_told():
+    steps, tell = nightly("train")["steps"], nightly("tell")
+    for action in ("compare", "upload-artifact"):
+        step = nightly("train", action)
+        assert step["if"] == "${{ !cancelled() }}" and steps.index(step) > steps.index(nightly("train", "train"))
+    assert "failure()" not in tell["if"] and "success()" not in tell["if"] and "state != ''" in tell["if"]
+
+
+def taken(step, pictures):
+    """What of a night's files a step takes, where pictures may leave the runner and where they may not."""
+    files = ("runs/q1_2/a.json", "unfinished/q1_2/a.json", "report.md", "verdicts.md", "report.html", "pictures/a.npz")
+    files += ("figures/curves-a.svg", "figures/attention-maps-a.svg", "figures/panels-a.svg")
+    chosen = r"\$\{\{ env\.PICTURES == 'true' && '(.*)' \|\| '' \}\}"
+    paths = [re.sub(chosen, r"\1" if pictures else "", path) for path in step["with"]["path"].split("\n")]
+    assert not any("${{" in path or "*" in path for path in paths)
+    within = [path.removesuffix("/").removeprefix("results/full/") for path in paths if path.startswith("results/")]
+    return {file for file in files if any(f"{file}/".startswith(f"{path}/") for path in within)}
+
+
+def test_pictures_leave_the_runner_only_where_the_repository_is_private_or_a_variable_says_so():
+    restore, save, upload = (nightly("train", a) for a in ("cache/restore", "cache/save", "upload-artifact"))
+    assert nightly("train")["env"]["PICTURES"] == "${{ github.event.repository.private || vars.PICTURES == 'true' }}"
+    assert restore["with"]["path"] == save["with"]["path"]  # or nothing is ever restored
+    kept = {"runs/q1_2/a.json", "unfinished/q1_2/a.json"}
+    assert taken(save, pictures=False) == kept and taken(save, pictures=True) == {*kept, "pictures/a.npz"}
+    assert taken(upload, pictures=False) == {"report.md", "verdicts.md"}
+    assert taken(upload, pictures=True) == {"report.md", "verdicts.md", "report.html"}
+
+
+def test_git_takes_no_pictures_but_those_of_embedded_data():
+    def git(*args, **settings):
+        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, **settings)
+
+    if git("rev-parse", "HEAD").returncode:
+        pytest.skip("this is no checkout")
+    pictures = [
+        *("results/full/pictures/a.npz", "results/camvid/quick/pictures/a.npz", "results/full/report.html"),
+        *("results/full/figures/attention-maps-q1-celeba.svg", "results/quick/figures/panels-q2-camvid.svg"),
+    ]
+    others = ["results/full/report.md", "results/full/runs/q1_2/a.json", "results/full/figures/attention-share-a.svg"]
+    asked = git("check-ignore", "--no-index", "--stdin", input="\n".join([*pictures, *others]))
+    assert asked.stdout.split() == pictures
+    tracked = git("ls-files", "--cached", "--ignored", "--exclude-standard").stdout.split()
+    assert [Path(path).name for path in tracked if path.endswith(".svg")] == [
+        "attention-maps-q1-embedded-portraits.svg",
+        "panels-q2-embedded-scenes.svg",
+    ]
+    shown = {Path(path).stem for path in tracked if path.endswith(".npz")}
+    runs = [r for r in Store(ROOT / "results", "quick").load() if r.data.embedded]
+    embedded = {pictures_digest(r.data.fingerprint, r.settings["recipe"]["size"]) for r in runs}
+    assert len(shown) == 2 and len(tracked) == 4 and shown <= embedded
+
+
+def test_pip_caches_where_a_containers_root_may():
+    """Its home folder there is another user's, which pip takes for a reason to cache nothing."""
+    (job,) = (job for w, _, job in jobs() if w == "ci")
+    (cache,) = (s for s in job["steps"] if s.get("uses", "").startswith("actions/cache@"))
+    assert "container" in job and cache["with"]["path"] == "${{ env.PIP_CACHE_DIR }}"
+    assert job["env"]["PIP_CACHE_DIR"].startswith("/root/")
+
+
 def test_only_a_hosted_runner_may_write_and_it_runs_no_pull_requests_code():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "nightly.yml").read_text())
     train, tell = workflow["jobs"]["train"], workflow["jobs"]["tell"]
@@ -189,7 +266,8 @@ def test_the_first_regression_opens_an_issue_the_second_comments_recovery_closes
         ("failed", []),
         ("fine", [["issue", "close"]]),
         ("fine", []),
-        ("regression", [["issue", "create"]]),
+        ("broken", [["issue", "create"]]),
+        ("broken", [["issue", "comment"]]),
     ):
         before = len(script.gh()["calls"]) if (script.folder / "gh.json").exists() else 0
         done = script("issue.sh", "c.md", STATE=state)
@@ -199,6 +277,7 @@ def test_the_first_regression_opens_an_issue_the_second_comments_recovery_closes
     assert "**2 figures worse**" in first["body"] and "page of the run" in first["body"] and not first["open"]
     assert "**2 figures worse**" in first["said"][0] and "page of the run" in first["said"][1]
     assert list(script.gh()["issues"]) == ["1", "2"]
+    assert "worse than" in first["body"] and "nothing that could be compared" in script.gh()["issues"]["2"]["body"]
 
 
 def test_an_unknown_state_is_refused(script):
@@ -283,12 +362,33 @@ def test_a_night_without_runs_is_worse(script):
     assert outcome(script)[0] == "state=regression\n" and not (script.folder / "last").exists()
 
 
+def test_a_night_that_trained_nothing_is_broken_and_says_why(script):
+    night(script, GOOD)
+    outcome(script)
+    for code, why in (("", "No PORTRAITS"), ("1", "No test has run"), (None, "Training was broken off")):
+        shutil.rmtree(script.folder / "night")
+        if code is not None:
+            (script.folder / "Makefile").write_text(MAKEFILE)
+            folder = "." if code else ""
+            done = script("train.sh", PORTRAITS=folder, CAMVID=folder, WEIGHTS="", JUNIT="", CODE=code)
+            assert done.returncode == 4
+        (script.folder / "output").unlink()
+        done = script("compare.sh", ACCEPT="true")
+        assert done.returncode == 4 and f"::error::{why}" in done.stdout
+        assert (script.folder / "output").read_text() == "state=broken\n"
+        assert (script.folder / "night" / "comparison.md").read_text().startswith(why)
+        assert [r.best("accuracy") for r in Store(script.folder / "last", "full").load()] == GOOD
+
+
 def test_a_comparison_that_breaks_is_an_error_and_keeps_the_last_night(script):
     night(script, GOOD)
     outcome(script)
     night(script, BAD)
+    (script.folder / "output").unlink()
     done = script("compare.sh", TIME_LIMIT="soon")
     assert done.returncode == 4 and "::error::" in done.stdout
+    assert (script.folder / "output").read_text() == "state=broken\n"
+    assert "The comparison failed" in (script.folder / "night" / "comparison.md").read_text()
     (script.folder / "python").write_text("#!/bin/sh\nexit 1\n")  # a crash has the exit code of a regression
     (script.folder / "python").chmod(0o755)
     assert script("compare.sh", PYTHON=str(script.folder / "python")).returncode == 4
@@ -315,7 +415,7 @@ def test_missing_data_is_a_clear_failure(script):
     ):
         done = script("train.sh", **({"PORTRAITS": "", "CAMVID": "", "WEIGHTS": ""} | environment))
         assert done.returncode == 4 and f"::error::{message}" in done.stdout
-    assert not (script.folder / "night").exists()
+        assert (script.folder / "night" / "comparison.md").read_text().startswith(message)
 
 
 # Stands in for `make gpu-full`: what it is called with, a JUnit file, and its exit code.
@@ -365,7 +465,10 @@ def test_the_summary_shows_what_moved_and_the_tables(script):
         subprocess.run([*git, *command], cwd=script.folder, check=True, capture_output=True)
     assert script("summary.sh").returncode == 0
     assert "No report was written." in (script.folder / "summary").read_text()
-    (script.folder / "results" / "quick" / "report.md").write_text("# Tables\n" + "x" * 2_000_000)
+    (script.folder / "results" / "quick" / "report.md").write_text(
+        "# Tables\n![a curve](figures/a.svg)\\\nits caption\n" + "x\n" * 1_000_000
+    )
     assert script("summary.sh").returncode == 0
     text = (script.folder / "summary").read_text()
-    assert "**2 figures the same to the bit**" in text and "# Tables" in text and len(text) < 2**20
+    assert "**2 figures the same to the bit**" in text and "# Tables\nits caption\n" in text
+    assert "x\nx\n" in text and len(text) < 2**20

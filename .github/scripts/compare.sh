@@ -1,13 +1,27 @@
 #!/usr/bin/env bash
 # Holds night/ against last/, the last good night, into night/comparison.md and the output `state`:
-# "none" (no earlier night), "fine", "failed" (nothing is worse, but tests failed), or "regression"; a row of last/ that
-# is missing counts as worse. Then last/ becomes this night, if its tests passed and nothing is worse: while something
-# is, later nights are held against the last good one, or they would find nothing. ACCEPT=true takes it as it is.
+# "none" (no earlier night), "fine", "failed" (nothing is worse, but tests failed), "regression" (a row of last/ that is
+# missing counts as worse), or "broken" (no session has ended, or the comparison fails: exit code 4). Then last/ becomes
+# this night, if its tests passed and nothing is worse: while something is, later nights are held against the last good
+# one, or they would find nothing. ACCEPT=true takes it as it is.
 # TIME_LIMIT: ratio above which training is too slow; may be empty. PYTHON: as for train.sh.
 set -euo pipefail
 
 options=(--profile full --markdown --complete)
 [ -z "${TIME_LIMIT:-}" ] || options+=(--time-limit "$TIME_LIMIT")
+
+broken() {
+    echo "::error::$1"
+    echo "$1" > night/comparison.md
+    echo "state=broken" >> "$GITHUB_OUTPUT"
+    exit 4
+}
+
+mkdir -p night
+if [ ! -e night/tests ] && ! compgen -G "night/full/runs/*/*.json" > /dev/null; then
+    why=$(cat night/comparison.md 2> /dev/null) || why="Training was broken off: see the log. The next night goes on."
+    broken "$why"
+fi
 
 state=none
 code=0
@@ -22,8 +36,7 @@ elif compgen -G "last/full/runs/*/*.json" > /dev/null; then
         *) state="" ;;
     esac
     if [ -z "$state" ] || [ ! -s night/comparison.md ]; then
-        echo "::error::The comparison failed: see above."
-        exit 4
+        broken "The comparison failed: see the log."
     fi
 else
     echo "There is no earlier night to compare with." > night/comparison.md

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Keeps one issue open while nights are worse than the last good one: `issue.sh COMPARISON`.
-# STATE: "none" and "failed" (neither opens nor closes it), "fine" or "regression". RUN_URL: the night's page. GH_TOKEN, GH_REPO: gh's.
+# Keeps one issue open while nights are worse than the last good one, or have nothing to compare: `issue.sh COMPARISON`.
+# STATE: "none" and "failed" (neither opens nor closes it), "fine", "regression" or "broken". RUN_URL: the night's page.
+# GH_TOKEN, GH_REPO: gh's.
 set -euo pipefail
 
 marker="<!-- cvhw4-nightly -->"
@@ -13,13 +14,15 @@ open=$(gh issue list --app github-actions --state open --limit 500 --json number
 
 case $STATE in
     none | failed) ;;
-    regression)
-        printf '%s\n%s\n\n' "$marker" "The night is worse than the last good one: $RUN_URL" > "$body"
+    regression | broken)
+        what="is worse than the last good one"
+        [ "$STATE" = regression ] || what="has nothing that could be compared"
+        printf '%s\n%s\n\n' "$marker" "The night $what: $RUN_URL" > "$body"
         cat "$1" >> "$body"
         if [ -n "$open" ]; then
             gh issue comment "$open" --body-file "$body"
         else
-            gh issue create --title "The nightly benchmarks are worse" --body-file "$body"
+            gh issue create --title "The nightly benchmarks are worse, or broken" --body-file "$body"
         fi
         ;;
     fine)
@@ -28,7 +31,7 @@ case $STATE in
         fi
         ;;
     *)
-        echo "::error::STATE is $STATE, not none, failed, fine or regression."
+        echo "::error::STATE is $STATE, not none, failed, fine, regression or broken."
         exit 4
         ;;
 esac

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Trains the full profile with --reuse, and gathers this night's runs in night/full.
+# Trains the full profile with --reuse, and gathers this night's runs in night/full; where no test has run, why not goes
+# into night/comparison.md.
 # PORTRAITS, CAMVID: folders of data. WEIGHTS: of pretrained weights, may be empty. SEEDS: of every row.
 # PYTHON: with the packages that `make gpu` needs (default: python3).
 set -euo pipefail
 
 fail() {
     echo "::error::$1"
+    echo "$1" > night/comparison.md
     exit 4
 }
 
@@ -16,6 +18,9 @@ quoted() {
     printf '%s' "${text//\$/\$\$}"
 }
 
+rm -rf night
+mkdir night
+
 for name in PORTRAITS CAMVID WEIGHTS; do
     folder=${!name:-}
     [ "$name" = WEIGHTS ] && [ -z "$folder" ] && continue
@@ -23,8 +28,6 @@ for name in PORTRAITS CAMVID WEIGHTS; do
     [ -d "$folder" ] || fail "$name names $folder, which is no folder on this runner."
 done
 
-rm -rf night
-mkdir night
 arguments="--seeds $(quoted "${SEEDS:-5}") --junitxml=night/junit.xml"
 arguments+=" --portraits $(quoted "$PORTRAITS") --camvid $(quoted "$CAMVID")"
 [ -z "${WEIGHTS:-}" ] || arguments+=" --weights $(quoted "$WEIGHTS")"
@@ -35,6 +38,6 @@ if make gpu-full PYTHON="$python" ARGS="$arguments"; then
 elif grep --quiet "<testcase" night/junit.xml 2> /dev/null; then
     echo failed > night/tests # a run, a bound or a claim: there is something to compare all the same
 else
-    fail "No test has run: see above."
+    fail "No test has run: see the log."
 fi
 "$python" .github/scripts/night.py night/junit.xml results/full night/full

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from cvhw4.experiments import Profile
@@ -71,15 +71,16 @@ def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, 
     return found
 
 
-def write_html(folder: Path, pages: Sequence[Path]) -> Path:
-    """Renders `<folder>/report.html` from report.md and, where it is among the pages, verdicts.md.
+def write_html(folder: Path) -> Path:
+    """Renders `<folder>/report.html` from report.md and, where it is there, verdicts.md.
 
     Raises:
         InputError: the folder cannot be written to, or markdown-it-py is not installed.
         OSError: a page or picture cannot be read.
     """
-    texts = {page.name: page.read_text("utf-8") for page in pages}
+    report, verdicts = folder / "report.md", folder / "verdicts.md"
+    told = verdicts.read_text("utf-8") if verdicts.exists() else ""
     pictures = {f"{FOLDER}/{path.name}": path.read_text("utf-8") for path in (folder / FOLDER).glob("*.svg")}
     path = folder / "report.html"
-    write_atomically(path, html_page(texts["report.md"], texts.get("verdicts.md", ""), pictures))
+    write_atomically(path, html_page(report.read_text("utf-8"), told, pictures))
     return path

@@ -359,7 +359,8 @@ def _claims_table(outcomes: Sequence[Outcome], bounds: Bounds | None) -> pd.Data
             {
                 "claim": outcome.claim.id,
                 "in words": escape(outcome.claim.sentence) + (" (control)" if outcome.claim.control else ""),
-                "difference": f"{metric_name(outcome.claim.metric)} {_difference(outcome, 4)}",
+                "figure": metric_name(outcome.claim.metric),
+                "difference": _difference(outcome, 4),
                 "95 % interval": interval(outcome.difference),
                 "n": str(outcome.difference.n),
                 "p (Holm)": p_value(outcome.adjusted_p),
