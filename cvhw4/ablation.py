@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import re
 import sys
@@ -12,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from pathlib import Path
 from types import CellType, CodeType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from cvhw4.claims import Claim
 from cvhw4.errors import InputError
@@ -28,6 +27,7 @@ from cvhw4.experiments import (
     Start,
     Trained,
     check_name,
+    is_number,
     question_of,
     register,
 )
@@ -107,14 +107,15 @@ class Ablation:
 
     def __post_init__(self) -> None:
         check_name(self.name, "ablation")
-        if not self.rows:
-            raise InputError(f"ablation {self.name}", "has no rows", "give it one or more")
+        self._check_kinds()
         for row, settings in self.rows.items():
             check_name(row, "row")
+            where = f"{self._where}, row {row}"
             if not isinstance(settings, Row):
-                raise InputError(
-                    f"{self._where}, row {row}", f"is {settings!r:.60}", 'write it as Row("resnet18", ...)'
-                )
+                raise InputError(where, f"is {settings!r:.60}", 'write it as Row("resnet18", ...)')
+            if not isinstance(settings.network, str) or not settings.network:
+                raise InputError(where, f"has network={settings.network!r:.60}", 'name one, as in Row("resnet18")')
+            _check_recipe(where, self._recipe_of(settings))
         questions = {question_of(row.network) for row in self.rows.values()}
         if len(questions) > 1:
             raise InputError(self._where, "has classifiers and FCN8s", "make an ablation of each")
@@ -122,7 +123,7 @@ class Ablation:
         folder = (_folder_of_caller() / self.data).absolute()
         self._check_metrics()
         self._check_claims(FIGURES[question])
-        largest = max((row.recipe or self.recipe).size for row in self.rows.values())
+        largest = max(self._recipe_of(row).size for row in self.rows.values())
         side, size = self._decoded(question, largest)
         profile = Profile(
             name=self.name,
@@ -142,10 +143,27 @@ class Ablation:
     def _where(self) -> str:
         return f"ablation {self.name}"
 
+    def _recipe_of(self, row: Row) -> Recipe:
+        return self.recipe if row.recipe is None else row.recipe
+
+    def _check_kinds(self) -> None:
+        """Refuses what is of another kind than it has to be; raises InputError."""
+        required = (
+            ("data", isinstance(self.data, str | os.PathLike), "name a folder"),
+            ("rows", isinstance(self.rows, Mapping), 'write them as {"a": Row("resnet18"), ...}'),
+            ("claims", isinstance(self.claims, list | tuple), "write them as [Claim(better=..., ...), ...]"),
+            ("metrics", isinstance(self.metrics, Mapping), "write them as {name: function, ...}"),
+            ("title", self.title is None or isinstance(self.title, str), "give a text, or leave it out"),
+        )
+        for name, fine, mend in required:
+            if not fine:
+                raise InputError(self._where, f"has {name}={getattr(self, name)!r:.60}", mend)
+        if not self.rows:
+            raise InputError(self._where, "has no rows", "give it one or more")
+
     def _experiments(self, question: Question, folder: Path) -> Iterator[Experiment]:
         for name, row in self.rows.items():
-            where, recipe = f"{self._where}, row {name}", row.recipe or self.recipe
-            _check_recipe(where, recipe)
+            where, recipe = f"{self._where}, row {name}", self._recipe_of(row)
             _choose(where, "start", row.start, Start)
             _choose(where, "trained", row.trained, Trained)
             _choose(where, "batch_norm", row.batch_norm, BatchNorm)
@@ -153,11 +171,14 @@ class Ablation:
             if question == "q1":
                 if row.skips is not None or row.classes is not None:
                     raise InputError(where, "has skips or classes, which are FCN8s's", "leave them out")
-                crop, skips, classes = row.augmentation or CROP, None, self._classes(folder)
+                crop = CROP if row.augmentation is None else row.augmentation
+                skips, classes = None, self._classes(folder)
                 _choose(where, "augmentation", crop, [a for a in get_args(Augmentation) if a != "random crop"])
             else:
-                skips, classes = row.skips is not False, row.classes or self.classes or 11
-                _choose(where, "augmentation", row.augmentation or crop, [crop])
+                _choose(where, "augmentation", crop if row.augmentation is None else row.augmentation, [crop])
+                skips = True if row.skips is None else row.skips
+                _choose(where, "skips", skips, [True, False])
+                classes = next((c for c in (row.classes, self.classes) if c is not None), 11)
                 _choose(where, "classes", classes, [11, 3])
                 if recipe.size % 32:
                     raise InputError(where, f"trains at {recipe.size} px", "use a multiple of 32 for FCN8s")
@@ -177,8 +198,8 @@ class Ablation:
     def _classes(self, folder: Path) -> int:
         """How many classes pictures have. A folder that is no such folder is named when it is read."""
         if self.classes is not None:
-            if not 2 <= self.classes <= _MOST_CLASSES:
-                raise InputError(self._where, f"has {self.classes} classes", f"give 2 to {_MOST_CLASSES}")
+            if type(self.classes) is not int or not 2 <= self.classes <= _MOST_CLASSES:
+                raise InputError(self._where, f"has classes={self.classes!r:.40}", f"give 2 to {_MOST_CLASSES}")
             return self.classes
         try:
             from cvhw4.data.cache import visible
@@ -191,14 +212,14 @@ class Ablation:
     def _decoded(self, question: Question, largest: int) -> tuple[int, tuple[int, int] | None]:
         """To what pictures and scenes are scaled."""
         resize = self.resize
-        whole = resize is None or (question == "q1") == isinstance(resize, int)
-        sides = [resize] if isinstance(resize, int) else list(resize or ())
-        if not whole or (len(sides) == 1 and question == "q2") or any(not 16 <= side <= 2**15 for side in sides):
-            mend = "give the shorter side in pixels" if question == "q1" else "give (height, width) in pixels"
-            raise InputError(self._where, f"has resize={resize!r:.40}", mend)
-        if isinstance(resize, int):
+        if resize is None:
+            return largest * 4 // 3, None
+        if question == "q1" and _is_side(resize):
             return resize, None
-        return largest * 4 // 3, resize
+        if question == "q2" and isinstance(resize, list | tuple) and len(resize) == 2 and all(map(_is_side, resize)):
+            return largest * 4 // 3, (resize[0], resize[1])
+        mend = "give the shorter side in pixels" if question == "q1" else "give (height, width) in pixels"
+        raise InputError(self._where, f"has resize={resize!r:.40}", f"{mend}, 16 to {2**15}")
 
     def _check_metrics(self) -> None:
         for name, function in self.metrics.items():
@@ -221,6 +242,11 @@ class Ablation:
             raise InputError(self._where, f"has the claim {min(twice)} twice", "give one of them another id")
 
 
+def _is_side(value: object) -> TypeGuard[int]:
+    """Whether pictures may be scaled to a side of so many pixels."""
+    return type(value) is int and 16 <= value <= 2**15
+
+
 def _check_recipe(where: str, recipe: Recipe) -> None:
     """Refuses a recipe that no training can follow; raises InputError."""
     if not isinstance(recipe, Recipe):
@@ -230,17 +256,21 @@ def _check_recipe(where: str, recipe: Recipe) -> None:
         value = getattr(recipe, name)
         if type(value) is not int or value < least:
             raise InputError(where, f"has {name}={value!r:.40}", f"give a whole number, {least} or more")
-    if not (math.isfinite(recipe.lr) and recipe.lr > 0):
-        raise InputError(where, f"has lr={recipe.lr!r:.40}", "give a learning rate above 0")
-    if not (0 <= recipe.momentum < 1 and 0 < recipe.lr_gamma < math.inf):
-        problem = f"has momentum={recipe.momentum!r:.40} and lr_gamma={recipe.lr_gamma!r:.40}"
-        raise InputError(where, problem, "give a momentum from 0 to below 1, and a factor above 0")
+    ranges: dict[str, tuple[Callable[[float], bool], str]] = {
+        "lr": (lambda lr: lr > 0, "give a learning rate above 0"),
+        "momentum": (lambda momentum: 0 <= momentum < 1, "give a number from 0 to below 1"),
+        "lr_gamma": (lambda factor: factor > 0, "give a number above 0"),
+    }
+    for name, (fits, mend) in ranges.items():
+        value = getattr(recipe, name)
+        if not is_number(value) or not fits(value):
+            raise InputError(where, f"has {name}={value!r:.40}", mend)
 
 
 def _choose(where: str, name: str, value: object, choices: Any) -> None:
     """Refuses what is none of the choices, a list or a Literal; raises InputError."""
     among = choices if isinstance(choices, list) else get_args(choices)
-    if value not in among:
+    if not any(isinstance(value, type(choice)) and value == choice for choice in among):
         raise InputError(where, f"has {name}={value!r:.60}", f"choose one of {', '.join(map(str, among))}")
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from cvhw4.errors import InputError
-from cvhw4.experiments import Profile, check_name
+from cvhw4.experiments import Profile, check_name, is_number
 
 Operand = str | tuple[str, str]  # a row ("q1_2"), or the difference of two: the first row's figure minus the second's
 
@@ -23,6 +22,9 @@ class Claim:
             something on real data alone.
         metric: figure compared, as in `RunRecord.best`.
         control: whether the comparison is this project's, not the report's.
+
+    Raises:
+        InputError: something of another kind than that.
     """
 
     id: str = ""
@@ -34,20 +36,42 @@ class Claim:
     control: bool = False
 
     def __post_init__(self) -> None:
+        self._check()
         better, worse = (" less ".join((o,) if isinstance(o, str) else o) for o in (self.better, self.worse or ()))
         over = f"{worse} by {self.margin:g}" if worse and self.margin else worse or f"{self.margin:g}"
         name = f"{better}_above_{worse or f'{self.margin:g}'}-{self.metric}".replace(" ", "_")
         object.__setattr__(self, "id", self.id or name)
         object.__setattr__(self, "sentence", self.sentence or f"{better} beats {over} in {self.metric}")
         check_name(self.id, "claim")
-        if not math.isfinite(self.margin):
-            raise InputError(self.id, f"has the margin {self.margin}", "give a number")
+
+    def _check(self) -> None:
+        """Refuses what no claim can be made of; raises InputError."""
+        row = 'name a row, or the difference of two as ("a", "b")'
+        required = (
+            ("id", isinstance(self.id, str), "give a text, or leave it out"),
+            ("sentence", isinstance(self.sentence, str), "give a text, or leave it out"),
+            ("better", _is_operand(self.better), row),
+            ("worse", self.worse is None or _is_operand(self.worse), f"{row}, or leave it out"),
+            ("metric", isinstance(self.metric, str) and self.metric != "", 'name a figure ("accuracy")'),
+            ("margin", is_number(self.margin), "give a number"),
+            ("control", isinstance(self.control, bool), "give True or False"),
+        )
+        for name, fine, mend in required:
+            if not fine:
+                where = f"claim {self.id or f'with better={self.better!r:.60}'}"
+                raise InputError(where, f"has {name}={getattr(self, name)!r:.60}", mend)
 
     @property
     def rows(self) -> tuple[str, ...]:
         """The rows compared."""
         operands = (self.better,) if self.worse is None else (self.better, self.worse)
         return tuple(row for operand in operands for row in ((operand,) if isinstance(operand, str) else operand))
+
+
+def _is_operand(value: object) -> bool:
+    """Whether it names a row, or two."""
+    names = value if isinstance(value, tuple) and len(value) == 2 else (value,)
+    return all(isinstance(name, str) and name for name in names)
 
 
 # fmt: off

@@ -8,6 +8,7 @@ is marked so.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,8 +42,14 @@ def check_name(name: str, of: str) -> None:
     Raises:
         InputError: it cannot; the message says what is named (`of`).
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name, re.ASCII):
-        raise InputError(name, f"is no name of a {of}", "use letters, digits and _.+-, a letter or digit first")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name, re.ASCII):
+        shown = name if isinstance(name, str) else f"{name!r:.60}"
+        raise InputError(shown, f"is no name of a {of}", "use letters, digits and _.+-, a letter or digit first")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a plain finite number, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ TICK = 1.0  # seconds between movements of the clock
 _ERASE = "\r\x1b[K"
 BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS = "_.-=+*#@"
+_PLAIN = 80  # columns of a line where there is no terminal
 _SPARKLINE = 8  # columns that it gets before anything else is shown in full
 _CURVE = "\0"  # where in a line the sparkline goes
 
@@ -177,8 +178,11 @@ class Progress:
     # What happens
 
     def begin(self, experiment: Experiment, seed: int) -> None:
-        """A run begins."""
+        """A run begins, perhaps for the second time: then what was told of the first is over."""
         self.experiment, self.run = experiment, (experiment.id, seed)
+        if self.run in self.over:
+            self.over.remove(self.run)
+            self.told.pop(self.run, None)
         self.images = None
         self.run_started = self.last_line = time.monotonic()
         self._live()
@@ -206,9 +210,13 @@ class Progress:
             self._live()
         elif epoch.epoch < self.experiment.recipe.epochs and self._due():
             run_left, _ = self._left()
-            figures = f"loss {epoch.loss:.3f}  {self._metric} {epoch.figures[self._metric]:.3f}"
-            left = "" if run_left is None else f"  {clock(run_left)} left"
-            self._final(f"epoch {epoch.epoch}/{self.experiment.recipe.epochs}  {figures}{left}")
+            at, value = f"{epoch.epoch}/{self.experiment.recipe.epochs}", f"{epoch.figures[self._metric]:.3f}"
+            left = "" if run_left is None else f"  {stamp(run_left)} left"
+            self._plain(
+                f"{self._name()}  epoch {at}  loss {epoch.loss:.3f}  {self._metric} {value}{left}",
+                f"{self._name()}  {at}  loss {epoch.loss:.3g}  {value}{left}",
+                f"{self._short_name()}  {at}  loss {epoch.loss:.3g}  {value}{left}",
+            )
 
     def end(self, record: RunRecord) -> None:
         """The run is finished."""
@@ -227,10 +235,14 @@ class Progress:
         """A run that workers had is over without a record."""
         self.over.add(run)
 
-    def drop(self, why: str) -> None:
-        """The run ended without a record."""
+    def drop(self, why: str, *, whole: bool = False) -> None:
+        """The run ended without a record.
+
+        Args:
+            whole: whether to cut nothing off where there is no terminal: a path that is cut cannot be copied.
+        """
         self.over.add(self.run)
-        self._final(printable(why))
+        self._final(printable(why), whole)
 
     def hold(self) -> None:
         """Nothing is written from here on, until the run tells something new."""
@@ -257,10 +269,16 @@ class Progress:
         left = self._left()[1] or 0.0
         many = f"{len(self.over)}/{len(self.planned)}"
         best = f"best {record.primary} {figure:.3f} at epoch {epoch}  {took}  [{many}, {clock(left)} left]"
-        if not self._is_terminal:
-            self._final(best)
-            return
         name, short = self._name(), self._short_name()
+        if not self._is_terminal:
+            self._plain(
+                f"{name}  {best}",
+                f"{name}  best {record.primary} {figure:.3f} at {epoch}  {took}  [{many}, {stamp(left)} left]",
+                f"{name}  best {figure:.3f} at {epoch}  {took}  [{many}, {stamp(left)} left]",
+                f"{short}  best {figure:.3f} at {epoch}  {took}  [{many}, {stamp(left)} left]",
+                f"{short} {figure:.3f} {took} [{many}]",
+            )
+            return
         layouts = [
             f"{name}  {_CURVE}  {best}",
             f"{name} {_CURVE} best {figure:.3f} at {epoch} {took} [{many}, {clock(left)} left]",
@@ -335,13 +353,17 @@ class Progress:
         drawn = sparkline(curve, min(columns, 4 * _SPARKLINE), BLOCKS if unicode else _ASCII_BLOCKS)
         return before + terminal.markup(drawn, cyan=True) + after if drawn else before.rstrip() + after
 
-    def _final(self, text: str) -> None:
-        """A line that stays."""
+    def _final(self, text: str, whole: bool = False) -> None:
+        """A line that stays; `whole` as `drop` takes it."""
+        self._plain(f"{self._name()}  {text}", whole=whole and not self._is_terminal)
+
+    def _plain(self, *layouts: str, whole: bool = False) -> None:
+        """The first of these lines that fits, or the last, cut off unless it is to be whole; without a sparkline."""
         if not self.shown:
             return
         with self._terminal() as terminal:
-            line = f"{self._name()}  {text}"
-            self._close(terminal, self._fitted(terminal, [line], []) if self._is_terminal else line)
+            width = None if self._is_terminal else _PLAIN + 1
+            self._close(terminal, layouts[-1] if whole else self._fitted(terminal, layouts, [], width))
 
     def _close(self, terminal: TerminalWriter, line: str) -> None:
         if self._open:

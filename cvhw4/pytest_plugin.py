@@ -197,6 +197,7 @@ class StudyPlugin:
         self.runs: dict[tuple[str, int], Path] = {}  # records of this session, as the reports bring them
         self.missing: dict[str, str] = {}  # rows that were skipped, and why
         self.planned: dict[tuple[str, int], Experiment] = {}
+        self.asked: dict[str, str] = {}  # profiles that collected tests are for, before `-k`, and the ids of their rows
         self.trained: dict[str, Path] = {}  # profiles of which a row was to be trained, and a file with its tests
         self.failed: set[tuple[str, int]] = set()  # runs that began and could not be finished
         self.warned: list[str] = []  # what is odd about the user's data
@@ -253,6 +254,7 @@ class StudyPlugin:
         if rows and {"experiment", "seed"} <= set(metafunc.fixturenames) - _parametrised(metafunc.definition):
             cases = [pytest.param(row, seed, id=f"{row.id}-seed{seed}") for row in rows for seed in self.seeds]
             metafunc.parametrize(("experiment", "seed"), cases)
+            self._note_rows(metafunc.definition)
         if _asks_for("claim", metafunc):
             from cvhw4.claims import claims_of
 
@@ -260,10 +262,20 @@ class StudyPlugin:
             nightly = {row.row for row in profile.rows if row.group == "report"}
             claims = [claim for claim in claims_of(profile) if nightly.issuperset(claim.rows)]
             metafunc.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in claims])
+            self._note_rows(metafunc.definition)
         if _asks_for("control", metafunc):
             from cvhw4.controls import CONTROLS
 
             metafunc.parametrize("control", [pytest.param(control, id=control.name) for control in CONTROLS])
+            self._note_rows(metafunc.definition)
+
+    def _note_rows(self, item: pytest.Item | pytest.Collector) -> None:
+        """Remembers what could have been selected."""
+        profile = self.profile_of(item)
+        name = f"{'ablation' if profile.own else 'profile'} {profile.name}"
+        self.asked[name] = ", ".join(row.id for row in profile.rows)
+        if self.is_worker:
+            self.config.workeroutput["cvhw4_asked"] = self.asked  # type: ignore[attr-defined]
 
     def _trained_by(self, item: pytest.Item | pytest.Collector) -> Sequence[Experiment]:
         """The rows, or negative controls, that a test is marked to train."""
@@ -322,7 +334,9 @@ class StudyPlugin:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """A worker of xdist is done."""
-        self.unusable = getattr(node, "workeroutput", {}).get("cvhw4_unusable", self.unusable)
+        output = getattr(node, "workeroutput", {})
+        self.unusable = output.get("cvhw4_unusable", self.unusable)
+        self.asked |= output.get("cvhw4_asked", {})
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remembers what will be run, after `-k` and the like."""
@@ -404,7 +418,7 @@ class StudyPlugin:
             self.trackers.failed(str(error))
             pytest.fail(str(error), pytrace=False)
         except TrainingFailed as failed:
-            self.progress.drop(f"failed: {failed}")
+            self.progress.drop(f"failed: {failed}", whole=True)
             self.trackers.failed(str(failed))
             if experiment.group == "control" and isinstance(failed, TrainingDiverged):
                 self.notes.write(name, None, diverged=str(failed))
@@ -615,10 +629,12 @@ class StudyPlugin:
         Raises:
             InputError: a page cannot be written, or a record or the bounds cannot be read.
         """
+        from cvhw4.report.text import wrapped
+
         keyword = self.config.option.keyword
-        if keyword and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
-            ids = ", ".join(row.id for row in self.profile.rows)
-            terminalreporter.write_line(f"-k {keyword} selects nothing. Rows of profile {self.profile.name}: {ids}")
+        if keyword and self.asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            rows = " ".join(f"Rows of {name}: {ids}." for name, ids in self.asked.items())
+            terminalreporter.write_line(wrapped(f"-k {printable(keyword)} selects nothing. {rows}"))
         if not self.runs and not self.missing and not self.failed:
             return
         self.warn(self.warned)
@@ -657,7 +673,7 @@ class StudyPlugin:
         from cvhw4.report.page import write_html, write_report
         from cvhw4.report.stored import Stored
         from cvhw4.report.tables import by_data, origins, plain, short_claims, short_detections, summary
-        from cvhw4.report.text import cut
+        from cvhw4.report.text import cut, wrapped
         from cvhw4.statistics.sensitivity import detections
         from cvhw4.statistics.verdicts import judge_all
 
@@ -671,7 +687,7 @@ class StudyPlugin:
             of_data = [f for f in failures if f.data == data]
             terminalreporter.write_line(plain(summary(groups, profile.rows, bounds, of_data, tuple(profile.metrics))))
             for line in origins(groups):
-                terminalreporter.write_line(line)
+                terminalreporter.write_line(wrapped(line))
             if groups and not profile.own and not any(r.data.embedded for runs in groups.values() for r in runs):
                 terminalreporter.write_line("bounds are calibrated on embedded data: these rows are not judged")
             terminalreporter.write_line("")
@@ -686,7 +702,7 @@ class StudyPlugin:
             terminalreporter.write_line(plain(short_claims(outcomes)))
         for id, reason in self.missing.items():
             if id in rows:
-                terminalreporter.write_line(f"{id} skipped: {printable(reason)}")
+                terminalreporter.write_line(wrapped(f"{id} skipped: {printable(reason)}"))
         stored = Stored(profile, store)
         pages = [(write_report(profile, store, bounds, self.missing, stored), "tables of all stored runs")]
         if any(outcome.difference.n > 1 for outcome in outcomes) or (store.folder / "verdicts.md").exists():

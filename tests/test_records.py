@@ -241,7 +241,7 @@ def test_the_environment_is_told():
     e = environment(torch.device("cpu"))
     assert e["torch"] == torch.__version__.split("+")[0] and e["device"] == "cpu" and e["threads"] >= 1
     json.dumps(e, allow_nan=False)
-    assert len(code_digest()) == 64
+    assert len(code_digest()) == 64 and e["code"] == code_digest()
 
 
 def test_peak_memory_sees_an_allocation():

@@ -342,6 +342,28 @@ def test_a_session_logs_what_it_trains_and_not_what_it_reuses(checkout, noted):
     assert all([what[0] for what in told] == ["begin", *["epoch"] * 8, "end"] for told in sessions.values())
 
 
+AGAIN = """
+import pytest
+
+@pytest.mark.question("q2")
+def test_again(train, benchmark, experiment, seed):
+    train(experiment, seed)
+    assert benchmark.extra_info["reused"] is {}
+"""
+
+
+def test_a_run_that_a_second_test_trains_is_trained_and_logged_again_and_not_where_it_is_reused(checkout, noted):
+    folder = checkout("Noted")
+    select = ("-k", "q2_3", "--seeds", "1", "--wandb", str(folder))
+    (folder / "test_report_2.py").write_text(AGAIN.format(False))
+    assert begin(folder, *select).returncode == 0
+    (folder / "test_report_2.py").write_text(AGAIN.format(True))
+    done = begin(folder, *select, "--reuse")
+    assert done.returncode == 0 and done.stdout.count(" reused ") == 2, done.stdout
+    (told,) = noted.read()
+    assert [what[0] for what in told] == ["begin", *["epoch"] * 8, "end"] * 2
+
+
 def test_every_worker_logs_its_own_runs_and_each_has_a_line_and_no_dot(session, checkout, noted):  # noqa: F811
     folder = checkout("Noted")
     shown = session("-n", "2", "-k", "q1_1 or q2_3", "--seeds", "2", "--wandb", str(folder))

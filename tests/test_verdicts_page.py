@@ -398,6 +398,19 @@ def test_leaks_stand_below_the_tables_of_verdicts(store):
     assert line not in verdicts_page(QUICK, records, store.images, NO_BOUNDS)[0]
 
 
+def test_different_code_is_told_of_below_the_tables_of_its_data(store):
+    def coded(r):
+        return replace(r, environment=r.environment | {"code": ("b" if r.row == "q2_1b" else "a") * 64})
+
+    records = [r for r in store.load() if r.seed < 2]
+    text, _ = verdicts_page(QUICK, list(map(coded, records)), store.images, NO_BOUNDS)
+    line = f"Rows were run by different versions of the code: {'a' * 12} (q2_1a, "
+    for title in ("The claims", "Skip connections", "From 11 to 3", "Best epoch", "Two sources of noise"):
+        assert section(text, title).count(line) == 1, title
+    assert f"embedded q2: {line}" in section(text, "The claims") and line not in section(text, "The better recipe")
+    assert "versions of the code" not in verdicts_page(QUICK, records, store.images, NO_BOUNDS)[0]
+
+
 def test_continued_runs_are_counted_below_their_times():
     runs = [record("q1_2", seed=s) for s in range(3)] + [record("q1_1")]
     runs[1:3] = [replace(r, times=replace(r.times, interruptions=2)) for r in runs[1:3]]

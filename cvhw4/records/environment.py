@@ -21,7 +21,7 @@ _DECISIVE = ("data", "models", "training")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a record says of the machine: plain JSON values."""
+    """What a record says of the machine and of the code: plain JSON values."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -30,6 +30,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
         "commit": commit(),
+        "code": code_digest(),
     }
 
 

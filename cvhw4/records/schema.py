@@ -132,7 +132,7 @@ class RunRecord:
         primary: the figure that tables put first.
         epochs: what happened, epoch by epoch.
         by_class: lists by class: of the last epoch and, under `best_`, of the epoch with the best primary figure.
-        environment: versions, device, threads, commit.
+        environment: versions, device, threads, commit, and the digest of the code, which older records lack.
         started: when, ISO 8601 in UTC.
         images: the file beside it with what was made of every validation image; None where there is none.
     """

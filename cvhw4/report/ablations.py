@@ -15,7 +15,7 @@ from cvhw4.experiments import Experiment, Profile
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import INK, Picture, style, to_svg
-from cvhw4.report.tables import FIGURES, NAMES, interval, leaked, markdown
+from cvhw4.report.tables import FIGURES, NAMES, interval, leaked, markdown, recoded
 from cvhw4.report.text import escape, file_stem
 from cvhw4.statistics.decomposition import PARTS, decompositions, mean_iou_of, near_and_far
 from cvhw4.statistics.factorial import effects
@@ -65,9 +65,11 @@ class Evidence:
     read: Callable[[RunRecord], ImageResults | None]
 
     @property
-    def leaks(self) -> list[str]:
-        """A line that says which validation pictures are training pictures too; none if none is."""
-        return leaked([r for runs in self.runs.values() for r in runs])
+    def notes(self) -> list[str]:
+        """Lines that say whether the runs are by different code, and which validation pictures are training pictures
+        too; none if neither is so."""
+        runs = [r for of_row in self.runs.values() for r in of_row]
+        return [*recoded(runs), *leaked(runs)]
 
     def seeds(self, *rows: str) -> list[int]:
         """The seeds that all of some rows have."""
@@ -113,9 +115,9 @@ def evidence(records: Iterable[RunRecord], read: Callable[[RunRecord], ImageResu
     return found
 
 
-def leaks_by_data(sets: Iterable[Evidence]) -> list[str]:
-    """The lines of leaks below a table of several data sets."""
-    return [f"{escape(e.data)}: {line}" for e in sets for line in e.leaks]
+def notes_by_data(sets: Iterable[Evidence]) -> list[str]:
+    """The notes below a table of several data sets."""
+    return [f"{escape(e.data)}: {line}" for e in sets for line in e.notes]
 
 
 def gain(e: Estimate, digits: int = 4) -> str:
@@ -192,7 +194,7 @@ def skips_section(e: Evidence) -> list[str]:
         "trains, and the last column below would be as large as the first.",
         markdown(pd.DataFrame(crossed)),
         " ".join(_answer(mode, *values[mode][_NEAR], *values[mode][_AWAY]) for mode in values),
-        *e.leaks,
+        *e.notes,
     ]
 
 
@@ -280,7 +282,7 @@ def decomposition_section(e: Evidence, pictures: list[Picture]) -> list[str]:
         "template: first the 11-class network's own predictions are merged, then the network is changed:",
         markdown(pd.DataFrame(other)),
         pictures[-1].markdown,
-        *e.leaks,
+        *e.notes,
     ]
 
 
@@ -372,7 +374,7 @@ def factorial_section(e: Evidence, profile: Profile) -> list[str]:
         markdown(levels),
         markdown(table),
         markdown(cells),
-        *e.leaks,
+        *e.notes,
     ]
 
 
@@ -416,7 +418,7 @@ def selection_section(sets: Sequence[Evidence], profile: Profile) -> list[str]:
         "most 1/√2 of that. *Choosing brings*: the chosen epoch's figure on the other half, less the last epoch's "
         "there. Intervals over seeds, on these images.",
         markdown(pd.DataFrame(lines)),
-        *leaks_by_data(sets),
+        *notes_by_data(sets),
     ]
 
 
@@ -450,7 +452,7 @@ def noise_section(sets: Sequence[Evidence], profile: Profile) -> list[str]:
                 }
             )
         if lines:
-            parts += [f"{escape(e.data)}:", markdown(pd.DataFrame(lines)), *e.leaks]
+            parts += [f"{escape(e.data)}:", markdown(pd.DataFrame(lines)), *e.notes]
     if not parts:
         return []
     return [

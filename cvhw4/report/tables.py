@@ -132,8 +132,8 @@ def summary(
 
 
 def origins(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
-    """Lines that say which weights the rows started from, which device they ran on, and what their data leak; none
-    without runs."""
+    """Lines that say which weights the rows started from, which device they ran on, whether it was on different
+    pictures or by different code, and what their data leak; none without runs."""
     by_weights: dict[str, list[str]] = {}
     for runs in groups.values():
         by_weights.setdefault(", ".join(sorted({r.weights.origin for r in runs})), []).append(runs[0].row)
@@ -141,7 +141,7 @@ def origins(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
     weights = [f"weights: {printable(origin)} ({', '.join(rows)})" for origin, rows in by_weights.items()]
     runs = [r for of_row in groups.values() for r in of_row]
     on = [f"device: {printable(', '.join(devices))}"] if devices else []
-    return [*weights, *on, *changed(runs), *leaked(runs, printable)]
+    return [*weights, *on, *changed(runs), *recoded(runs, printable), *leaked(runs, printable)]
 
 
 def changed(runs: Iterable[RunRecord]) -> list[str]:
@@ -153,6 +153,29 @@ def changed(runs: Iterable[RunRecord]) -> list[str]:
         return []
     groups = "; ".join(", ".join(ids) for ids in rows.values())
     return [f"The pictures of this name are not the same for all rows ({groups}): train them again to compare them."]
+
+
+def recoded(runs: Iterable[RunRecord], show: Callable[[str], str] = escape) -> list[str]:
+    """A line that says which rows were run by which code; none where it was the same, or is known of none.
+
+    Args:
+        show: as `leaked` takes it.
+    """
+    by_code: dict[str, list[RunRecord]] = {}
+    for run in sorted(runs, key=lambda r: r.started):
+        by_code.setdefault(str(run.environment.get("code", "not recorded"))[:12], []).append(run)
+    if len(by_code) < 2:
+        return []
+    of_code = {code: (", ".join(sorted({r.row for r in of})), _days(of)) for code, of in by_code.items()}
+    versions = "; ".join(show(f"{code} ({rows}; {days})") for code, (rows, days) in of_code.items())
+    told = f"Rows were run by different versions of the code: {versions}."
+    return [f"{told} A difference between them may be the code's."]
+
+
+def _days(records: Iterable[RunRecord]) -> str:
+    """ "2026-11-23", or "2026-11-23 to 2026-11-25"."""
+    days = sorted({r.started[:10] for r in records})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 def leaked(runs: Iterable[RunRecord], show: Callable[[str], str] = escape) -> list[str]:
@@ -481,12 +504,10 @@ def _tally(outcomes: Sequence[Outcome]) -> str:
 def _preamble(profile: Profile, records: Sequence[RunRecord]) -> str:
     if not records:
         return "No runs yet."
-    days = sorted({r.started[:10] for r in records})
     machines = sorted({f"{r.environment['device_name']}, {device(r)}" for r in records})
     versions = sorted({f"torch {r.environment['torch']}" for r in records})
     commits = sorted({str(r.environment["commit"]) for r in records})
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    where = f"{when}; {'; '.join(machines)}; {', '.join(versions)}; code {', '.join(commits)}"
+    where = f"{_days(records)}; {'; '.join(machines)}; {', '.join(versions)}; code {', '.join(commits)}"
     if profile.own:
         return (
             f"{len(records)} runs, {escape(where)}.\n\n"
@@ -524,7 +545,7 @@ def _section(
                 " The bounds are calibrated on embedded data and do not apply: these rows are reported, not judged."
             )
     trained = [r for runs in groups.values() for r in runs]
-    leaks = [*changed(trained), *leaked(trained)]
+    notes = [*changed(trained), *recoded(trained), *leaked(trained)]
     verdicts = {row.id: judged(groups[row.id], bounds) if row.id in groups else "-" for row in rows}
     parts = [f"## {title} ({escape(data)})", about]
     for metric in (*FIGURES[question], *profile.metrics):
@@ -535,7 +556,7 @@ def _section(
             whole = ~frame["row"].duplicated()  # bounds are for whole runs
             frame["bounds"] = frame["row"].map(verdicts).where(whole, "-")
         heading = metric_name(metric) if metric == "miou" or metric not in NAMES else NAMES[metric].capitalize()
-        parts += [f"### {heading}", markdown(frame), *leaks]
+        parts += [f"### {heading}", markdown(frame), *notes]
     for heading, shown in groupby(pictures, lambda picture: picture[0]):
         parts += [f"### {heading}", *(p.markdown for _, p in shown)]
     if pictures and not any(p.stem.startswith(("attention", "panels")) for _, p in pictures):
@@ -546,17 +567,17 @@ def _section(
         return parts
     if outcomes:
         table = _claims_table(outcomes, bounds)
-        parts += ["### Claims", markdown(table.drop(columns="bound") if profile.own else table), *leaks]
+        parts += ["### Claims", markdown(table.drop(columns="bound") if profile.own else table), *notes]
     if question == "q2":
         parts += [
             "### The same predictions, two conventions (last epoch)",
             "*By image*: as the report's template, void counted as wrong among 11 classes and as class 1 among 3. "
             "*Whole set*: one confusion matrix, void left out.",
             markdown(_conventions_table(groups, rows)),
-            *leaks,
+            *notes,
         ]
         for classes in sorted({row.classes for row in rows}, reverse=True):
             table = _classes_table(groups, rows, classes)
             if not table.empty:
-                parts += [f"### IoU by class, {classes} classes (last epoch)", markdown(table), *leaks]
+                parts += [f"### IoU by class, {classes} classes (last epoch)", markdown(table), *notes]
     return [*parts, "### Weights, time and memory", markdown(_cost_table(groups, rows)), *continued(groups)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 from cvhw4.errors import printable
 
@@ -45,6 +46,12 @@ def cut(text: str, width: int) -> str:
     from rich.cells import cell_len, set_cell_size
 
     return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
+
+
+def wrapped(text: str) -> str:
+    """Text on as many lines of a terminal of 80 columns as it takes, those after the first indented; a word that is
+    longer than a line stays whole."""
+    return textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def file_stem(text: str) -> str:

@@ -19,8 +19,8 @@ from cvhw4.report.ablations import (
     decomposition_section,
     evidence,
     factorial_section,
-    leaks_by_data,
     noise_section,
+    notes_by_data,
     selection_section,
     skips_section,
 )
@@ -85,7 +85,7 @@ def verdicts_page(
     parts = [
         f"# {f'{escape(profile.title)}: what holds, and how sure' if profile.own else title}",
         _preamble(profile, rows),
-        *_claims(profile, outcomes, reported, bounds, _failed(profile, rows, failures), leaks_by_data(sets)),
+        *_claims(profile, outcomes, reported, bounds, _failed(profile, rows, failures), notes_by_data(sets)),
         *([] if profile.own else _single_runs(reported)),
         *(part for e in sets for part in skips_section(e)),
         *(part for e in sets for part in decomposition_section(e, pictures)),
@@ -142,12 +142,12 @@ def _claims(
     reported: Sequence[Experiment],
     bounds: Bounds,
     failed: Mapping[str, str],
-    leaks: Sequence[str],
+    of_data: Sequence[str],
 ) -> list[str]:
     sentences = {c.id: escape(c.sentence) for c in claims_of(profile)}
     notes = ["\n".join(f"- {sentences[id]}: {seeds}." for id, seeds in failed.items()), BIASED] if failed else []
     if not outcomes:
-        return ["## The claims", "No claim has runs of all its rows yet.", *notes, *leaks]
+        return ["## The claims", "No claim has runs of all its rows yet.", *notes, *of_data]
     judged = {o.claim.id for o in outcomes}
     missing = [c for c in claims_of(profile) if c.id not in judged]
     why = {True: "a figure on the report's data, which embedded data cannot bear out", False: "a row has no runs"}
@@ -162,7 +162,7 @@ def _claims(
         "## The claims",
         markdown(table.drop(columns=["report", "its one run shows", "guarded"]) if profile.own else table),
         *notes,
-        *leaks,
+        *of_data,
         "*Here*: mean over seeds of the difference of best epochs. *With other images*: the interval if the validation "
         "images were drawn anew as well, from a bootstrap over images (by class, and the same images in both arms); "
         '"as wide" where they add nothing that the seeds\' spread does not cover.' + ("" if profile.own else guarded),

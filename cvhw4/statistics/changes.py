@@ -443,10 +443,10 @@ def _origins(pairs: Mapping[Place, tuple[Mapping[int, RunRecord], Mapping[int, R
 
 
 def _origin(record: RunRecord) -> dict[str, str]:
-    """What decided a run's figures, but for the commit."""
+    """What decided a run's figures, but for the code."""
     data = {"data": record.data.fingerprint[:8]}
     weights = {"weights": f"{record.weights.origin} {(record.weights.sha256 or '')[:8]}".strip()}
-    rest = flat(record.settings) | {k: v for k, v in record.environment.items() if k != "commit"}
+    rest = flat(record.settings) | {k: v for k, v in record.environment.items() if k not in ("commit", "code")}
     return data | weights | {name: as_text(value) for name, value in rest.items()}
 
 
