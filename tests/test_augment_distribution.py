@@ -333,7 +333,15 @@ def test_operations_are_applied_as_often_as_the_policy_says_and_in_both_directio
         counts[operation, strength, negative] += len(images)
         return images
 
+    def count_moves(images, moves):
+        counts.update(moves)
+        return images
+
     monkeypatch.setattr(augment, "apply_operation", count)
+    monkeypatch.setattr(
+        augment, "_matrix", lambda operation, strength, negative, *size: (operation, strength, negative)
+    )
+    monkeypatch.setattr(augment, "_moved", count_moves)
     augment.auto_augment(torch.zeros(n, 3, 1, 1, dtype=torch.uint8), stream(3, "distribution"))
     signed = {name for name, (_, both) in POLICY._augmentation_space(10, (1, 1)).items() if both}
     assert {(operation, strength) for operation, strength, _ in counts} == set(USED)

@@ -211,9 +211,8 @@ def test_cuda_trains_as_the_cpu_does(name):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("name", ["q1_1", "q1_2", "q1_5", "q2_1a"])
+@pytest.mark.parametrize("name", ["q1_1", "q1_2", "q1_5", "q1_8", "q2_1a"])
 def test_cuda_is_not_waited_for_within_an_epoch(name):
-    """All but AutoAugment, whose affine operations send their matrices block by block."""
     experiment, device = untrained(name), torch.device("cuda")
     network = build_network(experiment, seed=0)
     module = network.module.to(device).to(memory_format=torch.channels_last)

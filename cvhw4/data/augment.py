@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
-from torchvision.transforms import AutoAugment, AutoAugmentPolicy, InterpolationMode
+from torch.nn.functional import conv2d, grid_sample
+from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 from torchvision.transforms.v2 import functional as F
 
 # The protocol's ratio of Resize(256) to CenterCrop(224), for any input size.
@@ -122,9 +123,7 @@ def resample(images: Tensor, boxes: Boxes, size: int) -> Tensor:
     Returns:
         float32 [B, 3, size, size], 0..255.
     """
-    each = 4 * 3 * images.shape[1] * images.shape[2]  # bytes of an image's float planes
-    room = PLANES_BYTES if images.device.type == "cpu" else 64 * PLANES_BYTES
-    if (most := max(1, room // each)) < len(images):
+    if (most := _at_once(images)) < len(images):
         parts = torch.arange(len(images)).split(most)
         return torch.cat([resample(images[p[0] : p[-1] + 1], boxes[p], size) for p in parts])
     device = images.device
@@ -134,6 +133,12 @@ def resample(images: Tensor, boxes: Boxes, size: int) -> Tensor:
     columns = torch.where(move(boxes.flip, device)[:, None, None], columns.flip(1), columns)
     planes = images.permute(0, 3, 1, 2).float()
     return rows[:, None] @ planes @ columns[:, None].transpose(2, 3)
+
+
+def _at_once(images: Tensor) -> int:
+    """How many of these images are scaled or moved at once."""
+    room = PLANES_BYTES if images.device.type == "cpu" else 64 * PLANES_BYTES
+    return max(1, room // (4 * images[0].numel()))  # bytes of an image's float planes
 
 
 def _weights(start: Tensor, length: Tensor, low: Tensor, span: Tensor, pixels: int, size: int) -> Tensor:
@@ -206,15 +211,18 @@ CIFAR10_POLICY = tuple(AutoAugment(AutoAugmentPolicy.CIFAR10).policies)
 SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness")
 
 
+_MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+
+
 def auto_augment(images: Tensor, generator: Generator) -> Tensor:
     """AutoAugment with the CIFAR-10 policy: per image one of 25 pairs of operations, each applied with its probability.
 
-    Images that drew the same operation, strength and direction are changed together.
+    Images that drew the same operation, strength and direction are changed together, and all that are moved.
 
     Args:
         images: uint8 [B, 3, H, W].
     """
-    n = len(images)
+    n, device = len(images), images.device
     policy = torch.randint(len(CIFAR10_POLICY), (n,), generator=generator).tolist()
     chance = torch.rand(2, n, generator=generator).tolist()
     negative = (torch.rand(2, n, generator=generator) < 0.5).tolist()
@@ -226,27 +234,25 @@ def auto_augment(images: Tensor, generator: Generator) -> Tensor:
             if chance[step][i] <= probability:
                 key = operation, strength or 0, operation in SIGNED and negative[step][i]
                 groups.setdefault(key, []).append(i)
+        moves: dict[int, list[float]] = {}
         for (operation, strength, minus), members in groups.items():
-            index = move(torch.tensor(members), images.device)
+            if operation in _MOVES:
+                moves |= dict.fromkeys(members, _matrix(operation, strength, minus, *images.shape[-2:]))
+                continue
+            index = move(torch.tensor(members), device)
             images[index] = apply_operation(images[index], operation, strength, minus)
+        for part in torch.tensor(list(moves), dtype=torch.int64).split(_at_once(images)):
+            index = move(part, device)
+            images[index] = _moved(images[index], [moves[i] for i in part.tolist()])
     return images
 
 
 def apply_operation(images: Tensor, operation: str, strength: int, negative: bool) -> Tensor:
     """One operation of AutoAugment at strength 0..9 on uint8 [B, 3, H, W], as torchvision scales it."""
-    height, width = images.shape[-2:]
     part = strength / 9 * (-1 if negative else 1)
     match operation:
-        case "ShearX":
-            return _shear(images, 0.3 * part, 0.0)
-        case "ShearY":
-            return _shear(images, 0.0, 0.3 * part)
-        case "TranslateX":
-            return _affine(images, translate=[int(150 / 331 * width * part), 0])
-        case "TranslateY":
-            return _affine(images, translate=[0, int(150 / 331 * height * part)])
-        case "Rotate":
-            return F.rotate(images, 30 * part, interpolation=InterpolationMode.NEAREST)
+        case "ShearX" | "ShearY" | "TranslateX" | "TranslateY" | "Rotate":
+            return _moved(images, [_matrix(operation, strength, negative, *images.shape[-2:])] * len(images))
         case "Brightness":
             return F.adjust_brightness(images, 1 + 0.9 * part)
         case "Color":
@@ -254,7 +260,7 @@ def apply_operation(images: Tensor, operation: str, strength: int, negative: boo
         case "Contrast":
             return F.adjust_contrast(images, 1 + 0.9 * part)
         case "Sharpness":
-            return F.adjust_sharpness(images, 1 + 0.9 * part)
+            return _sharpened(images, 1 + 0.9 * part)
         case "Posterize":
             return F.posterize(images, 8 - round(strength / (9 / 4)))
         case "Solarize":
@@ -268,23 +274,44 @@ def apply_operation(images: Tensor, operation: str, strength: int, negative: boo
     raise ValueError(f"unknown operation {operation}")
 
 
-def _shear(images: Tensor, x: float, y: float) -> Tensor:
-    degrees = [math.degrees(math.atan(x)), math.degrees(math.atan(y))]
-    return _affine(images, shear=degrees, center=[0, 0])
+def _matrix(operation: str, strength: int, negative: bool, height: int, width: int) -> list[float]:
+    """Where a pixel of the moved picture comes from: the affine map's 2 x 3 numbers, about the picture's middle."""
+    part = strength / 9 * (-1 if negative else 1)
+    match operation:
+        case "ShearX":  # about the upper left corner, as all of torchvision's shears here
+            return [1, 0.3 * part, 0.15 * part * height, 0, 1, 0]
+        case "ShearY":
+            return [1, 0, 0, 0.3 * part, 1, 0.15 * part * width]
+        case "TranslateX":
+            return [1, 0, -int(150 / 331 * width * part), 0, 1, 0]
+        case "TranslateY":
+            return [1, 0, 0, 0, 1, -int(150 / 331 * height * part)]
+    angle = math.radians(30 * part)
+    return [math.cos(angle), -math.sin(angle), 0, math.sin(angle), math.cos(angle), 0]
 
 
-def _affine(
-    images: Tensor,
-    translate: list[int] | None = None,
-    shear: list[float] | None = None,
-    center: list[float] | None = None,
-) -> Tensor:
-    return F.affine(
-        images,
-        angle=0.0,
-        translate=[float(t) for t in translate or [0, 0]],
-        scale=1.0,
-        shear=shear or [0.0, 0.0],
-        interpolation=InterpolationMode.NEAREST,
-        center=center,
-    )
+def _moved(images: Tensor, matrices: list[list[float]]) -> Tensor:
+    """Images [B, 3, H, W], each moved by a matrix of its own: the nearest pixel, black outside; as torchvision's
+    `affine` and `rotate`, which send one matrix for all images to the device and wait for it to arrive."""
+    n, (height, width) = len(images), images.shape[-2:]
+    device = images.device
+    half = torch.tensor([[0.5 * width], [0.5 * height]])
+    theta = move(torch.tensor(matrices, dtype=torch.float32).view(n, 2, 3) / half, device)
+    x = torch.linspace((1.0 - width) * 0.5, (width - 1.0) * 0.5, width, device=device).expand(height, width)
+    y = torch.linspace((1.0 - height) * 0.5, (height - 1.0) * 0.5, height, device=device)[:, None].expand(height, width)
+    points = torch.stack([x, y, torch.ones_like(x)], -1).view(1, height * width, 3).expand(n, -1, -1)
+    grid = points.bmm(theta.transpose(1, 2)).view(n, height, width, 2)
+    moved = grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return moved.to(images.dtype)
+
+
+def _sharpened(images: Tensor, factor: float) -> Tensor:
+    """As torchvision's `adjust_sharpness` of uint8 images, whose kernel comes from the host."""
+    if min(images.shape[-2:]) <= 2:
+        return images
+    kernel = torch.full((3, 1, 3, 3), 1 / 13, device=images.device)
+    kernel[:, :, 1, 1] = 5 / 13
+    planes = images.float()
+    inner = planes[..., 1:-1, 1:-1]
+    inner += (1 - factor) * (conv2d(planes, kernel, groups=3).round() - inner)
+    return planes.clamp(0, 255).to(images.dtype)
