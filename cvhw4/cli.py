@@ -148,6 +148,7 @@ def report(
 
     Example: cvhw4 report --profile full --results results
     """
+    from cvhw4.records.revisions import mend_of
     from cvhw4.records.store import Store
     from cvhw4.report.page import write_html, write_report
     from cvhw4.report.stored import Stored
@@ -160,7 +161,7 @@ def report(
     judged_by = load_bounds(bounds, chosen.name, named=named) if bounded else NO_BOUNDS
     store = Store(results, chosen.name)
     if not os.path.isdir(store.folder):
-        raise InputError(store.folder, "is no folder of runs", "name one with --results")
+        raise InputError(store.folder, "is no folder of runs", mend_of(store, "name one with --results"))
     stored = Stored(chosen, store)
     typer.echo(write_report(chosen, store, judged_by, {}, stored))
     typer.echo(write_verdicts(chosen, store, judged_by, stored))

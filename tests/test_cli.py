@@ -87,6 +87,10 @@ def test_errors_are_one_line_and_exit_code_4(run, tmp_path):
 def test_a_profile_that_may_be_an_own_ablations_is_told_how_to_be_named(run):
     for command in ("list", "rows", "show q1_2"):
         assert "--ablation FILE" in run(*command.split(), "--profile", "insects")[2]
+    Store(Path("results"), "insects").runs.mkdir(parents=True)
+    for command in ("list", "show q1_2", "report"):
+        code, _, err = run(*command.split())
+        assert code == 4 and "quick: is no folder of runs. To mend: name the file that makes insects with --abl" in err
     code, _, err = run("calibrate", "--profile", "insects")  # takes none
     assert code == 4 and "--profile insects: is not a profile" in err and "--ablation" not in err
 

@@ -526,6 +526,13 @@ def test_output_to_a_pipe_is_plain_and_80_wide(run, tmp_path, monkeypatch):
         (("compare", "a", "empty"), "empty: has no runs of profile quick"),
         (("compare", "a", "main:none"), "main:none: has no none/quick/runs at that revision"),
         (("compare", "a", "full"), "full: has no runs of profile quick. To mend: add --profile full"),
+        (("compare", "a", "insects"), "quick. To mend: name the file that makes insects with --ablation FILE."),
+        (("compare", "a", "both"), "quick. To mend: add --profile full, or name the file that makes insects with"),
+        (
+            ("compare", "main:insects", "a"),
+            "insects/quick/runs at that revision. To mend: name the file that makes ins",
+        ),
+        (("compare", "a", "main:./full"), "./full/quick/runs at that revision. To mend: add --profile full."),
         (("compare", "a", "a", "--profile", "huge"), "--profile huge: is not a profile"),
         (("compare", "insects/insects", "insects/insects"), "--ablation FILE"),
         (("compare", "a", "a", "--profile", "insects"), "--ablation FILE"),
@@ -538,8 +545,9 @@ def test_output_to_a_pipe_is_plain_and_80_wide(run, tmp_path, monkeypatch):
 def test_unusable_input_is_one_line_and_exit_code_4(run, tmp_path, args, message):
     save(tmp_path / "a", runs(GOOD)), save(tmp_path / "full", runs(GOOD), "full")
     save(tmp_path / "insects", runs(GOOD), "insects")
+    save(tmp_path / "both", runs(GOOD), "full"), save(tmp_path / "both", runs(GOOD), "insects")
     (tmp_path / "empty" / "quick" / "runs").mkdir(parents=True)
-    git("init"), git("commit", "--allow-empty", "-m", "x")
+    git("init"), git("add", "full", "insects"), git("commit", "-m", "x")
     before = sorted(tmp_path.rglob("*"))
     args = [{"a": "a/quick"}.get(x, x) for x in args] if args[-1] == "full/full" else args
     code, out, err = run(*args)

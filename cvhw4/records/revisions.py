@@ -14,7 +14,7 @@ from cvhw4.experiments import PROFILES
 from cvhw4.records.store import Store
 
 MEND = "name a results folder, or a git revision that has one (main, v1.0:results; main:./results from here)"
-_VERIFY = ("--verify", "--quiet", "--end-of-options")
+_VERIFY = ("rev-parse", "--verify", "--quiet", "--end-of-options")
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def opened(name: str, profile: str | None) -> Iterator[tuple[Store, str]]:
             folder = folder.resolve().parent
         store = Store(folder, profile or "quick")
         if not store.runs.is_dir():
-            raise InputError(name, f"has no runs of profile {profile or 'quick'}", _others(folder))
+            raise InputError(name, f"has no runs of profile {profile or 'quick'}", mend_of(store, MEND))
         yield store, profile or "quick"
         return
     revision, _, below = name.partition(":")
@@ -48,9 +48,19 @@ def opened(name: str, profile: str | None) -> Iterator[tuple[Store, str]]:
         yield Store(Path(temporary), profile), profile
 
 
-def _others(folder: Path) -> str:
-    there = [p for p in PROFILES if (folder / p / "runs").is_dir()]
-    return f"add --profile {there[0]}" if there else MEND
+def mend_of(store: Store, otherwise: str) -> str:
+    """What names the profiles that have runs in a results folder where the store's has none; else `otherwise`."""
+    runs = store.folder.parent.glob("*/runs")
+    return _mend(store.folder.name, [p.parent.name for p in runs if p.is_dir()], otherwise)
+
+
+def _mend(asked: str, there: list[str], otherwise: str) -> str:
+    sizes = [name for name, profile in PROFILES.items() if not profile.own]
+    own = sorted(set(there).difference(sizes))
+    options = [f"add --profile {name}" for name in sizes if name in there and asked in sizes][:1]
+    if own:
+        options.append(f"name the file that makes {' or '.join(own)} with --ablation FILE")
+    return ", or ".join(options) or otherwise
 
 
 def _extract(name: str, revision: str, path: str, into: Path) -> None:
@@ -64,14 +74,15 @@ def _extract(name: str, revision: str, path: str, into: Path) -> None:
     if not revision:
         raise InputError(name, "is no folder and no git revision", MEND)
     try:
-        if _git("--git-dir") is None:
+        if _git("rev-parse", "--git-dir") is None:
             raise InputError(name, "is no folder, and there is no git repository here", MEND)
         if _git(*_VERIFY, f"{revision}^{{commit}}") is None:
             raise InputError(name, "is no folder and no git revision", MEND)
         if (tree := _git(*_VERIFY, f"{revision}:{path}")) is None:
-            raise InputError(name, f"has no {path} at that revision", MEND)
+            mend = _mend(Path(path).parent.name, _profiles_at(revision, path), MEND)
+            raise InputError(name, f"has no {path} at that revision", mend)
         into.mkdir(parents=True)
-        top = _git("--show-toplevel") or None  # elsewhere git archive looks for the folder it is in
+        top = _git("rev-parse", "--show-toplevel") or None  # elsewhere git archive looks for the folder it is in
         process = subprocess.Popen(["git", "archive", "--format=tar", tree], stdout=subprocess.PIPE, cwd=top)
         assert process.stdout is not None
         with process, tarfile.open(fileobj=process.stdout, mode="r|") as archive:
@@ -84,11 +95,22 @@ def _extract(name: str, revision: str, path: str, into: Path) -> None:
         raise InputError(name, f"cannot be read from git ({error})", MEND) from error
 
 
-def _git(*arguments: str) -> str | None:
-    """What `git rev-parse` prints; None where it fails.
+def _profiles_at(revision: str, path: str) -> list[str]:
+    """The profiles beside the one that a path is of whose runs a revision has.
 
     Raises:
         OSError: there is no git.
     """
-    done = subprocess.run(["git", "rev-parse", *arguments], capture_output=True, text=True, errors="replace")
+    results = f"{revision}:{path.rsplit('/', 2)[0]}"
+    folders = _git("ls-tree", "-d", "-z", "--name-only", "--full-tree", _git(*_VERIFY, results) or "")
+    return [name for name in (folders or "").split("\0") if name and _git(*_VERIFY, f"{results}/{name}/runs")]
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints; None where it fails.
+
+    Raises:
+        OSError: there is no git.
+    """
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, errors="replace")
     return None if done.returncode else done.stdout.strip()

@@ -12,6 +12,7 @@ from typing import Any
 
 from cvhw4.errors import InputError
 from cvhw4.live import clock
+from cvhw4.records.revisions import mend_of
 from cvhw4.records.schema import Failure, RunRecord, stem
 from cvhw4.records.store import Store, latest_studies
 from cvhw4.report.grid import Grid, clip
@@ -44,7 +45,8 @@ def runs_of(store: Store) -> Runs:
         InputError: there is no such folder.
     """
     if not store.folder.is_dir():
-        raise InputError(store.folder, "is no folder of runs", "name one with --results and --profile")
+        mend = mend_of(store, "name one with --results and --profile")
+        raise InputError(store.folder, "is no folder of runs", mend)
     records = store.load()
     latest = frozenset(r.fingerprint for r in latest_studies(records))
     newest_row: dict[str, str] = {}
