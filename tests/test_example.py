@@ -1,19 +1,32 @@
-"""The example repository as a user has it: cvhw4 from its wheel, pictures on disk, `pytest`."""
+"""The example as a user has it: cvhw4 installed from its wheel, and the commands of its README in their order."""
 
+import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from cvhw4.records.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "own-ablation"
+EXTRAS = ("mlflow", "ray", "wandb")  # of the same names as what they bring is imported by
+
+
+def shown(language):
+    """The blocks of the README in a language, as lists of lines."""
+    text = (EXAMPLE / "README.md").read_text()
+    return [b.splitlines() for b in re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +39,70 @@ def wheel(tmp_path_factory):
     return path
 
 
+class User:
+    """A copy of the example in a git repository of its own, and an environment where pip has installed the wheel; what
+    cvhw4 depends on is that of the environment that tests run in."""
+
+    def __init__(self, place, venv, wheel):
+        self.place, self.bin = place, venv / "bin"
+        ignored = shutil.ignore_patterns("photos", "results", "before", "__pycache__")
+        shutil.copytree(EXAMPLE, place, dirs_exist_ok=True, ignore=ignored)
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("CVHW4_", "PYTEST_", "PYTHONPATH", "CI"))}
+        self.env = inherited | {"CVHW4_CACHE": str(place.parent / "cache")}
+        self.do(sys.executable, "-m", "venv", str(venv))
+        self.do(self.python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel))
+        (site,) = venv.glob("lib/python*/site-packages")
+        packages = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+        (site / "dependencies.pth").write_text("\n".join(packages))  # after pip, which finds a cvhw4 there as well
+        self.git("init", "--quiet", "--initial-branch=main")
+
+    @property
+    def python(self):
+        return str(self.bin / "python")
+
+    def do(self, *words):
+        """What a command that succeeds prints."""
+        done = subprocess.run(words, cwd=self.place, env=self.env, capture_output=True, text=True)
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def git(self, *words):
+        return self.do("git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
+
+    def follow(self, lines):
+        """What the commands of a block print; two seeds stand for three."""
+        printed = []
+        for line in lines:
+            match [word.replace("3", "2") for word in shlex.split(line, comments=True)]:
+                case ["pip", *_]:
+                    pass
+                case ["python", *arguments]:
+                    printed.append(self.do(self.python, *arguments))
+                case ["pytest", *arguments]:
+                    printed.append(self.do(self.python, "-m", "pytest", *arguments))
+                case ["cvhw4", *arguments]:
+                    printed.append(self.do(str(self.bin / "cvhw4"), *arguments))
+                case ["cp", *arguments]:
+                    printed.append(self.do("cp", *arguments))
+                case other:
+                    pytest.fail(f"nothing here runs {other}")
+        return printed
+
+
 @pytest.fixture(scope="module")
-def elsewhere(wheel, tmp_path_factory):
-    """A copy of the example with its pictures drawn, and the environment in which the wheel is what is imported."""
-    place, installed = tmp_path_factory.mktemp("user"), tmp_path_factory.mktemp("installed")
-    shutil.copytree(
-        EXAMPLE, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("photos", "results", "__pycache__")
-    )
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(installed)
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("CVHW4_", "PYTEST_", "CI"))}
-    env = inherited | {"PYTHONPATH": str(installed), "CVHW4_CACHE": str(place / "cache")}
-    subprocess.run([sys.executable, "make_photos.py"], cwd=place, env=env, check=True)
-    return place, installed, env
+def user(wheel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "own").mkdir()
+    return User(folder / "own", folder / "venv", wheel)
+
+
+@pytest.fixture(scope="module")
+def screen(user):
+    """The terminal of the first session; what it stored is committed."""
+    *_, screen = user.follow(shown("sh")[0])
+    user.git("add", "--all")
+    user.git("commit", "--quiet", "--message", "rows and results")
+    return screen
 
 
 def test_the_wheel_has_the_package_its_types_and_nothing_else(wheel):
@@ -48,15 +112,34 @@ def test_the_wheel_has_the_package_its_types_and_nothing_else(wheel):
     assert {name.split("/")[0].removesuffix(".dist-info").split("-")[0] for name in names} == {"cvhw4"}
 
 
-def test_the_example_passes_and_its_pages_have_its_metric_and_claim(elsewhere):
-    place, installed, env = elsewhere
-    with open(place / "conftest.py", "a") as file:
-        file.write("import cvhw4\n\nprint('cvhw4 of', cvhw4.__file__)\n")
-    command = [sys.executable, "-m", "pytest", "--seeds", "2", "-s", "-p", "no:cacheprovider"]
-    result = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True)
-    screen = result.stdout
-    assert result.returncode == 0, screen + result.stderr
-    assert re.search(r"=+ 5 passed", screen) and f"cvhw4 of {installed}" in screen
+def imported(path):
+    """The packages that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0):
+            for name in [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]:
+                yield "tensorboard" if name == "torch.utils.tensorboard" else name.partition(".")[0]
+
+
+def test_every_package_that_is_imported_is_required(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = message_from_bytes(archive.read(name)).get_all("Requires-Dist")
+    required = {None: set()} | {extra: set() for extra in EXTRAS}
+    for requirement in map(Requirement, lines):
+        extra = re.search(r'extra == "(\w+)"', str(requirement.marker))
+        required.setdefault(extra and extra[1], set()).add(canonicalize_name(requirement.name))
+    distributions, modules = packages_distributions(), {"cvhw4", *sys.stdlib_module_names}
+    used = {module: path for path in (ROOT / "cvhw4").rglob("*.py") for module in imported(path)}
+    assert {"torch", "tensorboard", "huggingface_hub", *EXTRAS} <= set(used)
+    for module in set(used) - modules:
+        names = {canonicalize_name(name) for name in distributions.get(module, [module])}
+        assert names & required[module if module in EXTRAS else None], f"{used[module]} imports {module}"
+
+
+def test_the_example_passes_and_its_pages_have_its_metric_and_claim(user, screen):
+    place = user.place
+    assert user.do(user.python, "-c", "import cvhw4; print(cvhw4.__file__)").startswith(str(user.bin.parent))
+    assert re.search(r"=+ 5 passed", screen)
     assert "ablation study, insects" in screen
     assert re.search(r"insects-finetune +balanced +\d\.\d+±\d\.\d+ ", screen)
     assert re.search(r"finetune_above_scratch-balanced +\+0\.\d+ .* supported", screen)
@@ -73,11 +156,27 @@ def test_the_example_passes_and_its_pages_have_its_metric_and_claim(elsewhere):
         assert Store(results, "insects").images(run).predicted.shape == (len(run.epochs), 60)
 
 
-def test_the_examples_types_are_those_of_the_package(elsewhere):
-    place, _, env = elsewhere
-    settings = ("--strict", "--ignore-missing-imports", "--cache-dir", str(place / "mypy"))
-    command = [sys.executable, "-m", "mypy", *settings, "test_insects.py"]
-    told = subprocess.run(command, cwd=place, env=env | {"MYPYPATH": ""}, capture_output=True, text=True)
+def test_a_row_that_is_added_is_trained_alone_and_compared_with_before(user, screen):
+    study, results = user.place / "test_insects.py", user.place / "results"
+    above = '        "finetune": Row(LITE0),\n'
+    assert above in study.read_text()
+    study.write_text(study.read_text().replace(above, f"{above}        {shown('python')[0][0]}\n"))
+    before = {run.fingerprint for run in Store(results, "insects").load()}
+    _, session, *compared = user.follow(shown("sh")[1])
+    assert re.search(r"=+ 7 passed", session) and "insects-features" in session
+    after = {run.fingerprint: run.row for run in Store(results, "insects").load()}
+    assert before < set(after) and {after[new] for new in set(after) - before} == {"features"}
+    assert len(compared) == 2
+    for page in compared:  # with the copy, and with what git has
+        assert "only in B: insects-features (photos)" in page
+        assert re.search(r"^8 figures the same to the bit; 1 row only in B$", page, re.MULTILINE), page
+
+
+def test_the_examples_types_are_those_of_the_package(user):
+    place, env = user.place, user.env | {"MYPYPATH": ""}
+    settings = ("--strict", "--ignore-missing-imports", "--cache-dir", str(place.parent / "mypy"))
+    command = [sys.executable, "-m", "mypy", "--python-executable", user.python, *settings, "test_insects.py"]
+    told = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True)
     assert told.returncode == 0 and "Success: no issues found" in told.stdout, told.stdout + told.stderr
     (place / "wrong.py").write_text("from cvhw4 import Row\n\nreveal_type(Row('resnet18', start='nothing'))\n")
     told = subprocess.run([*command[:-1], "wrong.py"], cwd=place, env=env, capture_output=True, text=True)

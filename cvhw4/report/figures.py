@@ -74,7 +74,7 @@ def write_pictures(folder: Path, pictures: Iterable[Picture], kinds: Iterable[st
 def style() -> Iterator[None]:
     """Within it, figures are made (`matplotlib.figure.Figure`, never pyplot) and saved in the project's style."""
     import matplotlib
-    from cycler import cycler
+    from matplotlib.rcsetup import cycler
 
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
