@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import timm
 
+import cvhw4
 from cvhw4 import cli, experiments
 from cvhw4.pytest_plugin import StudyPlugin
 from cvhw4.study import Study
@@ -21,6 +22,7 @@ from tests.test_plugin import ROOT, study  # noqa: F401 - a fixture, and what mu
 from tests.tiny import record
 
 pytest_plugins = ["pytester"]
+EXAMPLE = ROOT / "examples" / "own-ablation"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -29,6 +31,9 @@ ELSEWHERE = {
     "pip install cvhw4 scikit-learn": "tests/test_example.py",
     "python make_photos.py": "tests/test_example.py",
     "pytest --seeds 3": "tests/test_example.py",
+    "cvhw4 compare before results --ablation": "tests/test_example.py",
+    "cvhw4 compare main results --ablation": "tests/test_example.py",
+    "cvhw4 --install-completion": "tests/test_cli.py",
     "make env": "is what installs the environment that this test runs in",
     ". .venv/bin/activate": "is that environment's own",
     "make test": "is what runs this test",
@@ -111,18 +116,70 @@ def said():
                 )
 
 
+TROUBLES = ROOT / "docs" / "troubleshooting.md"
+PYTESTS = {"option dest 'device' already used by", "Defining 'pytest_plugins' in a non-top-level conftest"}
+
+
 def test_the_messages_that_are_explained_exist():
-    quoted = re.findall(r"^### `(.*)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    quoted = re.findall(r"^### `(.*)`$", TROUBLES.read_text(), re.MULTILINE)
     texts = "\n".join(said())
     assert len(quoted) > 10
-    assert [message for message in quoted if message not in texts] == []
+    assert {message for message in quoted if message not in texts} == PYTESTS
+
+
+@pytest.fixture
+def session(tmp_path):
+    """`session(*arguments)`: what pytest prints and returns where the environment has plugins of the names, and with
+    the options, of pytest-playwright and pytest-profiling."""
+    installed, place = tmp_path / "installed", tmp_path / "place"
+    (installed / "others-1.dist-info").mkdir(parents=True), place.mkdir()
+    (installed / "others-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1\n")
+    points = "[pytest11]\nplaywright = other_device\nprofiling = other_profile\n"
+    (installed / "others-1.dist-info" / "entry_points.txt").write_text(points)
+    for option in ("device", "profile"):
+        plugin = f"def pytest_addoption(parser):\n    parser.getgroup('other').addoption('--{option}')\n"
+        (installed / f"other_{option}.py").write_text(plugin)
+    (place / "conftest.py").write_text((EXAMPLE / "conftest.py").read_text())
+    (place / "test_one.py").write_text("def test_one():\n    pass\n")
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+        env = os.environ | {"PYTHONPATH": f"{installed}{os.pathsep}{ROOT}"}
+        return subprocess.run(command, cwd=place, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    return run
+
+
+def test_another_plugins_option_of_our_name_is_mended_as_the_page_says(session):
+    page = " ".join(TROUBLES.read_text().split())
+    for option, left_out, other in (("device", "profiling", "playwright"), ("profile", "playwright", "profiling")):
+        done = session("-p", f"no:{left_out}")
+        told = (f"option dest '{option}' already used by", f"conflicting option string: --{option}")  # new pytest, old
+        assert done.returncode != 0 and any(message in done.stdout for message in told), done.stdout
+        assert f"pytest-{other} " in page or f"pytest-{other}." in page
+        assert f"`pytest -p no:{other}`" in page and f"`--{option}`" in page
+    done = session("-p", "no:playwright", "-p", "no:profiling")
+    assert done.returncode == 0 and "1 passed" in done.stdout
+
+
+def test_the_line_that_loads_the_plugin_belongs_into_the_top_folder(session, tmp_path):
+    below = tmp_path / "place" / "below"
+    below.mkdir()
+    for name in ("conftest.py", "test_one.py"):
+        (tmp_path / "place" / name).rename(below / name)
+    done = session("-p", "no:playwright", "-p", "no:profiling")
+    assert done.returncode != 0 and "Defining 'pytest_plugins' in a non-top-level conftest" in done.stdout
 
 
 def test_the_row_and_the_study_that_are_shown_are_right():
-    shown = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "rows.md").read_text(), re.MULTILINE | re.DOTALL)
+    pages = [(ROOT / name).read_text() for name in ("docs/rows.md", "README.md")]
+    shown, of_readme = (re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) for page in pages)
     row = eval(shown[0].strip().removesuffix(","), dict(vars(experiments)))
     assert row.row == "q2_m1" and row.networks[0].removeprefix("fcn8s/") in timm.list_models()
-    assert (ROOT / "examples" / "own-ablation" / "test_insects.py").read_text() in shown
+    files = [(EXAMPLE / name).read_text() for name in ("conftest.py", "test_insects.py")]
+    assert shown[1:3] == of_readme == files
+    new = eval("{" + shown[3] + "}", vars(cvhw4) | {"LITE0": "tf_efficientnet_lite0"})
+    assert new == {"features": cvhw4.Row("tf_efficientnet_lite0", trained="last layer")}
 
 
 def test_an_option_named_in_the_documentation_exists(pytester):
@@ -134,6 +191,7 @@ def test_an_option_named_in_the_documentation_exists(pytester):
     typer_options = re.findall(r"(\w+): (?:Annotated|\w+Option|bool|str)\b", (ROOT / "cvhw4" / "cli.py").read_text())
     known += " ".join("--" + name.replace("_", "-") for name in typer_options)
     others = {"--num-cpus", "--exclusive", "--generate", "--end-of-options"}  # of Ray, Slurm, git
+    others |= {"--install-completion"}  # typer's
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", "".join(prose_and_commands(text))))
     assert named - set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", known)) <= others
 
@@ -204,6 +262,8 @@ class Runner:
                 assert lines, told.stdout
                 for found in lines:
                     self.session(shlex.split(found.partition(" -m pytest benchmarks")[2]))
+            case ["cp", "-r", results, copy]:
+                shutil.copytree(results, copy)
             case ["pip", "install", requirement]:
                 extra = re.fullmatch(r"(?:\.|cvhw4)(?:\[(\w+)\])?", requirement)
                 assert extra and (extra[1] is None or extra[1] in self.extras), requirement
