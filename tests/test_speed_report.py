@@ -185,7 +185,7 @@ def test_the_page_shows_every_figure():
         "100",
         "4.00 (2.00 to 5.00)",
         "2.40",
-        "3.00, MISSED",  # by the lower of the two ratios
+        "3.00, met; missed without workers",
         "20",
         "20 %",
         "5.00",

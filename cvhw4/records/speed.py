@@ -127,11 +127,6 @@ class SpeedRecord:
         return median(self.workerless_seconds) / median(self.ours_seconds) if self.workerless_seconds else None
 
     @property
-    def judged_ratio(self) -> float:
-        """What a target is held against: the ratio to the stronger of the opponents."""
-        return min(self.ratio, self.workerless_ratio or self.ratio)
-
-    @property
     def images_per_second(self) -> float:
         """This project's loop, at the median."""
         return self.images / median(self.ours_seconds)
