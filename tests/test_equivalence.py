@@ -4,7 +4,6 @@ Ours is the whole fast path (channels last, fused optimizers, features shared in
 plain loop of `benchmarks/reference.py`.
 """
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -176,12 +175,17 @@ def test_bf16_evaluates_in_bf16():
 
 
 @pytest.mark.parametrize(
-    ("name", "recipe"),
-    [("q1_1", dict(size=64, lr=3e-3)), ("q1_8", dict(size=96)), ("q2_1a", {})],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ("name", "recipe", "most"),
+    [
+        ("q1_1", dict(size=64, lr=3e-3), np.max),
+        ("q2_1a", {}, np.max),
+        # With batch norms that train on four images, rounding alone makes another run of it: no single seed tells.
+        ("q1_8", dict(size=96), lambda difference: np.sqrt((difference**2).mean())),
+    ],
+    ids=["q1_1", "q2_1a", "q1_8"],
 )
-def test_bf16_ends_within_the_noise_of_the_seeds(name, recipe):
-    """The last epoch's loss: the root mean square of what precision changes is below the seeds' standard deviation."""
+def test_bf16_ends_within_the_noise_of_the_seeds(name, recipe, most):
+    """The last epoch's loss: the difference that precision makes is less than the spread over seeds."""
     experiment = row(name, epochs=4, **recipe)
     losses = {}
     for precision in ("float32", "bf16"):
@@ -193,5 +197,5 @@ def test_bf16_ends_within_the_noise_of_the_seeds(name, recipe):
                 history = fit(experiment, data, network, seed=seed, device=CPU, precision=precision)
             losses[precision].append(history.epochs[-1].loss)
     full, half = (np.array(losses[precision]) for precision in ("float32", "bf16"))
-    assert math.sqrt(((half - full) ** 2).mean()) < full.std(ddof=1)
+    assert most(np.abs(half - full)) < full.std(ddof=1)
     assert (half != full).all()
