@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 # make gpu: what a GPU machine is for, run from the tree with the Python at hand (no installation, no network): the
-# tests of the CUDA path, the speed comparison, the full profile. Everything is written below $(OUT), and finished runs
+# tests of the CUDA path, the speed comparison, the benchmarks at full size. Everything is written below $(OUT), and finished runs
 # and comparisons are taken from there: each part can be called by itself, and again after an interruption.
 # Example: make gpu ARGS="--seeds 5 --camvid local/CamVid --portraits local/portraits --weights local/weights"
 DEVICE ?= cuda
@@ -32,10 +32,10 @@ bench: env
 	$(BIN)/python -m pytest benchmarks $(ARGS)
 
 speed: env
-	$(BIN)/python -m pytest benchmarks/test_speed.py benchmarks/test_pages.py -m speed -rP $(ARGS)
+	$(BIN)/python -m pytest benchmarks/performance -m speed -rP $(ARGS)
 
 growth: env
-	$(BIN)/python -m pytest benchmarks/test_growth.py -m growth $(ARGS)
+	$(BIN)/python -m pytest benchmarks/performance -m growth $(ARGS)
 
 long: env
 	$(BIN)/python -m pytest tests -m long -rP $(ARGS)
@@ -44,6 +44,7 @@ test: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --timeout=900 $(ARGS)
 
 coverage: env
@@ -75,7 +76,7 @@ gpu-check:
 	CUBLAS_WORKSPACE_CONFIG=:4096:8 $(PYTHON) -m pytest tests/test_training.py tests/test_graphs.py tests/test_checkpoint.py -k cuda -p no:cacheprovider
 
 gpu-speed:
-	$(PYTHON) -m pytest benchmarks/test_speed.py -m speed -rP $(ON_GPU) $(ARGS)
+	$(PYTHON) -m pytest benchmarks/performance/test_speed.py -m speed -rP $(ON_GPU) $(ARGS)
 
 # Runs of batches this small leave most of a GPU idle, so several sessions train at once, each its part of the runs;
 # the last one finds all of them done, or does what is left, and judges.

@@ -1,1 +1,1 @@
-pytest_plugins = ["cvhw4.pytest_plugin"]
+pytest_plugins = ["cvhw4.plugin", "cvhw4.homework.options"]

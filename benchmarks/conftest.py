@@ -3,6 +3,12 @@
 LONG = ("control", "extra", "speed", "growth")
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Measures of performance are not even imported where nobody asks for them."""
+    asked = config.option.markexpr
+    return True if collection_path.name == "performance" and not {"speed", "growth"} & {*asked.split()} else None
+
+
 def pytest_collection_modifyitems(config, items):
     asked = config.option.markexpr
     left_out = [item for item in items if any(item.get_closest_marker(name) and name not in asked for name in LONG)]

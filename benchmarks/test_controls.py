@@ -1,16 +1,17 @@
-"""Rows spoilt on purpose: the bounds of the row have to notice."""
+"""Rows trained wrongly on purpose: the bounds of the row have to notice."""
 
 import pytest
 
+from cvhw4.homework.options import homework
 
-@pytest.mark.control
-@pytest.mark.controls
-def test_spoilt(train, experiment, seed):
-    record = train(experiment, seed)
-    assert len(record.epochs) == experiment.recipe.epochs
+pytestmark = [pytest.mark.control, pytest.mark.study(homework, group="control")]
 
 
-@pytest.mark.control
-def test_the_bounds_notice(noticed, control):
+def test_corrupted(train, row, seed):
+    record = train(row, seed)
+    assert len(record.epochs) == row.recipe.epochs
+
+
+def test_the_bounds_notice(detected, control):
     words = control.words.format(control.strengths[0])
-    assert noticed(control), f"{words}, and no bound of {control.row} is missed"
+    assert detected(control), f"{words}, and no bound of {control.row} is missed"

@@ -1,48 +1,118 @@
 """Ablation studies in computer vision that a build can check: a benchmark and ablation harness on pytest.
 
-What is exported here is the public interface, for experiments of your own: an `Ablation` is a table of `Row`s with
-their `Recipe`, metrics and `Claim`s; `pytest.mark.ablation` runs it, with the fixtures of `cvhw4.pytest_plugin`. All
-else is internal and may change with any version: what modules share among themselves, and below that, with an
-underscore, what each keeps to itself.
+What is exported here is the public interface. A `Study` is a table of `Row`s with their `Recipe`, data, metrics and
+`Claim`s; `pytest.mark.study` runs it, with the fixtures of `cvhw4.plugin`. All else is internal and may change with any
+version: what modules share among themselves, and below that, with an underscore, what each keeps to itself.
 
-`Train` and `Judged` are the types of the fixtures `train` and `judged`. Importing this loads neither torch nor pandas.
+For a study's own sections of the page of verdicts: a section is given an `Evidence` and returns paragraphs in Markdown,
+made with `table` and `gain` of what `estimate`, `effects`, `decompositions`, `near_and_far`, `mean_iou_of` and
+`segmentation_figures` find, and pictures made with `draw`; `stated` is a claim by published figures.
+
+`Train`, `Judged`, `Detected` and `Bounds` are the types of the fixtures `train`, `judged`, `detected` and `bounds`.
+Importing this loads neither torch nor pandas.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cvhw4.ablation import Ablation, Row
-from cvhw4.claims import Claim
 from cvhw4.errors import InputError
-from cvhw4.experiments import Experiment, Recipe
-from cvhw4.records.schema import RunRecord
+from cvhw4.study import (
+    Claim,
+    Control,
+    Corruption,
+    FromOptions,
+    Generated,
+    Metric,
+    NotGiven,
+    Pictures,
+    Published,
+    Recipe,
+    Row,
+    Scenes,
+    Study,
+)
 
 if TYPE_CHECKING:
+    from cvhw4.metrics import segmentation_figures
+    from cvhw4.records.schema import RunRecord
+    from cvhw4.report.evidence import Evidence, Section
+    from cvhw4.report.figures import Picture, draw
+    from cvhw4.report.numbers import gain
+    from cvhw4.report.tables import table
+    from cvhw4.statistics.bounds import Bounds
+    from cvhw4.statistics.decomposition import decompositions, mean_iou_of, near_and_far
+    from cvhw4.statistics.factorial import effects
+    from cvhw4.statistics.intervals import Estimate, estimate
+    from cvhw4.statistics.published import stated
     from cvhw4.statistics.verdicts import Outcome
 
 __all__ = [
-    "Ablation",
+    "Bounds",
     "Claim",
-    "Experiment",
+    "Control",
+    "Corruption",
+    "Detected",
+    "Estimate",
+    "Evidence",
+    "FromOptions",
+    "Generated",
     "InputError",
     "Judged",
+    "Metric",
+    "NotGiven",
     "Outcome",
+    "Picture",
+    "Pictures",
+    "Published",
     "Recipe",
     "Row",
     "RunRecord",
+    "Scenes",
+    "Section",
+    "Study",
     "Train",
+    "decompositions",
+    "draw",
+    "effects",
+    "estimate",
+    "gain",
+    "mean_iou_of",
+    "near_and_far",
+    "segmentation_figures",
+    "stated",
+    "table",
 ]
 __version__ = "0.1.0"
 
-Train = Callable[[Experiment, int], RunRecord]
+Train = Callable[[Row, int], "RunRecord"]
 Judged = Callable[[Claim], "Outcome"]
+Detected = Callable[[Control], list[str]]
+
+_LATER = {  # what takes a while to import, by module
+    "Bounds": "cvhw4.statistics.bounds",
+    "Estimate": "cvhw4.statistics.intervals",
+    "Evidence": "cvhw4.report.evidence",
+    "Outcome": "cvhw4.statistics.verdicts",
+    "Picture": "cvhw4.report.figures",
+    "RunRecord": "cvhw4.records.schema",
+    "Section": "cvhw4.report.evidence",
+    "decompositions": "cvhw4.statistics.decomposition",
+    "draw": "cvhw4.report.figures",
+    "effects": "cvhw4.statistics.factorial",
+    "estimate": "cvhw4.statistics.intervals",
+    "gain": "cvhw4.report.numbers",
+    "mean_iou_of": "cvhw4.statistics.decomposition",
+    "near_and_far": "cvhw4.statistics.decomposition",
+    "segmentation_figures": "cvhw4.metrics",
+    "stated": "cvhw4.statistics.published",
+    "table": "cvhw4.report.tables",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Outcome":  # NumPy comes with it
-        from cvhw4.statistics.verdicts import Outcome
-
-        return Outcome
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The errors a user can mend. Each message names the file or option at fault and what to do about it."""
+"""The errors a user can fix. Each message names the file or option at fault and what to do about it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ class InputError(Exception):
     Args:
         where: the file, folder or option at fault.
         problem: what is wrong with it, as a clause ("is not a readable image").
-        mend: what the user can do about it, as an imperative ("replace or delete the file").
+        hint: what the user can do about it, as an imperative ("replace or delete the file").
     """
 
-    def __init__(self, where: str | PathLike[str], problem: str, mend: str) -> None:
-        self.where, self.problem, self.mend = str(where), problem, mend
-        super().__init__(f"{printable(self.where)}: {printable(problem)}. To mend: {printable(mend)}.")
+    def __init__(self, where: str | PathLike[str], problem: str, hint: str) -> None:
+        self.where, self.problem, self.hint = str(where), problem, hint
+        super().__init__(f"{printable(self.where)}: {printable(problem)}. Fix: {printable(hint)}.")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
-        return type(self), (self.where, self.problem, self.mend)  # how it travels between processes
+        return type(self), (self.where, self.problem, self.hint)  # how it travels between processes
 
 
 class WeightsUnavailable(Exception):

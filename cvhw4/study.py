@@ -1,512 +1,653 @@
-"""From an experiment to its record: data, network, training, figures, file."""
+"""A study as plain data: rows, data, recipe, metrics, claims, controls, bounds and sections of its pages.
+
+A `Study` is what everything else works on: pytest's plugin, the runner, a cluster and the pages get the same object and
+ask it, never for its name. Whatever does not fit together is an InputError when it is made. Nothing here imports torch.
+One long file, so that all that a study is made of is read in one place.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import inspect
 import os
-import time
-import warnings
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import lru_cache
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, get_args
 
-from cvhw4.errors import DataUnavailable, InputError, TrainingFailed
-from cvhw4.experiments import PROFILES, Experiment, Precision, Question
-from cvhw4.records.schema import Epoch, RunRecord
-from cvhw4.records.store import Store
-from cvhw4.training.process import prepare_process, release_memory
+from cvhw4.errors import InputError
+from cvhw4.files import visible
+from cvhw4.tasks import TASKS, Task, task_of
 
 if TYPE_CHECKING:
-    import torch
+    from cvhw4.report.evidence import Section
 
-    from cvhw4.data.dataset import Dataset
-    from cvhw4.models.weights import Source
-    from cvhw4.records.exhibits import Exhibits
-    from cvhw4.records.images import ImageResults
-    from cvhw4.training.checkpoint import Checkpoints
+Start = Literal["imagenet", "random"]
+Trained = Literal["last layer", "all layers"]
+Augmentation = Literal["random-resized crop", "whole face", "crop + jitter + AutoAugment", "random crop"]
+# How batch norm runs in training: "train" with the statistics of each batch; "frozen" with the statistics it started
+# with, as in the 2019 report's template, which never returns to training mode after its first validation.
+BatchNorm = Literal["train", "frozen"]
+CorruptionKind = Literal["label noise", "smaller training set", "mask shift", "classes swapped"]
+Precision = Literal["float32", "bf16"]  # what networks compute in; weights and optimizer are always float32
+Operand = str | tuple[str, str]  # a row, or the difference of two: the first row's figure minus the second's
 
-_MOST_THREADS = 1024
-_OPTIONS: dict[Question, str] = {"q1": "--portraits", "q2": "--camvid"}
+_MOST_CLASSES = 255
+_LARGEST_SIDE = 2**15  # pixels
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in what an object says of itself
+_OF_THE_STUDY: Any = None  # what a row leaves to its study, which fills it in
+
+
+def _check_name(name: object, of: str) -> None:
+    """Refuses what cannot be part of the name of a file or a test.
+
+    Raises:
+        InputError: it cannot; the message says what is named (`of`).
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name, re.ASCII):
+        shown = name if isinstance(name, str) else f"{name!r:.60}"
+        raise InputError(shown, f"is not a valid {of} name", "use letters, digits and _.+-, a letter or digit first")
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a plain finite number, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
-    """How experiments are run: which data, weights and device, and where the records go.
-
-    Importing this module and making a `Study` loads neither torch nor pictures; that happens with the first `run`.
+class Recipe:
+    """How a row is trained.
 
     Attributes:
-        profile: name of a profile.
-        device: "auto" takes CUDA where there is one.
-        precision: what networks compute in; "auto" as `pick_precision` says.
-        cuda_graphs: on CUDA, replay optimizer steps as CUDA graphs.
-        portraits: folder of the user's own data for Q1, None for the embedded ones; an own ablation names its own.
-        camvid: likewise for Q2.
-        weights: folder to look for pretrained weights in first.
-        results: where records and tables go.
-        reuse: take a finished run with the same fingerprint from disk instead of training, and go on with an unfinished
-            one where it was broken off.
-        deterministic: on CUDA, only kernels that give the same bits each time. A CPU has no others.
-        checkpoint_seconds: an unfinished run is kept on disk after every epoch and every so many seconds; 0 keeps none.
-            None: every 60 seconds, and so seldom that writing takes at most a hundredth of the time.
-        threads: that torch computes with on a CPU; None leaves it to torch.
-        worker: number of this process among those that share the machine: they take its GPUs in turn.
+        size: side of the square the network sees, in pixels.
+        batch: images per optimizer step.
+        epochs: passes over the training split; the network is evaluated after each.
+        optimizer: "sgd" (with `momentum`) or "adam".
+        lr: learning rate at the start; multiplied with `lr_gamma` every `lr_step` epochs.
     """
 
-    profile: str = "quick"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    cuda_graphs: bool = False
-    portraits: Path | None = None
-    camvid: Path | None = None
-    weights: Path | None = None
-    results: Path = Path("results")
-    reuse: bool = False
-    deterministic: bool = False
-    checkpoint_seconds: float | None = None
-    threads: int | None = None
-    worker: int = 0
+    size: int = 224
+    batch: int = 16
+    epochs: int = 10
+    optimizer: Literal["sgd", "adam"] = "adam"
+    lr: float = 5e-4
+    momentum: float = 0.0
+    lr_step: int = 8
+    lr_gamma: float = 0.1
+
+
+class Corruption(NamedTuple):
+    """What is wrong with the training data of a negative control; see `cvhw4.data.corruption` for the strengths."""
+
+    kind: CorruptionKind
+    strength: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A named variant of a study: everything that decides what is trained, but for the seed and the data.
+
+    Attributes:
+        network: "alexnet"; any timm classifier ("resnet18", its last layer replaced), "+linear" behind it to keep the
+            1000-way classifier and add Linear(1000, classes); "fcn8s/vgg16" or "fcn8s/<any timm backbone>" for
+            segmentation.
+        start: where the pretrained part starts from.
+        trained: which layers the optimizer changes.
+        augmentation: of the training pictures; left out, a random-resized crop (classification) or a random crop.
+        skips: whether FCN8s adds its skip connections; left out, it does. Not for a classifier.
+        batch_norm: "frozen" keeps the statistics that batch norm starts with, in training too.
+        classes: 11 or 3 for segmentation; left out, the study's.
+        recipe: left out, the study's.
+        group: which tests train it: those whose mark names the same group. Rows without one are what a session trains
+            by default, and what bounds and nightly jobs are about.
+        corruption: what is wrong on purpose with the training data, see `Control`.
+        name: filled in by the study.
+        study: the name of the study, filled in by it.
+    """
+
+    network: str
+    _: KW_ONLY
+    start: Start = "imagenet"
+    trained: Trained = "all layers"
+    augmentation: Augmentation = _OF_THE_STUDY
+    skips: bool | None = None
+    batch_norm: BatchNorm = "train"
+    classes: int = _OF_THE_STUDY
+    recipe: Recipe = _OF_THE_STUDY
+    group: str = ""
+    corruption: Corruption | None = None
+    name: str = ""
+    study: str = ""
 
     @property
-    def store(self) -> Store:
-        """The records of this study's profile."""
-        return Store(self.results, self.profile)
+    def task(self) -> Task:
+        """What the network is for."""
+        return task_of(self.network)
 
-    def folder(self, question: Question) -> Path | None:
-        """The user's own data folder for a question."""
-        if PROFILES[self.profile].own:
-            return PROFILES[self.profile].folders.get(question)
-        return self.portraits if question == "q1" else self.camvid
+    def settings(self) -> dict[str, Any]:
+        """All that changes what is trained, as plain JSON values: without names and groups."""
+        return {k: v for k, v in asdict(self).items() if k not in ("name", "study", "group")}
 
-    def check(self) -> None:
-        """Validates all that the user gave, before anything is trained.
+
+@dataclass(frozen=True)
+class Published:
+    """What a publication states for a row: best figures and their epochs by metric, wall time as printed there."""
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    time: str = "-"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of your own; higher is better, so put a minus before an error.
+
+    Attributes:
+        function: for classification of the labels and the predicted classes (int64 [V], all validation images at once),
+            as scikit-learn has them; for segmentation of the confusion matrix of the whole set (int64 [classes of
+            labels, classes predicted], pixels without void). Gives a finite number.
+        version: to be changed when the metric changes and its source text does not (a function that it calls, a value
+            that it holds): `--reuse` knows a metric by its text and this.
+    """
+
+    function: Callable[..., float] = field(compare=False)
+    version: str = ""
+
+    @property
+    def source(self) -> str:
+        """What tells it from another of that name: its text, where there is one, and the version."""
+        return f"{_text_of(self.function)}{self.version and f' version {self.version}'}"
+
+
+def _text_of(function: Callable[..., float]) -> str:
+    """The source text of a function, or of an object's class and what the object says of itself; of a partial also its
+    arguments. Where there is no text, the name."""
+    if isinstance(function, partial):
+        return _ADDRESS.sub("", f"partial({_text_of(function.func)}, {function.args}, {function.keywords})")
+    known = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
+    of_object = "" if known is function else _ADDRESS.sub("", f" {function!r}")
+    try:
+        return inspect.getsource(known) + of_object
+    except (OSError, TypeError):
+        return f"{getattr(known, '__module__', '')}.{getattr(known, '__qualname__', known)}{of_object}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A conclusion to be judged: `better` beats `worse` by more than `margin`, or `margin` itself.
+
+    Attributes:
+        id: `-k` selects by it. Made from rows and metric where it is left out.
+        sentence: the conclusion in words; likewise.
+        better: the row that should have the higher figure, or two: their difference, ("a", "b").
+        worse: what it is compared with, seed by seed; None compares the figure itself with `margin`, which says
+            something on real data alone.
+        metric: figure compared, as in `RunRecord.best`.
+        control: whether it checks the study itself and is not one of its conclusions.
+
+    Raises:
+        InputError: something of another kind than that.
+    """
+
+    id: str = ""
+    sentence: str = ""
+    better: Operand
+    worse: Operand | None = None
+    metric: str
+    margin: float = 0.0
+    control: bool = False
+
+    def __post_init__(self) -> None:
+        self._check()
+        better, worse = (" less ".join((o,) if isinstance(o, str) else o) for o in (self.better, self.worse or ()))
+        over = f"{worse} by {self.margin:g}" if worse and self.margin else worse or f"{self.margin:g}"
+        name = f"{better}_above_{worse or f'{self.margin:g}'}-{self.metric}".replace(" ", "_")
+        object.__setattr__(self, "id", self.id or name)
+        object.__setattr__(self, "sentence", self.sentence or f"{better} beats {over} in {self.metric}")
+        _check_name(self.id, "claim")
+
+    def _check(self) -> None:
+        """Refuses what no claim can be made of; raises InputError."""
+        row = 'name a row, or the difference of two as ("a", "b")'
+        required = (
+            ("id", isinstance(self.id, str), "give a text, or leave it out"),
+            ("sentence", isinstance(self.sentence, str), "give a text, or leave it out"),
+            ("better", _is_operand(self.better), row),
+            ("worse", self.worse is None or _is_operand(self.worse), f"{row}, or leave it out"),
+            ("metric", isinstance(self.metric, str) and self.metric != "", 'name a figure ("accuracy")'),
+            ("margin", _is_number(self.margin), "give a number"),
+            ("control", isinstance(self.control, bool), "give True or False"),
+        )
+        for name, fine, hint in required:
+            if not fine:
+                where = f"claim {self.id or f'with better={self.better!r:.60}'}"
+                raise InputError(where, f"has {name}={getattr(self, name)!r:.60}", hint)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows compared."""
+        operands = (self.better,) if self.worse is None else (self.better, self.worse)
+        return tuple(row for operand in operands for row in ((operand,) if isinstance(operand, str) else operand))
+
+
+def _is_operand(value: object) -> bool:
+    """Whether it names a row, or two."""
+    names = value if isinstance(value, tuple) and len(value) == 2 else (value,)
+    return all(isinstance(name, str) and name for name in names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A negative control: a row trained wrongly on purpose, in several strengths. Bounds that do not notice it check
+    nothing.
+
+    Attributes:
+        name: with the strength it is the name of the corrupted row.
+        row: the row that is corrupted, and whose bounds have to notice.
+        words: what is done, with a place for the strength ("{:.0%} of the training labels are wrong").
+        strengths: how strongly, the first of them the one that has to be caught; the others tell how little suffices.
+        corrupts: what it does to the training data, if anything.
+        changes: settings of the row that it changes, if any.
+        lr: whether the strength multiplies the learning rate.
+    """
+
+    name: str
+    row: str
+    words: str
+    strengths: tuple[float, ...] = (1.0,)
+    corrupts: CorruptionKind | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    lr: bool = False
+
+    def of(self, study: Study, strength: float) -> Row:
+        """The corrupted row of a study."""
+        base = study.rows[self.row]
+        changes = dict(self.changes)
+        if self.corrupts is not None:
+            changes["corruption"] = Corruption(self.corrupts, strength)
+        if self.lr:
+            changes["recipe"] = replace(base.recipe, lr=base.recipe.lr * strength)
+        name = self.name if len(self.strengths) == 1 else f"{self.name}_{strength:g}"
+        return replace(base, name=name, group="control", **changes)
+
+
+# Where the pictures of a study come from
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures to be classified, in `folder/train/<class>/*` and `folder/val/<class>/*`.
+
+    Attributes:
+        folder: relative to the file that makes the study.
+        resize: what pictures are scaled to when they are decoded, whose shorter side is longer, in pixels; left out, a
+            third more than the largest row sees.
+        classes: how many there are, 2 to 255; left out, as many as `train/` has folders.
+        title: for pages.
+    """
+
+    folder: str | os.PathLike[str]
+    _: KW_ONLY
+    resize: int | None = None
+    classes: int | None = None
+    title: str = ""
+    task = "classification"
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Scenes to be segmented, in a folder laid out as CamVid (see `cvhw4.data.camvid`).
+
+    Attributes:
+        folder: relative to the file that makes the study.
+        resize: (height, width) that scenes are scaled to when they are decoded; left out, they are kept.
+        title: for pages.
+    """
+
+    folder: str | os.PathLike[str]
+    _: KW_ONLY
+    resize: tuple[int, int] | None = None
+    title: str = ""
+    task = "segmentation"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Pictures that this package draws: "portraits" (with or without heavy make-up) or "scenes" (with CamVid's
+    classes)."""
+
+    kind: Literal["portraits", "scenes"]
+    _: KW_ONLY
+    title: str = ""
+
+    @property
+    def task(self) -> str:
+        """The name of the task they are for."""
+        return "classification" if self.kind == "portraits" else "segmentation"
+
+
+@dataclass(frozen=True)
+class NotGiven:
+    """Data that the user has to name: rows that need them are skipped, with this hint.
+
+    Attributes:
+        task: name of the task they are for.
+        hint: how to name them ("give --camvid DIR").
+    """
+
+    task: str
+    hint: str
+    _: KW_ONLY
+    title: str = ""
+
+
+Source = Pictures | Scenes | Generated | NotGiven
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Experiments to be compared: `pytest.mark.study(s)` trains its rows with every seed and judges its claims.
+
+    After it is made, `rows`, `data` and `metrics` hold what was left out: `rows` is by name, every row with its recipe,
+    augmentation and classes; `data` by task; `metrics` by name.
+
+    Attributes:
+        name: of the study; its runs lie in `<results>/<name>`.
+        data: a folder of pictures by class, or of scenes laid out as CamVid, relative to the file that makes the study;
+            or `Pictures`, `Scenes` or `Generated`; for a study with rows of both tasks a list with one of each.
+        rows: by name, in the order of tables.
+        recipe: of all rows that have none of their own.
+        claims: what should beat what, by the names of rows and metrics.
+        metrics: your own, by name, evaluated after every epoch: a function, or a `Metric`.
+        controls: negative controls, trained by tests marked with `group="control"`.
+        title: for pages; None for the name.
+        about: a sentence for pages, on what a verdict of this study is about.
+        classes: number of classes, 2 to 255, None for as many as the data's `train/` has folders; for segmentation 11
+            (None) or 3.
+        resize: of a folder, as `Pictures.resize` or `Scenes.resize`.
+        bounds: the file that `cvhw4 calibrate` writes, relative to the file that makes the study; None for no bounds.
+        published: by row, what a publication states for it, shown beside the study's own figures.
+        published_images: number of validation images behind the published accuracies.
+        sections: of the page of verdicts, beside those that every study has.
+        also_after: by task, a number of epochs after which tables show its rows as well; the schedule must not depend
+            on the number of epochs, so that the first 20 of 50 are a run of 20.
+
+    Raises:
+        InputError: something does not fit.
+    """
+
+    name: str
+    _: KW_ONLY
+    data: str | os.PathLike[str] | Source | Sequence[Source]
+    rows: Mapping[str, Row]
+    recipe: Recipe = Recipe()
+    claims: Sequence[Claim] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    controls: Sequence[Control] = ()
+    title: str | None = None
+    about: str = ""
+    classes: int | None = None
+    resize: int | tuple[int, int] | None = None
+    bounds: str | os.PathLike[str] | None = None
+    published: Mapping[str, Published] = field(default_factory=dict)
+    published_images: int = 0
+    sections: Sequence[Section] = ()
+    also_after: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, "study")
+        self._check_kinds()
+        tasks = self._check_rows()
+        here = _folder_of_caller()
+        sources = self._sources(tasks, here)
+        self._check_metrics()
+        object.__setattr__(self, "data", sources)
+        object.__setattr__(self, "rows", {row.name: row for row in self._complete(sources)})
+        metrics = {name: m if isinstance(m, Metric) else Metric(m) for name, m in self.metrics.items()}
+        object.__setattr__(self, "metrics", metrics)
+        object.__setattr__(self, "title", self.title or self.name)
+        if self.bounds is not None:
+            object.__setattr__(self, "bounds", here / Path(self.bounds).expanduser())
+        self._check_claims()
+        for control in self.controls:
+            _choose(f"{self._where}, control {control.name}", "row", control.row, [*self.rows])
+        for row in self.published:
+            _choose(self._where, "published row", row, [*self.rows])
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks of its rows, in the order of the rows."""
+        return tuple({row.task.name: row.task for row in self.rows.values()}.values())
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """Where the pictures come from, by the name of the task."""
+        sources: Mapping[str, Source] = self.data  # type: ignore[assignment]  # once it is made
+        return sources
+
+    def of(self, task: Task | str, group: str | None = None) -> tuple[Row, ...]:
+        """The rows of a task, or those of them that are of one group."""
+        name = task if isinstance(task, str) else task.name
+        return tuple(r for r in self.rows.values() if r.task.name == name and group in (None, r.group))
+
+    def in_group(self, group: str) -> tuple[Row, ...]:
+        """The rows of a group; of the group "control" the negative controls, at every strength, as well."""
+        corrupted = [c.of(self, s) for c in self.controls for s in c.strengths] if group == "control" else []
+        return (*(row for row in self.rows.values() if row.group == group), *corrupted)
+
+    def row(self, name: str) -> Row:
+        """The row with that name, or the only one whose name begins with it and a hyphen ("q1_2" for "q1_2-finetune").
 
         Raises:
-            InputError: an unusable folder, file or option.
+            InputError: there is none; the message lists those there are.
         """
-        if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
-            mend = f"give 1 to {_MOST_THREADS}; as many as there are cores is best"
-            raise InputError(f"--threads {self.threads}", "is no number of threads", mend)
-        if self.checkpoint_seconds is not None and not 0 <= self.checkpoint_seconds < float("inf"):
-            where = f"--checkpoint-seconds {self.checkpoint_seconds:g}"
-            raise InputError(where, "is no number of seconds", "give 0 for no checkpoints, or more")
-        if self.cuda_graphs and self.device == "cpu":
-            raise InputError("--cuda-graphs", "cannot go with --device cpu", "leave one of them out")
-        try:
-            os.lstat(self.results)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise InputError(self.results, f"cannot be used ({error.strerror})", "choose another --results") from error
+        found = [row for row in self.rows.values() if row.name == name or row.name.startswith(f"{name}-")]
+        exact = [row for row in found if row.name == name]
+        if len(exact or found) != 1:
+            raise InputError(name, f"is not a row of study {self.name}", f"choose one of {', '.join(self.rows)}")
+        return (exact or found)[0]
+
+    def shown(self, task: Task) -> tuple[str, ...]:
+        """The metrics that tables show for the rows of a task: built-in ones, then the study's own."""
+        return (*task.shown, *self.metrics)
+
+    @property
+    def nightly_claims(self) -> tuple[Claim, ...]:
+        """The claims between rows that a session trains by default."""
+        rows = {row.name for row in self.in_group("")}
+        return tuple(claim for claim in self.claims if rows.issuperset(claim.rows))
+
+    @property
+    def _where(self) -> str:
+        return f"study {self.name}"
+
+    # Checks of what it is made of
+
+    def _check_kinds(self) -> None:
+        """Refuses what is of another kind than it has to be; raises InputError."""
+        data = isinstance(self.data, str | os.PathLike | Source) or (
+            isinstance(self.data, list | tuple) and all(isinstance(source, Source) for source in self.data)
+        )
+        required = (
+            ("data", data, "name a folder"),
+            ("rows", isinstance(self.rows, Mapping), 'write them as {"a": Row("resnet18"), ...}'),
+            ("claims", isinstance(self.claims, list | tuple), "write them as [Claim(better=..., ...), ...]"),
+            ("metrics", isinstance(self.metrics, Mapping), "write them as {name: function, ...}"),
+            ("title", self.title is None or isinstance(self.title, str), "give a text, or leave it out"),
+        )
+        for name, fine, hint in required:
+            if not fine:
+                raise InputError(self._where, f"has {name}={getattr(self, name)!r:.60}", hint)
+        if not self.rows:
+            raise InputError(self._where, "has no rows", "give it one or more")
+
+    def _check_rows(self) -> tuple[Task, ...]:
+        """Refuses rows that are none, and recipes that no training can follow; the tasks of the rows.
+
+        Raises:
+            InputError: there is one.
+        """
+        tasks = {}
+        for name, row in self.rows.items():
+            _check_name(name, "row")
+            where = f"{self._where}, row {name}"
+            if not isinstance(row, Row):
+                raise InputError(where, f"is {row!r:.60}", 'write it as Row("resnet18", ...)')
+            if not isinstance(row.network, str) or not row.network:
+                raise InputError(where, f"has network={row.network!r:.60}", 'name one, as in Row("resnet18")')
+            _check_recipe(where, self._recipe_of(row))
+            tasks[row.task.name] = row.task
+        if len(tasks) > 1 and not isinstance(self.data, list | tuple):
+            raise InputError(self._where, "has classifiers and FCN8s", "make a study of each")
+        return tuple(tasks.values())
+
+    def _recipe_of(self, row: Row) -> Recipe:
+        return self.recipe if row.recipe is None else row.recipe
+
+    def _sources(self, tasks: Sequence[Task], here: Path) -> dict[str, Source]:
+        """Where the pictures of each task come from, with absolute folders."""
+        given: list[Source]
+        if isinstance(self.data, str | os.PathLike):
+            (task,) = tasks
+            if task.name == "classification":
+                given = [Pictures(self.data, resize=self.resize, classes=self.classes)]  # type: ignore[arg-type]
+            else:
+                given = [Scenes(self.data, resize=self.resize)]  # type: ignore[arg-type]
         else:
-            if not os.path.isdir(self.results):
-                raise InputError(self.results, "is not a folder", "give --results a folder, existing or new")
-        nearest = next(p for p in (self.results.absolute(), *self.results.absolute().parents) if os.path.lexists(p))
-        if not os.path.isdir(nearest):
-            raise InputError(nearest, "is not a folder", "choose another folder with --results")
-        if not os.access(nearest, os.W_OK):
-            raise InputError(nearest, "cannot be written to", "choose another folder with --results")
-        self._check_metrics()
-        for question in _OPTIONS:
-            if self.folder(question) is not None:
-                self.data(question)
-        if PROFILES[self.profile].own:
-            self._check_networks()
-        if self.weights is not None:
-            self._check_weights(self.weights)
-        if self.device == "cuda" or self.precision == "bf16":
-            device = pick_device(self.device)
-            pick_precision(self.precision, device, PROFILES[self.profile].rows[0])
+            given = list(self.data) if isinstance(self.data, list | tuple) else [self.data]  # type: ignore[list-item]
+        sources: dict[str, Source] = {}
+        for source in given:
+            if isinstance(source, Pictures | Scenes):
+                source = replace(source, folder=(here / Path(source.folder).expanduser()).absolute())
+            if isinstance(source, Pictures):
+                largest = max((self._recipe_of(r).size for r in self.rows.values()), default=0)
+                resize = largest * 4 // 3 if source.resize is None else source.resize
+                if not _is_side(resize):
+                    self._refuse_resize(resize, "give the shorter side in pixels")
+                source = replace(source, resize=resize, classes=self._count_classes(source))
+            if isinstance(source, Scenes) and source.resize is not None:
+                size = source.resize
+                if not isinstance(size, list | tuple) or len(size) != 2 or not all(map(_is_side, size)):
+                    self._refuse_resize(size, "give (height, width) in pixels")
+                source = replace(source, resize=(size[0], size[1]))
+            sources[source.task] = source
+        for task in tasks:
+            if task.name not in sources:
+                raise InputError(self._where, f"has no data for its rows of {task.name}", "add them to data")
+        return sources
+
+    def _refuse_resize(self, resize: object, hint: str) -> None:
+        raise InputError(self._where, f"has resize={resize!r:.40}", f"{hint}, 16 to {_LARGEST_SIDE}")
+
+    def _count_classes(self, source: Pictures) -> int:
+        """How many classes pictures have. A folder that is no such folder is named when it is read."""
+        if source.classes is not None:
+            if type(source.classes) is not int or not 2 <= source.classes <= _MOST_CLASSES:
+                raise InputError(self._where, f"has classes={source.classes!r:.40}", f"give 2 to {_MOST_CLASSES}")
+            return source.classes
+        try:
+            found = sum(entry.is_dir() for entry in visible(Path(source.folder) / "train"))
+        except (InputError, OSError):
+            found = 2
+        return min(max(found, 2), _MOST_CLASSES)
+
+    def _complete(self, sources: Mapping[str, Source]) -> Iterator[Row]:
+        """The rows with all that they left to the study."""
+        for name, row in self.rows.items():
+            where, recipe, task = f"{self._where}, row {name}", self._recipe_of(row), row.task
+            _choose(where, "start", row.start, Start)
+            _choose(where, "trained", row.trained, Trained)
+            _choose(where, "batch_norm", row.batch_norm, BatchNorm)
+            augmentation = task.augmentations[0] if row.augmentation is None else row.augmentation
+            _choose(where, "augmentation", augmentation, [*task.augmentations])
+            skips = row.skips
+            if task.name == "classification":
+                if skips is not None or row.classes is not None:
+                    raise InputError(where, "has skips or classes, which are FCN8s's", "leave them out")
+                source = sources[task.name]
+                classes = source.classes if isinstance(source, Pictures) and source.classes is not None else 2
+            else:
+                skips = True if skips is None else skips
+                _choose(where, "skips", skips, [True, False])
+                classes = next((c for c in (row.classes, self.classes) if c is not None), 11)
+                _choose(where, "classes", classes, [11, 3])
+                if recipe.size % 32:
+                    raise InputError(where, f"trains at {recipe.size} px", "use a multiple of 32 for FCN8s")
+            filled: dict[str, Any] = {"augmentation": augmentation, "skips": skips, "classes": classes}
+            yield replace(row, name=name, study=self.name, recipe=recipe, **filled)
 
     def _check_metrics(self) -> None:
-        """Calls own metrics on made-up predictions: some of them wrong, and all of one class, as of a network that
-        collapsed."""
-        profile = PROFILES[self.profile]
-        if not profile.metrics:
-            return
-        import numpy as np
+        built_in = {"loss", *(name for task in TASKS.values() for name in task.metrics)}
+        for name, metric in self.metrics.items():
+            _check_name(name, "metric")
+            if name in built_in:
+                raise InputError(f"metric {name}", "shadows a built-in metric", "give the function another name")
+            if not callable(metric.function if isinstance(metric, Metric) else metric):
+                raise InputError(f"metric {name}", "is not a function", "give a function, or Metric(function)")
 
-        from cvhw4.records.images import own_figure
-
-        scenes = profile.rows[0].question == "q2"
-        for classes in {row.classes for row in profile.rows}:
-            labels = np.repeat(np.arange(classes), 2)
-            some_wrong = np.where(np.arange(len(labels)) % 4 == 3, labels - 1, labels)
-            alike = [
-                (np.full_like(labels, c), f" where every {'pixel' if scenes else 'image'} is taken for class {c}")
-                for c in (0, classes - 1)  # so that each class is missing once
-            ]
-            for predicted, where in [(some_wrong, ""), *alike]:
-                evidence = [labels, predicted]
-                if scenes:
-                    matrix = np.bincount(labels * classes + predicted, minlength=classes**2)
-                    evidence = [matrix.reshape(classes, classes)]
-                for name, metric in profile.metrics.items():
-                    try:
-                        with warnings.catch_warnings():
-                            warnings.simplefilter("ignore")
-                            own_figure(name, metric.function, *evidence)
-                    except InputError as error:
-                        raise InputError(error.where, error.problem + where, error.mend) from error
-
-    def _check_networks(self) -> None:
-        prepare_process()
-        from cvhw4.models.build import pretrained_name
-
-        for row in PROFILES[self.profile].rows:
-            pretrained_name(row.network)
-
-    def _check_weights(self, folder: Path) -> None:
-        if not os.path.isdir(folder):
-            raise InputError(folder, "is not a folder", "give --weights a folder with files of weights")
-        prepare_process()
-        from cvhw4.models.weights import check_weights
-
-        check_weights(folder, {r.network for r in PROFILES[self.profile].rows if r.start == "imagenet"})
-
-    def data(self, question: Question) -> Dataset:
-        """The data set of a question, decoded and validated.
-
-        Raises:
-            InputError: a folder that cannot be used.
-            DataUnavailable: this profile has no data for the question unless the user gives some.
-        """
-        profile, folder = PROFILES[self.profile], self.folder(question)
-        if folder is None and not profile.embedded:
-            raise DataUnavailable(
-                f"profile {self.profile} trains {question} on real data: give {_OPTIONS[question]} DIR"
-            )
-        place = folder and Path(os.path.realpath(folder))
-        classes = max((row.classes for row in profile.of(question)), default=2)
-        dataset = _load(question, place, profile.portrait_side, profile.scene_size, classes)
-        if question == "q2" and folder is not None:
-            height, width = dataset.train.images.shape[1:3]
-            needed = max(row.recipe.size for row in profile.of(question))
-            if min(height, width) < needed:
-                mend = f"give pictures of at least {needed} pixels a side"
-                raise InputError(
-                    folder, f"has scenes of {width}x{height}, and {needed} pixels a side are cut out", mend
-                )
-        return dataset
-
-    def prepare(self, experiment: Experiment, seed: int) -> None:
-        """Does all that comes before a run: decodes and checks its data, finds its weights, loads torch.
-
-        Raises:
-            InputError, DataUnavailable, WeightsUnavailable: as `run`.
-        """
-        self._plan(experiment, seed)
-
-    def find(self, experiment: Experiment, seed: int) -> RunRecord | None:
-        """The finished run of a row with the fingerprint it would have now.
-
-        Raises:
-            InputError: data, weights or results folder cannot be used.
-            DataUnavailable: the profile needs data that was not given.
-            WeightsUnavailable: the row's pretrained weights cannot be had.
-        """
-        plan = self._plan(experiment, seed)
-        return self.store.find(experiment.id, seed, plan.fingerprint)
-
-    def run(
-        self,
-        experiment: Experiment,
-        seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
-        on_wait: Callable[[], None] | None = None,
-    ) -> RunRecord:
-        """Trains one row with one seed, or finds the finished run (`reuse`), and stores its record.
-
-        Args:
-            on_epoch: called after each epoch, for progress.
-            on_wait: called if another process is at this run already; that one is waited for.
-
-        Raises:
-            InputError: data, weights or results folder cannot be used.
-            DataUnavailable: the profile needs data that was not given.
-            WeightsUnavailable: the row's pretrained weights cannot be had.
-            TrainingFailed: the loss did not stay finite, an own metric has no figure, or memory does not suffice; noted
-                in the store.
-        """
-        plan, started = self._plan(experiment, seed), datetime.now(UTC)
-        store = self.store
-        with store.writer(experiment.id, seed, plan.fingerprint, on_wait):
-            if self.reuse:
-                found = store.find(experiment.id, seed, plan.fingerprint)
-                if found is not None:
-                    store.tidy(experiment.id, seed, plan.fingerprint)
-                    return found
-            try:
-                record, images, exhibits = self._train(plan, experiment, seed, on_epoch)
-                return store.save(self._with_own_metrics(record, images), images, exhibits)
-            except TrainingFailed as failed:
-                self._note(failed, plan, experiment, seed, started)
-                raise
-
-    def _with_own_metrics(self, record: RunRecord, images: ImageResults) -> RunRecord:
-        """The record with the figures of the ablation's own metrics in every epoch.
-
-        Raises:
-            TrainingFailed: a metric raises, or what it returns is no finite number: a best epoch among those that have
-                a figure would be too good.
-        """
-        metrics = PROFILES[self.profile].metrics.items()
-
-        def more(epoch: Epoch) -> Epoch:
-            try:
-                own = {name: float(images.figure(name, epoch.epoch, own=metric.function)) for name, metric in metrics}
-            except InputError as error:
-                where = f"{record.id}, seed {record.seed}, epoch {epoch.epoch}"
-                raise TrainingFailed(f"{where}: {error}", epoch.epoch, lr=epoch.lr) from error
-            return replace(epoch, figures={**epoch.figures, **own})
-
-        return replace(record, epochs=[more(epoch) for epoch in record.epochs])
-
-    def _train(
-        self, plan: _Plan, experiment: Experiment, seed: int, on_epoch: Callable[[Epoch], None] | None
-    ) -> tuple[RunRecord, ImageResults, Exhibits]:
-        """Trains one row with one seed, from its checkpoint on if there is one (`reuse`)."""
-        import torch
-
-        from cvhw4.data.sabotage import spoilt
-        from cvhw4.models.build import build_network, trainable
-        from cvhw4.records import environment as env
-        from cvhw4.records.schema import DataUsed, Times, WeightsUsed
-        from cvhw4.training.fit import fit
-
-        source, device = plan.source, plan.device
-        dataset = spoilt(plan.dataset, experiment.sabotage, seed)
-        started, clock = datetime.now(UTC), time.perf_counter()
-        path = self.store.checkpoint(experiment.id, seed, plan.fingerprint)
-        checkpoints = self._checkpoints(path, plan.fingerprint)
-        release_memory()
-        env.reset_peak_memory(device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            network = build_network(experiment, seed=seed, weights=self.weights)
-            built = time.perf_counter()
-            history = fit(
-                experiment,
-                dataset,
-                network,
-                seed=seed,
-                device=device,
-                precision=plan.precision,
-                graphs=plan.graphs,
-                deterministic=plan.deterministic,
-                on_epoch=on_epoch,
-                checkpoints=checkpoints,
-            )
-        train_seconds = sum(e.train_seconds for e in history.epochs)
-        record = RunRecord(
-            row=experiment.row,
-            id=experiment.id,
-            profile=experiment.profile,
-            seed=seed,
-            fingerprint=plan.fingerprint,
-            study=plan.study,
-            settings=experiment.settings(),
-            data=DataUsed(
-                name=dataset.name,
-                embedded=dataset.embedded,
-                fingerprint=dataset.fingerprint,
-                leaks=list(dataset.leaks),
-                train=len(dataset.train),
-                val=len(dataset.val),
-                classes=list(dataset.classes),
-            ),
-            weights=WeightsUsed(
-                network=plan.network,
-                origin=source.origin if source else "random",
-                sha256=source.sha256 if source else None,
-            ),
-            parameters=network.parameters,
-            trained_parameters=sum(p.numel() for p in trainable(network.module)),
-            primary=history.primary,
-            epochs=list(history.epochs),
-            by_class=history.by_class,
-            times=Times(
-                build_seconds=built - clock,
-                train_seconds=train_seconds,
-                evaluate_seconds=sum(e.evaluate_seconds for e in history.epochs),
-                total_seconds=time.perf_counter() - clock + history.earlier_seconds,
-                images_per_second=history.images / train_seconds,
-                peak_memory_bytes=env.peak_memory(device),
-                interruptions=history.interruptions,
-            ),
-            environment=env.environment(device) | plan.ways | ({"parts": history.parts} if history.parts > 1 else {}),
-            started=started.isoformat(timespec="seconds"),
-        )
-        return record, history.results, self._exhibits(plan, experiment, history.exhibits)
-
-    def _exhibits(self, plan: _Plan, experiment: Experiment, seen: Exhibits) -> Exhibits:
-        """What a run shows in the end, and the pictures it was shown, which are stored where they are not yet."""
-        from cvhw4.records.exhibits import pictures_digest
-        from cvhw4.training.exhibits import validation_pictures
-
-        size = experiment.recipe.size
-        digest = pictures_digest(plan.dataset.fingerprint, size)
-        self.store.keep_pictures(digest, lambda: validation_pictures(plan.dataset, size))
-        return replace(seen, run=plan.fingerprint, pictures=digest)
-
-    def _checkpoints(self, path: Path, fingerprint: str) -> Checkpoints | None:
-        """Where, and how often, a run keeps what it can go on from; one that begins anew clears it."""
-        from cvhw4.training.checkpoint import Checkpoints
-
-        if not self.reuse:
-            with suppress(OSError):
-                path.unlink()
-        if self.checkpoint_seconds is None:
-            return Checkpoints(path, fingerprint, every=60.0, share=0.01, resume=self.reuse)
-        if self.checkpoint_seconds == 0:
-            return None
-        return Checkpoints(path, fingerprint, every=self.checkpoint_seconds, resume=self.reuse)
-
-    def _note(self, failed: TrainingFailed, plan: _Plan, experiment: Experiment, seed: int, started: datetime) -> None:
-        """Stores why a run failed."""
-        from cvhw4.records import environment as env
-        from cvhw4.records.schema import Failure
-
-        checkpoint = self.store.checkpoint(experiment.id, seed, plan.fingerprint)
-        failure = Failure(
-            row=experiment.row,
-            id=experiment.id,
-            profile=experiment.profile,
-            seed=seed,
-            fingerprint=plan.fingerprint,
-            study=plan.study,
-            data=plan.dataset.name,
-            epoch=failed.epoch,
-            step=failed.step,
-            lr=failed.lr,
-            reason=str(failed),
-            checkpoint=checkpoint.name if checkpoint.exists() else None,
-            environment=env.environment(plan.device) | plan.ways,
-            started=started.isoformat(timespec="seconds"),
-        )
-        with suppress(InputError):  # what is raised already matters more
-            self.store.fail(failure)
-
-    def _plan(self, experiment: Experiment, seed: int) -> _Plan:
-        """All that decides a run's figures, and the fingerprints of it."""
-        dataset = self.data(experiment.question)
-        prepare_process()
-
-        import torch
-
-        from cvhw4.models.build import pretrained_name
-        from cvhw4.models.weights import find_weights
-        from cvhw4.records.environment import code_digest, device_name, versions
-
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
-        device = pick_device(self.device, self.worker)
-        precision = pick_precision(self.precision, device, experiment)
-        graphs, deterministic = (wanted and device.type == "cuda" for wanted in (self.cuda_graphs, self.deterministic))
-        network = pretrained_name(experiment.network)
-        source = find_weights(network, self.weights) if experiment.start == "imagenet" else None
-        identity = {
-            "settings": experiment.settings(),
-            "data": dataset.fingerprint,
-            "weights": source.sha256 if source else None,
-            "device": device_name(device),
-            "precision": precision,
-            "graphs": graphs,
-            "deterministic": deterministic,
-            "versions": versions(),
-            "threads": torch.get_num_threads() if device.type == "cpu" else None,
-            "code": code_digest(),
-        }
-        if metrics := PROFILES[self.profile].metrics:
-            identity["metrics"] = {name: metric.source for name, metric in metrics.items()}
-        study, run = _digest(identity), _digest(identity | {"seed": seed})
-        return _Plan(dataset, source, device, precision, graphs, deterministic, network, study, run)
+    def _check_claims(self) -> None:
+        known = {row.name: [*row.task.metrics, *self.metrics] for row in self.rows.values()}
+        for claim in self.claims:
+            if not isinstance(claim, Claim):
+                raise InputError(self._where, f"has the claim {claim!r:.60}", "write it as Claim(better=..., ...)")
+            where = f"{self._where}, claim {claim.id}"
+            for row in claim.rows:
+                _choose(where, "row", row, [*self.rows])
+                _choose(where, "metric", claim.metric, known[row])
+        ids = [claim.id for claim in self.claims]
+        if twice := {id for id in ids if ids.count(id) > 1}:
+            raise InputError(self._where, f"has the claim {min(twice)} twice", "give one of them another id")
 
 
-class _Plan(NamedTuple):
-    """What a run starts from; `study` is its fingerprint without the seed."""
+@dataclass(frozen=True)
+class FromOptions:
+    """A study that pytest's options choose: `pytest.mark.study(FromOptions(make))`.
 
-    dataset: Dataset
-    source: Source | None
-    device: torch.device
-    precision: Precision
-    graphs: bool
-    deterministic: bool
-    network: str
-    study: str
-    fingerprint: str
-
-    @property
-    def ways(self) -> dict[str, Any]:
-        """How it computes, for the record."""
-        return {"precision": self.precision, "graphs": self.graphs, "deterministic": self.deterministic}
-
-
-def pick_device(wanted: str, worker: int = 0) -> torch.device:
-    """The device to train on, which becomes the current one: of several GPUs (of those that CUDA_VISIBLE_DEVICES
-    leaves) each worker takes the next.
-
-    Raises:
-        InputError: CUDA was asked for and there is none.
+    Attributes:
+        make: makes it from pytest's config; called once in a session.
     """
-    import torch
 
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise InputError("--device cuda", "finds no CUDA device", "use --device cpu, or check the driver")
-    if not available or wanted == "cpu":
-        return torch.device("cpu")
-    device = torch.device("cuda", worker % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
+    make: Callable[[Any], Study]
 
 
-def pick_precision(wanted: str, device: torch.device, experiment: Experiment) -> Precision:
-    """The precision that a row is computed in.
-
-    "auto" is bf16 on CUDA, where it is native, but for AlexNet with all its layers: at batches of 4 its limit is the
-    traffic of its 57 M parameters, and autocast's bf16 copies add to that (by count: 38 bytes a step for each number of
-    its linear layers against 32; not measured). On a CPU it is float32: bf16 evaluates faster there and trains slower,
-    Lite0 with 0.6 of float32's speed on a Xeon with AMX.
-
-    Raises:
-        InputError: bf16 was asked for and the device has to emulate it, which is slower than float32.
-    """
-    import torch
-
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if wanted == "bf16" and not native:
-        raise InputError("--precision bf16", "is not native on this device", "use --precision float32")
-    traffic = experiment.network == "alexnet" and experiment.trained == "all layers"
-    helps = native and device.type == "cuda" and not traffic
-    return "bf16" if wanted == "bf16" or (wanted == "auto" and helps) else "float32"
+def _is_side(value: object) -> TypeGuard[int]:
+    """Whether pictures may be scaled to a side of so many pixels."""
+    return type(value) is int and 16 <= value <= _LARGEST_SIDE
 
 
-@lru_cache
-def _load(question: Question, folder: Path | None, side: int, size: tuple[int, int] | None, classes: int) -> Dataset:
-    if question == "q1":
-        if folder is None:
-            from cvhw4.data.embedded import embedded_portraits
+def _check_recipe(where: str, recipe: Recipe) -> None:
+    """Refuses a recipe that no training can follow; raises InputError."""
+    if not isinstance(recipe, Recipe):
+        raise InputError(where, f"has the recipe {recipe!r:.60}", "write it as Recipe(size=224, ...)")
+    _choose(where, "optimizer", recipe.optimizer, ["sgd", "adam"])
+    for name, least in (("size", 32), ("batch", 1), ("epochs", 1), ("lr_step", 1)):
+        value = getattr(recipe, name)
+        if type(value) is not int or value < least:
+            raise InputError(where, f"has {name}={value!r:.40}", f"give a whole number, {least} or more")
+    ranges: dict[str, tuple[Callable[[float], bool], str]] = {
+        "lr": (lambda lr: lr > 0, "give a learning rate above 0"),
+        "momentum": (lambda momentum: 0 <= momentum < 1, "give a number from 0 to below 1"),
+        "lr_gamma": (lambda factor: factor > 0, "give a number above 0"),
+    }
+    for name, (fits, hint) in ranges.items():
+        value = getattr(recipe, name)
+        if not _is_number(value) or not fits(value):
+            raise InputError(where, f"has {name}={value!r:.40}", hint)
 
-            return embedded_portraits()
-        from cvhw4.data.portraits import read_portraits
 
-        return read_portraits(folder, short_side=side, classes=classes)
-    if folder is None:
-        from cvhw4.data.embedded import embedded_scenes
-
-        return embedded_scenes()
-    from cvhw4.data.camvid import read_camvid
-
-    return read_camvid(folder, size=size)
+def _choose(where: str, name: str, value: object, choices: Any) -> None:
+    """Refuses what is none of the choices, a list or a Literal; raises InputError."""
+    among = choices if isinstance(choices, list) else get_args(choices)
+    if not any(isinstance(value, type(choice)) and value == choice for choice in among):
+        raise InputError(where, f"has {name}={value!r:.60}", f"choose one of {', '.join(map(str, among))}")
 
 
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def _folder_of_caller() -> Path:
+    """The folder of the file that makes a study; the current one where it is made in no file."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__") in (__name__, "dataclasses"):
+        frame = frame.f_back
+    file = frame.f_globals.get("__file__") if frame is not None else None
+    return Path(file).resolve().parent if file else Path.cwd()

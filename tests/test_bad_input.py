@@ -1,7 +1,7 @@
 """Whatever a user can hand in, from the command line to the answer.
 
 Unusable input ends a session before anything is trained, and a command before anything is written: exit code 4, one
-line that names the file or option, what is wrong with it and the mend. Strange but usable input is read as it is meant.
+line that names the file or option, what is wrong with it and the fix. Strange but usable input is read as it is meant.
 """
 
 import hashlib
@@ -38,25 +38,28 @@ from PIL import Image
 from safetensors.torch import save_file
 
 # Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
-import cvhw4.study
+# Likewise what a user without rights to the checkout imports late.
+import cvhw4.data.camvid
+import cvhw4.data.load
+import cvhw4.data.pictures
+import cvhw4.preflight
 import cvhw4.training.fit  # noqa: F401
-from cvhw4 import cli
+from cvhw4 import cli, homework
 from cvhw4.data import fetch
-from cvhw4.experiments import PROFILES
 from cvhw4.models.build import build_network
 from cvhw4.models.weights import read_state
 from cvhw4.records.store import Store
+from cvhw4.runner import Runner
 from cvhw4.statistics.bounds import calibrate, to_toml
-from cvhw4.study import Study
 from tests.test_fetch import ATTRIBUTES, ROOT, SMALL, _edit, _link_member, _official, _tutorial, _zip
 from tests.test_portraits_folder import GREY, MODES, _noise
 from tests.test_statistics import stored
-from tests.tiny import QUICK, TINY, record
+from tests.tiny import QUICK, record, row, shrink
 
 pytest_plugins = ["pytester"]
 CHECKOUT = Path(__file__).resolve().parent.parent
 LITE0 = "tf_efficientnet_lite0"
-HEIGHT, WIDTH = PROFILES["quick"].scene_size  # pictures that are scaled to it are not changed
+HEIGHT, WIDTH = 132, 176  # pictures of the quick study's size, which are not changed
 NOBODY = 65534
 
 
@@ -68,7 +71,7 @@ class Case(NamedTuple):
         args: of a session of the benchmarks; of the command where the first is "cvhw4".
         named: what the message begins with: a path, in which "{}" is that folder, an option or a row.
         problem: a part of what it says is wrong.
-        mend: a part of what it says is to be done.
+        hint: a part of what it says is to be done.
         rights: whether the user may do anything; without, as a user may who owns nothing.
     """
 
@@ -76,7 +79,7 @@ class Case(NamedTuple):
     args: tuple[str, ...]
     named: str
     problem: str
-    mend: str
+    hint: str
     rights: bool = True
 
 
@@ -95,21 +98,21 @@ def _photos(place: Path) -> Path:
     return place / "photos" / "train" / "bright" / "0.png"
 
 
-def _photo(name: str, spoil: Callable[[Path], object], named: str, problem: str, mend: str, **options: bool) -> None:
+def _photo(name: str, corrupt: Callable[[Path], object], named: str, problem: str, hint: str, **options: bool) -> None:
     """A case in which something is done to the first picture."""
     BAD[name] = Case(
-        lambda p: spoil(_photos(p)), ("--portraits", "{}/photos"), f"{{}}/photos/{named}", problem, mend, **options
+        lambda p: corrupt(_photos(p)), ("--portraits", "{}/photos"), f"{{}}/photos/{named}", problem, hint, **options
     )
 
 
 def _instead(make: Callable[[Path], object], name: str = "0.png") -> Callable[[Path], None]:
     """Something else in the place of the picture."""
 
-    def spoil(path: Path) -> None:
+    def corrupt(path: Path) -> None:
         path.unlink()
         make(path.with_name(name))
 
-    return spoil
+    return corrupt
 
 
 def _cut(path: Path, left: float = 0.6) -> None:
@@ -241,7 +244,7 @@ BAD |= {
 
 
 def _streets(place: Path) -> Path:
-    """Two splits of two pictures of the quick profile's size with their labels, and lists; the folder."""
+    """Two splits of two pictures of the quick study's size with their labels, and lists; the folder."""
     folder = place / "streets"
     for split in ("train", "val"):
         lines = []
@@ -260,10 +263,10 @@ def _label(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 12, (HEIGHT, WIDTH), np.uint8)
 
 
-def _street(name: str, spoil: Callable[[Path], object], named: str, problem: str, mend: str) -> None:
+def _street(name: str, corrupt: Callable[[Path], object], named: str, problem: str, hint: str) -> None:
     """A case in which something is done to the folder."""
     BAD[name] = Case(
-        lambda p: spoil(_streets(p)), ("--camvid", "{}/streets"), f"{{}}/streets/{named}".rstrip("/"), problem, mend
+        lambda p: corrupt(_streets(p)), ("--camvid", "{}/streets"), f"{{}}/streets/{named}".rstrip("/"), problem, hint
     )
 
 
@@ -328,7 +331,7 @@ BAD |= {
         "give pictures of at least 256 pixels a side",
     ),
     "portraits as CamVid": Case(
-        _photos, ("--camvid", "{}/photos"), "{}/photos", "has neither a list", "folders of two classes to --portraits"
+        _photos, ("--camvid", "{}/photos"), "{}/photos", "has neither a list", "lay the folder out as CamVid"
     ),
 }
 
@@ -343,14 +346,14 @@ def _lite0() -> dict[str, torch.Tensor]:
     return state
 
 
-def _weight(name: str, make: Callable[[Path], object], problem: str, mend: str, suffix: str = "safetensors") -> None:
+def _weight(name: str, make: Callable[[Path], object], problem: str, hint: str, suffix: str = "safetensors") -> None:
     """A case with a file of weights for Lite0, or something in its place."""
 
     def place(folder: Path) -> None:
         (folder / "weights").mkdir()
         make(folder / "weights" / f"{LITE0}.{suffix}")
 
-    BAD[name] = Case(place, ("--weights", "{}/weights"), f"{{}}/weights/{LITE0}.{suffix}", problem, mend)
+    BAD[name] = Case(place, ("--weights", "{}/weights"), f"{{}}/weights/{LITE0}.{suffix}", problem, hint)
 
 
 def _tensors(*names: str, **changes: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
@@ -449,16 +452,16 @@ def _bounds(text: str | bytes) -> Callable[[Path], object]:
     return lambda place: (place / "b.toml").write_bytes(encoded)
 
 
-def _session(name: str, make: Callable[[Path], object], args: str, named: str, problem: str, mend: str) -> None:
-    BAD[name] = Case(make, tuple(args.split()), named, problem, mend)
+def _session(name: str, make: Callable[[Path], object], args: str, named: str, problem: str, hint: str) -> None:
+    BAD[name] = Case(make, tuple(args.split()), named, problem, hint)
 
 
 def _nothing(place: Path) -> None:
     pass
 
 
-BOUNDED = to_toml("quick", calibrate(QUICK, stored()))
-ANEW = "run cvhw4 calibrate to write it anew"
+BOUNDED = to_toml(QUICK, calibrate(QUICK, stored()))
+ANEW = "run cvhw4 calibrate to write it again"
 
 _session(
     "link to itself for portraits",
@@ -484,9 +487,9 @@ _session("no seeds", _nothing, "--seeds 0", "--seeds 0", "", "--seeds 1 or more"
 _session("seeds below none", _nothing, "--seeds -1", "--seeds -1", "", "--seeds 1 or more")
 _session("no CUDA", _nothing, "--device cuda", "--device cuda", "finds no CUDA device", "use --device cpu")
 _session("no bounds", _nothing, "--bounds {}/b.toml", "{}/b.toml", "does not exist", "name a bounds file with --bounds")
-_session("bounds cut off", _bounds(BOUNDED[:-30]), "--bounds {}/b.toml", "{}/b.toml", "is no bounds file", ANEW)
-_session("bounds that are text", _bounds("hello\n"), "--bounds {}/b.toml", "{}/b.toml", "is no bounds file", ANEW)
-_session("bounds of bytes", _bounds(b"\xff\xfe\0"), "--bounds {}/b.toml", "{}/b.toml", "is no bounds file", ANEW)
+_session("bounds cut off", _bounds(BOUNDED[:-30]), "--bounds {}/b.toml", "{}/b.toml", "is not a bounds file", ANEW)
+_session("bounds that are text", _bounds("hello\n"), "--bounds {}/b.toml", "{}/b.toml", "is not a bounds file", ANEW)
+_session("bounds of bytes", _bounds(b"\xff\xfe\0"), "--bounds {}/b.toml", "{}/b.toml", "is not a bounds file", ANEW)
 _session(
     "bounds of no figure",
     _bounds(BOUNDED.replace("best accuracy", "best acuracy", 1)),
@@ -516,7 +519,7 @@ _session(
     _bounds(re.sub("high = [-0-9.e]+", "high = inf", BOUNDED, count=1)),
     "--bounds {}/b.toml",
     "{}/b.toml",
-    "is no bound",
+    "is not a bound",
     ANEW,
 )
 _session(
@@ -524,14 +527,16 @@ _session(
     _bounds(BOUNDED.replace("low = ", "low = 9", 1)),
     "--bounds {}/b.toml",
     "{}/b.toml",
-    "is no bounds file",
+    "is not a bounds file",
     ANEW,
 )
 _session(
-    "bounds of nothing", _bounds("[tool]\nx = 1"), "--bounds {}/b.toml", "{}/b.toml", "no bounds of profile", "run cv"
+    "bounds of nothing", _bounds("[tool]\nx = 1"), "--bounds {}/b.toml", "{}/b.toml", "no bounds of study", "run cv"
 )
-_session("folder for bounds", _nothing, "--bounds {}", "{}", "is no file", "name a bounds file with --bounds")
-_session("pipe for bounds", lambda p: os.mkfifo(p / "b"), "--bounds {}/b", "{}/b", "is no file", "name a bounds file")
+_session("folder for bounds", _nothing, "--bounds {}", "{}", "is not a file", "name a bounds file with --bounds")
+_session(
+    "pipe for bounds", lambda p: os.mkfifo(p / "b"), "--bounds {}/b", "{}/b", "is not a file", "name a bounds file"
+)
 _session(
     "file for results", _bounds(""), "--results {}/b.toml", "{}/b.toml", "is not a folder", "give --results a folder"
 )
@@ -548,10 +553,10 @@ BAD["results in an unwritable place"] = Case(
 # Commands
 
 
-def _camvid(name: str, make: Callable[[Path], object], problem: str, mend: str = "", *more: str) -> None:
+def _camvid(name: str, make: Callable[[Path], object], problem: str, hint: str = "", *more: str) -> None:
     """A case of `cvhw4 fetch camvid` from an archive that `make` puts at the path it is given."""
     args = "cvhw4", "fetch", "camvid", "{}/CamVid", "--from", "{}/t.zip", *more
-    BAD[name] = Case(lambda p: make(p / "t.zip"), args, "{}/t.zip", problem, mend or "github.com/alexgkendall/SegNet")
+    BAD[name] = Case(lambda p: make(p / "t.zip"), args, "{}/t.zip", problem, hint or "github.com/alexgkendall/SegNet")
 
 
 def _with(**members: bytes) -> Callable[[Path], object]:
@@ -585,7 +590,7 @@ _camvid("archive cut off", lambda p: _cut(_zip(_tutorial(), p)), "is not a sound
 _camvid("text for an archive", lambda p: p.write_text("hello"), "is not a sound zip archive")
 _camvid("encrypted archive", _encrypted, "is encrypted")
 _camvid("archive of something else", lambda p: _zip({"README.md": b"x"}, p), "holds no CamVid/ folder")
-_camvid("incomplete archive", lambda p: _zip(INCOMPLETE, p), "is no complete CamVid: train holds 2 files, not 3")
+_camvid("incomplete archive", lambda p: _zip(INCOMPLETE, p), "is not a complete CamVid: train holds 2 files, not 3")
 _camvid("zip bomb", _with(**{f"{ROOT}/train/x.png": bytes(10**6)}), "unpacks to more than CamVid can hold")
 _camvid("another digest", _with(), f", not {'0' * 64}", "", "--sha256", "0" * 64)
 _camvid("archive that is a pipe", os.mkfifo, GONE, "correct the path of the source")
@@ -594,7 +599,7 @@ BAD |= {
         _nothing,
         ("cvhw4", "fetch", "camvid", "{}/CamVid", "--sha256", "0123456789"),
         "--sha256 0123456789",
-        "is no sha256",
+        "is not a sha256",
         "give the 64 hex digits",
     ),
     "no net": Case(
@@ -615,12 +620,13 @@ BAD |= {
         "make the file readable",
         rights=False,
     ),
-    "no profile": Case(_nothing, ("cvhw4", "rows", "--profile", "nope"), "--profile nope", "is not a", "one of full"),
+    "no study": Case(
+        _nothing, ("cvhw4", "rows", "--study", "nope"), "--study nope", "is neither", "one of quick, full"
+    ),
     "no runs": Case(
-        _nothing, ("cvhw4", "report", "--results", "{}/r"), "{}/r/quick", "is no folder of runs", "--results"
+        _nothing, ("cvhw4", "report", "--results", "{}/r"), "{}/r/quick", "is not a folder of runs", "--results"
     ),
     "no option": Case(_nothing, ("cvhw4", "rows", "--nope"), "No such option", "--nope", "see cvhw4 rows --help"),
-    "no device": Case(_nothing, ("cvhw4", "floors", "--device", "tpu"), "--device tpu", "is not a device", "auto, cpu"),
 }
 
 
@@ -640,29 +646,29 @@ def _elsewhere(run):
 
 CALIBRATE = ("cvhw4", "calibrate", "--results", "{}/results", "--bounds", "{}/b.toml")
 BAD |= {
-    "too few seeds": Case(_records(seeds=4), CALIBRATE, "q1_1-features", "has 4 runs on embedded data", "--seeds 5"),
+    "too few seeds": Case(_records(seeds=4), CALIBRATE, "q1_1-features", "has 4 runs", "--seeds 5"),
     "runs of two data sets": Case(
         _records(_elsewhere(record("q1_2", seed=9))),
         CALIBRATE,
         "q1_2-finetune",
         "was run on other embedded than",
-        "run pytest benchmarks --profile quick -k q1_2 --seeds 5",
+        "-k q1_2-finetune",
     ),
     "share of nothing": Case(
         _records(), (*CALIBRATE, "--false-alarms", "0"), "--false-alarms 0.0", "is not a share", "above 0 and below 1"
     ),
-    "report with another profile's bounds": Case(
+    "report with another study's bounds": Case(
         _bounds(BOUNDED),
-        ("cvhw4", "report", "--profile", "full", "--results", "{}/r", "--bounds", "{}/b.toml"),
+        ("cvhw4", "report", "--study", "full", "--results", "{}/r", "--bounds", "{}/b.toml"),
         "{}/b.toml",
-        "has no bounds of profile full, but of quick",
-        "run cvhw4 calibrate --profile full",
+        "has no bounds of study full, but of quick",
+        "run cvhw4 calibrate",
     ),
     "file for a report's results": Case(
         _bounds(""),
         ("cvhw4", "report", "--results", "{}/b.toml"),
         "{}/b.toml/quick",
-        "is no folder of runs",
+        "is not a folder of runs",
         "--results",
     ),
 }
@@ -721,10 +727,14 @@ def answer(pytester, monkeypatch, capsys, place):
     monkeypatch.setattr(fetch, "CAMVID_COUNTS", SMALL)
     monkeypatch.setattr(fetch, "_MAX_UNPACKED", 10**6)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # `cli.main` sets it
-    monkeypatch.setitem(PROFILES, "quick", TINY)
+    tiny = {name: shrink(row) for name, row in homework.rows_at("quick").items()}
+    monkeypatch.setattr(
+        homework, "rows_at", lambda size, whole=homework.rows_at: tiny if size == "quick" else whole(size)
+    )
     shutil.copytree(CHECKOUT / "benchmarks", "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(CHECKOUT / "conftest.py", ".")
     pytester.makeini("[pytest]")
+    Path("pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
 
     def run(*args: str) -> tuple[int, str]:
         if args[0] == "cvhw4":
@@ -744,7 +754,7 @@ def test_unusable_input_is_one_error_and_changes_nothing(answer, monkeypatch, py
     if name == "no CUDA" and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     if not case.rights:
-        for owner, function in ((Study, "check"), (cli, "app")):
+        for owner, function in ((Runner, "check"), (cli, "app")):
             monkeypatch.setattr(owner, function, _as_nobody()(getattr(owner, function)))
     case.make(place)
     before = _tree(place)
@@ -755,9 +765,9 @@ def test_unusable_input_is_one_error_and_changes_nothing(answer, monkeypatch, py
     assert code == 4, output
     (line,) = (line for line in output.splitlines() if line.lower().startswith("error:"))
     _, told = line.split(": ", 1)
-    problem, _, mend = told.partition(". To mend: ")
+    problem, _, hint = told.partition(". Fix: ")
     assert told.startswith(case.named.replace("{}", str(place)) + ": ")
-    assert case.problem in problem and case.mend in mend and mend
+    assert case.problem in problem and case.hint in hint and hint
     assert line.isprintable() and "Traceback" not in output
     assert _tree(place) == before
     kept = list((pytester.path / "cache").iterdir())
@@ -829,11 +839,12 @@ def test_strange_input_is_read_as_it_is_meant(answer, place):
     assert code == 0 and "2 passed" in output, output
     assert _tree(place) == before
     runs = Store(Path("results"), "quick").load()
-    assert {(r.id, r.data.name) for r in runs} == {("q1_2-finetune", "photos"), ("q2_1a-skip", "CamVid")}
+    assert {(r.row, r.data.name) for r in runs} == {("q1_2-finetune", "photos"), ("q2_1a-skip", "CamVid")}
     assert {r.weights.origin for r in runs} == {f"file {LITE0}.SAFETENSORS"}
 
-    study = Study(**given)
-    train = study.data("q1").train
+    study = homework.study(portraits=given["portraits"], camvid=given["camvid"])
+    runner = Runner(study=study, weights=given["weights"])
+    train = runner.data("classification").train
     read = {
         Path(name).name: (image, size) for name, image, size in zip(train.names, train.images, train.sizes, strict=True)
     }
@@ -841,13 +852,13 @@ def test_strange_input_is_read_as_it_is_meant(answer, place):
         image, size = read[name]
         assert size.tolist() == list(pixels.shape[:2]), name
         assert np.abs(image[: size[0], : size[1]].astype(int) - pixels).max() <= tolerance, name
-    scenes = study.data("q2")
+    scenes = runner.data("segmentation")
     for split, part in (("train", scenes.train), ("val", scenes.val)):
         assert part.names == (f'{split}/rue, "é" 写.PNG', f"{split}/1.png")
         for number in range(2):
             np.testing.assert_array_equal(part.images[number], _noise(HEIGHT, WIDTH, number + len(split)))
             np.testing.assert_array_equal(part.targets[number], _label(number))
-    network = build_network(TINY.rows[1], seed=0, weights=given["weights"]).module.state_dict()
+    network = build_network(row("q1_2"), seed=0, weights=given["weights"]).module.state_dict()
     state = read_state(given["weights"] / f"{LITE0}.SAFETENSORS")
     for name in ("conv_stem.weight", "bn1.running_var"):
         assert network[name].dtype == torch.float32

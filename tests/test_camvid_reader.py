@@ -233,7 +233,7 @@ def _csv(text: str) -> Callable[[Path], None]:
 ONE = "train/0000.png,trainannot/0000.png\n"
 IMAGE, LABEL = "train/0001.png", "trainannot/0001.png"
 
-# what is done to the folder, the path that the message must name, a part of the problem and of the mend
+# what is done to the folder, the path that the message must name, a part of the problem and of the fix
 BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "no folder": (shutil.rmtree, "streets", "does not exist", "correct the path"),
     "no train": (lambda f: shutil.rmtree(f / "train"), "streets/train", "does not exist", "create the folder"),
@@ -242,7 +242,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         lambda f: [shutil.rmtree(f / f"{split}annot") for split in COUNTS],
         "streets",
         "neither a list, train.csv or train.txt, nor a folder trainannot/",
-        "--portraits",
+        "rows that classify for folders of classes",
     ),
     "no val list": (
         _steps(_write_csv, lambda f: (f / "val.csv").unlink()),
@@ -317,14 +317,14 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("case", BAD)
 def test_bad_folders_are_refused(plain: Path, tmp_path: Path, case: str) -> None:
-    spoil, named, problem, mend = BAD[case]
-    spoil(plain)
+    corrupt, named, problem, hint = BAD[case]
+    corrupt(plain)
     before = _snapshot(tmp_path)
     with pytest.raises(InputError) as caught:
         read_camvid(plain)
     assert Path(caught.value.where).as_posix().endswith(named)
     assert problem in caught.value.problem
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
     assert _snapshot(tmp_path) == before
 
 
@@ -340,7 +340,7 @@ def test_any_text_parses_or_is_refused(text: str, name: str) -> None:
     try:
         pairs = parse_list(text, Path("folder", name))
     except InputError as problem:
-        assert name in str(problem) and "To mend" in str(problem)
+        assert name in str(problem) and "Fix: " in str(problem)
     else:
         assert pairs
         for path in (part for pair in pairs for part in pair[:2]):

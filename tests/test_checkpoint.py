@@ -15,11 +15,11 @@ from torch import nn, optim
 from cvhw4.errors import OutOfMemory, TrainingDiverged
 from cvhw4.models.build import build_network
 from cvhw4.models.pooling import MatrixPool, make_deterministic
-from cvhw4.training import tasks
+from cvhw4.training import objectives
 from cvhw4.training.checkpoint import Checkpoint, Checkpoints, restore, state_of
 from cvhw4.training.fit import fit, make_step
 from cvhw4.training.memory import AccumulatedStep, in_parts
-from cvhw4.training.tasks import make_task
+from cvhw4.training.objectives import make_objective
 from tests.tiny import dataset, row
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def case(name):
     if name != "frozen alexnet":
         return row(name)
     experiment = row("q1_3")
-    return type(experiment)(**{**vars(experiment), "trained": "last layer"})
+    return replace(experiment, trained="last layer")
 
 
 def run(experiment, checkpoints=None, deterministic=False, device=CPU):
@@ -52,7 +52,7 @@ def run(experiment, checkpoints=None, deterministic=False, device=CPU):
     with torch.random.fork_rng():
         history = fit(
             experiment,
-            dataset(experiment.question),
+            dataset(experiment.task.name),
             network,
             seed=1,
             device=device,
@@ -79,7 +79,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("name", ["q1_1", "q1_5", "frozen alexnet", "q1_2", "q1_8", "q2_1a", "q2_n1b"])
 def test_from_every_step_on_the_same_to_the_bit(name, tmp_path, monkeypatch):
     """Blocks of two batches: checkpoints at the end of an epoch, of a block, and within one."""
-    monkeypatch.setattr(tasks, "BLOCK", 8)
+    monkeypatch.setattr(objectives, "BLOCK", 8)
     experiment = case(name)
     whole = run(experiment)
     kept = Kept(tmp_path / "c.safetensors")
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_not_used_and_said_so(damage, reason, tmp_path):
     kept = Kept(tmp_path / "c")
     run(experiment, kept)
     kept.path.write_bytes(damage(kept.path.read_bytes()))
-    with pytest.warns(UserWarning, match=f"is no checkpoint of this run .*{reason}.*begins anew"):
+    with pytest.warns(UserWarning, match=f"is not a checkpoint of this run .*{reason}.*begins anew"):
         again = run(experiment, Checkpoints(kept.path, "f" * 64, resume=True))
     assert_same(again, whole)
     assert again[0].interruptions == 0
@@ -244,7 +244,7 @@ def test_state_keeps_the_memory_layout_of_its_weights():
 
 
 def test_a_diverging_run_names_its_last_good_checkpoint_which_is_sound(tmp_path, monkeypatch):
-    monkeypatch.setattr(tasks, "BLOCK", 8)
+    monkeypatch.setattr(objectives, "BLOCK", 8)
     kept = Kept(tmp_path / "c")
     original = AccumulatedStep._step
 
@@ -284,7 +284,7 @@ def test_half_batches_make_the_same_step(name, most, parts):
     after = []
     for limit in (4, most):
         network = build_network(experiment, seed=0)
-        task = make_task(experiment, dataset(experiment.question), network, CPU, seed=0)
+        task = make_objective(experiment, dataset(experiment.task.name), network, CPU, seed=0)
         module = network.module.eval()  # no dropout, and batch norm as in the report
         optimizer = optim.SGD(module.parameters(), lr=0.1)
         step = make_step(task, Small(module, limit), optimizer)
@@ -299,7 +299,7 @@ def test_half_batches_make_the_same_step(name, most, parts):
 def test_batch_norm_in_training_refuses_parts_and_says_why():
     experiment = row("q1_8")
     network = build_network(experiment, seed=0)
-    task = make_task(experiment, dataset("q1"), network, CPU, seed=0)
+    task = make_objective(experiment, dataset("classification"), network, CPU, seed=0)
     step = make_step(task, Small(network.module.train(), 2), optim.SGD(network.module.parameters(), lr=0.1))
     with pytest.raises(OutOfMemory, match=r"batch of 4 does not fit \(CUDA out of memory\), .* batch norms take"):
         step(*next(iter(task.batches(1))))
@@ -360,7 +360,7 @@ def test_alexnet_at_its_own_size_is_left_as_it_is_to_the_bit():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", ["frozen alexnet", "q1_2", "q1_3", "q1_8", "q2_1a", "q2_n1b"])
 def test_deterministic_cuda_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(tasks, "BLOCK", 8)
+    monkeypatch.setattr(objectives, "BLOCK", 8)
     device = torch.device("cuda")
     experiment = replace(case(name), start="random")
     whole = run(experiment, deterministic=True, device=device)

@@ -15,14 +15,16 @@ import pytest
 import timm
 
 import cvhw4
-from cvhw4 import cli, experiments
-from cvhw4.pytest_plugin import StudyPlugin
-from cvhw4.study import Study
+from cvhw4 import cli
+from cvhw4.homework import rows as homework_rows
+from cvhw4.plugin.summary import Summary
+from cvhw4.runner import Runner
+from tests import tiny
 from tests.test_plugin import ROOT, study  # noqa: F401 - a fixture, and what must be imported before such sessions
-from tests.tiny import record
+from tests.tiny import QUICK, dataset, record
 
 pytest_plugins = ["pytester"]
-EXAMPLE = ROOT / "examples" / "own-ablation"
+EXAMPLE = ROOT / "examples" / "own-study"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -31,8 +33,8 @@ ELSEWHERE = {
     "pip install cvhw4 scikit-learn": "tests/test_example.py",
     "python make_photos.py": "tests/test_example.py",
     "pytest --seeds 3": "tests/test_example.py",
-    "cvhw4 compare before results --ablation": "tests/test_example.py",
-    "cvhw4 compare main results --ablation": "tests/test_example.py",
+    "cvhw4 compare before results --study": "tests/test_example.py",
+    "cvhw4 compare main results --study": "tests/test_example.py",
     "cvhw4 --install-completion": "tests/test_cli.py",
     "make env": "is what installs the environment that this test runs in",
     ". .venv/bin/activate": "is that environment's own",
@@ -72,7 +74,7 @@ def test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere(
     assert built.returncode == 0, built.stdout + built.stderr
     home, interface = (tmp_path / "build" / "docs" / name / "index.html" for name in ("", "api"))
     assert "first ten minutes" in home.read_text()
-    assert "Experiment" in interface.read_text()
+    assert "FromOptions" in interface.read_text()
     for page in (tmp_path / "build" / "docs").rglob("*.html"):
         assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=\"?https?:", page.read_text()), page
     (tmp_path / "docs" / "index.md").open("a").write("[gone](nowhere.md) [lost](verdicts.md#nothing)")
@@ -105,7 +107,7 @@ def prose_and_commands(text):
 
 def said():
     """All text that the code can say, pieces that are filled in as their source: "holds {len(classes)} class ..."."""
-    for path in [*(ROOT / "cvhw4").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+    for path in [*(ROOT / "cvhw4").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
@@ -150,8 +152,9 @@ def session(tmp_path):
     return run
 
 
-def test_another_plugins_option_of_our_name_is_mended_as_the_page_says(session):
+def test_another_plugins_option_of_our_name_is_fixed_as_the_page_says(session, tmp_path):
     page = " ".join(TROUBLES.read_text().split())
+    (tmp_path / "place" / "conftest.py").write_text('pytest_plugins = ["cvhw4.plugin", "cvhw4.homework.options"]\n')
     for option, left_out, other in (("device", "profiling", "playwright"), ("profile", "playwright", "profiling")):
         done = session("-p", f"no:{left_out}")
         told = (f"option dest '{option}' already used by", f"conflicting option string: --{option}")  # new pytest, old
@@ -174,8 +177,8 @@ def test_the_line_that_loads_the_plugin_belongs_into_the_top_folder(session, tmp
 def test_the_row_and_the_study_that_are_shown_are_right():
     pages = [(ROOT / name).read_text() for name in ("docs/rows.md", "README.md")]
     shown, of_readme = (re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) for page in pages)
-    row = eval(shown[0].strip().removesuffix(","), dict(vars(experiments)))
-    assert row.row == "q2_m1" and row.networks[0].removeprefix("fcn8s/") in timm.list_models()
+    ((name, line),) = eval("{" + shown[0] + "}", dict(vars(homework_rows))).items()
+    assert name == "q2_m1-mobilenet" and line.networks[0].removeprefix("fcn8s/") in timm.list_models()
     files = [(EXAMPLE / name).read_text() for name in ("conftest.py", "test_insects.py")]
     assert shown[1:3] == of_readme == files
     new = eval("{" + shown[3] + "}", vars(cvhw4) | {"LITE0": "tf_efficientnet_lite0"})
@@ -184,9 +187,9 @@ def test_the_row_and_the_study_that_are_shown_are_right():
 
 def test_an_option_named_in_the_documentation_exists(pytester):
     text = "\n".join(page.read_text() for page in PAGES)
-    (pytester.path / "conftest.py").write_text('pytest_plugins = ["cvhw4.pytest_plugin"]')
+    (pytester.path / "conftest.py").write_text('pytest_plugins = ["cvhw4.plugin"]')
     known = pytester.runpytest_inprocess("--help").stdout.str()
-    for path in [*(ROOT / "cvhw4").glob("*.py"), *ROOT.glob("Makefile"), *(ROOT / ".github").rglob("*")]:
+    for path in [*(ROOT / "cvhw4").rglob("*.py"), *ROOT.glob("Makefile"), *(ROOT / ".github").rglob("*")]:
         known += path.read_text() if path.is_file() else ""
     typer_options = re.findall(r"(\w+): (?:Annotated|\w+Option|bool|str)\b", (ROOT / "cvhw4" / "cli.py").read_text())
     known += " ".join("--" + name.replace("_", "-") for name in typer_options)
@@ -212,7 +215,9 @@ def checkout(study, pytester, monkeypatch):  # noqa: F811
         (shutil.copytree if source.is_dir() else shutil.copy)(
             source, pytester.path / name, **({"ignore": ignored} if source.is_dir() else {})
         )
-    (pytester.path / "pyproject.toml").rename(pytester.path / "kept.toml")  # the session's settings are study's
+    pyproject = pytester.path / "pyproject.toml"
+    pyproject.rename(pytester.path / "kept.toml")  # the session's settings are study's
+    pyproject.write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
     study("--seeds", "2", "-k", "skip or q1_2", "-q")  # what a page's readers have stored by then
     for words in (
@@ -227,15 +232,15 @@ def checkout(study, pytester, monkeypatch):  # noqa: F811
     return pytester
 
 
-def untrained(self, experiment, seed, on_epoch=None, on_wait=None):
+def untrained(self, row, seed, on_epoch=None, on_wait=None):
     """A record as of a run."""
-    level = 0.5 + 0.01 * (len(experiment.id) + seed * seed % 7)
-    made = record(experiment.row.removesuffix("x"), seed, figures=((0.4,), (level,)), loss=1 - level)
-    named = dict(row=experiment.row, id=experiment.id, settings=experiment.settings())
-    return self.store.save(replace(made, **named))
+    level = 0.5 + 0.01 * (len(row.name) + seed * seed % 7)
+    base = next(name for name in QUICK.rows if name.split("-")[0] == row.name.split("-")[0].removesuffix("x"))
+    made = record(base, seed, figures=((0.4,), (level,)), loss=1 - level)
+    return self.store.save(replace(made, row=row.name, study=row.study, settings=row.settings()))
 
 
-class Runner:
+class Reader:
     """Runs a command of the documentation in this process, pytest on the tiny profile."""
 
     def __init__(self, pytester, study, capsys):  # noqa: F811
@@ -268,7 +273,7 @@ class Runner:
                 extra = re.fullmatch(r"(?:\.|cvhw4)(?:\[(\w+)\])?", requirement)
                 assert extra and (extra[1] is None or extra[1] in self.extras), requirement
             case _:
-                pytest.fail(f"nothing here runs {line!r}: add it to Runner, or to ELSEWHERE with its test")
+                pytest.fail(f"nothing here runs {line!r}: add it to Reader, or to ELSEWHERE with its test")
 
     @staticmethod
     def stand_in(word):
@@ -283,9 +288,10 @@ class Runner:
         """Selection, options and claims are real; training and, but for the first session, pages have other tests."""
         arguments = [a for a in arguments if a != "--profile" and a != "full"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Study, "run", untrained)
+            patch.setattr(Runner, "run", untrained)
+            patch.setattr(tiny, "_read", lambda source: dataset(source.task))  # the reader's folders are empty here
             if self.sessions:
-                patch.setattr(StudyPlugin, "summarise", lambda *_: None)
+                patch.setattr(Summary, "_summarise", lambda *_: None)
             result = self.study(*arguments, "--bounds", self.bounds())
         self.sessions += 1
         assert result.ret == 0, f"{arguments}: " + result.stdout.str()[-3000:]
@@ -306,10 +312,10 @@ class Runner:
 
 
 def test_every_command_runs(checkout, study, capsys):  # noqa: F811
-    runner = Runner(checkout, study, capsys)
+    reader = Reader(checkout, study, capsys)
     for words in dict.fromkeys(tuple(words) for page in PAGES for words in commands(page)):
         os.chdir(checkout.path)
-        runner(list(words))
+        reader(list(words))
 
 
 def test_the_tests_named_for_commands_that_do_not_run_here_exist():

@@ -1,7 +1,7 @@
 """Ours against the reference loop: same weights, same batches, same order give the same losses and figures.
 
 Ours is the whole fast path (channels last, fused optimizers, features shared in frozen rows); the reference is the
-plain loop of `benchmarks/reference.py`.
+plain loop of `benchmarks/performance/reference.py`.
 """
 
 from dataclasses import replace
@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
-from benchmarks import reference
+from benchmarks.performance import reference
 from cvhw4.data.augment import centre, stream
 from cvhw4.models.build import build_network, set_training_mode
 from cvhw4.training.fit import caller, evaluate, fit, make_learner
-from cvhw4.training.tasks import make_task
-from tests.tiny import dataset, row
+from cvhw4.training.objectives import make_objective
+from tests import tiny
 
 CPU = torch.device("cpu")
 EPOCHS = 3
@@ -40,8 +40,8 @@ CASES = {
 
 def case(name):
     of_row, network, size = CASES[name]
-    experiment = replace(row(of_row, size=size, epochs=EPOCHS, lr=1e-3, lr_step=2), network=network, start="random")
-    return experiment, dataset(experiment.question)
+    row = replace(tiny.row(of_row, size=size, epochs=EPOCHS, lr=1e-3, lr_step=2), network=network, start="random")
+    return row, tiny.dataset(row.task.name)
 
 
 class Double(nn.Module):
@@ -55,10 +55,10 @@ class Double(nn.Module):
         return self.module(x.double())
 
 
-def start(experiment, double=False):
+def start(row, double=False):
     """The network at its start. Dropout is off in frozen rows, where its draws come in another order."""
-    network = build_network(experiment, seed=0)
-    if experiment.trained == "last layer":
+    network = build_network(row, seed=0)
+    if row.trained == "last layer":
         for part in network.module.modules():
             if isinstance(part, nn.Dropout):
                 part.p = 0.0
@@ -69,44 +69,44 @@ def one_hot(targets, classes):
     return (targets[:, None] == torch.arange(classes)[:, None, None]).float()
 
 
-def by_reference(experiment, data, network):
+def by_reference(row, data, network):
     """Losses and figures of the plain loop on the batches that ours is trained on."""
     module = network.module.to(memory_format=torch.contiguous_format)
-    task = make_task(experiment, data, network, CPU, seed=0)
-    segmentation = experiment.question == "q2"
-    optimizer, loss = reference.make_optimizer(experiment, module), reference.criterion(experiment)
-    schedule = StepLR(optimizer, experiment.recipe.lr_step, experiment.recipe.lr_gamma)
+    objective = make_objective(row, data, network, CPU, seed=0)
+    segmentation = row.task.name == "segmentation"
+    optimizer, loss = reference.make_optimizer(row, module), reference.criterion(row)
+    schedule = StepLR(optimizer, row.recipe.lr_step, row.recipe.lr_gamma)
     torch.manual_seed(stream(0, "dropout").initial_seed())
     dtype = next(module.parameters()).dtype
     losses, figures = [], []
-    for epoch in range(1, experiment.recipe.epochs + 1):
-        targets = (one_hot(t, experiment.classes).to(dtype) if segmentation else t for _, t in task.batches(epoch))
-        inputs = (x.contiguous() for x, _ in task.batches(epoch))
-        set_training_mode(module, experiment)
+    for epoch in range(1, row.recipe.epochs + 1):
+        targets = (one_hot(t, row.classes).to(dtype) if segmentation else t for _, t in objective.batches(epoch))
+        inputs = (x.contiguous() for x, _ in objective.batches(epoch))
+        set_training_mode(module, row)
         losses.append(reference.train_epoch(module, zip(inputs, targets, strict=True), loss, optimizer, CPU))
         schedule.step()
-        figures.append(reference.validate(experiment, module, validation(task, data), loss, CPU))
+        figures.append(reference.validate(row, module, validation(objective, data), loss, CPU))
     return losses, figures
 
 
-def validation(task, data):
+def validation(objective, data):
     """The validation split one by one, as the reference loop's loader gives it."""
-    for inputs, index in task.validation():
+    for inputs, index in objective.validation():
         for x, i in zip(inputs.contiguous().split(1), index, strict=True):
             target = torch.tensor(data.val.targets[i])[None]
             if target.ndim == 1:
                 yield x, target.long()
             else:
-                yield x, task.classes[centre(target, task.size).long()]
+                yield x, objective.classes[centre(target, objective.size).long()]
 
 
-def both(experiment, data, *, double=False):
+def both(row, data, *, double=False):
     """Ours and the reference's: losses, figures by epoch, final weights."""
-    ours, theirs = start(experiment, double), start(experiment, double)
+    ours, theirs = start(row, double), start(row, double)
     with torch.random.fork_rng():
-        history = fit(experiment, data, ours, seed=0, device=CPU)
+        history = fit(row, data, ours, seed=0, device=CPU)
     with torch.random.fork_rng():
-        losses, figures = by_reference(experiment, data, theirs)
+        losses, figures = by_reference(row, data, theirs)
     return (
         ([e.loss for e in history.epochs], [e.figures for e in history.epochs], ours.module.state_dict()),
         (losses, figures, theirs.module.state_dict()),
@@ -115,9 +115,9 @@ def both(experiment, data, *, double=False):
 
 @pytest.mark.parametrize("name", CASES)
 def test_ours_and_the_reference_loop_agree(name):
-    experiment, data = case(name)
-    adam = experiment.recipe.optimizer == "adam"
-    ours, theirs = both(experiment, data, double=adam)
+    row, data = case(name)
+    adam = row.recipe.optimizer == "adam"
+    ours, theirs = both(row, data, double=adam)
     assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
     assert len(set(theirs[0])) == EPOCHS  # something was learnt, so there was something to agree on
     for mine, figures in zip(ours[1], theirs[1], strict=True):
@@ -129,33 +129,33 @@ def test_ours_and_the_reference_loop_agree(name):
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name][0] not in ("q1_1", "q1_2", "q1_5")])
 def test_the_first_loss_agrees_in_float32(name):
-    experiment, _ = case(name)
-    experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
-    ours, theirs = both(experiment, dataset(experiment.question, train=4, val=4))
+    row, _ = case(name)
+    row = replace(row, recipe=replace(row.recipe, epochs=1))
+    ours, theirs = both(row, tiny.dataset(row.task.name, train=4, val=4))
     assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
 
 
 def test_frozen_rows_take_the_shared_path():
     """What the frozen cases above compare is the fast path: features behind the trunk, not pictures."""
     for name in ("AlexNet, frozen, random crops", "AlexNet, frozen, whole face"):
-        experiment, data = case(name)
-        network = start(experiment)
-        task = make_task(experiment, data, network, CPU, seed=0)
-        learner, learnt = make_learner(experiment, network.module, task, caller(CPU, "float32"))
+        row, data = case(name)
+        network = start(row)
+        objective = make_objective(row, data, network, CPU, seed=0)
+        learner, learnt = make_learner(row, network.module, objective, caller(CPU, "float32"))
         inputs, _ = next(iter(learnt.batches(1)))
         assert inputs.shape == (4, 4096) and isinstance(learner, nn.Linear)
 
 
 @pytest.mark.parametrize("name", ["AlexNet, all layers", "EfficientNet", "FCN8s without skips"])
 def test_bf16_starts_where_float32_does_and_keeps_float32_weights(name):
-    experiment, _ = case(name)
-    experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
+    row, _ = case(name)
+    row = replace(row, recipe=replace(row.recipe, epochs=1))
     losses = []
     for precision in ("float32", "bf16"):
-        network = start(experiment)
-        data = dataset(experiment.question, train=4, val=4)
+        network = start(row)
+        data = tiny.dataset(row.task.name, train=4, val=4)
         with torch.random.fork_rng():
-            history = fit(experiment, data, network, seed=0, device=CPU, precision=precision)
+            history = fit(row, data, network, seed=0, device=CPU, precision=precision)
         losses.append(history.epochs[0].loss)
         assert all(p.dtype == torch.float32 for p in network.module.parameters())
     assert losses[0] != losses[1]  # it did compute in bf16
@@ -163,14 +163,14 @@ def test_bf16_starts_where_float32_does_and_keeps_float32_weights(name):
 
 
 def test_bf16_evaluates_in_bf16():
-    experiment, data = case("FCN8s without skips")
-    network = start(experiment)
-    task = make_task(experiment, data, network, CPU, seed=0)
+    row, data = case("FCN8s without skips")
+    network = start(row)
+    objective = make_objective(row, data, network, CPU, seed=0)
     seen = []
     network.module.classifier.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     network.module.eval()
     for precision in ("float32", "bf16"):
-        evaluate(task, network.module, caller(CPU, precision))
+        evaluate(objective, network.module, caller(CPU, precision))
     assert set(seen) == {torch.float32, torch.bfloat16}
 
 
@@ -186,15 +186,15 @@ def test_bf16_evaluates_in_bf16():
 )
 def test_bf16_ends_within_the_noise_of_the_seeds(name, recipe, most):
     """The last epoch's loss: the difference that precision makes is less than the spread over seeds."""
-    experiment = row(name, epochs=4, **recipe)
+    row = tiny.row(name, epochs=4, **recipe)
     losses = {}
     for precision in ("float32", "bf16"):
         losses[precision] = []
         for seed in range(5):
-            network = build_network(experiment, seed=seed)
+            network = build_network(row, seed=seed)
             with torch.random.fork_rng():
-                data = dataset(experiment.question)
-                history = fit(experiment, data, network, seed=seed, device=CPU, precision=precision)
+                data = tiny.dataset(row.task.name)
+                history = fit(row, data, network, seed=seed, device=CPU, precision=precision)
             losses[precision].append(history.epochs[-1].loss)
     full, half = (np.array(losses[precision]) for precision in ("float32", "bf16"))
     assert most(np.abs(half - full)) < full.std(ddof=1)

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from cvhw4.records.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLE = ROOT / "examples" / "own-ablation"
+EXAMPLE = ROOT / "examples" / "own-study"
 EXTRAS = ("mlflow", "ray", "wandb")  # of the same names as what they bring is imported by
 
 
@@ -108,7 +108,7 @@ def screen(user):
 def test_the_wheel_has_the_package_its_types_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {"cvhw4/py.typed", "cvhw4/ablation.py", "cvhw4/pytest_plugin.py"} <= set(names)
+    assert {"cvhw4/py.typed", "cvhw4/study.py", "cvhw4/plugin/__init__.py"} <= set(names)
     assert {name.split("/")[0].removesuffix(".dist-info").split("-")[0] for name in names} == {"cvhw4"}
 
 
@@ -140,8 +140,8 @@ def test_the_example_passes_and_its_pages_have_its_metric_and_claim(user, screen
     place = user.place
     assert user.do(user.python, "-c", "import cvhw4; print(cvhw4.__file__)").startswith(str(user.bin.parent))
     assert re.search(r"=+ 5 passed", screen)
-    assert "ablation study, insects" in screen
-    assert re.search(r"insects-finetune +balanced +\d\.\d+±\d\.\d+ ", screen)
+    assert "ablation study insects" in screen
+    assert re.search(r"finetune +balanced +\d\.\d+±\d\.\d+ ", screen)
     assert re.search(r"finetune_above_scratch-balanced +\+0\.\d+ .* supported", screen)
 
     results = place / "results"
@@ -163,12 +163,12 @@ def test_a_row_that_is_added_is_trained_alone_and_compared_with_before(user, scr
     study.write_text(study.read_text().replace(above, f"{above}        {shown('python')[0][0]}\n"))
     before = {run.fingerprint for run in Store(results, "insects").load()}
     _, session, *compared = user.follow(shown("sh")[1])
-    assert re.search(r"=+ 7 passed", session) and "insects-features" in session
+    assert re.search(r"=+ 7 passed", session) and "features" in session
     after = {run.fingerprint: run.row for run in Store(results, "insects").load()}
     assert before < set(after) and {after[new] for new in set(after) - before} == {"features"}
     assert len(compared) == 2
     for page in compared:  # with the copy, and with what git has
-        assert "only in B: insects-features (photos)" in page
+        assert "only in B: features (photos)" in page
         assert re.search(r"^8 figures the same to the bit; 1 row only in B$", page, re.MULTILINE), page
 
 
@@ -180,4 +180,4 @@ def test_the_examples_types_are_those_of_the_package(user):
     assert told.returncode == 0 and "Success: no issues found" in told.stdout, told.stdout + told.stderr
     (place / "wrong.py").write_text("from cvhw4 import Row\n\nreveal_type(Row('resnet18', start='nothing'))\n")
     told = subprocess.run([*command[:-1], "wrong.py"], cwd=place, env=env, capture_output=True, text=True)
-    assert 'Revealed type is "cvhw4.ablation.Row"' in told.stdout and "[arg-type]" in told.stdout
+    assert 'Revealed type is "cvhw4.study.Row"' in told.stdout and "[arg-type]" in told.stdout

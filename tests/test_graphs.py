@@ -131,7 +131,7 @@ def test_cuda_graphs_train_as_single_steps_do(name, precision, monkeypatch):
     recordable = lambda experiment, module, capturable: make_optimizer(experiment, module, capturable=True)  # noqa: E731
     monkeypatch.setattr(fit_module, "make_optimizer", recordable)
     experiment = untrained(name, epochs=2, lr=1e-3 if row(name).recipe.optimizer == "adam" else 1e-2, lr_step=1)
-    data = dataset(experiment.question, train=14)
+    data = dataset(experiment.task.name, train=14)
     losses, weights, start = [], [], {}
     for graphs in (False, True):
         network = build_network(experiment, seed=0)

@@ -1,16 +1,17 @@
 """The measures of growth at small size: real processes, and a picture and a table of what they took."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from benchmarks import growth as measures
+from benchmarks.performance import growth as measures
+from benchmarks.performance.growth import Growth, growth_page
 from cvhw4.errors import InputError
-from cvhw4.records.growth import Growth
-from cvhw4.report.growth import write_growth_page
 
 GIB = 1 << 30
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 @pytest.fixture(scope="module")
@@ -19,23 +20,19 @@ def written(tmp_path_factory):
     return folder, measures.write_set(folder, 600)
 
 
-def test_an_epoch_over_mapped_files_takes_every_image(written):
+def test_an_epoch_over_mapped_files_takes_every_image(written, tmp_path):
     folder, size = written
-    whole = measures.one_epoch(folder, size)
+    whole, streamed = (measures.one_epoch(folder, limit) for limit in (size, size - 1))
     assert (whole["images"], whole["streamed"]) == (600, False) and whole["seconds"] > 0
-    streamed = measures.one_epoch(folder, size - 1)
     assert (streamed["images"], streamed["streamed"]) == (600, True)
+    assert measures.write_set(tmp_path / "set", 3, (218, 178)) == 3 * 218 * 178 * 3  # in a larger frame
 
 
 def test_a_measure_is_taken_in_a_process_of_its_own(written):
     measured = measures.run(written[0], GIB)
     assert measured["images"] == 600 and 0 < measured["peak_memory"] < 2 * GIB
-    with pytest.raises(RuntimeError, match=r"(?s)benchmarks\.growth .*No such file"):
+    with pytest.raises(RuntimeError, match=r"(?s)benchmarks\.performance\.growth .*No such file"):
         measures.run(written[0] / "nowhere", GIB)
-
-
-def test_sets_of_a_larger_frame(tmp_path):
-    assert measures.write_set(tmp_path / "set", 3, (218, 178)) == 3 * 218 * 178 * 3
 
 
 def test_training_is_timed():
@@ -48,20 +45,24 @@ def test_the_table_and_the_picture_show_every_measure(tmp_path):
         growth.add("images", "streamed", count, seconds=count / 500, images=count, bytes=count, peak_memory=GIB, **here)
     for seeds in (2, 1):
         growth.add("seeds", "q1_2", seeds, seconds=3.0 * seeds, images=64 * seeds, **here)
-    growth.save()
-    page = " ".join(write_growth_page(growth).read_text().split())
+    page = " ".join(growth.save().read_text().split())
     assert "| streamed | 10,000 | 20.00 | 500 | 0.00 GiB | 1.00 GiB |" in page and "A processor, 2 threads" in page
     assert "| q1_2 | 2 | 6.00 | 21 |" in page
     assert Image.open(tmp_path / "growth.png").size[0] > 600
     assert growth.seconds("seeds", "q1_2") == [3.0, 6.0] and growth.per_unit("seeds", "q1_2") == [3.0, 3.0]
     again = Growth(tmp_path)
+    assert again.points == growth.points
     again.add("seeds", "q1_2", 1, seconds=5.0, images=64, **here)
     assert again.seconds("seeds", "q1_2") == [5.0, 6.0]
     assert len(json.loads((tmp_path / "growth.json").read_text())) == 4
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '[{"kind": "images"}]', "null"])
+def test_the_committed_page_is_that_of_the_committed_measures():
+    assert growth_page(Growth(RESULTS)) == (RESULTS / "growth.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"kind": "images"}]', "null", "[" * 100_000])
 def test_a_damaged_file_is_named(tmp_path, text):
     (tmp_path / "growth.json").write_text(text)
-    with pytest.raises(InputError, match=r"growth\.json: is no list of measures"):
+    with pytest.raises(InputError, match=r"growth\.json: is not a list of measures"):
         Growth(tmp_path)

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from cvhw4.data.gather import gather
-from cvhw4.data.portraits import read_portraits
+from cvhw4.data.pictures import read_pictures
 
 
 def memory(kind):
@@ -31,7 +31,7 @@ def memory(kind):
 warnings.simplefilter("error")
 before = memory("VmRSS")
 for reading in ("decoding", "from the cache"):
-    data = read_portraits(Path(sys.argv[1]))
+    data = read_pictures(Path(sys.argv[1]))
     print(reading, memory("VmHWM") - before)
 originals = [np.asarray(Image.open(Path(sys.argv[1]).with_name(f"{number}.jpg"))) for number in range(5)]
 for split in (data.train, data.val):

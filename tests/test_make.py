@@ -38,7 +38,12 @@ def test_the_gpu_commands_need_only_what_a_gpu_machine_has():
     recipe = (ROOT / "Makefile").read_text().partition("gpu-check:\n")[2].partition("gpu-full")[0]
     files = [ROOT / word for word in recipe.split() if word.endswith(".py")]
     assert len(files) == 4 and all(file.is_file() for file in files)
-    files += [ROOT / "conftest.py", ROOT / "tests/conftest.py", ROOT / "tests/tiny.py", *ROOT.glob("benchmarks/*.py")]
+    files += [
+        ROOT / "conftest.py",
+        ROOT / "tests/conftest.py",
+        ROOT / "tests/tiny.py",
+        *ROOT.glob("benchmarks/**/*.py"),
+    ]
     # The page for a browser, and trackers, say what is to be installed where that is missing.
     files += [f for f in ROOT.glob("cvhw4/**/*.py") if f.name != "html.py" and f.parent.name != "trackers"]
     assert {str(f.relative_to(ROOT)): missing for f in files if (missing := {*imported(f)} - INSTALLED)} == {}

@@ -14,12 +14,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cvhw4.errors import InputError, WeightsUnavailable
-from cvhw4.experiments import PROFILES, find_row
 from cvhw4.models import weights as weights_module
-from cvhw4.models.build import build_network, pretrained_name, set_training_mode, trainable
+from cvhw4.models.build import build_network, set_training_mode, trainable
 from cvhw4.models.fcn8s import FCN8s, VGG16Features, timm_features
-from cvhw4.models.weights import Source, check_weights, find_weights, load_weights, read_state
-from tests.tiny import row
+from cvhw4.models.weights import Source, check_weights, find_weights, load_weights, pretrained_name, read_state
+from tests.tiny import FULL, QUICK, row
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +45,7 @@ def alexnet_folder(tmp_path_factory):
 
 
 def scratch(name, **changes):
-    return replace(find_row("full", name), start="random", **changes)
+    return replace(FULL.row(name), start="random", **changes)
 
 
 def test_alexnet_is_torchvisions_with_two_outputs():
@@ -70,7 +69,7 @@ def test_efficientnet_keeps_its_classifier_and_has_0_15_of_alexnets_parameters()
 
 
 def test_feature_extractor_trains_the_last_layer_alone_and_keeps_dropout(alexnet_folder):
-    experiment = find_row("full", "q1_1")
+    experiment = FULL.row("q1_1")
     network = build_network(experiment, seed=0, weights=alexnet_folder)
     names = [n for n, p in network.module.named_parameters() if p.requires_grad]
     assert names == ["classifier.6.weight", "classifier.6.bias"]
@@ -82,7 +81,7 @@ def test_feature_extractor_trains_the_last_layer_alone_and_keeps_dropout(alexnet
 
 
 def test_frozen_batch_norms_keep_their_statistics():
-    experiment = find_row("quick", "q1_1")
+    experiment = QUICK.row("q1_1")
     module = build_network(experiment, seed=0).module
     set_training_mode(module, experiment)
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -223,7 +222,7 @@ def test_the_cache_of_torchvision_is_used(monkeypatch, tmp_path, alexnet_folder)
 def test_the_users_folder_comes_first_and_half_precision_is_read(tmp_path):
     state = {k: v.half() for k, v in torchvision.models.vgg16(init_weights=False).features.state_dict().items()}
     save_file({f"features.{k}": v for k, v in state.items()}, tmp_path / "vgg16_edges.safetensors")
-    experiment = find_row("full", "q2_1a")
+    experiment = FULL.row("q2_1a")
     network = build_network(experiment, seed=0, weights=tmp_path)
     assert network.weights.origin == "file vgg16_edges.safetensors"
     first = network.module.backbone.features[0].weight
@@ -261,8 +260,8 @@ def test_unusable_files_are_named_and_run_nothing(name, content, tmp_path, capsy
         (tmp_path / name).write_bytes(content)
     else:
         torch.save(content, tmp_path / name)
-    with pytest.raises(InputError, match=f"{name}.*To mend"):
-        build_network(find_row("full", "q1_2"), seed=0, weights=tmp_path)
+    with pytest.raises(InputError, match=f"{name}.*Fix: "):
+        build_network(FULL.row("q1_2"), seed=0, weights=tmp_path)
     assert "code ran" not in capsys.readouterr().out
 
 
@@ -311,7 +310,7 @@ def test_vgg16_is_checked_for_its_features(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "problem"),
+    ("corrupt", "problem"),
     [
         (lambda s: s.pop("conv_stem.weight"), "lacks conv_stem.weight (and 0 more)"),
         (lambda s: s.update(extra=torch.zeros(1)), "has an unknown extra"),
@@ -325,9 +324,9 @@ def test_vgg16_is_checked_for_its_features(tmp_path):
         (lambda s: s.update({5: torch.zeros(32)}), "holds no state dict of tensors"),
     ],
 )
-def test_tensors_that_do_not_fit_are_refused_by_the_check_and_the_load(lite0, spoil, problem, tmp_path):
+def test_tensors_that_do_not_fit_are_refused_by_the_check_and_the_load(lite0, corrupt, problem, tmp_path):
     state = {k: v.clone() for k, v in lite0.items()}
-    spoil(state)
+    corrupt(state)
     torch.save(state, tmp_path / f"{LITE0}.pth")
     for load in (
         lambda: check_weights(tmp_path, LITE0_ROWS[:1]),
@@ -396,9 +395,9 @@ def test_unknown_networks_and_sizes_are_refused():
 
 
 def test_every_row_builds_and_answers():
-    for experiment in PROFILES["quick"].rows:
-        small = row(experiment.row)
+    for name in QUICK.rows:
+        small = row(name)
         network = build_network(small, seed=0)
         x = torch.rand(2, 3, small.recipe.size, small.recipe.size)
         y = network.module.eval()(x)
-        assert y.shape == ((2, 2) if small.question == "q1" else (2, small.classes, *x.shape[2:]))
+        assert y.shape == ((2, 2) if small.task.name == "classification" else (2, small.classes, *x.shape[2:]))

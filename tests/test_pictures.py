@@ -9,22 +9,13 @@ import pytest
 from PIL import Image
 
 from cvhw4.data.dataset import VOID
-from cvhw4.experiments import PROFILES
-from cvhw4.records.exhibits import Exhibits, ValidationPictures
 from cvhw4.records.images import ImageResults
+from cvhw4.records.samples import PredictionSamples, ValidationPictures
+from cvhw4.report.confusions import confusion, confusions, ink_on_blues
+from cvhw4.report.figures import shrink_map
 from cvhw4.report.pictures import pictures_of
-from cvhw4.report.portraits import (
-    bilinear,
-    confusion,
-    confusions,
-    disputed,
-    heat_in_face,
-    heat_table,
-    ink_on_blues,
-    looked_at,
-    saliency,
-)
-from cvhw4.report.rasters import shrink_map
+from cvhw4.report.results import report_page
+from cvhw4.report.saliency import bilinear, disputed, heat_in_face, looked_at, saliency
 from cvhw4.report.scenes import (
     FIRST,
     NEITHER,
@@ -37,16 +28,15 @@ from cvhw4.report.scenes import (
     scenes,
     spread_over,
 )
-from cvhw4.report.tables import report_page
-from tests.tiny import record
+from cvhw4.tasks import CLASSIFICATION, SEGMENTATION
+from tests.tiny import QUICK, record
 
-QUICK = PROFILES["quick"]
 HOSTILE = "<script>alert(1)</script> $\\frac$ & |a|\n`b`"
 
 
 def shown(r, probabilities, heat=None, why="", index=None):
     p = np.array(probabilities, dtype=np.float16)
-    return Exhibits(
+    return PredictionSamples(
         run=r.fingerprint,
         pictures="a" * 64,
         index=np.arange(len(p)) if index is None else index,
@@ -174,7 +164,7 @@ def test_the_share_in_the_face_of_heat_in_one_cell_by_hand():
     heat = np.zeros((4, 1, 2))
     heat[:, 0, 0] = 255
     r = record()
-    (found,) = heat_in_face({r.id: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: faces())
+    (found,) = heat_in_face({r.row: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: faces())
     # across 8 pixels the left of two cells counts 1, 1, 7/8, 5/8, 3/8, 1/8, 0, 0: 3.5 of 4 in the left half
     assert found.share.mean == pytest.approx(3.5 / 4) and found.area == 0.5 and found.where == "the face"
     assert found.images == 4 and found.share.n == 1
@@ -186,14 +176,14 @@ def test_even_heat_gives_the_area_and_images_without_heat_do_not_count():
     runs = [record(seed=0), record(seed=1)]
     (found,) = heat_in_face({"x": runs}, lambda r: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: faces())
     assert found.share.mean == pytest.approx(0.5) and found.images == 3 and found.share.n == 2
-    assert heat_table([found]).iloc[0].tolist() == ["x", "50.0 %", "[50.0, 50.0]", "50.0 %", "2"]
+    assert (found.share.low, found.share.high, found.area) == pytest.approx((0.5, 0.5, 0.5))
     assert heat_in_face({"x": runs}, lambda r: shown(r, [[0.5, 0.5]] * 4, heat * 0), lambda _: faces()) == []
     assert heat_in_face({"x": runs}, lambda r: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: None) == []
 
 
 def test_where_no_face_is_known_the_central_half_stands_for_it():
     r = record()
-    (found,) = heat_in_face({r.id: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 4, [[[255]]] * 4), lambda _: faces(False))
+    (found,) = heat_in_face({r.row: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 4, [[[255]]] * 4), lambda _: faces(False))
     assert found.where == "the central half of the picture" and found.area == 36 / 64  # 6 of 8 px: nearest to half
     picture = looked_at("attention-share-x", "mine", [found])
     assert "these pictures do not tell: a square of half the area" in picture.caption and "56.2 %" in words(picture)
@@ -211,9 +201,9 @@ def test_the_dot_plot_says_mean_and_area():
 
 
 def many_rows(names, images, side, heat=3):
-    """Groups of one run each, their exhibits and pictures."""
+    """Groups of one run each, their samples and pictures."""
     random = np.random.RandomState(0)
-    groups = {record(n).id: [record(n)] for n in names}
+    groups = {record(n).row: [record(n)] for n in names}
     p = {r.fingerprint: random.rand(images) for runs in groups.values() for r in runs}
     maps = random.randint(0, 256, (images, heat, heat))
     pictures = packed(noise(images, side), labels=np.arange(images, dtype=np.uint8) % 2)
@@ -224,31 +214,35 @@ def test_right_and_wrong_are_told_by_mark_and_word_and_the_probability_below():
     r, labels = record(), np.array([0, 1], dtype=np.uint8)
     pictures = packed(noise(2, 16), labels=labels, names=("val/a.jpg", "val/b.jpg"))
     e = shown(r, [[0.75, 0.25], [0.875, 0.125]], [[[255]]] * 2)
-    picture = saliency("attention-maps-x", "embedded", {r.id: [r]}, lambda _: e, lambda _: pictures)
+    picture = saliency("attention-maps-x", "embedded", {r.row: [r]}, lambda _: e, lambda _: pictures)
     assert {"✓ right 0.75", "✗ wrong 0.88", "heavy_makeup", "no_heavy_makeup", "val/a.jpg"} <= set(texts(picture))
     assert "val/b.jpg is no_heavy_makeup, q1_2-finetune: wrong 0.88" in picture.alt and "1 x 1" in picture.caption
 
 
 def test_a_row_without_a_map_says_why_and_a_study_without_any_has_no_picture():
     runs = {n: record(n) for n in ("q1_2", "q1_3")}
-    groups = {r.id: [r] for r in runs.values()}
+    groups = {r.row: [r] for r in runs.values()}
     pictures = packed(noise(2, 16), labels=np.array([0, 1], dtype=np.uint8))
 
-    def exhibits(r):
-        return shown(r, [[0.7, 0.3]] * 2, [[[9]]] * 2) if r.row == "q1_2" else shown(r, [[0.7, 0.3]] * 2, why="tokens")
+    def samples(r):
+        return (
+            shown(r, [[0.7, 0.3]] * 2, [[[9]]] * 2)
+            if r.row == "q1_2-finetune"
+            else shown(r, [[0.7, 0.3]] * 2, why="tokens")
+        )
 
-    picture = saliency("attention-maps-x", "embedded", groups, exhibits, lambda _: pictures)
+    picture = saliency("attention-maps-x", "embedded", groups, samples, lambda _: pictures)
     assert "No map of q1_3-scratch: tokens." in picture.caption and "q1_3-scratch" in picture.alt
-    none = {runs["q1_3"].id: [runs["q1_3"]]}
-    assert saliency("attention-maps-x", "embedded", none, exhibits, lambda _: pictures) is None
+    none = {runs["q1_3"].row: [runs["q1_3"]]}
+    assert saliency("attention-maps-x", "embedded", none, samples, lambda _: pictures) is None
     assert saliency("attention-maps-x", "embedded", groups, lambda _: None, lambda _: pictures) is None
-    assert saliency("attention-maps-x", "embedded", groups, exhibits, lambda _: None) is None
+    assert saliency("attention-maps-x", "embedded", groups, samples, lambda _: None) is None
 
 
 def test_heat_maps_are_small_and_the_same_each_time():
     names = ("q1_1", "q1_2", "q1_3", "q1_5", "q1_6", "q1_8", "q1_c8", "q1_f1")
-    groups, exhibits, pictures = many_rows(names, 7, 96, heat=13)
-    one, two = (saliency("attention-maps-x", "embedded", groups, exhibits, pictures) for _ in range(2))
+    groups, samples, pictures = many_rows(names, 7, 96, heat=13)
+    one, two = (saliency("attention-maps-x", "embedded", groups, samples, pictures) for _ in range(2))
     assert one == two and len(one.svg) < 400_000
     assert one.svg.count("<image") == 6 * 8 + 1 and "1 further row." in one.caption  # and the bar of colours
     large = saliency("attention-maps-x", "embedded", *many_rows(names, 7, 256, heat=13))
@@ -282,17 +276,17 @@ def two_arms(side=32, images=6, rows=("q2_1a", "q2_1b"), seed=0):
     random = np.random.RandomState(seed)
     blocks = random.randint(0, 12, (images, 8, 8)).astype(np.uint8)
     masks = blocks.repeat(side // 8, 1).repeat(side // 8, 2)
-    groups = {record(n).id: [record(n)] for n in rows}
+    groups = {record(n).row: [record(n)] for n in rows}
     predicted = {}
     for number, runs in enumerate(groups.values()):
         wrong = random.rand(*masks.shape) < 0.2 * (1 + number)
         predicted[runs[0].fingerprint] = np.where(wrong, 3, np.minimum(masks, 10)).astype(np.uint8)
     pictures = packed(noise(images, side), masks=masks)
 
-    def exhibits(r):
-        return Exhibits(r.fingerprint, "a" * 64, np.arange(images), predicted=predicted[r.fingerprint])
+    def samples(r):
+        return PredictionSamples(r.fingerprint, "a" * 64, np.arange(images), predicted=predicted[r.fingerprint])
 
-    return groups, exhibits, lambda _: pictures
+    return groups, samples, lambda _: pictures
 
 
 def test_the_shares_below_the_scenes_are_of_labelled_pixels():
@@ -301,11 +295,11 @@ def test_the_shares_below_the_scenes_are_of_labelled_pixels():
     fused, plain = np.zeros_like(masks), np.zeros_like(masks)
     plain[:, :3] = 1  # 18 right only with skips
     fused[:, 3:5] = 2  # 12 right only without
-    groups = {record(n).id: [record(n)] for n in ("q2_1a", "q2_1b")}
+    groups = {record(n).row: [record(n)] for n in ("q2_1a", "q2_1b")}
     of = dict(zip(groups, (fused, plain), strict=True))
     arms = find_arms(
         groups,
-        lambda r: Exhibits(r.fingerprint, "a" * 64, np.arange(1), predicted=of[r.id]),
+        lambda r: PredictionSamples(r.fingerprint, "a" * 64, np.arange(1), predicted=of[r.row]),
         lambda _: packed(noise(1, 8), masks=masks),
     )
     picture = scenes("panels-x", "embedded", arms)
@@ -315,16 +309,16 @@ def test_the_shares_below_the_scenes_are_of_labelled_pixels():
 
 
 def test_arms_are_any_two_rows_that_differ_in_skips_alone_at_a_seed_both_have():
-    groups, exhibits, pictures = two_arms(rows=("q2_3", "q2_n1b", "q2_1b", "q2_n1a"))
-    arms = find_arms(groups, exhibits, pictures)
-    assert (arms.fused.row, arms.plain.row) == ("q2_n1a", "q2_n1b")
+    groups, samples, pictures = two_arms(rows=("q2_3", "q2_n1b", "q2_1b", "q2_n1a"))
+    arms = find_arms(groups, samples, pictures)
+    assert (arms.fused.row, arms.plain.row) == ("q2_n1a-fused_norm", "q2_n1b-plain_norm")
 
     runs = {"a": [record("q2_1a", s) for s in (0, 1)], "b": [record("q2_1b", s) for s in (1, 2)]}
-    seen = {r.fingerprint: exhibits(groups["q2_n1a-fused_norm"][0]) for of in runs.values() for r in of}
+    seen = {r.fingerprint: samples(groups["q2_n1a-fused_norm"][0]) for of in runs.values() for r in of}
     arms = find_arms(runs, lambda r: seen[r.fingerprint], pictures)
     assert (arms.fused.seed, arms.plain.seed) == (1, 1)
     other = replace(seen[runs["b"][0].fingerprint], pictures="b" * 64)
-    assert find_arms(runs, lambda r: other if r.row == "q2_1b" else seen[r.fingerprint], pictures) is None
+    assert find_arms(runs, lambda r: other if r.row == "q2_1b-noskip" else seen[r.fingerprint], pictures) is None
     assert find_arms({"a": runs["a"]}, lambda r: seen[r.fingerprint], pictures) is None
     assert find_arms(runs, lambda r: None, pictures) is None
 
@@ -340,10 +334,10 @@ def test_three_classes_have_their_own_names_and_no_void():
     groups, _, pictures = two_arms(rows=("q2_3", "q2_c3"))
     masks = np.zeros((6, 32, 32), dtype=np.uint8)
 
-    def exhibits(r):
-        return Exhibits(r.fingerprint, "a" * 64, np.arange(6), predicted=masks + (r.row == "q2_3"))
+    def samples(r):
+        return PredictionSamples(r.fingerprint, "a" * 64, np.arange(6), predicted=masks + (r.row == "q2_3-3class"))
 
-    picture = scenes("panels-x", "embedded", find_arms(groups, exhibits, pictures))
+    picture = scenes("panels-x", "embedded", find_arms(groups, samples, pictures))
     assert {"Sky", "everything else"} <= set(texts(picture)) and "void: not labelled" not in texts(picture)
 
 
@@ -365,53 +359,55 @@ def test_bars_are_means_over_seeds_and_say_which_class_is_never_met():
 # The page
 
 
-def test_a_page_without_exhibits_has_what_records_give_and_says_so():
+def test_a_page_without_samples_has_what_records_give_and_says_so():
     images = ImageResults.of_two_classes(
         right=np.ones((3, 4), dtype=bool), labels=np.array([0, 1, 0, 1], dtype=np.uint8)
     )
-    q1, q2 = ({record(n).id: [record(n)] for n in names} for names in (("q1_1", "q1_2"), ("q2_1a", "q2_3")))
-    nothing = dict(exhibits=lambda _: None, pictures=lambda _: None)
-    found = pictures_of(QUICK, "q1", q1, lambda _: images, **nothing)
-    assert [p.stem for _, p in found] == ["confusion-q1-embedded"]
-    found = pictures_of(QUICK, "q2", q2, lambda _: None, **nothing)
+    q1, q2 = ({record(n).row: [record(n)] for n in names} for names in (("q1_1", "q1_2"), ("q2_1a", "q2_3")))
+    nothing = dict(samples=lambda _: None, pictures=lambda _: None)
+    found = pictures_of(QUICK, CLASSIFICATION, q1, lambda _: images, **nothing)
+    assert [p.stem for _, p in found] == ["confusion-classification-embedded"]
+    found = pictures_of(QUICK, SEGMENTATION, q2, lambda _: None, **nothing)
     assert [(h, p.stem) for h, p in found] == [
-        ("IoU by class, 11 classes", "iou-11-q2-embedded"),
-        ("IoU by class, 3 classes", "iou-3-q2-embedded"),
+        ("IoU by class, 11 classes", "iou-11-segmentation-embedded"),
+        ("IoU by class, 3 classes", "iou-3-segmentation-embedded"),
     ]
-    page = report_page(QUICK, [*q2[min(q2)], *q2[max(q2)]], None, {}, pictures={("q2", "embedded"): found})
-    assert page.count("not stored with any of these runs") == 1
-    assert pictures_of(QUICK, "q1", {}, lambda _: images, **nothing) == []
+    page = report_page(QUICK, [*q2[min(q2)], *q2[max(q2)]], None, {}, pictures={("segmentation", "embedded"): found})
+    assert page.count("No validation pictures are stored") == 1
+    assert pictures_of(QUICK, CLASSIFICATION, {}, lambda _: images, **nothing) == []
 
 
-def test_a_page_has_every_picture_its_rows_allow_report_rows_first():
-    groups, exhibits, pictures = many_rows(("q1_f1", "q1_c8", "q1_2"), 4, 16)
+def test_a_page_has_every_picture_its_rows_allow_nightly_rows_first():
+    groups, samples, pictures = many_rows(("q1_f1", "q1_c8", "q1_2"), 4, 16)
     labels = np.arange(4, dtype=np.uint8) % 2
     images = ImageResults.of_two_classes(right=np.ones((1, 4), dtype=bool), labels=labels)
-    found = pictures_of(QUICK, "q1", groups, lambda _: images, exhibits, pictures, data="mine / own")
-    stems = ["confusion-q1-mine---own", "attention-maps-q1-mine---own", "attention-share-q1-mine---own"]
-    assert [p.stem for _, p in found] == stems and found[2][0] == "How much of it is the central half of the picture"
+    found = pictures_of(QUICK, CLASSIFICATION, groups, lambda _: images, samples, pictures, data="mine / own")
+    stems = [f"{kind}-classification-mine---own" for kind in ("confusion", "attention-maps", "attention-share")]
+    assert [p.stem for _, p in found] == stems and found[2][
+        0
+    ] == "How much of the heat lies in the central half of the picture"
     titles = [t for t in texts(found[1][1]) if t in ("q1_2-finetune", "q1_f1-net", "q1_c8-scratch")]
-    assert titles == ["q1_2-finetune", "q1_f1-net", "q1_c8-scratch"]
-    found = pictures_of(QUICK, "q2", *[two_arms()[0], lambda _: None, *two_arms()[1:]])
-    assert [p.stem for _, p in found] == ["panels-q2-embedded", "iou-11-q2-embedded"]
+    assert titles == ["q1_2-finetune", "q1_c8-scratch", "q1_f1-net"]
+    found = pictures_of(QUICK, SEGMENTATION, *[two_arms()[0], lambda _: None, *two_arms()[1:]])
+    assert [p.stem for _, p in found] == ["panels-segmentation-embedded", "iou-11-segmentation-embedded"]
 
 
 def test_hostile_names_stay_text():
-    groups, exhibits, _ = many_rows(("q1_2", "q1_3"), 2, 16)
+    groups, samples, _ = many_rows(("q1_2", "q1_3"), 2, 16)
     hostile = {
-        id: [replace(r, data=replace(r.data, name=HOSTILE, classes=[HOSTILE, "$x$ ]]> \x1b[1m"])) for r in runs]
-        for id, runs in groups.items()
+        row: [replace(r, data=replace(r.data, name=HOSTILE, classes=[HOSTILE, "$x$ ]]> \x1b[1m"])) for r in runs]
+        for row, runs in groups.items()
     }
     labels = np.array([0, 1], dtype=np.uint8)
     images = ImageResults.of_two_classes(right=np.ones((1, 2), dtype=bool), labels=labels)
     pictures = packed(noise(2, 16), labels=labels, names=(HOSTILE, "val/\udcff.jpg"))
-    found = pictures_of(QUICK, "q1", hostile, lambda _: images, exhibits, lambda _: pictures)
-    q2, exhibits, pictures = two_arms()
+    found = pictures_of(QUICK, CLASSIFICATION, hostile, lambda _: images, samples, lambda _: pictures)
+    q2, samples, pictures = two_arms()
     q2 = {
-        id: [replace(r, data=replace(r.data, name=HOSTILE, classes=[HOSTILE, *r.data.classes[1:]])) for r in runs]
-        for id, runs in q2.items()
+        row: [replace(r, data=replace(r.data, name=HOSTILE, classes=[HOSTILE, *r.data.classes[1:]])) for r in runs]
+        for row, runs in q2.items()
     }
-    found += pictures_of(QUICK, "q2", q2, lambda _: None, exhibits, pictures)
+    found += pictures_of(QUICK, SEGMENTATION, q2, lambda _: None, samples, pictures)
     assert len(found) == 5
     for _, picture in found:
         tags = {e.tag.rpartition("}")[2] for e in ElementTree.fromstring(picture.svg.encode()).iter()}

@@ -8,21 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cvhw4.claims import CLAIMS
-from cvhw4.experiments import PROFILES
 from cvhw4.records.store import Store
 from cvhw4.report import page
-from cvhw4.report.figures import style, write_pictures
+from cvhw4.report.figures import write_pictures
 from cvhw4.report.page import pictures_of_report, write_report
 from cvhw4.report.plots import band, curves, forest
 from cvhw4.report.stored import Stored
 from cvhw4.statistics.intervals import Estimate
 from cvhw4.statistics.verdicts import judge_all
 from tests.test_pages_escape import HOSTILE
-from tests.tiny import record
-
-QUICK = PROFILES["quick"]
-ROWS = {row.row: row for row in QUICK.rows}
+from tests.tiny import QUICK, record
 
 
 def runs(name, *levels):
@@ -31,10 +26,9 @@ def runs(name, *levels):
 
 
 def drawn(*names, data="embedded", levels=(0.7, 0.8)):
-    groups = {ROWS[name].id: runs(name, *levels) for name in names}
-    metric = "accuracy" if names[0].startswith("q1") else "miou"
-    with style():
-        return curves("curves-a", data, groups, [ROWS[name] for name in names], metric, metric)
+    rows = [QUICK.row(name) for name in names]
+    groups = {row.name: runs(row.name, *levels) for row in rows}
+    return curves("curves-a", data, groups, rows, rows[0].task.primary, QUICK)
 
 
 def texts(picture):
@@ -54,7 +48,7 @@ def test_the_band_is_students_interval_of_the_mean():
 def test_every_row_has_a_panel_with_its_runs():
     picture = drawn("q1_1", "q1_5", "q1_6")
     titles = [text for text in texts(picture) if "(n = " in text]
-    assert titles == [f"{ROWS[name].id} (n = 2)" for name in ("q1_1", "q1_5", "q1_6")]
+    assert titles == [f"{QUICK.row(name).name} (n = 2)" for name in ("q1_1", "q1_5", "q1_6")]
     assert {"accuracy", "epoch", "1", "2", "3"} <= set(texts(picture))
     assert "q1_5-features 0.750" in picture.alt and "400 validation images" in picture.caption
     assert "2 seeds a row" in picture.caption
@@ -62,8 +56,7 @@ def test_every_row_has_a_panel_with_its_runs():
 
 def test_intervals_beyond_all_shares_do_not_stretch_the_axes():
     levels = {"q1_1": (0.1, 0.9), "q1_2": (0.95, 0.2)}
-    with style():
-        picture = forest(judge_all(QUICK, [r for name, values in levels.items() for r in runs(name, *values)]))
+    picture = forest(judge_all(QUICK, [r for name, values in levels.items() for r in runs(name, *values)]), QUICK)
     for one in (picture, drawn("q1_1", levels=(0.1, 0.9))):
         ticks = [float(t.replace("−", "-")) for t in texts(one) if re.fullmatch(r"[−-]?\d\.\d+", t)]
         assert len(ticks) > 2 and max(map(abs, ticks)) <= 1
@@ -73,7 +66,7 @@ def lines(picture):
     return picture.svg.lower().count("#d55e00")
 
 
-def test_the_reports_figure_is_marked_where_it_is_stated():
+def test_the_published_figure_is_marked_where_there_is_one():
     stated, unstated = drawn("q1_1"), drawn("q1_5")
     assert "Diamond" in stated.caption and "Diamond" not in unstated.caption
     assert lines(stated) > lines(unstated) == 0
@@ -98,46 +91,39 @@ def outcomes(data="embedded"):
 
 def test_the_forest_has_every_claim_in_order_with_its_verdict_in_words():
     found = outcomes()
-    with style():
-        picture = forest(found)
+    picture = forest(found, QUICK)
     words = texts(picture)
     ends = [text for text in words if re.match(r"[+-]\d\.\d{3} ", text)]
     assert ends == [f"{o.difference.mean:+.3f}  {o.verdict}" for o in found]
     assert {"supported", "undecided"} <= {o.verdict for o in found}
     flat = " ".join(words)
     places = [flat.index(o.claim.sentence.split()[-1]) for o in found]
-    assert [o.claim for o in found] == [c for c in CLAIMS if c.id in {o.claim.id for o in found}] and min(places) >= 0
+    assert [o.claim for o in found] == [c for c in QUICK.claims if c.id in {o.claim.id for o in found}] and min(
+        places
+    ) >= 0
     assert all(f"{o.claim.sentence}: {o.difference.mean:+.3f}, {o.verdict}" in picture.alt for o in found)
-    assert "the report" in words and "with other images too" not in words  # no results by image are stored
+    assert "published" in words and "with other images too" not in words  # no results by image are stored
 
 
 def test_a_figure_that_is_no_share_is_drawn_to_its_end_and_no_diamond_is_spoken_of():
     found = [o for o in outcomes() if o.claim.id == "q1_4-finetune_above_features"]
     far = Estimate(mean=8.9, sd=0.2, n=3, low=8.4, high=9.4)
-    claim = replace(found[0].claim, metric="minus error", better="a", worse="b")
+    claim = replace(found[0].claim, metric="minus error", better="q1_5-features", worse="q1_6-finetune")
     own = replace(found[0], claim=claim, comparison=replace(found[0].comparison, difference=far))
-    with style():
-        picture = forest([own])
+    picture = forest([own], QUICK)
     ticks = [float(t.replace("−", "-")) for t in texts(picture) if re.fullmatch(r"[−-]?\d+(\.\d+)?", t)]
     assert max(ticks) >= 8 and "shares" not in " ".join(texts(picture))
-    assert "diamond" not in picture.caption and "diamond" in forest_of(found).caption
-
-
-def forest_of(found):
-    with style():
-        return forest(found)
+    assert "diamond" not in picture.caption and "diamond" in forest(found, QUICK).caption
 
 
 def test_one_seed_is_a_point_without_interval():
-    with style():
-        picture = forest([o for o in judge_all(QUICK, [*runs("q1_1", 0.8), *runs("q1_2", 0.9)])])
+    picture = forest(judge_all(QUICK, [*runs("q1_1", 0.8), *runs("q1_2", 0.9)]), QUICK)
     assert "+0.100, undecided" in picture.alt and "inf" not in picture.svg and "nan" not in picture.svg
 
 
 @pytest.mark.parametrize("name", ["$\\frac{$", " ".join(HOSTILE)])
 def test_names_in_pictures_are_text(name):
-    with style():
-        pictures = [forest([*outcomes(name), *outcomes(name + "2")]), drawn("q1_1", data=name)]
+    pictures = [forest([*outcomes(name), *outcomes(name + "2")], QUICK), drawn("q1_1", data=name)]
     for picture in pictures:
         tags = {e.tag.split("}")[1] for e in ET.fromstring(picture.svg).iter()}
         assert tags <= {"svg", "style", "defs", "g", "path", "use", "text", "tspan", "clipPath", "rect"}, tags
@@ -148,9 +134,8 @@ def stored(tmp_path, *names, data="embedded"):
     store = Store(tmp_path, "quick")
     for name in names:
         for r in runs(name, 0.7, 0.8):
-            store.save(
-                replace(r, data=replace(r.data, name=data), study=(data + name).encode().hex().ljust(64, "0")[:64])
-            )
+            configuration = (data + name).encode().hex().ljust(64, "0")[:64]
+            store.save(replace(r, data=replace(r.data, name=data), configuration=configuration))
     return store
 
 
@@ -158,10 +143,10 @@ def test_the_page_links_every_picture_and_old_ones_go(tmp_path):
     store = stored(tmp_path, "q1_1", "q1_2", "q2_1a")
     folder = store.folder / "figures"
     folder.mkdir()
-    theirs = {"mine.svg", "curves-a.png", "Curves-b.svg", "decomposition-x.svg"}
-    for name in (*theirs, "curves-q1-old.svg", "forest-old.svg"):
+    theirs = {"mine.svg", "curves-a.png", "Curves-b.svg", "section-x.svg"}
+    for name in (*theirs, "curves-old.svg", "forest-old.svg"):
         (folder / name).touch()
-    text = write_report(QUICK, store, None, {}).read_text()
+    text = write_report(Stored(QUICK, store), None, {}).read_text()
     linked = re.findall(r"^!\[.+\]\(figures/(.+\.svg)\)\\$", text, re.M)
     assert len(linked) == 5  # the claims, Q1's curves, two of Q2, its IoU by class
     assert {path.name for path in folder.iterdir()} == {*theirs, *linked}
@@ -171,7 +156,7 @@ def test_the_page_links_every_picture_and_old_ones_go(tmp_path):
 def test_data_sets_with_like_names_have_pictures_of_their_own(tmp_path):
     store = stored(tmp_path, "q1_1", data="a/b")
     for r in runs("q1_1", 0.4):
-        store.save(replace(r, data=replace(r.data, name="a b"), study="e" * 64, fingerprint="f" * 64))
+        store.save(replace(r, data=replace(r.data, name="a b"), configuration="e" * 64, fingerprint="f" * 64))
     pictures = pictures_of_report(Stored(QUICK, store))
     assert len({p.stem for found in pictures.values() for _, p in found}) == 2
 
@@ -182,7 +167,7 @@ def test_without_pictures_there_is_still_a_page(tmp_path, monkeypatch):
 
     monkeypatch.setattr(page, "curves", broken)
     with pytest.warns(UserWarning, match="no pictures are drawn"):
-        path = write_report(QUICK, stored(tmp_path, "q1_1"), None, {})
+        path = write_report(Stored(QUICK, stored(tmp_path, "q1_1")), None, {})
     assert "q1_1-features" in path.read_text() and "figures/" not in path.read_text()
 
 

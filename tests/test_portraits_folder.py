@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from cvhw4.data import cache
-from cvhw4.data.portraits import read_portraits
+from cvhw4.data.pictures import read_pictures
 from cvhw4.errors import InputError
 
 CLASSES = ("heavy_makeup", "no_heavy_makeup")
@@ -52,7 +52,7 @@ def _snapshot(folder: Path) -> dict[str, bytes | None]:
 
 
 def test_what_is_read(faces: Path) -> None:
-    data = read_portraits(faces)
+    data = read_pictures(faces)
     assert (data.name, data.task, data.classes, data.embedded) == ("faces", "classification", CLASSES, False)
     assert len(data.train) == len(data.val) == 4
     for split, first in ((data.train, 0), (data.val, 4)):
@@ -67,25 +67,25 @@ def test_what_is_read(faces: Path) -> None:
 
 
 def test_the_second_reading_decodes_nothing(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = read_portraits(faces)
+    first = read_pictures(faces)
     monkeypatch.setattr(Image, "open", None)
     renamed = faces.rename(faces.with_name("other"))
-    second = read_portraits(renamed)
+    second = read_pictures(renamed)
     assert (second.name, second.fingerprint, second.train.names) == ("other", first.fingerprint, first.train.names)
     np.testing.assert_array_equal(second.train.images, first.train.images)
 
 
 def test_changed_content_is_read_anew(faces: Path) -> None:
-    first = read_portraits(faces)
+    first = read_pictures(faces)
     _noise(24, 20, 99).save(faces / "val" / CLASSES[0] / "0.png")
-    second = read_portraits(faces)
+    second = read_pictures(faces)
     assert second.fingerprint != first.fingerprint
     np.testing.assert_array_equal(second.val.images[0], np.asarray(_noise(24, 20, 99)))
 
 
 def test_sizes_differ_and_frames_are_padded(faces: Path) -> None:
     _noise(40, 16, 50).save(faces / "train" / CLASSES[1] / "1.png")
-    train = read_portraits(faces).train
+    train = read_pictures(faces).train
     assert train.images.shape == (4, 40, 20, 3)
     assert train.sizes.tolist() == [[24, 20]] * 3 + [[40, 16]]
     np.testing.assert_array_equal(train.images[3, :, :16], np.asarray(_noise(40, 16, 50)))
@@ -96,16 +96,16 @@ def test_short_side_shrinks_with_antialias_and_never_enlarges(faces: Path) -> No
     stripes = np.zeros((100, 150, 3), np.uint8)
     stripes[:, ::2] = 200
     Image.fromarray(stripes).save(faces / "train" / CLASSES[0] / "0.png")
-    train = read_portraits(faces, short_side=25).train
+    train = read_pictures(faces, short_side=25).train
     assert train.sizes.tolist() == [[25, 38], [24, 20], [24, 20], [24, 20]]
     inner = train.images[0, :25, 2:36].astype(int)
     assert inner.min() > 85 and inner.max() < 115  # nearest neighbour would keep 0 and 200
-    assert read_portraits(faces, short_side=30).train.sizes[0].tolist() == [30, 45]
+    assert read_pictures(faces, short_side=30).train.sizes[0].tolist() == [30, 45]
 
 
 def test_short_side_below_the_least_is_refused(faces: Path) -> None:
     with pytest.raises(InputError, match=r"short_side.*at least 16"):
-        read_portraits(faces, short_side=8)
+        read_pictures(faces, short_side=8)
 
 
 GREY = np.tile(np.arange(32, dtype=np.uint8) * 8, (32, 1))
@@ -156,27 +156,27 @@ def test_every_kind_of_picture_becomes_rgb(faces: Path, kind: str) -> None:
     save(faces / "train" / CLASSES[0] / "0")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train = read_portraits(faces).train
+        train = read_pictures(faces).train
     assert train.sizes[0].tolist() == [32, 32]
     assert np.abs(train.images[0].astype(int) - expected).max() <= tolerance
 
 
 def test_exif_turns_the_size_too(faces: Path) -> None:
     _noise(20, 30, 1).save(faces / "train" / CLASSES[0] / "0.png", exif=_TURNED)
-    train = read_portraits(faces, short_side=20).train
+    train = read_pictures(faces, short_side=20).train
     assert train.sizes[0].tolist() == [30, 20]
     np.testing.assert_array_equal(train.images[0, :, :20], np.rot90(np.asarray(_noise(20, 30, 1)), -1))
 
 
 def test_clutter_is_passed_over(faces: Path) -> None:
-    clean = read_portraits(faces)
+    clean = read_pictures(faces)
     for place in ("", "train", f"train/{CLASSES[0]}", "val"):
         for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
             (faces / place / name).write_bytes(b"clutter")
     (faces / "train" / ".ipynb_checkpoints").mkdir()
     (faces / "train" / "readme.txt").write_text("about the classes")
     (faces / "test").mkdir()
-    assert read_portraits(faces).fingerprint == clean.fingerprint
+    assert read_pictures(faces).fingerprint == clean.fingerprint
 
 
 def _steps(*steps: Callable[[Path], object]) -> Callable[[Path], None]:
@@ -217,7 +217,7 @@ def _empty_class(path: Path) -> None:
     (path.parent / ".DS_Store").touch()
 
 
-# what is done to train/heavy_makeup/0.png, the path that the message must name, a part of the problem and of the mend
+# what is done to train/heavy_makeup/0.png, the path that the message must name, a part of the problem and of the fix
 BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "no folder": (lambda p: shutil.rmtree(p.parents[2]), "faces", "does not exist", "correct the path"),
     "a file for a folder": (
@@ -265,22 +265,22 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("case", BAD)
 def test_bad_folders_are_refused(faces: Path, tmp_path: Path, case: str) -> None:
-    spoil, named, problem, mend = BAD[case]
-    spoil(faces / "train" / CLASSES[0] / "0.png")
+    corrupt, named, problem, hint = BAD[case]
+    corrupt(faces / "train" / CLASSES[0] / "0.png")
     before = _snapshot(tmp_path)
     with pytest.raises(InputError) as caught:
-        read_portraits(faces)
+        read_pictures(faces)
     assert Path(caught.value.where).as_posix().endswith(named)
     assert problem in caught.value.problem
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
     assert _snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize("limit", [400, 300, 100])  # over once, just over twice (Pillow's own error)
 def test_a_decompression_bomb_is_refused(faces: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(InputError, match=r"heavy_makeup/0.png: is too large .* To mend: scale"):
-        read_portraits(faces)
+    with pytest.raises(InputError, match=r"heavy_makeup/0.png: is too large .* Fix: scale"):
+        read_pictures(faces)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -288,7 +288,7 @@ def test_a_decompression_bomb_is_refused(faces: Path, monkeypatch: pytest.Monkey
 def test_what_pillow_makes_nothing_of_in_exif_turns_nothing(faces: Path, exif: bytes) -> None:
     (faces / "train" / CLASSES[0] / "0.png").unlink()
     _noise(24, 20, 3).save(faces / "train" / CLASSES[0] / "0.jpg", exif=exif)
-    assert read_portraits(faces).train.sizes[0].tolist() == [24, 20]
+    assert read_pictures(faces).train.sizes[0].tolist() == [24, 20]
 
 
 def test_exif_that_pillow_fails_on_is_named(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,8 +296,8 @@ def test_exif_that_pillow_fails_on_is_named(faces: Path, monkeypatch: pytest.Mon
         raise struct.error("unpack requires a buffer of 4 bytes")
 
     monkeypatch.setattr(ImageOps, "exif_transpose", fail)
-    with pytest.raises(InputError, match=r"0\.png: has a damaged EXIF block .* To mend: save the picture without"):
-        read_portraits(faces)
+    with pytest.raises(InputError, match=r"0\.png: has a damaged EXIF block .* Fix: save the picture without"):
+        read_pictures(faces)
 
 
 def _mixed(faces: Path) -> list[np.ndarray]:
@@ -314,12 +314,12 @@ def test_the_same_bytes_as_made_in_memory(faces: Path, cache_folder: Path, writa
     pictures = [_mixed(faces)] if mixed else [[np.asarray(_noise(24, 20, seed)) for seed in range(4)]]
     pictures.append([np.asarray(_noise(24, 20, seed)) for seed in range(4, 8)])
     if writable:
-        data = read_portraits(faces)
+        data = read_pictures(faces)
         assert isinstance(data.train.images, np.memmap)
     else:
         cache_folder.write_text("a file where the folder should be")
         with pytest.warns(UserWarning, match="CVHW4_CACHE"):
-            data = read_portraits(faces)
+            data = read_pictures(faces)
     sha = hashlib.sha256()
     for split, expected in zip((data.train, data.val), pictures, strict=True):
         frame = np.max([picture.shape for picture in expected], 0)
@@ -335,7 +335,7 @@ def test_the_same_bytes_as_made_in_memory(faces: Path, cache_folder: Path, writa
 
 def test_the_files_are_what_numpy_writes(faces: Path, cache_folder: Path, tmp_path: Path) -> None:
     _mixed(faces)
-    train = read_portraits(faces).train
+    train = read_pictures(faces).train
     for name in ("images", "targets"):
         np.save(tmp_path / "x.npy", np.array(getattr(train, name)))
         (stored,) = cache_folder.rglob(f"train-{name}.npy")
@@ -349,7 +349,7 @@ def test_the_first_bad_picture_is_named(faces: Path) -> None:
         (faces / "train" / CLASSES[0] / f"{number:02}.png").write_text("hello")
     _truncated(faces / "train" / CLASSES[0] / "06.png")  # is found out later than those that are no pictures
     with pytest.raises(InputError, match=r"06\.png: is a damaged"):
-        read_portraits(faces)
+        read_pictures(faces)
 
 
 def test_more_than_fits_anywhere_is_refused_early(
@@ -358,13 +358,13 @@ def test_more_than_fits_anywhere_is_refused_early(
     cache_folder.write_text("a file where the folder should be")
     monkeypatch.setattr(cache, "MAX_BYTES", 4 * 24 * 20 * 3)
     with pytest.warns(UserWarning, match="CVHW4_CACHE"):
-        read_portraits(faces)
+        read_pictures(faces)
     _noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
     with pytest.raises(
         InputError,
         match=r"faces: its 4 pictures in a frame of 20x25 .* kept in .*cache\. .* CVHW4_CACHE .* scaled down",
     ):
-        read_portraits(faces)
+        read_pictures(faces)
 
 
 NEEDED = 4 * (25 * 20 * 3 + 1), 4 * (24 * 20 * 3 + 1)  # bytes of the images and targets of train and val
@@ -387,7 +387,7 @@ def test_more_than_fits_in_memory_goes_to_the_disk(faces: Path, monkeypatch: pyt
     _free(monkeypatch, NEEDED[0] * 2, NEEDED[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert isinstance(read_portraits(faces).train.images, np.memmap)
+        assert isinstance(read_pictures(faces).train.images, np.memmap)
 
 
 @pytest.mark.parametrize("free", [[NEEDED[0] * 2 - 1], [NEEDED[0] * 2, NEEDED[1] - 1], [0]])
@@ -395,24 +395,24 @@ def test_a_disk_too_small_leaves_memory(
     faces: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch, free: list[int]
 ) -> None:
     _noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
-    expected = read_portraits(faces).fingerprint
+    expected = read_pictures(faces).fingerprint
     shutil.rmtree(cache_folder)
     _free(monkeypatch, *free)
     with pytest.warns(
         UserWarning, match=r"cannot be kept in .*cache \(.* GiB needed, .* free\), so they stay in memory"
     ):
-        assert read_portraits(faces).fingerprint == expected
+        assert read_pictures(faces).fingerprint == expected
     monkeypatch.setattr(cache, "MAX_BYTES", 4 * 25 * 20 * 3 - 1)
     _free(monkeypatch, *free)
     with pytest.raises(InputError, match=r"faces: its 4 pictures .* that much free space"):
-        read_portraits(faces)
+        read_pictures(faces)
     assert not cache_folder.exists()
 
 
 def test_a_disk_that_fills_up_meanwhile_leaves_memory(
     faces: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = read_portraits(faces).fingerprint
+    expected = read_pictures(faces).fingerprint
     shutil.rmtree(cache_folder)
     append = cache._Rows.append
 
@@ -423,16 +423,16 @@ def test_a_disk_that_fills_up_meanwhile_leaves_memory(
 
     monkeypatch.setattr(cache._Rows, "append", fail)
     with pytest.warns(UserWarning, match="No space left"):
-        assert read_portraits(faces).fingerprint == expected
+        assert read_pictures(faces).fingerprint == expected
     assert not cache_folder.exists()
 
 
 def test_a_picture_in_both_splits_is_a_leak(faces: Path) -> None:
-    assert read_portraits(faces).leaks == ()
+    assert read_pictures(faces).leaks == ()
     shutil.copy(faces / "train" / CLASSES[0] / "1.png", faces / "val" / CLASSES[1] / "copy.png")
     for _ in range(2):  # from the cache, too
         with pytest.warns(UserWarning, match="train/heavy_makeup/1.png = val/no_heavy_makeup/copy.png"):
-            data = read_portraits(faces)
+            data = read_pictures(faces)
         assert data.leaks == ("train/heavy_makeup/1.png = val/no_heavy_makeup/copy.png",)
 
 
@@ -444,13 +444,13 @@ def test_a_picture_saved_anew_is_a_leak_and_a_turned_one_none(faces: Path, cache
     picture.save(faces / "val" / CLASSES[0] / "0.bmp")
     picture.transpose(Image.Transpose.ROTATE_180).save(faces / "val" / CLASSES[0] / "1.png")
     with pytest.warns(UserWarning, match="1 validation picture"):
-        assert read_portraits(faces).leaks == ("train/heavy_makeup/0.png = val/heavy_makeup/0.bmp",)
+        assert read_pictures(faces).leaks == ("train/heavy_makeup/0.png = val/heavy_makeup/0.bmp",)
 
 
 def test_pixels_in_another_shape_are_no_leak(faces: Path) -> None:
     for split, shape in (("train", (24, 20, 3)), ("val", (20, 24, 3))):
         Image.fromarray(np.full(shape, 7, np.uint8)).save(faces / split / CLASSES[0] / "0.png")
-    assert read_portraits(faces).leaks == ()
+    assert read_pictures(faces).leaks == ()
 
 
 def test_entries_never_finished_are_removed_after_a_day(faces: Path, cache_folder: Path) -> None:
@@ -465,7 +465,7 @@ def test_entries_never_finished_are_removed_after_a_day(faces: Path, cache_folde
         if name == "growing":
             os.utime(folder / "train-images.npy")
     (cache_folder / ".file.0123456789abcdef.tmp").touch()
-    read_portraits(faces)
+    read_pictures(faces)
     left = sorted(path.name.split(".")[1] for path in cache_folder.iterdir() if path.name.startswith("."))
     assert left == ["file", "pictures-growing", "pictures-new", "plain"]
 
@@ -474,5 +474,5 @@ def test_many_leaks_name_the_first_few(faces: Path) -> None:
     shutil.rmtree(faces / "val")
     shutil.copytree(faces / "train", faces / "val")
     with pytest.warns(UserWarning, match="4 validation picture.*, \\.\\.\\.$") as caught:
-        read_portraits(faces)
+        read_pictures(faces)
     assert str(caught[0].message).count(" = ") == 3

@@ -1,79 +1,52 @@
-"""Records on disk: nothing lost, nothing let in."""
+"""Records and the arrays beside them: they come back as they went, and what is damaged is one error with its place."""
 
 import io
 import json
-import math
 import os
+import subprocess
+import sys
 import tracemalloc
+import warnings
 import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cvhw4.errors import InputError
 from cvhw4.records.environment import code_digest, environment, peak_memory, reset_peak_memory
 from cvhw4.records.images import ImageResults
-from cvhw4.records.schema import MIGRATIONS, VERSION, RunRecord, StoredImages
-from cvhw4.records.store import Store, latest_studies, write_atomically
+from cvhw4.records.samples import PredictionSamples, ValidationPictures, even_choice
+from cvhw4.records.schema import VERSION, Failure, RunRecord, StoredImages
+from cvhw4.records.store import Store
 from cvhw4.training.process import release_memory
-from tests.tiny import record
+from tests.committed import ROOT, committed_results
+from tests.tiny import failure, record
+
+IMAGES = StoredImages(file="a.npz", sha256="a" * 64)
 
 
-def same(a: RunRecord, b: RunRecord) -> bool:
+def same(a, b):
+    """Whether they are equal, NaN being equal to itself."""
     return a.to_json() == b.to_json()
 
 
-def test_a_record_comes_back_as_it_went(tmp_path):
-    store = Store(tmp_path, "quick")
-    for name in ("q1_2", "q2_1a"):
-        before = record(name, seed=3)
-        store.save(before)
-        path = store.path(before.id, 3, before.fingerprint)
-        assert path == tmp_path / "quick" / "runs" / before.id / f"seed3-{before.fingerprint[:12]}.json"
-        after = store.find(before.id, 3, before.fingerprint)
-        assert same(before, after)
-    assert math.isnan(after.by_class["set_iou"][1])  # a class that never occurs
-    assert json.loads(path.read_text())["by_class"]["set_iou"][1] is None
+# Fields
 
 
 def test_best_and_last_are_what_they_say():
     r = record(figures=((0.7,), (0.9,), (0.9,), (0.8,)))
     assert (r.best("accuracy"), r.best_epoch("accuracy"), r.last("accuracy")) == (0.9, 2, 0.8)
-    assert r.best("accuracy", within=1) == 0.7
-    assert (r.figure("best accuracy"), r.figure("last accuracy")) == (0.9, 0.8)
+    assert r.best("accuracy", within=1) == 0.7 and r.best_epoch("accuracy", within=1) == 1
+    assert (r.figure("best accuracy"), r.figure("last accuracy"), r.figure("training loss")) == (0.9, 0.8, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"version": 1, "row', "is not JSON"),
-        ("[]", "is no run record"),
-        ('{"name": "another tool\'s"}', "is no run record"),
-        (json.dumps({"version": VERSION + 1}), f"version {VERSION + 1}"),
-        (json.dumps({"version": VERSION}), "damaged"),
-        (record().to_json().replace('"epochs": [', '"epochs": [], "other": ['), "damaged"),
-        (record().to_json().replace('"accuracy": 0.9', '"accuracy": "0.9"'), "damaged"),
-    ],
-)
-def test_foreign_and_damaged_files_are_named_not_counted_and_left_alone(text, message, tmp_path):
-    store = Store(tmp_path, "quick")
-    store.save(record())
-    foreign = store.runs / "q1_2-finetune" / "foreign.json"
-    foreign.write_text(text)
-    with pytest.raises(InputError, match=message):
-        RunRecord.from_json(text, foreign)
-    with pytest.warns(UserWarning, match="foreign.json"):
-        assert len(store.load()) == 1
-    assert foreign.read_text() == text
-
-
-def changed(place, value, name="q2_1a"):
+def changed(place, value, of):
     """A record's JSON with another value at a place ("epochs.0.lr"), or without that field (`...`)."""
-    raw = json.loads(replace(record(name), images=StoredImages(file="a.npz", sha256="a" * 64)).to_json())
+    raw = inner = json.loads(of.to_json())
     *path, last = [int(part) if part.isdigit() else part for part in place.split(".")]
-    inner = raw
     for part in path:
         inner = inner[part]
     if value is ...:
@@ -86,155 +59,309 @@ def changed(place, value, name="q2_1a"):
 @pytest.mark.parametrize(
     ("place", "value", "told"),
     [
-        ("row", 3, r"row is no text, but 3"),
-        ("row", "q2_1", "id does not begin with the row q2_1"),
-        ("id", "../../x", "id is no plain name"),
-        ("id", ".q2_1a", "id is no plain name"),
-        ("profile", "a/b", "profile is no plain name"),
-        ("seed", -1, "seed is below 0"),
-        ("seed", 0.0, "seed is no whole number, but 0.0"),
-        ("seed", True, "seed is no whole number, but True"),
-        ("seed", 2**63, "seed is beyond 64 bits"),
-        ("fingerprint", "A" * 64, "fingerprint is not 64 hex"),
-        ("study", "a" * 63, "study is not 64 hex"),
-        ("settings", [], r"settings is no object, but \[\]"),
+        ("row", 3, "row: Input should be a valid string, not 3"),
+        ("row", "../../x", "row: .*, not '../../x'"),
+        ("task", "detection", "task: Input should be 'classification' or 'segmentation', not 'detection'"),
+        ("task", "classification", "figures have no accuracy"),
+        ("seed", True, "seed: Input should be a valid integer, not True"),
+        ("seed", 2**63, "seed: Input should be less than"),
+        ("fingerprint", "A" * 64, "fingerprint: "),
         ("settings.classes", 3, "by_class.iou is not as long as settings.classes"),
-        ("settings.deep", json.loads("[" * 30 + "]" * 30), "settings.deep is nested too deeply"),
-        ("settings.text", "\ud800", "settings.text holds half a character"),
-        ("data", ..., "data is missing"),
-        ("data.embedded", 1, "data.embedded is no truth value, but 1"),
-        ("data.classes.0", None, "data.classes.0 is no text, but None"),
+        ("settings.recipe", {"lr": [1e101]}, r"settings.recipe: holds a number beyond 1e\+100"),
+        ("data", ..., "data: Field required"),
+        ("data.embedded", 1, "data.embedded: Input should be a valid boolean, not 1"),
         ("data.classes", ["Sky"], "by_class.iou does not fit data.classes"),
-        ("data.val", 0, "data has no images"),
-        ("data.leaks", "a = b", "data.leaks is no list, but 'a = b'"),
-        ("weights.sha256", 1, "weights.sha256 is no text, but 1"),
+        ("data.val", 0, "data.val: .* greater than 0"),
         ("primary", "accuracy", "figures have no accuracy"),
-        ("epochs", [], "epochs are none"),
+        ("epochs", [], "epochs: List should have at least 1 item"),
         ("epochs.1", ..., "epochs are not 1 to n"),
-        ("epochs.0.epoch", 2, "epochs are not 1 to n"),
-        ("epochs.0.lr", "0.1", "epochs.0.lr is no number, but '0.1'"),
-        ("epochs.0.lr", None, "epochs.0.lr is no number, but None"),
-        ("epochs.0.lr", 1e101, r"epochs.0.lr is beyond 1e\+100"),
+        ("epochs.0.lr", "0.1", "epochs.0.lr: Input should be a valid number, not '0.1'"),
+        ("epochs.0.loss", 1e101, r"epochs.0.loss: Input should be less than or equal to 1e\+100"),
         ("epochs.1.figures.miou", None, "figures.miou is null"),
         ("epochs.1.figures.miou", ..., "figures differ between epochs"),
-        ("epochs.2.figures.more", 1.0, "figures differ between epochs"),
         ("by_class.set_iou", ..., "by_class.set_iou is not as long"),
-        ("by_class.iou.0", "x", "by_class.iou.0 is no number"),
-        ("times.train_seconds", ..., "times.train_seconds is missing"),
-        ("times.interruptions", 0.5, "times.interruptions is no whole number"),
         ("environment.device_name", ..., "environment does not name device, device_name and torch"),
         ("environment.threads", ..., "environment lacks threads or commit"),
-        ("started", "yesterday", "started is no date and time"),
-        ("started", "2026-13-01T00:00:00", "month must be in 1..12"),
-        ("images", "a" * 64, "images is no object"),
-        ("images.file", "../a.npz", "images.file is no plain name"),
-        ("images.sha256", "a", "images.sha256 is not 64 hex"),
-        ("version", "2", "version is no whole number, but '2'"),
+        ("started", "2026-13-01T00:00:00", "started: month must be in 1..12"),
+        ("images.file", "../a.npz", "images.file: "),
     ],
 )
 def test_a_damaged_record_names_its_field(place, value, told):
-    with pytest.raises(InputError, match=rf"x\.json: is a damaged record \({told}"):
-        RunRecord.from_json(changed(place, value), "x.json")
+    with pytest.raises(InputError, match=rf"^x\.json: is a damaged record \({told}.*\)\. Fix: delete it and repeat"):
+        RunRecord.from_json(changed(place, value, replace(record("q2_1a"), images=IMAGES)), "x.json")
 
 
 @pytest.mark.parametrize(
     ("place", "value"),
+    [("epoch", "2"), ("epoch", -1), ("lr", None), ("row", "../x"), ("checkpoint", "../x"), ("configuration", "x"),
+     ("started", "now"), ("task", ...), ("reason", 3)],
+)  # fmt: skip
+def test_a_damaged_note_of_a_failure_names_its_field(place, value):
+    with pytest.raises(InputError, match=rf"x\.json: is a damaged record \({place}: "):
+        Failure.from_json(changed(place, value, failure(record())), "x.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),  # null is NaN: an infinite loss, a class that never occurs; a later version adds fields
+    [("epochs.0.lr", 1), ("epochs.0.loss", None), ("by_class.set_iou.0", None), ("data.leaks", ...), ("images", None),
+     ("times.interruptions", ...), ("times.new_time", 2), ("environment.commit", None),
+     ("weights.origin", "caf\u00e9")],
+)  # fmt: skip
+def test_what_a_run_may_write_is_read(place, value):
+    found = RunRecord.from_json(changed(place, value, record("q2_1a")), "x.json")
+    assert same(RunRecord.from_json(found.to_json().encode(), "x.json"), found)
+
+
+@pytest.mark.parametrize(
+    ("told", "texts"),
     [
-        ("epochs.0.lr", 1),  # a float that JSON wrote without a point
-        ("epochs.0.loss", None),  # null is NaN: an infinite loss, a class that never occurs
-        ("by_class.set_iou.0", None),
-        ("data.leaks", ...),
-        ("data.leaks", ["train/a.jpg = val/b.jpg"]),
-        ("times.interruptions", ...),
-        ("times.peak_memory_bytes", None),
-        ("images", None),
-        ("environment.commit", None),
+        ("is not JSON", ['{"version": 1, "row', "[" * 100_000, "9" * 5000, b"\xff\xfe\x00", '{"a": "\\ud800"}']),
+        ("is not JSON", ['{"version": NaN}', '{"version": 3, "seed": Infinity}']),
+        ("is not a run record", ["[]", '{"name": "another tool\'s"}']),
+        (f"is a record of version {VERSION + 1}, not {VERSION}. Fix: update", [f'{{"version": {VERSION + 1}}}']),
+        ("is a record of version ", ['{"version": "2"}', '{"version": 0}', '{"version": true}']),
+        ("is a damaged record", [f'{{"version": {VERSION}}}', '{"version": 2, "settings": []}']),
+        (r"is a damaged record \(fingerprint: Field req", ['{"version": 1, "images": "a", "seed": 1}']),
     ],
 )
-def test_what_a_run_may_write_is_read(place, value):
-    found = RunRecord.from_json(changed(place, value), "x.json")
-    assert same(RunRecord.from_json(found.to_json(), "x.json"), found)
+def test_what_is_not_a_record_is_one_error(told, texts):
+    for text in texts:
+        with pytest.raises(InputError, match=rf"^x\.json: {told}"):
+            RunRecord.from_json(text, "x.json")
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, '{"version": NaN}', '{"version": 2, "seed": Infinity}'])
-def test_json_that_nobody_writes_is_one_error(text):
-    with pytest.raises(InputError, match="is not JSON"):
-        RunRecord.from_json(text, "x.json")
+# Older versions
 
 
-def version_1(**changes):
-    raw = json.loads(record(seed=3).to_json()) | {"version": 1, "images": "a" * 64} | changes
+def version_2(of, own=False):
+    """A record, or a note of a failure, as version 2 (of notes: 1) had it; of a user's own study if wanted."""
+    raw = json.loads(of.to_json()) | {"version": 2 if isinstance(of, RunRecord) else 1, "profile": of.study}
+    short, id = (of.row, f"{of.study}-{of.row}") if own else (of.row.split("-")[0], of.row)
+    raw |= {"row": short, "id": id, "study": raw.pop("configuration")}
+    del raw["task"]
+    if "settings" in raw:
+        settings = raw["settings"] | {"profile": of.study, "sabotage": raw["settings"]["corruption"]}
+        del settings["corruption"]
+        raw["settings"] = settings | ({"batch_norm": "initial"} if settings["batch_norm"] == "frozen" else {})
+    return raw
+
+
+def version_1(of):
+    raw = version_2(of) | {"version": 1, "images": of.images and of.images.sha256}
     del raw["data"]["leaks"], raw["times"]["interruptions"]
     return raw
 
 
-def test_records_of_version_1_become_the_present_ones():
-    file = f"seed3-{record(seed=3).fingerprint[:12]}.npz"
-    images = StoredImages(file=file, sha256="a" * 64)
-    assert RunRecord.from_json(json.dumps(version_1()), "x.json") == replace(record(seed=3), images=images)
-    assert RunRecord.from_json(json.dumps(version_1(images=None)), "x.json") == record(seed=3)
-    with pytest.raises(InputError, match=r"damaged record \(images.sha256 is no text, but 3"):
-        RunRecord.from_json(json.dumps(version_1(images=3)), "x.json")
-    with pytest.raises(InputError, match=r"damaged record \(.*fingerprint"):
-        RunRecord.from_json(json.dumps({"version": 1, "images": "a" * 64, "seed": 1}), "x.json")
+@pytest.mark.parametrize("name", ["q1_2", "q2_1a", "q2_n1a"])
+@pytest.mark.parametrize("own", [False, True])
+def test_version_2_becomes_the_present_one(name, own):
+    r = replace(record(name), images=IMAGES)
+    if own:
+        r = replace(r, study="insects", row="finetune")
+    corrupted = replace(r, settings=r.settings | {"corruption": ["label noise", 0.2]})
+    for one in (r, corrupted):
+        assert same(RunRecord.from_json(json.dumps(version_2(one, own)), "x.json"), one)
+    note = failure(r, data="embedded portraits" if name == "q1_2" else "embedded scenes")
+    assert Failure.from_json(json.dumps(version_2(note, own)), "x.json") == note
 
 
-def test_every_version_has_a_way_to_the_next():
-    assert sorted(MIGRATIONS) == list(range(1, VERSION))
+def test_version_1_becomes_the_present_one():
+    r = record(seed=3)
+    assert RunRecord.from_json(json.dumps(version_1(r)), "x.json") == r
+    r = replace(r, images=StoredImages(file=f"seed3-{r.fingerprint[:12]}.npz", sha256="a" * 64))
+    assert RunRecord.from_json(json.dumps(version_1(r)), "x.json") == r
+    with pytest.raises(InputError, match=r"damaged record \(images.sha256: Input should be a valid string, not 3"):
+        RunRecord.from_json(json.dumps(version_1(r) | {"images": 3}), "x.json")
 
 
-def test_fields_of_a_later_minor_version_are_passed_over():
-    raw = json.loads(record().to_json()) | {"new_field": 1}
-    raw["times"]["new_time"] = 2
-    assert same(RunRecord.from_json(json.dumps(raw), "x.json"), record())
+def test_all_committed_records_are_read_with_what_lies_beside_them(tmp_path):
+    results = committed_results(tmp_path)
+    store, files = Store(results, "quick"), list(results.glob("*/runs/*/*.json"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        records = store.load()
+        assert len(records) == len(files) > 400 and {r.study for r in records} == {"quick"}
+        assert all(store.images(r) is not None for r in records if r.seed == 0)
+        samples = [s for r in records if (s := store.samples(r)) is not None]
+        assert len(samples) == len(list(results.rglob("*.samples.npz"))) > 30
+        assert all(store.pictures(s.pictures) is not None for s in samples)
+    for r in records:
+        assert r.task == ("segmentation" if r.row.startswith("q2_") else "classification")
+        assert r.settings["batch_norm"] in ("train", "frozen") and r.settings.keys() == record().settings.keys()
 
 
-def test_another_fingerprint_is_another_run(tmp_path):
-    store = Store(tmp_path, "quick")
-    r = record()
-    store.save(r)
-    assert store.find(r.id, 0, "0" * 64) is None
-    path = store.path(r.id, 0, r.fingerprint[:12] + "f" * 52)  # same file name, other digest
-    assert path.is_file()
-    assert store.find(r.id, 0, r.fingerprint[:12] + "f" * 52) is None
+# Arrays
 
 
-def test_a_damaged_record_is_not_reused(tmp_path):
-    store = Store(tmp_path, "quick")
-    r = record()
-    store.save(r)
-    store.path(r.id, 0, r.fingerprint).write_text("{")
-    with pytest.warns(UserWarning, match="not used"):
-        assert store.find(r.id, 0, r.fingerprint) is None
+def classified(epochs=3, images=8):
+    random = np.random.RandomState(0)
+    labels = np.arange(images, dtype=np.uint8) % 3
+    return ImageResults(predicted=random.randint(0, 3, (epochs, images)).astype(np.uint8), labels=labels)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
-    path = tmp_path / "a" / "x.json"
-    write_atomically(path, "old")
-
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(InputError, match=r"x\.json: cannot be written \(No space left"):
-        write_atomically(path, "new")
-    assert [p.name for p in path.parent.iterdir()] == ["x.json"]
-    assert path.read_text() == "old"
+def segmented(epochs=2, images=4, classes=11, most=9000):
+    counts = np.random.RandomState(0).randint(0, most, (epochs, images, 2, 12, classes))
+    return ImageResults(counts=counts.astype(np.uint32))
 
 
-def test_a_folder_that_is_a_file_is_one_error(tmp_path):
-    (tmp_path / "quick").write_text("a file")
-    with pytest.raises(InputError, match="cannot be written"):
-        Store(tmp_path, "quick").save(record())
+@pytest.mark.parametrize("images", [classified(), segmented(), segmented(classes=3, most=2**20)])
+def test_image_results_come_back_as_they_went(images):
+    back = ImageResults.from_bytes(images.to_bytes(), "x.npz")
+    for name in ("predicted", "labels", "counts"):
+        before, after = getattr(images, name), getattr(back, name)
+        assert (before is None and after is None) or np.array_equal(before, after)
+    assert images.to_bytes() == back.to_bytes() and (len(back), back.epochs) == (len(images), images.epochs)
 
 
-def test_tables_take_each_rows_latest_study():
-    old = [record(seed=s) for s in range(3)]
-    new = [replace(record(seed=s), study="n" * 64, started=f"2026-11-24T10:00:0{s}+00:00") for s in range(2)]
-    other = record("q1_1", seed=0)
-    elsewhere = replace(record(seed=0), data=replace(old[0].data, name="hymenoptera"), study="h" * 64)
-    chosen = latest_studies([*new, *old, other, elsewhere])
-    assert {id(r) for r in chosen} == {id(r) for r in (*new, other, elsewhere)}
+def test_figures_of_image_results_and_of_draws_of_them():
+    images = ImageResults.of_two_classes(
+        right=np.array([[True, False, True], [True, True, True]]), labels=np.zeros(3, np.uint8)
+    )
+    assert images.figure("accuracy", 1) == pytest.approx(2 / 3)
+    assert images.figure("accuracy", 1, np.array([[2, 1, 0], [0, 3, 0]])) == pytest.approx([2 / 3, 0])
+    with pytest.raises(KeyError, match="loss"):
+        images.figure("loss", 1)
+    scenes = segmented()
+    assert scenes.figure("miou", 2, np.ones((1, 4), int))[0] == pytest.approx(float(scenes.figure("miou", 2)))
+
+
+def forged(name, kind, shape, body=b"", method=zipfile.ZIP_DEFLATED):
+    """An archive with one array whose header says what it likes."""
+    head = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr(name, b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + body)
+    return buffer.getvalue()
+
+
+def packed(**arrays):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+RIGHT, LABELS, COUNTS = np.ones((3, 8), bool), np.zeros(8, np.uint8), np.zeros((3, 8, 2, 12, 11), np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("told", "contents"),
+    [
+        ("", [b"", b"PK", b"not a zip", classified().to_bytes()[:-30], packed(counts=np.array([print], dtype=object))]),
+        ("promises", [forged("right.npy", "|b1", (2**40, 8)), forged("counts.npy", "<u4", (1, 10**8))]),
+        ("promises", [forged("right.npy", "|b1", (-4, -4)), forged("right.npy", "|b1", (0, 4))]),
+        ("shape is not valid", [forged("right.npy", "|b1", "x" * 5000)]),
+        ("packed otherwise", [forged("right.npy", "|b1", (10**6,), bytes(10**8), zipfile.ZIP_BZIP2)]),
+        ("pickle", [forged("counts.npy", "|O", (1, 1), b"." * 8)]),
+        ("do not fit together", [packed(), packed(other=RIGHT), packed(right=RIGHT), packed(labels=LABELS)]),
+        ("do not fit together", [packed(right=RIGHT, labels=LABELS, counts=COUNTS), packed(counts=COUNTS[..., :5])]),
+        ("do not fit together", [packed(counts=COUNTS, labels=LABELS), packed(counts=COUNTS[:, :, :1])]),
+        ("does not fit", [packed(right=RIGHT, labels=LABELS[:7])]),
+        ("right is not b1", [packed(right=RIGHT[0], labels=LABELS), packed(right=RIGHT * 1, labels=LABELS)]),
+        ("counts is not", [packed(counts=COUNTS[0]), packed(counts=COUNTS.astype(">u2")), packed(counts=COUNTS * 1.0)]),
+    ],
+)
+def test_what_are_not_image_results_is_one_error_before_memory_is_taken(told, contents):
+    for content in contents:
+        tracemalloc.start()
+        try:
+            with pytest.raises(InputError, match=rf"^x\.npz: is not a file of image results \(.*{told}"):
+                ImageResults.from_bytes(content, "x.npz")
+            assert tracemalloc.get_traced_memory()[1] < 2**24
+        finally:
+            tracemalloc.stop()
+
+
+R, R2 = record(), record("q2_1a")
+
+
+def class_samples(r=R, images=6, **changes):
+    p = np.random.RandomState(0).rand(images, 1)
+    arrays = dict(probabilities=np.hstack([p, 1 - p]).astype(np.float16))
+    arrays["heat"] = np.random.RandomState(0).randint(0, 256, (images, 3, 3)).astype(np.uint8)
+    return PredictionSamples(**(dict(run=r.fingerprint, pictures="a" * 64, index=np.arange(images)) | arrays | changes))
+
+
+def mask_samples(r=R2, **changes):
+    predicted = np.random.RandomState(0).randint(0, 11, (4, 5, 5)).astype(np.uint8)
+    whole = dict(run=r.fingerprint, pictures="a" * 64, index=np.arange(4), predicted=predicted)
+    return PredictionSamples(**(whole | changes))
+
+
+@pytest.mark.parametrize(
+    ("samples", "r"),
+    [(class_samples(), R), (class_samples(heat=None, why="no map, and \u201cquoted\u201d"), R), (mask_samples(), R2)],
+)
+def test_samples_come_back_as_they_went(samples, r):
+    found = PredictionSamples.from_bytes(samples.to_bytes(), "x.npz", r)
+    assert found.to_bytes() == samples.to_bytes()
+    assert (found.run, found.pictures, found.why) == (r.fingerprint, "a" * 64, samples.why)
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        (class_samples(run="b" * 64), "another run's"),
+        (class_samples(index=np.arange(395, 401)), "more images"),
+        (class_samples(index=np.array([0, 1, 2, 3, 5, 4])), "does not ascend"),
+        (class_samples(index=np.arange(6, dtype=np.int32)), "index is not i8"),
+        (class_samples(probabilities=np.full((6, 3), 0.3, np.float16)), "other classes"),
+        (class_samples(probabilities=np.full((6, 2), np.nan, np.float16)), "not between 0 and 1"),
+        (class_samples(probabilities=None), "do not fit together"),
+        (class_samples(heat=np.zeros((5, 3, 3), np.uint8)), "heat does not fit"),
+        (mask_samples(run=R.fingerprint, predicted=np.full((4, 5, 5), 2, np.uint8)), "other classes"),
+        (class_samples(pictures="a" * 62), "does not fit"),
+    ],
+)
+def test_samples_that_do_not_fit_are_one_error(samples, told):
+    with pytest.raises(InputError, match=rf"^x\.npz: does not hold samples of its run \(.*{told}"):
+        PredictionSamples.from_bytes(samples.to_bytes(), "x.npz", R)
+
+
+def jpeg(width, height=None):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height or width), (200, 30, 30)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+FOUR = (jpeg(32),) * 4
+
+
+def pictures(files=FOUR, **changes):
+    whole = dict(
+        index=np.arange(len(files)),
+        packed=np.frombuffer(b"".join(files), np.uint8),
+        ends=np.cumsum([len(file) for file in files]),
+        names=tuple(f"val/{i}" for i in range(len(files))),
+        masks=np.full((len(files), 32, 32), 11, np.uint8),
+    )
+    return ValidationPictures(**(whole | changes))
+
+
+def test_validation_pictures_come_back_as_they_went():
+    found = ValidationPictures.from_bytes(pictures().to_bytes(), "x.npz")
+    assert found.to_bytes() == pictures().to_bytes() and len(found) == 4 and found.names[3] == "val/3"
+    assert found.picture(2).shape == (32, 32, 3) and found.picture(2, side=10).shape == (10, 10, 3)
+    assert even_choice(5, 5).tolist() == [0, 1, 2, 3, 4] and even_choice(10**6, 4).tolist() == [
+        0,
+        250000,
+        500000,
+        750000,
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [dict(masks=np.zeros((3, 32, 32), np.uint8)), dict(masks=np.full((4, 32, 32), 12, np.uint8)), dict(masks=None),
+     dict(masks=np.zeros((4, 31, 31), np.uint8)), dict(labels=np.zeros(4, np.uint8)), dict(files=(jpeg(32, 16),) * 4),
+     dict(ends=pictures().ends[::-1].copy()), dict(ends=pictures().ends - 1), dict(names=("a", "b", "c")),
+     dict(faces=np.ones((4, 31, 32), dtype=bool))],
+)  # fmt: skip
+def test_validation_pictures_that_do_not_fit_are_one_error(changes):
+    with pytest.raises(InputError, match=r"^x\.npz: does not hold validation pictures"):
+        ValidationPictures.from_bytes(pictures(**changes).to_bytes(), "x.npz")
+
+
+# The machine
 
 
 def test_the_environment_is_told():
@@ -254,127 +381,14 @@ def test_peak_memory_sees_an_allocation():
     del block
 
 
-def classified(epochs=3, images=8):
-    random = np.random.RandomState(0)
-    return ImageResults.of_two_classes(
-        right=random.rand(epochs, images) < 0.7, labels=np.arange(images, dtype=np.uint8) % 2
-    )
-
-
-def segmented(epochs=2, images=4, classes=11, most=9000):
-    counts = np.random.RandomState(0).randint(0, most, (epochs, images, 2, 12, classes))
-    return ImageResults(counts=counts.astype(np.uint32))
-
-
-@pytest.mark.parametrize("images", [classified(), segmented(), segmented(classes=3, most=2**20)])
-def test_image_results_come_back_as_they_went_beside_their_record(images, tmp_path):
+def test_without_pydantic_records_are_read_as_they_were_written(tmp_path):
+    """On a GPU machine where nothing can be installed."""
     store = Store(tmp_path, "quick")
-    stored = store.save(record(seed=3), images)
-    (loaded,) = store.load()
-    assert loaded.images == stored.images is not None
-    back = store.images(loaded)
-    for name in ("right", "labels", "counts"):
-        before, after = getattr(images, name), getattr(back, name)
-        assert (before is None and after is None) or np.array_equal(before, after)
-    assert images.to_bytes() == back.to_bytes()
-    assert (len(back), back.epochs) == (len(images), images.epochs)
-
-
-def test_image_results_that_are_gone_damaged_or_anothers_are_not_used(tmp_path):
-    store = Store(tmp_path, "quick")
-    assert store.images(record()) is None  # from before there were any: no warning
-    stored = store.save(record(), classified())
-    path = store.path(stored.id, stored.seed, stored.fingerprint).with_name(stored.images.file)
-    other = classified(images=6).to_bytes()
-    for spoil in (lambda: path.write_bytes(other), lambda: path.write_bytes(other[:50]), path.unlink):
-        spoil()
-        with pytest.warns(UserWarning, match="not used"):
-            assert store.images(stored) is None
-
-
-@pytest.mark.parametrize("content", [b"", b"PK", b"not a zip", classified().to_bytes()[:-30]])
-def test_what_is_no_file_of_image_results_is_one_error(content):
-    with pytest.raises(InputError, match=r"x\.npz: is no file of image results"):
-        ImageResults.from_bytes(content, "x.npz")
-
-
-def forged(name, kind, shape, body=b"", method=zipfile.ZIP_DEFLATED):
-    """An archive with one array whose header says what it likes."""
-    head = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode() + b"\n"
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        archive.writestr(name, b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + body)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (forged("right.npy", "|b1", (2**40, 8)), "promises"),
-        (forged("counts.npy", "<u4", (1, 10**8)), "promises"),
-        (forged("right.npy", "|b1", (-4, -4)), "promises"),
-        (forged("right.npy", "|b1", (0, 4)), "promises"),
-        (forged("right.npy", "|b1", "x" * 5000), "shape is not valid"),
-        (forged("right.npy", "|b1", (10**6,), bytes(10**8), zipfile.ZIP_BZIP2), "compressed in another way"),
-        (forged("right.npy", "|O", (1, 1), b"." * 8), "pickle"),
-    ],
-    ids=["huge", "large", "negative", "empty", "no shape", "packed", "pickle"],
-)
-def test_forged_image_results_are_one_error_before_memory_is_taken(content, told):
-    tracemalloc.start()
-    try:
-        with pytest.raises(InputError, match=rf"x\.npz: is no file of image results \(.*{told}"):
-            ImageResults.from_bytes(content, "x.npz")
-        assert tracemalloc.get_traced_memory()[1] < 2**24
-    finally:
-        tracemalloc.stop()
-
-
-RIGHT, LABELS, COUNTS = np.ones((3, 8), bool), np.zeros(8, np.uint8), np.zeros((3, 8, 2, 12, 11), np.uint16)
-
-
-@pytest.mark.parametrize(
-    "arrays",
-    [
-        {},
-        {"other": RIGHT},
-        {"right": RIGHT},
-        {"labels": LABELS},
-        {"right": RIGHT, "labels": LABELS[:7]},
-        {"right": RIGHT[0], "labels": LABELS},
-        {"right": RIGHT[..., None], "labels": LABELS},
-        {"right": RIGHT.astype(np.uint8), "labels": LABELS},
-        {"right": RIGHT, "labels": LABELS.astype(float)},
-        {"right": RIGHT, "labels": LABELS, "counts": COUNTS},
-        {"counts": COUNTS, "labels": LABELS},
-        {"counts": COUNTS[0]},
-        {"counts": COUNTS.astype(float)},
-        {"counts": COUNTS.astype(np.int32)},
-        {"counts": COUNTS[..., :5]},
-        {"counts": COUNTS[:, :, :1]},
-    ],
-)
-def test_arrays_that_are_no_image_results_are_one_error(arrays):
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    with pytest.raises(InputError, match="its arrays do not fit together"):
-        ImageResults.from_bytes(buffer.getvalue(), "x.npz")
-
-
-def test_pickles_in_image_results_are_not_opened(tmp_path):
-    buffer = io.BytesIO()
-    np.savez(buffer, counts=np.array([print], dtype=object))
-    with pytest.raises(InputError, match="no file of image results"):
-        ImageResults.from_bytes(buffer.getvalue(), "x.npz")
-
-
-def test_figures_of_image_results_and_of_draws_of_them():
-    images = ImageResults.of_two_classes(
-        right=np.array([[True, False, True], [True, True, True]]), labels=np.zeros(3, np.uint8)
+    runs = [store.save(record(name)) for name in ("q1_2", "q2_1a")]
+    code = (
+        "import sys; sys.modules['pydantic'] = None\nfrom pathlib import Path\nfrom cvhw4.records.store import Store\n"
+        "print(*(r.to_json() for r in Store(Path('.'), 'quick').load()), sep='')"
     )
-    assert images.figure("accuracy", 1) == pytest.approx(2 / 3)
-    assert images.figure("accuracy", 1, np.array([[2, 1, 0], [0, 3, 0]])) == pytest.approx([2 / 3, 0])
-    with pytest.raises(KeyError, match="loss"):
-        images.figure("loss", 1)
-    scenes = segmented()
-    assert scenes.figure("miou", 2, np.ones((1, 4), int))[0] == pytest.approx(float(scenes.figure("miou", 2)))
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert told.stdout.rstrip("\n") == "".join(r.to_json() for r in runs).rstrip("\n"), told.stderr

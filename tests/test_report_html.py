@@ -16,16 +16,14 @@ import pytest
 from PIL import Image
 
 from cvhw4.errors import InputError
-from cvhw4.experiments import PROFILES
-from cvhw4.report.figures import style
 from cvhw4.report.html import html_page, inline_svg, shrunk
 from cvhw4.report.page import write_html
 from cvhw4.report.plots import curves
-from cvhw4.report.tables import report_page
+from cvhw4.report.results import report_page
 from tests.committed import committed_results
 from tests.test_pages_escape import ALL, HOSTILE, failed, named
+from tests.tiny import QUICK
 
-QUICK = PROFILES["quick"]
 UNPACKED = TemporaryDirectory()
 RESULTS = committed_results(Path(UNPACKED.name)) / "quick"
 PICTURES = {f"figures/{path.name}": path.read_text("utf-8") for path in (RESULTS / "figures").glob("*.svg")}
@@ -34,10 +32,9 @@ PICTURES = {f"figures/{path.name}": path.read_text("utf-8") for path in (RESULTS
 def page_of(text, verdicts=""):
     """A page in whose records every text from outside is the given one, with a picture."""
     runs = [r for name in ("q1_1", "q1_2", "q2_1a") for r in named(name, text)]
-    row = next(row for row in QUICK.rows if row.row == "q1_1")
-    with style():
-        drawn = curves("curves-a", text, {row.id: runs[:3]}, [row], "accuracy", "accuracy")
-    pictures = {("q1", text): [("Learning curves", drawn)]}
+    row = QUICK.row("q1_1")
+    drawn = curves("curves-a", text, {row.name: runs[:3]}, [row], "accuracy", QUICK)
+    pictures = {("classification", text): [("Learning curves", drawn)]}
     report = report_page(QUICK, runs, None, {"q1_3-scratch": text}, [failed(text)], pictures)
     return html_page(report, verdicts, {"figures/curves-a.svg": drawn.svg})
 
@@ -121,7 +118,7 @@ def test_without_verdicts_there_is_a_page(tmp_path):
 
 def test_without_its_package_there_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "markdown_it", None)
-    with pytest.raises(InputError, match=r"^report.html: needs markdown-it-py. To mend: pip install markdown-it-py.$"):
+    with pytest.raises(InputError, match=r"^report.html: needs markdown-it-py. Fix: pip install markdown-it-py.$"):
         html_page("# a\n", "", {})
 
 

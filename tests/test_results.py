@@ -4,17 +4,16 @@ import re
 
 import pytest
 
-from cvhw4.experiments import PROFILES
-from cvhw4.records.store import Store, latest_studies
+from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.page import pictures_of_report
+from cvhw4.report.results import report_page
 from cvhw4.report.stored import Stored
-from cvhw4.report.tables import report_page
 from cvhw4.report.verdicts import verdicts_page
 from cvhw4.statistics.bounds import calibrate, load_bounds
 from tests.committed import ROOT, committed_results
+from tests.tiny import QUICK
 
-QUICK = PROFILES["quick"]
-SEEDS = {"report": 20, "extra": 20}
+SEEDS = 20
 NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
@@ -25,12 +24,12 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(store):
-    return latest_studies(store.load())
+    return latest_runs(store.load())
 
 
 @pytest.fixture(scope="module")
 def bounds():
-    return load_bounds(ROOT / "benchmarks" / "bounds.toml", "quick")
+    return load_bounds(ROOT / "benchmarks" / "bounds.toml", QUICK)
 
 
 def assert_same(page, committed):
@@ -43,13 +42,12 @@ def assert_same(page, committed):
 
 def test_every_row_has_its_seeds(records):
     for row in QUICK.rows:
-        assert len({r.seed for r in records if r.id == row.id}) >= SEEDS[row.group], row.id
+        assert len({r.seed for r in records if r.row == row}) >= SEEDS, row
 
 
 def test_the_tables_are_the_records(records, store, bounds):
-    rows = {row.id for row in QUICK.rows}
     pictures = pictures_of_report(Stored(QUICK, store))
-    page = report_page(QUICK, [r for r in records if r.id in rows], bounds, {}, pictures=pictures)
+    page = report_page(QUICK, [r for r in records if r.row in QUICK.rows], bounds, {}, pictures=pictures)
     assert_same(page, (store.folder / "report.md").read_text("utf-8"))
     assert all((store.folder / "figures" / f"{p.stem}.svg").is_file() for found in pictures.values() for _, p in found)
 
@@ -69,10 +67,10 @@ def test_readme_shows_the_table_of_claims_first(store):
 
 
 def test_the_bounds_are_those_of_the_records(records, bounds):
-    rows = {row.id for row in QUICK.rows}
-    made = calibrate(QUICK, [r for r in records if r.id in rows], bounds.false_alarms, bounds.seeds)
+    made = calibrate(QUICK, records, bounds.false_alarms, bounds.seeds)
     assert made.rows.keys() == bounds.rows.keys() and made.claims.keys() == bounds.claims.keys()
-    pairs = [(made.rows[id][name], bound) for id, figures in bounds.rows.items() for name, bound in figures.items()]
+    assert made.data == bounds.data
+    pairs = [(made.rows[row][name], bound) for row, figures in bounds.rows.items() for name, bound in figures.items()]
     pairs += [(made.claims[id], bound) for id, bound in bounds.claims.items()]
     for ours, committed in pairs:
         assert vars(ours) == pytest.approx(vars(committed), abs=2e-4)

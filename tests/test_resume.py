@@ -25,19 +25,19 @@ def train(results, name, seed, moment=None):
     """Trains one tiny row, continuing what there is; with checkpoints after every step. Killed at a moment that is
     given as a function's place and how manieth call of it is meant."""
     import tests.tiny as tiny
-    from cvhw4 import study as studies
+    from cvhw4.data import load
+    from cvhw4.runner import Runner
     from cvhw4.training import checkpoint
 
-    studies._load = lambda question, *_: tiny.dataset(question)
-    studies.PROFILES = {"quick": tiny.TINY}
+    load._load = lambda source: tiny.dataset(source.task)
     original = checkpoint.Checkpoints.__init__
     checkpoint.Checkpoints.__init__ = lambda self, *args, **options: original(
         self, *args, **options | {"every": 0.0, "share": float("inf")}
     )
     if moment is not None:
         strike(*moment)
-    experiment = next(row for row in tiny.TINY.rows if row.row == name)
-    studies.Study(device="cpu", results=Path(results), reuse=True, threads=1).run(experiment, seed)
+    runner = Runner(study=tiny.QUICK, device="cpu", results=Path(results), reuse=True, threads=1)
+    runner.run(tiny.row(name), seed)
 
 
 def strike(place, number):
@@ -99,7 +99,7 @@ def finish(results, name, seed):
 
 def the_record(results, name, seed):
     """All that a record says, but for times."""
-    found = [r for r in Store(Path(results), "quick").load() if r.row == name and r.seed == seed]
+    found = [r for r in Store(Path(results), "quick").load() if r.row.startswith(f"{name}-") and r.seed == seed]
     (record,) = found
     raw = json.loads(record.to_json())
     for key in ("times", "started"):

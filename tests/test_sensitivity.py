@@ -6,29 +6,27 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from cvhw4.controls import CONTROLS
-from cvhw4.experiments import PROFILES
 from cvhw4.statistics.bounds import Bound, Bounds
 from cvhw4.statistics.sensitivity import Detection, chance, detect, detections, least
-from tests.tiny import record
+from tests.tiny import QUICK, record
 
-QUICK = PROFILES["quick"]
-NOISE = next(c for c in CONTROLS if c.name == "label_noise")
+NOISE = next(c for c in QUICK.controls if c.corrupts == "label noise")
 BOUND = Bound(low=0.8, high=1.0, mean=0.9, sd=0.02, n=20)
-BOUNDS = Bounds({"q1_6-finetune": {"best accuracy": BOUND, "last accuracy": BOUND}}, {}, "made up")
+DATA = {"embedded": record().data.fingerprint}
+BOUNDS = Bounds({"q1_6-finetune": {"best accuracy": BOUND, "last accuracy": BOUND}}, {}, "made up", DATA)
 
 
-def spoilt(strength, figures):
-    e = NOISE.experiment(QUICK, strength)
+def corrupted(strength, figures):
+    row = NOISE.of(QUICK, strength)
     one = [record("q1_6", seed=s, figures=((value,),)) for s, value in enumerate(figures)]
-    return [replace(r, row=e.row, id=e.id, settings=e.settings()) for r in one]
+    return [replace(r, row=row.name, settings=row.settings()) for r in one]
 
 
-def test_a_control_is_held_against_the_bounds_of_the_row_it_spoils():
-    found = detect(NOISE, 0.2, QUICK, spoilt(0.2, [0.85, 0.75, 0.70]), BOUNDS)
+def test_a_control_is_held_against_the_bounds_of_the_row_it_corrupts():
+    found = detect(NOISE, 0.2, QUICK, corrupted(0.2, [0.85, 0.75, 0.70]), BOUNDS)
     assert found.caught and found.n == 3
     assert [c.value for c in found.missed] == [0.70, 0.70, 0.75, 0.75]  # worst first, two figures each
-    weaker = detect(NOISE, 0.1, QUICK, spoilt(0.1, [0.89, 0.9]), BOUNDS)
+    weaker = detect(NOISE, 0.1, QUICK, corrupted(0.1, [0.89, 0.9]), BOUNDS)
     assert not weaker.caught and weaker.low < weaker.probability < 0.01
 
 
@@ -49,7 +47,7 @@ def test_the_chance_is_that_of_any_of_the_nights_runs():
     mean = random.normal(np.mean(values), spread / np.sqrt(n))
     nights = random.normal(mean[:, None], spread[:, None], (100_000, 3))
     drawn = ((nights < 0.8) | (nights > 1)).any(1).mean()
-    found = detect(NOISE, 0.2, QUICK, spoilt(0.2, values), BOUNDS)
+    found = detect(NOISE, 0.2, QUICK, corrupted(0.2, values), BOUNDS)
     assert found.probability == pytest.approx(drawn, abs=0.006)
     one = chance(values, BOUND, 1)[0]
     assert found.probability < 1 - (1 - one) ** 3 - 0.03  # runs that share their mean come together
@@ -80,8 +78,8 @@ def test_the_lower_end_is_below_the_true_chance_nearly_always():
 
 
 def test_the_figure_chosen_pays_for_the_choice():
-    alone = Bounds({"q1_6-finetune": {"best accuracy": BOUND}}, {}, "made up")
-    runs = spoilt(0.2, [0.80, 0.79, 0.78])
+    alone = Bounds({"q1_6-finetune": {"best accuracy": BOUND}}, {}, "made up", DATA)
+    runs = corrupted(0.2, [0.80, 0.79, 0.78])
     one, of_two = detect(NOISE, 0.2, QUICK, runs, alone), detect(NOISE, 0.2, QUICK, runs, BOUNDS)
     assert one.probability == of_two.probability and of_two.low < one.low < one.probability
     assert one.low == chance([0.80, 0.79, 0.78], BOUND, 3)[1]
@@ -93,12 +91,12 @@ def test_figures_without_any_spread_are_certain():
 
 
 def test_nothing_is_said_without_runs_bounds_or_on_other_data():
-    runs = spoilt(0.2, [0.7])
+    runs = corrupted(0.2, [0.7])
     assert detect(NOISE, 0.1, QUICK, runs, BOUNDS) is None
-    assert detect(NOISE, 0.2, QUICK, runs, Bounds({}, {}, "")) is None
-    real = [replace(r, data=replace(r.data, embedded=False)) for r in runs]
+    assert detect(NOISE, 0.2, QUICK, runs, Bounds({}, {}, "", DATA)) is None
+    real = [replace(r, data=replace(r.data, fingerprint="f" * 64)) for r in runs]
     assert detect(NOISE, 0.2, QUICK, real, BOUNDS) is None
-    assert [d.strength for d in detections(QUICK, [*runs, *spoilt(0.05, [0.9])], BOUNDS)] == [0.2, 0.05]
+    assert [d.strength for d in detections(QUICK, [*runs, *corrupted(0.05, [0.9])], BOUNDS)] == [0.2, 0.05]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from cvhw4.errors import InputError
-from cvhw4.pytest_plugin import divided_threads
+from cvhw4.plugin.options import divided_threads
 from cvhw4.records.store import Store
-from cvhw4.study import Study, pick_device
+from cvhw4.runner import Runner
+from cvhw4.training.device import pick_device
 from tests.test_plugin import ROOT, study  # noqa: F401
 
 pytest_plugins = ["pytester"]
@@ -27,7 +28,7 @@ def figures(folder):
         raw = json.loads(record.to_json())
         epochs = [{k: v for k, v in e.items() if "seconds" not in k} for e in raw.pop("epochs")]
         del raw["times"], raw["started"]
-        found[record.id, record.seed] = raw, epochs
+        found[record.row, record.seed] = raw, epochs
     return found
 
 
@@ -63,7 +64,7 @@ def test_workers_lose_nothing_and_give_the_figures_of_one_process_to_the_bit(stu
 
 def test_a_killed_session_goes_on_where_it_was_broken_off(study, pytester):  # noqa: F811
     """Killed with its workers as soon as a checkpoint is there; nothing it had finished is trained again."""
-    select = ("-k", "q1_1 or q2_1a", "--seeds", "1", "--threads", "1")
+    select = ("-k", "q1_8 or q2_1a", "--seeds", "1", "--threads", "1")
     with open("conftest.py", "a") as file:
         file.write("""
 import os, pytest
@@ -92,7 +93,7 @@ def at_every_step(monkeypatch):
         session.communicate()
     finally:
         del os.environ["LINGER"]
-    assert set(figures(pytester.path / "results")) == {("q1_1-features", 0)}
+    assert set(figures(pytester.path / "results")) == {("q1_8-recipe", 0)}
     result = study(*select, "--reuse", subprocess=True)
     result.assert_outcomes(passed=2)
     text = result.stdout.str()
@@ -133,10 +134,10 @@ def diverging(monkeypatch, seed):
     assert "FAILED" in text and "skipped" not in text
     store = Store(pytester.path / "results", "quick")
     (failure,) = store.failures()
-    assert (failure.id, failure.seed, failure.epoch, failure.step, failure.lr) == ("q1_1-features", 1, 1, 1, 0.01)
+    assert (failure.row, failure.seed, failure.epoch, failure.step, failure.lr) == ("q1_1-features", 1, 1, 1, 0.01)
     page = (store.folder / "report.md").read_text()
     assert "1 of 3 seeds failed" in page and "loss nan at step 1" in page
-    (pytester.path / "conftest.py").write_text('pytest_plugins = ["cvhw4.pytest_plugin"]\n')
+    (pytester.path / "conftest.py").write_text('pytest_plugins = ["cvhw4.plugin", "cvhw4.homework.options"]\n')
     study("-k", "q1_1", "--seeds", "3", "--reuse").assert_outcomes(passed=3)
     assert store.failures() == [] and "failed" not in (store.folder / "report.md").read_text()
 
@@ -148,25 +149,25 @@ def diverging(monkeypatch, seed):
         (("--executor", "ray", "-n", "2"), "--executor ray: cannot go with -n 2"),
         (("--ray-address", "auto"), "--ray-address: is given without --executor ray"),
         (("--cuda-graphs", "--device", "cpu"), "--cuda-graphs: cannot go with --device cpu"),
-        (("--threads", "-1"), "--threads -1: is no number of threads"),
-        (("--threads", "0"), "--threads 0: is no number of threads"),
-        (("--threads", "200000"), "--threads 200000: is no number of threads"),
-        (("--checkpoint-seconds", "-1"), "--checkpoint-seconds -1: is no number of seconds"),
-        (("--checkpoint-seconds", "nan"), "--checkpoint-seconds nan: is no number of seconds"),
+        (("--threads", "-1"), "--threads -1: is not a number of threads"),
+        (("--threads", "0"), "--threads 0: is not a number of threads"),
+        (("--threads", "200000"), "--threads 200000: is not a number of threads"),
+        (("--checkpoint-seconds", "-1"), "--checkpoint-seconds -1: is not a number of seconds"),
+        (("--checkpoint-seconds", "nan"), "--checkpoint-seconds nan: is not a number of seconds"),
     ],
 )
 def test_options_that_make_no_sense_are_one_error(study, pytester, args, message):  # noqa: F811
     result = study(*args)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     output = result.stdout.str() + result.stderr.str()
-    assert output.count("ERROR: ") == 1 and f"ERROR: {message}" in output and "To mend" in output
+    assert output.count("ERROR: ") == 1 and f"ERROR: {message}" in output and "Fix: " in output
     assert not (pytester.path / "results").exists()
 
 
 def test_claims_that_are_handed_out_before_their_runs_keep_nobody_waiting(study, pytester):  # noqa: F811
     """--dist loadfile begins with the file of most tests; on one worker its claims would wait for ever."""
     with open("conftest.py", "a") as file:
-        file.write("import cvhw4.pytest_plugin\ncvhw4.pytest_plugin.GIVE_UP = 0.5\n")
+        file.write("import cvhw4.plugin.board\ncvhw4.plugin.board.IDLE_TIMEOUT_SECONDS = 0.5\n")
     result = study(
         "-k", "q1_1 or q1_2 or q1_4", "--seeds", "1", "-n", "1", "--dist", "loadfile", "-rs", subprocess=True
     )
@@ -193,8 +194,8 @@ def test_parts_of_a_study_side_by_side_are_the_study(study, pytester):  # noqa: 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--part", "3/2"), "--part 3/2: is no part. To mend: give --part 1/N to N/N."),
-        (("--part", "0/2"), "--part 0/2: is no part."),
+        (("--part", "3/2"), "--part 3/2: is not a part. Fix: give --part 1/N to N/N."),
+        (("--part", "0/2"), "--part 0/2: is not a part."),
         (("--part", "two"), "argument --part: invalid _part value: 'two'"),
         (("--part", "1/2", "-n", "2"), "--part 1/2: cannot go with -n or --executor ray."),
         (("--part", "1/2", "--executor", "ray"), "--part 1/2: cannot go with -n or --executor ray."),
@@ -210,8 +211,8 @@ def test_a_worker_that_dies_keeps_nobody_waiting(study, pytester):  # noqa: F811
     with open("conftest.py", "a") as file:
         file.write("""
 import os, signal, pytest
-import cvhw4.pytest_plugin
-cvhw4.pytest_plugin.GIVE_UP = 0.5
+import cvhw4.plugin.board
+cvhw4.plugin.board.IDLE_TIMEOUT_SECONDS = 0.5
 
 @pytest.fixture(autouse=True)
 def dying(request):
@@ -238,7 +239,7 @@ def test_a_page_that_cannot_be_written_is_one_line_and_no_green_session(study, p
 def test_a_row_that_is_not_there_is_answered_with_those_that_are(study):  # noqa: F811
     result = study("-k", "q9_1")
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-    assert "-k q9_1 selects nothing. Rows of profile quick: q1_1-features, " in result.stdout.str()
+    assert "-k q9_1 selects nothing. Rows of study quick: q1_1-features, " in result.stdout.str()
 
 
 def test_workers_share_gpus_in_turn_and_cores_evenly(monkeypatch):
@@ -261,8 +262,10 @@ def test_workers_share_gpus_in_turn_and_cores_evenly(monkeypatch):
 
 def test_deterministic_is_part_of_a_run_on_cuda_alone(monkeypatch):
     """On a CPU every run is: there the option changes nothing, and finished runs are found."""
-    from tests.tiny import dataset, row
+    from tests.tiny import QUICK, dataset, row
 
-    monkeypatch.setattr("cvhw4.study._load", lambda question, *_: dataset(question))
-    plans = [Study(device="cpu", deterministic=d)._plan(row("q1_1"), 0).fingerprint for d in (False, True)]
+    monkeypatch.setattr("cvhw4.data.load._load", lambda source: dataset(source.task))
+    plans = [
+        Runner(study=QUICK, device="cpu", deterministic=d)._plan(row("q1_1"), 0).fingerprint for d in (False, True)
+    ]
     assert plans[0] == plans[1]

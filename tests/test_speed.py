@@ -1,67 +1,63 @@
-"""The speed comparison at small size: both sides really run, and the table says what they took."""
+"""Speed comparisons: both sides really run, at small size; ratios as worked by hand; nothing lost on disk or hidden on
+the page."""
 
+import io
+import json
+import math
 import subprocess
 import sys
-from dataclasses import replace
+import threading
+from contextlib import redirect_stdout
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks import speed
-from benchmarks.families import FAMILIES, Setting, find_family
-from benchmarks.speed import PORTRAIT, SCENE, compare, write_pictures
+from benchmarks.performance import speed as timing
+from benchmarks.performance.cost import Machine
+from benchmarks.performance.families import FAMILIES, TARGETS, Setting, find_family
+from benchmarks.performance.speed import PORTRAIT, SCENE, Job, at_once, compare, run_side, write_pictures
+from benchmarks.performance.speed_record import VERSION, SpeedRecord, load_all, speed_page, write_speed_page
 from cvhw4.data.camvid import read_camvid
 from cvhw4.data.dataset import CAMVID_CLASSES
 from cvhw4.data.embedded import embedded_portraits, embedded_scenes
-from cvhw4.data.portraits import read_portraits
-from cvhw4.report.speed import speed_page
-from cvhw4.training.cost import Machine
+from cvhw4.data.pictures import read_pictures
+from cvhw4.errors import InputError
 from tests.tiny import dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
+MACHINE = Machine("cpu", 100e9, "float32", 20e9)
 
 
-def test_families_are_the_protocols_rows_with_their_targets():
-    targets = {f.name: (f.target("cpu"), f.target("cuda")) for f in FAMILIES}
-    assert targets == {
-        "frozen, random crops": (2.5, 10),
-        "frozen, seeds at once": (None, 4),
-        "frozen, whole face": (10, 10),
-        "all layers": (1.4, 4),
-        "EfficientNet-B2": (None, 5),
-        "FCN8s": (1.5, 15),
-        "FCN8s, validation alone": (5, None),
-        "FCN8s over VGG16": (None, None),
-    }
-    for family in (f for f in FAMILIES if f.cuda is not None):
-        experiment = family.experiment("cuda")
-        assert (experiment.recipe.batch, experiment.recipe.size) == (
-            (4, 224) if experiment.question == "q1" else (6, 256)
-        )
-    assert find_family("FCN8s over VGG16").experiment("cpu").network == "fcn8s/vgg16"
+# Both sides
+
+
+def test_families_are_the_protocols_rows():
+    for row in (family.row("cuda") for family in FAMILIES if family.cuda is not None):
+        protocol = {"classification": (4, 224), "segmentation": (6, 256)}
+        assert (row.recipe.batch, row.recipe.size) == protocol[row.task.name] and row.start == "random"
+    networks = {f.name: f.row("cpu").network for f in FAMILIES[4:]}
+    assert networks["EfficientNet-B2"] == "efficientnet_b2+linear"
+    assert (networks["FCN8s"], networks["FCN8s over VGG16"]) == ("fcn8s/tf_efficientnet_lite0", "fcn8s/vgg16")
     with pytest.raises(ValueError, match="FCN8s over VGG16 is not timed on cuda"):
-        find_family("FCN8s over VGG16").experiment("cuda")  # there "FCN8s" is just that
-    assert find_family("FCN8s").experiment("cpu").network == "fcn8s/tf_efficientnet_lite0"
-    assert find_family("EfficientNet-B2").experiment("cpu").network == "efficientnet_b2+linear"
+        find_family("FCN8s over VGG16").row("cuda")  # there "FCN8s" is just that
 
 
-def test_pictures_have_the_protocols_sizes_and_both_classes(tmp_path):
-    setting = Setting(train=5, val=3, epochs=1)
-    portraits = read_portraits(write_pictures(embedded_portraits(), setting, tmp_path / "p"))
+def test_pictures_have_the_protocols_sizes_and_both_classes_and_repeat_in_turn(tmp_path):
+    setting = Setting(5, 3, 1)
+    portraits = read_pictures(write_pictures(embedded_portraits(), setting, tmp_path / "p"))
     assert portraits.train.images.shape == (5, *PORTRAIT, 3) and len(portraits.val) == 3
     assert set(portraits.train.targets) == {0, 1}
     scenes = read_camvid(write_pictures(embedded_scenes(), setting, tmp_path / "s"))
     assert scenes.train.images.shape == (5, *SCENE, 3) and scenes.classes == CAMVID_CLASSES[:-1]
     assert Image.open(next((tmp_path / "p" / "train").rglob("*.jpg"))).size == PORTRAIT[::-1]
-
-
-def test_more_pictures_than_there_are_repeat_in_turn():
-    split = dataset("q1", train=4).train
-    images = speed.enlarged(split, 10).images
+    images = timing.enlarged(dataset("classification", train=4).train, 10).images
     assert np.array_equal(images[0], images[4]) and not np.array_equal(images[0], images[1])
 
 
@@ -69,101 +65,251 @@ def test_more_pictures_than_there_are_repeat_in_turn():
     "name", [f.name for f in FAMILIES if f.name not in ("FCN8s over VGG16", "frozen, seeds at once")]
 )
 def test_both_sides_run_and_are_recorded(name, tmp_path, monkeypatch):
-    """Every family, with a handful of pictures and small networks; real processes, real files, real training."""
+    """A handful of pictures and small networks, but real files and real training, in this process."""
+
+    def in_this_process(side, job):
+        with redirect_stdout(io.StringIO()) as out:
+            timing.main(side, job, wait=lambda: None)
+        return json.loads(out.getvalue())
+
     family = find_family(name)
-    small = Setting(train=6, val=2, epochs=2, target=family.target("cpu"), size=64)
-    small = replace(small, network="tf_efficientnet_lite0+linear") if "Efficient" in name else small
-    small = replace(small, network="fcn8s/tf_efficientnet_lite0") if "FCN8s" in name else small
-    tiny = replace(family, cpu=small)
-    monkeypatch.setattr(speed, "run_side", in_this_process)
-    monkeypatch.setattr(speed, "find_family", lambda name: tiny)
-    machine = Machine("cpu", 1e11, "float32", 1e10)
-    record = compare(
-        tiny, tmp_path, device=CPU, precision="float32", graphs=False, machine=machine, trials=1, command="pytest"
-    )
-    validated = family.work == "validation alone"
-    assert record.images == (2 * 2 if validated else 2 * (6 + 2))
-    assert (record.workerless_ratio is None) == (family.target("cpu") is None)
-    assert record.flops > 0 and record.ratio > 0 and record.over_floor > 0
-    assert record.peak_memory_ours > 2**20
+    networks = {"EfficientNet-B2": "tf_efficientnet_lite0+linear"}
+    network = "fcn8s/tf_efficientnet_lite0" if "FCN8s" in name else networks.get(name)
+    tiny = replace(family, cpu=Setting(6, 2, 2, family.cpu.target, size=64, network=network))
+    monkeypatch.setattr(timing, "run_side", in_this_process)
+    record = compare(Job(tiny, tmp_path, CPU), machine=MACHINE, trials=1, command="pytest")
+    assert record.images == (2 * 2 if family.work == "validation alone" else 2 * (6 + 2))
+    assert (record.workerless_ratio is None) == (family.cpu.target is None)
+    assert record.flops > 0 and record.ratio > 0 and record.over_floor > 0 and record.peak_memory_ours > 2**20
+    assert (record.study, record.row.startswith(family.base)) == ("full", True)
     assert f"{name}: {family.work}" in speed_page([record])
 
 
 def test_processes_at_once_start_together(tmp_path, monkeypatch):
     """Each is ready at a time of its own; none is timed before all are."""
     script = (
-        "import json, sys, time; time.sleep(float(sys.argv[4].count('x')));"
+        "import json, os, random, sys, time; time.sleep(random.random());"
         "print('warming up'); print('ready', flush=True); sys.stdin.readline(); start = time.time(); time.sleep(0.3);"
         "print(json.dumps({'seconds': 0.3, 'started': start, 'ended': time.time(), 'peak_memory': 7}))"
     )
     program = tmp_path / "python"
-    program.write_text(f"#!{sys.executable}\nimport os, random, time; time.sleep(random.random())\n{script}\n")
+    program.write_text(f"#!{sys.executable}\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(speed.sys, "executable", str(program))
-    taken = speed.at_once(find_family("FCN8s"), tmp_path, CPU, "float32", False, 3)
+    monkeypatch.setattr("sys.executable", str(program))
+    taken = at_once(Job(find_family("FCN8s"), tmp_path, CPU), 3)
     assert 0.3 <= taken["seconds"] < 0.6 and taken["peak_memory"] == 21
 
 
-def test_seeds_at_once_are_held_against_one_after_another(tmp_path, monkeypatch):
+def test_seeds_at_once_are_compared_with_one_after_another(tmp_path, monkeypatch):
     calls = []
 
-    def side(name, family, folder, device, precision, graphs, threads, line):
-        calls.append((name, threads, line.parties))
+    def side(name, job, threads, barrier):
+        calls.append((name, threads, barrier.parties))
         seconds = 10.0 if threads == torch.get_num_threads() else 14.0
         return {"seconds": seconds, "started": 5.0, "ended": 5.0 + seconds, "peak_memory": 100}
 
-    monkeypatch.setattr(speed, "run_side", side)
+    monkeypatch.setattr(timing, "run_side", side)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    family = find_family("frozen, seeds at once")
-    machine = Machine("cpu", 1e11, "float32", 1e10)
-    record = compare(
-        family, tmp_path, device=CPU, precision="float32", graphs=False, machine=machine, trials=1, command="pytest"
-    )
-    assert calls == [
-        ("ours", 2, 2),
-        ("ours", 2, 2),
-        ("ours", 4, 1),
-    ]  # two with half of the threads each, then one with all
+    job = Job(find_family("frozen, seeds at once"), tmp_path, CPU)
+    record = compare(job, machine=MACHINE, trials=1, command="pytest")
+    # two with half of the threads each, then one with all
+    assert calls == [("ours", 2, 2), ("ours", 2, 2), ("ours", 4, 1)]
     assert record.ours_seconds == [14.0] and record.reference_seconds == [20.0]
     assert (record.peak_memory_ours, record.peak_memory_reference) == (200, 100)
     assert record.images == 2 * 10 * 72 and "2 runs at once" in record.work
 
 
-def in_this_process(side, family, folder, device, precision, graphs, threads=None):
-    """`run_side` without a new process, which takes ten seconds to load torch."""
-    import io
-    import json
-    from contextlib import redirect_stdout
-
-    with redirect_stdout(io.StringIO()) as out:
-        speed.main(side, family.name, folder, device, precision, graphs, wait=lambda: None)
-    return json.loads(out.getvalue())
-
-
-def test_a_side_is_timed_in_a_process_of_its_own(tmp_path):
-    folder = write_pictures(embedded_scenes(), Setting(train=2, val=2, epochs=1), tmp_path)
-    result = speed.run_side("ours", find_family("FCN8s, validation alone"), folder, "cpu", "float32", False)
+def test_a_side_is_timed_in_a_process_of_its_own_and_says_why_it_fails(tmp_path):
+    job = Job(find_family("FCN8s, validation alone"), tmp_path, CPU)
+    with pytest.raises(RuntimeError, match=r"(?s)benchmarks\.performance\.speed ours FCN8s, .*No such file"):
+        run_side("ours", replace(job, folder=tmp_path / "nowhere"), barrier=threading.Barrier(1))
+    write_pictures(embedded_scenes(), Setting(2, 2, 1), tmp_path)
+    result = run_side("ours", job)
     assert result["ended"] > result["started"] and result["seconds"] > 0 and result["peak_memory"] > 2**20
 
 
-def test_a_side_that_fails_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(speed, "ROOT", tmp_path)  # where there is no benchmarks/speed.py
-    with pytest.raises(RuntimeError, match=r"(?s)benchmarks\.speed ours FCN8s .*(No module named|has neither a list)"):
-        speed.run_side("ours", find_family("FCN8s"), tmp_path, "cpu", "float32", False)
+def test_long_measurements_are_left_out_unless_asked_for():
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    collected = [
+        subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True).stdout
+        for more in ([], ["-m", "speed or growth"])
+    ]
+    assert [out.count("benchmarks/performance/") for out in collected] == [0, len(FAMILIES) + 2 + 10]
 
 
-def test_the_comparison_is_left_out_unless_asked_for():
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "benchmarks/test_speed.py",
-        "--collect-only",
-        "-q",
-        "-p",
-        "no:cacheprovider",
+# Records
+
+
+def speed(**changes) -> SpeedRecord:
+    whole = dict(
+        family="frozen, random crops",
+        row="q1_1-features",
+        study="quick",
+        network="tf_efficientnet_lite0",
+        size=96,
+        batch=16,
+        work="training with validation",
+        images=1000,
+        ours_seconds=[2.0, 2.5, 4.0],
+        reference_seconds=[10.0, 5.0, 12.0],
+        target=3.0,
+        flops=50 * 10**9,
+        bytes=5 * 10**9,
+        machine=MACHINE,
+        peak_memory_ours=2**30,
+        environment={"device": "cpu", "device_name": "A processor", "threads": 2, "torch": "2.15.0", "commit": "abc"},
+        command="pytest benchmarks/speed.py",
+        started="2026-11-23T10:00:00+00:00",
+    )
+    return SpeedRecord(**(whole | changes))
+
+
+def on_cuda(**changes) -> SpeedRecord:
+    environment = speed().environment | {"device": "cuda", "device_name": "A GPU", "threads": 8}
+    return speed(**(dict(environment=environment, machine=Machine("cuda", 7e14, "bfloat16", 3e12)) | changes))
+
+
+def test_figures_by_hand():
+    r = speed()
+    assert r.ratio == 10 / 2.5 and r.ratio_range == (2.0, 5.0)
+    assert (r.over_floor, r.floor) == (5.0, (0.5, "arithmetic"))  # 0.5 s of arithmetic, 0.25 s of traffic
+    slow = replace(r, bytes=20 * 10**9)
+    assert (slow.over_floor, slow.floor) == (2.5, (1.0, "memory"))
+    assert math.isinf(replace(r, flops=0, bytes=0).over_floor)
+
+
+times = st.floats(1e-6, 1e6)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(
+    trials=st.lists(st.tuples(times, times), min_size=1, max_size=5),
+    family=texts.map(lambda text: "x" + text),
+    command=texts,
+    counts=st.tuples(*[st.integers(0, 10**18)] * 3),
+    memory=st.tuples(*[st.none() | st.integers(0, 10**12)] * 2),
+    environment=st.dictionaries(texts, texts | st.integers() | st.none() | st.booleans(), max_size=3),
+)
+def test_a_record_comes_back_as_it_went(trials, family, command, counts, memory, environment):
+    ours, reference = (list(side) for side in zip(*trials, strict=True))
+    some = dict(zip(("images", "flops", "bytes"), counts, strict=True), family=family, command=command)
+    some |= dict(zip(("peak_memory_ours", "peak_memory_reference"), memory, strict=True))
+    times = dict(ours_seconds=ours, reference_seconds=reference, environment=environment | {"device": "cpu"})
+    before = speed(**some, **times)
+    assert SpeedRecord.from_json(json.dumps(asdict(before)), "x.json") == before
+    low, high = before.ratio_range
+    assert low <= high
+    assert speed_page([before]).startswith("# Speed")
+
+
+DAMAGED = {
+    "ours_seconds": [[], [1.0, 2.0], "2.0", [1.0, 0.0, 2.0]],
+    "reference_seconds": [[1.0, "2", 2.0], [1.0, math.nan, 2.0]],
+    "workerless_seconds": [3.0],
+    "target": [0],
+    "images": [-1],
+    "flops": [1.5],
+    "bytes": [True],
+    "peak_memory_ours": ["much"],
+    "family": ["?!"],
+    "work": [3],
+    "machine": [None, {"device": "cpu"}, asdict(MACHINE) | {"bandwidth": 0}, asdict(MACHINE) | {"precision": 3}],
+    "environment": [{}, "cpu"],
+}
+FOREIGN = [
+    ('{"version": 1, "fam', "is not JSON"),
+    ("[" * 100_000, "is not JSON"),
+    ("[]", "is not a speed record"),
+    ('{"name": "another tool\'s"}', "is not a speed record"),
+    (json.dumps(asdict(speed()) | {"version": VERSION + 1}), f"version {VERSION + 1}"),
+    *((json.dumps({"version": version}), "damaged.*family") for version in (1, VERSION)),
+    *(
+        (json.dumps(asdict(speed()) | {name: value}), f"damaged.*({name}|trials|family or device)")
+        for name, values in DAMAGED.items()
+        for value in values
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), FOREIGN)
+def test_foreign_and_damaged_files_are_named_not_counted_and_left_alone(text, message, tmp_path):
+    speed().save(tmp_path)
+    foreign = tmp_path / "speed" / "foreign.json"
+    foreign.write_text(text)
+    with pytest.raises(InputError, match=rf"(?s)foreign\.json: .*{message}"):
+        SpeedRecord.from_json(text, foreign)
+    (tmp_path / "speed" / "binary.json").write_bytes(b"\xff\xfe")
+    with pytest.warns(UserWarning, match="not counted"):
+        assert load_all(tmp_path) == [speed()]
+    assert foreign.read_text() == text
+
+
+def test_older_records_and_further_fields_are_read():
+    raw = asdict(speed()) | {"new_field": 1}
+    raw["machine"] |= {"new_figure": 2}
+    assert SpeedRecord.from_json(json.dumps(raw), "x.json") == speed()
+    raw["profile"] = raw.pop("study")
+    assert SpeedRecord.from_json(json.dumps(raw | {"version": 1}), "x.json") == speed()
+    stored = load_all(ROOT / "results")
+    assert len(stored) == len(FAMILIES)
+    assert speed_page(stored, TARGETS) == (ROOT / "results" / "speed.md").read_text()
+
+
+def test_a_newer_measurement_replaces_the_older_of_its_family_and_device(tmp_path):
+    old, new = speed(), speed(ours_seconds=[1.0] * 3, started="2026-11-24T10:00:00+00:00")
+    path = old.save(tmp_path)
+    assert path == tmp_path / "speed" / "frozen-random-crops-cpu.json"
+    path.write_text("{")  # a damaged file is replaced
+    assert new.save(tmp_path) == path
+    others = [on_cuda(), speed(family="fine-tuned")]
+    for other in others:
+        other.save(tmp_path)
+    for copy in ("a-copy.json", "z-copy.json"):
+        (tmp_path / "speed" / copy).write_text(json.dumps(asdict(old)))
+    assert load_all(tmp_path) == [others[1], new, others[0]]
+    assert len({speed(family=family.name).save(tmp_path) for family in FAMILIES}) == len(FAMILIES)  # a file each
+
+
+# The page
+
+
+def cells(page: str, start: str) -> list[str]:
+    (line,) = (line for line in page.splitlines() if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_page_shows_every_figure():
+    page = speed_page([speed(workerless_seconds=[6.0, 7.0, 5.0])])
+    assert cells(page, "frozen, random crops") == [
+        "frozen, random crops: training with validation (q1_1-features, tf_efficientnet_lite0, 96 px, batch 16)",
+        "400",
+        "100",
+        "4.00 (2.00 to 5.00)",
+        "2.40",
+        "3.00, met; missed without workers",
+        "20",
+        "20 %",
+        "5.00",
+        "arithmetic",
+        "1.00 GiB, -",
+        "3",
     ]
-    outputs = [
-        subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True) for more in ([], ["-m", "speed"])
-    ]
-    assert [done.stdout.count("::test_ours_is_faster") for done in outputs] == [0, len(FAMILIES)]
+    assert "A processor (2 threads), measured peak 100 GFLOP/s (float32) and 20 GB/s; 2026-11-23" in page
+    assert "study `quick`; `pytest benchmarks/speed.py`" in page
+    assert "## CPU" in page and "## CUDA" not in page
+    assert "a\\|b: training" in speed_page([speed(family="a|b")])
+    assert speed_page([]) == "# Speed\n\nNo measurements yet.\n"
+
+
+def test_targets_without_a_measurement_are_shown(tmp_path):
+    targets = [("cpu", "fine-tuned", 1.5), ("cpu", "frozen, random crops", 4.5), ("cuda", "frozen, random crops", 10.0)]
+    for record in (speed(), speed(family="another"), on_cuda(family="another")):
+        record.save(tmp_path)
+    page = write_speed_page(tmp_path, targets)
+    assert page == tmp_path / "speed.md"
+    cpu, cuda = page.read_text().split("## CUDA")
+    assert cells(cpu, "fine-tuned")[3:6] == ["not measured", "-", "1.50"]
+    assert cells(cpu, "frozen, random crops: ")[4:6] == ["-", "4.50, MISSED"]  # the target that holds now
+    assert cells(cuda, "frozen, random crops")[3:6] == ["not measured", "-", "10.00"]
+    assert cpu.index("| fine-tuned") < cpu.index("| frozen, random crops:") < cpu.index("| another:")
+    assert "A GPU, measured" in cuda and cells(cuda, "another")[5] == "3.00, met"

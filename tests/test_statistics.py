@@ -10,28 +10,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cvhw4.claims import CLAIMS
+from cvhw4 import Claim, Row, Study
 from cvhw4.errors import InputError
-from cvhw4.experiments import PROFILES
-from cvhw4.statistics import bounds as bounds_module
+from cvhw4.homework import study
+from cvhw4.homework.rows import rows_at
 from cvhw4.statistics.bounds import (
-    FIGURES,
     NIGHTLY_SEEDS,
+    NO_BOUNDS,
     Bound,
     Bounds,
+    Check,
     calibrate,
     error_of_one,
     failed,
+    held_out,
     limits,
     load_bounds,
     to_toml,
 )
 from cvhw4.statistics.intervals import Estimate, estimate, prediction_half_width
+from cvhw4.statistics.published import stated
 from cvhw4.statistics.verdicts import judge, judge_all
-from tests.tiny import record
+from tests.tiny import QUICK, record
 
-QUICK = PROFILES["quick"]
-CLAIM = next(c for c in CLAIMS if c.id == "q1_4-finetune_above_features")
+FULL = study("full")
+CLAIMS = {claim.id: claim for claim in FULL.claims}
+CLAIM = CLAIMS["q1_4-finetune_above_features"]
+BETWEEN_ROWS = [claim for claim in QUICK.claims if claim.worse is not None]
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
@@ -69,70 +74,143 @@ def test_prediction_intervals_miss_as_often_as_they_say(k):
     assert missed / 4000 == pytest.approx(0.1, abs=0.015)
 
 
-def runs(row, figures):
-    return [record(row, seed=s, figures=((value,),)) for s, value in enumerate(figures)]
+# Verdicts
+
+
+def runs(row, figures, **changes):
+    return [record(row, seed=s, figures=((value,),), **changes) for s, value in enumerate(figures)]
 
 
 def test_claims_are_judged_pairwise_by_seed():
     better, worse = runs("q1_2", [0.80, 0.90, 0.70]), runs("q1_1", [0.75, 0.86, 0.66])
-    outcome = judge(CLAIM, better + worse)
+    outcome = judge(CLAIM, better + worse, QUICK)
     assert outcome.difference.mean == pytest.approx((0.05 + 0.04 + 0.04) / 3)
     assert outcome.difference.sd == pytest.approx(np.std([0.05, 0.04, 0.04], ddof=1))
-    assert outcome.verdict == "supported"
-    assert judge(CLAIM, better[:1] + worse).difference.n == 1
-    assert judge(CLAIM, better) is None
-    assert judge(CLAIM, runs("q1_2", [0.1, 0.2, 0.3]) + runs("q1_1", [0.5, 0.61, 0.69])).verdict == "contradicted"
+    assert outcome.verdict == "supported" and outcome.fingerprint == "d" * 64
+    assert judge(CLAIM, better[:1] + worse, QUICK).difference.n == 1
+    turned = runs("q1_2", [0.1, 0.2, 0.3]) + runs("q1_1", [0.5, 0.61, 0.69])
+    assert judge(CLAIM, turned, QUICK).verdict == "contradicted"
+    best = judge(CLAIM, [record("q1_2", figures=((0.9,), (0.5,))), record("q1_1", figures=((0.7,), (0.8,)))], QUICK)
+    assert best.difference.mean == pytest.approx(0.1)  # of best epochs
 
 
-def test_a_claim_with_a_figure_that_is_no_number_is_not_judged():
+def test_a_claim_without_runs_or_with_a_figure_that_is_not_finite_is_not_judged():
     worse = runs("q1_1", [0.75, 0.86, 0.66])
-    assert judge(CLAIM, runs("q1_2", [0.80, math.nan, 0.70]) + worse) is None
-    assert judge(CLAIM, runs("q1_2", [0.80, 0.90, math.inf]) + worse) is None
-
-
-def test_claims_use_the_best_epoch_as_the_report_does():
-    outcome = judge(CLAIM, [record("q1_2", figures=((0.9,), (0.5,))), record("q1_1", figures=((0.7,), (0.8,)))])
-    assert outcome.difference.mean == pytest.approx(0.1)
+    assert judge(CLAIM, worse, QUICK) is None
+    assert judge(CLAIM, runs("q1_2", [0.80, math.nan, 0.70]) + worse, QUICK) is None
+    assert judge(CLAIM, runs("q1_2", [0.80, 0.90, math.inf]) + worse, QUICK) is None
 
 
 def test_a_claim_about_a_figure_is_for_real_data():
-    claim = next(c for c in CLAIMS if c.worse is None)
+    claim = CLAIMS["q1_9-passes_0.895"]
     real = [replace(r, data=replace(r.data, embedded=False)) for r in runs("q1_8", [0.91, 0.92, 0.915])]
-    outcome = judge(claim, real)
+    outcome = judge(claim, real, QUICK)
     assert outcome.difference.mean == pytest.approx(0.915) and outcome.verdict == "supported"
-    assert judge(claim, runs("q1_8", [0.91, 0.92, 0.915])) is None
+    assert judge(claim, runs("q1_8", [0.91, 0.92, 0.915]), QUICK) is None
 
 
 def test_runs_on_different_data_are_not_compared():
     other = replace(record("q1_1"), data=replace(record().data, fingerprint="f" * 64, name="hymenoptera"))
     with pytest.raises(ValueError, match="hymenoptera"):
-        judge(CLAIM, [record("q1_2"), other])
+        judge(CLAIM, [record("q1_2"), other], QUICK)
     assert judge_all(QUICK, [record("q1_2"), other]) == []
     assert [o.claim.id for o in judge_all(QUICK, [record("q1_2"), record("q1_1"), other])] == [CLAIM.id]
+
+
+def test_claims_are_judged_together():
+    records = [r for row in ("q1_1", "q1_2", "q1_3") for r in runs(row, [0.80, 0.83 + 0.01 * len(row), 0.86])]
+    together = {o.claim.id: o for o in judge_all(QUICK, records)}
+    assert len(together) == 3
+    for id, outcome in together.items():
+        alone = judge(CLAIMS[id], records, QUICK)
+        assert outcome.adjusted_p >= alone.adjusted_p == alone.comparison.p_value
+
+
+def test_a_studys_own_metric_of_classification_moves_by_images():
+    own = Study("own", data="folder", rows={"a": Row("resnet18"), "b": Row("resnet18")}, metrics={"f1": max},
+                claims=[Claim(better="a", worse="b", metric="f1")])  # fmt: skip
+    made = [
+        replace(record(seed=s), row=row, epochs=[replace(record().epochs[0], figures={"accuracy": 0.5, "f1": value})])
+        for row, value in (("a", 0.6), ("b", 0.5))
+        for s in range(3)
+    ]
+    (outcome,) = judge_all(own, made)
+    assert outcome.resolution == 1 / 400 and 0 < outcome.comparison.p_value < 0.05
+
+
+def test_what_published_single_runs_could_show():
+    found = {claim.id: stated(claim, FULL) for claim in FULL.claims}
+    # standard errors of 0.875, 0.83 and 0.7175 over 400 images: 0.0165, 0.0188, 0.0225
+    assert found[CLAIM.id].verdict == "undecided"
+    assert found[CLAIM.id].p_value == pytest.approx(0.0717, abs=5e-4)
+    assert found["q1_4-features_above_scratch"].verdict == "supported"
+    assert found["q1_9-passes_0.895"].verdict == "undecided"  # 363 of 400 against 0.895
+    of_miou = found["q2_2-skip_miou"]
+    assert of_miou.verdict is None and of_miou.difference == pytest.approx(0.4295 - 0.4055)
+    assert np.isnan(of_miou.p_value)
+    for nothing in ("q1_7-whole_face_features", "q2_c2-norm_interaction", "q1_c9-pretraining"):
+        assert np.isnan(found[nothing].difference) and found[nothing].verdict is None
+
+
+# Bounds
 
 
 def stored(n=8, spread=0.01):
     """n runs of every quick row, with a spread of its own over seeds."""
     random = np.random.RandomState(5)
     return [
-        record(e.row, seed=s, figures=((float(0.5 + 0.02 * i + random.normal(0, spread)),),))
-        for i, e in enumerate(QUICK.rows)
+        record(row, seed=s, figures=((float(0.5 + 0.02 * i + random.normal(0, spread)),),))
+        for i, row in enumerate(QUICK.rows)
         for s in range(n)
     ]
+
+
+def bounds_of(rows=None, claims=None, **more):
+    """Bounds of the data that records are of."""
+    return Bounds(rows or {}, claims or {}, "made up", {"embedded": "d" * 64}, **more)
 
 
 def test_calibrated_bounds_pass_their_own_runs_and_survive_the_file(tmp_path):
     made = calibrate(QUICK, stored())
     path = tmp_path / "bounds.toml"
-    path.write_text(to_toml("quick", made))
-    read = load_bounds(path, "quick")
-    assert read == made
-    assert set(read.rows) == {e.id for e in QUICK.rows} and set(read.claims) == {c.id for c in CLAIMS if c.worse}
+    path.write_text(to_toml(QUICK, made))
+    read = load_bounds(path, QUICK, named=True)
+    assert read == made and read.data == {"embedded": "d" * 64}
+    assert set(read.rows) == set(QUICK.rows) and set(read.claims) == {c.id for c in BETWEEN_ROWS}
     assert not failed(check for r in stored() for check in read.check(r))
-    assert load_bounds(path, "full").rows == {}
+    assert load_bounds(path, FULL) == NO_BOUNDS
+    with pytest.raises(InputError, match=r"has no bounds of study full, but of quick. Fix: run cvhw4 calibrate"):
+        load_bounds(path, FULL, named=True)
     assert "2026-11-23" in read.source and "torch 2.15.0" in read.source
     for outcome in judge_all(QUICK, stored()):
         assert read.check_claim(outcome).met
+
+
+def test_a_users_study_is_calibrated_in_the_same_way(tmp_path):
+    """On its own folder, whose name and whose rows' names need quotes in the file; runs on other data do not count."""
+    own = Study(
+        "insects.v2",
+        data="hymenoptera",
+        rows={"resnet-18": Row("resnet18"), "frozen+linear": Row("resnet18", trained="last layer")},
+        claims=[Claim(better="resnet-18", worse="frozen+linear", metric="accuracy")],
+    )
+    mine = replace(record().data, embedded=False, name='my "bees"\\\n', fingerprint="b" * 64)
+    records = [
+        replace(record(seed=s, figures=((0.8 + 0.1 * better + 0.001 * s,),)), row=row, study=own.name, data=mine)
+        for better, row in enumerate(("frozen+linear", "resnet-18"))
+        for s in range(6)
+    ]
+    elsewhere = [replace(r, data=record().data) for r in records]  # generated pictures
+    made = calibrate(own, [*records, *elsewhere])
+    path = tmp_path / "bounds.toml"
+    path.write_text(to_toml(own, made))
+    read = load_bounds(path, own)
+    assert read.rows == made.rows and read.claims == made.claims and list(read.data.values()) == ["b" * 64]
+    assert made.rows["resnet-18"]["best accuracy"].n == 6
+    assert len(read.check(records[0])) == 3 and read.check(elsewhere[0]) == []
+    (outcome,) = judge_all(own, records)
+    assert read.promises(outcome) and read.check_claim(outcome).met
+    assert [check.met for _, check in held_out(own, [*records, *elsewhere], read)] == [True] * 2 * 6 * 3
 
 
 def test_a_bound_says_value_bound_and_source():
@@ -143,19 +221,17 @@ def test_a_bound_says_value_bound_and_source():
     assert f"[{bound.low:.4f}, {bound.high:.4f}]" in message
     assert f"from 8 runs with mean {bound.mean:.4f}" in message and "runs of 2026-11-23" in message
     assert "above" in failed(made.check(record("q1_2", figures=((0.99,),))))[0]
-
-
-def test_nan_meets_no_bound():
-    check = bounds_module.Check("best accuracy", math.nan, Bound(0.0, 1.0, 0.5, 0.1, 5), "somewhere")
-    assert not check.met and "outside" in str(check)
+    nan = Check("best accuracy", math.nan, Bound(0.0, 1.0, 0.5, 0.1, 5), "somewhere")
+    assert not nan.met and "outside" in str(nan)
 
 
 def test_bounds_do_not_apply_to_other_data():
     made = calibrate(QUICK, stored())
-    foreign = replace(record("q1_2", figures=((0.1,),)), data=replace(record().data, embedded=False))
-    assert made.check(foreign) == []
-    outcome = judge(CLAIM, [foreign, replace(record("q1_1"), data=foreign.data)])
-    assert made.check_claim(outcome) is None
+    foreign = replace(record("q1_2", figures=((0.1,),)), data=replace(record().data, fingerprint="f" * 64))
+    assert made.check(foreign) == [] and made.missed(foreign) == []
+    outcome = judge(CLAIM, [foreign, replace(record("q1_1"), data=foreign.data)], QUICK)
+    assert made.check_claim(outcome) is None and not made.promises(outcome)
+    assert held_out(QUICK, [replace(r, data=foreign.data) for r in stored()], made) == []
 
 
 def test_the_mean_of_more_runs_is_bounded_more_narrowly():
@@ -173,8 +249,8 @@ def alarms(rate, nights, random, runs=20):
     nights. The rate does not depend on the rows' means and spreads, so one will do for all; the figures' resolution,
     which only makes alarms rarer, is left out. Figures are independent of each other: the worst case.
     """
-    claims = [claim for claim in CLAIMS if claim.worse is not None]
-    error = error_of_one(QUICK.rows, claims, rate, NIGHTLY_SEEDS)
+    error = error_of_one(QUICK.rows.values(), BETWEEN_ROWS, rate, NIGHTLY_SEEDS)
+    data = SimpleNamespace(fingerprint="d" * 64)
 
     def drawn(n):
         return random.normal(0.8, 0.02, (nights, n))
@@ -183,18 +259,19 @@ def alarms(rate, nights, random, runs=20):
         return Bound(*limits(drawn(runs), 0.0, error), runs)
 
     of_rows, of_claims = [], []
-    for row in (e for e in QUICK.rows if e.group == "report"):
-        calibrated = Bounds({row.id: {name: bound() for name in FIGURES[row.question]}}, {}, "", rate)
+    for row in QUICK.in_group(""):
+        calibrated = bounds_of({row.name: {name: bound() for name in row.task.bounded}})
         for _ in range(calibrated.seeds):
-            figures = {name: drawn(1)[:, 0] for name in calibrated.rows[row.id]}
-            run = SimpleNamespace(id=row.id, data=SimpleNamespace(embedded=True), figure=figures.__getitem__)
+            figures = {name: drawn(1)[:, 0] for name in calibrated.rows[row.name]}
+            run = SimpleNamespace(row=row.name, data=data, figure=figures.__getitem__)
             of_rows += [~check.met for check in calibrated.check(run)]
-    for claim in claims:
-        if not all(e.group == "report" for e in QUICK.rows if e.row in claim.rows):
+    for claim in QUICK.nightly_claims:
+        if claim.worse is None:
             continue
-        calibrated = Bounds({}, {claim.id: bound()}, "", rate)
+        calibrated = bounds_of(claims={claim.id: bound()})
         night = Estimate(calibrated.seeds, drawn(calibrated.seeds).mean(1), *[math.nan] * 3)
-        of_claims.append(~calibrated.check_claim(SimpleNamespace(claim=claim, embedded=True, difference=night)).met)
+        outcome = SimpleNamespace(claim=claim, fingerprint=data.fingerprint, difference=night)
+        of_claims.append(~calibrated.check_claim(outcome).met)
     return np.stack(of_rows, 1), np.stack(of_claims, 1)
 
 
@@ -214,16 +291,15 @@ def test_false_alarms_of_ten_thousand_nights_are_as_rare_as_stated(rate):
 
 def test_calibrate_bounds_as_the_simulation_does():
     made, runs = calibrate(QUICK, stored(20)), stored(20)
-    claims = [claim for claim in CLAIMS if claim.worse is not None]
-    error = error_of_one(QUICK.rows, claims, 0.01, 3)
-    figures = [r.best("accuracy") for r in runs if r.row == "q1_2"]
+    error = error_of_one(QUICK.rows.values(), BETWEEN_ROWS, 0.01, 3)
+    figures = [r.best("accuracy") for r in runs if r.row == "q1_2-finetune"]
     bound = made.rows["q1_2-finetune"]["best accuracy"]
     expected = limits(figures, 1 / 400, error)
     assert (bound.low, bound.high, bound.mean, bound.sd) == pytest.approx([float(x) for x in expected], abs=6e-5)
     assert bound.n == 20
     half = prediction_half_width(np.std(figures, ddof=1), 20, error)
     assert bound.high - bound.mean == pytest.approx(half, abs=2e-4)
-    differences = [judge(CLAIM, [r for r in runs if r.seed == s]).difference.mean for s in range(20)]
+    differences = [judge(CLAIM, [r for r in runs if r.seed == s], QUICK).difference.mean for s in range(20)]
     bound = made.claims[CLAIM.id]
     assert (bound.low, bound.high) == pytest.approx([float(x) for x in limits(differences, 0.0, error)[:2]], abs=6e-5)
     wider = calibrate(QUICK, stored(20), false_alarms=0.001)
@@ -231,100 +307,116 @@ def test_calibrate_bounds_as_the_simulation_does():
     assert wider.claims[CLAIM.id].high > calibrate(QUICK, stored(20), 0.001, seeds=1).claims[CLAIM.id].high > bound.high
 
 
+OF_FACTORIAL = replace(CLAIM, id="made_up", better="q1_f1-net")  # a row that a night does not train
+
+
 def test_the_rate_of_one_check_by_hand():
-    rows = [e for e in QUICK.rows if e.row in ("q1_1", "q1_2", "q1_f1", "q2_1b")]
+    some = [QUICK.row(name) for name in ("q1_1", "q1_2", "q1_f1", "q2_1b")]
     # a night of 3 seeds: two rows of 3 figures and one of 5 make 33 checks, the claim one more
-    assert error_of_one(rows, [CLAIM], 0.01, 3) == pytest.approx(1 - 0.99 ** (1 / 34))
-    of_factorial = replace(CLAIM, better="q1_f1")  # a row that a night does not train
-    assert error_of_one(rows, [CLAIM, of_factorial], 0.01, 3) == error_of_one(rows, [CLAIM], 0.01, 3)
+    assert error_of_one(some, [CLAIM], 0.01, 3) == pytest.approx(1 - 0.99 ** (1 / 34))
+    assert error_of_one(some, [CLAIM, OF_FACTORIAL], 0.01, 3) == error_of_one(some, [CLAIM], 0.01, 3)
 
 
-def test_claims_are_bounded_where_all_their_rows_are(monkeypatch):
-    of_factorial = replace(CLAIM, id="made_up", better="q1_f1")
-    monkeypatch.setattr(bounds_module, "claims_of", lambda profile: (CLAIM, of_factorial))
-    assert set(calibrate(QUICK, stored()).claims) == {CLAIM.id, "made_up"}
-    without = [r for r in stored() if r.row != "q1_f1"]
-    few = [r for r in stored() if r.row != "q1_f1" or r.seed < 4]
-    assert set(calibrate(QUICK, without).claims) == set(calibrate(QUICK, few).claims) == {CLAIM.id}
-    # nights are no stricter for a claim that they do not judge
-    assert calibrate(QUICK, without).claims == {CLAIM.id: calibrate(QUICK, stored()).claims[CLAIM.id]}
+def test_rows_beside_the_nightly_ones_are_bounded_where_they_have_runs_and_so_are_claims_about_them():
+    sources = [*QUICK.sources.values()]
+    with_made_up = Study("quick", data=sources, rows=rows_at("quick"), claims=[CLAIM, OF_FACTORIAL])
+    whole = calibrate(with_made_up, stored())
+    assert set(whole.claims) == {CLAIM.id, "made_up"}
+    for fewest in (0, 4):
+        few = [r for r in stored() if not r.row.startswith("q1_f") or r.seed < fewest]
+        made = calibrate(with_made_up, few)
+        assert not any(row.startswith("q1_f") for row in made.rows)
+        # nights are no stricter for a claim that they do not judge
+        assert made.claims == {CLAIM.id: whole.claims[CLAIM.id]}
+    assert sum(row.startswith("q1_f") for row in whole.rows) == 6
 
 
-def test_a_claim_whose_rows_share_too_few_seeds_is_named():
-    apart = [replace(r, seed=r.seed + 4) if r.row == "q1_2" else r for r in stored()]
-    with pytest.raises(InputError, match=rf"{CLAIM.id}: its rows share 4 seeds.*To mend: run pytest.*--seeds 5"):
-        calibrate(QUICK, apart)
-    nothing = [replace(r, seed=r.seed + 40) if r.row == "q1_2" else r for r in stored()]
-    with pytest.raises(InputError, match="share 0 seeds"):
-        calibrate(QUICK, nothing)
+def shifted(seeds):
+    return [replace(r, seed=r.seed + seeds) if r.row == "q1_2-finetune" else r for r in stored()]
+
+
+@pytest.mark.parametrize(
+    ("records", "rate", "message"),
+    [
+        (stored(4), 0.01, r"q1_1-features: has 4 runs on the study's data, too few.*--seeds 5"),
+        (shifted(4), 0.01, rf"{CLAIM.id}: has 4 seeds common to its rows, too few.*--seeds 5"),
+        (shifted(40), 0.01, "has 0 seeds common"),
+        (stored(), 0.0, "not a share"),
+        (stored(), 1.0, "not a share"),
+        (
+            [*stored(), *(replace(r, data=replace(r.data, fingerprint="f" * 64)) for r in runs("q1_1", [0.5]))],
+            0.01,
+            "q1_1-features: was run on other embedded than",
+        ),
+    ],
+)
+def test_what_cannot_be_calibrated_is_named(records, rate, message):
+    with pytest.raises(InputError, match=message):
+        calibrate(QUICK, records, false_alarms=rate)
 
 
 def test_a_claim_is_guarded_where_a_nights_mean_is_promised():
-    made = bounds_module.Bounds({}, {CLAIM.id: Bound(-0.01, 0.19, 0.09, 0.02, 8)}, "", seeds=3)
+    made = bounds_of(claims={CLAIM.id: Bound(-0.01, 0.19, 0.09, 0.02, 8)}, seeds=3)
     assert made.guards(CLAIM) and not replace(made, seeds=1).guards(CLAIM)
     # three runs: 0.09 - 0.1 sqrt((1/3 + 1/8) / (1 + 1/8)) = 0.0262
     assert made.guards(replace(CLAIM, margin=0.026)) and not made.guards(replace(CLAIM, margin=0.027))
-    assert not made.guards(CLAIMS[1]) and not bounds_module.NO_BOUNDS.guards(CLAIM)
+    assert not made.guards(CLAIMS["q1_c9-pretraining"]) and not NO_BOUNDS.guards(CLAIM)
     # what is promised goes by the outcome's own seeds
-    one = judge(CLAIM, runs("q1_2", [0.9]) + runs("q1_1", [0.8]))
-    assert not made.promises(one)
+    one, three = (judge(CLAIM, runs("q1_2", [0.9] * n) + runs("q1_1", [0.8] * n), QUICK) for n in (1, 3))
+    assert made.promises(three) and not made.promises(one) and not NO_BOUNDS.promises(three)
+    assert not replace(made, data={"embedded": "f" * 64}).promises(three)
 
 
 def test_a_run_is_held_against_the_other_seeds_of_its_row():
-    runs = [r for r in stored(10) if not r.row.startswith("q1_f")]
-    odd = next(r for r in runs if (r.row, r.seed) == ("q1_2", 4))
-    spoilt = record("q1_2", seed=4, figures=((0.99,),))
-    changed = [spoilt if r is odd else r for r in runs]
+    kept = [r for r in stored(10) if not r.row.startswith("q1_f")]
+    corrupted = record("q1_2", seed=4, figures=((0.99,),))
+    changed = [corrupted if (r.row, r.seed) == ("q1_2-finetune", 4) else r for r in kept]
     made = calibrate(QUICK, changed)
-    assert made.check(spoilt)[0].met  # a bound made of it too is wide enough for it
-    checks = bounds_module.held_out(QUICK, changed, made)
+    assert made.check(corrupted)[0].met  # a bound made of it too is wide enough for it
+    checks = held_out(QUICK, changed, made)
     assert [(r.seed, c.name) for r, c in checks if not c.met] == [(4, "best accuracy"), (4, "last accuracy")]
-    assert len(checks) == sum(len(bounds_module.FIGURES[e.question]) for e in QUICK.rows if e.group == "report") * 10
-    (bound,) = {c.bound for r, c in checks if r is spoilt and c.name == "best accuracy"}
-    without = [r for r in changed if r is not spoilt]
-    others = [r.best("accuracy") for r in without if r.row == "q1_2"]
+    assert len(checks) == sum(len(row.task.bounded) for row in QUICK.in_group("")) * 10
+    (bound,) = {c.bound for r, c in checks if r is corrupted and c.name == "best accuracy"}
+    others = [r.best("accuracy") for r in changed if r is not corrupted and r.row == "q1_2-finetune"]
     assert bound.n == 9 and bound.mean == pytest.approx(np.mean(others), abs=1e-4)
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0, -1])
-def test_a_rate_that_is_none_is_refused(rate):
-    with pytest.raises(InputError, match="not a share"):
-        calibrate(QUICK, stored(), false_alarms=rate)
-
-
-def test_rows_of_a_factorial_are_bounded_where_they_have_runs():
-    without = [r for r in stored() if not r.row.startswith("q1_f")]
-    assert not {id for id in calibrate(QUICK, without).rows if id.startswith("q1_f")}
-    assert len({id for id in calibrate(QUICK, stored()).rows if id.startswith("q1_f")}) == 6
-
-
-def test_a_claim_is_promised_where_every_mean_within_its_bound_holds_it():
-    claim = CLAIM.id
-    outcome = judge(CLAIM, runs("q1_2", [0.9, 0.9, 0.9]) + runs("q1_1", [0.8, 0.8, 0.8]))
-    near = bounds_module.Bounds({}, {claim: Bound(-0.01, 0.19, 0.09, 0.02, 8)}, "")
-    far = bounds_module.Bounds({}, {claim: Bound(0.01, 0.19, 0.10, 0.02, 8)}, "")
-    assert far.promises(outcome)
-    assert near.promises(outcome) == (near.claims[claim].for_mean_of(3).low > 0)
-    assert not bounds_module.Bounds({}, {claim: Bound(-0.5, 0.7, 0.1, 0.02, 8)}, "").promises(outcome)
-    assert not bounds_module.NO_BOUNDS.promises(outcome)
-
-
-def test_too_few_runs_calibrate_nothing():
-    with pytest.raises(InputError, match=r"q1_1-features: has 4 runs.*--seeds 5"):
-        calibrate(QUICK, stored(4))
-
-
 def test_equal_figures_are_bounded_by_one_image():
-    made = calibrate(QUICK, [record(e.row, seed=s, figures=((0.5,),)) for e in QUICK.rows for s in range(6)])
+    made = calibrate(QUICK, [record(row, seed=s, figures=((0.5,),)) for row in QUICK.rows for s in range(6)])
     bound = made.rows["q1_2-finetune"]["last accuracy"]
     assert bound.sd == 0 and bound.low < 0.5 - 1 / 400
 
 
-@pytest.mark.parametrize("text", ["[quick", "[quick]\nsource = 1", "quick = 3", "[quick.rows.a]\nx = { low = 1 }"])
+def whole_file(old, new):
+    return to_toml(QUICK, calibrate(QUICK, stored())).replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[quick",
+        "[quick]\nsource = 1",
+        "quick = 3",
+        "[quick.rows.a]\nx = { low = 1 }",
+        whole_file('"best accuracy"', '"best recall"'),
+        whole_file("[quick.rows.q1_1-features]", "[quick.rows.q9]"),
+        whole_file('"embedded" = "', '"embedded" = 1 # "'),
+        whole_file("[quick.data]", "[quick.datum]"),
+        whole_file("n = 8", "n = 4"),
+        whole_file("false_alarms = 0.01", "false_alarms = 2"),
+    ],
+)
 def test_a_foreign_bounds_file_is_named(text, tmp_path):
     path = tmp_path / "b.toml"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"b\.toml: is no bounds file.*cvhw4 calibrate"):
-        load_bounds(path, "quick")
+    with pytest.raises(InputError, match=r"b\.toml: is not a bounds file.*cvhw4 calibrate"):
+        load_bounds(path, QUICK)
+
+
+def test_a_bounds_file_that_is_none_is_named(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        load_bounds(tmp_path / "none.toml", "quick")
+        load_bounds(tmp_path / "none.toml", QUICK)
+    with pytest.raises(InputError, match="is not a file"):
+        load_bounds(tmp_path, QUICK)
+    (tmp_path / "empty.toml").touch()
+    assert load_bounds(tmp_path / "empty.toml", QUICK, named=True) == NO_BOUNDS

@@ -7,9 +7,10 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -17,10 +18,13 @@ import numpy as np
 import pytest
 
 from cvhw4.errors import InputError
+from cvhw4.files import write_atomically
 from cvhw4.records.images import ImageResults
-from cvhw4.records.schema import Failure
-from cvhw4.records.store import Store, write_atomically
-from tests.tiny import record
+from cvhw4.records.revisions import hint_of, opened
+from cvhw4.records.schema import VERSION, StoredImages
+from cvhw4.records.store import Store, latest_runs
+from tests.test_records import class_samples, mask_samples, pictures, same, version_1, version_2
+from tests.tiny import failure, record
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,12 +36,6 @@ def results(seed=0, epochs=3, images=40):
     )
 
 
-def failure(of, **changes):
-    shared = {k: v for k, v in asdict(of).items() if k in Failure.__dataclass_fields__ and k != "version"}
-    note = dict(data="embedded", epoch=2, step=0, lr=0.1, reason="the loss is NaN", checkpoint=None)
-    return Failure(**(shared | note | changes))
-
-
 def same_results(a, b):
     return a.to_bytes() == b.to_bytes()
 
@@ -47,161 +45,232 @@ def store(tmp_path):
     return Store(tmp_path, "quick")
 
 
+@pytest.fixture
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def key(r):
+    return r.row, r.seed, r.fingerprint
+
+
 def place(store, r):
-    return store.path(r.id, r.seed, r.fingerprint)
+    return store.path(*key(r))
 
 
 def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def key(r):
-    return r.id, r.seed, r.fingerprint
+# Records, images and samples
 
 
-# The pair of a record and its images
+def test_a_record_comes_back_from_its_place(store):
+    for name in ("q1_2", "q2_1a"):
+        r = record(name, seed=3)
+        store.save(r)
+        assert place(store, r) == store.runs / r.row / f"seed3-{r.fingerprint[:12]}.json"
+        assert same(r, store.find(*key(r)))
+    assert json.loads(place(store, r).read_text())["by_class"]["set_iou"][1] is None
+    other = r.fingerprint[:12] + "f" * 52  # the same name of the file, another run
+    assert store.find(r.row, 3, other) is None and store.find(r.row, 3, "0" * 64) is None
 
 
-def test_images_are_named_by_content_beside_the_record(store):
-    stored = store.save(record(), results())
-    digest = hashlib.sha256(results().to_bytes()).hexdigest()
-    path = place(store, stored)
-    assert stored.images.file == f"{path.stem}.{digest[:8]}.npz" and stored.images.sha256 == digest
-    assert names(path.parent) == sorted([path.name, stored.images.file])
+def test_tables_take_each_rows_latest_runs():
+    old = [record(seed=s) for s in range(3)]
+    new = [replace(record(seed=s), configuration="a" * 64, started=f"2026-11-24T10:00:0{s}+00:00") for s in range(2)]
+    other = record("q1_1", seed=0)
+    elsewhere = replace(record(seed=0), data=replace(old[0].data, name="hymenoptera"), configuration="b" * 64)
+    chosen = latest_runs([*new, *old, other, elsewhere])
+    assert {id(r) for r in chosen} == {id(r) for r in (*new, other, elsewhere)}
 
 
-def test_a_repeated_run_leaves_its_new_images_and_no_others(store):
-    store.save(record(), results(0))
-    neighbour = store.save(record(seed=1), results(5))
-    stored = store.save(record(loss=0.25), results(1))
+def test_images_and_samples_lie_beside_their_record_stay_and_go_with_it(store):
+    r, neighbour = record(), store.save(record(seed=1), results(5), class_samples(record(seed=1)))
+    path, digest = place(store, r), hashlib.sha256(results(1).to_bytes()).hexdigest()
+    store.save(r, results(0), class_samples(r))
+    stored = store.save(record(loss=0.25), results(1), class_samples(r))
+    assert stored.images == StoredImages(file=f"{path.stem}.{digest[:8]}.npz", sha256=digest)
+    assert store.save(stored) == stored  # as it is, with what it has
     assert same_results(store.images(stored), results(1)) and same_results(store.images(neighbour), results(5))
-    assert len(names(place(store, stored).parent)) == 4
-    assert store.save(stored) == stored and same_results(store.images(stored), results(1))  # images as they are
-    assert store.save(record()).images is None
-    assert names(place(store, stored).parent) == sorted(
-        [place(store, stored).name, place(store, neighbour).name, neighbour.images.file]
-    )
+    assert same_results(store.samples(stored), class_samples(r)) and len(names(path.parent)) == 6
+    store.save(r, results(1))  # a run without samples
+    assert store.samples(r) is None and store.samples(neighbour) is not None and len(names(path.parent)) == 5
+    assert store.images(store.save(r)) is None and len(names(path.parent)) == 4  # without a warning
+    store.save(record("q2_1a"), samples=mask_samples(record("q2_1a")))
+    assert same_results(store.samples(record("q2_1a")), mask_samples(record("q2_1a")))
+
+
+def test_what_lies_beside_a_record_and_is_missing_damaged_or_anothers_is_not_used(store):
+    stored = store.save(record(), results(), class_samples())
+    path = place(store, stored)
+    images, samples = path.with_name(stored.images.file), path.with_suffix(".samples.npz")
+    whole = samples.read_bytes()
+    for content in (results(6).to_bytes(), results().to_bytes()[:50], None):
+        images.write_bytes(content) if content is not None else images.unlink()
+        with pytest.warns(UserWarning, match=r"\.npz: .* It is not used\."):
+            assert store.images(stored) is None
+    for content in (*(whole[:end] for end in (0, 1, 50, -1)), class_samples(record("q2_1a")).to_bytes(), None):
+        samples.write_bytes(content) if content is not None else (samples.unlink(), samples.mkdir())
+        with pytest.warns(UserWarning, match=r"\.samples\.npz: (does not hold|is not a file).* It is not used\."):
+            assert store.samples(stored) is None
+
+
+def test_validation_pictures_are_written_once(store):
+    store.keep_pictures("c" * 64, pictures)
+    folder = store.folder / "pictures"
+    for name, age in (("old.npz.0.part", 7200), ("another's.npz.1.part", 5)):
+        (folder / name).write_text("half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    store.keep_pictures("c" * 64, lambda: pytest.fail("written again"))
+    assert names(folder) == ["another's.npz.1.part", f"{'c' * 64}.npz"]
+    assert same_results(store.pictures("c" * 64), pictures()) and store.pictures("d" * 64) is None
+
+
+# Older versions
 
 
 def as_version_1(store, r, images):
     """Writes record and images as version 1 did."""
     path, content = place(store, r), images.to_bytes()
-    raw = json.loads(r.to_json()) | {"version": 1, "images": hashlib.sha256(content).hexdigest()}
-    del raw["data"]["leaks"], raw["times"]["interruptions"]
     path.parent.mkdir(parents=True)
     path.with_suffix(".npz").write_bytes(content)
-    path.write_text(json.dumps(raw))
-    return path
+    path.write_text(json.dumps(version_1(r) | {"images": hashlib.sha256(content).hexdigest()}))
 
 
-def test_a_record_of_version_1_is_read_with_its_images_and_not_rewritten(store):
-    path = as_version_1(store, record(), results())
-    before = path.read_bytes()
-    (loaded,) = store.load()
-    assert loaded == store.find(*key(record())) == replace(record(), images=loaded.images)
-    assert loaded.images.file == path.with_suffix(".npz").name
-    assert same_results(store.images(loaded), results())
-    assert path.read_bytes() == before
+@pytest.mark.parametrize("study", ["full", "insects"])
+def test_runs_of_version_2_are_found_with_their_images_and_samples_and_left_as_they_are(study, tmp_path, quiet):
+    own, store = study == "insects", Store(tmp_path, study)
+    r = replace(record("q1_2", seed=7), study=study, row="finetune" if own else "q1_2-finetune")
+    stored, note = store.save(r, results(), class_samples(r)), failure(replace(r, seed=8))
+    path = place(store, stored)
+    path.write_text(json.dumps(version_2(stored, own)))
+    path.with_suffix(".samples.npz").rename(path.with_suffix(".exhibits.npz"))
+    store.fail(note)
+    store.checkpoint(*key(note)).with_suffix(".json").write_text(json.dumps(version_2(note, own)))
+    if own:  # folders were called by study and row
+        path.parent.rename(store.runs / "insects-finetune")
+        (store.unfinished / "finetune").rename(store.unfinished / "insects-finetune")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert store.load() == [stored] == [store.find(*key(stored))] and store.failures() == [note]
+    assert same_results(store.images(stored), results()) and same_results(store.samples(stored), class_samples(r))
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    store.save(stored)
+    assert same_results(store.images(stored), results()) and same_results(store.samples(stored), class_samples(r))
 
 
-def file_operations(action, at):
-    """Runs `action` in a process that is killed as its file operation number `at` begins; whether it came that far."""
-    pid = os.fork()
-    if pid == 0:
-        seen = 0
-
-        def hook(event, _):
-            nonlocal seen
-            if event in ("open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.scandir"):
-                seen += 1
-                if seen == at:
-                    os._exit(9)
-
-        sys.addaudithook(hook)
-        try:
-            action()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+# Kills and full disks
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_kill_at_any_step_leaves_the_old_record_with_its_images_or_the_new_one_with_its(version, tmp_path):
+STEPS = ("open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.scandir")
+
+
+def disturbed(action, at, kill):
+    """Runs `action` in a process that is killed as its file operation number `at` begins, or whose disk is full as its
+    writing operation number `at` begins.
+
+    Returns:
+        Exit code: 9 where it was killed, 8 after the error that a full disk has to be, 0 where it did not come so far.
+    """
+    if pid := os.fork():
+        return abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    left = at
+
+    def hook(event, arguments):
+        nonlocal left
+        writes = event == "os.rename" or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        left -= event in STEPS if kill else writes
+        if left == 0:
+            left = -1
+            os.kill(os.getpid(), 9) if kill else None
+            raise OSError(28, "No space left on device")
+
+    code = 1
+    sys.addaudithook(hook)
+    try:
+        action()
+        code = 0 if left > 0 else 1
+    except InputError as error:
+        code = 8 if "cannot be written (No space left on device). Fix: free space" in str(error) else 1
+    finally:
+        os._exit(code)
+
+
+@pytest.mark.parametrize("kill", [True, False], ids=["killed", "disk full"])
+@pytest.mark.parametrize("version", [1, 3])
+def test_whatever_step_fails_there_is_the_old_record_with_its_images_or_the_new_one_with_its(version, kill, tmp_path):
     old, new = record(loss=0.5), record(loss=0.25)
-    found = []
+    found, codes = [], []
     for at in range(1, 100):
         store = Store(tmp_path / str(at), "quick")
         as_version_1(store, old, results(0)) if version == 1 else store.save(old, results(0))
-        killed = file_operations(lambda store=store: store.save(new, results(1)), at)
+        codes.append(disturbed(lambda store=store: store.save(new, results(1)), at, kill))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             (loaded,) = store.load()
             assert loaded.epochs in (old.epochs, new.epochs)
             assert same_results(store.images(loaded), results(0 if loaded.epochs == old.epochs else 1)), at
         found.append(loaded.epochs == new.epochs)
+        assert kill or not list(store.folder.rglob("*.part"))
         again = store.save(new, results(1))
         assert names(place(store, new).parent) == sorted([place(store, new).name, again.images.file])
-        if not killed:
+        if codes[-1] == 0:
             break
-    assert not killed and len(found) > 8  # it was killed at every step there is
-    assert found == sorted(found) and not found[0] and found[-1]
+    assert codes[-1] == 0 and len(codes) > (8 if kill else 4) and set(codes[:-1]) == {9 if kill else 8}
+    assert found[-1] and not found[0] and found == sorted(found)
 
 
 # Foreign files
 
 
+OTHER = replace(record(), fingerprint=record().fingerprint[:12] + "f" * 52).to_json().encode()
+LATER = record().to_json().replace(f'"version": {VERSION}', '"version": 99').encode()
+
+
 @pytest.mark.parametrize(
     "content",
-    [
-        record().to_json()[:300],
-        "",
-        '{"name": "another tool\'s"}',
-        record().to_json().replace('"version": 2', '"version": 99'),
-        replace(record(), fingerprint=record().fingerprint[:12] + "f" * 52).to_json(),
-        b"\xff\xfe\x00",
-        None,
-    ],
+    [OTHER[:300], b"", b'{"name": "another tool\'s"}', LATER, OTHER, b"\xff\xfe\x00", None],
     ids=["truncated", "empty", "foreign", "later version", "other run", "no text", "folder"],
 )
 def test_what_is_not_the_runs_record_is_set_aside_never_overwritten(content, store):
     path = place(store, record())
     path.parent.mkdir(parents=True)
     (path.parent / f"{path.name}.damaged").write_text("an older one")
-    if content is None:
-        path.mkdir()
-        (path / "inside").write_text("kept")
-    else:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.mkdir() if content is None else path.write_bytes(content)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert store.find(*key(record())) is None and len(caught) == (content != OTHER)
     with pytest.warns(UserWarning, match=rf"{path.name}.* It is now {path.name}\.damaged2\."):
         store.save(record())
     aside = path.with_name(f"{path.name}.damaged2")
-    if content is None:
-        assert (aside / "inside").read_text() == "kept"
-    else:
-        assert aside.read_bytes() == (content if isinstance(content, bytes) else content.encode())
+    assert aside.is_dir() if content is None else aside.read_bytes() == content
     assert (path.parent / f"{path.name}.damaged").read_text() == "an older one"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert store.load() == [record()]
 
 
-def test_readers_only_warn_of_what_is_no_record(store):
-    store.save(record(seed=1))
-    folder = place(store, record()).parent
+def test_readers_only_warn_of_what_is_not_a_record(store):
+    saved = store.save(record(seed=1))
+    path = place(store, saved)
+    folder = path.parent
     (folder / "a.json").mkdir()
     (folder / "b.json").write_bytes(b"\xff")
     (folder / "c.json").symlink_to(folder / "nowhere")
     os.mkfifo(folder / "d.json")
+    shutil.copy(path, folder / "e.json")  # a copy would be counted twice
+    (folder.parent / "q1_1-features").mkdir()
+    shutil.copy(path, folder.parent / "q1_1-features" / path.name)
     before = names(folder)
     with pytest.warns(UserWarning) as caught:
-        assert len(store.load()) == 1
-    assert [str(w.message).split(": ")[0] for w in caught] == [str(folder / f"{c}.json") for c in "abcd"]
-    assert all("not counted" in str(w.message) for w in caught)
-    place(store, record()).mkdir()
-    with pytest.warns(UserWarning, match="is no file.*not used"):
-        assert store.find(*key(record())) is None
-    place(store, record()).rmdir()
-    assert names(folder) == before
+        assert store.load() == [saved]
+    told = [str(w.message) for w in caught]
+    problems = "is not a file", "is not JSON", "is a broken link", "is not a file", "is a copy of what belongs at q1_2-"
+    for message, path, problem in zip(told[1:], [folder / f"{c}.json" for c in "abcde"], problems, strict=True):
+        assert message.startswith(f"{path}: {problem}") and message.endswith("It is not counted.")
+    assert "is a copy of what belongs at q1_2-finetune/seed1-" in told[0] and names(folder) == before
 
 
 @pytest.mark.parametrize("leads", ["to a record", "to something else", "nowhere"])
@@ -229,8 +298,7 @@ def test_a_record_that_could_not_be_read_again_is_not_written(store):
 
 
 def test_a_folders_name_that_is_no_text_does_not_lose_the_run(store):
-    odd = replace(record(), data=replace(record().data, name=os.fsdecode(b"caf\xe9")))
-    store.save(odd)
+    store.save(replace(record(), data=replace(record().data, name=os.fsdecode(b"caf\xe9"))))
     (loaded,) = store.load()
     assert loaded.data.name == "caf\\udce9"
 
@@ -238,149 +306,70 @@ def test_a_folders_name_that_is_no_text_does_not_lose_the_run(store):
 # Writing
 
 
-def test_file_and_names_are_on_the_disk_when_a_write_returns(tmp_path, monkeypatch):
+def test_file_and_names_are_on_the_disk_when_a_write_returns_with_the_users_rights(tmp_path, monkeypatch):
     done = []
     fsync, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (done.append(Path(os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd)))
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append("rename"), rename(a, b)))
-    write_atomically(tmp_path / "a" / "b" / "x.json", "text")
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a" / "b" / "x.json", "text")
+    finally:
+        os.umask(before)
     assert done[0].suffix == ".part" and done[1] == "rename"
     assert done[2:] == [tmp_path / "a" / "b", tmp_path / "a", tmp_path]
+    assert (tmp_path / "a" / "b" / "x.json").stat().st_mode & 0o777 == 0o640
     done.clear()
     write_atomically(tmp_path / "a" / "b" / "x.json", "other")
     assert done[1:] == ["rename", tmp_path / "a" / "b"]
 
 
+@pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_write_that_is_broken_off_leaves_the_old_file_and_no_litter(error, tmp_path, monkeypatch):
+def test_a_write_that_is_broken_off_leaves_the_old_file_and_no_litter(step, error, tmp_path, monkeypatch):
     write_atomically(tmp_path / "x.json", "old")
 
     def stop(*_):
         raise error
 
-    monkeypatch.setattr(os, "fsync", stop)
-    with pytest.raises((InputError, KeyboardInterrupt)):
+    monkeypatch.setattr(os, step, stop)
+    with pytest.raises((InputError, KeyboardInterrupt), match=r"^$|x\.json: cannot be written \(No space left"):
         write_atomically(tmp_path / "x.json", "new")
     assert names(tmp_path) == ["x.json"] and (tmp_path / "x.json").read_text() == "old"
 
 
-def test_half_written_files_are_never_read_and_go_with_the_next_save_of_the_run(store):
+def test_half_written_files_are_never_read_and_go_with_the_next_writer_or_save(store, quiet):
     store.save(record(seed=1))
     folder, path = place(store, record()).parent, place(store, record())
-    litter = [f"{path.name}.abc.part", f"{path.stem}.0123abcd.npz.abc.part", f"{path.stem}.0123abcd.npz"]
-    for name in litter:
-        (folder / name).write_text("{")
-    (folder / f"{place(store, record(seed=1)).name}.abc.part").write_text("another run's")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert len(store.load()) == 1
+    left = store.checkpoint(*key(record())).with_suffix(".safetensors.0a.part")
+    parts = [folder / f"{path.name}.abc.part", folder / f"{path.stem}.0123abcd.npz.abc.part", left]
+    others = [part.with_name(f"seed7-{part.name}") for part in parts]
+    for part in (*parts, *others, folder / f"{path.stem}.0123abcd.npz"):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text("{")
+    assert len(store.load()) == 1
+    with store.writer(*key(record())):
+        assert not any(part.exists() for part in parts) and all(part.exists() for part in others)
+    parts[0].write_text("{")
     store.save(record())
-    assert not set(litter) & set(names(folder)) and len(names(folder)) == 3
-
-
-CONFINED = """
-import json, os, subprocess, sys
-from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
-from cvhw4.errors import InputError
-from cvhw4.records.schema import RunRecord
-from cvhw4.records.store import Store
-
-where, case = Path(sys.argv[1]), sys.argv[2]
-if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192k", "none", where]).returncode:
-    sys.exit(77)
-template, store = RunRecord.from_json(sys.stdin.read(), Path("stdin")), Store(where, "quick")
-images = SimpleNamespace(to_bytes=lambda: os.urandom(6000))
-
-def write(seed):
-    store.save(replace(template, seed=seed, fingerprint=f"{seed:064x}"[::-1]), images)
-
-def contents():
-    return {p: p.read_bytes() for p in store.runs.rglob("*.json")}
-
-told, kept = None, {}
-for seed in range(100):
-    if case == "read-only" and seed == 3:
-        subprocess.run(["mount", "-o", "remount,ro", where], check=True)
-    try:
-        write(seed)
-    except InputError as error:
-        told = str(error)
-        break
-    kept = contents()
-unchanged, loaded = contents() == kept, len(store.load())
-again = None
-try:
-    write(0)
-except InputError as error:
-    again = str(error)
-pairs = [store.path(r.id, r.seed, r.fingerprint).with_name(r.images.file).is_file() for r in store.load()]
-print(json.dumps({
-    "told": told, "again": again, "saved": len(kept), "unchanged": unchanged and contents() == kept,
-    "loaded": loaded, "pairs": all(pairs) and len(pairs) == loaded, "part": len(list(store.folder.rglob("*.part"))),
-}))
-"""
-
-
-def confined(folder, case):
-    """Writes records to a small file system of its own until that is full or read-only."""
-    problems = []
-    for options in (["--mount", "--map-root-user"], ["--mount"]):
-        command = ["unshare", *options, sys.executable, "-W", "error", "-c", CONFINED, str(folder), case]
-        try:
-            done = subprocess.run(command, input=record().to_json(), capture_output=True, text=True, cwd=ROOT)
-        except OSError as error:
-            pytest.skip(f"no unshare: {error}")
-        if done.returncode == 0:
-            return json.loads(done.stdout)
-        if "Traceback" in done.stderr:
-            pytest.fail(done.stderr)
-        problems.append(done.stderr.strip())
-    pytest.skip(f"nothing may be mounted here: {'; '.join(problems)}")
-
-
-@pytest.mark.parametrize(("case", "why"), [("full", "No space left on device"), ("read-only", "Read-only file system")])
-def test_a_full_or_read_only_disk_is_one_error_and_earlier_records_stay_as_they_are(case, why, tmp_path):
-    found = confined(tmp_path, case)
-    assert f"cannot be written ({why}). To mend: free space or choose another --results" in found["told"]
-    assert why in found["again"]  # a run that is there already: its record and images stay as well
-    assert found["saved"] == found["loaded"] >= 3 and found["unchanged"] and found["pairs"]
-    assert found["part"] == 0
+    assert len(names(folder)) == 4 and all(part.exists() for part in others)
 
 
 # Runs that are not finished
 
 
-def test_a_failure_comes_back_as_it_went(store):
-    note = failure(record(), checkpoint="seed0-a.safetensors", step=7)
-    store.fail(note)
-    path = store.checkpoint(*key(note)).with_suffix(".json")
-    assert path == store.folder / "unfinished" / note.id / f"seed0-{note.fingerprint[:12]}.json"
-    assert store.failures() == [note] and Failure.from_json(path.read_text(), path) == note
-    store.fail(replace(note, reason="no memory"))
-    assert [n.reason for n in store.failures()] == ["no memory"]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"epoch": "2"}, {"lr": None}, {"id": "other"}, {"checkpoint": "../x"}, {"study": "x"}, {"started": "now"}],
-)
-def test_a_damaged_failure_names_its_field(changes):
-    raw = json.loads(failure(record()).to_json()) | changes
-    with pytest.raises(InputError, match=rf"x\.json: is a damaged record \({next(iter(changes))}"):
-        Failure.from_json(json.dumps(raw), "x.json")
-
-
 def test_failures_are_listed_oldest_first_without_finished_runs_and_damaged_notes(store):
-    runs = [record(seed=s) for s in range(4)]
-    for r, started in zip(runs, ("12", "10", "11", "13"), strict=True):
-        store.fail(failure(r, started=f"2026-11-23T{started}:00:00+00:00"))
-    place(store, runs[0]).parent.mkdir(parents=True)
-    place(store, runs[0]).write_text(runs[0].to_json())  # as if the process was killed before it tidied up
-    store.checkpoint(*key(runs[3])).with_suffix(".json").write_text("{")
+    notes = [failure(record(seed=s), started=f"2026-11-23T{h}:00:00+00:00") for s, h in enumerate((12, 10, 11, 13))]
+    for note in notes:
+        store.fail(replace(note, reason="an older note of that run"))
+        store.fail(note)
+    assert store.failures() == [notes[s] for s in (1, 2, 0, 3)]
+    finished = place(store, notes[0])
+    finished.parent.mkdir(parents=True)
+    finished.write_text(record(seed=0).to_json())  # as if the process was killed before it tidied up
+    store.checkpoint(*key(notes[3])).with_suffix(".json").write_text("{")
     with pytest.warns(UserWarning, match=r"seed3-.*not counted"):
-        assert [n.seed for n in store.failures()] == [1, 2]
+        assert store.failures() == notes[1:3]
 
 
 def test_a_finished_run_leaves_nothing_unfinished_and_other_runs_are_left_alone(store):
@@ -388,18 +377,15 @@ def test_a_finished_run_leaves_nothing_unfinished_and_other_runs_are_left_alone(
     for r in (first, second):
         store.fail(failure(r))
         store.checkpoint(*key(r)).write_bytes(b"state")
-    (store.unfinished / first.id / f"{store.checkpoint(*key(first)).name}.abc.part").write_text("half")
+    folder = store.unfinished / first.row
+    (folder / f"{store.checkpoint(*key(first)).name}.abc.part").write_text("half")
     store.save(first)
-    assert names(store.unfinished / first.id) == [
-        store.checkpoint(*key(second)).with_suffix(suffix).name for suffix in (".json", ".safetensors")
-    ]
+    of_second = [store.checkpoint(*key(second)).with_suffix(suffix).name for suffix in (".json", ".safetensors")]
+    assert names(folder) == of_second
     store.save(second)
     assert names(store.unfinished) == []
     store.tidy(*key(second))  # nothing to remove is no error
-
-
-def test_what_cannot_be_removed_does_not_fail_a_finished_run(store):
-    store.checkpoint(*key(record())).mkdir(parents=True)
+    store.checkpoint(*key(record())).mkdir(parents=True)  # cannot be removed
     assert store.save(record()) == record() == store.find(*key(record()))
 
 
@@ -433,6 +419,8 @@ def test_a_writer_waits_for_the_other_process_until_it_is_done_or_dead(killed, s
             waits.append(process.poll())
             process.kill() if killed else process.stdin.close()
 
+        with store.writer(*key(record(seed=1)), lambda: pytest.fail("waited for another run's writer")):
+            pass
         with store.writer(*key(record()), on_wait):
             assert process.wait(10) == (-9 if killed else 0)
             assert (store.folder.parent / "left").exists() != killed
@@ -440,45 +428,106 @@ def test_a_writer_waits_for_the_other_process_until_it_is_done_or_dead(killed, s
     assert waits == [None]
 
 
-def test_writers_of_other_runs_do_not_wait(store):
-    with holder(store, record()) as process:
-        with store.writer(*key(record(seed=1)), lambda: pytest.fail("waited")):
-            pass
-        process.kill()
-
-
-def test_a_lock_outlives_what_save_tidies_up(store):
-    with store.writer(*key(record())):
+def test_a_lock_outlives_what_save_tidies_up_and_no_error(store):
+    with pytest.raises(ZeroDivisionError), store.writer(*key(record())):
         store.checkpoint(*key(record())).write_bytes(b"state")
         store.save(record())
-        assert names(store.unfinished / record().id) == [store.checkpoint(*key(record())).with_suffix(".lock").name]
+        assert names(store.unfinished / record().row) == [store.checkpoint(*key(record())).with_suffix(".lock").name]
+        raise ZeroDivisionError
     with store.writer(*key(record()), lambda: pytest.fail("waited")):  # free again
         pass
 
 
-def test_an_error_while_writing_frees_the_lock(store):
-    with pytest.raises(ZeroDivisionError), store.writer(*key(record())):
-        raise ZeroDivisionError
-    with store.writer(*key(record()), lambda: pytest.fail("waited")):
-        pass
-
-
-def test_a_folder_that_cannot_be_written_to_has_no_writer(store):
+def test_a_folder_that_cannot_be_written_to_has_no_writer_and_no_record(store):
     store.folder.parent.mkdir(exist_ok=True)
     store.folder.write_text("a file")
     with pytest.raises(InputError, match=r"\.lock: cannot be written"), store.writer(*key(record())):
         pytest.fail("it wrote")
+    with pytest.raises(InputError, match=r"\.json: cannot be written"):
+        store.save(record())
 
 
 @pytest.mark.parametrize("error", [NotImplementedError("no flock"), OSError(38, "Function not implemented")])
-def test_where_the_file_system_knows_no_locks_a_warning_and_on(error, store, monkeypatch):
+def test_on_a_file_system_without_locks_a_warning_and_on(error, store, monkeypatch):
     def acquire(*_, **__):
         raise error
 
     monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
-    with pytest.warns(UserWarning, match=r"\.lock: this file system knows no locks"), store.writer(*key(record())):
+    with pytest.warns(UserWarning, match=r"\.lock: this file system has no locks"), store.writer(*key(record())):
         store.save(record())
     assert store.load() == [record()]
+
+
+# Named on the command line
+
+
+def git(*arguments):
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """With runs of one study in `results`, of another in `other`, of both in `both`, and a link to a record outside."""
+    monkeypatch.chdir(tmp_path)
+    for folder, study in (("results", "full"), ("other", "insects"), ("both", "full"), ("both", "insects")):
+        Store(tmp_path / folder, study).save(replace(record(), study=study), results())
+    (tmp_path / "secret.json").write_text(record(seed=9).to_json())
+    link = Store(tmp_path / "results", "full").path(*key(record(seed=9)))
+    link.symlink_to(tmp_path / "secret.json")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no runs")
+    git("init"), git("add", "."), git("commit", "-m", "x"), git("tag", "v1.0")
+    link.unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "study", "found"),
+    [("results", None, "full"), ("results", "full", "full"), ("both", "insects", "insects"), ("main", None, "full"),
+     ("both/insects", None, "insects"), ("both/insects", "insects", "insects"), ("v1.0:other/", None, "insects"),
+     ("HEAD:./both", "full", "full"), ("main:../both", "full", "full")],
+)  # fmt: skip
+def test_a_store_is_a_folder_or_in_a_revision(name, study, found, repository, monkeypatch, quiet):
+    if ".." in name:
+        monkeypatch.chdir(repository / "empty")
+    before = sorted(repository.rglob("*"))
+    with opened(name, study) as (store, opened_study):
+        assert opened_study == found == store.folder.name
+        assert store.load() == [replace(record(), study=found, images=store.load()[0].images)]
+    assert sorted(repository.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "study", "told"),
+    [
+        ("nowhere", None, "nowhere: is not a folder or a git revision. Fix: name a results folder"),
+        ("--output=x", None, "--output=x: is not a folder or a git revision"),
+        (":", None, "is not a folder or a git revision"),
+        ("empty", None, "empty: has no runs. Fix: name a results folder"),
+        (
+            "both",
+            None,
+            "both: has runs of several studies. Fix: name a study that has runs there with --study: full, insects",
+        ),
+        (
+            "results",
+            "quick",
+            "results: has no runs of study quick. Fix: name a study that has runs there with --study: full",
+        ),
+        ("main", "quick", "main: has no runs of study quick. Fix: name a study that has runs there with --study: full"),
+        ("main:none", None, "main:none: has no none at that revision"),
+        ("main:empty", None, "main:empty: has no runs that git archive can read"),
+    ],
+)
+def test_a_store_that_is_not_there_is_one_error(name, study, told, repository):
+    with pytest.raises(InputError, match=told), opened(name, study):
+        pass
+    assert (
+        hint_of(Store(repository / "both", "quick"), "-")
+        == "name a study that has runs there with --study: full, insects"
+    )
+    assert hint_of(Store(repository / "empty", "quick"), "-") == "-"
 
 
 # Many at once
@@ -500,27 +549,23 @@ acknowledged = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 def write(seed):
     "The run's next version: one more than what is stored. Two writers at once would give the same number twice."
     print_ = f"{seed:012x}".ljust(64, "0")
-    with store.writer(template.id, seed, print_):
-        before = store.find(template.id, seed, print_)
+    with store.writer(template.row, seed, print_):
+        before = store.find(template.row, seed, print_)
         new = replace(template, seed=seed, fingerprint=print_, parameters=before.parameters + 1 if before else 1)
         common = {k: getattr(new, k) for k in Failure.__dataclass_fields__ if hasattr(new, k) and k != "version"}
         store.fail(Failure(**(common | dict(data="x", epoch=1, step=1, lr=0.1, reason="none"))))
         store.save(new, SimpleNamespace(to_bytes=lambda: os.urandom(500)))
         os.write(acknowledged, f"{seed} {new.parameters}\\n".encode())
 
-def work():
-    chance, parent = random.Random(os.getpid() + time.time_ns()), os.getppid()
-    while os.getppid() == parent:
-        write(chance.randrange(runs))
-
 def start():
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(1)
-    return pid
+    if pid := os.fork():
+        return pid
+    try:
+        chance, parent = random.Random(os.getpid() + time.time_ns()), os.getppid()
+        while os.getppid() == parent:
+            write(chance.randrange(runs))
+    finally:
+        os._exit(1)
 
 def kill(pid):
     os.kill(pid, signal.SIGKILL)
@@ -575,17 +620,15 @@ def same_digest(store, r):
 
 
 def test_10_000_records_load_in_under_5_s(tmp_path):
-    model = record("q2_1a")
-    store, text = Store(tmp_path, "quick"), model.to_json()
-    old, chance = model.fingerprint, random.Random(0)
+    model, chance = record("q2_1a"), random.Random(0)
     for row in range(100):
-        folder = store.runs / f"{model.row}-arm{row}"
+        folder = Store(tmp_path, "quick").runs / f"q2_1a-arm{row}"
         folder.mkdir(parents=True)
+        text = model.to_json().replace(model.row, folder.name)
         for seed in range(100):
             new = f"{chance.getrandbits(256):064x}"
-            (folder / f"seed{seed}-{new[:12]}.json").write_text(
-                text.replace(old, new).replace('"seed": 0', f'"seed": {seed}').replace(model.id, folder.name)
-            )
+            content = text.replace(model.fingerprint, new).replace('"seed": 0', f'"seed": {seed}')
+            (folder / f"seed{seed}-{new[:12]}.json").write_text(content)
     code = """
 import sys, time
 from pathlib import Path
@@ -598,36 +641,3 @@ print(len({r.fingerprint for r in records}), time.process_time() - start)
     read, took = done.stdout.split()
     print(f"\n{read} records read in {float(took):.1f} s")
     assert read == "10000" and float(took) < 5
-
-
-def test_a_copy_under_another_name_is_not_counted_twice(tmp_path):
-    store = Store(tmp_path, "quick")
-    saved = store.save(record())
-    path = store.path(saved.id, saved.seed, saved.fingerprint)
-    shutil.copy(path, path.with_name("copy.json"))
-    (path.parent.parent / "q1_1-features").mkdir()
-    shutil.copy(path, path.parent.parent / "q1_1-features" / path.name)
-    with pytest.warns(UserWarning, match="is a copy of what belongs at q1_2-finetune/seed0-") as caught:
-        assert len(store.load()) == 1
-    assert len(caught) == 2
-
-
-def test_what_a_killed_writer_left_half_written_is_removed_by_the_next(tmp_path):
-    store, saved = Store(tmp_path, "quick"), record()
-    run = saved.id, saved.seed, saved.fingerprint
-    left = [store.checkpoint(*run).with_suffix(".safetensors.0a.part"), store.path(*run).with_suffix(".json.0b.part")]
-    others = [path.with_name(f"seed7-{path.name}") for path in left]
-    for path in (*left, *others):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    with store.writer(*run):
-        assert not any(path.exists() for path in left) and all(path.exists() for path in others)
-
-
-def test_files_are_made_with_the_rights_that_the_user_gives_new_files(tmp_path):
-    before = os.umask(0o027)
-    try:
-        write_atomically(tmp_path / "a", "text")
-    finally:
-        os.umask(before)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640

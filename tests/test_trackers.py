@@ -6,49 +6,65 @@ import math
 import os
 import re
 import struct
-import subprocess
-import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from cvhw4 import trackers
 from cvhw4.errors import InputError
+from cvhw4.plugin import hookspec
 from cvhw4.trackers import TRACKERS, Run, Trackers, check_trackers, final_figures, tags
-from tests.test_live import finals, session  # noqa: F401
-from tests.tiny import record, row
+from tests.tiny import QUICK, record
 
-ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ((0.7, 0.5, 0.6, 0.4), (0.9, 0.8, 0.6, 0.7), (0.8, 0.7, 0.7, 0.6))
-ROW = row("q2_1a", epochs=3)
+ROW = QUICK.row("q2_1a")
 IMAGES = 12
+DONE = record("q2_1a", figures=FIGURES)
 
 
 def needs(module):
     return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"{module} is not installed")
 
 
-def run_logged(told=3, failed="", **wanted):
-    """Logs a run of which epochs are told while it trains, and the rest with its record."""
-    done = record("q2_1a", figures=FIGURES)
-    logged = Trackers(wanted)
-    logged.begin(ROW, 0, lambda: IMAGES)
-    for epoch in done.epochs[:told]:
-        logged.epoch(epoch)
+class Hooks:
+    """The hooks of a run, called as a session does, and heard by one plugin."""
+
+    def __init__(self, plugin):
+        manager = pytest.PytestPluginManager()
+        manager.add_hookspecs(hookspec)
+        manager.register(plugin)
+        manager.check_pending()
+        self.hook = manager.hook
+
+    def finish(self):
+        self.hook.pytest_sessionfinish(session=None, exitstatus=0)
+
+    def __getattr__(self, name):
+        call = getattr(self.hook, f"pytest_cvhw4_run_{name}")
+        return lambda row=ROW, **arguments: call(**{"config": None, "row": row, "seed": 0} | arguments)
+
+
+def run_logged(told=3, failed="", images=IMAGES, row=ROW, **wanted):
+    """Logs a run of which some epochs are told while it trains, and the rest with its record."""
+    session = Hooks(Trackers(wanted))
+    session.begin(row, images=images)
+    for epoch in DONE.epochs[:told]:
+        session.epoch(row, epoch=epoch)
     if failed:
-        logged.failed(failed)
+        session.failed(row, reason=failed)
     else:
-        logged.end(done)
-    logged.close()
-    return done
+        session.end(row, record=DONE, reused=False)
+    session.finish()
 
 
-def by_epoch(done):
-    """What every tracker has to show of a run: points (epoch, value) by name."""
+def by_epoch():
+    """What every tracker has to show of the run: points (epoch, value) by name."""
     expected = {}
-    for epoch in done.epochs:
+    for epoch in DONE.epochs:
         for name, value in Run(ROW, 0, IMAGES).figures(epoch).items():
             expected.setdefault(name, []).append((epoch.epoch, value))
     assert expected["validation/miou"] == [(1, 0.7), (2, 0.9), (3, 0.8)]
@@ -78,11 +94,6 @@ class Noted:
 
     def failed(self, reason):
         self.note("failed", self.name, reason)
-
-
-class OfProfile(Noted):
-    def begin(self, run):
-        self.name = run.profile
 
 
 class Raising(Noted):
@@ -116,15 +127,15 @@ def test_tensorboard_has_every_figure_by_epoch_and_the_settings(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run_logged(told=1, failed="interrupted", tensorboard=str(tmp_path))
-    done = run_logged(tensorboard=str(tmp_path))  # in place of the first
-    folder = tmp_path / "q2_1a-skip" / "seed0"
+    run_logged(tensorboard=str(tmp_path))  # in place of the first
+    folder = tmp_path / "quick" / "q2_1a-skip" / "seed0"
     read = EventAccumulator(str(folder)).Reload()
-    for name, points in by_epoch(done).items():
+    for name, points in by_epoch().items():
         scalars = [(s.step, s.value) for s in read.Scalars(name)]
         assert scalars == [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
     assert read.Scalars("best/miou")[0].value == pytest.approx(0.9, rel=1e-6) and read.Scalars("last/miou")[0].step == 0
     plugin = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    assert b"recipe.lr" in plugin and done.fingerprint.encode() in plugin
+    assert b"recipe.lr" in plugin and DONE.fingerprint.encode() in plugin
 
 
 @needs("tensorboard")
@@ -132,7 +143,7 @@ def test_tensorboard_shows_why_a_run_failed(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run_logged(told=1, failed="loss nan in epoch 2", tensorboard=str(tmp_path))
-    read = EventAccumulator(str(tmp_path / "q2_1a-skip" / "seed0")).Reload()
+    read = EventAccumulator(str(tmp_path / "quick" / "q2_1a-skip" / "seed0")).Reload()
     assert b"loss nan in epoch 2" in read.Tensors("failed/text_summary")[0].tensor_proto.string_val[0]
     assert [s.step for s in read.Scalars("training/loss")] == [1]
 
@@ -140,7 +151,7 @@ def test_tensorboard_shows_why_a_run_failed(tmp_path):
 @needs("mlflow")
 def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path):
     uri = f"file:{tmp_path}"
-    done = run_logged(told=2, mlflow=uri)
+    run_logged(told=2, mlflow=uri)
     run_logged(told=1, failed="interrupted", mlflow=uri)  # into the same experiment
     from mlflow import MlflowClient
 
@@ -149,10 +160,10 @@ def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path
     runs = {run.info.status: run for run in client.search_runs([experiment.experiment_id])}
     assert runs.keys() == {"FINISHED", "FAILED"} and runs["FAILED"].data.tags["reason"] == "interrupted"
     run = runs["FINISHED"]
-    assert run.info.run_name == "q2_1a-skip-seed0" and tags(done).items() <= run.data.tags.items()
+    assert run.info.run_name == "q2_1a-skip-seed0" and tags(DONE).items() <= run.data.tags.items()
     assert run.data.params["recipe.lr"] == str(ROW.recipe.lr) and run.data.params["skips"] == "True"
-    assert final_figures(done).items() <= run.data.metrics.items()
-    for name, points in by_epoch(done).items():
+    assert final_figures(DONE).items() <= run.data.metrics.items()
+    for name, points in by_epoch().items():
         history = client.get_metric_history(run.info.run_id, name)
         assert sorted((m.step, m.value) for m in history) == points
 
@@ -161,7 +172,7 @@ def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path
 def test_wandbs_offline_run_has_figures_settings_and_summary(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    done = run_logged(wandb="project")
+    run_logged(wandb="project")
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
@@ -172,19 +183,19 @@ def test_wandbs_offline_run_has_figures_settings_and_summary(tmp_path, monkeypat
         found = [Record.FromString(content) for content in logged_in(path)]
     kinds = {kind: [r for r in found if r.WhichOneof("record_type") == kind] for kind in ("run", "history", "exit")}
     (run,) = (r.run for r in kinds["run"][:1])
-    assert (run.project, run.run_group, run.display_name) == ("project", "q2_1a-skip", "q2_1a-skip-seed0")
+    assert (run.project, run.run_group, run.display_name) == ("project", "quick/q2_1a-skip", "q2_1a-skip-seed0")
     config, summary = {}, {}
     for r in found:
         for updates, values in ((r.run.config.update, config), (r.config.update, config), (r.summary.update, summary)):
             values |= {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in updates}
-    assert config["recipe.lr"] == ROW.recipe.lr and tags(done).items() <= config.items()
-    assert final_figures(done).items() <= summary.items()
+    assert config["recipe.lr"] == ROW.recipe.lr and tags(DONE).items() <= config.items()
+    assert final_figures(DONE).items() <= summary.items()
     points = {}
     for r in kinds["history"]:
         items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in r.history.item}
         for name, value in items.items():
             points.setdefault(name, []).append((items["epoch"], value))
-    assert by_epoch(done).items() <= points.items()
+    assert by_epoch().items() <= points.items()
     assert [r.exit.exit_code for r in kinds["exit"]] == [0]
 
 
@@ -216,23 +227,35 @@ def test_epochs_that_were_not_told_come_with_the_record(told, noted, tmp_path):
 
 def test_a_continued_run_is_logged_whole_and_in_order(noted, tmp_path):
     noted(wandb=Noted)
-    done = record("q2_1a", figures=FIGURES)
-    logged = Trackers({"wandb": str(tmp_path)})
-    logged.begin(ROW, 0, lambda: IMAGES)
-    logged.epoch(done.epochs[2])  # the first two are those of an earlier session
-    logged.end(done)
-    logged.close()
+    session = Hooks(Trackers({"wandb": str(tmp_path)}))
+    session.begin(images=IMAGES)
+    session.epoch(epoch=DONE.epochs[2])  # the first two are those of an earlier session
+    session.end(record=DONE, reused=False)
+    session.finish()
     assert [what[2] for what in noted.read()[0] if what[0] == "epoch"] == [1, 2, 3]
 
 
-def test_runs_of_one_session_are_each_of_their_rows_profile(noted, tmp_path):
-    noted(wandb=OfProfile)
-    logged = Trackers({"wandb": str(tmp_path)})
-    for experiment in (ROW, replace(ROW, profile="insects")):
-        logged.begin(experiment, 0, lambda: IMAGES)
-        logged.failed("interrupted")
-    logged.close()
-    assert noted.read() == [[("failed", name, "interrupted") for name in ("quick", "insects")]]
+def test_a_run_is_logged_when_it_is_trained_or_fails_and_not_when_it_is_reused_or_skipped(noted, tmp_path):
+    noted(wandb=Noted)
+    session = Hooks(Trackers({"wandb": str(tmp_path)}))
+    session.failed(reason="before anything began")
+    session.begin(images=IMAGES, seed=1)
+    session.end(record=record("q2_1a", 1), reused=True, seed=1)
+    session.begin(images=IMAGES, seed=2)  # and skipped
+    for seed in (3, 3):  # trained by two tests
+        session.begin(images=IMAGES, seed=seed)
+        session.epoch(epoch=DONE.epochs[0], seed=seed)
+        session.end(record=record("q2_1a", seed, figures=FIGURES[:1]), reused=False, seed=seed)
+    session.begin(images=None, seed=4)
+    session.failed(reason="interrupted", seed=4)
+    session.finish()
+    trained, failed = "q2_1a-skip-seed3", "q2_1a-skip-seed4"
+    assert noted.read() == [
+        [
+            *[("begin", trained, IMAGES), ("epoch", trained, 1), ("end", trained, 3)] * 2,
+            *[("begin", failed, None), ("failed", failed, "interrupted")],
+        ]
+    ]
 
 
 def test_a_tracker_that_raises_is_off_with_one_warning_and_the_others_go_on(noted, tmp_path):
@@ -245,8 +268,6 @@ def test_a_tracker_that_raises_is_off_with_one_warning_and_the_others_go_on(note
 
 
 def test_warnings_that_are_errors_end_no_run(noted, tmp_path, recwarn):
-    import warnings
-
     noted(wandb=Raising)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -256,7 +277,7 @@ def test_warnings_that_are_errors_end_no_run(noted, tmp_path, recwarn):
 
 def test_a_tracker_that_hangs_keeps_no_run_waiting_and_a_session_not_for_long(noted, tmp_path, monkeypatch):
     noted(wandb=Hanging)
-    monkeypatch.setattr(trackers, "LAST_WORDS", 0.2)
+    monkeypatch.setattr(trackers, "CLOSE_SECONDS", 0.2)
     began = time.perf_counter()
     with pytest.warns(UserWarning, match=r"--wandb: not done 0 s after the end"):
         run_logged(wandb=str(tmp_path))
@@ -265,29 +286,27 @@ def test_a_tracker_that_hangs_keeps_no_run_waiting_and_a_session_not_for_long(no
 
 def test_what_a_run_pays_for_trackers_is_microseconds(noted, tmp_path):
     noted(wandb=Noted)
-    logged = Trackers({"wandb": str(tmp_path)})
-    logged.failed("before anything began")
-    logged.begin(ROW, 0, lambda: IMAGES)
-    epochs = [replace(record("q2_1a").epochs[0], epoch=i) for i in range(1, 1001)]
+    session = Hooks(Trackers({"wandb": str(tmp_path)}))
+    session.begin(images=IMAGES)
     took = []
-    for epoch in epochs:
+    for epoch in [replace(DONE.epochs[0], epoch=i) for i in range(1, 1001)]:
         began = time.perf_counter()
-        logged.epoch(epoch)
+        session.epoch(epoch=epoch)
         took.append(time.perf_counter() - began)
-    logged.close()
+    session.finish()
     assert sorted(took)[500] < 1e-3
 
 
 def test_settings_are_flat_and_say_all():
     settings = Run(ROW, 3, IMAGES).settings
-    assert (settings["seed"], settings["recipe.epochs"], settings["network"]) == (3, 3, ROW.network)
+    assert (settings["study"], settings["seed"], settings["recipe.epochs"]) == ("quick", 3, ROW.recipe.epochs)
     assert all(isinstance(value, str | int | float | bool) for value in settings.values())
-    assert "sabotage" not in settings  # None
+    assert "corruption" not in settings  # None
 
 
-def test_figures_that_are_no_numbers_are_logged_as_they_are():
-    epoch = replace(record("q2_1a").epochs[0], loss=math.nan)
-    assert math.isnan(Run(ROW, 0, IMAGES).figures(epoch)["training/loss"])
+def test_figures_that_are_not_numbers_are_logged_as_they_are_and_speed_where_it_is_known():
+    figures = Run(ROW, 0, None).figures(replace(DONE.epochs[0], loss=math.nan))
+    assert math.isnan(figures["training/loss"]) and "training/images_per_second" not in figures
 
 
 @pytest.mark.parametrize("name", sorted(TRACKERS))
@@ -306,95 +325,16 @@ def test_a_database_that_mlflow_skinny_cannot_use_is_one_error(monkeypatch):
         check_trackers({"mlflow": uri})
 
 
-SWAP = """
-from cvhw4.trackers import TRACKERS
-
-TRACKERS["wandb"] = TRACKERS["wandb"]._replace(tracker="tests.test_trackers:{}", module="json")
-"""
-
-
-def begin(folder, *args):
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.pretended", "--benchmark-disable"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    environment.pop("PYTEST_XDIST_WORKER", None)
-    return subprocess.run([*command, *args], cwd=folder, env=environment, capture_output=True, text=True)
-
-
-@pytest.fixture
-def checkout(session, tmp_path):  # noqa: F811
-    """Makes the session's folder, with a tracker in the place of wandb's."""
-
-    def make(kind):
-        with open(tmp_path / "conftest.py", "a") as file:
-            file.write(SWAP.format(kind))
-        return tmp_path
-
-    return make
-
-
-def test_a_session_logs_what_it_trains_and_not_what_it_reuses(checkout, noted):
-    folder = checkout("Noted")
-    select = ("-k", "q2_3", "--wandb", str(folder))
-    assert begin(folder, *select, "--seeds", "1").returncode == 0
-    assert begin(folder, *select, "--seeds", "2", "--reuse").returncode == 0
-    sessions = {what[0][1]: what for what in noted.read()}
-    assert sessions.keys() == {"q2_3-3class-seed0", "q2_3-3class-seed1"}
-    assert all([what[0] for what in told] == ["begin", *["epoch"] * 8, "end"] for told in sessions.values())
-
-
-AGAIN = """
-import pytest
-
-@pytest.mark.question("q2")
-def test_again(train, benchmark, experiment, seed):
-    train(experiment, seed)
-    assert benchmark.extra_info["reused"] is {}
-"""
-
-
-def test_a_run_that_a_second_test_trains_is_trained_and_logged_again_and_not_where_it_is_reused(checkout, noted):
-    folder = checkout("Noted")
-    select = ("-k", "q2_3", "--seeds", "1", "--wandb", str(folder))
-    (folder / "test_report_2.py").write_text(AGAIN.format(False))
-    assert begin(folder, *select).returncode == 0
-    (folder / "test_report_2.py").write_text(AGAIN.format(True))
-    done = begin(folder, *select, "--reuse")
-    assert done.returncode == 0 and done.stdout.count(" reused ") == 2, done.stdout
-    (told,) = noted.read()
-    assert [what[0] for what in told] == ["begin", *["epoch"] * 8, "end"] * 2
-
-
-def test_every_worker_logs_its_own_runs_and_each_has_a_line_and_no_dot(session, checkout, noted):  # noqa: F811
-    folder = checkout("Noted")
-    shown = session("-n", "2", "-k", "q1_1 or q2_3", "--seeds", "2", "--wandb", str(folder))
-    runs = {(row, seed) for row in ("q1_1-features", "q2_3-3class") for seed in "01"}
-    told = finals(shown.lines)
-    assert {(row, seed) for row, seed, *_ in told} == runs and [place for *_, place, _ in told] == list("1234")
-    assert [line[:3].rstrip() for line in shown.lines if re.match("[.sF]+(  |$)", line)] == ["F"]
-    begun = [what[1] for process in noted.read() for what in process if what[0] == "begin"]
-    assert sorted(begun) == sorted(f"{row}-seed{seed}" for row, seed in runs) and len(noted.read()) == 2
-
-
-def test_on_a_cluster_the_session_logs_runs_whole_and_each_has_a_line(session, checkout, noted):  # noqa: F811
-    folder = checkout("Noted")
-    shown = session("--executor", "ray", "-k", "q1_5 or q2_3", "--seeds", "1", "--wandb", str(folder))
-    assert finals(shown.lines) == [("q1_5-features", "0", "1", "2"), ("q2_3-3class", "0", "2", "2")]
-    assert "q1_5-features seed 0  waiting; q2_3-3class seed 0 finished epoch 8 on node" in shown.seen
-    told = [(what[0], what[1]) for what in noted.read()[0]]
-    runs = [("q1_5-features-seed0", 5), ("q2_3-3class-seed0", 8)]
-    assert told == [(what, name) for name, n in runs for what in ("begin", *["epoch"] * n, "end")]
-
-
-def test_a_session_whose_tracker_raises_passes_with_one_warning(checkout):
-    folder = checkout("Raising")
-    done = begin(folder, "-k", "q2_3", "--seeds", "2", "--wandb", str(folder))
-    assert done.returncode == 0 and done.stdout.count("--wandb is off from here on: RuntimeError('server") == 1
-
-
-def test_a_library_that_is_missing_ends_the_session_before_anything_is_trained(checkout, tmp_path):
-    folder = checkout("Noted")
-    with open(tmp_path / "conftest.py", "a") as file:
-        file.write('TRACKERS["wandb"] = TRACKERS["wandb"]._replace(module="no_such_module")')
-    done = begin(folder, "-k", "q2_3", "--wandb", "project")
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR and "pip install cvhw4[wandb]" in done.stderr
-    assert not (tmp_path / "results").exists()
+def test_a_tracker_of_ones_own_is_a_hook_in_a_conftest(tmp_path, monkeypatch):
+    """The one that the documentation of the hooks shows."""
+    shown = hookspec.__doc__.partition(".. code-block:: python\n\n")[2].partition("\n\nThe hooks")[0]
+    conftest = ModuleType("conftest")
+    exec(re.sub("^    ", "", shown, flags=re.MULTILINE), vars(conftest))
+    monkeypatch.chdir(tmp_path)
+    session = Hooks(conftest)
+    session.begin(images=IMAGES)
+    for epoch in DONE.epochs:
+        session.epoch(epoch=epoch)
+    session.end(record=DONE, reused=False)
+    lines = [f"quick q2_1a-skip 0 {e.epoch} 0.5 {e.figures['miou']}" for e in DONE.epochs]
+    assert (tmp_path / "epochs.txt").read_text().splitlines() == lines

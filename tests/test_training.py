@@ -12,12 +12,11 @@ from torch import nn
 
 from cvhw4.data.dataset import VOID
 from cvhw4.data.gather import memory_limit, place
-from cvhw4.experiments import find_row
 from cvhw4.models.build import Network, build_network
 from cvhw4.training import fit as fit_module
 from cvhw4.training.fit import TrainingDiverged, fit, make_optimizer
-from cvhw4.training.tasks import Segmentation, make_task
-from tests.tiny import dataset, row, untrained
+from cvhw4.training.objectives import SegmentationObjective, make_objective
+from tests.tiny import FULL, dataset, row, untrained
 
 CPU = torch.device("cpu")
 
@@ -27,7 +26,7 @@ def train(name, seed=0, **recipe):
     network = build_network(experiment, seed=seed)
     before = {k: v.clone() for k, v in network.module.state_dict().items()}
     with torch.random.fork_rng():
-        history = fit(experiment, dataset(experiment.question), network, seed=seed, device=CPU)
+        history = fit(experiment, dataset(experiment.task.name), network, seed=seed, device=CPU)
     return history, before, network.module.state_dict()
 
 
@@ -75,7 +74,7 @@ def test_initial_batch_norm_keeps_its_statistics_and_trains_its_weights():
 def test_proper_batch_norm_updates_its_statistics():
     experiment = replace(row("q2_1b"), batch_norm="train")
     network = build_network(experiment, seed=0)
-    fit(experiment, dataset("q2"), network, seed=0, device=CPU)
+    fit(experiment, dataset("segmentation"), network, seed=0, device=CPU)
     assert not torch.equal(network.module.state_dict()["norms.2.running_mean"], torch.zeros(128))
 
 
@@ -94,7 +93,7 @@ def test_learning_rate_follows_the_schedule():
 
 def make(name, **changes):
     experiment = replace(row(name), **changes)
-    return make_task(experiment, dataset(experiment.question), build_network(experiment, seed=0), CPU, seed=0)
+    return make_objective(experiment, dataset(experiment.task.name), build_network(experiment, seed=0), CPU, seed=0)
 
 
 def test_rows_with_one_seed_see_the_same_batches():
@@ -120,7 +119,7 @@ def test_inputs_are_normalised_by_the_networks_mean_and_deviation():
 
 def test_a_void_pixel_has_a_target_of_all_zeros():
     task = make("q2_1a")
-    assert isinstance(task, Segmentation)
+    assert isinstance(task, SegmentationObjective)
     logits = torch.randn(1, 11, 1, 2)
     target = torch.tensor([[[VOID, 4]]], dtype=torch.uint8)
     one_hot = torch.zeros(1, 11, 1, 2)
@@ -144,7 +143,7 @@ class Oracle(nn.Module):
 
 def test_evaluation_is_against_the_validation_labels():
     task = make("q1_2")
-    right = torch.tensor(dataset("q1").val.targets)
+    right = torch.tensor(dataset("classification").val.targets)
     assert fit_module.evaluate(task, Oracle(right))[0]["accuracy"] == 1.0
     assert fit_module.evaluate(task, Oracle(1 - right))[0]["accuracy"] == 0.0
     one_wrong = right.clone()
@@ -178,10 +177,10 @@ def test_full_rows_train_at_their_real_size(tmp_path):
     torch.save(torchvision.models.alexnet().state_dict(), tmp_path / "alexnet.pth")
     torch.save(torchvision.models.vgg16(init_weights=False).state_dict(), tmp_path / "vgg16.pth")
     for name, images in (("q1_1", 8), ("q2_1a", 2)):
-        experiment = find_row("full", name)
+        experiment = FULL.row(name)
         experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
         network = build_network(experiment, seed=0, weights=tmp_path)
-        data = dataset(experiment.question, train=images, val=2)
+        data = dataset(experiment.task.name, train=images, val=2)
         if name == "q2_1a":
             data = replace(data, train=enlarged(data.train), val=enlarged(data.val))
         history = fit(experiment, data, network, seed=0, device=CPU)
@@ -201,10 +200,10 @@ def test_cuda_trains_as_the_cpu_does(name):
     losses = []
     for device in (CPU, torch.device("cuda")):
         network: Network = build_network(experiment, seed=0)
-        task = make_task(experiment, dataset(experiment.question), network, device, seed=0)
+        task = make_objective(experiment, dataset(experiment.task.name), network, device, seed=0)
         assert torch.equal(torch.cat([t.cpu().flatten() for _, t in task.batches(1)]), batch_targets(experiment))
         torch.manual_seed(0)
-        history = fit(experiment, dataset(experiment.question), network, seed=0, device=device)
+        history = fit(experiment, dataset(experiment.task.name), network, seed=0, device=device)
         losses.append([e.loss for e in history.epochs])
     assert losses[0][0] == pytest.approx(losses[1][0], rel=0.05)  # dropout draws differ between devices
     assert all(math.isfinite(x) for x in losses[1])
@@ -217,7 +216,7 @@ def test_cuda_is_not_waited_for_within_an_epoch(name):
     network = build_network(experiment, seed=0)
     module = network.module.to(device).to(memory_format=torch.channels_last)
     call = fit_module.caller(device, "float32")
-    task = make_task(experiment, dataset(experiment.question), network, device, seed=0)
+    task = make_objective(experiment, dataset(experiment.task.name), network, device, seed=0)
     learner, learnt = fit_module.make_learner(experiment, module, task, call)
     step = fit_module.make_step(learnt, learner, make_optimizer(experiment, module), call)
     fit_module.train_epoch(learnt, step, 1)  # what is made once may wait
@@ -242,5 +241,5 @@ def test_cuda_takes_a_copy_of_arrays(tmp_path):
 
 
 def batch_targets(experiment):
-    task = make_task(experiment, dataset(experiment.question), build_network(experiment, seed=0), CPU, seed=0)
+    task = make_objective(experiment, dataset(experiment.task.name), build_network(experiment, seed=0), CPU, seed=0)
     return torch.cat([t.flatten() for _, t in task.batches(1)])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cvhw4.records.exhibits import pictures_digest
+from cvhw4.records.samples import pictures_digest
 from cvhw4.records.store import Store
 from tests.test_compare import failure, runs, save
 
@@ -71,6 +71,7 @@ def script(tmp_path):
     gh.chmod(0o755)
     (tmp_path / ".github").mkdir()
     (tmp_path / ".github" / "scripts").symlink_to(SCRIPTS)
+    (tmp_path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
     outer = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
 
     def call(name, *args, **environment):
@@ -216,8 +217,8 @@ def test_git_takes_no_pictures_but_those_of_embedded_data():
     assert asked.stdout.split() == pictures
     tracked = git("ls-files", "--cached", "--ignored", "--exclude-standard").stdout.split()
     assert [Path(path).name for path in tracked if path.endswith(".svg")] == [
-        "attention-maps-q1-embedded-portraits.svg",
-        "panels-q2-embedded-scenes.svg",
+        "attention-maps-classification-embedded-portraits.svg",
+        "panels-segmentation-embedded-scenes.svg",
     ]
     shown = {Path(path).stem for path in tracked if path.endswith(".npz")}
     runs = [r for r in Store(ROOT / "results", "quick").load() if r.data.embedded]
@@ -354,7 +355,7 @@ def test_a_row_that_a_night_lacks_is_worse_and_stays_in_what_later_nights_are_he
         night(script, GOOD, "q1_2", "q1_5")
         state, text = outcome(script)
         assert state == "state=regression\n" and "Only in A: q1_3-scratch" in text
-    assert {r.row for r in Store(script.folder / "last", "full").load()} == {"q1_2", "q1_3"}
+    assert {r.row for r in Store(script.folder / "last", "full").load()} == {"q1_2-finetune", "q1_3-scratch"}
 
 
 def test_a_night_without_runs_is_worse(script):
@@ -437,11 +438,11 @@ def test_training_gathers_the_runs_of_the_session(script):
     odd.mkdir()
     (script.folder / "Makefile").write_text(MAKEFILE)
     store = Store(script.folder / "results", "full")
-    old = [replace(r, study="a" * 64, fingerprint="1" * 64, profile="full") for r in runs([0.1])]
-    for r in (*old, *(replace(r, profile="full") for r in runs(GOOD))):
+    old = [replace(r, configuration="a" * 64, fingerprint="1" * 64, study="full") for r in runs([0.1])]
+    for r in (*old, *(replace(r, study="full") for r in runs(GOOD))):
         store.save(r)
-    store.fail(replace(failure(2), profile="full"))
-    cases = "".join(case(row=r.id, seed=r.seed, fingerprint=r.fingerprint, device="a GPU") for r in runs(GOOD))
+    store.fail(replace(failure(2), study="full"))
+    cases = "".join(case(row=r.row, seed=r.seed, fingerprint=r.fingerprint, device="a GPU") for r in runs(GOOD))
     failed = case(row="q1_3-scratch", seed=2, failed="loss nan") + case()
     (script.folder / "junit").write_text(f"<testsuites><testsuite>{cases}{failed}</testsuite></testsuites>")
     data = {"PORTRAITS": str(odd), "CAMVID": ".", "WEIGHTS": "", "SEEDS": "2"}

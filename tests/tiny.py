@@ -1,6 +1,7 @@
-"""The quick profile at a size that a test can train: the same rows and networks, a handful of small pictures.
+"""The homework's quick study at a size that a test can train: the same rows and networks, a handful of small pictures.
 
-As a pytest plugin (`-p tests.tiny`) it puts that profile in the place of the real one, in this process and in xdist's.
+As a pytest plugin (`-p tests.tiny`) it puts that study in the place of the real one, in this process and in xdist's;
+real data are read as they are.
 """
 
 from __future__ import annotations
@@ -11,35 +12,34 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from cvhw4 import study
+from cvhw4 import Generated, Row, homework
+from cvhw4.data import load
 from cvhw4.data.cache import fingerprint
 from cvhw4.data.dataset import CAMVID_CLASSES, PORTRAIT_CLASSES, VOID, Dataset, Split
-from cvhw4.experiments import PROFILES, Experiment, Profile
-from cvhw4.records.schema import DataUsed, Epoch, RunRecord, Times, WeightsUsed
+from cvhw4.homework.rows import rows_at
+from cvhw4.records.schema import DataUsed, Epoch, Failure, RunRecord, Times, WeightsUsed
 
 
-def shrink(experiment: Experiment, **recipe) -> Experiment:
+def shrink(row: Row, **recipe) -> Row:
     small = dict(size=32, batch=4, epochs=2) | recipe
-    if experiment.network == "alexnet":
+    if row.network == "alexnet":
         small["size"] = 64  # the least AlexNet's pooling takes
-    return replace(experiment, recipe=replace(experiment.recipe, **small))
+    return replace(row, recipe=replace(row.recipe, **small))
 
 
-QUICK = PROFILES["quick"]
-TINY: Profile = replace(QUICK, rows=tuple(shrink(row) for row in QUICK.rows))
+QUICK, FULL = homework.study("quick"), homework.study("full")
 
 
-def row(name: str, **recipe) -> Experiment:
-    (found,) = (e for e in QUICK.rows if e.row == name)
-    return shrink(found, **recipe)
+def row(name: str, **recipe) -> Row:
+    return shrink(QUICK.row(name), **recipe)
 
 
-def untrained(name: str, **recipe) -> Experiment:
+def untrained(name: str, **recipe) -> Row:
     """As `row`, from random weights: pretrained ones cannot be had on every GPU machine."""
     return replace(row(name, **recipe), start="random")
 
 
-def dataset(question: str, train: int = 12, val: int = 8) -> Dataset:
+def dataset(task: str, train: int = 12, val: int = 8) -> Dataset:
     """Random pictures: brightness tells the class (and, in scenes, so does height), so that something can be learnt."""
     random = np.random.RandomState(0)
 
@@ -47,7 +47,7 @@ def dataset(question: str, train: int = 12, val: int = 8) -> Dataset:
         names = tuple(f"{name}/{i}" for i in range(n))
         sizes = np.tile(np.array([40, 48], dtype=np.int32), (n, 1))
         noise = random.randint(0, 60, (n, 40, 48, 3))
-        if question == "q1":
+        if task == "classification":
             targets = np.arange(n, dtype=np.uint8) % 2
             return Split((noise + targets[:, None, None, None] * 190).astype(np.uint8), sizes, targets, names)
         labels = np.zeros((n, 40, 48), dtype=np.uint8)  # sky above road above car, a strip of void
@@ -55,19 +55,16 @@ def dataset(question: str, train: int = 12, val: int = 8) -> Dataset:
         return Split((noise + labels[..., None] * 16).astype(np.uint8), sizes, labels, names)
 
     train_split, val_split = split("train", train), split("val", val)
-    task = "classification" if question == "q1" else "segmentation"
-    classes = PORTRAIT_CLASSES if question == "q1" else CAMVID_CLASSES[:-1]
+    classes = PORTRAIT_CLASSES if task == "classification" else CAMVID_CLASSES[:-1]
     prints = fingerprint(train_split, val_split)
-    name = "embedded portraits" if question == "q1" else "embedded scenes"
+    name = "embedded portraits" if task == "classification" else "embedded scenes"
     return Dataset(name, task, classes, train_split, val_split, prints, embedded=True)
 
 
 def record(name: str = "q1_2", seed: int = 0, figures=((0.7,), (0.9,), (0.8,)), loss=0.5, **changes) -> RunRecord:
     """A record as a run would write it, with the given figures by epoch."""
-    experiment = next(e for e in QUICK.rows if e.row == name)
-    metrics = (
-        ("accuracy",) if experiment.question == "q1" else ("miou", "pixel_accuracy", "set_miou", "set_pixel_accuracy")
-    )
+    row = QUICK.row(name)
+    metrics, classifies = row.task.metrics, row.task.name == "classification"
     epochs = [
         Epoch(
             epoch=i + 1,
@@ -79,18 +76,19 @@ def record(name: str = "q1_2", seed: int = 0, figures=((0.7,), (0.9,), (0.8,)), 
         )
         for i, values in enumerate(figures)
     ]
-    classes = list(CAMVID_CLASSES[:-1]) if experiment.question == "q2" else list(PORTRAIT_CLASSES)
-    lists = {"recall": [0.5, 0.6]} if experiment.question == "q1" else {"iou": [0.5] * experiment.classes}
-    if experiment.question == "q2":
-        lists["set_iou"] = [0.25, *[float("nan")] * (experiment.classes - 1)]
+    lists = {"recall": [0.5, 0.6]} if classifies else {"iou": [0.5] * row.classes}
+    if not classifies:
+        lists["set_iou"] = [0.25, *[float("nan")] * (row.classes - 1)]
+    classes = list(PORTRAIT_CLASSES if classifies else CAMVID_CLASSES[:-1])
+    short = name.split("-")[0]
     whole = dict(
-        row=experiment.row,
-        id=experiment.id,
-        profile="quick",
+        row=row.name,
+        study="quick",
+        task=row.task.name,
         seed=seed,
-        fingerprint=f"{name}{seed}".encode().hex().ljust(64, "0"),
-        study=name.encode().hex().ljust(64, "0"),
-        settings=experiment.settings(),
+        fingerprint=f"{short}{seed}".encode().hex().ljust(64, "0"),
+        configuration=short.encode().hex().ljust(64, "0"),
+        settings=row.settings(),
         data=DataUsed(name="embedded", embedded=True, fingerprint="d" * 64, train=240, val=400, classes=classes),
         weights=WeightsUsed(network="tf_efficientnet_lite0", origin="package x 1.0", sha256="e" * 64),
         parameters=3_400_000,
@@ -118,9 +116,17 @@ def record(name: str = "q1_2", seed: int = 0, figures=((0.7,), (0.9,), (0.8,)), 
     return RunRecord(**(whole | changes))
 
 
+def failure(of: RunRecord, **changes) -> Failure:
+    """The note that the run of a record would leave, had it failed."""
+    shared = ("row", "study", "task", "seed", "fingerprint", "configuration", "environment", "started")
+    note = dict(data="embedded", epoch=2, step=0, lr=0.1, reason="the loss is NaN", checkpoint=None)
+    return Failure(**({name: getattr(of, name) for name in shared} | note | changes))
+
+
+_read = load._load
 _patches = (
-    mock.patch.dict(PROFILES, quick=TINY),
-    mock.patch.object(study, "_load", lambda question, *_: dataset(question)),
+    mock.patch.object(homework, "rows_at", lambda size: {name: shrink(row) for name, row in rows_at(size).items()}),
+    mock.patch.object(load, "_load", lambda s: dataset(s.task) if isinstance(s, Generated) else _read(s)),
 )
 
 

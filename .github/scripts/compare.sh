@@ -7,7 +7,7 @@
 # TIME_LIMIT: ratio above which training is too slow; may be empty. PYTHON: as for train.sh.
 set -euo pipefail
 
-options=(--profile full --markdown --complete)
+options=(--study full --markdown --complete)
 [ -z "${TIME_LIMIT:-}" ] || options+=(--time-limit "$TIME_LIMIT")
 
 broken() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the full profile with --reuse, and gathers this night's runs in night/full; where no test has run, why not goes
+# Trains the benchmarks at full size with --reuse, and gathers this night's runs in night/full; where no test has run, why not goes
 # into night/comparison.md.
 # PORTRAITS, CAMVID: folders of data. WEIGHTS: of pretrained weights, may be empty. SEEDS: of every row.
 # PYTHON: with the packages that `make gpu` needs (default: python3).

@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as F
 # The protocol's ratio of Resize(256) to CenterCrop(224), for any input size.
 RESIZE_RATIO = 256 / 224
 # ColorJitter's brightness, contrast and saturation: the report names the transform, not its strength; hue is left
-# alone, because the colour of a face is what Q1 is about. This project's choice.
+# alone, because the colour of a face is what telling make-up is about. This project's choice.
 JITTER = 0.2
 
 

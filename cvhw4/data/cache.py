@@ -1,9 +1,9 @@
 """From picture files to memory-mapped arrays: what the readers of real data share.
 
-Reading and decoding one file with every failure named (`read_file`, `decode`, `decode_rgb`), digests of what was read
-(`file_digests`, `digest`), folders that appear whole or not at all (`new_folder`), and the cache in which decoded
-arrays lie under such a digest (`cached`, `cached_dataset`). A set may be far larger than memory: pictures go to their
-file one by one, and what is read back is read in blocks whose pages are given up again (`blocks`, `forget`).
+Digests of what was read (`file_digests`, `digest`), folders that appear whole or not at all (`new_folder`), and the
+cache in which decoded arrays lie under such a digest (`cached`, `cached_dataset`). A set may be far larger than memory:
+pictures go to their file one by one, and what is read back is read in blocks whose pages are given up again (`blocks`,
+`forget`).
 """
 
 from __future__ import annotations
@@ -28,86 +28,31 @@ from functools import cache
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cvhw4.data.dataset import Dataset, Split, Task
+from cvhw4.data.dataset import Dataset, Split
+from cvhw4.data.decode import read_file
 from cvhw4.errors import InputError, printable
+from cvhw4.tasks import TaskName
 
-MIN_SIDE = 16  # pixels; anything smaller is an icon or an accident
 MAX_BYTES = 8 << 30  # decoded pictures of one split that stay in memory where the cache cannot take them
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
-)
 
 _CACHE_FORMAT = 2  # raise it when decoding or storing changes: entries of another number are not found
-_CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
 _CHECKSUMS, _TEXTS = "checksums.json", "texts.json"
 _WHOLE, _SAMPLES = 2 << 30, 256  # bytes up to which a file's checksum covers it all; blocks that it covers of others
 _BLOCK = 1 << 20  # bytes that are read for a checksum at once
 _HEADER = 128  # bytes before the values in a .npy file
 _THREADS = 4  # that decode
 _ABANDONED = 24 * 3600  # seconds after which an entry that nothing more is written to is taken for interrupted
-_OPENING = Lock()  # filters of warnings belong to the process, not to a thread
 
 _T = TypeVar("_T")
 
 
 # Files and folders
-
-
-def visible(folder: Path) -> list[Path]:
-    """What lies in `folder`, sorted by name, without hidden files and what file managers leave behind.
-
-    Raises:
-        InputError: there is no such folder, or it cannot be listed.
-    """
-    if not os.path.isdir(folder):  # unlike Path.is_dir this never raises, whatever the name and the rights
-        problem = "is not a folder" if os.path.exists(folder) else "does not exist"
-        raise InputError(folder, problem, "create the folder or correct the path")
-    try:
-        entries = list(folder.iterdir())
-        os.stat(os.path.join(folder, "."))  # whether what is listed can be reached
-    except OSError as problem:
-        raise InputError(folder, f"cannot be listed ({problem})", "make the folder readable") from problem
-    kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _CLUTTER]
-    return sorted(kept, key=lambda entry: entry.name)
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of one file.
-
-    Raises:
-        InputError: it is missing, not a regular file, unreadable or empty.
-    """
-    if not os.path.isfile(path):  # never raises, whatever the name; a pipe would be waited for
-        raise InputError(path, "does not exist or is not a file", "add the file or correct the path")
-    try:
-        content = path.read_bytes()
-    except OSError as problem:
-        raise InputError(path, f"cannot be read ({problem})", "make the file readable or delete it") from problem
-    if not content:
-        raise InputError(path, "is empty (0 bytes)", "replace or delete the file")
-    return content
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark; line ends as they are.
-
-    Raises:
-        InputError: as `read_file`, or the file is not UTF-8.
-    """
-    try:
-        return read_file(path).decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        raise InputError(path, f"is not UTF-8 text ({problem})", "save the file as UTF-8") from problem
 
 
 @contextmanager
@@ -133,67 +78,7 @@ def new_folder(destination: Path) -> Iterator[Path]:
         raise
 
 
-# Pictures
-
-
-def decode(path: Path) -> Image.Image:
-    """The first frame of a picture, decoded to its last byte, in the mode it is stored in.
-
-    Raises:
-        InputError: it cannot be read, is no picture, is damaged or truncated, is larger than Pillow's
-            `MAX_IMAGE_PIXELS`, or has a side below `MIN_SIDE` pixels.
-    """
-    content = read_file(path)
-    try:
-        with _OPENING, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(BytesIO(content), formats=_FORMATS)
-        image.load()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-        raise InputError(path, f"is too large a picture ({problem})", "scale the picture down") from problem
-    except UnidentifiedImageError as problem:
-        raise InputError(
-            path, f"is not a picture in {', '.join(_FORMATS)}", "convert, replace or delete it"
-        ) from problem
-    except Exception as problem:  # for damaged files Pillow raises many kinds: OSError, SyntaxError, struct.error, ...
-        raise InputError(path, f"is a damaged picture ({problem})", "replace or delete the file") from problem
-    width, height = image.size
-    if min(width, height) < MIN_SIDE:
-        raise InputError(
-            path, f"measures {width}x{height}, a side below {MIN_SIDE} pixels", "replace or delete the file"
-        )
-    return image
-
-
-def decode_rgb(path: Path) -> Image.Image:
-    """A picture as `decode` reads it, turned upright by its EXIF orientation, in 8-bit RGB.
-
-    Transparent parts show white, 16-bit grey keeps its upper eight bits.
-
-    Raises:
-        InputError: as `decode`, or the pixels have no meaning as colours (32-bit integers, floats).
-    """
-    image = decode(path)
-    try:
-        image = ImageOps.exif_transpose(image)
-    except Exception as problem:  # whatever a damaged EXIF block makes Pillow raise
-        raise InputError(path, f"has a damaged EXIF block ({problem})", "save the picture without EXIF") from problem
-    if image.mode.startswith(("I", "F")):
-        image = _upper_byte(image, path)
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _upper_byte(image: Image.Image, path: Path) -> Image.Image:
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
-        raise InputError(path, f"has 32-bit pixels (mode {image.mode})", "convert the picture to 8 bits a channel")
-    return Image.fromarray((values >> 8).astype(np.uint8))
-
-
-# Arrays larger than memory
+# Undecoded
 
 
 def blocks(array: NDArray[Any], size: int = 64 << 20) -> Iterator[NDArray[Any]]:
@@ -358,7 +243,7 @@ def cached(key: str, build: Callable[[Path | None], Arrays]) -> Arrays:
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class Undecoded:
     """A split that is yet to be decoded.
 
     Attributes:
@@ -375,10 +260,10 @@ class Pictures:
 
 def cached_dataset(
     key: str,
-    build: Callable[[], tuple[Split | Pictures, Split | Pictures]],
+    build: Callable[[], tuple[Split | Undecoded, Split | Undecoded]],
     *,
     name: str,
-    task: Task,
+    task: TaskName,
     classes: tuple[str, ...],
 ) -> Dataset:
     """A data set of real pictures whose splits come from `cached`.
@@ -414,12 +299,12 @@ def cache_key(kind: str, files: Mapping[str, str], **parameters: Any) -> str:
     return f"{kind}-{digest(files, **parameters, pillow=PIL.__version__, format=_CACHE_FORMAT)[:40]}"
 
 
-def _pack(folder: Path | None, *sources: Split | Pictures) -> Arrays:
+def _pack(folder: Path | None, *sources: Split | Undecoded) -> Arrays:
     """Both splits as arrays; pictures yet to be decoded go to `.npy` files in the folder, if there is one."""
     splits: dict[str, Split] = {}
     digests: dict[str, dict[str, bytes]] = {"train": {}, "val": {}}
     for number, (name, source) in enumerate(zip(("train", "val"), sources, strict=True)):
-        if isinstance(source, Pictures):
+        if isinstance(source, Undecoded):
             count = sum(len(later.names) for later in sources[number:])
             source, digests[name] = _decode_split(source, folder and folder / name, count)
         splits[name] = source
@@ -430,7 +315,7 @@ def _pack(folder: Path | None, *sources: Split | Pictures) -> Arrays:
     return Arrays(arrays, texts)
 
 
-def _decode_split(source: Pictures, stem: Path | None, count: int) -> tuple[Split, dict[str, bytes]]:
+def _decode_split(source: Undecoded, stem: Path | None, count: int) -> tuple[Split, dict[str, bytes]]:
     """Decodes pictures to `<stem>-images.npy` and `<stem>-targets.npy`, or in memory.
 
     Args:
@@ -468,7 +353,7 @@ def _decode_split(source: Pictures, stem: Path | None, count: int) -> tuple[Spli
         return Split(images.finish(), sizes, targets.finish(), source.names), digests
 
 
-def _check_memory(source: Pictures, height: int, width: int, channels: int) -> None:
+def _check_memory(source: Undecoded, height: int, width: int, channels: int) -> None:
     if (needed := len(source.names) * height * width * channels) > MAX_BYTES:
         raise InputError(
             source.folder,

@@ -14,20 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cvhw4.data.cache import (
-    EXTENSIONS,
-    MIN_SIDE,
-    Pictures,
-    cache_key,
-    cached_dataset,
-    decode,
-    decode_rgb,
-    file_digests,
-    read_text,
-    visible,
-)
+from cvhw4.data.cache import Undecoded, cache_key, cached_dataset, file_digests
 from cvhw4.data.dataset import CAMVID_CLASSES, VOID, Dataset
+from cvhw4.data.decode import EXTENSIONS, MIN_SIDE, decode, decode_rgb, read_text
 from cvhw4.errors import InputError
+from cvhw4.files import visible
 
 SPLITS = ("train", "val")
 _TUTORIAL_ROOT = "/SegNet/CamVid/"  # how the SegNet tutorial's lists begin every path
@@ -70,7 +61,7 @@ def read_camvid(folder: Path, *, size: tuple[int, int] | None = None) -> Dataset
     pairs = find_pairs(folder)
     digests = file_digests(folder, [name for split in SPLITS for pair in pairs[split] for name in pair[:2]])
 
-    def build() -> tuple[Pictures, Pictures]:
+    def build() -> tuple[Undecoded, Undecoded]:
         measured = _frame(folder, pairs["train"][0])
         train, val = (_pictures(folder, pairs[split], measured, size or measured) for split in SPLITS)
         return train, val
@@ -100,7 +91,7 @@ def find_pairs(folder: Path) -> dict[str, list[Pair]]:
         raise InputError(
             folder,
             "has neither a list, train.csv or train.txt, nor a folder trainannot/",
-            "give CamVid's folder to --camvid, folders of two classes to --portraits",
+            "lay the folder out as CamVid, or use rows that classify for folders of classes",
         )
     pairs: dict[str, list[Pair]] = {}
     for split, path in lists.items():
@@ -215,7 +206,7 @@ def _frame(folder: Path, pair: Pair) -> tuple[int, int]:
     return height, width
 
 
-def _pictures(folder: Path, pairs: list[Pair], measured: tuple[int, int], frame: tuple[int, int]) -> Pictures:
+def _pictures(folder: Path, pairs: list[Pair], measured: tuple[int, int], frame: tuple[int, int]) -> Undecoded:
     """The pairs, all of them `measured` high and wide, scaled to the frame."""
 
     def read(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -238,7 +229,7 @@ def _pictures(folder: Path, pairs: list[Pair], measured: tuple[int, int], frame:
             label = label.resize(frame[::-1], Image.Resampling.NEAREST)
         return np.asarray(image), np.asarray(label)
 
-    return Pictures(folder, tuple(pair.image for pair in pairs), read)
+    return Undecoded(folder, tuple(pair.image for pair in pairs), read)
 
 
 def _measure(image: Image.Image) -> str:
@@ -248,13 +239,13 @@ def _measure(image: Image.Image) -> str:
 def _decode_label(path: Path) -> Image.Image:
     """A picture of class numbers, mode L or P (whose indices are the numbers)."""
     label = decode(path)
-    mend = "save the label as 8-bit PNG whose grey values are the class numbers 0 to 11"
+    hint = "save the label as 8-bit PNG whose grey values are the class numbers 0 to 11"
     if label.format != "PNG":
-        raise InputError(path, f"is {label.format}, which may not keep class numbers exactly", mend)
+        raise InputError(path, f"is {label.format}, which may not keep class numbers exactly", hint)
     if label.mode in ("RGB", "RGBA"):
-        raise InputError(path, "is coded by colour (RGB)", mend)
+        raise InputError(path, "is coded by colour (RGB)", hint)
     if label.mode not in ("L", "P"):
-        raise InputError(path, f"is not 8-bit with one channel (mode {label.mode})", mend)
+        raise InputError(path, f"is not 8-bit with one channel (mode {label.mode})", hint)
     if (highest := int(np.asarray(label).max())) > VOID:
         raise InputError(
             path, f"has the value {highest}, above {VOID}", f"renumber it: classes 0 to {VOID - 1}, void {VOID}"

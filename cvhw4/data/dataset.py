@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Task = Literal["classification", "segmentation"]
+from cvhw4.tasks import TaskName
 
 PORTRAIT_CLASSES = ("heavy_makeup", "no_heavy_makeup")
 
@@ -67,7 +66,7 @@ class Dataset:
     """
 
     name: str
-    task: Task
+    task: TaskName
     classes: tuple[str, ...]
     train: Split
     val: Split

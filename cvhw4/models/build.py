@@ -1,4 +1,4 @@
-"""From an experiment to its network: names, heads, pretrained weights, frozen layers."""
+"""From a row to its network: names, heads, pretrained weights, frozen layers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torchvision
 from torch import Tensor, nn
 
 from cvhw4.errors import InputError
-from cvhw4.experiments import Experiment
 from cvhw4.models.fcn8s import FCN8s, VGG16Features, timm_features
-from cvhw4.models.weights import Source, find_weights, load_weights
+from cvhw4.models.weights import Source, find_weights, load_weights, pretrained_name
+from cvhw4.study import Row
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Colour = tuple[float, float, float]
@@ -42,8 +42,8 @@ class Network:
         return sum(p.numel() for p in self.module.parameters())
 
 
-def build_network(experiment: Experiment, *, seed: int, weights: Path | None = None) -> Network:
-    """The experiment's network with its starting weights.
+def build_network(row: Row, *, seed: int, weights: Path | None = None) -> Network:
+    """The row's network with its starting weights.
 
     Args:
         seed: decides all random weights; the same for both arms of a comparison gives them the same start.
@@ -53,57 +53,45 @@ def build_network(experiment: Experiment, *, seed: int, weights: Path | None = N
         InputError: unknown network, or a weights file that does not fit.
         WeightsUnavailable: the row starts from ImageNet and no source has the weights.
     """
-    name = pretrained_name(experiment.network)
-    source = find_weights(name, weights) if experiment.start == "imagenet" else None
+    name = pretrained_name(row.network)
+    source = find_weights(name, weights) if row.start == "imagenet" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if experiment.network.startswith("fcn8s/"):
-            module: nn.Module = _fcn8s(experiment, name, source)
+        if row.network.startswith("fcn8s/"):
+            module: nn.Module = _fcn8s(row, name, source)
         else:
-            module = _classifier(experiment, name, source)
+            module = _classifier(row, name, source)
     mean, std = _normalisation(name)
     return Network(module, mean, std, source)
 
 
-def pretrained_name(network: str) -> str:
-    """The part of a network that pretrained weights are for: "fcn8s/vgg16" -> "vgg16", "x+linear" -> "x".
-
-    Raises:
-        InputError: neither torchvision's AlexNet or VGG16, nor known to timm.
-    """
-    name = network.removeprefix("fcn8s/").removesuffix("+linear")
-    if name not in ("alexnet", "vgg16") and not timm.is_model(name):
-        raise InputError(network, "is not a known network", "use alexnet, or a name from timm.list_models()")
-    return name
-
-
-def _classifier(experiment: Experiment, name: str, source: Source | None) -> nn.Module:
+def _classifier(row: Row, name: str, source: Source | None) -> nn.Module:
     whole: nn.Module = torchvision.models.alexnet() if name == "alexnet" else timm.create_model(name)
     if source is not None:
         load_weights(whole, source)
     head: nn.Linear
-    if experiment.network.endswith("+linear"):
-        head = nn.Linear(1000, experiment.classes)
+    if row.network.endswith("+linear"):
+        head = nn.Linear(1000, row.classes)
         module: nn.Module = nn.Sequential(whole, head)
     elif isinstance(whole, torchvision.models.AlexNet):
         last = whole.classifier[6]
         assert isinstance(last, nn.Linear)
-        head = whole.classifier[6] = nn.Linear(last.in_features, experiment.classes)
+        head = whole.classifier[6] = nn.Linear(last.in_features, row.classes)
         module = whole
     else:
         reset: Callable[[int], None] = whole.reset_classifier  # type: ignore[assignment]
-        reset(experiment.classes)
+        reset(row.classes)
         head = whole.get_classifier()  # type: ignore[operator]
         module = whole
-    if experiment.trained == "last layer":
+    if row.trained == "last layer":
         module.requires_grad_(False)
         head.requires_grad_(True)
     return module
 
 
-def _fcn8s(experiment: Experiment, name: str, source: Source | None) -> nn.Module:
-    if experiment.recipe.size % 32:
-        raise InputError(experiment.id, f"trains at {experiment.recipe.size} px", "use a multiple of 32 for FCN8s")
+def _fcn8s(row: Row, name: str, source: Source | None) -> nn.Module:
+    if row.recipe.size % 32:
+        raise InputError(row.name, f"trains at {row.recipe.size} px", "use a multiple of 32 for FCN8s")
     backbone: nn.Module
     if name == "vgg16":
         backbone = VGG16Features()
@@ -112,9 +100,9 @@ def _fcn8s(experiment: Experiment, name: str, source: Source | None) -> nn.Modul
         backbone, channels = timm_features(name)
     if source is not None:
         load_weights(backbone, source, without=("",))
-    assert experiment.skips is not None
-    module = FCN8s(backbone, channels, experiment.classes, skips=experiment.skips)
-    if experiment.trained == "last layer":
+    assert row.skips is not None
+    module = FCN8s(backbone, channels, row.classes, skips=row.skips)
+    if row.trained == "last layer":
         module.requires_grad_(False)
         module.classifier.requires_grad_(True)
     return module
@@ -129,14 +117,14 @@ def _normalisation(name: str) -> tuple[Colour, Colour]:
     return tuple(config.mean), tuple(config.std)  # type: ignore[return-value]
 
 
-def set_training_mode(module: nn.Module, experiment: Experiment) -> None:
+def set_training_mode(module: nn.Module, row: Row) -> None:
     """Puts a network into the mode its row trains in.
 
     Dropout is active in a frozen network too, as in the report. Frozen batch norms keep their statistics. With
-    `batch_norm="initial"` nothing is in training mode: the template's trap.
+    `batch_norm="frozen"` nothing is in training mode: the template's trap.
     """
-    module.train(experiment.batch_norm == "train")
-    if experiment.batch_norm == "train":
+    module.train(row.batch_norm == "train")
+    if row.batch_norm == "train":
         for part in module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and not any(
                 p.requires_grad for p in part.parameters()

@@ -25,8 +25,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from cvhw4.data.cache import visible
 from cvhw4.errors import InputError, WeightsUnavailable
+from cvhw4.files import visible
 from cvhw4.models.fcn8s import VGG16Features, timm_features
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -205,6 +205,18 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def pretrained_name(network: str) -> str:
+    """The part of a network that pretrained weights are for: "fcn8s/vgg16" -> "vgg16", "x+linear" -> "x".
+
+    Raises:
+        InputError: neither torchvision's AlexNet or VGG16, nor known to timm.
+    """
+    name = network.removeprefix("fcn8s/").removesuffix("+linear")
+    if name not in ("alexnet", "vgg16") and not timm.is_model(name):
+        raise InputError(network, "is not a known network", "use alexnet, or a name from timm.list_models()")
+    return name
+
+
 def check_weights(folder: Path, networks: Iterable[str]) -> None:
     """Reads the files that a folder has for these networks, and makes sure that each fits; others are left alone.
 
@@ -215,8 +227,6 @@ def check_weights(folder: Path, networks: Iterable[str]) -> None:
     Raises:
         InputError: a file cannot be read or does not fit, there are several for one network, or the folder is none.
     """
-    from cvhw4.models.build import pretrained_name  # which imports this module
-
     parts: dict[str, set[bool]] = {}
     for network in networks:
         parts.setdefault(pretrained_name(network), set()).add(network.startswith("fcn8s/"))
@@ -259,8 +269,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch and safetensors raise many kinds; all of them mean an unusable file
         if code := re.search(r"GLOBAL ([\w.]+)|TorchScript", str(error)):
             problem = f"holds code that would have to be run ({code[1] or code[0]})"
-            mend = "save the network's state_dict() to it, or replace it with a file of tensors alone"
-            raise InputError(path, problem, mend) from error
+            hint = "save the network's state_dict() to it, or replace it with a file of tensors alone"
+            raise InputError(path, problem, hint) from error
         foreign = isinstance(error, pickle.UnpicklingError | KeyError | EOFError)
         reason = "torch.save did not write it" if foreign else (str(error).strip() or type(error).__name__)
         raise InputError(

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-# The rooms that decide what a run computes; records, statistics and report only tell of it.
-_DECISIVE = ("data", "models", "training")
+# What decides what a run computes; studies do so by a row's settings, and all else only reports it.
+_DECISIVE = ("data/**/*.py", "metrics.py", "models/**/*.py", "runner.py", "tasks.py", "training/**/*.py")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -35,43 +35,45 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of the libraries that decide what a run computes."""
-    return {name: _version(name) for name in ("torch", "torchvision", "timm", "numpy", "pillow")}
+    """The versions of the libraries that decide what a run computes; None for one without metadata."""
+    found: dict[str, str | None] = dict.fromkeys(("torch", "torchvision", "timm", "numpy", "pillow"))
+    for name in found:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def device_name(device: torch.device) -> str:
     """The accelerator's or processor's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return (names or [platform.processor() or platform.machine()])[0]
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 @lru_cache
 def commit() -> str | None:
     """The commit of the package's checkout, "-dirty" behind it where the package has changed; None outside of one."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(_PACKAGE), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
     try:
-        _git("ls-files", "--error-unmatch", "__init__.py")  # an installed package lies in somebody else's checkout
-        return _git("rev-parse", "--short=12", "HEAD") + ("-dirty" if _git("status", "--porcelain", "--", ".") else "")
+        git("ls-files", "--error-unmatch", "__init__.py")  # an installed package lies in somebody else's checkout
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(_PACKAGE), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 @lru_cache
 def code_digest() -> str:
     """sha256 of the sources that decide what a run computes: `--reuse` never takes the result of other code."""
     digest = hashlib.sha256()
-    sources = [path for room in _DECISIVE for path in sorted((_PACKAGE / room).rglob("*.py"))]
-    for path in (_PACKAGE / "study.py", *sources):
+    for path in (path for pattern in _DECISIVE for path in sorted(_PACKAGE.glob(pattern))):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -94,10 +96,3 @@ def peak_memory(device: torch.device) -> int | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -1,15 +1,13 @@
-"""What a run's network made of every validation image after every epoch: the evidence behind its figures.
+"""What a run's network predicted for every validation image after every epoch: the evidence behind its figures.
 
-Stored beside the record (`seed0-….npz`, NumPy's own format, no pickles), because a record is read far more often. From
-it come the share of a figure's noise that other validation images would bring, the figures of one half of the
-validation set, and every other way to measure the same predictions, a user's own metric among them.
+Stored beside the record (`seed0-….npz`), because a record is read far more often. From it come the share of a figure's
+noise that other validation images would bring, the figures of one half of the validation set, and every other way to
+measure the same predictions, a user's own metric among them.
 """
 
 from __future__ import annotations
 
-import io
-import math
-import zipfile
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cvhw4.data.dataset import VOID
-from cvhw4.errors import InputError
-from cvhw4.training.metrics import Counts, classes_of, segmentation_figures
+from cvhw4.metrics import Counts, confusion, own_figure, segmentation_figures
+from cvhw4.records.arrays import pack, require, unpacked
 
-MOST_PACKED = 1040  # times that zlib's bytes can become more
+_KINDS = {"predicted": "u1 EV", "labels": "u1 V", "right": "b1 EV", "counts": "u[24] EVsLC"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +26,10 @@ class ImageResults:
     """Results by epoch (E) and validation image (V), in the data set's order.
 
     Attributes:
-        predicted: uint8 [E, V], the class that the image was taken for (Q1); None for segmentation.
-        labels: uint8 [V], its class (Q1).
-        counts: uint32 [E, V, 2, 12, C]: pixels away from (0) and near (1) a contour, by CamVid's label and predicted
-            class (Q2); None for classification.
+        predicted: uint8 [E, V], the predicted class of an image; None for segmentation.
+        labels: uint8 [V], its class; None for segmentation.
+        counts: uint32 or uint16 [E, V, 2, 12, C]: pixels away from (0) and near (1) a contour, by CamVid's label and
+            predicted class; None for classification.
     """
 
     predicted: NDArray[np.uint8] | None = None
@@ -55,7 +52,7 @@ class ImageResults:
 
     @property
     def right(self) -> NDArray[np.bool_] | None:
-        """bool [E, V], whether the image was classified rightly; None for segmentation."""
+        """bool [E, V], whether the image was classified correctly; None for segmentation."""
         return None if self.predicted is None else self.predicted == self.labels
 
     def figure(
@@ -114,96 +111,31 @@ class ImageResults:
 
     @classmethod
     def of_two_classes(cls, right: NDArray[np.bool_], labels: NDArray[np.uint8]) -> ImageResults:
-        """From bool [E, V], whether each image was classified rightly as one of two classes."""
+        """From bool [E, V], whether each image was classified correctly as one of two classes."""
         return cls(predicted=np.where(right, labels, 1 - labels), labels=labels)
 
     def to_bytes(self) -> bytes:
         """As it is stored: the same results always give the same bytes."""
-        arrays = {k: v for k, v in vars(self).items() if v is not None}
-        if self.counts is not None and self.counts.max(initial=0) < 2**16:
-            arrays["counts"] = self.counts.astype(np.uint16)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        return buffer.getvalue()
+        counts = self.counts
+        if counts is not None and counts.max(initial=0) < 2**16:
+            counts = counts.astype(np.uint16)
+        return pack(vars(self) | {"counts": counts})
 
     @classmethod
-    def from_bytes(cls, content: bytes, where: Path) -> ImageResults:
+    def from_bytes(cls, content: bytes, where: Path, sha256: str | None = None) -> ImageResults:
         """Reads what `to_bytes` gave, and older files that say of images of two classes which were `right`.
 
         Args:
             where: the file it is from, for the message of an error.
+            sha256: of the content, where the file's record tells it.
 
         Raises:
             InputError: it is damaged, or something else.
         """
-        try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                for entry in archive.infolist():
-                    check_size(archive, entry, MOST_PACKED * len(content))
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in ("right", *cls.__dataclass_fields__) if name in arrays.files}
-            _check_fit(found)
-            results = cls.of_two_classes(**found) if "right" in found else cls(**found)
-        except Exception as error:  # what zipfile, zlib and NumPy raise for what is not theirs has no common name
-            problem = f"is no file of image results ({str(error) or type(error).__name__})"
-            raise InputError(where, problem, "repeat the run") from error
-        return results
-
-
-def check_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> None:
-    """Refuses an array that promises more bytes than there can be, before memory is taken for it.
-
-    Raises:
-        ValueError: it does, or `to_bytes` writes no such array.
-    """
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{entry.filename} is compressed in another way")
-    with archive.open(entry) as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError(f"{entry.filename} is in another format")
-        shape, _, kind = np.lib.format.read_array_header_1_0(file)
-    if min(shape, default=0) < 1 or math.prod(shape) * kind.itemsize > most:
-        raise ValueError(f"{entry.filename} promises an array {shape}")
-
-
-def _check_fit(arrays: dict[str, NDArray]) -> None:
-    """Refuses arrays that `to_bytes` does not write together.
-
-    Raises:
-        ValueError: they are of other types, or their shapes do not fit.
-    """
-    match arrays:
-        case {"right": taken, "labels": labels, **others} | {"predicted": taken, "labels": labels, **others}:
-            kind = np.bool_ if "right" in arrays else np.uint8
-            whole = (taken.dtype, labels.dtype, taken.ndim) == (kind, np.uint8, 2)
-            whole = whole and not others and taken.shape[1:] == labels.shape
-        case {"counts": counts, **others}:
-            whole = any(counts.dtype == kind for kind in (np.uint16, np.uint32)) and not others
-            whole = whole and counts.ndim == 5 and counts.shape[2:] in ((2, 12, 3), (2, 12, 11))
-        case _:
-            whole = False
-    if not whole:
-        raise ValueError("its arrays do not fit together")
-
-
-def confusion(counts: Counts) -> NDArray[np.int64]:
-    """int64 [C, C], pixels by the class of their label and the class predicted, void left out, from counts [12, C]."""
-    classes = counts.shape[-1]
-    of_label = np.array(classes_of(classes)[:VOID])
-    return np.stack([counts[:VOID][of_label == c].sum(0) for c in range(classes)]).astype(np.int64)
-
-
-def own_figure(name: str, metric: Callable[..., float], *evidence: NDArray[np.int64]) -> float:
-    """What a metric of the user's own makes of labels and predictions, or of a confusion matrix.
-
-    Raises:
-        InputError: it raises, or what it returns is no finite number.
-    """
-    try:
-        figure = float(metric(*evidence))
-    except Exception as error:
-        problem = f"raises {type(error).__name__}: {error}"
-        raise InputError(f"metric {name}", problem, "see what it is called with in cvhw4.Ablation") from error
-    if not math.isfinite(figure):
-        raise InputError(f"metric {name}", f"returns {figure}", "let it return a finite number, higher being better")
-    return figure
+        with unpacked(content, _KINDS, where, "is not a file of image results", "repeat the run") as (arrays, sizes):
+            own = sha256 in (None, hashlib.sha256(content).hexdigest())
+            require(own, "it is not the file its record was stored with")
+            groups = ({"predicted", "labels"}, {"right", "labels"}, {"counts"})
+            fit = arrays.keys() in groups and sizes.get("s", 2) == 2 and sizes.get("L", 12) == 12
+            require(fit and sizes.get("C", 3) in (3, 11), "its arrays do not fit together")
+            return cls.of_two_classes(**arrays) if "right" in arrays else cls(**arrays)

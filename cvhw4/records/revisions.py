@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import tarfile
 import tempfile
@@ -10,107 +11,93 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cvhw4.errors import InputError
-from cvhw4.experiments import PROFILES
 from cvhw4.records.store import Store
 
-MEND = "name a results folder, or a git revision that has one (main, v1.0:results; main:./results from here)"
+_HINT = "name a results folder, or a git revision that has one (main, v1.0:results; main:./results from here)"
 _VERIFY = ("rev-parse", "--verify", "--quiet", "--end-of-options")
 
 
 @contextmanager
-def opened(name: str, profile: str | None) -> Iterator[tuple[Store, str]]:
-    """The store that a name means, and its profile; an existing folder comes before a revision.
+def opened(name: str, study: str | None) -> Iterator[tuple[Store, str]]:
+    """The store that a name means, and its study; an existing folder comes before a revision.
 
     Args:
-        name: a results folder; the folder of one of its profiles; or a git revision of the repository here, with a
+        name: a results folder; the folder of one of its studies; or a git revision of the repository here, with a
             results folder's path behind a colon (default: `results`): from the repository's top, or from the current
             folder where it begins with `./`. A revision's records are read from a temporary folder, without what is
             stored of unfinished runs and images; nothing is checked out.
-        profile: None takes the profile whose folder is named, else `quick`.
+        study: its name; None takes the study whose folder is named, else the only one that has runs there.
 
     Raises:
-        InputError: no such folder or revision, or it has no runs of the profile.
+        InputError: no such folder or revision, or it has no runs of the study.
     """
     folder = Path(name)
     if folder.is_dir():
-        if (folder / "runs").is_dir() and profile in (None, folder.resolve().name):
-            profile = folder.resolve().name
-            folder = folder.resolve().parent
-        store = Store(folder, profile or "quick")
-        if not store.runs.is_dir():
-            raise InputError(name, f"has no runs of profile {profile or 'quick'}", mend_of(store, MEND))
-        yield store, profile or "quick"
+        if (folder / "runs").is_dir() and study in (None, folder.resolve().name):
+            folder, study = folder.resolve().parent, folder.resolve().name
+        yield _open(name, folder, study)
         return
-    revision, _, below = name.partition(":")
-    profile = profile or "quick"
     with tempfile.TemporaryDirectory(prefix="cvhw4-") as temporary:
-        _extract(name, revision, f"{below.rstrip('/') or 'results'}/{profile}/runs", Path(temporary) / profile / "runs")
-        yield Store(Path(temporary), profile), profile
+        _extract(name, Path(temporary))
+        yield _open(name, Path(temporary), study)
 
 
-def mend_of(store: Store, otherwise: str) -> str:
-    """What names the profiles that have runs in a results folder where the store's has none; else `otherwise`."""
-    runs = store.folder.parent.glob("*/runs")
-    return _mend(store.folder.name, [p.parent.name for p in runs if p.is_dir()], otherwise)
+def _open(name: str, results: Path, study: str | None) -> tuple[Store, str]:
+    there = studies_in(results)
+    if study is None and len(there) == 1:
+        study = there[0]
+    if study not in there:
+        problem = (
+            f"has no runs of study {study}" if study else "has runs of several studies" if there else "has no runs"
+        )
+        raise InputError(name, problem, _hint(there, _HINT))
+    return Store(results, study), study
 
 
-def _mend(asked: str, there: list[str], otherwise: str) -> str:
-    sizes = [name for name, profile in PROFILES.items() if not profile.own]
-    own = sorted(set(there).difference(sizes))
-    options = [f"add --profile {name}" for name in sizes if name in there and asked in sizes][:1]
-    if own:
-        options.append(f"name the file that makes {' or '.join(own)} with --ablation FILE")
-    return ", or ".join(options) or otherwise
+def hint_of(store: Store, otherwise: str) -> str:
+    """What to do where a results folder has no runs of the store's study: name another that has; else `otherwise`."""
+    return _hint(studies_in(store.folder.parent), otherwise)
 
 
-def _extract(name: str, revision: str, path: str, into: Path) -> None:
-    """Unpacks the records of a revision's folder.
+def _hint(there: list[str], otherwise: str) -> str:
+    return f"name a study that has runs there with --study: {', '.join(there)}" if there else otherwise
+
+
+def studies_in(results: Path) -> list[str]:
+    """The names of the studies that have runs in a results folder."""
+    return sorted(runs.parent.name for runs in results.glob("*/runs") if runs.is_dir())
+
+
+def _extract(name: str, into: Path) -> None:
+    """Unpacks the records in a revision's results folder, of all studies.
 
     Only the object's digits reach `git archive`: no name is taken for an option there, or for a pattern.
 
     Raises:
         InputError: no git, no repository, no such revision, or nothing there.
     """
-    if not revision:
-        raise InputError(name, "is no folder and no git revision", MEND)
+    revision, _, below = name.partition(":")
+    below = below.rstrip("/") or "results"
     try:
         if _git("rev-parse", "--git-dir") is None:
-            raise InputError(name, "is no folder, and there is no git repository here", MEND)
-        if _git(*_VERIFY, f"{revision}^{{commit}}") is None:
-            raise InputError(name, "is no folder and no git revision", MEND)
-        if (tree := _git(*_VERIFY, f"{revision}:{path}")) is None:
-            mend = _mend(Path(path).parent.name, _profiles_at(revision, path), MEND)
-            raise InputError(name, f"has no {path} at that revision", mend)
-        into.mkdir(parents=True)
+            raise InputError(name, "is not a folder, and there is no git repository here", _HINT)
+        if not revision or _git(*_VERIFY, f"{revision}^{{commit}}") is None:
+            raise InputError(name, "is not a folder or a git revision", _HINT)
+        if (tree := _git(*_VERIFY, f"{revision}:{below}")) is None:
+            raise InputError(name, f"has no {below} at that revision", _HINT)
         top = _git("rev-parse", "--show-toplevel") or None  # elsewhere git archive looks for the folder it is in
-        process = subprocess.Popen(["git", "archive", "--format=tar", tree], stdout=subprocess.PIPE, cwd=top)
-        assert process.stdout is not None
-        with process, tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-            for member in archive:
-                if member.isdir() or (member.isfile() and member.name.endswith(".json")):
-                    archive.extract(member, into, filter="data")
-        if process.returncode:
-            raise InputError(name, "cannot be read by git archive", "see what git fsck says")
+        command = ["git", "archive", "--format=tar", tree, ":(glob)*/runs/*/*.json"]
+        packed = subprocess.run(command, capture_output=True, cwd=top)
+        if packed.returncode:  # nothing of that pattern, most likely
+            raise InputError(name, "has no runs that git archive can read", _HINT)
+        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+            files = [member for member in archive if member.isfile()]  # no links
+            archive.extractall(into, files, filter="data")
     except (OSError, tarfile.TarError) as error:
-        raise InputError(name, f"cannot be read from git ({error})", MEND) from error
-
-
-def _profiles_at(revision: str, path: str) -> list[str]:
-    """The profiles beside the one that a path is of whose runs a revision has.
-
-    Raises:
-        OSError: there is no git.
-    """
-    results = f"{revision}:{path.rsplit('/', 2)[0]}"
-    folders = _git("ls-tree", "-d", "-z", "--name-only", "--full-tree", _git(*_VERIFY, results) or "")
-    return [name for name in (folders or "").split("\0") if name and _git(*_VERIFY, f"{results}/{name}/runs")]
+        raise InputError(name, f"cannot be read from git ({error})", _HINT) from error
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints; None where it fails.
-
-    Raises:
-        OSError: there is no git.
-    """
+    """What git prints; None where it fails; raises OSError where there is no git."""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, errors="replace")
     return None if done.returncode else done.stdout.strip()

@@ -6,26 +6,36 @@ are dark on a light page and light on a dark one, by the reader's own setting (`
 
 from __future__ import annotations
 
+import base64
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from cvhw4.records.store import write_atomically
+import numpy as np
+from numpy.typing import NDArray
+
+from cvhw4.files import write_atomically
 from cvhw4.report.text import escape
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008), told apart with every common kind of colour blindness; ordered so that neighbours differ in
+# Okabe and Ito (2008), distinguishable with every common kind of colour blindness; ordered so that neighbours differ in
 # lightness too. Black is left out: it would vanish on a dark page.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
 
 INK = "#010203"  # stands for the page's text colour in what matplotlib writes
 FOLDER = "figures"  # beside the pages
+MOST_SIDE = 160  # pixels of a photograph or class map on a page
+_QUALITY = 85  # of photographs, as JPEG
+_IMAGE = re.compile(r"<image[^>]*>")
+_PNG = re.compile(r"data:image/png;base64,\s*([A-Za-z0-9+/=]+)")
+_PIXELATED = "image-rendering:crisp-edges;image-rendering:pixelated"
 _INKS = "<style>.ink{color:#1f2328}@media(prefers-color-scheme:dark){.ink{color:#e6edf3}}</style>"
 
 
@@ -34,7 +44,7 @@ class Picture:
     """A picture of a page.
 
     Attributes:
-        stem: plain file name without suffix, unique on the page ("curves-q1-embedded-portraits").
+        stem: plain file name without suffix, unique on the page ("curves-classification-embedded-portraits").
         svg: the file's text; the same records always give the same.
         alt: what it shows, in words, for those who do not see it.
         caption: what to read from it, units and n: markdown (names from outside escaped).
@@ -99,8 +109,69 @@ def style() -> Iterator[None]:
         yield
 
 
-def to_svg(figure: Figure) -> str:
-    """A figure as the text of an SVG file; to be called within `style`."""
+def draw(
+    stem: str,
+    size: tuple[float, float],
+    paint: Callable[[Figure], object],
+    alt: str,
+    caption: str,
+    layout: Literal["constrained"] | None = "constrained",
+) -> Picture:
+    """A picture in the project's style.
+
+    Args:
+        stem: plain name, unique among the pictures of a section.
+        size: width and height in inches.
+        paint: draws on an empty matplotlib figure; `matplotlib.rcParams["text.color"]` is the page's text colour.
+        alt: what it shows, in words.
+        caption: what to read from it: Markdown.
+        layout: matplotlib's, which sees to the margins; None where `paint` does.
+    """
+    from matplotlib.figure import Figure
+
+    with style():
+        figure = Figure(figsize=size, layout=layout)
+        paint(figure)
+        return Picture(stem, _to_svg(figure), alt, caption)
+
+
+def grid_of_panels(figure: Figure, panels: int, across: int) -> NDArray[Any]:
+    """Axes [lines, columns] of so many panels with common scales, those that are not needed hidden; the lowest of every
+    column has its numbers."""
+    columns = min(across, panels)
+    grid: NDArray[Any] = figure.subplots(-(-panels // columns), columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[panels:]:
+        axes.set_visible(False)
+    for axes in lowest(grid, panels):
+        axes.tick_params(labelbottom=True)
+    return grid
+
+
+def lowest(grid: NDArray[Any], panels: int) -> list[Axes]:
+    """The lowest panel of every column of `grid_of_panels`."""
+    columns = grid.shape[1]
+    return [grid[(panels - 1 - column) // columns, column] for column in range(columns)]
+
+
+def frame(axes: Axes, pixels: NDArray[np.uint8]) -> None:
+    """Fills a panel with uint8 [H, W, 3], RGB; no ticks, a thin frame."""
+    axes.imshow(pixels, interpolation="none")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=INK, linewidth=0.5)
+
+
+def shrink_map(numbers: NDArray[np.uint8], side: int = MOST_SIDE) -> NDArray[np.uint8]:
+    """A class map [H, W] with at most so many rows and columns: the number nearest to the middle of each."""
+    rows, columns = (
+        np.arange(n) if n <= side else ((np.arange(side) + 0.5) * n / side).astype(np.int64) for n in numbers.shape
+    )
+    return numbers[rows[:, None], columns]
+
+
+def _to_svg(figure: Figure) -> str:
+    """A figure as the text of an SVG file, its rasters stored as PNG with a palette where that has room for their
+    colours, else as JPEG; to be called within `style`."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer, canvas = io.StringIO(), FigureCanvasSVG(figure)  # whose measures of texts a layout goes by
@@ -114,4 +185,21 @@ def to_svg(figure: Figure) -> str:
     start = drawn.index("<svg")
     end = drawn.index(">", start)
     root = drawn[start:end].replace("<svg", '<svg class="ink"', 1)
-    return root + ">" + _INKS + drawn[end + 1 :].replace(INK, "currentColor")
+    whole = root + ">" + _INKS + drawn[end + 1 :].replace(INK, "currentColor")
+    return _IMAGE.sub(lambda found: _smaller(found[0]), whole)
+
+
+def _smaller(element: str) -> str:
+    """An image element whose raster is stored small."""
+    from PIL import Image
+
+    (png,) = _PNG.findall(element)
+    image, buffer = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"), io.BytesIO()
+    if image.getcolors(256) is not None:
+        kind = "png"
+        image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    else:
+        kind, element = "jpeg", element.replace(_PIXELATED, "image-rendering:auto")
+        image.save(buffer, "JPEG", quality=_QUALITY)
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return _PNG.sub(f"data:image/{kind};base64,{content}", element)

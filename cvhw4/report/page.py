@@ -1,4 +1,4 @@
-"""Writes `report.md` and its pictures from what is stored, and `report.html` from the pages in Markdown."""
+"""Writes a study's pages from what is stored: `report.md`, `verdicts.md`, and `report.html` made of both."""
 
 from __future__ import annotations
 
@@ -6,68 +6,94 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from cvhw4.experiments import Profile
-from cvhw4.records.store import Store, write_atomically
-from cvhw4.report.figures import FOLDER, Picture, style, write_pictures
+from cvhw4.files import write_atomically
+from cvhw4.records.store import Store
+from cvhw4.report.figures import FOLDER, Picture, write_pictures
 from cvhw4.report.html import html_page
 from cvhw4.report.pictures import pictures_of
 from cvhw4.report.plots import curves, forest
+from cvhw4.report.results import report_page
+from cvhw4.report.runs import by_data, with_metric
 from cvhw4.report.stored import Stored
-from cvhw4.report.tables import FIGURES, by_data, metric_name, report_page, with_metric
 from cvhw4.report.text import file_stem
-from cvhw4.statistics.bounds import Bounds
+from cvhw4.report.verdicts import write_verdicts
+from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
+from cvhw4.study import Study
 
-KINDS = ("curves", "forest", "confusion", "attention", "panels", "iou")  # what the report's pictures begin with
+KINDS = ("curves", "forest", "confusion", "attention", "panels", "iou")  # what pictures of report.md begin with
 
 
-def write_report(
-    profile: Profile, store: Store, bounds: Bounds | None, missing: Mapping[str, str], stored: Stored | None = None
-) -> Path:
-    """Renders all stored runs of a profile, failed ones too (of each row the most recent study), to
-    `<results>/<profile>/report.md`, with its pictures in `figures/` beside it.
+def write_pages(
+    study: Study, store: Store, bounds: Bounds | None, missing: Mapping[str, str]
+) -> list[tuple[Path, str]]:
+    """Writes all pages of a study from its stored runs, of each row on each data set the most recent alike.
+
+    What goes wrong with verdicts.md or report.html is a warning: report.md has the figures.
 
     Args:
-        missing: rows that could not run, by id, and why.
-        stored: what is in the store, where it has been read already.
+        missing: rows that could not run, and why.
+
+    Returns:
+        The pages written, and what each is, in words.
 
     Raises:
         InputError: the folder cannot be written to.
     """
-    s = stored or Stored(profile, store)
-    known = {row.id for row in profile.rows}
-    failures = [f for f in s.failures if f.id in known]
+    stored = Stored(study, store)
+    pages = [(write_report(stored, bounds, missing), "tables of all stored runs")]
+    if any(o.difference.n > 1 for o in stored.outcomes) or (store.folder / "verdicts.md").exists():
+        try:
+            pages.append((write_verdicts(stored, bounds or NO_BOUNDS), "what they say of the claims, and how sure"))
+        except Exception as error:
+            warnings.warn(f"verdicts.md is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=2)
     try:
-        pictures = pictures_of_report(s)
+        pages.append((write_html(store.folder), "all of it as a page to read, with pictures"))
+    except Exception as error:
+        warnings.warn(f"report.html is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=2)
+    return pages
+
+
+def write_report(stored: Stored, bounds: Bounds | None, missing: Mapping[str, str]) -> Path:
+    """Renders the stored runs, failed ones too, to `<results>/<study>/report.md`, with its pictures in `figures/`
+    beside it.
+
+    Args:
+        missing: rows that could not run, and why.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    study, folder = stored.study, stored.store.folder
+    failures = [f for f in stored.failures if f.row in study.rows]
+    try:
+        pictures = pictures_of_report(stored)
     except Exception as error:  # tables matter more
         warnings.warn(f"no pictures are drawn: {error!r}", stacklevel=2)
         pictures = {}
-    path = store.folder / "report.md"
-    write_pictures(store.folder, (p for of_both in pictures.values() for _, p in of_both), KINDS)
-    write_atomically(path, report_page(profile, s.rows, bounds, missing, failures, pictures))
-    return path
+    write_pictures(folder, (p for of_both in pictures.values() for _, p in of_both), KINDS)
+    write_atomically(folder / "report.md", report_page(study, stored.rows, bounds, missing, failures, pictures))
+    return folder / "report.md"
 
 
 def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, Picture]]]:
-    """The pictures by question and data set, each with its heading; those of the claims under two empty names."""
-    profile, store = stored.profile, stored.store
+    """The pictures by task and data set, each with its heading; those of the claims under two empty names."""
+    study, store = stored.study, stored.store
     found: dict[tuple[str, str], list[tuple[str, Picture]]] = {}
-    with style():
-        if stored.outcomes:
-            found["", ""] = [("", forest(stored.outcomes))]
-        for question, metrics in FIGURES.items():
-            sets = by_data([r for r in stored.rows if r.question == question])
-            stems = [file_stem(data) for data in sets]
-            for number, (data, groups) in enumerate(sets.items(), 1):
-                name = data if stems.count(file_stem(data)) == 1 else f"{data} {number}"
-                drawn = found[question, data] = []
-                for metric in (*metrics, *profile.metrics):
-                    measured = {id: kept for id, runs in groups.items() if (kept := with_metric(runs, metric))}
-                    rows = [row for row in profile.rows if row.id in measured]
-                    if rows:
-                        stem = f"curves-{question}-{file_stem(f'{metric} {name}')}"
-                        picture = curves(stem, name, measured, rows, metric, metric_name(metric))
-                        drawn.append(("Learning curves", picture))
-                drawn += pictures_of(profile, question, groups, stored.images, store.exhibits, store.pictures, name)
+    if stored.outcomes:
+        found["", ""] = [("", forest(stored.outcomes, study))]
+    for task in study.tasks:
+        sets = by_data([r for r in stored.rows if r.task == task.name])
+        stems = [file_stem(data) for data in sets]
+        for number, (data, groups) in enumerate(sets.items(), 1):
+            name = data if stems.count(file_stem(data)) == 1 else f"{data} {number}"
+            drawn = found[task.name, data] = []
+            for metric in study.shown(task):
+                measured = {row: kept for row, runs in groups.items() if (kept := with_metric(runs, metric))}
+                rows = [row for row in study.rows.values() if row.name in measured]
+                if rows:
+                    stem = f"curves-{task.name}-{file_stem(f'{metric} {name}')}"
+                    drawn.append(("Learning curves", curves(stem, name, measured, rows, metric, study)))
+            drawn += pictures_of(study, task, groups, stored.images, store.samples, store.pictures, name)
     return found
 
 
@@ -79,8 +105,8 @@ def write_html(folder: Path) -> Path:
         OSError: a page or picture cannot be read.
     """
     report, verdicts = folder / "report.md", folder / "verdicts.md"
-    told = verdicts.read_text("utf-8") if verdicts.exists() else ""
+    judged = verdicts.read_text("utf-8") if verdicts.exists() else ""
     pictures = {f"{FOLDER}/{path.name}": path.read_text("utf-8") for path in (folder / FOLDER).glob("*.svg")}
     path = folder / "report.html"
-    write_atomically(path, html_page(report.read_text("utf-8"), told, pictures))
+    write_atomically(path, html_page(report.read_text("utf-8"), judged, pictures))
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 
 from cvhw4.data.dataset import CAMVID_COLOURS, VOID
 from cvhw4.errors import printable
-from cvhw4.records.exhibits import Exhibits, ValidationPictures
+from cvhw4.metrics import classes_of
+from cvhw4.records.samples import PredictionSamples, ValidationPictures
 from cvhw4.records.schema import RunRecord
-from cvhw4.report.figures import COLOURS, INK, Picture, style
-from cvhw4.report.portraits import Groups, seeds
-from cvhw4.report.rasters import MOST_SIDE, show, shrink_map, to_small_svg
-from cvhw4.report.text import escape, in_picture
+from cvhw4.report.figures import COLOURS, INK, MOST_SIDE, Picture, draw, frame, grid_of_panels, shrink_map
+from cvhw4.report.runs import Groups, class_names, seeds
+from cvhw4.report.saliency import ReadPictures, ReadSamples
+from cvhw4.report.text import ending, escape, in_picture
 from cvhw4.statistics.intervals import Estimate, estimate
-from cvhw4.training.metrics import classes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SCENES = 4  # that are shown at most
 _PANELS = 4  # of bars beside each other
 _PALETTE = np.array(list(CAMVID_COLOURS.values()), dtype=np.uint8)
-THREE_NAMES = ["Sky", "everything else", "Car, Pedestrian, Bicyclist"]
 _THREE_PALETTE = _PALETTE[[0, 3, 8]]
-# Where two networks differ: their numbers below, in colours told apart with every common kind of colour blindness.
+# Where two networks differ: their numbers below, in colours distinguishable with every common kind of colour blindness.
 SAME, FIRST, SECOND, NEITHER, UNLABELLED = range(5)
 _MARKS = ("#EDEDED", COLOURS[0], COLOURS[1], "#B5477F", "#9A9A9A")
 WORDS = {
@@ -46,16 +46,12 @@ class Arms(NamedTuple):
 
     fused: RunRecord
     plain: RunRecord
-    seen: tuple[Exhibits, Exhibits]
+    seen: tuple[PredictionSamples, PredictionSamples]
     pictures: ValidationPictures
 
 
-def find_arms(
-    groups: Groups,
-    exhibits: Callable[[RunRecord], Exhibits | None],
-    pictures: Callable[[str], ValidationPictures | None],
-) -> Arms | None:
-    """Of the first two rows with the same settings but for `skips` the first seed for which both have exhibits."""
+def find_arms(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -> Arms | None:
+    """Of the first two rows with the same settings but for `skips` the first seed for which both have samples."""
     for one, two in combinations([runs for runs in groups.values() if runs], 2):
         fused, plain = (one, two) if one[0].settings.get("skips") else (two, one)
         if (
@@ -65,9 +61,9 @@ def find_arms(
             continue
         by_seed = {r.seed: r for r in plain}
         for record in fused:
-            if record.seed not in by_seed or (a := exhibits(record)) is None:
+            if record.seed not in by_seed or (a := samples(record)) is None:
                 continue
-            b = exhibits(by_seed[record.seed])
+            b = samples(by_seed[record.seed])
             seen = pictures(a.pictures)
             if b is not None and seen is not None and a.pictures == b.pictures and seen.masks is not None:
                 whole = all(x is not None and x.shape == seen.masks.shape for x in (a.predicted, b.predicted))
@@ -84,7 +80,7 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
     """Validation scenes from the one that the arms agree about most to the one they differ most about: image, truth,
     with skips, without, and where they differ."""
     classes = int(arms.fused.settings["classes"])
-    names = _class_names(arms.fused, classes)
+    names = class_names(arms.fused)
     palette = _THREE_PALETTE if classes == 3 else _PALETTE[[*range(classes), VOID]]
     assert arms.pictures.masks is not None
     truth = np.array(classes_of(classes), dtype=np.uint8)[arms.pictures.masks]
@@ -96,25 +92,24 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
     shares = shares / labelled
     chosen = spread_over(shares.sum(1), SCENES)
     shown = {int(c) for k in chosen for array in (truth, fused, plain) for c in np.unique(array[k])}
-    with style():
-        from matplotlib.figure import Figure
+
+    def paint(figure: Figure) -> None:
         from matplotlib.patches import Patch
 
-        figure = Figure(figsize=(8.2, 1.84 * len(chosen) + 1.2), layout="constrained")
         grid = figure.add_gridspec(len(chosen) + 1, 5, height_ratios=[*[1.0] * len(chosen), 0.55])
         panels = np.array([[figure.add_subplot(grid[y, x]) for x in range(5)] for y in range(len(chosen))])
         keys = [figure.add_subplot(grid[-1, columns]) for columns in (slice(0, 4), 4)]
         for line, k in zip(panels, chosen, strict=True):
-            show(line[0], arms.pictures.picture(k, MOST_SIDE))
-            line[0].set_xlabel(in_picture(_end(arms.pictures.names[k])))
+            frame(line[0], arms.pictures.picture(k, MOST_SIDE))
+            line[0].set_xlabel(in_picture(ending(arms.pictures.names[k], 22)))
             for axes, array in zip(line[1:4], (truth, fused, plain), strict=True):
-                show(axes, palette[shrink_map(array[k])])
+                frame(axes, palette[shrink_map(array[k])])
             for axes, array in zip(line[2:4], (fused, plain), strict=True):
                 right = (array[k] == truth[k]).sum() / labelled[k, 0]
                 axes.set_xlabel(f"{100 * right:.1f} % of pixels right")
-            show(line[4], _rgb(_MARKS)[shrink_map(marks[k])])
+            frame(line[4], _rgb(_MARKS)[shrink_map(marks[k])])
             line[4].set_xlabel(" · ".join(f"{100 * share:.1f}" for share in shares[k]) + " %")
-        arm_titles = [f"{w} skips\n{in_picture(r.id)}" for w, r in (("with", arms.fused), ("without", arms.plain))]
+        arm_titles = [f"{w} skips\n{in_picture(r.row)}" for w, r in (("with", arms.fused), ("without", arms.plain))]
         for axes, title in zip(panels[0], ["image", "truth", *arm_titles, "where they differ"], strict=True):
             axes.set_title(title, fontsize=8.5)
         for axes in panels.flat:
@@ -133,19 +128,20 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
         for axes, handles, columns in zip(keys, (patches, differ), (4, 1), strict=True):
             axes.set_axis_off()
             axes.legend(handles=handles, loc="upper center", ncols=columns, fontsize=7.5, borderaxespad=0.0)
-        svg = to_small_svg(figure)
+
     by_scene = "; ".join(
         f"{printable(arms.pictures.names[k])} {100 * a:.1f}, {100 * b:.1f} and {100 * c:.1f} %"
         for k, (a, b, c) in zip(chosen, shares[chosen], strict=True)
     )
     whole = (shares * labelled).sum(0) / labelled.sum()
-    return Picture(
+    return draw(
         stem,
-        svg,
+        (8.2, 1.84 * len(chosen) + 1.2),
+        paint,
         f"Scenes of {printable(data)}, segmented with and without skip connections. Pixels right only with, right only "
         f"without, wrong in both but differently: {by_scene}.",
         f"{len(chosen)} of {len(truth)} validation scenes of {escape(data)} after the last epoch, seed "
-        f"{arms.fused.seed}, from the one where {escape(arms.fused.id)} and {escape(arms.plain.id)} differ least to "
+        f"{arms.fused.seed}, from the one where {escape(arms.fused.row)} and {escape(arms.plain.row)} differ least to "
         "the one where they differ most, in even steps. Below the last column the shares of labelled pixels right only "
         f"with skips · right only without · wrong in both but differently; over all {len(truth)} scenes "
         f"{100 * whole[0]:.1f} · {100 * whole[1]:.1f} · {100 * whole[2]:.1f} %.",
@@ -172,56 +168,45 @@ def spread_over(values: NDArray[np.floating], most: int) -> list[int]:
     return [int(order[place]) for place in places]
 
 
-def _class_names(record: RunRecord, classes: int) -> list[str]:
-    """The names of the classes that a run's network tells apart."""
-    return THREE_NAMES if classes == 3 else list(record.data.classes)
-
-
 def iou_bars(stem: str, data: str, groups: Groups, classes: int) -> Picture | None:
     """IoU by class after the last epoch (one confusion matrix over the set, void left out), a panel per row; None
     without rows of that many classes.
 
     Args:
-        groups: runs by row id; those of rows with another number of classes are passed over.
+        groups: runs by row; those of rows with another number of classes are passed over.
         classes: that the networks tell apart, 11 or 3.
     """
     rows = {row: runs for row, runs in groups.items() if runs and runs[0].settings.get("classes") == classes}
     if not rows:
         return None
-    names = _class_names(next(iter(rows.values()))[0], classes)
+    names = class_names(next(iter(rows.values()))[0])
     found = {
         row: [_over_seeds([r.by_class["set_iou"][c] for r in runs]) for c in range(classes)]
         for row, runs in rows.items()
     }
-    with style():
-        from matplotlib.figure import Figure
+    across = min(_PANELS, len(rows))
 
-        across = min(_PANELS, len(rows))
-        down = -(-len(rows) // across)
-        figure = Figure(figsize=(1.75 * across + 1.2, (0.21 * classes + 0.55) * down + 0.25), layout="constrained")
-        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    def paint(figure: Figure) -> None:
+        panels = grid_of_panels(figure, len(rows), _PANELS)
         for axes, (row, bars) in zip(panels.flat, found.items(), strict=False):
             _bars(axes, bars)
             axes.set_title(in_picture(f"{row} (n = {len(rows[row])})"), fontsize=8, loc="left")
-        for axes in panels.flat[len(rows) :]:
-            axes.set_visible(False)
         panels[0, 0].set(xlim=(0, 1.28), ylim=(classes - 0.5, -0.5), xticks=[0, 0.5, 1])
         panels[0, 0].set_yticks(range(classes), [in_picture(name) for name in names], fontsize=8)
-        for column in range(across):
-            panels[(len(rows) - 1 - column) // across, column].tick_params(labelbottom=True)
         figure.supxlabel("IoU", fontsize=9)
-        svg = to_small_svg(figure)
-    told = "; ".join(
+
+    words = "; ".join(
         f"{row}: " + ", ".join(f"{printable(n)} {_in_words(e)}" for n, e in zip(names, bars, strict=True))
         for row, bars in found.items()
     )
-    return Picture(
+    return draw(
         stem,
-        svg,
-        f"IoU by class on {printable(data)}, {classes} classes. {told}.",
+        (1.9 * across + 1.2, (0.21 * classes + 0.55) * -(-len(rows) // across) + 0.25),
+        paint,
+        f"IoU by class on {printable(data)}, {classes} classes. {words}.",
         f"IoU by class (share, 0 to 1) on {next(iter(rows.values()))[0].data.val} validation images of {escape(data)} "
         "after the last epoch, from one confusion matrix over the set, void left out: mean over seeds, line: its 95 % "
-        f"interval, {seeds(rows)}. *Never*: no pixel of the class is met in any run; -: the class occurs in none.",
+        f"interval, {seeds(rows)}. *Never*: no pixel of the class is right in any run; -: the class occurs in none.",
     )
 
 
@@ -254,7 +239,3 @@ def _bars(axes: Axes, bars: Sequence[Estimate | None]) -> None:
 
 def _rgb(colours: Sequence[str]) -> NDArray[np.uint8]:
     return np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours], dtype=np.uint8)
-
-
-def _end(name: str, most: int = 22) -> str:
-    return name if len(name) <= most else "…" + name[1 - most :]

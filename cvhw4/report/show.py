@@ -11,26 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from cvhw4.errors import InputError
-from cvhw4.live import clock
-from cvhw4.records.revisions import mend_of
+from cvhw4.records.revisions import hint_of
 from cvhw4.records.schema import Failure, RunRecord, stem
-from cvhw4.records.store import Store, latest_studies
-from cvhw4.report.grid import Grid, clip
+from cvhw4.records.store import Store, latest_runs
+from cvhw4.report.tables import Table
+from cvhw4.report.text import clip, clock, sparkline
 from cvhw4.statistics.changes import as_text, flat
 
-_BARS = "▁▂▃▄▅▆▇█"
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
-Stored = RunRecord | Failure
+Run = RunRecord | Failure
 
 
 @dataclass(frozen=True)
 class Runs:
-    """What a store holds, newest study first.
+    """What a store holds, newest first.
 
     Attributes:
-        finished: runs; those of a row's most recent study before older ones, then by seed.
+        finished: runs; those of a row's most recent configuration before older ones, then by seed.
         failed: runs that could not be finished, newest first.
-        latest: fingerprints of the finished runs of most recent studies.
+        latest: fingerprints of the finished runs of most recent configurations.
     """
 
     finished: Sequence[RunRecord]
@@ -45,87 +44,96 @@ def runs_of(store: Store) -> Runs:
         InputError: there is no such folder.
     """
     if not store.folder.is_dir():
-        mend = mend_of(store, "name one with --results and --profile")
-        raise InputError(store.folder, "is no folder of runs", mend)
+        raise InputError(store.folder, "is not a folder of runs", hint_of(store, "name one with --results and --study"))
     records = store.load()
-    latest = frozenset(r.fingerprint for r in latest_studies(records))
-    newest_row: dict[str, str] = {}
-    newest_study: dict[str, str] = {}
+    latest = frozenset(r.fingerprint for r in latest_runs(records))
+    newest: dict[str, str] = {}  # when the newest run of a row began, and of a configuration
     for r in records:  # oldest first
-        newest_row[r.id], newest_study[r.study] = r.started, r.started
-    finished = sorted(records, key=lambda r: r.seed)
-    finished.sort(key=lambda r: (newest_row[r.id], r.id, r.fingerprint in latest, newest_study[r.study]), reverse=True)
+        newest[r.row] = newest[r.configuration] = r.started
+
+    def age(r: RunRecord) -> tuple[str, str, bool, str]:
+        return newest[r.row], r.row, r.fingerprint in latest, newest[r.configuration]
+
+    finished = sorted(sorted(records, key=lambda r: r.seed), key=age, reverse=True)
     return Runs(finished, store.failures()[::-1], latest)
 
 
-def _name_of(run: Stored) -> str:
+def _name_of(run: Run) -> str:
     """ "q1_2-finetune-seed0"."""
-    return f"{run.id}-seed{run.seed}"
+    return f"{run.row}-seed{run.seed}"
 
 
-def runs_grid(runs: Iterable[RunRecord], latest: Iterable[str]) -> Grid:
+def _clock(seconds: float) -> str:
+    return clock(seconds).replace(" min", "")
+
+
+def runs_table(runs: Iterable[RunRecord], latest: Iterable[str]) -> Table:
     """A line per run."""
     latest = set(latest)
-    columns = ("run", "print", "best", "last", "time", "date", "device", "latest")
     rows = [
         (
             _name_of(r),
             r.fingerprint[:8],
             f"{r.best(r.primary):.3f}",
             f"{r.last(r.primary):.3f}",
-            clock(r.times.total_seconds).replace(" min", ""),
+            _clock(r.times.total_seconds),
             r.started[:10],
             _device(r),
             "yes" if r.fingerprint in latest else "no",
         )
         for r in runs
     ]
-    return Grid(columns, rows)
+    return Table(("run", "print", "best", "last", "time", "date", "device", "latest"), rows)
 
 
-def rows_grid(runs: Iterable[RunRecord], latest: Iterable[str]) -> Grid:
-    """A line per row and data set: how many runs, and the mean of those of the most recent study."""
+def rows_table(runs: Iterable[RunRecord], latest: Iterable[str]) -> Table:
+    """A line per row and data set: how many runs, and the mean of those of the most recent configuration."""
     latest = set(latest)
     places: dict[tuple[str, str], list[RunRecord]] = {}
     for r in runs:
-        places.setdefault((r.id, r.data.name), []).append(r)
+        places.setdefault((r.row, r.data.name), []).append(r)
     lines = []
-    for (id, data), of_row in places.items():
+    for (row, data), of_row in places.items():
         new = [r for r in of_row if r.fingerprint in latest]
         figures = ((r.best(r.primary), r.last(r.primary), r.times.total_seconds) for r in new)
         best, last, seconds = (math.fsum(values) / len(new) for values in zip(*figures, strict=True))
         older = f"{len(of_row) - len(new)}" if len(of_row) > len(new) else "-"
-        day = max(r.started for r in new)[:10]
-        cells = (f"{best:.3f}", f"{last:.3f}", clock(seconds).replace(" min", ""), day)
-        lines.append((id, clip(data, 40), str(len(new)), older, *cells))
-    return Grid(("row", "data", "runs", "older", "best", "last", "time", "date"), lines)
+        cells = (f"{best:.3f}", f"{last:.3f}", _clock(seconds), max(r.started for r in new)[:10])
+        lines.append((row, clip(data, 40), str(len(new)), older, *cells))
+    return Table(("row", "data", "runs", "older", "best", "last", "time", "date"), lines)
 
 
-def failures_grid(failures: Iterable[Failure]) -> Grid:
+def failures_table(failures: Iterable[Failure]) -> Table:
     """A line per run that could not be finished."""
     rows = [
         (_name_of(f), f.fingerprint[:8], str(f.epoch or "-"), str(f.step or "-"), f.started[:10], clip(f.reason))
         for f in failures
     ]
-    return Grid(("failed run", "print", "epoch", "step", "date", "why"), rows)
+    return Table(("failed run", "print", "epoch", "step", "date", "why"), rows)
 
 
-def find(name: str, runs: Runs, store: Store) -> list[Stored]:
+def is_row(name: str, run: Run) -> bool:
+    """Whether a run is of the row with that name, or of one whose name begins with it and a hyphen."""
+    return run.row == name or run.row.startswith(f"{name}-")
+
+
+def find(name: str, runs: Runs, store: Store) -> list[Run]:
     """The runs that a name means.
 
     Args:
-        name: a run ("q1_2-finetune-seed0": its most recent one), a row or its id ("q1_2": its most recent runs, those
-            that failed among them), the beginning of a fingerprint (four digits or more), or the path of a record.
+        name: a run ("q1_2-finetune-seed0": its most recent one), a row or the beginning of its name ("q1_2": its most
+            recent runs, those that failed among them), the beginning of a fingerprint (four digits or more), or the
+            path of a record.
 
     Raises:
         InputError: nothing has that name, or several runs do.
     """
     if name.endswith(".json") and Path(name).is_file():
         return [_read(Path(name))]
-    everything: list[Stored] = [*runs.finished, *runs.failed]
+    everything: list[Run] = [*runs.finished, *runs.failed]
     if found := [run for run in everything if _name_of(run) == name]:
         return [max(found, key=lambda run: run.started)]
-    if of_row := [run for run in everything if name in (run.id, run.row)]:
+    if of_row := [run for run in everything if is_row(name, run)]:
         current = runs.latest | {f.fingerprint for f in runs.failed}
         return [run for run in of_row if run.fingerprint in current]
     named = [run for run in everything if _PREFIX.fullmatch(name) and run.fingerprint.startswith(name)]
@@ -134,13 +142,13 @@ def find(name: str, runs: Runs, store: Store) -> list[Stored]:
     if named:
         likely = ", ".join(f"{run.fingerprint[:12]} ({_name_of(run)})" for run in named[:5])
         raise InputError(name, f"begins {len(named)} fingerprints", f"name one of {likely}")
-    names = dict.fromkeys(text for run in everything for text in (_name_of(run), run.id, run.row))
+    names = dict.fromkeys(text for run in everything for text in (_name_of(run), run.row))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    mend = f"did you mean {' or '.join(near)}" if near else "see cvhw4 list"
-    raise InputError(name, f"is no run stored in {store.folder}", mend)
+    hint = f"did you mean {' or '.join(near)}" if near else "see cvhw4 list"
+    raise InputError(name, f"is not a run stored in {store.folder}", hint)
 
 
-def _read(path: Path) -> Stored:
+def _read(path: Path) -> Run:
     """The record, or the note of a failure, in a file.
 
     Raises:
@@ -154,53 +162,54 @@ def _read(path: Path) -> Stored:
     return kind.from_json(text, path)
 
 
-def shown(run: Stored, runs: Runs, store: Store) -> list[Grid]:
+def shown(run: Run, runs: Runs, store: Store) -> list[Table]:
     """All there is to know of one run."""
     return _failed(run, store) if isinstance(run, Failure) else _finished(run, runs, store)
 
 
-def _failed(f: Failure, store: Store) -> list[Grid]:
-    folder = store.unfinished / f.id
-    what = [
-        ("run", _name_of(f)),
-        ("state", "failed"),
-        ("why", f.reason),
-        ("where", f"epoch {f.epoch or '-'}, step {f.step or '-'}, learning rate {f.lr:g}"),
-        ("data", f.data),
-        ("fingerprint", f.fingerprint),
-        ("began", f.started),
-        ("note", str(folder / f"{stem(f.seed, f.fingerprint)}.json")),
-        ("checkpoint", "none" if f.checkpoint is None else str(folder / f.checkpoint)),
-    ]
-    return [Grid(("", ""), what), _pairs("environment", f.environment)]
+def _failed(f: Failure, store: Store) -> list[Table]:
+    folder = store.unfinished / f.row
+    what = {
+        "run": _name_of(f),
+        "state": "failed",
+        "why": f.reason,
+        "where": f"epoch {f.epoch or '-'}, step {f.step or '-'}, learning rate {f.lr:g}",
+        "data": f.data,
+        "fingerprint": f.fingerprint,
+        "began": f.started,
+        "note": str(folder / f"{stem(f.seed, f.fingerprint)}.json"),
+        "checkpoint": "none" if f.checkpoint is None else str(folder / f.checkpoint),
+    }
+    return [_pairs("", what), _pairs("environment", f.environment)]
 
 
-def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Grid]:
-    path = store.path(r.id, r.seed, r.fingerprint)
+def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Table]:
+    path = store.path(r.row, r.seed, r.fingerprint)
     others = sum(_name_of(o) == _name_of(r) and o.fingerprint != r.fingerprint for o in runs.finished)
     if r.fingerprint in runs.latest:
-        state = "of the row's most recent study"
+        state = "of the row's most recent configuration"
     elif any(r.fingerprint == o.fingerprint for o in runs.finished):
-        state = "older than the row's latest study"
+        state = "of an older configuration than the row's most recent"
     else:
         state = "in no store"
     memory = r.times.peak_memory_bytes
-    what = [
-        ("run", _name_of(r)),
-        ("state", "finished, " + state + (f"; {others} other of this name" if others else "")),
-        ("began", r.started),
-        ("fingerprint", r.fingerprint),
-        ("study", r.study[:12]),
-        ("data", f"{r.data.name}: {r.data.train} training, {r.data.val} validation images, {r.data.fingerprint[:12]}"),
-        ("weights", f"{r.weights.origin} ({r.weights.network}) {(r.weights.sha256 or '')[:12]}".rstrip()),
-        ("parameters", f"{r.parameters:,}, of which {r.trained_parameters:,} were trained"),
-        ("record", str(path) if path.exists() else "as named"),
-        ("by image", _images(r, path)),
-        (r.primary, f"{sparkline([e.figures[r.primary] for e in r.epochs])}  best at epoch {r.best_epoch(r.primary)}"),
-        ("loss", sparkline([e.loss for e in r.epochs])),
-    ]
-    if r.data.leaks:
-        what.insert(6, ("leaks", f"{len(r.data.leaks)} validation pictures are training pictures too"))
+    leaks = {"leaks": f"{len(r.data.leaks)} validation pictures are training pictures too"} if r.data.leaks else {}
+    by_epoch = {m: sparkline([e.figures[m] for e in r.epochs]) for m in r.epochs[0].figures}
+    what = {
+        "run": _name_of(r),
+        "state": "finished, " + state + (f"; {others} other of this name" if others else ""),
+        "began": r.started,
+        "fingerprint": r.fingerprint,
+        "configuration": r.configuration[:12],
+        "data": f"{r.data.name}: {r.data.train} training, {r.data.val} validation images, {r.data.fingerprint[:12]}",
+        **leaks,
+        "weights": f"{r.weights.origin} ({r.weights.network}) {(r.weights.sha256 or '')[:12]}".rstrip(),
+        "parameters": f"{r.parameters:,}, of which {r.trained_parameters:,} were trained",
+        "record": str(path) if path.exists() else "as named",
+        "by image": _images(r, path),
+        r.primary: f"{by_epoch[r.primary]}  best at epoch {r.best_epoch(r.primary)}",
+        "loss": sparkline([e.loss for e in r.epochs]),
+    }
     times = {
         "building": f"{r.times.build_seconds:.1f} s",
         "training": f"{r.times.train_seconds:.1f} s, {r.times.images_per_second:.1f} images/s",
@@ -209,10 +218,7 @@ def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Grid]:
         "peak memory": "unknown" if memory is None else f"{memory / 2**30:.2f} GiB",
     }
     metrics = [name for name in r.epochs[0].figures if name != "loss"]
-    figures = [
-        (m, f"{r.best(m):.4f}", str(r.best_epoch(m)), f"{r.last(m):.4f}", sparkline([e.figures[m] for e in r.epochs]))
-        for m in metrics
-    ]
+    figures = [(m, f"{r.best(m):.4f}", str(r.best_epoch(m)), f"{r.last(m):.4f}", by_epoch[m]) for m in metrics]
     epochs = [
         (
             str(e.epoch),
@@ -224,10 +230,10 @@ def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Grid]:
         for e in r.epochs
     ]
     return [
-        Grid(("", ""), what),
+        _pairs("", what),
         _pairs("settings", r.settings),
-        Grid(("figure", "best", "at epoch", "last", "by epoch"), figures, "figures"),
-        Grid(("epoch", "rate", "loss", *metrics, "training"), epochs, "epochs"),
+        Table(("metric", "best", "at epoch", "last", "by epoch"), figures, "metrics"),
+        Table(("epoch", "rate", "loss", *metrics, "training"), epochs, "epochs"),
         *_by_class(r),
         _pairs("times", times),
         _pairs("environment", r.environment),
@@ -239,10 +245,10 @@ def _images(r: RunRecord, path: Path) -> str:
     if r.images is None:
         return "not stored"
     beside = path.with_name(r.images.file)
-    return str(beside) if beside.exists() else f"{r.images.file}, which is gone"
+    return str(beside) if beside.exists() else f"{r.images.file}, which is missing"
 
 
-def _by_class(r: RunRecord) -> list[Grid]:
+def _by_class(r: RunRecord) -> list[Table]:
     """Figures by class, those of the best epoch beside those of the last."""
     lengths = {len(values) for values in r.by_class.values()}
     if len(lengths) != 1:
@@ -253,20 +259,11 @@ def _by_class(r: RunRecord) -> list[Grid]:
         (name, *("-" if math.isnan(values[i]) else f"{values[i]:.3f}" for values in r.by_class.values()))
         for i, name in enumerate(names)
     ]
-    return [Grid(("class", *r.by_class), rows, "by class")]
+    return [Table(("class", *r.by_class), rows, "by class")]
 
 
-def _pairs(title: str, values: Mapping[str, Any]) -> Grid:
-    return Grid(("", ""), [(name, as_text(value)) for name, value in flat(values).items()], title)
-
-
-def sparkline(values: Sequence[float]) -> str:
-    """A bar of eight heights for each value, from the least to the greatest; a gap for NaN, and the middle for equal
-    values."""
-    real = [v for v in values if math.isfinite(v)]
-    low, high = (min(real), max(real)) if real else (0.0, 0.0)
-    share = [(v - low) / (high - low) if high > low else 0.5 for v in values]
-    return "".join(" " if math.isnan(s) else _BARS[round(s * (len(_BARS) - 1))] for s in share)
+def _pairs(title: str, values: Mapping[str, Any]) -> Table:
+    return Table(("", ""), [(name, as_text(value)) for name, value in flat(values).items()], title)
 
 
 def _device(r: RunRecord) -> str:

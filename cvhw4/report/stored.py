@@ -1,42 +1,41 @@
-"""What is stored of a profile, read and judged once for all its pages."""
+"""What is stored of a study, read and judged once for all its pages."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
-from cvhw4.experiments import Profile
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import Failure, RunRecord
-from cvhw4.records.store import Store, latest_studies
+from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.failures import latest_failures
 from cvhw4.statistics.verdicts import Outcome, judge_all
+from cvhw4.study import Study
 
 
 class Stored:
     """The runs in a store, of each row on each data set those of its most recent study.
 
     Attributes:
-        records: finished runs, those of rows that the profile does not have among them (negative controls).
+        records: finished runs, those of rows that the study does not have among them (negative controls).
         failures: runs that failed, likewise.
     """
 
-    def __init__(self, profile: Profile, store: Store) -> None:
+    def __init__(self, study: Study, store: Store) -> None:
         loaded = store.load()
-        self.profile, self.store = profile, store
-        self.records: list[RunRecord] = latest_studies(loaded)
+        self.study, self.store = study, store
+        self.records: list[RunRecord] = latest_runs(loaded)
         self.failures: list[Failure] = latest_failures(loaded, store.failures())
         self._images: dict[str, ImageResults | None] = {}
 
     @cached_property
     def rows(self) -> list[RunRecord]:
-        """The finished runs of the profile's rows."""
-        known = {row.id for row in self.profile.rows}
-        return [r for r in self.records if r.id in known]
+        """The finished runs of the study's rows."""
+        return [r for r in self.records if r.row in self.study.rows]
 
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """What they say of the claims, with other images where these are stored."""
-        return judge_all(self.profile, self.rows, self.images)
+        return judge_all(self.study, self.rows, self.images)
 
     def images(self, record: RunRecord) -> ImageResults | None:
         """What a run made of every validation image, kept once read; None where that is not stored."""

@@ -1,12 +1,16 @@
-"""Text from outside (names of folders, files and devices, reasons, commands) on pages, in pictures, in file names."""
+"""Text from outside (names of folders, files and devices, reasons, commands) on pages, in pictures, in file names;
+times and curves as text."""
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
+from collections.abc import Sequence
 
 from cvhw4.errors import printable
 
+BLOCKS = "▁▂▃▄▅▆▇█"
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _MARKUP = re.compile(
     r"""[\\`*\[\]~$]               # code, emphasis, links, strikethrough, GitHub's mathematics
@@ -21,7 +25,7 @@ def escape(text: object) -> str:
     """Text as a page in Markdown shows it, on one line: nothing in it is markup or HTML.
 
     Control characters are shown as "\\x1b". What no renderer takes for markup stays as it is ("a_b", "(R)", "@"), and
-    so do bars: `tables.markdown` escapes those, of whatever origin.
+    so do bars: `Table.markdown` escapes those, of whatever origin.
     """
     shown = printable(str(text)).translate(_ENTITIES)
     shown = _MARKUP.sub(lambda found: "".join(c if c.isdigit() else "\\" + c for c in found[0]), shown)
@@ -41,11 +45,54 @@ def in_picture(text: object) -> str:
     return printable(str(text)).replace("$", "\\$")
 
 
-def cut(text: str, width: int) -> str:
-    """Text on at most so many columns of a terminal, with an ellipsis where some is missing."""
+def clip(text: str, longest: int = 200) -> str:
+    """A text's beginning, where it is too long."""
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def shortened(name: str, most: int = 16) -> str:
+    """A name's beginning, where it is too long for a picture."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def ending(name: str, most: int) -> str:
+    """A name's end, likewise."""
+    return name if len(name) <= most else "…" + name[1 - most :]
+
+
+def cut(text: str, width: int, unicode: bool = True) -> str:
+    """Text on at most so many columns of a terminal (3 or more), with an ellipsis where some is missing."""
     from rich.cells import cell_len, set_cell_size
 
-    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
+    ellipsis = "…" if unicode else "..."
+    return text if cell_len(text) <= width else set_cell_size(text, width - len(ellipsis)).rstrip() + ellipsis
+
+
+def sparkline(values: Sequence[float], columns: int | None = None, blocks: str = BLOCKS) -> str:
+    """A bar for each value, or for as many of them, evenly spaced, as there are columns.
+
+    Bars reach from the lowest value to the highest; equal values are in the middle, and what is not a finite number is
+    a gap. `blocks` are the bars from the lowest on.
+    """
+    if columns is not None and len(values) > columns:
+        last = len(values) - 1
+        values = [values[round(i * last / max(1, columns - 1))] for i in range(columns)]
+    real = [v for v in values if math.isfinite(v)]
+    low, high = min(real, default=0.0), max(real, default=0.0)
+    unit = 1.0 if math.isfinite(high - low) else 0.5  # keeps differences of the largest numbers finite
+    span, top = high * unit - low * unit, len(blocks) - 1
+    heights = [
+        round((v * unit - low * unit) / span * top if span else top / 2) if math.isfinite(v) else None for v in values
+    ]
+    return "".join(" " if height is None else blocks[height] for height in heights)
+
+
+def clock(seconds: float) -> str:
+    """ "45 s", "3:05 min" or "1:05 h"."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+    return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d} min"
 
 
 def wrapped(text: str) -> str:

@@ -8,7 +8,7 @@ are known to a step only (`_STEP`, and 1 / images for classification), so their 
 
 Few seeds show little. Where one row moved and the others are the same to the bit, a fall of 3 standard deviations of
 the differences is found in 3 of 4 comparisons with 3 seeds, and in all with 5. Where all 40 figures moved by chance and
-one row by so much, Holm's correction leaves 3 seeds 1 in 20, 5 seeds 2 in 3, 10 seeds all (`tests/test_compare.py`).
+one row by so much, Holm's correction leaves 3 seeds 1 in 20, 5 seeds 2 in 3, 10 seeds all (`tests/test_changes.py`).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal
 
-from cvhw4.controls import CONTROLS
-from cvhw4.experiments import Profile
 from cvhw4.records.schema import Failure, RunRecord
-from cvhw4.records.store import latest_studies
-from cvhw4.statistics.comparison import DECIMALS, holm, moments, rounding_sd
+from cvhw4.records.store import latest_runs
+from cvhw4.statistics.comparison import DECIMALS, LEVEL, holm, moments, rounding_sd
 from cvhw4.statistics.intervals import Estimate, Verdict, t_quantile
 from cvhw4.statistics.verdicts import Outcome, judge_all
+from cvhw4.study import Study
+from cvhw4.tasks import TASKS
 
 Kind = Literal["worse", "better", "noise", "same", "single"]
 ClaimKind = Literal["lost", "undecided", "correction", "changed", "same", "only A", "only B"]
 Held = Literal["held", "lacking", "not finite"]
-Place = tuple[str, str]  # row id, name of the data set
-LEVEL = 0.05
+Place = tuple[str, str]  # row, name of the data set
+BySeed = Mapping[int, RunRecord]
 _STEP = 1e-4  # what pages show of a figure: less is no difference
 
 
@@ -41,7 +41,7 @@ class Change:
     """One figure of one row on one data set, in A and in B.
 
     Attributes:
-        id: of the row.
+        row: its name.
         data: name of the data set.
         figure: its full name, "best accuracy".
         a: mean over A's runs that are compared; `b` likewise.
@@ -55,7 +55,7 @@ class Change:
             "worse"; "single" for one run each.
     """
 
-    id: str
+    row: str
     data: str
     figure: str
     a: float
@@ -94,7 +94,7 @@ class Gap:
         a: whether all of A's runs have it, or any lacks it, or has one that is not finite; `b` likewise.
     """
 
-    id: str
+    row: str
     data: str
     figure: str
     a: Held
@@ -112,7 +112,7 @@ class TimeChange:
         high: upper end; infinity likewise.
     """
 
-    id: str
+    row: str
     data: str
     a: float
     b: float
@@ -128,7 +128,7 @@ class Origin:
     what: str
     a: str
     b: str
-    ids: tuple[str, ...]
+    rows: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ class Changes:
     """All that moved from A to B.
 
     Attributes:
-        figures: rows in the profile's order, then others by name.
-        failed: runs of the most recent studies that failed in B, and not in A.
+        figures: rows in the study's order, then others by name.
+        failed: runs of the most recent configurations that failed in B, and not in A.
         only_a: rows with runs in A alone; `only_b` likewise.
         gaps: figures that cannot be compared.
         time_limit: ratio of times above which a row is too slow; None where times do not count.
@@ -176,7 +176,7 @@ class Changes:
 
 
 def compare_runs(
-    profile: Profile,
+    study: Study,
     a: Iterable[RunRecord],
     b: Iterable[RunRecord],
     failures_a: Iterable[Failure] = (),
@@ -184,97 +184,91 @@ def compare_runs(
     time_limit: float | None = None,
     complete: bool = False,
 ) -> Changes:
-    """Holds the most recent study of every row in B against that in A, on data of the same name.
+    """Holds the most recent runs of every row in B against those in A, on data of the same name.
 
-    Rows spoilt on purpose (`cvhw4.controls`) are passed over.
+    Negative controls are passed over.
 
     Args:
-        profile: whose claims are judged, and whose rows come first.
-        failures_a: runs of A's most recent studies that failed; `failures_b` likewise.
+        study: whose claims are judged, and whose rows come first.
+        failures_a: runs of A's most recent configurations that failed; `failures_b` likewise.
         time_limit: as `Changes` has it; `complete` likewise.
     """
-    spoilt = _spoilt(profile)
-    a, b = ([r for r in latest_studies(records) if r.id not in spoilt] for records in (a, b))
+    controls = {c.of(study, strength).name for c in study.controls for strength in c.strengths}
+    a, b = ([r for r in latest_runs(records) if r.row not in controls] for records in (a, b))
     runs_a, runs_b = _by_place(a), _by_place(b)
-    order = {row.id: i for i, row in enumerate(profile.rows)}
+    order = {row: i for i, row in enumerate(study.rows)}
     places = sorted(runs_a.keys() | runs_b.keys(), key=lambda p: (order.get(p[0], len(order)), p))
-    common = [p for p in places if p in runs_a and p in runs_b]
-    pairs = {p: (runs_a[p], runs_b[p]) for p in common}
-    untouched = {p for p, (of_a, of_b) in pairs.items() if _untouched(of_a, of_b)}
-    before = {(f.id, f.data, f.seed) for f in failures_a}
+    pairs = {p: (runs_a[p], runs_b[p]) for p in places if p in runs_a and p in runs_b}
+    untouched = {p for p, sides in pairs.items() if _untouched(*sides)}
+    before = {(f.row, f.data, f.seed) for f in failures_a}
     return Changes(
-        figures=judge_figures([c for p in common for c in _figures(p, *pairs[p], p in untouched)]),
-        claims=_claims(profile, a, b, untouched),
+        figures=judge_figures([c for p, sides in pairs.items() for c in _figures(p, *sides, p in untouched)]),
+        claims=_claims(study, a, b, untouched),
         times=_times(pairs),
-        failed=[f for f in failures_b if f.id not in spoilt and (f.id, f.data, f.seed) not in before],
+        failed=[f for f in failures_b if f.row not in controls and (f.row, f.data, f.seed) not in before],
         only_a=[p for p in places if p not in runs_b],
         only_b=[p for p in places if p not in runs_a],
         origins=_origins(pairs),
-        gaps=[gap for p in common for gap in _gaps(p, *pairs[p])],
+        gaps=[gap for p, sides in pairs.items() for gap in _gaps(p, *sides)],
         time_limit=time_limit,
         complete=complete,
     )
-
-
-def _spoilt(profile: Profile) -> set[str]:
-    rows = {row.row for row in profile.rows}
-    known = [control for control in CONTROLS if control.row in rows]
-    return {control.experiment(profile, strength).id for control in known for strength in control.strengths}
 
 
 def _by_place(records: Iterable[RunRecord]) -> dict[Place, dict[int, RunRecord]]:
     """Runs by row and data set, and by seed."""
     places: dict[Place, dict[int, RunRecord]] = {}
     for record in records:
-        places.setdefault((record.id, record.data.name), {})[record.seed] = record
+        places.setdefault((record.row, record.data.name), {})[record.seed] = record
     return places
 
 
 # Figures
 
 
-def _figures(place: Place, a: Mapping[int, RunRecord], b: Mapping[int, RunRecord], untouched: bool) -> list[Change]:
+def _figures(place: Place, a: BySeed, b: BySeed, untouched: bool) -> list[Change]:
     """What runs of one row have in common to compare, not yet corrected for other figures."""
     runs = [*a.values(), *b.values()]
-    step = max(_STEP, 1 / min(r.data.val for r in runs)) if runs[0].question == "q1" else _STEP
+    step = max(_STEP, 1 / min(r.data.val for r in runs)) if TASKS[runs[0].task].in_images else _STEP
     changes = []
-    for figure in (f"{which} {m}" for m in _metrics(runs) for which in ("best", "last")):
+    for figure in _names(runs):
         if _held(a, figure) == _held(b, figure) == "held":
             of_a, of_b = ({s: r.figure(figure) for s, r in side.items()} for side in (a, b))
             changes.append(figure_change(of_a, of_b, step, place, figure, untouched))
     return changes
 
 
-def _gaps(place: Place, a: Mapping[int, RunRecord], b: Mapping[int, RunRecord]) -> list[Gap]:
+def _gaps(place: Place, a: BySeed, b: BySeed) -> list[Gap]:
     """The figures of a row that not all runs have, or that are not finite."""
     gaps: dict[Gap, None] = {}
-    for figure in (f"{which} {m}" for m in _metrics([*a.values(), *b.values()]) for which in ("best", "last")):
+    for figure in _names([*a.values(), *b.values()]):
         held = _held(a, figure), _held(b, figure)
         if held != ("held", "held"):
             gaps[Gap(*place, figure.split(" ", 1)[1] if "lacking" in held else figure, *held)] = None
     return list(gaps)
 
 
-def _metrics(runs: Sequence[RunRecord]) -> list[str]:
-    """Every metric that a run has, in order."""
-    return [m for m in dict.fromkeys(m for r in runs for m in r.epochs[0].figures) if m != "loss"]
+def _names(runs: Sequence[RunRecord]) -> list[str]:
+    """Best and last of every metric that a run has, in order."""
+    metrics = dict.fromkeys(m for r in runs for m in r.epochs[0].figures)
+    return [f"{which} {m}" for m in metrics if m != "loss" for which in ("best", "last")]
 
 
-def _held(side: Mapping[int, RunRecord], figure: str) -> Held:
+def _held(side: BySeed, figure: str) -> Held:
     if not all(figure.split(" ", 1)[1] in r.epochs[0].figures for r in side.values()):
         return "lacking"
     return "held" if all(math.isfinite(r.figure(figure)) for r in side.values()) else "not finite"
 
 
-def _untouched(a: Mapping[int, RunRecord], b: Mapping[int, RunRecord]) -> bool:
-    """Whether there are common seeds, with runs that are the same to the bit in all they measured."""
+def _untouched(a: BySeed, b: BySeed) -> bool:
+    """Whether there are common seeds, with runs that are the same to the bit in all they measured, but for times."""
+
+    def measured(record: RunRecord) -> str:
+        """As text, in which NaN equals NaN."""
+        return repr([(epoch.loss, sorted(epoch.figures.items())) for epoch in record.epochs])
+
     seeds = a.keys() & b.keys()
-    return bool(seeds) and all(_measured(a[s]) == _measured(b[s]) for s in seeds)
-
-
-def _measured(record: RunRecord) -> list[str]:
-    """All that a run measured, but for times; as text, in which NaN equals NaN."""
-    return [repr((epoch.loss, sorted(epoch.figures.items()))) for epoch in record.epochs]
+    return bool(seeds) and all(measured(a[s]) == measured(b[s]) for s in seeds)
 
 
 def figure_change(
@@ -326,37 +320,38 @@ def _pooled_sd(xs: Sequence[float], ys: Sequence[float], floor: float) -> float:
 
 def judge_figures(changes: Sequence[Change]) -> list[Change]:
     """The figures with their p-values corrected for each other (Holm), and their kinds."""
+
+    def kind(change: Change, adjusted_p: float) -> Kind:
+        if change.kind != "noise" or not adjusted_p < LEVEL:
+            return change.kind
+        return "better" if change.difference.mean > 0 else "worse"
+
     adjusted = holm([c.p_value for c in changes])
-    return [replace(c, adjusted_p=p, kind=_kind(c, p)) for c, p in zip(changes, adjusted, strict=True)]
-
-
-def _kind(change: Change, adjusted_p: float) -> Kind:
-    if change.kind != "noise" or not adjusted_p < LEVEL:
-        return change.kind
-    return "better" if change.difference.mean > 0 else "worse"
+    return [replace(c, adjusted_p=p, kind=kind(c, p)) for c, p in zip(changes, adjusted, strict=True)]
 
 
 # Claims
 
 
 def _claims(
-    profile: Profile, a: Sequence[RunRecord], b: Sequence[RunRecord], untouched: Container[Place]
+    study: Study, a: Sequence[RunRecord], b: Sequence[RunRecord], untouched: Container[Place]
 ) -> list[ClaimChange]:
     """Every claim that either side can say something of.
 
     Args:
         untouched: rows whose runs are the same to the bit.
     """
-    of_a, of_b = _outcomes(profile, a), _outcomes(profile, b)
-    rows = {r.row: r.id for r in (*a, *b)}
+    of_a, of_b = (
+        {(o.claim.id, o.data): o for o in judge_all(study, records, permutations=False)} for records in (a, b)
+    )
     moves = []
     for place in (p for p in of_a if p in of_b):
         before, after = of_a[place], of_b[place]
         step = max(_STEP, before.resolution, after.resolution) * math.sqrt(len(before.claim.rows))  # of so many figures
-        same = all((rows[row], place[1]) in untouched for row in before.claim.rows)
+        same = all((row, place[1]) in untouched for row in before.claim.rows)
         x, y = (dict(zip(o.seeds, o.differences, strict=True)) for o in (before, after))
         moves.append(figure_change(x, y, step, place, untouched=same))
-    fell = {(c.id, c.data) for c in judge_figures(moves) if c.kind == "worse"}
+    fell = {(c.row, c.data) for c in judge_figures(moves) if c.kind == "worse"}
     changes = []
     for place in dict.fromkeys([*of_a, *of_b]):
         old, new = of_a.get(place), of_b.get(place)
@@ -373,11 +368,6 @@ def _claims(
     return changes
 
 
-def _outcomes(profile: Profile, records: Sequence[RunRecord]) -> dict[Place, Outcome]:
-    """Outcomes by claim and data set."""
-    return {(o.claim.id, o.data): o for o in judge_all(profile, records, permutations=False)}
-
-
 def verdict(outcome: Outcome | None) -> Verdict | Literal["not judged"]:
     """The verdict on a claim, if there is one."""
     return "not judged" if outcome is None else outcome.verdict
@@ -386,7 +376,7 @@ def verdict(outcome: Outcome | None) -> Verdict | Literal["not judged"]:
 # Times
 
 
-def _times(pairs: Mapping[Place, tuple[Mapping[int, RunRecord], Mapping[int, RunRecord]]]) -> list[TimeChange]:
+def _times(pairs: Mapping[Place, tuple[BySeed, BySeed]]) -> list[TimeChange]:
     """Ratios of the rows whose times can be compared."""
     alike = {}
     for place, sides in pairs.items():
@@ -412,34 +402,31 @@ def time_change(a: Sequence[float], b: Sequence[float], rows: int = 1, place: Pl
         error = sd * math.sqrt(math.pi / 2 * (1 / len(a) + 1 / len(b)))
         half = t_quantile(1 - LEVEL / (2 * rows), freedom) * error
     ratio = after / before
-    return TimeChange(*place, before, after, ratio, *(_exp(math.log(ratio) + sign * half) for sign in (-1, 1)))
-
-
-def _exp(x: float) -> float:
-    return math.exp(x) if x < 700 else math.inf
+    low, high = (math.exp(min(math.log(ratio) + sign * half, 700.0)) for sign in (-1, 1))
+    return TimeChange(*place, before, after, ratio, low, high if freedom else math.inf)
 
 
 # Origins
 
 
-def _origins(pairs: Mapping[Place, tuple[Mapping[int, RunRecord], Mapping[int, RunRecord]]]) -> list[Origin]:
+def _origins(pairs: Mapping[Place, tuple[BySeed, BySeed]]) -> list[Origin]:
     """What differs, rows with the same difference together."""
     found: dict[tuple[str, str, str], dict[str, None]] = {}
-    for (id, _), (a, b) in pairs.items():
+    for (row, _), (a, b) in pairs.items():
         sides = [list(side.values()) for side in (a, b)]
-        if sides[0][0].study == sides[1][0].study:
+        if sides[0][0].configuration == sides[1][0].configuration:
             continue
         views = [[_origin(r) for r in side] for side in sides]
-        told = False
+        explained = False
         for what in dict.fromkeys(name for side in views for view in side for name in view):
             before, after = (", ".join(sorted({view.get(what, "-") for view in side})) for side in views)
             if before != after:
-                found.setdefault((what, before, after), {})[id] = None
-                told = True
+                found.setdefault((what, before, after), {})[row] = None
+                explained = True
         before, after = (", ".join(sorted({str(r.environment["commit"]) for r in side})) for side in sides)
-        if before != after or not told:
-            found.setdefault(("code", before, after), {})[id] = None
-    return [Origin(*key, ids=tuple(ids)) for key, ids in found.items()]
+        if before != after or not explained:
+            found.setdefault(("code", before, after), {})[row] = None
+    return [Origin(*key, rows=tuple(rows)) for key, rows in found.items()]
 
 
 def _origin(record: RunRecord) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 The verdict is the paired t test's, corrected for the number of claims judged together (Holm). The other figures say
 what a verdict alone does not: how large the difference is beside its spread, how often a single run would show it,
-what pairing by seed gained, and how many seeds would settle it.
+and what pairing by seed gained.
 
 Figures are taken at twelve decimals, so that differences that are equal but for rounding (0.9 - 0.8 and 0.4 - 0.3)
 are equal here.
@@ -20,11 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from cvhw4.statistics.intervals import Estimate, Verdict, estimate, t_quantile
 
 DECIMALS = 12
-_PERMUTATIONS = 9999  # all 2**n are taken up to n = 13
-_POWER = 0.9
-_POWER_LEVEL = 0.05
-_MOST_SEEDS = 10_000
-_LARGEST_SHIFT = 1e6  # of a noncentral t distribution; scipy gives NaN for one of 1e12
+LEVEL = 0.05  # of verdicts
+_PERMUTATIONS = 9999
+_MOST_EXACT = 13  # seeds of which all 2**n flips are taken
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,6 @@ class Comparison:
             row, for one seed, or where all differences are equal.
         correlation: Pearson's, over seeds, between the two rows' figures. NaN without a worse row, for one or two
             seeds, or where a row's figures are all equal.
-        seeds_needed: fewest seeds with which the t test at 5 % decides in 90 of 100 studies, were the mean and spread
-            seen the true ones. They are not, so with few seeds the number is rough. None above 10,000, for one seed,
-            and where there is no spread.
     """
 
     difference: Estimate
@@ -69,14 +64,12 @@ class Comparison:
     superiority_high: float
     pairing: float
     correlation: float
-    seeds_needed: int | None
 
 
 def compare(
     better: Sequence[float] | NDArray[np.float64],
     worse: Sequence[float] | NDArray[np.float64] | None,
     margin: float = 0.0,
-    confidence: float = 0.95,
     resolution: float = 0.0,
     permutations: bool = True,
 ) -> Comparison:
@@ -86,7 +79,6 @@ def compare(
         better: [n] figures by seed.
         worse: [n] figures with the same seeds in the same order; None compares `better` itself with the margin.
         margin: what the difference must exceed.
-        confidence: of the intervals.
         resolution: least step of a figure, 1 / images for an accuracy; 0 for one that has none. The differences'
             spread is then never taken as less than `rounding_sd`: three equal differences of accuracies are chance
             more often than p = 0 says.
@@ -103,14 +95,14 @@ def compare(
         raise ValueError("a comparison needs finite figures")
     n = len(b)
     floor = rounding_sd(resolution, figures=1 if worse is None else 2)
-    difference = estimate(np.round(b - w, DECIMALS).tolist(), confidence)
+    difference = estimate(np.round(b - w, DECIMALS).tolist())
     if difference.sd < floor:
-        half = t_quantile(1 - (1 - confidence) / 2, n - 1) * floor / math.sqrt(n)
+        half = t_quantile(0.975, n - 1) * floor / math.sqrt(n)
         difference = replace(difference, low=difference.mean - half, high=difference.mean + half)
     excess, spread = (float(x) for x in moments(b - w - margin, floor))
-    pairs = b - margin if worse is None else np.subtract.outer(b, w) - margin
+    pairs = (b if worse is None else np.subtract.outer(b, w)) - margin
     superiority = float((np.sign(np.round(pairs, DECIMALS)) + 1).mean() / 2)
-    low, high = superiority_interval(superiority, n, confidence)
+    low, high = superiority_interval(superiority, n)
     return Comparison(
         difference=difference,
         margin=margin,
@@ -123,7 +115,6 @@ def compare(
         superiority_high=high,
         pairing=math.nan if worse is None else _pairing(b, w),
         correlation=math.nan if worse is None else _correlation(b, w),
-        seeds_needed=_seeds_needed(excess, spread),
     )
 
 
@@ -177,15 +168,17 @@ def t_p_values(differences: ArrayLike, margin: ArrayLike = 0.0, floor: float = 0
 
 
 def _permutation_p(excess: NDArray[np.float64]) -> float:
-    """Sign-flip test that the values lie about 0; drawn with a fixed seed where there are too many flips."""
-    from scipy.stats import permutation_test
-
-    if len(excess) == 1:
-        return 1.0  # scipy wants two
-    values = np.round(excess, DECIMALS)
-    rng = np.random.default_rng(0)
-    found = permutation_test((values,), np.mean, permutation_type="samples", n_resamples=_PERMUTATIONS, rng=rng)
-    return float(found.pvalue)
+    """Two-sided sign-flip test that the values lie about 0; flips are drawn with a fixed seed where there are many."""
+    values, n = np.round(excess, DECIMALS), len(excess)
+    if exact := n <= _MOST_EXACT:
+        flips = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+    else:
+        flips = np.random.default_rng(0).integers(0, 2, (_PERMUTATIONS, n), np.int8)
+    sums = np.round(values.sum() - 2 * (flips @ values), DECIMALS)
+    seen = np.round(values.sum(), DECIMALS)
+    drawn = 0 if exact else 1  # the flip that was seen counts among those drawn
+    tail = min(int((sums >= seen).sum()), int((sums <= seen).sum())) + drawn
+    return min(1.0, 2 * tail / (len(sums) + drawn))
 
 
 def hedges_factor(freedom: int) -> float:
@@ -201,16 +194,14 @@ def _effect(excess: float, spread: float, n: int) -> float:
     return hedges_factor(n - 1) * excess / spread if n > 2 else math.nan
 
 
-def superiority_interval(share: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def superiority_interval(share: float, n: int) -> tuple[float, float]:
     """Wilson's score interval for a share that n seeds gave, be it over n runs or all n**2 pairs of them.
 
     A share over pairs P has at most the variance P (1 - P) / n, that of a share of n independent trials (Birnbaum and
     Klose 1957), if the rows' runs are independent; Wilson's interval with n trials is the score test with that
-    largest variance turned around, the idea of Schüürhuis, Konietschke and Brunner (2025). Runs that share a seed
-    depend on each other; where that makes them alike, as it is meant to, the variance is smaller still, so the interval
-    is wide rather than narrow. (Rows that do well with opposite seeds, correlated below about -0.5, could exceed it.) A
-    bootstrap, DeLong's or Brunner and Munzel's interval would be [1, 1] where all pairs agree; this one is [0.44, 1] at
-    3 seeds. It lies within 0..1.
+    largest variance turned around, the idea of Schüürhuis, Konietschke and Brunner (2025). Where a shared seed makes
+    runs alike the variance is smaller still, so the interval is wide rather than narrow. (Rows correlated below about
+    -0.5 could exceed it.) Where all pairs agree it is not [1, 1], as a bootstrap's, but [0.44, 1] at 3 seeds.
 
     Args:
         share: within 0..1; need not be a multiple of 1 / n.
@@ -218,7 +209,7 @@ def superiority_interval(share: float, n: int, confidence: float = 0.95) -> tupl
     """
     from scipy.stats import norm
 
-    z2 = float(norm.ppf(1 - (1 - confidence) / 2)) ** 2
+    z2 = float(norm.ppf(0.975)) ** 2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -240,9 +231,8 @@ def _correlation(better: NDArray[np.float64], worse: NDArray[np.float64]) -> flo
 def pooled_pairing(comparisons: Sequence[Comparison]) -> tuple[float, float, float]:
     """What pairing gained over several comparisons: the geometric mean of `pairing`, with a 95 % interval.
 
-    The interval is Student's t on the logarithms, as if the comparisons were independent. They are not: they share rows
-    and seeds, so it is narrower than it should be, and says how the comparisons at hand differ rather than what others
-    would show.
+    The interval is Student's t on the logarithms, as if the comparisons were independent. They share rows and seeds, so
+    it says how the comparisons at hand differ rather than what others would show.
 
     Args:
         comparisons: those whose `pairing` is NaN do not count.
@@ -255,105 +245,6 @@ def pooled_pairing(comparisons: Sequence[Comparison]) -> tuple[float, float, flo
         return math.nan, math.nan, math.nan
     e = estimate(logs)
     return math.exp(e.mean), math.exp(e.low), math.exp(e.high)
-
-
-def power(effect: float, n: int, level: float = _POWER_LEVEL) -> float:
-    """Probability that the two-sided t test decides, and for the right side, by the noncentral t distribution.
-
-    The wrong side is left out: it is at most half the level, next to nothing where power is worth asking for, and
-    scipy 1.17's lower tail of that distribution is NaN here and there.
-
-    Args:
-        effect: true mean over true standard deviation.
-        n: seeds, at least 2.
-    """
-    from scipy.stats import nct
-
-    shift = min(abs(effect), _LARGEST_SHIFT) * math.sqrt(n)
-    return float(nct.sf(t_quantile(1 - level / 2, n - 1), n - 1, shift))
-
-
-def _seeds_needed(excess: float, spread: float, level: float = _POWER_LEVEL) -> int | None:
-    return _seeds_for(excess / spread, level) if spread > 0 else None
-
-
-def _seeds_for(effect: float, level: float) -> int | None:
-    """Fewest seeds with a power of 0.9 for a true mean over true standard deviation."""
-    if effect == 0 or math.isnan(effect):
-        return None
-    low, high = 1, 2  # too few, and to be tried
-    while not power(effect, high, level) >= _POWER:
-        low, high = high, 2 * high
-        if low >= _MOST_SEEDS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(effect, middle, level) >= _POWER else (middle, high)
-    return high if high <= _MOST_SEEDS else None
-
-
-def effect_interval(effect: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of the true mean over the true standard deviation, of which a sample gave `effect`.
-
-    The noncentral t distribution turned around (Steiger and Fouladi 1997; Cumming and Finch 2001): the ends are the
-    effects with which a t as small, or as large, as the one seen comes up with half the rest of the confidence.
-
-    Args:
-        effect: mean over standard deviation of the sample, not corrected for its bias.
-        n: seeds.
-
-    Returns:
-        The ends; minus infinity and infinity for one seed, and NaN for an effect that is NaN or infinite.
-    """
-    if n < 2:
-        return -math.inf, math.inf
-    if not math.isfinite(effect):
-        return math.nan, math.nan
-    seen = abs(effect) * math.sqrt(n)
-    tail = (1 - confidence) / 2
-    low, high = (_shift_of(seen, n - 1, p) / math.sqrt(n) for p in (1 - tail, tail))
-    return (low, high) if effect >= 0 else (-high, -low)
-
-
-def _shift_of(seen: float, freedom: int, probability: float) -> float:
-    """The noncentrality with which a t of at most `seen`, which is not below 0, has that probability; by bisection."""
-    from scipy.special import chdtri
-    from scipy.stats import nct
-
-    if seen > 1000:  # the numerator's error is nothing beside the spread's, and scipy's tails fail
-        return seen * math.sqrt(float(chdtri(freedom, probability)) / freedom)
-    # At 0 the shift is a normal quantile. Further out than ten it is the chi distribution's spread that matters: with
-    # one degree of freedom, the worst case, its ends at 0.975 are 0.03 and 2.24 times what was seen.
-    low, high = -10.0, 10.0 + 10 * seen
-    while high - low > 1e-9 * max(1.0, abs(low)):
-        middle = (low + high) / 2
-        found = float(nct.cdf(seen, freedom, middle))
-        if math.isnan(found):  # scipy's tails, here and there; never near the quantiles asked for
-            found = float(middle < seen)
-        low, high = (middle, high) if found > probability else (low, middle)
-    return (low + high) / 2
-
-
-def seeds_to_decide(comparison: Comparison, level: float = _POWER_LEVEL) -> tuple[int | None, int | None, int | None]:
-    """Fewest seeds with which the t test decides in 90 of 100 studies, and how little that number is known.
-
-    Args:
-        comparison: its margin is what is to be decided.
-        level: of the test; 0.05 / claims plans for the first step of Holm's correction.
-
-    Returns:
-        The seeds if the true effect, (mean - margin) / standard deviation, is the one seen; if it is the end of its
-        95 % interval (`effect_interval`) farthest from 0; and if it is the end nearest to 0. Each None above 10,000
-        and where there is no effect to go by: no spread, or one seed. The last is None as well where the interval
-        includes 0, as no number of seeds is then sure to suffice.
-    """
-    if not comparison.sd > 0:
-        return None, None, None
-    effect = round(comparison.difference.mean - comparison.margin, DECIMALS) / comparison.sd
-    ends = effect_interval(effect, comparison.difference.n)
-    nearest, farthest = sorted(ends, key=abs)
-    includes = ends[0] <= 0 <= ends[1]
-    return _seeds_for(effect, level), _seeds_for(farthest, level), None if includes else _seeds_for(nearest, level)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -376,153 +267,9 @@ def holm_adjust(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def verdict_of(comparison: Comparison, adjusted_p: float, level: float = 0.05) -> Verdict:
+def verdict_of(comparison: Comparison, adjusted_p: float, level: float = LEVEL) -> Verdict:
     """The verdict on a comparison among others, by its adjusted p-value; "undecided" where that is NaN."""
     excess = round(comparison.difference.mean - comparison.margin, DECIMALS)
     if not adjusted_p < level or excess == 0:
         return "undecided"
     return "supported" if excess > 0 else "contradicted"
-
-
-@dataclass(frozen=True)
-class Combined:
-    """A mean whose error comes from seeds and from validation images.
-
-    Attributes:
-        estimate: its n and sd are those of the seeds, its interval covers both errors.
-        standard_error: of the mean, both errors together; NaN for one seed.
-        freedom: degrees of freedom of that error; NaN for one seed.
-        seed_error: of the mean, the seeds' error alone, of n - 1 degrees of freedom.
-    """
-
-    estimate: Estimate
-    standard_error: float
-    freedom: float
-    seed_error: float = 0.0
-
-    def p_value(self, margin: float = 0.0) -> float:
-        """Two-sided t test of mean == margin, never below the seeds' alone; NaN for one seed, 0 or 1 where there is no
-        error."""
-        from scipy.stats import t
-
-        excess = abs(round(self.estimate.mean - margin, DECIMALS))
-        if self.standard_error == 0:
-            return 0.0 if excess else 1.0
-        both = float(2 * t.sf(excess / self.standard_error, self.freedom))
-        if not self.seed_error > 0:
-            return both
-        return max(both, float(2 * t.sf(excess / self.seed_error, self.estimate.n - 1)))
-
-
-def combine(
-    mean: float, seed_sd: float, n: int, image_variance: float, image_freedom: float, confidence: float = 0.95
-) -> Combined:
-    """Interval of a mean over seeds that holds for other validation images as well.
-
-    The squared errors add up: seed_sd**2 / n + image_variance. What seeds and images do only together (one seed being
-    good on certain images) is in both of them, unless the caller took it out of one, so the interval is then too wide
-    rather than too narrow. Degrees of freedom are Welch and Satterthwaite's: the sources', weighted by their errors.
-
-    Where that interval is narrower than the one of the seeds alone, because it counts on more degrees of freedom, it is
-    the seeds' instead: a second source of noise never makes a mean more certain.
-
-    Args:
-        mean: over the seeds.
-        seed_sd: standard deviation of the n seeds' figures, all on the same images.
-        n: seeds.
-        image_variance: squared standard error of the mean for the choice of images, for these seeds; an estimate below
-            0 is taken as 0.
-        image_freedom: its degrees of freedom, images - 1; may be infinite.
-
-    Raises:
-        ValueError: no seeds, or no degree of freedom for the images.
-    """
-    if n < 1 or not image_freedom >= 1:
-        raise ValueError(f"needs seeds and a degree of freedom for the images, not {n} and {image_freedom}")
-    if n == 1:
-        return Combined(Estimate(1, mean, math.nan, -math.inf, math.inf), math.nan, math.nan)
-    seeds = seed_sd**2 / n
-    error, freedom, half = (float(x) for x in half_widths(seeds, image_variance, n, image_freedom, confidence))
-    return Combined(Estimate(n, mean, seed_sd, mean - half, mean + half), error, freedom, math.sqrt(seeds))
-
-
-def half_widths(
-    seeds: ArrayLike, images: ArrayLike, n: int, image_freedom: float, confidence: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """`combine` for many means at once.
-
-    Args:
-        seeds: [...] squared standard errors for the choice of seeds.
-        images: [...] the same for the choice of images; below 0 counts as 0.
-        n: seeds, at least 2.
-        image_freedom: degrees of freedom of `images`.
-
-    Returns:
-        [...] standard errors, their degrees of freedom, and half the widths of the intervals.
-    """
-    from scipy.stats import t
-
-    s, i = np.asarray(seeds, dtype=float), np.maximum(np.asarray(images, dtype=float), 0.0)
-    total = s + i
-    with np.errstate(divide="ignore", invalid="ignore"):  # of shares, as squares of small variances vanish
-        weighted = 1 / ((s / total) ** 2 / (n - 1) + (i / total) ** 2 / image_freedom)
-    least = min(n - 1, image_freedom)  # never less but by rounding
-    freedom = np.where(total > 0, np.maximum(weighted, least), float(n - 1))
-    upper, error = 1 - (1 - confidence) / 2, np.sqrt(total)
-    return error, freedom, np.maximum(t.ppf(upper, freedom) * error, t.ppf(upper, n - 1) * np.sqrt(s))
-
-
-@dataclass(frozen=True)
-class SingleRuns:
-    """Accuracies of single runs, as a report publishes them, held against each other or against a margin.
-
-    Attributes:
-        difference: better minus worse; the accuracy itself where there is no worse one.
-        low: lower end of its interval, for the choice of images alone.
-        high: upper end.
-        margin: what the difference is held against.
-        p_value: two-sided, of difference == margin; NaN where the figures leave no error to estimate.
-    """
-
-    difference: float
-    low: float
-    high: float
-    margin: float
-    p_value: float
-
-
-def binomial_comparison(
-    better: float, worse: float | None, images: int, margin: float = 0.0, confidence: float = 0.95
-) -> SingleRuns:
-    """What single runs' accuracies on the same images say, from their binomial error alone.
-
-    It knows nothing of the spread between seeds, which one run does not show, so it is the least that the error can
-    be. On the other hand the images are the same: answers that are alike make the difference steadier than two
-    independent accuracies (variance p (1 - p) / images each, normal approximation), but how much steadier only the
-    answers by image would tell (McNemar), and they are not published. For accuracies of whole images, not of pixels.
-
-    Args:
-        better: within 0..1.
-        worse: within 0..1; None holds `better` against the margin, exactly: scipy's `binomtest` and its
-            Clopper-Pearson interval, with round(better * images) successes.
-        images: number of validation images.
-        margin: for the difference; within 0..1 where there is no worse figure.
-
-    Raises:
-        ValueError: a figure outside 0..1, or no images.
-    """
-    from scipy.stats import binomtest, norm
-
-    if images < 1 or not all(0 <= p <= 1 for p in (better, better if worse is None else worse)):
-        raise ValueError(f"needs accuracies within 0..1 and images, not {better}, {worse} and {images}")
-    if worse is None:
-        test = binomtest(round(better * images), images, margin)
-        low, high = test.proportion_ci(confidence, method="exact")
-        return SingleRuns(better, float(low), float(high), margin, float(test.pvalue))
-    difference = better - worse
-    error = math.sqrt((better * (1 - better) + worse * (1 - worse)) / images)
-    if error == 0:  # none wrong or none right, in both
-        return SingleRuns(difference, -1.0, 1.0, margin, math.nan)
-    half = float(norm.ppf(1 - (1 - confidence) / 2)) * error
-    p_value = float(2 * norm.sf(abs(difference - margin) / error))
-    return SingleRuns(difference, max(-1.0, difference - half), min(1.0, difference + half), margin, p_value)

@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from cvhw4.records.images import ImageResults
+from cvhw4.statistics.comparison import DECIMALS
+from cvhw4.statistics.intervals import Estimate, t_quantile
 
 Runs = Sequence[tuple[ImageResults, int]]  # of each seed: its results, and the epoch whose figure is taken
 
@@ -24,22 +26,14 @@ class ImageNoise:
     """What the choice of validation images does to a mean over seeds. Variances are in the figure's unit squared.
 
     Attributes:
-        mean: over seeds, of the paired difference or of the figure, on the images as they are.
-        mean_variance: of that mean from one choice of images to another, the seeds being as they are.
+        mean_variance: of the mean from one choice of images to another, the seeds being as they are.
         interaction: the part of one run's variance that is its own, not shared with the other seeds; 0 for one seed.
-        low: lower end of the mean's 95 % interval over images (percentiles of the resamples), for these seeds.
-        high: upper end.
-        draws: number of resamples.
         images: number of validation images.
         seeds: number of seeds, n.
     """
 
-    mean: float
     mean_variance: float
     interaction: float
-    low: float
-    high: float
-    draws: int
     images: int
     seeds: int
 
@@ -81,7 +75,7 @@ def image_noise(
     draws: int = 1000,
     own: Callable[..., float] | None = None,
 ) -> ImageNoise:
-    """Draws the validation images anew, the same for all runs of all rows, and takes the mean over seeds each time.
+    """Resamples the validation images, the same for all runs of all rows, and takes the mean over seeds each time.
 
     The figure is the sum of the arms', each with its sign: [(1, a)] is row a itself, [(1, a), (-1, b)] the difference
     of two, and [(1, a), (-1, b), (-1, c), (1, d)] the difference of the differences a - b and c - d.
@@ -108,12 +102,12 @@ def image_noise(
         metric: the figure's name in the record.
         rng: draws the images.
         draws: number of resamples.
-        own: computes the figure, where it is a metric of the user's own.
+        own: computes the figure, where it is a metric of the study's own.
 
     Raises:
         ValueError: no runs, rows of different lengths, another sign, runs on different images, an epoch there is not,
             or fewer than two draws.
-        InputError: the own metric has no figure on some images drawn.
+        InputError: the study's metric has no figure on some of the images drawn.
         KeyError: a figure that does not come from the images one by one, such as the loss.
     """
     runs = [run for _, of_arm in arms for run in of_arm]
@@ -129,12 +123,11 @@ def image_noise(
             raise ValueError(f"a run of {images.epochs} epochs has no epoch {epoch}")
     n = len(arms[0][1])
     weights = bootstrap_weights(strata, draws, rng)
-    drawn, whole = _by_seed(arms, metric, weights, own), _by_seed(arms, metric, None, own)
-    means = drawn.mean(0)
-    mean_variance, one_run = float(means.var(ddof=1)), float(drawn.var(1, ddof=1).mean())
+    figures = [[sign * images.figure(metric, epoch, weights, own) for images, epoch in runs] for sign, runs in arms]
+    drawn = np.sum(figures, axis=0)  # [n, B]
+    mean_variance, one_run = float(drawn.mean(0).var(ddof=1)), float(drawn.var(1, ddof=1).mean())
     interaction = max(one_run - mean_variance, 0.0) * n / (n - 1) if n > 1 else 0.0
-    low, high = np.quantile(means, [0.025, 0.975])
-    return ImageNoise(float(whole.mean()), mean_variance, interaction, float(low), float(high), draws, len(strata), n)
+    return ImageNoise(mean_variance, interaction, len(strata), n)
 
 
 def squared_error(seed_sd: float, n: int, noise: ImageNoise) -> float:
@@ -147,46 +140,73 @@ def squared_error(seed_sd: float, n: int, noise: ImageNoise) -> float:
         seed_sd: standard deviation of the n seeds' figures or differences, all on the same images; NaN gives NaN.
         n: seeds.
     """
-    if math.isnan(seed_sd):
-        return math.nan
-    return float(squared_errors(seed_sd**2 / n, n, noise.mean_variance, noise.interaction))
+    seeds = seed_sd**2 / n
+    return max(seeds + noise.mean_variance - noise.interaction / n, seeds, noise.mean_variance)
 
 
-def squared_errors(seeds: ArrayLike, n: int, mean_variance: ArrayLike, interaction: ArrayLike) -> NDArray[np.float64]:
-    """`squared_error` of many means at once, from [...] variances: `seeds` is seed_sd**2 / n."""
-    s, m = np.asarray(seeds, dtype=float), np.asarray(mean_variance, dtype=float)
-    return np.maximum(np.maximum(s, m), s + m - np.asarray(interaction, dtype=float) / n)
+@dataclass(frozen=True)
+class Combined:
+    """A mean whose error comes from seeds and from validation images.
+
+    Attributes:
+        estimate: its n and sd are those of the seeds, its interval covers both errors.
+        standard_error: of the mean, both errors together; NaN for one seed.
+        freedom: degrees of freedom of that error; NaN for one seed.
+        seed_error: of the mean, the seeds' error alone, of n - 1 degrees of freedom.
+    """
+
+    estimate: Estimate
+    standard_error: float
+    freedom: float
+    seed_error: float = 0.0
+
+    def p_value(self, margin: float = 0.0) -> float:
+        """Two-sided t test of mean == margin, never below the seeds' alone; NaN for one seed, 0 or 1 where there is no
+        error."""
+        from scipy.stats import t
+
+        excess = abs(round(self.estimate.mean - margin, DECIMALS))
+        if self.standard_error == 0:
+            return 0.0 if excess else 1.0
+        both = float(2 * t.sf(excess / self.standard_error, self.freedom))
+        if not self.seed_error > 0:
+            return both
+        return max(both, float(2 * t.sf(excess / self.seed_error, self.estimate.n - 1)))
 
 
-def mean_noise(values: NDArray, strata: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What `image_noise` estimates, without drawing: for figures that are means over images, such as accuracies.
+def combine(mean: float, seed_sd: float, n: int, image_variance: float, image_freedom: float) -> Combined:
+    """Interval of a mean over seeds that holds for other validation images as well.
 
-    A resample's mean over a stratum of m images has the variance of these images' values over m, so that the variance
-    of the whole is the sum of (m/V)**2 times that.
+    The squared errors add up: seed_sd**2 / n + image_variance. What seeds and images do only together (one seed being
+    good on certain images) is in both of them, unless the caller took it out of one, so the interval is then too wide
+    rather than too narrow. Degrees of freedom are Welch and Satterthwaite's: the sources', weighted by their errors.
+
+    Where that interval is narrower than the one of the seeds alone, because it counts on more degrees of freedom, it is
+    the seeds' instead: a second source of noise never makes a mean more certain.
 
     Args:
-        values: [..., n, V], what each seed makes of each image: 1 or 0, or their difference.
-        strata: uint8 [V], see `ImageResults.strata`.
+        mean: over the seeds.
+        seed_sd: standard deviation of the n seeds' figures, all on the same images.
+        n: seeds.
+        image_variance: squared standard error of the mean for the choice of images, for these seeds; an estimate below
+            0 is taken as 0.
+        image_freedom: its degrees of freedom, images - 1; may be infinite.
 
-    Returns:
-        [...] `mean_variance` and [...] `interaction`, to which those of `image_noise` come near with more draws.
+    Raises:
+        ValueError: no seeds, or no degree of freedom for the images.
     """
-    n, of_mean, one_run = values.shape[-2], 0.0, 0.0
-    for stratum in np.unique(strata):
-        members = values[..., strata == stratum]
-        weight = members.shape[-1] / len(strata) ** 2
-        of_mean = of_mean + weight * members.mean(-2).var(-1)
-        one_run = one_run + weight * members.var(-1).mean(-1)
-    interaction = np.maximum(one_run - of_mean, 0.0) * n / (n - 1) if n > 1 else np.zeros_like(of_mean)
-    return np.asarray(of_mean), np.asarray(interaction)
+    if n < 1 or not image_freedom >= 1:
+        raise ValueError(f"needs seeds and a degree of freedom for the images, not {n} and {image_freedom}")
+    if n == 1:
+        return Combined(Estimate(1, mean, math.nan, -math.inf, math.inf), math.nan, math.nan)
+    from scipy.stats import t
 
-
-def _by_seed(
-    arms: Sequence[tuple[int, Runs]],
-    metric: str,
-    weights: NDArray[np.int64] | None,
-    own: Callable[..., float] | None,
-) -> NDArray[np.float64]:
-    """[n, B] signed sums of the arms' figures, or [n] without weights."""
-    figures = [[sign * images.figure(metric, epoch, weights, own) for images, epoch in runs] for sign, runs in arms]
-    return np.sum(figures, axis=0)
+    seeds, images = seed_sd**2 / n, max(image_variance, 0.0)
+    total = seeds + images
+    error, seed_error = math.sqrt(total), math.sqrt(seeds)
+    freedom = float(n - 1)
+    if total > 0:
+        parts = (seeds / total) ** 2 / (n - 1) + (images / total) ** 2 / image_freedom
+        freedom = max(1 / parts if parts else math.inf, min(n - 1, image_freedom))  # never less but by rounding
+    half = max(float(t.ppf(0.975, freedom)) * error, t_quantile(0.975, n - 1) * seed_error)
+    return Combined(Estimate(n, mean, seed_sd, mean - half, mean + half), error, freedom, seed_error)

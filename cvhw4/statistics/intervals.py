@@ -35,8 +35,8 @@ class Estimate:
     high: float
 
 
-def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Mean, standard deviation and t interval.
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean, standard deviation and 95 % t interval.
 
     Raises:
         ValueError: no values.
@@ -48,7 +48,7 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     if n == 1:
         return Estimate(1, mean, math.nan, -math.inf, math.inf)
     sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = t_quantile(1 - (1 - confidence) / 2, n - 1) * sd / math.sqrt(n)
+    half = t_quantile(0.975, n - 1) * sd / math.sqrt(n)
     return Estimate(n, mean, sd, mean - half, mean + half)
 
 

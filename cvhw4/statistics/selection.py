@@ -8,57 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvhw4.records.images import ImageResults
 from cvhw4.statistics.intervals import Estimate, estimate
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Figures of one run, on halves of its validation images unless said otherwise; means over splits and both halves.
-
-    A figure of half the images may lie on another level than one of all (an mIoU does: a class can be absent from a
-    half), so only figures of halves are subtracted from each other.
-
-    Attributes:
-        chosen_there: highest figure over the epochs, on the half that the epoch is chosen on.
-        honest: figure of that epoch on the other half.
-        last: figure of the last epoch.
-        best: highest figure over the epochs on all images: what the report states.
-    """
-
-    chosen_there: float
-    honest: float
-    last: float
-    best: float
-
-    @property
-    def optimism(self) -> float:
-        """Chosen_there - honest: by how much choosing the epoch on half of the images flatters its figure there.
-
-        A difference between epochs that other images would show as well is no part of it: the honest figure has it.
-        """
-        return self.chosen_there - self.honest
-
-    @property
-    def best_optimism(self) -> float:
-        """Optimism / sqrt(2): the most by which `best`, chosen on all images, is expected to flatter.
-
-        Noise of standard deviation s adds s * E[Z at the highest m + s * Z] to the highest figure, and that expectation
-        does not fall as s grows (it is the slope of E[max(m + s * Z)], which is convex). All images have 1 / sqrt(2) of
-        a half's noise, so at most 1 / sqrt(2) of its optimism: as much where the epochs are equally good, less where
-        they differ. For figures that are means over images; close to it for others.
-        """
-        return self.optimism / math.sqrt(2)
-
-    @property
-    def gain(self) -> float:
-        """Honest - last: what choosing an epoch, on half of the images, brings over the last one on other images."""
-        return self.honest - self.last
 
 
 def half_weights(strata: NDArray[np.uint8], splits: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -86,18 +41,32 @@ def half_weights(strata: NDArray[np.uint8], splits: int, rng: np.random.Generato
     return np.stack([weights, 1 - weights])
 
 
-def selection(images: ImageResults, metric: str, rng: np.random.Generator, splits: int = 200) -> Selection:
+def selection(images: ImageResults, metric: str, rng: np.random.Generator, splits: int = 200) -> dict[str, float]:
     """Splits the validation images in halves, chooses the epoch on one and reports it on the other, and vice versa.
 
     Over validation sets the halves are independent, so the honest figure is without bias that of an epoch chosen on
     half the images. On one validation set, halves mirror each other: for an accuracy, what one half shows too much the
-    other shows too little, so more splits take away the noise of splitting, not that of the set.
+    other shows too little, so more splits take away the noise of splitting, not that of the set. A figure of half the
+    images may lie on another level than one of all (an mIoU does: a class can be absent from a half), so only figures
+    of halves are subtracted from each other.
 
     Args:
         metric: the figure's name in the record; higher is better. Of equal epochs the first is chosen, as
             `RunRecord.best_epoch` does.
         rng: draws the splits.
         splits: their number.
+
+    Returns:
+        Means over splits and both halves: "chosen_there", the highest figure over the epochs, on the half that the
+        epoch is chosen on; "honest", that epoch's on the other half; "last", the last epoch's. "best", the highest
+        figure over the epochs on all images. And "optimism", chosen_there - honest, by how much choosing on half of the
+        images flatters; "best_optimism", optimism / sqrt(2), the most by which `best` is expected to flatter; "gain",
+        honest - last, what choosing brings over the last epoch on other images.
+
+        Noise of standard deviation s adds s * E[Z at the highest m + s * Z] to the highest figure, and that expectation
+        does not fall as s grows (it is the slope of E[max(m + s * Z)], which is convex). All images have 1 / sqrt(2) of
+        a half's noise, so at most 1 / sqrt(2) of its optimism: as much where the epochs are equally good, less where
+        they differ. For figures that are means over images; close to it for others.
 
     Raises:
         ValueError: fewer than two images, or no splits.
@@ -110,12 +79,18 @@ def selection(images: ImageResults, metric: str, rng: np.random.Generator, split
     drawn_figures = np.stack([images.figure(metric, e, drawn) for e in range(1, images.epochs + 1)])
     figures = drawn_figures[:, :-1].reshape(-1, 2, splits)  # [E, half, S]
     chosen = figures.argmax(0)[None]
-    return Selection(
-        chosen_there=float(np.take_along_axis(figures, chosen, 0).mean()),
-        honest=float(np.take_along_axis(figures[:, ::-1], chosen, 0).mean()),
-        last=float(figures[-1].mean()),
-        best=float(drawn_figures[:, -1].max()),
-    )
+    chosen_there = float(np.take_along_axis(figures, chosen, 0).mean())
+    honest = float(np.take_along_axis(figures[:, ::-1], chosen, 0).mean())
+    last = float(figures[-1].mean())
+    return {
+        "chosen_there": chosen_there,
+        "honest": honest,
+        "last": last,
+        "best": float(drawn_figures[:, -1].max()),
+        "optimism": chosen_there - honest,
+        "best_optimism": (chosen_there - honest) / math.sqrt(2),
+        "gain": honest - last,
+    }
 
 
 def selection_over_seeds(
@@ -128,13 +103,11 @@ def selection_over_seeds(
     Args:
         runs: of one row, one for each seed.
 
-    Returns:
-        Estimates by the names of `Selection`'s attributes and properties.
-
     Raises:
         ValueError: no runs, or as `selection`.
         KeyError: as `selection`.
     """
     found = [selection(images, metric, rng, splits) for images in runs]
-    names = ("chosen_there", "honest", "last", "best", "optimism", "best_optimism", "gain")
-    return {name: estimate([getattr(s, name) for s in found]) for name in names}
+    if not found:
+        raise ValueError("needs at least one run")
+    return {name: estimate([of_run[name] for of_run in found]) for name in found[0]}

@@ -1,4 +1,4 @@
-"""How little sabotage the bounds notice: the harness's own sensitivity, from runs of the negative controls."""
+"""How little corruption the bounds detect: the sensitivity of the harness, from runs of the negative controls."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvhw4.controls import CONTROLS, Control
-from cvhw4.experiments import Experiment, Profile
 from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.bounds import Bound, Bounds, Check
 from cvhw4.statistics.intervals import estimate
+from cvhw4.study import Control, Study
 
-DETECTED = 0.9  # probability from which on a sabotage counts as one that the bounds notice
+DETECTED = 0.9  # probability from which on a corruption counts as one that the bounds detect
 _MEANS, _SPREADS = 400, 100  # slices that an integral is taken over
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One control at one strength, held against the bounds of the row it spoils.
+    """One control at one strength, held against the bounds of the row it corrupts.
 
     The chance that a nightly session of k seeds misses a bound follows from the figure's true mean and spread in
-    spoilt runs, which n runs show only roughly. The spread is pooled from these runs and the calibration's, as if
-    sabotage left it as it is, s**2 = ((n - 1) s_runs**2 + (m - 1) s_calibration**2) / f with f = n + m - 2 degrees of
+    corrupted runs, which n runs show only roughly. The spread is pooled from these runs and the calibration's, as if
+    corruption left it as it is, s**2 = ((n - 1) s_runs**2 + (m - 1) s_calibration**2) / f with f = n + m - 2 degrees of
     freedom, (m - 1 for one run); then f s**2 / sigma**2 is chi-squared and the true mean normal about the one seen
     with sigma / sqrt(n). That is the distribution behind Student's t prediction interval (Geisser 1993), and the
     posterior of Jeffreys' prior. `probability` is the mean of the chance over it: of k runs that share an unknown mean
@@ -61,28 +60,22 @@ class Detection:
         return bool(self.missed)
 
 
-def _base_of(control: Control, profile: Profile) -> Experiment:
-    """The row that a control spoils."""
-    return next(row for row in profile.rows if row.row == control.row)
-
-
 def detect(
-    control: Control, strength: float, profile: Profile, records: Sequence[RunRecord], bounds: Bounds
+    control: Control, strength: float, study: Study, records: Sequence[RunRecord], bounds: Bounds
 ) -> Detection | None:
     """What the bounds make of a control's runs.
 
     Args:
-        records: runs; those of other rows, other strengths and other data than the embedded are passed over.
+        records: runs; those of other rows, other strengths and data that the bounds are not for are passed over.
 
     Returns:
-        None where there are no runs, or no bounds of the row that is spoilt.
+        None where there are no runs, or no bounds of the row that is corrupted.
     """
-    id, base = control.experiment(profile, strength).id, _base_of(control, profile).id
-    runs = [r for r in records if r.id == id and r.data.embedded]
-    figures = bounds.rows.get(base, {})
+    name, figures = control.of(study, strength).name, bounds.rows.get(control.row, {})
+    runs = [r for r in records if r.row == name and bounds.apply_to(r.data.fingerprint)]
     if not runs or not figures:
         return None
-    missed = [check for run in runs for check in bounds.check(run, base) if not check.met]
+    missed = [check for run in runs for check in bounds.check(run, control.row) if not check.met]
     missed.sort(key=lambda check: -abs(check.value - check.bound.mean) / (check.bound.high - check.bound.low))
     level = 0.05 / len(figures)
     chances = {name: chance([r.figure(name) for r in runs], b, bounds.seeds, level) for name, b in figures.items()}
@@ -91,15 +84,14 @@ def detect(
     return Detection(control, strength, len(runs), tuple(missed), surest, mean, figures[surest], *chances[surest])
 
 
-def detections(profile: Profile, records: Sequence[RunRecord], bounds: Bounds) -> list[Detection]:
-    """Every control at every strength that has runs; an own ablation has no controls."""
-    controls = () if profile.own else CONTROLS
-    found = [detect(c, strength, profile, records, bounds) for c in controls for strength in c.strengths]
+def detections(study: Study, records: Sequence[RunRecord], bounds: Bounds) -> list[Detection]:
+    """Every control at every strength that has runs."""
+    found = [detect(c, strength, study, records, bounds) for c in study.controls for strength in c.strengths]
     return [d for d in found if d is not None]
 
 
 def least(found: Sequence[Detection], control: Control) -> float | None:
-    """The smallest strength tried from which on, upwards, a nightly session notices with a probability of 0.9."""
+    """The smallest strength tried from which on, upwards, a nightly session detects it with a probability of 0.9."""
     smallest = None
     for d in sorted((d for d in found if d.control.name == control.name), key=lambda d: -d.strength):
         if d.probability < DETECTED:
@@ -112,7 +104,7 @@ def chance(values: Sequence[float], bound: Bound, seeds: int, level: float = 0.0
     """How surely any of so many further runs like these leaves the bound.
 
     Args:
-        values: [n] figures of spoilt runs.
+        values: [n] figures of corrupted runs.
         bound: of one run; its own spread and number of runs are pooled with theirs (see `Detection`).
         seeds: further runs.
         level: two-sided, of the interval of the chance.

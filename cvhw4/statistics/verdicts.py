@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cvhw4.claims import Claim, Operand, claims_of
 from cvhw4.errors import InputError
-from cvhw4.experiments import Experiment, Metric, Profile
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
-from cvhw4.statistics.comparison import Combined, Comparison, binomial_comparison, combine, compare, holm, verdict_of
-from cvhw4.statistics.images import ImageNoise, image_noise, squared_error
+from cvhw4.statistics.comparison import Comparison, compare, holm, verdict_of
+from cvhw4.statistics.images import Combined, ImageNoise, combine, image_noise, squared_error
 from cvhw4.statistics.intervals import Estimate, Verdict
+from cvhw4.study import Claim, Metric, Operand, Study
 
-_OWN_CALLS = 2000  # of an own metric, which may take milliseconds, to draw images anew
-REPORTED_IMAGES = 400  # validation images of the report's Q1
+_CALLS = 2000  # at most, of a study's own metric, which may take milliseconds, to resample images
 ReadImages = Callable[[RunRecord], ImageResults | None]
 
 
@@ -35,8 +32,7 @@ class Outcome:
         differences: of each seed.
         adjusted_p: p-value of the comparison, corrected for all claims that were judged together (Holm).
         data: name of the data set.
-        embedded: whether the bounds apply to that data.
-        images: number of validation images.
+        fingerprint: of that data, by which bounds know it.
         noise: what other validation images would change; None where images were not looked at, or are not stored.
         resolution: the steps that the figure comes in: an image's for classification, 0 for what has none.
     """
@@ -47,8 +43,7 @@ class Outcome:
     differences: tuple[float, ...]
     adjusted_p: float
     data: str
-    embedded: bool
-    images: int
+    fingerprint: str
     noise: ImageNoise | None = None
     resolution: float = 0.0
 
@@ -75,22 +70,22 @@ class Outcome:
 def judge(
     claim: Claim,
     records: Iterable[RunRecord],
+    study: Study,
     read_images: ReadImages | None = None,
-    own: Metric | None = None,
     permutations: bool = True,
 ) -> Outcome | None:
     """Compares the claim's rows, seed by seed, or its row with its margin; by itself, corrected for no other claim.
 
     Args:
-        records: runs of one profile, at most one per row and seed of the rows; others are passed over, and so are those
-            from before there was an own metric.
+        records: runs, at most one per row and seed of the claim's rows; others are passed over, and so are those from
+            before the study had the metric.
+        study: whose claim it is.
         read_images: gives what a run made of every validation image, for `noise`.
-        own: the claim's metric, where it is one of the user's own.
         permutations: as `compare` takes it.
 
     Returns:
         None where no seed has all rows, where a figure is not finite (a mean without it would be another claim), or
-        where embedded data can say nothing of a claim about the report's.
+        where the claim is about a figure itself and the data are generated, which say nothing of that.
 
     Raises:
         ValueError: the rows were run on different data.
@@ -113,12 +108,12 @@ def judge(
     worse = None if claim.worse is None else figures(claim.worse, runs, seeds, claim.metric)
     if not np.isfinite([*better, *(worse or ())]).all():
         return None
-    classified = claim.metric == "accuracy" or (own is not None and runs[claim.rows[0]][seeds[0]].question == "q1")
-    resolution = 1 / data.val if classified else 0.0  # what one image makes, about, of an own metric
+    # Of a metric of the study's own this is about what one image makes.
+    resolution = 1 / data.val if study.rows[claim.rows[0]].task.in_images else 0.0
     comparison = compare(better, worse, claim.margin, resolution=resolution, permutations=permutations)
     noise = None
     if read_images is not None:
-        noise = _noise(claim, runs, seeds, read_images, own)
+        noise = _noise(claim, runs, seeds, read_images, study.metrics.get(claim.metric))
     differences = tuple(b - w for b, w in zip(better, worse or [0.0] * len(better), strict=True))
     return Outcome(
         claim=claim,
@@ -127,8 +122,7 @@ def judge(
         differences=differences,
         adjusted_p=comparison.p_value,
         data=data.name,
-        embedded=data.embedded,
-        images=data.val,
+        fingerprint=data.fingerprint,
         noise=noise,
         resolution=resolution,
     )
@@ -149,10 +143,10 @@ def _noise(
     runs: Mapping[str, Mapping[int, RunRecord]],
     seeds: Sequence[int],
     read: ReadImages,
-    own: Metric | None,
+    metric: Metric | None,
 ) -> ImageNoise | None:
-    """What other images would change; None where a run's results by image are not stored, or an own metric has no
-    figure on some images drawn."""
+    """What other images would change; None where a run's results by image are not stored, or the study's own metric has
+    no figure on some of the images drawn."""
     arms: list[tuple[int, list[tuple[ImageResults, int]]]] = []
     for sign, operand in ((1, claim.better), (-1, claim.worse)):
         rows = () if operand is None else (operand,) if isinstance(operand, str) else operand
@@ -163,61 +157,34 @@ def _noise(
                 return None
             arms.append((sign * inner, whole))
     rng = np.random.default_rng(0)
-    if own is None:
+    if metric is None:
         return image_noise(arms, claim.metric, rng)
-    draws = max(_OWN_CALLS // sum(len(of_arm) for _, of_arm in arms), 100)
+    draws = max(_CALLS // sum(len(of_arm) for _, of_arm in arms), 100)
     with suppress(InputError):
-        return image_noise(arms, claim.metric, rng, min(draws, 1000), own.function)
+        return image_noise(arms, claim.metric, rng, min(draws, 1000), metric.function)
     return None
 
 
 def judge_all(
-    profile: Profile, records: Sequence[RunRecord], read_images: ReadImages | None = None, permutations: bool = True
+    study: Study,
+    records: Sequence[RunRecord],
+    read_images: ReadImages | None = None,
+    permutations: bool = True,
+    claims: Sequence[Claim] | None = None,
 ) -> list[Outcome]:
-    """The outcome of every claim that the runs can say something about, by data set, all judged together (Holm)."""
+    """The outcome of every claim that the runs can say something about, by data set, all judged together (Holm).
+
+    Args:
+        claims: those to be judged, where they are not the study's.
+    """
     outcomes = []
     by_data: dict[str, list[RunRecord]] = {}
     for record in records:
         by_data.setdefault(record.data.fingerprint, []).append(record)
-    for claim in claims_of(profile):
+    for claim in study.claims if claims is None else claims:
         for of_data in by_data.values():
-            outcome = judge(claim, of_data, read_images, profile.metrics.get(claim.metric), permutations)
+            outcome = judge(claim, of_data, study, read_images, permutations)
             if outcome is not None:
                 outcomes.append(outcome)
     adjusted = holm([outcome.comparison.p_value for outcome in outcomes])
     return [replace(outcome, adjusted_p=p) for outcome, p in zip(outcomes, adjusted, strict=True)]
-
-
-@dataclass(frozen=True)
-class Stated:
-    """What the report's own figures, from one run each, say of a claim.
-
-    Attributes:
-        difference: as the report states it; NaN where it states none.
-        p_value: from the binomial error of its validation images alone; NaN for figures that have none to go by (mIoU,
-            whose spread over images the report does not state).
-        verdict: at 5 %, for this claim by itself; None without a p-value.
-    """
-
-    difference: float
-    p_value: float = math.nan
-    verdict: Verdict | None = None
-
-
-def stated(claim: Claim, rows: Sequence[Experiment]) -> Stated:
-    """The claim by the report's own figures: an upper limit of what one run can show, since its seed adds to the error.
-
-    Args:
-        rows: experiments that carry the report's figures.
-    """
-    reported = {row.row: row.reported.figures.get(claim.metric, math.nan) for row in rows}
-    values = [reported.get(row, math.nan) for row in claim.rows]
-    if claim.control or len(values) > 2 or any(math.isnan(v) for v in values):
-        return Stated(math.nan)
-    better, worse = values[0], (values[1] if len(values) == 2 else None)
-    difference = better if worse is None else better - worse
-    if claim.metric != "accuracy":
-        return Stated(difference)
-    by_images = binomial_comparison(better, worse, REPORTED_IMAGES, claim.margin)
-    decided: Verdict = "supported" if difference > claim.margin else "contradicted"
-    return Stated(difference, by_images.p_value, decided if by_images.p_value < 0.05 else "undecided")

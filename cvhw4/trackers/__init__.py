@@ -1,10 +1,11 @@
 """Trackers that runs can be logged to while they train: TensorBoard, MLflow, Weights & Biases, each by its own library.
 
-A run is logged by the process that trains it; on a cluster by the one that gave it there. One that is taken from disk
-(`--reuse`) was logged when it was trained, and is not logged again; one that is continued is logged whole.
+They are users of the hooks in `cvhw4.plugin.hookspec`, as your own may be. A run is logged by the process that trains
+it; on a cluster by the session that gave it there. One that is taken from disk (`--reuse`) was logged when it was
+trained, and is not logged again; one that is continued is logged whole.
 
 Nothing here may end a run or keep it waiting: what trackers are told goes to a thread of their own, and one that raises
-is off from there on, with a warning.
+is switched off, with a warning.
 """
 
 from __future__ import annotations
@@ -20,46 +21,38 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
 from cvhw4.errors import InputError, printable
-from cvhw4.experiments import Experiment
 from cvhw4.records.schema import Epoch, RunRecord
+from cvhw4.study import Row
 
-LAST_WORDS = 30.0  # seconds that a session waits at its end for what trackers still have to do
+CLOSE_SECONDS = 30.0  # that a session waits at its end for what trackers still have to do
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as trackers see it: `images` is how many it trains on in an epoch."""
+    """A run as trackers see it: `images` is how many it trains on in an epoch, None where that is not known."""
 
-    experiment: Experiment
+    row: Row
     seed: int
-    images: int
-
-    @property
-    def profile(self) -> str:
-        """The row's profile, or its ablation's name."""
-        return self.experiment.profile
+    images: int | None
 
     @property
     def name(self) -> str:
         """ "q1_2-finetune-seed0"."""
-        return f"{self.experiment.id}-seed{self.seed}"
+        return f"{self.row.name}-seed{self.seed}"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The experiment's settings and the seed, those of the recipe one by one ("recipe.lr"); None is left out."""
-        flat: dict[str, Any] = {"row": self.experiment.id, "seed": self.seed}
-        for name, value in self.experiment.settings().items():
+        """The row's settings and the seed, those of the recipe one by one ("recipe.lr"); None is left out."""
+        flat: dict[str, Any] = {"study": self.row.study, "row": self.row.name, "seed": self.seed}
+        for name, value in self.row.settings().items():
             flat |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
         return {k: str(v) if isinstance(v, list | tuple) else v for k, v in flat.items() if v is not None}
 
     def figures(self, epoch: Epoch) -> dict[str, float]:
         """An epoch's numbers by the names that they have in every tracker."""
-        return {
-            **{f"validation/{metric}": value for metric, value in epoch.figures.items()},
-            "training/loss": epoch.loss,
-            "training/lr": epoch.lr,
-            "training/images_per_second": self.images / epoch.train_seconds,
-        }
+        speed = {} if self.images is None else {"training/images_per_second": self.images / epoch.train_seconds}
+        validation = {f"validation/{metric}": value for metric, value in epoch.figures.items()}
+        return {**validation, "training/loss": epoch.loss, "training/lr": epoch.lr, **speed}
 
 
 def final_figures(record: RunRecord) -> dict[str, float]:
@@ -81,7 +74,7 @@ def tags(record: RunRecord) -> dict[str, str]:
 
 
 class Tracker(Protocol):
-    """Logs one run after the other. It is made with what its option was given, when the first run has begun."""
+    """Logs one run after the other. It is made with what its option was given, when there is a run to be logged."""
 
     def begin(self, run: Run) -> None:
         """A run began."""
@@ -90,10 +83,10 @@ class Tracker(Protocol):
         """An epoch of it is over; they come in order."""
 
     def end(self, record: RunRecord) -> None:
-        """It is finished."""
+        """The run is finished; all its epochs were told."""
 
     def failed(self, reason: str) -> None:
-        """It ended without a record."""
+        """The run ended without a record."""
 
 
 class _Kind(NamedTuple):
@@ -135,7 +128,7 @@ def check_trackers(wanted: Mapping[str, str | None]) -> None:
 
 
 class Trackers:
-    """Tells all trackers of one run after the other.
+    """Tells all trackers of one run after the other, as a plugin that implements the hooks of runs.
 
     Args:
         wanted: what the options were given, by their names; None where one was not.
@@ -147,51 +140,51 @@ class Trackers:
         self._jobs: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
         self._off: queue.SimpleQueue[str] = queue.SimpleQueue()  # what went wrong, to be warned of
         self._thread: threading.Thread | None = None
-        self._begun: tuple[Experiment, int, Callable[[], int]] | None = None
-        self._run: Run | None = None  # once trackers know of it
-        self._told = 0  # epochs
+        self._run: Run | None = None
+        self._begun = False  # whether trackers know of the run
+        self._told = 0  # epochs of it
 
-    def begin(self, experiment: Experiment, seed: int, images: Callable[[], int]) -> None:
-        """A run begins; trackers are told once it has its first epoch, or failed: then it was not taken from disk."""
-        self._begun, self._run, self._told = (experiment, seed, images), None, 0
+    def pytest_cvhw4_run_begin(self, row: Row, seed: int, images: int | None) -> None:
+        """A run begins. Trackers are told once it has an epoch, or failed: then it was not taken from disk."""
+        self._run, self._begun, self._told = Run(row, seed, images), False, 0
 
-    def epoch(self, epoch: Epoch) -> None:
-        """An epoch of the run is over. One that it was continued after comes with the record, and those since too."""
+    def pytest_cvhw4_run_epoch(self, epoch: Epoch) -> None:
+        """An epoch of the run is over. If it is not the next one, those between come with the record, and it too."""
         if self._start() and epoch.epoch == self._told + 1:
             self._tell(lambda tracker: tracker.epoch(epoch))
             self._told += 1
 
-    def end(self, record: RunRecord) -> None:
+    def pytest_cvhw4_run_end(self, record: RunRecord, reused: bool) -> None:
         """The run is finished."""
-        for epoch in record.epochs[self._told :]:
-            self.epoch(epoch)
-        if self._start():
+        if not reused and self._start():
+            for epoch in record.epochs[self._told :]:
+                self.pytest_cvhw4_run_epoch(epoch)
             self._tell(lambda tracker: tracker.end(record))
-        self._begun = None
+        self._run = None
 
-    def failed(self, reason: str) -> None:
+    def pytest_cvhw4_run_failed(self, reason: str) -> None:
         """The run, if one had begun, ended without a record."""
         if self._start():
             self._tell(lambda tracker: tracker.failed(reason))
-        self._begun = None
+        self._run = None
 
-    def close(self) -> None:
-        """Waits until trackers are done, `LAST_WORDS` seconds at most."""
+    def pytest_sessionfinish(self) -> None:
+        """Waits until trackers are done, `CLOSE_SECONDS` at most."""
         if self._thread is None:
             return
         self._jobs.put(None)
-        self._thread.join(LAST_WORDS)
+        self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            self._off.put(f"{', '.join(f'--{name}' for name in self._made)}: not done {LAST_WORDS:.0f} s after the end")
+            names = ", ".join(f"--{name}" for name in self._made)
+            self._off.put(f"{names}: not done {CLOSE_SECONDS:.0f} s after the end")
         self._warn()
 
     def _start(self) -> bool:
         """Tells of the run if that is not done; whether there are trackers and a run."""
-        if not self._made or self._begun is None:
+        if not self._made or self._run is None:
             return False
-        if self._run is None:
-            experiment, seed, images = self._begun
-            run = self._run = Run(experiment, seed, images())
+        if not self._begun:
+            run, self._begun = self._run, True
             self._tell(lambda tracker: tracker.begin(run))
         return True
 
@@ -208,7 +201,7 @@ class Trackers:
                 warnings.warn(self._off.get(), stacklevel=1)
 
     def _work(self) -> None:
-        """The thread: tells every tracker in turn, and lets go of one that raises."""
+        """The thread: tells every tracker in turn, and drops one that raises."""
         while (job := self._jobs.get()) is not None:
             for name in list(self._made):
                 try:

@@ -10,7 +10,7 @@ from cvhw4.trackers import Run, final_figures, tags
 
 
 class MLflow:
-    """An experiment of MLflow's for the profile, a run for every row and seed; see `Tracker`."""
+    """An experiment of MLflow's for each study, a run for every row and seed; see `Tracker`."""
 
     def __init__(self, uri: str) -> None:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else versions from 3.8 on refuse folders
@@ -23,13 +23,14 @@ class MLflow:
         from mlflow import MlflowException
 
         self.run = run
+        name = f"cvhw4 {run.row.study}"
         with suppress(MlflowException):  # it is there, perhaps since another worker made it a moment ago
-            self.client.create_experiment(f"cvhw4 {run.profile}")
-        experiment = self.client.get_experiment_by_name(f"cvhw4 {run.profile}")
+            self.client.create_experiment(name)
+        experiment = self.client.get_experiment_by_name(name)
         assert experiment is not None
         self.id = self.client.create_run(experiment.experiment_id, run_name=run.name).info.run_id
-        for name, value in run.settings.items():
-            self.client.log_param(self.id, name, value, synchronous=True)
+        for setting, value in run.settings.items():
+            self.client.log_param(self.id, setting, value, synchronous=True)
 
     def epoch(self, epoch: Epoch) -> None:
         """Metrics, at the epoch's number."""

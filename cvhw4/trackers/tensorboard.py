@@ -1,4 +1,4 @@
-"""TensorBoard's event files, in DIR/<row>/seed<n>."""
+"""TensorBoard's event files, in DIR/<study>/<row>/seed<n>."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self.run = run
-        folder = self.folder / run.experiment.id / f"seed{run.seed}"
+        folder = self.folder / run.row.study / run.row.name / f"seed{run.seed}"
         self.writer = SummaryWriter(folder, purge_step=0)  # what an earlier session logged there is hidden
 
     def epoch(self, epoch: Epoch) -> None:

@@ -7,7 +7,7 @@ from cvhw4.trackers import Run, final_figures, tags
 
 
 class WandB:
-    """A run for every row and seed, grouped by row; see `Tracker`."""
+    """A run for every row and seed, grouped by study and row; see `Tracker`."""
 
     def __init__(self, project: str) -> None:
         self.project = project
@@ -20,8 +20,8 @@ class WandB:
         quiet = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False)
         self.live = wandb.init(
             project=self.project,
-            group=run.experiment.id,
-            job_type=run.profile,
+            group=f"{run.row.study}/{run.row.name}",
+            job_type=run.row.study,
             name=run.name,
             config=run.settings,
             reinit="create_new",

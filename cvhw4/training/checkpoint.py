@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn, optim
 
 from cvhw4.errors import InputError, printable
-from cvhw4.records.store import write_atomically
+from cvhw4.files import write_atomically
 
 VERSION = 1
 _FIRST_COST = 0.2  # seconds that the first one is taken to cost: at a share of 0.01, short runs write none
@@ -32,7 +32,7 @@ Generators = dict[str, Tensor]
 
 
 @dataclass
-class Place:
+class EpochPosition:
     """Where in an epoch a training stands.
 
     Attributes:
@@ -139,7 +139,7 @@ class Checkpoints:
         try:
             found = self._read()
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-            problem = f"{self.path} is no checkpoint of this run ({error}): it begins anew and will write another."
+            problem = f"{self.path} is not a checkpoint of this run ({error}): it begins anew and will write another."
             warnings.warn(printable(problem), stacklevel=2)
             return None
         self.written = found.values["epoch"], found.values["taken"]

@@ -1,7 +1,7 @@
 """What a segmentation network made of each validation image, counted on the device.
 
 One table of counts per image: how many pixels of each of CamVid's labels (void among them) were predicted as each
-class, apart for pixels near a contour and for the others. Every metric is made of it (`cvhw4.training.metrics`).
+class, apart for pixels near a contour and for the others. Every metric is made of it (`cvhw4.metrics`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cvhw4.data.dataset import VOID
-from cvhw4.training.metrics import classes_of
+from cvhw4.metrics import classes_of
 
 BAND = 3  # pixels: how far from another label a pixel counts as near a contour
 LABELS = VOID + 1

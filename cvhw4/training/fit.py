@@ -19,29 +19,29 @@ from torch import Tensor, nn, optim
 from cvhw4.data.augment import stream
 from cvhw4.data.dataset import Dataset
 from cvhw4.errors import OutOfMemory, TrainingDiverged
-from cvhw4.experiments import Experiment, Precision
 from cvhw4.models.build import Network, set_training_mode, trainable
 from cvhw4.models.folded import find_pairs, folded
 from cvhw4.models.frozen import split_frozen
 from cvhw4.models.pooling import make_deterministic
-from cvhw4.records.exhibits import Exhibits
 from cvhw4.records.images import ImageResults
+from cvhw4.records.samples import PredictionSamples
 from cvhw4.records.schema import Epoch
+from cvhw4.study import Precision, Row
 from cvhw4.training.checkpoint import (
     Checkpoint,
     Checkpoints,
+    EpochPosition,
     Generators,
-    Place,
     generator_states,
     restore,
     set_generator_states,
     state_of,
 )
-from cvhw4.training.exhibits import Onlooker
 from cvhw4.training.frozen import Call, FrozenClassification
 from cvhw4.training.graphs import GraphedStep, Step
 from cvhw4.training.memory import AccumulatedStep, in_parts
-from cvhw4.training.tasks import Classification, Evaluation, Forward, Task, make_task
+from cvhw4.training.objectives import ClassificationObjective, Evaluation, Forward, Objective, make_objective
+from cvhw4.training.samples import SampleRecorder
 
 
 def plain_call(module: Forward, inputs: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class History:
         primary: name of the figure that comes first.
         images: training images seen in all.
         results: what was made of each validation image, epoch by epoch.
-        exhibits: what was made of the validation pictures in the end, of no run yet.
+        samples: what was made of the validation pictures in the end, of no run yet.
         parts: in how many parts a batch had to be computed for the device's memory.
         interruptions: how often it was broken off and continued.
         earlier_seconds: wall time of what was done before the last interruption, up to the checkpoint.
@@ -70,14 +70,14 @@ class History:
     primary: str
     images: int
     results: ImageResults
-    exhibits: Exhibits
+    samples: PredictionSamples
     parts: int = 1
     interruptions: int = 0
     earlier_seconds: float = 0.0
 
 
 def fit(
-    experiment: Experiment,
+    row: Row,
     dataset: Dataset,
     network: Network,
     *,
@@ -106,15 +106,15 @@ def fit(
     with kernels(device, deterministic):
         if deterministic and device.type == "cuda":
             make_deterministic(network.module)
-        where = 0, 0, experiment.recipe.lr
+        where = 0, 0, row.recipe.lr
         try:
-            run = _Run(experiment, dataset, network, seed, device, precision, graphs, checkpoints)
+            run = _Run(row, dataset, network, seed, device, precision, graphs, checkpoints)
             try:
                 return run.finish(on_epoch)
             finally:
                 where = run.number, run.place.taken + 1, run.lr
         except (torch.OutOfMemoryError, OutOfMemory) as error:
-            problem = f"{experiment.id}, seed {seed}: {str(error).partition('. Of the allocated')[0]}"
+            problem = f"{row.name}, seed {seed}: {str(error).partition('. Of the allocated')[0]}"
     raise OutOfMemory(problem, *where)
 
 
@@ -123,7 +123,7 @@ class _Run:
 
     def __init__(
         self,
-        experiment: Experiment,
+        row: Row,
         dataset: Dataset,
         network: Network,
         seed: int,
@@ -132,24 +132,24 @@ class _Run:
         graphs: bool,
         checkpoints: Checkpoints | None,
     ) -> None:
-        self.experiment, self.dataset, self.seed, self.device = experiment, dataset, seed, device
+        self.row, self.dataset, self.seed, self.device = row, dataset, seed, device
         self.checkpoints = checkpoints
         self.began = time.perf_counter()
         self.module = network.module.to(device).to(memory_format=torch.channels_last)
         self.call = caller(device, precision)
-        task = make_task(experiment, dataset, network, device, seed)
-        self.learner, self.task = make_learner(experiment, self.module, task, self.call)
-        self.optimizer = make_optimizer(experiment, self.module, capturable=graphs)
-        self.accumulated = make_step(self.task, self.learner, self.optimizer, self.call)
+        objective = make_objective(row, dataset, network, device, seed)
+        self.learner, self.objective = make_learner(row, self.module, objective, self.call)
+        self.optimizer = make_optimizer(row, self.module, capturable=graphs)
+        self.accumulated = make_step(self.objective, self.learner, self.optimizer, self.call)
         self.step: Step = self.accumulated
         if graphs:
             state = [*self.module.parameters(), *self.module.buffers()]
-            self.step = GraphedStep(self.step, self.optimizer, state, experiment.recipe.batch)
-        self.schedule = optim.lr_scheduler.StepLR(self.optimizer, experiment.recipe.lr_step, experiment.recipe.lr_gamma)
+            self.step = GraphedStep(self.step, self.optimizer, state, row.recipe.batch)
+        self.schedule = optim.lr_scheduler.StepLR(self.optimizer, row.recipe.lr_step, row.recipe.lr_gamma)
         torch.manual_seed(stream(seed, "dropout").initial_seed())
-        self.onlooker = Onlooker(dataset, self.module, experiment.recipe.size)
-        self.ready_to_evaluate = evaluation_mode(self.module, experiment.recipe.size)
-        self.number, self.place, self.seconds = 1, start(self.task), 0.0  # seconds: the epoch's training so far
+        self.recorder = SampleRecorder(dataset, self.module, row.recipe.size)
+        self.ready_to_evaluate = evaluation_mode(self.module, row.recipe.size)
+        self.number, self.place, self.seconds = 1, start(self.objective), 0.0  # seconds: the epoch's training so far
         self.epochs: list[Epoch] = []
         self.by_class: dict[str, list[float]] = {}
         self.by_image: list[NDArray] = []
@@ -163,22 +163,22 @@ class _Run:
 
     def finish(self, on_epoch: Callable[[Epoch], None] | None) -> History:
         """Trains what is left to train."""
-        self.go_on()
-        while self.number <= self.experiment.recipe.epochs:
+        self.resume()
+        while self.number <= self.row.recipe.epochs:
             self.epochs.append(self.one_epoch())
             if on_epoch is not None:
                 on_epoch(self.epochs[-1])
-            self.number, self.place, self.seconds = self.number + 1, start(self.task), 0.0
-            if self.number <= self.experiment.recipe.epochs:
-                self.keep(epoch_ends=True)
+            self.number, self.place, self.seconds = self.number + 1, start(self.objective), 0.0
+            if self.number <= self.row.recipe.epochs:
+                self.save_checkpoint(epoch_ends=True)
         labels = self.dataset.val.targets if self.dataset.task == "classification" else None
         return History(
             tuple(self.epochs),
             self.by_class,
-            self.task.primary,
+            self.objective.primary,
             len(self.epochs) * len(self.dataset.train),
             ImageResults.stack(self.by_image, labels),
-            self.onlooker.exhibits(),
+            self.recorder.samples(),
             self.accumulated.parts,
             self.interruptions,
             self.earlier,
@@ -187,25 +187,27 @@ class _Run:
     def one_epoch(self) -> Epoch:
         """Trains the rest of an epoch and evaluates."""
         lr, started, before = self.lr, time.perf_counter(), self.seconds
-        set_training_mode(self.module, self.experiment)
+        set_training_mode(self.module, self.row)
 
         def after_step() -> None:
             if self.checkpoints is not None and self.checkpoints.due():
                 self.seconds = before + time.perf_counter() - started
                 self.check()
-                self.keep()
+                self.save_checkpoint()
 
-        train_epoch(self.task, self.step, self.number, self.place, self.generators, after_step)
+        train_epoch(self.objective, self.step, self.number, self.place, self.generators, after_step)
         loss = self.check(weights=True)
         self.schedule.step()
         trained = time.perf_counter()
         # A frozen network's features are computed once, in the first evaluation.
-        shown = self.number == self.experiment.recipe.epochs or isinstance(self.task, FrozenClassification)
-        with self.ready_to_evaluate(self.module), self.onlooker.looking() if shown else nullcontext():
-            figures, lists, images = evaluate(self.task, self.learner, self.call, self.onlooker.look if shown else None)
+        shown = self.number == self.row.recipe.epochs or isinstance(self.objective, FrozenClassification)
+        with self.ready_to_evaluate(self.module), self.recorder.looking() if shown else nullcontext():
+            figures, lists, images = evaluate(
+                self.objective, self.learner, self.call, self.recorder.observe if shown else None
+            )
         self.by_image.append(images)
         evaluated = time.perf_counter()
-        best_so_far = all(figures[self.task.primary] > e.figures[self.task.primary] for e in self.epochs)
+        best_so_far = all(figures[self.objective.primary] > e.figures[self.objective.primary] for e in self.epochs)
         self.by_class = {k: v for k, v in self.by_class.items() if k.startswith("best_")} | lists
         if best_so_far:
             self.by_class |= {f"best_{k}": v for k, v in lists.items()}
@@ -222,7 +224,7 @@ class _Run:
         """The mean loss over the epoch's images so far; waits for the device.
 
         Args:
-            weights: look at them as well: after the last step no further loss tells.
+            weights: observe at them as well: after the last step no further loss tells.
 
         Raises:
             TrainingDiverged: a step's loss, or a weight, is not finite.
@@ -237,20 +239,20 @@ class _Run:
             step, written = int(wrong[0]) + 1, self.checkpoints and self.checkpoints.written
             where = f"epoch {written[0]}, after {written[1]} steps" if written else "none"
             raise TrainingDiverged(
-                f"{self.experiment.id}, seed {self.seed}: {what} {losses[wrong[0]]} at step {step} of"
+                f"{self.row.name}, seed {self.seed}: {what} {losses[wrong[0]]} at step {step} of"
                 f" {len(self.place.losses)} in epoch {self.number}, learning rate {self.lr:g}; last good checkpoint:"
                 f" {where}",
                 self.number,
                 step,
                 self.lr,
             )
-        batch, images = self.experiment.recipe.batch, len(self.dataset.train)
+        batch, images = self.row.recipe.batch, len(self.dataset.train)
         sizes = np.minimum(batch, images - batch * np.arange(len(losses))).astype(np.float32)
         return float(np.add.accumulate(losses * sizes)[-1]) / float(sizes.sum())
 
     # Interruption
 
-    def keep(self, *, epoch_ends: bool = False) -> None:
+    def save_checkpoint(self, *, epoch_ends: bool = False) -> None:
         """Writes a checkpoint if it is time for one."""
         if self.checkpoints is None or not self.checkpoints.due(epoch_ends=epoch_ends):
             return
@@ -276,7 +278,7 @@ class _Run:
         }
         self.checkpoints.write(Checkpoint(tensors, values))
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Takes up a training where its checkpoint left it, if there is one."""
         found = self.checkpoints.read() if self.checkpoints is not None else None
         if found is None:
@@ -284,7 +286,7 @@ class _Run:
         values, tensors = found.values, found.tensors
         restore(self.module, self.optimizer, found)
         self.number, self.seconds = values["epoch"], values["seconds"]
-        self.place = Place(
+        self.place = EpochPosition(
             tensors["losses"].to(self.device),
             **{name: values[name] for name in ("taken", "block", "steps")},
             augmentation=tensors.get("augmentation"),
@@ -338,28 +340,28 @@ def caller(device: torch.device, precision: Precision) -> Call:
 
 
 def make_learner(
-    experiment: Experiment, module: nn.Module, task: Task, call: Call
-) -> tuple[nn.Module, Task | FrozenClassification]:
+    row: Row, module: nn.Module, objective: Objective, call: Call
+) -> tuple[nn.Module, Objective | FrozenClassification]:
     """What is trained, and on what: the network on pictures, or its last layer on what the rest makes of them."""
-    if experiment.trained == "last layer" and isinstance(task, Classification):
-        parts = split_frozen(module, experiment.recipe.size)
+    if row.trained == "last layer" and isinstance(objective, ClassificationObjective):
+        parts = split_frozen(module, row.recipe.size)
         if parts is not None:
-            return parts.head, FrozenClassification(task, parts, call)
-    return module, task
+            return parts.head, FrozenClassification(objective, parts, call)
+    return module, objective
 
 
 def make_step(
-    task: Task | FrozenClassification, module: nn.Module, optimizer: optim.Optimizer, call: Call = plain_call
+    objective: Objective | FrozenClassification, module: nn.Module, optimizer: optim.Optimizer, call: Call = plain_call
 ) -> AccumulatedStep:
     """One optimizer step: inputs and targets of a batch to its loss. The module's mode is the caller's business."""
-    return AccumulatedStep(lambda inputs: call(module, inputs), task.loss, module, optimizer)
+    return AccumulatedStep(lambda inputs: call(module, inputs), objective.loss, module, optimizer)
 
 
 def train_epoch(
-    task: Task | FrozenClassification,
+    objective: Objective | FrozenClassification,
     step: Step,
     epoch: int,
-    place: Place | None = None,
+    place: EpochPosition | None = None,
     generators: Generators | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
@@ -373,20 +375,20 @@ def train_epoch(
     Returns:
         float32 [steps], the loss of every step, on the device.
     """
-    place = place or start(task)
-    augmentation = task.generator(epoch)
+    place = place or start(objective)
+    augmentation = objective.generator(epoch)
     if place.augmentation is not None:
         augmentation.set_state(place.augmentation)
-    for index in task.blocks(epoch)[place.block :]:
+    for index in objective.blocks(epoch)[place.block :]:
         done = place.steps
         if done:
-            set_generator_states(place.generators, task.device)
+            set_generator_states(place.generators, objective.device)
         else:
-            place.augmentation, place.generators = augmentation.get_state(), generator_states(task.device)
-        batches = task.block(index, augmentation)
+            place.augmentation, place.generators = augmentation.get_state(), generator_states(objective.device)
+        batches = objective.block(index, augmentation)
         if done:
             deque(islice(batches, done), maxlen=0)
-            set_generator_states(generators or {}, task.device)
+            set_generator_states(generators or {}, objective.device)
         for inputs, targets in batches:
             place.losses[place.taken] = step(inputs, targets)
             place.taken += 1
@@ -396,9 +398,9 @@ def train_epoch(
     return place.losses
 
 
-def start(task: Task | FrozenClassification) -> Place:
+def start(objective: Objective | FrozenClassification) -> EpochPosition:
     """The beginning of an epoch."""
-    return Place(torch.zeros(task.steps, device=task.device))
+    return EpochPosition(torch.zeros(objective.steps, device=objective.device))
 
 
 def evaluation_mode(module: nn.Module, size: int) -> Callable[[nn.Module], AbstractContextManager[None]]:
@@ -422,28 +424,28 @@ def evaluation_mode(module: nn.Module, size: int) -> Callable[[nn.Module], Abstr
 
 
 def evaluate(
-    task: Task | FrozenClassification,
+    objective: Objective | FrozenClassification,
     module: nn.Module,
     call: Call = plain_call,
-    look: Callable[[Tensor], None] | None = None,
+    observe: Callable[[Tensor], None] | None = None,
 ) -> Evaluation:
     """The figures on the validation split, without gradients. The module's mode is the caller's business.
 
     Args:
-        look: is shown the logits of every batch.
+        observe: is shown the logits of every batch.
     """
 
     def forward(inputs: Tensor) -> Tensor:
         logits = in_parts(lambda x: call(module, x), inputs)
-        if look is not None:
-            look(logits)
+        if observe is not None:
+            observe(logits)
         return logits
 
     with torch.inference_mode():
-        return task.evaluate(forward)
+        return objective.evaluate(forward)
 
 
-def make_optimizer(experiment: Experiment, module: nn.Module, *, capturable: bool = False) -> optim.Optimizer:
+def make_optimizer(row: Row, module: nn.Module, *, capturable: bool = False) -> optim.Optimizer:
     """The recipe's optimizer over the trainable parameters.
 
     Args:
@@ -452,7 +454,7 @@ def make_optimizer(experiment: Experiment, module: nn.Module, *, capturable: boo
     Raises:
         ValueError: an optimizer the recipe does not know.
     """
-    recipe = experiment.recipe
+    recipe = row.recipe
     parameters = trainable(module)
     settings: dict[str, Any] = dict(lr=recipe.lr, fused=True)
     match recipe.optimizer:

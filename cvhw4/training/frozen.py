@@ -15,7 +15,7 @@ from torch import Tensor
 from cvhw4.data.augment import move, resample, whole_views
 from cvhw4.models.frozen import Frozen
 from cvhw4.training.memory import in_parts
-from cvhw4.training.tasks import BLOCK, Classification, Evaluation, Forward
+from cvhw4.training.objectives import BLOCK, ClassificationObjective, Evaluation, Forward
 
 Call = Callable[[Forward, Tensor], Tensor]
 _TRUNK_BATCH = {"cpu": 64, "cuda": 256}  # images that go through the frozen part at once
@@ -30,19 +30,19 @@ class FrozenClassification:
     computed once, before the first epoch; those of the validation split always are.
 
     Args:
-        task: the task, with pictures.
+        objective: the objective, with pictures.
         parts: the network's parts, on the task's device.
         call: calls a part as the network is called (with its precision).
     """
 
-    primary = Classification.primary
+    primary = ClassificationObjective.primary
 
-    def __init__(self, task: Classification, parts: Frozen, call: Call) -> None:
-        self.task, self.parts, self.call = task, parts, call
-        self.device = task.device
+    def __init__(self, objective: ClassificationObjective, parts: Frozen, call: Call) -> None:
+        self.objective, self.parts, self.call = objective, parts, call
+        self.device = objective.device
         self.passes = 0  # images that have gone through the trunk
-        kept = 2 * len(task.train) * parts.width * 4
-        self.few = task.experiment.augmentation == "whole face" and kept <= KEPT_BYTES
+        kept = 2 * len(objective.train) * parts.width * 4
+        self.few = objective.row.augmentation == "whole face" and kept <= KEPT_BYTES
         self._variants: Tensor | None = None  # [2, N, F]: features of each training image, as it is and mirrored
         self._validation: Tensor | None = None
 
@@ -54,55 +54,55 @@ class FrozenClassification:
 
     @property
     def steps(self) -> int:
-        """See `Task.steps`."""
-        return self.task.steps
+        """See `Objective.steps`."""
+        return self.objective.steps
 
     def blocks(self, epoch: int) -> tuple[Tensor, ...]:
-        """See `Task.blocks`."""
-        return self.task.blocks(epoch)
+        """See `Objective.blocks`."""
+        return self.objective.blocks(epoch)
 
     def generator(self, epoch: int) -> torch.Generator:
-        """See `Task.generator`."""
-        return self.task.generator(epoch)
+        """See `Objective.generator`."""
+        return self.objective.generator(epoch)
 
     def block(self, index: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one block, dropout drawn for all of it at once."""
         with torch.no_grad():
             features, targets = self._features(index, generator)
             features = self.call(self.parts.tail, features)
-        batch = self.task.experiment.recipe.batch
+        batch = self.objective.row.recipe.batch
         yield from zip(features.split(batch), targets.split(batch), strict=True)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """See `Task.loss`."""
-        return self.task.loss(logits, targets)
+        """See `Objective.loss`."""
+        return self.objective.loss(logits, targets)
 
     def evaluate(self, forward: Forward) -> Evaluation:
-        """See `Task.evaluate`; `forward` maps features to logits."""
+        """See `Objective.evaluate`; `forward` maps features to logits."""
         if self._validation is None:  # no dropout here, so that what the tail gives can be kept
-            inputs = (inputs for inputs, _ in self.task.validation(keep=False))
+            inputs = (inputs for inputs, _ in self.objective.validation(keep=False))
             features = [self.call(self.parts.tail, self._trunk(batch)) for batch in inputs]
             self._validation = torch.cat(features)
-        return self.task.score(forward(self._validation))
+        return self.objective.score(forward(self._validation))
 
     def _features(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What the trunk makes of some training images, augmented, and their targets."""
         if not self.few:
-            images, targets = self.task.augmented(index, generator)
-            return self._in_batches(self.task.normalised(images)), targets
+            images, targets = self.objective.augmented(index, generator)
+            return self._in_batches(self.objective.normalised(images)), targets
         if self._variants is None:
             self._variants = torch.stack([self._whole(mirrored) for mirrored in (False, True)])
-        flip = move(self.task.boxes(index, generator).flip.long(), self.device)
-        return self._variants[flip, move(index, self.device)], self.task.train.targets(index).long()
+        flip = move(self.objective.boxes(index, generator).flip.long(), self.device)
+        return self._variants[flip, move(index, self.device)], self.objective.train.targets(index).long()
 
     def _whole(self, mirrored: bool) -> Tensor:
         """Features float [N, F] of all training images in whole view."""
         features = []
-        for index in torch.arange(len(self.task.train)).split(BLOCK):
-            boxes = whole_views(self.task.train.sizes[index], self.task.size)
+        for index in torch.arange(len(self.objective.train)).split(BLOCK):
+            boxes = whole_views(self.objective.train.sizes[index], self.objective.size)
             boxes = replace(boxes, flip=torch.full((len(index),), mirrored))
-            images = resample(self.task.train.images(index), boxes, self.task.size)
-            features.append(self._in_batches(self.task.normalised(images)))
+            images = resample(self.objective.train.images(index), boxes, self.objective.size)
+            features.append(self._in_batches(self.objective.normalised(images)))
         return torch.cat(features)
 
     def _in_batches(self, inputs: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvhw4.data.cache import cached_dataset
-from cvhw4.data.dataset import CAMVID_CLASSES, PORTRAIT_CLASSES, Dataset, Split, Task
+from cvhw4.data.dataset import CAMVID_CLASSES, PORTRAIT_CLASSES, Dataset, Split
 from cvhw4.data.embedded.portraits import SIZE, face_mask, portraits
 from cvhw4.data.embedded.scenes import scenes
+from cvhw4.tasks import TaskName
 
 _Name = Literal["train", "val"]
 _Generator = Callable[[_Name, int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
@@ -42,7 +43,7 @@ def embedded_scenes() -> Dataset:
 
 
 def _dataset(
-    name: str, task: Task, classes: tuple[str, ...], generate: _Generator, counts: dict[_Name, int]
+    name: str, task: TaskName, classes: tuple[str, ...], generate: _Generator, counts: dict[_Name, int]
 ) -> Dataset:
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     key = f"{name.replace(' ', '-')}-{hashlib.sha256(sources).hexdigest()[:40]}"

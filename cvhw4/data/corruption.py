@@ -1,0 +1,92 @@
+"""Training data made wrong on purpose, for negative controls: what a build's bounds have to notice.
+
+The validation split is never touched, so that its figures tell of the training alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvhw4.data.dataset import CAMVID_CLASSES, VOID, Dataset, Split
+from cvhw4.study import Corruption
+
+_SWAPPED = tuple(CAMVID_CLASSES.index(name) for name in ("Road", "Pavement"))
+
+
+def corrupted(dataset: Dataset, corruption: Corruption | None, seed: int) -> Dataset:
+    """The data set with its training split corrupted; itself where nothing is to be corrupted.
+
+    Args:
+        corruption: what, and how much of it:
+            "label noise" gives this share of the training images another class (classification);
+            "smaller training set" leaves out this share of the training images;
+            "mask shift" moves label pictures to the right by so many pixels, void entering from the left;
+            "classes swapped" exchanges Road and Pavement in the labels of this share of the training images.
+        seed: decides which images, together with the kind.
+
+    Raises:
+        ValueError: a strength or a task that the kind does not know.
+    """
+    if corruption is None:
+        return dataset
+    task, corrupt = _KINDS[corruption.kind]
+    if task not in (None, dataset.task):
+        raise ValueError(f"{corruption.kind} is for {task}, not for {dataset.task}")
+    # Draws of its own: with a strength of 0.1 the images corrupted are among those corrupted with 0.2.
+    order = np.random.RandomState([seed, *corruption.kind.encode()]).permutation(len(dataset.train))
+    train = corrupt(dataset.train, corruption.strength, order, len(dataset.classes))
+    return replace(dataset, train=train)
+
+
+def _label_noise(split: Split, share: float, order: NDArray[np.intp], classes: int) -> Split:
+    """Classes move on by one: with two classes, to the other one."""
+    chosen = _part(order, share)
+    targets = split.targets.copy()
+    targets[chosen] = (targets[chosen] + 1) % classes
+    return replace(split, targets=targets)
+
+
+def _smaller(split: Split, share: float, order: NDArray[np.intp], classes: int) -> Split:
+    kept = np.sort(order[len(_part(order, share)) :])
+    if not len(kept):
+        raise ValueError("a training set of no images cannot be trained on")
+    names = tuple(split.names[i] for i in kept)
+    return Split(split.images[kept], split.sizes[kept], split.targets[kept], names)
+
+
+def _shifted(split: Split, pixels: float, order: NDArray[np.intp], classes: int) -> Split:
+    by = round(pixels)
+    if not 0 < by < split.targets.shape[2]:
+        raise ValueError(f"a shift of {by} pixels leaves nothing of labels {split.targets.shape[2]} pixels wide")
+    targets = np.full_like(split.targets, VOID)
+    targets[:, :, by:] = split.targets[:, :, :-by]
+    return replace(split, targets=targets)
+
+
+def _swapped(split: Split, share: float, order: NDArray[np.intp], classes: int) -> Split:
+    table = np.arange(VOID + 1, dtype=np.uint8)
+    table[list(_SWAPPED)] = _SWAPPED[::-1]
+    chosen = _part(order, share)
+    targets = split.targets.copy()
+    targets[chosen] = table[targets[chosen]]
+    return replace(split, targets=targets)
+
+
+def _part(order: NDArray[np.intp], share: float) -> NDArray[np.intp]:
+    """The first of the images in that order, so many that they are this share of all."""
+    if not 0 < share <= 1:
+        raise ValueError(f"a share lies above 0 and up to 1, not at {share}")
+    return order[: round(share * len(order))]
+
+
+_Corrupt = Callable[[Split, float, NDArray[np.intp], int], Split]
+_KINDS: dict[str, tuple[str | None, _Corrupt]] = {
+    "label noise": ("classification", _label_noise),
+    "smaller training set": (None, _smaller),
+    "mask shift": ("segmentation", _shifted),
+    "classes swapped": ("segmentation", _swapped),
+}

@@ -1,0 +1,37 @@
+"""From where a study says that its pictures are to the decoded data set."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from cvhw4.data.dataset import Dataset
+from cvhw4.errors import DataUnavailable
+from cvhw4.study import Generated, NotGiven, Pictures, Scenes, Source
+
+
+def load(source: Source) -> Dataset:
+    """The data set of a source, decoded and checked; kept for the next call.
+
+    Raises:
+        InputError: a folder that cannot be used.
+        DataUnavailable: the user has to name the data.
+    """
+    if isinstance(source, NotGiven):
+        raise DataUnavailable(f"needs real data for {source.task}: {source.hint}")
+    return _load(source)
+
+
+@lru_cache
+def _load(source: Pictures | Scenes | Generated) -> Dataset:
+    if isinstance(source, Pictures):
+        from cvhw4.data.pictures import read_pictures
+
+        return read_pictures(Path(source.folder), short_side=source.resize, classes=source.classes or 2)
+    if isinstance(source, Scenes):
+        from cvhw4.data.camvid import read_camvid
+
+        return read_camvid(Path(source.folder), size=source.resize)
+    from cvhw4.data.embedded import embedded_portraits, embedded_scenes
+
+    return embedded_portraits() if source.kind == "portraits" else embedded_scenes()

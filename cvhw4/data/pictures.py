@@ -1,0 +1,113 @@
+"""Reads a folder of real pictures by class, laid out as `train/<class>/*` and `val/<class>/*`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cvhw4.data.cache import Undecoded, cache_key, cached_dataset, file_digests
+from cvhw4.data.dataset import Dataset
+from cvhw4.data.decode import EXTENSIONS, MIN_SIDE, decode_rgb
+from cvhw4.errors import InputError
+from cvhw4.files import visible
+
+_SPLITS = ("train", "val")
+
+_SHOWN = 12  # class folders that an error names
+
+
+def read_pictures(folder: Path, *, short_side: int | None = None, classes: int = 2) -> Dataset:
+    """The pictures below `folder`, checked and decoded; from the cache where the same files were read before.
+
+    Classes are numbered in the sorted order of their folders' names, pictures come in the sorted order of their
+    paths. EXIF orientation is applied. Hidden files and what file managers leave behind are passed over.
+
+    Args:
+        folder: holds `train/` and `val/`, each with the same folders of pictures, one for each class.
+        short_side: pictures whose shorter side has more pixels are scaled down to it, their aspect kept.
+        classes: how many there have to be, 2 to 255.
+
+    Returns:
+        a classification data set named as the folder. `images` uint8 [N, H, W, 3] with H and W the largest height
+        and width of the split, `sizes` int32 [N, 2], `targets` uint8 [N].
+
+    Raises:
+        InputError: a split or class is missing, empty or one too many; a file is no sound picture of at least 16
+            pixels a side; `short_side` is below 16; or the decoded pictures fit neither in the cache nor in memory.
+
+    Warns:
+        UserWarning: a picture is in both splits, pixel for pixel; or the cache cannot be written.
+    """
+    if short_side is not None and short_side < MIN_SIDE:
+        raise InputError("short_side", f"is {short_side}", f"give at least {MIN_SIDE} pixels")
+    visible(folder)  # a wrong path is better named than the train/ that it lacks
+    listed = {split: _list_split(folder / split, classes) for split in _SPLITS}
+    names_of_classes = tuple(listed["train"])
+    if tuple(listed["val"]) != names_of_classes:
+        raise InputError(
+            folder / "val",
+            f"has the classes {' and '.join(listed['val'])}, train/ has {' and '.join(names_of_classes)}",
+            f"give both splits the same {'two ' if classes == 2 else ''}folders",
+        )
+    names = {s: [f"{s}/{label}/{file}" for label, files in listed[s].items() for file in files] for s in _SPLITS}
+    targets = {s: [number for number, files in enumerate(listed[s].values()) for _ in files] for s in _SPLITS}
+    digests = file_digests(folder, names["train"] + names["val"])
+
+    def build() -> tuple[Undecoded, Undecoded]:
+        train, val = (_pictures(folder, names[split], targets[split], short_side) for split in _SPLITS)
+        return train, val
+
+    return cached_dataset(
+        cache_key("pictures", digests, short_side=short_side),
+        build,
+        name=os.path.basename(os.path.abspath(folder)),
+        task="classification",
+        classes=names_of_classes,
+    )
+
+
+def _list_split(folder: Path, needed: int) -> dict[str, list[str]]:
+    """Names of the picture files in a split's folder, by class, both sorted."""
+    classes = [entry for entry in visible(folder) if os.path.isdir(entry)]
+    if len(classes) != needed:
+        found = ", ".join(entry.name for entry in classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
+        number = "two" if needed == 2 else needed
+        raise InputError(
+            folder,
+            f"holds {len(classes)} class folders ({found or 'none'}), not {number}",
+            f"keep one folder for each of {number} classes",
+        )
+    return {entry.name: _list_class(entry) for entry in classes}
+
+
+def _list_class(folder: Path) -> list[str]:
+    entries = visible(folder)
+    if not entries:
+        raise InputError(folder, "holds no pictures", "add pictures of this class")
+    for entry in entries:
+        if os.path.isdir(entry):
+            raise InputError(entry, "is a folder among pictures", "move its pictures up or the folder away")
+        if entry.suffix.lower() not in EXTENSIONS:
+            raise InputError(
+                entry, "has no extension of a known picture format", "convert it to JPEG or PNG, or move it away"
+            )
+    return [entry.name for entry in entries]
+
+
+def _pictures(folder: Path, names: list[str], targets: list[int], short_side: int | None) -> Undecoded:
+    def read(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        picture = _shrink(decode_rgb(folder / names[number]), short_side)
+        return np.asarray(picture), np.array(targets[number], np.uint8)
+
+    return Undecoded(folder, tuple(names), read)
+
+
+def _shrink(image: Image.Image, short_side: int | None) -> Image.Image:
+    if short_side is None or min(image.size) <= short_side:
+        return image
+    scale = short_side / min(image.size)
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)

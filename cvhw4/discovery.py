@@ -1,0 +1,134 @@
+"""Finds the studies that a file, a folder of tests or a module makes, for the command line and for pytest-xdist's
+controller, which imports no tests itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cvhw4.errors import InputError
+from cvhw4.study import Study
+
+_HINT = "name the file that makes it with --study FILE"
+
+
+def find_study(wanted: str | None, root: Path | None = None) -> Study:
+    """The study that `--study` names.
+
+    Args:
+        wanted: a file that makes a study ("test_insects.py", or "test_insects.py::insects" where it makes several); the
+            name of one of the studies that pyproject.toml names; None for the first of these.
+        root: folder of pyproject.toml; the current one where it is left out.
+
+    Raises:
+        InputError: there is no such study.
+    """
+    if wanted is not None:
+        place, _, name = wanted.partition("::")
+        path = Path(place).expanduser()
+        if path.suffix == ".py" or os.path.isfile(path):
+            return _choose(_studies_of_file(path), name, path)
+    known = {study.name: study for study in default_studies(root or Path.cwd())}
+    if wanted is None:
+        if not known:
+            raise InputError("--study", "is needed here", _HINT)
+        return next(iter(known.values()))
+    if wanted not in known:
+        hint = f"choose one of {', '.join(known)}, or {_HINT}" if known else _HINT
+        raise InputError(f"--study {wanted}", "is neither a file nor a known study", hint)
+    return known[wanted]
+
+
+def default_studies(root: Path) -> list[Study]:
+    """The studies that `[tool.cvhw4] studies` names in the nearest pyproject.toml, in a folder or above it: a file, or
+    a function that gives them ("package.module:function"); none where it names none.
+
+    Raises:
+        InputError: it names something else.
+    """
+    import tomllib
+
+    files = (folder / "pyproject.toml" for folder in (root, *root.parents))
+    file = next((path for path in files if os.path.isfile(path)), None)
+    if file is None:
+        return []
+    try:
+        named = tomllib.loads(file.read_text("utf-8")).get("tool", {}).get("cvhw4", {}).get("studies")
+    except (OSError, ValueError) as error:
+        raise InputError(file, f"cannot be read ({error})", "correct it") from error
+    if named is None:
+        return []
+    if isinstance(named, str) and named.endswith(".py"):
+        return _studies_of_file(file.parent / named)
+    try:
+        module, _, function = named.partition(":")
+        found = list(getattr(import_module(module), function)())
+    except (AttributeError, TypeError, ValueError, ImportError) as error:
+        hint = 'write it as "file.py" or "package.module:function"'
+        raise InputError(f"{file}, [tool.cvhw4] studies", f"cannot be used ({error})", hint) from error
+    return found
+
+
+def _studies_of_file(file: Path) -> list[Study]:
+    """The studies that a Python file makes, in its order.
+
+    Args:
+        file: is imported, with its folder first on the path, as pytest does.
+
+    Raises:
+        InputError: the file cannot be imported, or makes no study.
+    """
+    if not file.is_file():
+        raise InputError(file, "is not a file", "name the file that makes the study")
+    sys.path.insert(0, str(file.resolve().parent))
+    # A name of its own, that no import of the study's can mean; dataclasses look their module up by it.
+    spec = importlib.util.spec_from_file_location(f"_cvhw4_study_{file.stem}", file.resolve())
+    if spec is None or spec.loader is None:
+        raise InputError(file, "is not a Python file", "name the file that makes the study")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(file, f"cannot be imported ({type(error).__name__}: {error})", "correct it") from error
+    found = studies_in(module)
+    if not found:
+        raise InputError(
+            file, "makes no study", "make one with cvhw4.Study, or give the name of one that pyproject.toml names"
+        )
+    return found
+
+
+def studies_in(module: ModuleType, resolve: Callable[[Any], Study | None] | None = None) -> list[Study]:
+    """The studies that a module holds, or marks its tests with.
+
+    Args:
+        resolve: turns what a mark names into a study; left out, marks are not looked at.
+    """
+    found = [value for value in vars(module).values() if isinstance(value, Study)]
+    if resolve is not None:
+        for owner in (module, *vars(module).values()):
+            found += [s for mark in _marks(owner) if mark.name == "study" and (s := resolve(mark)) is not None]
+    return list({study.name: study for study in found}.values())
+
+
+def _marks(owner: object) -> Iterable[Any]:
+    marks = getattr(owner, "pytestmark", ())
+    return marks if isinstance(marks, list | tuple) else (marks,)
+
+
+def _choose(found: Iterable[Study], name: str, where: object) -> Study:
+    by_name = {study.name: study for study in found}
+    if not name and len(by_name) == 1:
+        return next(iter(by_name.values()))
+    if name not in by_name:
+        problem = f"makes no study {name}" if name else f"makes {len(by_name)} studies"
+        raise InputError(str(where), problem, f"choose one of {', '.join(by_name)}, as in FILE::{next(iter(by_name))}")
+    return by_name[name]

@@ -1,0 +1,84 @@
+"""The experiments of a 2019 homework report as a study, made with the public interface like anyone's.
+
+`study` makes it: at full size, as the report's protocol has it, on the user's own data; at quick size on generated
+pictures, with networks that two CPU cores train. In pytest, options choose between them (`cvhw4.homework.options`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from cvhw4 import Generated, NotGiven, Pictures, Scenes, Study
+from cvhw4.homework.claims import CLAIMS
+from cvhw4.homework.controls import CONTROLS
+from cvhw4.homework.published import IMAGES, PUBLISHED
+from cvhw4.homework.rows import rows_at, stand_ins
+from cvhw4.homework.sections import SECTIONS
+
+SIZES = ("quick", "full")
+BOUNDS = Path("benchmarks", "bounds.toml")  # in a checkout
+_PORTRAITS, _SCENES = "Q1: portraits with or without heavy make-up", "Q2: street scenes"
+
+
+def study(
+    size: Literal["quick", "full"] = "quick",
+    *,
+    portraits: Path | None = None,
+    camvid: Path | None = None,
+    bounds: Path | None = None,
+) -> Study:
+    """The report's study at a size.
+
+    Args:
+        size: "quick" or "full".
+        portraits: folder of two classes of pictures for Q1; None for generated ones (quick) or none (full).
+        camvid: CamVid's folder for Q2, likewise.
+        bounds: the file of calibrated bounds.
+
+    Raises:
+        ValueError: no such size.
+    """
+    if size not in SIZES:
+        raise ValueError(f"the homework has the sizes {', '.join(SIZES)}, not {size}")
+    quick = size == "quick"
+    at_size = rows_at(size)
+    about = ""
+    if quick:
+        swaps = ", ".join(f"{ours} stands in for {theirs}" for theirs, ours in stand_ins().items())
+        about = (
+            f"Here {swaps}. Whether a verdict carries over to the report's own pictures, networks and "
+            "sizes, only the full size on those can tell."
+        )
+    return Study(
+        size,
+        title=f"The 2019 report's experiments, {size} size",
+        about=about,
+        data=[
+            Pictures(portraits, resize=128 if quick else 512, classes=2, title=_PORTRAITS)
+            if portraits is not None
+            else Generated("portraits", title=_PORTRAITS)
+            if quick
+            else NotGiven("classification", "give --portraits DIR", title=_PORTRAITS),
+            Scenes(camvid, resize=(132, 176) if quick else None, title=_SCENES)
+            if camvid is not None
+            else Generated("scenes", title=_SCENES)
+            if quick
+            else NotGiven("segmentation", "give --camvid DIR", title=_SCENES),
+        ],
+        rows=at_size,
+        claims=[claim for claim in CLAIMS if at_size.keys() >= set(claim.rows)],
+        controls=[control for control in CONTROLS if control.row in at_size],
+        bounds=bounds,
+        published=PUBLISHED,
+        published_images=IMAGES,
+        sections=SECTIONS,
+        also_after={"segmentation": 3 if quick else 20},  # the template's epochs; the report's best are 41 and 20
+    )
+
+
+def studies() -> list[Study]:
+    """The study at every size, for the command line; with the bounds of the checkout that it is called in, if any."""
+    here = Path.cwd()
+    bounds = next((folder / BOUNDS for folder in (here, *here.parents) if (folder / BOUNDS.parent).is_dir()), None)
+    return [study("quick", bounds=bounds), study("full", bounds=bounds)]

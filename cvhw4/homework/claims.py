@@ -1,0 +1,118 @@
+"""What the 2019 report concludes, and this project's controls: which row should beat which row or figure."""
+
+from cvhw4 import Claim
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        id="q1_4-finetune_above_features",
+        better="q1_2-finetune",
+        worse="q1_1-features",
+        metric="accuracy",
+        sentence="fine-tuning all layers beats training the last layer alone",
+    ),
+    Claim(
+        id="q1_4-features_above_scratch",
+        better="q1_1-features",
+        worse="q1_3-scratch",
+        metric="accuracy",
+        sentence="pretrained features beat AlexNet trained from scratch",
+    ),
+    Claim(
+        id="q1_4-finetune_above_scratch",
+        better="q1_2-finetune",
+        worse="q1_3-scratch",
+        metric="accuracy",
+        sentence="the fine-tuned network beats AlexNet trained from scratch",
+    ),
+    Claim(
+        id="q1_7-whole_face_features",
+        better="q1_5-features",
+        worse="q1_1-features",
+        metric="accuracy",
+        sentence="the whole face in view helps the feature extractor",
+    ),
+    Claim(
+        id="q1_7-whole_face_finetune",
+        better="q1_6-finetune",
+        worse="q1_2-finetune",
+        metric="accuracy",
+        sentence="the whole face in view helps the fine-tuned network",
+    ),
+    Claim(
+        id="q1_9-passes_0.895",
+        better="q1_8-recipe",
+        worse=None,
+        margin=0.895,
+        metric="accuracy",
+        sentence="the better recipe passes 0.895",
+    ),
+    Claim(
+        id="q1_c9-pretraining",
+        better="q1_8-recipe",
+        worse="q1_c8-scratch",
+        metric="accuracy",
+        control=True,
+        sentence="pretrained, the better recipe's network beats the same network from scratch",
+    ),
+    Claim(
+        id="q1_c4-pretraining",
+        better="q1_2-finetune",
+        worse="q1_c3-no_start",
+        metric="accuracy",
+        control=True,
+        sentence="fine-tuned from ImageNet weights, q1_2's network beats the same network from scratch",
+    ),
+    Claim(
+        id="q2_2-skip_miou",
+        better="q2_1a-skip",
+        worse="q2_1b-noskip",
+        metric="miou",
+        sentence="skip connections raise mIoU",
+    ),
+    Claim(
+        id="q2_2-skip_pixel_accuracy",
+        better="q2_1a-skip",
+        worse="q2_1b-noskip",
+        metric="pixel_accuracy",
+        sentence="skip connections raise pixel accuracy",
+    ),
+    Claim(
+        id="q2_4-fewer_classes_miou",
+        better="q2_3-3class",
+        worse="q2_1b-noskip",
+        metric="miou",
+        sentence="going from 11 to 3 classes raises mIoU",
+    ),
+    Claim(
+        id="q2_4-fewer_classes_pixel_accuracy",
+        better="q2_3-3class",
+        worse="q2_1b-noskip",
+        metric="pixel_accuracy",
+        sentence="going from 11 to 3 classes raises pixel accuracy",
+    ),
+    # "fused" and "norm", so that `-k skip` selects the report's two arms alone
+    Claim(
+        id="q2_c2-fused_miou_norm",
+        better="q2_n1a-fused_norm",
+        worse="q2_n1b-plain_norm",
+        metric="miou",
+        control=True,
+        sentence="skip connections raise mIoU where batch norm is in training mode",
+    ),
+    Claim(
+        id="q2_c2-norm_miou",
+        better="q2_n1a-fused_norm",
+        worse="q2_1a-skip",
+        metric="miou",
+        control=True,
+        sentence="batch norm in training mode raises mIoU, with skip connections",
+    ),
+    Claim(
+        id="q2_c2-norm_interaction",
+        better=("q2_1a-skip", "q2_1b-noskip"),
+        worse=("q2_n1a-fused_norm", "q2_n1b-plain_norm"),
+        metric="miou",
+        sentence="skip connections gain more mIoU where batch norm is frozen than where it trains",
+        control=True,
+    ),
+)

@@ -1,0 +1,53 @@
+"""Negative controls of the homework: rows trained wrongly on purpose, which its bounds have to notice."""
+
+from cvhw4 import Control
+
+CONTROLS: tuple[Control, ...] = (
+    Control(
+        name="q1_6x-label_noise",
+        row="q1_6-finetune",
+        corrupts="label noise",
+        strengths=(0.2, 0.1, 0.05),
+        words="{:.0%} of the training labels are wrong",
+    ),
+    Control(
+        name="q2_n1ax-fewer_images",
+        row="q2_n1a-fused_norm",
+        corrupts="smaller training set",
+        strengths=(0.5, 0.25, 0.1),
+        words="{:.0%} of the training images are left out",
+    ),
+    Control(
+        name="q1_2x-learning_rate",
+        row="q1_2-finetune",
+        lr=True,
+        strengths=(10, 3, 1.5),
+        words="the learning rate is {:g} times what it should be",
+    ),
+    Control(
+        name="q1_6x-no_pretraining",
+        row="q1_6-finetune",
+        changes={"start": "random"},
+        words="the network starts from random weights",
+    ),
+    Control(
+        name="q2_n1ax-batch_norm",
+        row="q2_n1a-fused_norm",
+        changes={"batch_norm": "frozen"},
+        words="batch norm is frozen",
+    ),
+    Control(
+        name="q2_n1ax-mask_shift",
+        row="q2_n1a-fused_norm",
+        corrupts="mask shift",
+        strengths=(8, 4, 2, 1),
+        words="the training masks are off by {:g} pixels",
+    ),
+    Control(
+        name="q2_n1ax-classes_swapped",
+        row="q2_n1a-fused_norm",
+        corrupts="classes swapped",
+        strengths=(1, 0.5, 0.25),
+        words="Road and Pavement are swapped in {:.0%} of the training masks",
+    ),
+)

@@ -1,0 +1,318 @@
+"""Sections of the homework's page of verdicts, on why the report's claims hold or do not.
+
+What the report's single runs could show, skip connections crossed with batch norm, the rise from 11 to 3 classes in
+parts, and the better recipe as a factorial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import cvhw4  # whose names are looked up when a section is made: a session that trains needs none of them
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from cvhw4 import Estimate, Evidence, Picture, Row
+
+_BATCH_NORMS = {"frozen": ("q2_1a-skip", "q2_1b-noskip"), "train": ("q2_n1a-fused_norm", "q2_n1b-plain_norm")}
+_PAIRS = {  # 11 and 3 classes
+    "without skips": ("q2_1b-noskip", "q2_3-3class"),
+    "with skips": ("q2_1a-skip", "q2_c3-3class_fused"),
+}
+_FACTORS: dict[str, Callable[[Row], str]] = {
+    "network": lambda row: row.network,
+    "recipe": lambda row: _recipe(row),
+    "augmentation": lambda row: row.augmentation,
+}
+CELLS: dict[tuple[bool, ...], str] = {  # which of the factors are q1_8's, the others being q1_2's
+    (False, False, False): "q1_2-finetune",
+    (True, False, False): "q1_f1-net",
+    (False, True, False): "q1_f2-adam",
+    (False, False, True): "q1_f3-auto",
+    (True, True, False): "q1_f4-net_adam",
+    (True, False, True): "q1_f5-net_auto",
+    (False, True, True): "q1_f6-adam_auto",
+    (True, True, True): "q1_8-recipe",
+}
+_PARTS = {  # in words, and as a step of the picture
+    "void": ("(a) void: wrong among 11 classes, class 1 among 3", "void"),
+    "averaging": ("(d) averaging by image costs 11 classes more than 3", "averaging\nby image"),
+    "merging": ("(b) the same predictions merged to 3 classes", "merging"),
+    "training": ("(c) training on 3 classes instead of 11", "training\non 3"),
+}
+# Okabe and Ito's colours, which colour-blind people tell apart as well.
+_RISE, _FALL, _TOTAL = "#0072B2", "#D55E00", "#777777"
+
+Arms = tuple[list[float], list[float]]  # by seed, with skips and without
+
+
+# What the report's own runs could show
+
+
+def _single_runs(e: Evidence) -> list[str | Picture]:
+    """What the report's own figures, of one run each, can show."""
+    lines = []
+    for claim in e.study.claims:
+        one = cvhw4.stated(claim, e.study)
+        if one.images is None:
+            continue
+        figures = [e.study.published[row].figures[claim.metric] for row in claim.rows]
+        against = claim.margin if claim.worse is None else figures[1]
+        interval = f"[{one.images.low:.4f}, {one.images.high:.4f}]"
+        lines.append(
+            {
+                "claim": claim.sentence,
+                "report": f"{figures[0]:.4f} against {against:.4f}",
+                "difference": f"{figures[0] - against:+.4f}",
+                "95 % interval": interval + (" of the figure" if claim.worse is None else ""),
+                "p": "< 0.001" if one.p_value < 0.001 else f"{one.p_value:.3f}",
+                "so its images show": str(one.verdict),
+            }
+        )
+    return [
+        "## What the report's own runs could show",
+        f"Each of its Q1 figures is the share of {e.study.published_images} validation images, from one run. From the "
+        "binomial error of those images alone (the spread between seeds, which one run does not show, comes on top; "
+        "that the images are the same in both would narrow it by an amount the report does not state):",
+        cvhw4.table(lines),
+        "Its Q2 figures have no such error: pixels of one image are not independent, and its figures by image are not "
+        "stated. About mIoU and pixel accuracy one run shows nothing but itself.",
+    ]
+
+
+# Skips
+
+
+def _figure(metric: str) -> Callable[[np.ndarray], float]:
+    return lambda counts: float(cvhw4.segmentation_figures(counts.sum(1))[metric])
+
+
+def _place(band: int, metric: str) -> Callable[[np.ndarray], float]:
+    return lambda counts: cvhw4.near_and_far(counts, metric)[band]
+
+
+_NEAR, _AWAY = "pixel accuracy near contours", "pixel accuracy away from contours"
+_PLACES: dict[str, Callable[[np.ndarray], float]] = {
+    "mIoU (template)": _figure("miou"),
+    "pixel accuracy (template)": _figure("pixel_accuracy"),
+    "mIoU": _figure("set_miou"),
+    "IoU of thin classes": lambda counts: cvhw4.mean_iou_of(counts.sum(1), ("Pole", "SignSymbol")),
+    "mIoU near contours": _place(0, "set_miou"),
+    "mIoU away from contours": _place(1, "set_miou"),
+    _NEAR: _place(0, "set_pixel_accuracy"),
+    _AWAY: _place(1, "set_pixel_accuracy"),
+}
+
+
+def _skips(e: Evidence) -> list[str | Picture]:
+    """Skips crossed with batch norm, and where in the picture they help."""
+    seeds, counts = e.counts(*(row for pair in _BATCH_NORMS.values() for row in pair))
+    if not seeds:
+        return []
+    values: dict[str, dict[str, Arms]] = {
+        mode: {place: ([f(c) for c in counts[fused]], [f(c) for c in counts[plain]]) for place, f in _PLACES.items()}
+        for mode, (fused, plain) in _BATCH_NORMS.items()
+    }
+    lines = [
+        {
+            "batch norm": mode,
+            "measured on": place,
+            "with skips": f"{cvhw4.estimate(arms[0]).mean:.4f}",
+            "without": f"{cvhw4.estimate(arms[1]).mean:.4f}",
+            "gain, 95 % interval": cvhw4.gain(cvhw4.estimate(_less(*arms)))
+            if max(*arms[0], *arms[1]) > 0
+            else "no pixel of theirs is right in either: these runs cannot tell",
+            "of the errors removed": _removed(arms) if place.startswith("pixel accuracy") else "-",
+        }
+        for mode, of_mode in values.items()
+        for place, arms in of_mode.items()
+    ]
+    crossed = [
+        {
+            "measured on": place,
+            "gain in the report's mode": f"{cvhw4.estimate(frozen).mean:+.4f}",
+            "gain where batch norm trains": f"{cvhw4.estimate(trains).mean:+.4f}",
+            "the first less the second": cvhw4.gain(cvhw4.estimate(_less(frozen, trains))),
+        }
+        for place in _PLACES
+        for frozen, trains in [[_less(*values[mode][place]) for mode in ("frozen", "train")]]
+    ]
+    return [
+        f"## Skip connections: spatial detail, or a network that is hard to train? ({e.title})",
+        f"{len(seeds)} seeds, each run at the epoch with its best mIoU. *Thin classes*: Pole and SignSymbol. *Near "
+        "contours*: within 3 pixels of another label. All but the first two by one confusion matrix over the set, void "
+        "ignored; away from contours a class with hardly any pixels weighs as much in the mIoU as any other.",
+        cvhw4.table(lines),
+        "Were the gain only about a network that cannot train without normalisation, it would vanish where batch norm "
+        "trains, and the last column below would be as large as the first.",
+        cvhw4.table(crossed),
+        " ".join(_answer(mode, values[mode][_NEAR], values[mode][_AWAY]) for mode in values),
+        *e.notes,
+    ]
+
+
+def _less(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """a - b, seed by seed."""
+    return [x - y for x, y in zip(a, b, strict=True)]
+
+
+def _shares(arms: Arms) -> list[float]:
+    """The share of the plain network's errors that the fused one does not make, by seed."""
+    return [(a - b) / (1 - b) if b < 1 else math.nan for a, b in zip(*arms, strict=True)]
+
+
+def _removed(arms: Arms) -> str:
+    shares = _shares(arms)
+    if any(map(math.isnan, shares)):
+        return "-"
+    e = cvhw4.estimate(shares)
+    return f"{100 * e.mean:.0f} %" + ("" if e.n == 1 else f" [{100 * e.low:.0f}, {100 * e.high:.0f}]")
+
+
+def _answer(mode: str, near: Arms, away: Arms) -> str:
+    """Whether skips help most near contours, by accuracy and by the share of errors removed."""
+    accuracy = cvhw4.estimate(_less(_less(*near), _less(*away)))
+    where = "Where batch norm trains" if mode == "train" else "In the report's mode"
+    text = f"{where}, skips bring {cvhw4.gain(accuracy)} more pixel accuracy near contours than away from them"
+    shares = _shares(near), _shares(away)
+    if any(map(math.isnan, (*shares[0], *shares[1]))):
+        return text + "."
+    errors = cvhw4.estimate(_less(*shares)).mean
+    text += (
+        f"; the share of the errors that goes is {100 * abs(errors):.0f} points {'larger' if errors > 0 else 'smaller'}"
+        " there"
+    )
+    if (accuracy.mean > 0) == (errors > 0):
+        return text + (": the gain is largest at contours." if accuracy.mean > 0 else ": it is not one of contours.")
+    return (
+        f"{text}. So the two measures disagree: most pixels are won near contours, where most errors are, but a larger "
+        "share of those away from them goes, which is not spatial detail."
+    )
+
+
+# From 11 to 3 classes
+
+
+def _fewer_classes(e: Evidence) -> list[str | Picture]:
+    """The rise from 11 to 3 classes, in parts."""
+    columns: dict[str, dict[str, Estimate]] = {}
+    ends: dict[str, tuple[float, float]] = {}
+    for name, rows in _PAIRS.items():
+        seeds, counts = e.counts(*rows)
+        if not seeds:
+            continue
+        many, few = ([c.sum(1) for c in counts[row]] for row in rows)
+        columns[name] = cvhw4.decompositions(list(zip(many, few, strict=True)))
+        start, end = ([float(cvhw4.segmentation_figures(c)["miou"]) for c in of_row] for of_row in (many, few))
+        ends[name] = cvhw4.estimate(start).mean, cvhw4.estimate(end).mean
+    if not columns:
+        return []
+
+    def line(label: str, part: str) -> dict[str, str]:
+        return {"part": label, **{f"{k} (n = {v[part].n})": cvhw4.gain(v[part]) for k, v in columns.items()}}
+
+    parts = sorted((words, part) for part, (words, _) in _PARTS.items())
+    shares = {name: 1 - found["training"].mean / found["whole"].mean for name, found in columns.items()}
+    measured = " and ".join(f"{100 * share:.0f} % {name}" for name, share in shares.items())
+    between = "; ".join(f"{name}: {start:.4f} to {end:.4f}" for name, (start, end) in ends.items())
+    steps = "; ".join(
+        f"{name}: {', '.join(f'{part} {found[part].mean:+.3f}' for part in _PARTS)}" for name, found in columns.items()
+    )
+    return [
+        f"## From 11 to 3 classes: where the rise of the mIoU comes from ({e.title})",
+        f"The report has the rise without skips. mIoU by the template, each run's best epoch: {between}. Intervals "
+        "over seeds, on these images.",
+        cvhw4.table([*(line(*part) for part in parts), line("**the whole rise**", "whole")]),
+        f"Of the rise, {measured} needs no training on 3 classes: it comes from how networks are measured. The parts "
+        "add up to the whole, seed by seed. The same rise in another order, all by the template: first the 11-class "
+        "network's own predictions are merged, then the network is changed:",
+        cvhw4.table(
+            [
+                line("predictions merged; void and averaging change with them", "merging_first"),
+                line("training on 3 classes", "training_last"),
+            ]
+        ),
+        cvhw4.draw(
+            "decomposition",
+            (4.3 * len(columns), 3.6),
+            lambda figure: _waterfall(figure, columns, ends),
+            f"The rise of the mIoU from 11 to 3 classes on {e.data}, in steps. {steps}.",
+            "mIoU (share, 0 to 1) from 11 to 3 classes, step by step; bars: 95 % intervals over seeds.",
+        ),
+        *e.notes,
+    ]
+
+
+def _waterfall(
+    figure: Figure, columns: Mapping[str, Mapping[str, Estimate]], ends: Mapping[str, tuple[float, float]]
+) -> None:
+    """Steps from one mIoU to the other, with 95 % intervals, a panel for each pair of rows."""
+    from matplotlib import rcParams
+
+    ink, last = rcParams["text.color"], len(_PARTS) + 1
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, (name, found) in zip(panels, columns.items(), strict=True):
+        for x, height in zip((0, last), ends[name], strict=True):
+            axes.bar(x, height, color=_TOTAL)
+            axes.text(x, height + 0.01, f"{height:.3f}", ha="center", va="bottom", fontsize=8)
+        level = ends[name][0]
+        for x, part in enumerate(_PARTS, 1):
+            change = found[part]
+            axes.bar(x, change.mean, bottom=level, color=_RISE if change.mean >= 0 else _FALL)
+            axes.plot([x - 1.4, x + 0.4], [level, level], color=ink, linewidth=0.6)
+            top, level = max(level, level + change.mean), level + change.mean
+            if change.n > 1:
+                half = change.high - change.mean
+                axes.errorbar(x, level, yerr=half, color=ink, capsize=3, linewidth=1)
+                top = max(top, level + half)
+            axes.text(x, top + 0.01, f"{change.mean:+.3f}", ha="center", va="bottom", fontsize=8)
+        labels = ["11\nclasses", *(step for _, step in _PARTS.values()), "3\nclasses"]
+        axes.set_xticks(range(last + 1), labels, fontsize=8)
+        axes.set_title(f"{name} (n = {found['whole'].n})", fontsize=9)
+    panels[0].set_ylabel("mIoU (best epoch)")
+    panels[0].set_ylim(0, 1)
+
+
+# Network, recipe, augmentation
+
+
+def _factorial(e: Evidence) -> list[str | Picture]:
+    """Network, recipe and augmentation one by one."""
+    seeds = e.seeds(*CELLS.values())
+    if not seeds:
+        return []
+    figures = {cell: e.best(row, "accuracy", seeds) for cell, row in CELLS.items()}
+    low, high = (e.study.rows[CELLS[(on,) * 3]] for on in (False, True))
+    levels = [{"factor": name, "as in q1_2": of(low), "as in q1_8": of(high)} for name, of in _FACTORS.items()]
+    found = cvhw4.effects(figures, tuple(_FACTORS))
+    cells = [
+        {
+            "row": row,
+            **{factor: "as in q1_8" if on else "as in q1_2" for factor, on in zip(_FACTORS, cell, strict=True)},
+            "best accuracy": cvhw4.gain(cvhw4.estimate(figures[cell])).lstrip("+"),
+        }
+        for cell, row in CELLS.items()
+    ]
+    whole = cvhw4.estimate(_less(figures[True, True, True], figures[False, False, False]))
+    return [
+        f"## The better recipe: network, optimizer or augmentation? ({e.title})",
+        f"The report changed all three at once. Here every combination ran, with the same {len(seeds)} seeds; q1_8 "
+        f"less q1_2 is {cvhw4.gain(whole)}. A main effect is the mean over the settings of the other two; intervals "
+        "over seeds, on these images.",
+        cvhw4.table(levels),
+        cvhw4.table([{"effect": name, "accuracy": cvhw4.gain(x), "n": str(x.n)} for name, x in found.items()]),
+        cvhw4.table(cells),
+        *e.notes,
+    ]
+
+
+def _recipe(row: Row) -> str:
+    r = row.recipe
+    return f"{r.optimizer}, lr {r.lr:g} x {r.lr_gamma:g} after every {r.lr_step} of {r.epochs} epochs"
+
+
+SECTIONS = (_single_runs, _skips, _fewer_classes, _factorial)

@@ -1,0 +1,145 @@
+"""Metrics of segmentation, from counts of pixels by image, label and predicted class; and the user's own metrics.
+
+Two conventions of segmentation stand side by side. The *template's*: each image by itself, void pixels counted as wrong
+for pixel accuracy, a class that is in neither prediction nor label left out of that image, the mean over images and
+then over classes. The field's *standard* (`set_`): one confusion matrix over the whole set, void pixels ignored.
+
+Counts are arrays [..., 12, C]: pixels of each of CamVid's labels 0..11 (11 is void) that are predicted as each of the C
+classes the network knows. Nothing here imports torch: the same functions serve training, records and statistics.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvhw4.data.dataset import VOID
+from cvhw4.errors import InputError
+from cvhw4.tasks import SEGMENTATION
+
+Counts = NDArray[np.integer]
+Figures = NDArray[np.float64]
+
+# CamVid's classes as three: 0 sky; 2 car, pedestrian, bicyclist; 1 everything else, void included.
+THREE_CLASSES = tuple(0 if c == 0 else 2 if c in (8, 9, 10) else 1 for c in range(VOID + 1))
+
+
+def classes_of(classes: int) -> tuple[int, ...]:
+    """The class each of CamVid's numbers 0..11 is trained as; with 11 classes void keeps its number, and is none.
+
+    Raises:
+        ValueError: neither 11 nor 3 classes.
+    """
+    if classes == 11:
+        return tuple(range(VOID + 1))
+    if classes == 3:
+        return THREE_CLASSES
+    raise ValueError(f"street scenes are trained with 11 or 3 classes, not {classes}")
+
+
+def merged(counts: Counts) -> Counts:
+    """Counts [..., 12, 3] of the predictions [..., 12, 11] of a network with 11 classes, merged to 3."""
+    return np.stack([counts[..., [c for c in range(VOID) if THREE_CLASSES[c] == k]].sum(-1) for k in range(3)], -1)
+
+
+def _intersection_and_union(counts: Counts, *, void: bool) -> tuple[Counts, Counts]:
+    """Pixels [..., C] predicted correctly, and pixels of a class in prediction or label.
+
+    Args:
+        void: whether void pixels count (the template's convention).
+    """
+    classes = counts.shape[-1]
+    target = np.array(classes_of(classes))
+    if not void:
+        counts, target = counts[..., :VOID, :], target[:VOID]
+    of_class = (target[:, None] == np.arange(classes)).astype(np.int64)  # [labels, C]
+    hits = (counts * of_class).sum(-2)
+    labelled = (counts.sum(-1)[..., None] * of_class).sum(-2)
+    return hits, counts.sum(-2) + labelled - hits
+
+
+def iou_by_image(counts: Counts, *, void: bool = True) -> Figures:
+    """IoU [..., V, C] of each image by itself; NaN where a class is in neither prediction nor label."""
+    hits, union = _intersection_and_union(counts, void=void)
+    return _ratio(hits, union)
+
+
+def set_iou(counts: Counts) -> Figures:
+    """IoU [..., C] from one confusion matrix over all images [..., V, 12, C], void ignored; NaN for absent classes."""
+    hits, union = _intersection_and_union(counts.sum(-3), void=False)
+    return _ratio(hits, union)
+
+
+def segmentation_figures(
+    counts: Counts, weights: NDArray[np.integer] | None = None, names: Collection[str] = SEGMENTATION.metrics
+) -> dict[str, Figures]:
+    """Both conventions: `miou` and `pixel_accuracy` as the template computes them, `set_miou` and `set_pixel_accuracy`
+    as the field does; 0..1.
+
+    Args:
+        counts: [V, 12, C].
+        weights: [B, V], how often each image counts (a bootstrap draws them); every image once when left out.
+        names: which of them are asked for.
+
+    Returns:
+        float64 [B] by name, or [] without weights.
+    """
+    shape: tuple[int, ...] = (1,) if weights is None else (len(weights),)
+    w = np.ones((1, len(counts))) if weights is None else weights.astype(np.float64)
+    values: dict[str, Figures] = {}
+    if not {"miou", "pixel_accuracy"}.isdisjoint(names):
+        hits, union = _intersection_and_union(counts, void=True)
+        iou = _ratio(hits, union)
+        there = ~np.isnan(iou)
+        values["miou"] = _mean(_ratio(w @ np.where(there, iou, 0.0), w @ there))  # over images, then over classes
+        values["pixel_accuracy"] = (w @ (hits.sum(-1) / counts.sum((-2, -1)))) / w.sum(-1)
+    if not {"set_miou", "set_pixel_accuracy"}.isdisjoint(names):
+        set_hits, set_union = (w @ x for x in _intersection_and_union(counts, void=False))
+        values["set_miou"] = _mean(_ratio(set_hits, set_union))
+        values["set_pixel_accuracy"] = _ratio(set_hits.sum(-1), w @ counts[:, :VOID].sum((-2, -1)))
+    return {name: values[name].reshape(shape if weights is not None else ()) for name in names}
+
+
+def segmentation_lists(counts: Counts) -> dict[str, list[float]]:
+    """`iou` and `set_iou`, a figure per class from counts [V, 12, C], NaN for a class that never occurs."""
+    return {"iou": _mean(iou_by_image(counts), axis=-2).tolist(), "set_iou": set_iou(counts).tolist()}
+
+
+def confusion(counts: Counts) -> NDArray[np.int64]:
+    """int64 [C, C], pixels by the class of their label and the class predicted, void left out, from counts [12, C]."""
+    classes = counts.shape[-1]
+    of_label = np.array(classes_of(classes)[:VOID])
+    return np.stack([counts[:VOID][of_label == c].sum(0) for c in range(classes)]).astype(np.int64)
+
+
+def own_figure(name: str, metric: Callable[..., float], *evidence: NDArray[np.int64]) -> float:
+    """The value of a user's own metric for labels and predictions, or for a confusion matrix.
+
+    Raises:
+        InputError: it raises, or what it returns is no finite number.
+    """
+    try:
+        figure = float(metric(*evidence))
+    except Exception as error:
+        problem = f"raises {type(error).__name__}: {error}"
+        raise InputError(f"metric {name}", problem, "see what it is called with in cvhw4.Metric") from error
+    if not math.isfinite(figure):
+        raise InputError(f"metric {name}", f"returns {figure}", "let it return a finite number, higher being better")
+    return figure
+
+
+def _ratio(part: NDArray, whole: NDArray) -> Figures:
+    """part / whole, NaN where the whole is nothing."""
+    whole = np.asarray(whole, dtype=np.float64)
+    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole != 0)
+
+
+def _mean(values: Figures, axis: int = -1) -> Figures:
+    """The mean of what is not NaN; NaN where all is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # "mean of empty slice": its NaN is what is wanted
+        return np.asarray(np.nanmean(values, axis=axis))

@@ -1,0 +1,127 @@
+"""pytest on top of studies: `pytest_plugins = ["cvhw4.plugin"]` in a root conftest.py.
+
+A test that takes `row` and `seed` and is marked `study(s)` is run for every row of the `cvhw4.Study` s and every seed
+(`group="extra"`: of that group of rows; `rows=[...]`: of these). One that takes `claim` is run for every claim, one
+that takes `control` for every negative control, both after all runs. Nothing heavy is imported before the first run is
+planned.
+
+    options.py     the options of a session           board.py      notes between the workers of pytest-xdist
+    collection.py  from marks to parametrised tests   progress.py   what is shown while runs train
+    session.py     running and judging                summary.py    tables and pages at the end
+    hookspec.py    hooks for trackers and for conftest.py files
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cvhw4.errors import InputError
+from cvhw4.plugin import hookspec
+from cvhw4.plugin.collection import Collection, Studies, load
+from cvhw4.plugin.options import add_options, check_options, runner_options
+from cvhw4.plugin.progress import Progress
+from cvhw4.plugin.session import Session
+from cvhw4.plugin.summary import Summary
+from cvhw4.runner import Runner
+from cvhw4.study import Claim, Control, Row, Study
+from cvhw4.trackers import TRACKERS, Trackers
+
+if TYPE_CHECKING:
+    from cvhw4.executors.ray import Cluster
+    from cvhw4.records.schema import RunRecord
+    from cvhw4.statistics.bounds import Bounds
+    from cvhw4.statistics.verdicts import Outcome
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Makes the hooks of `cvhw4.plugin.hookspec` known."""
+    pluginmanager.add_hookspecs(hookspec)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the options."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Reads the options; a session that runs no study pays for nothing else."""
+    config.addinivalue_line(
+        "markers",
+        "study(s, rows, group): trains the rows of a cvhw4.Study, or those of a group, with every seed; judges its "
+        "claims and controls",
+    )
+    try:
+        check_options(config)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from error
+    on_cluster = config.getoption("executor") == "ray"
+    options = runner_options(config)
+    studies = Studies(config, lambda study: _make_runner(config, study, options))
+    collection = Collection(studies, range(config.getoption("seeds")), config.getoption("part"), on_cluster=on_cluster)
+    progress = Progress(config)
+    session = Session(config, studies, collection, progress, partial(_connect, config) if on_cluster else None)
+    trackers = Trackers({name: config.getoption(name) for name in TRACKERS})
+    parts = {"collection": collection, "progress": progress, "trackers": trackers, "session": session}
+    for name, part in (parts | {"summary": Summary(session, collection)}).items():
+        config.pluginmanager.register(part, f"cvhw4-{name}")
+
+
+def _make_runner(config: pytest.Config, study: Study, options: Mapping[str, Any]) -> Runner:
+    """The runner of a study with these options, or the one that the hook `pytest_cvhw4_make_runner` gives."""
+    made: Runner | None = config.hook.pytest_cvhw4_make_runner(config=config, study=study, options=options)
+    return Runner(study=study, **options) if made is None else made
+
+
+def _connect(config: pytest.Config) -> Cluster:
+    """The cluster that trains.
+
+    Raises:
+        InputError: it cannot be reached, or has not what is asked for.
+    """
+    from cvhw4.executors.ray import Cluster
+
+    make = partial(_make_runner, config)
+    return Cluster(runner_options(config), config.getoption("ray_address"), config.rootpath, make)
+
+
+def _session(request: pytest.FixtureRequest) -> Session:
+    session: Session = request.config.pluginmanager.get_plugin("cvhw4-session")  # type: ignore[assignment]
+    return session
+
+
+@pytest.fixture
+def study(request: pytest.FixtureRequest) -> Study:
+    """The study that the test is marked with."""
+    found = _session(request).studies.of(request.node)
+    if found is None:
+        pytest.fail("the test has no mark: pytest.mark.study(s)", pytrace=False)
+    return found
+
+
+@pytest.fixture
+def train(request: pytest.FixtureRequest, benchmark: Any, study: Study) -> Callable[[Row, int], RunRecord]:
+    """`train(row, seed)`: the finished run's record."""
+    return partial(_session(request).run, request, benchmark)
+
+
+@pytest.fixture
+def judged(request: pytest.FixtureRequest, study: Study) -> Callable[[Claim], Outcome]:
+    """`judged(claim)`: what this session's runs say of a claim, judged together with the study's others."""
+    return partial(_session(request).outcome, study=study)
+
+
+@pytest.fixture
+def detected(request: pytest.FixtureRequest, study: Study) -> Callable[[Control], list[str]]:
+    """`detected(control)`: what gives a negative control away in this session's runs, in words; empty if nothing."""
+    return partial(_session(request).detected, study=study)
+
+
+@pytest.fixture
+def bounds(request: pytest.FixtureRequest, study: Study) -> Bounds:
+    """The calibrated bounds of the test's study."""
+    found: Bounds = load(request.config, study)
+    return found

@@ -1,0 +1,357 @@
+"""A session's runs: trains them or has a cluster do it, remembers what they came to, judges claims and controls."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from cvhw4.errors import (
+    DataUnavailable,
+    InputError,
+    TrainingDiverged,
+    TrainingFailed,
+    WeightsUnavailable,
+    printable,
+)
+from cvhw4.plugin.board import Run, SessionBoard
+from cvhw4.plugin.collection import Collection, Studies, key_of, load
+from cvhw4.plugin.progress import Progress
+from cvhw4.study import Claim, Control, Row, Study
+
+if TYPE_CHECKING:
+    from cvhw4.executors.ray import Cluster, Event
+    from cvhw4.records.schema import Epoch, RunRecord
+    from cvhw4.statistics.verdicts import Outcome
+
+_NOTE: pytest.StashKey[dict[str, Any]] = pytest.StashKey()  # what a test's run came to, for the session's summary
+
+
+class Session:
+    """What a session knows of its runs.
+
+    Args:
+        make_cluster: connects to the cluster that trains, where one is asked for.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        studies: Studies,
+        collection: Collection,
+        progress: Progress,
+        make_cluster: Callable[[], Cluster] | None,
+    ) -> None:
+        self.config, self.studies, self.collection, self.progress = config, studies, collection, progress
+        self.make_cluster = make_cluster
+        self.cluster: Cluster | None = None
+        self._trained: set[Run] = set()  # runs that told of an epoch: they are not taken from disk
+        self._submitted = False  # whether the cluster has the runs
+        self.runs: dict[Run, Path] = {}  # records of this session, as the reports bring them
+        self.missing: dict[tuple[str, str], str] = {}  # rows, by study and name, that were skipped, and why
+        self.failed: set[Run] = set()  # runs that began and could not be finished
+        self.trained: dict[str, Path] = {}  # studies of which a row was to be trained, and a file with its tests
+        self.began, self.in_runs = time.monotonic(), 0.0  # seconds: when the session began, and what its runs took
+        self.reuse: bool = config.getoption("reuse")
+        worker = getattr(config, "workerinput", None)
+        self.is_worker = worker is not None
+        # xdist hands its workers this name, and takes it from the option where that is set.
+        name = worker["testrunuid"] if worker is not None else config.getoption("testrunuid", None) or uuid4().hex
+        config.option.testrunuid = name
+        self.board = SessionBoard(Path(tempfile.gettempdir()) / f"cvhw4-session-{name}")
+
+    # Running
+
+    def run(self, request: pytest.FixtureRequest, benchmark: Any, row: Row, seed: int) -> RunRecord:
+        """Trains one row through pytest-benchmark; skips, with the reason in the tables, where it cannot run at all."""
+        note = request.node.stash.setdefault(_NOTE, {"study": row.study, "file": str(request.node.path)})
+        key = row.study, row.name, seed
+        benchmark.group = f"{row.study} {row.task.name}"
+        benchmark.params = {"row": row.name, "seed": seed}  # plain values, for pytest-benchmark's own files
+        hook = self.config.hook
+        self.progress.prepare(row, seed)
+        self.board.begin(key)
+        began = time.monotonic()
+
+        def failed(reason: str) -> None:
+            hook.pytest_cvhw4_run_failed(config=self.config, row=row, seed=seed, reason=reason)
+
+        try:
+            record = self._train(benchmark, row, seed)
+        except (WeightsUnavailable, DataUnavailable) as reason:
+            self.progress.skip(row, seed, str(reason))
+            note["missing"] = [row.name, str(reason)]
+            pytest.skip(printable(str(reason)))
+        except InputError as error:
+            failed(str(error))
+            pytest.fail(str(error), pytrace=False)
+        except TrainingFailed as error:
+            failed(str(error))
+            if row.group == "control" and isinstance(error, TrainingDiverged):
+                self.board.finish(key, diverged=str(error))
+                pytest.skip(f"{error}: detected: training diverged")
+            note["failed"] = [row.name, seed]
+            request.node.user_properties += [("row", row.name), ("seed", seed), ("failed", str(error))]
+            pytest.fail(str(error), pytrace=False)
+        except BaseException as error:
+            failed("interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
+            raise
+        path = self.studies.runner(row).store.path(record.row, record.seed, record.fingerprint)
+        note["run"] = [record.row, record.seed, str(path)]
+        request.node.user_properties += [(k, v) for k, v in extra_info(record).items() if v is not None]
+        self.board.finish(key, path)
+        reused = key not in self._trained
+        self._trained.discard(key)
+        if not reused:
+            self.in_runs += time.monotonic() - began
+        hook.pytest_cvhw4_run_end(config=self.config, row=row, seed=seed, record=record, reused=reused)
+        benchmark.extra_info.update(extra_info(record), reused=reused)
+        return record
+
+    def _train(self, benchmark: Any, row: Row, seed: int) -> RunRecord:
+        """Trains one row in this process, or waits for the cluster to do so (which benchmark does not time: a cluster
+        trains several at once)."""
+        if self.cluster is not None:
+            if not self._submitted:
+                self._submitted = True
+                runs = [(self.studies.by_name[study], row, seed) for (study, _, seed), row in self._planned.items()]
+                self.cluster.submit(runs)
+            benchmark.disabled = True
+            self._begin(row, seed)
+            watch = (row, seed, lambda event: self._event(event, row, seed))
+            return benchmark.pedantic(self.cluster.result, args=watch, rounds=1, iterations=1)
+        runner = self.studies.runner(row)
+        runner.prepare(row, seed)  # so that imports and decoding are not timed as training
+        self._begin(row, seed)
+        arguments = (row, seed, lambda epoch: self._epoch(row, seed, epoch), self.progress.wait)
+        return benchmark.pedantic(runner.run, args=arguments, rounds=1, iterations=1)
+
+    @property
+    def _planned(self) -> dict[Run, Row]:
+        return self.collection.planned
+
+    def _begin(self, row: Row, seed: int) -> None:
+        images = self._images(row)
+        self.config.hook.pytest_cvhw4_run_begin(config=self.config, row=row, seed=seed, images=images)
+
+    def _images(self, row: Row) -> int | None:
+        """How many images a row trains on; None where a cluster's nodes have the data and this machine has not."""
+        try:
+            count = len(self.studies.runner(row).data(row.task.name).train)
+        except (InputError, DataUnavailable):
+            if self.cluster is None:
+                raise
+            return None
+        corruption = row.corruption
+        left_out = corruption.strength if corruption is not None and corruption.kind == "smaller training set" else 0.0
+        return count - round(left_out * count)
+
+    def _epoch(self, row: Row, seed: int, epoch: Epoch) -> None:
+        self._trained.add((row.study, row.name, seed))
+        self.config.hook.pytest_cvhw4_run_epoch(config=self.config, row=row, seed=seed, epoch=epoch)
+
+    def _event(self, event: Event, row: Row, seed: int) -> None:
+        """Something happened on the cluster, to the run that is waited for (of `row`) or to another."""
+        key = event.study, event.row, event.seed
+        if event.epoch is not None and key == (row.study, row.name, seed):
+            self._epoch(row, seed, event.epoch)
+            return
+        if event.epoch is not None:
+            self._trained.add(key)
+        self.progress.event(event)
+
+    def pytest_collection_finish(self) -> None:
+        """Connects to the cluster where there is something for it to do, and tells what is planned."""
+        if self.make_cluster is not None and self._planned and not self.config.option.collectonly:
+            try:
+                self.cluster = self.make_cluster()
+            except InputError as error:
+                raise pytest.UsageError(str(error)) from error
+        self.progress.plan(self._planned, lambda row: self.studies.runner(row).store)
+
+    # Judging
+
+    def outcome(self, claim: Claim, study: Study) -> Outcome:
+        """What this session's runs, once they are finished, say of a claim of a study; all claims of the study are
+        judged together, as on its page."""
+        from cvhw4.statistics.verdicts import judge_all
+
+        claims = dict.fromkeys((*study.claims, claim))
+        compared = {row for each in claims for row in each.rows}
+        records = self.finished([row for row in study.rows.values() if row.name in compared])
+        outcome = next((o for o in judge_all(study, records, claims=tuple(claims)) if o.claim == claim), None)
+        if outcome is None and claim.worse is None and any(r.row in claim.rows for r in records):
+            pytest.skip("not judged: a claim about a figure on real data, which generated data cannot bear out")
+        if outcome is None:
+            names = " and ".join(claim.rows)
+            pytest.skip(f"not judged: no seed of this session has a run of {names}; select them too, or --reuse")
+        return outcome
+
+    def detected(self, control: Control, study: Study) -> list[str]:
+        """What gives a control away in this session's runs, at the strength that has to be caught: bounds missed, or a
+        training that diverged, in words; empty where nothing does."""
+        from cvhw4.statistics.sensitivity import detect
+
+        strength = control.strengths[0]
+        row = control.of(study, strength)
+        records = self.finished([row])
+        if diverged := self.board.diverged(row.study, row.name):
+            return diverged
+        found = detect(control, strength, study, records, load(self.config, study))
+        if found is None:
+            pytest.skip(f"not judged: no run of {row.name} in this session, or no bounds for its data")
+        return [str(check) for check in found.missed]
+
+    def finished(self, rows: Sequence[Row]) -> list[RunRecord]:
+        """This session's runs of some rows, once they are over; with `--reuse` stored ones of other seeds as well."""
+        from cvhw4.records.schema import RunRecord
+
+        names = {(row.study, row.name) for row in rows}
+        wanted = [run for run in sorted(self._planned) if run[:2] in names]
+        if self.is_worker and not self.board.wait(wanted):
+            pytest.skip(
+                "not judged: no worker is left for its runs (one died, or --dist hands out whole files): --reuse"
+            )
+        paths = self.board.records(wanted)
+        if self.reuse:
+            paths += [path for row in rows for path in self._stored(row) if path not in paths]
+        return [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
+
+    def _stored(self, row: Row) -> list[Path]:
+        """Finished runs of a row that this session did not select, for `--reuse`."""
+        runner = self.studies.runner(row)
+        seeds = [s for s in self.collection.seeds if (row.study, row.name, s) not in self._planned]
+        with suppress(DataUnavailable, WeightsUnavailable):
+            found = [r for seed in seeds if (r := runner.find(row, seed)) is not None]
+            return [runner.store.path(r.row, r.seed, r.fingerprint) for r in found]
+        return []
+
+    # Reports, which xdist brings from its workers
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Puts what a run came to into the test's report, which xdist brings to its controller."""
+        report = yield
+        note = item.stash.get(_NOTE, {})
+        key = key_of(item)
+        report.cvhw4 = note | ({"key": list(key)} if key is not None else {})  # type: ignore[attr-defined]
+        return report
+
+    @pytest.hookimpl(tryfirst=True)  # a worker's run is reported before its dot
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collects what the tests bring, from all workers."""
+        note: dict[str, Any] = getattr(report, "cvhw4", {})  # a test lost with its worker has none
+        study = note.get("study", "")
+        if study:
+            self.trained.setdefault(study, Path(note["file"]))
+        if "run" in note:
+            row, seed, path = note["run"]
+            self.runs[study, row, seed] = Path(path)
+            if hasattr(report, "node") and report.when == "call":
+                self._report_run(Path(path), report.duration)
+        elif not report.passed and not self.is_worker and (key := self._key(report)) is not None:
+            # Skipped, failed, or lost with its worker: nobody shall wait for it.
+            self.progress.mark_lost(key)
+            self.board.finish(key, overwrite=False)
+        if "missing" in note:
+            row, reason = note["missing"]
+            self.missing[study, row] = reason
+        if "failed" in note:
+            row, seed = note["failed"]
+            self.failed.add((study, row, seed))
+
+    def _key(self, report: pytest.TestReport) -> Run | None:
+        """The run of a test; of one that was lost with its worker by the end of its name."""
+        if key := getattr(report, "cvhw4", {}).get("key"):
+            return key[0], key[1], key[2]
+        name, _, seed = report.nodeid.rpartition("[")[2].removesuffix("]").rpartition("-seed")
+        found = [run for run in self._planned if seed == str(run[2]) and name == run[1]]
+        return found[0] if found else None
+
+    def _report_run(self, path: Path, seconds: float) -> None:
+        """Tells of a run that a worker finished in so many seconds."""
+        from cvhw4.records.schema import RunRecord
+
+        with suppress(InputError, OSError):  # no more than a line hangs on it
+            self.progress.report_run(RunRecord.from_json(path.read_text("utf-8"), path), seconds)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """A run that a progress line told of needs no dot."""
+        note = getattr(report, "cvhw4", {})  # a collection error has none
+        reported = tuple(note.get("key", ())) in self.progress.reported
+        if reported and report.when == "call" and report.passed and self.config.option.verbose <= 0:
+            return "passed", "", ""
+        return None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        """A worker of xdist has collected the tests: this process, which collects none, learns what is planned."""
+        if self._planned:
+            return
+        for id in ids:
+            name, _, seed = id.rpartition("[")[2].removesuffix("]").rpartition("-seed")
+            if not seed.isdigit():
+                continue
+            for study in self.studies_of(self.config.rootpath / id.partition("::")[0]):
+                if name in study.rows:
+                    self._planned[study.name, name, int(seed)] = study.rows[name]
+                for row in study.in_group("control"):
+                    if row.name == name:
+                        self._planned[study.name, name, int(seed)] = row
+        self.pytest_collection_finish()
+
+    def studies_of(self, file: Path) -> list[Study]:
+        """The studies that a file of tests makes, imported here where it is not yet; none where that fails."""
+        if file not in self._files:
+            self._files[file] = []
+            with suppress(Exception):  # the workers tell what is wrong with it
+                from cvhw4.discovery import studies_in
+
+                assert self._session is not None
+                module = pytest.Module.from_parent(self._session, path=file).obj
+                self._files[file] = studies_in(module, self.studies.named)
+        return self._files[file]
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Remembers the session, below which files are imported."""
+        self._session: pytest.Session | None = session
+        self._files: dict[Path, list[Study]] = {}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """Leaves the cluster, and removes the notes that workers left each other."""
+        if self.cluster is not None:
+            self.cluster.close()
+        if not self.is_worker:
+            self.board.remove()
+
+
+def extra_info(record: RunRecord) -> dict[str, Any]:
+    """What pytest-benchmark stores beside its timing, as plain JSON values."""
+    figures = {
+        f"{which} {metric}": record.figure(f"{which} {metric}")
+        for metric in record.epochs[-1].figures
+        if metric != "loss"
+        for which in ("best", "last")
+    }
+    return {
+        "row": record.row,
+        "seed": record.seed,
+        "study": record.study,
+        "fingerprint": record.fingerprint,
+        "data": record.data.name,
+        "weights": record.weights.origin,
+        "device": record.environment["device_name"],
+        "train_seconds": record.times.train_seconds,
+        "evaluate_seconds": record.times.evaluate_seconds,
+        "images_per_second": record.times.images_per_second,
+        "peak_memory_bytes": record.times.peak_memory_bytes,
+        **figures,
+    }

@@ -1,0 +1,102 @@
+"""The end of a session: comparison tables on the terminal, and the pages in the results folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from cvhw4.errors import InputError, printable
+from cvhw4.plugin.collection import Collection, load
+from cvhw4.plugin.session import Session
+from cvhw4.study import Study
+
+
+class Summary:
+    """Writes them."""
+
+    def __init__(self, session: Session, collection: Collection) -> None:
+        self.session, self.collection, self.config = session, collection, session.config
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+        """The comparison tables of this session, and where the page with all runs is; what cannot be written or read
+        any more is one line, and an exit code that is not 0."""
+        error: InputError | str = self.collection.unusable
+        try:
+            self._summarise(terminalreporter, exitstatus)
+        except InputError as found:
+            error = found
+        if error:
+            terminalreporter.write_line(f"ERROR: {error}", red=True)
+            fine = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+            if exitstatus in fine and terminalreporter._session is not None:
+                terminalreporter._session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+    def _summarise(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+        """Writes the tables, on the terminal and into the results folder.
+
+        Raises:
+            InputError: a page cannot be written, or a record or the bounds cannot be read.
+        """
+        from cvhw4.report.text import wrapped
+
+        session = self.session
+        keyword = self.config.option.keyword
+        if keyword and self.collection.asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            rows = " ".join(f"Rows of study {name}: {names}." for name, names in self.collection.asked.items())
+            terminalreporter.write_line(wrapped(f"-k {printable(keyword)} selects nothing. {rows}"))
+        if not session.runs and not session.missing and not session.failed:
+            return
+        self.collection.warn(self.collection.warned)
+        if self.collection.part[1] > 1:
+            terminalreporter.write_line("a part of a study: its tables are written by a session with --reuse alone")
+            return
+        pages: list[tuple[Path, str]] = []
+        for name, file in session.trained.items():
+            found = self._study(name, file)
+            if found is None:
+                terminalreporter.write_line(wrapped(f"study {name}: no tables, as {file} cannot be imported here"))
+                continue
+            pages += self._summarise_study(terminalreporter, found)
+        if session.in_runs and session.make_cluster is None:  # not with xdist, whose workers train
+            wall = time.monotonic() - session.began
+            overhead = wall - session.in_runs
+            terminalreporter.write_line(
+                f"\noverhead (start, data, records, tables): {overhead:.1f} s of {wall:.0f} s,"
+                f" {100 * overhead / wall:.1f} %"
+            )
+        terminalreporter.write_line("")
+        for page, what in pages:
+            terminalreporter.write_line(f"{what}: {page}")
+
+    def _study(self, name: str, file: Path) -> Study | None:
+        """A study of this session; of one whose tests xdist's workers alone have imported, the file is imported."""
+        if name not in self.session.studies.by_name:
+            self.session.studies_of(file)
+        return self.session.studies.by_name.get(name) or next(
+            (study for study in self.session.studies_of(file) if study.name == name), None
+        )
+
+    def _summarise_study(self, terminalreporter: pytest.TerminalReporter, study: Study) -> list[tuple[Path, str]]:
+        """Writes the tables of one study; the pages, and what they are.
+
+        Raises:
+            InputError: as `_summarise`.
+        """
+        from cvhw4.records.schema import RunRecord
+        from cvhw4.report.page import write_pages
+        from cvhw4.report.summary import session_summary
+
+        session = self.session
+        paths = [path for (name, _, _), path in session.runs.items() if name == study.name]
+        records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
+        bounds, store = load(self.config, study), session.studies.make_runner(study).store
+        broken = [f for f in store.failures() if (study.name, f.row, f.seed) in session.failed]
+        missing = {row: reason for (name, row), reason in session.missing.items() if name == study.name}
+        tables = session_summary(study, records, broken, bounds, missing)
+        self.config.hook.pytest_cvhw4_tables(config=self.config, study=study, records=records, tables=tables)
+        terminalreporter.section(f"ablation study {study.name}")
+        for line in tables:
+            terminalreporter.write_line(line)
+        return write_pages(study, store, bounds, missing)

@@ -1,0 +1,128 @@
+"""Every check of what the user gave, before anything is trained: options, folders, pictures, networks, metrics."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cvhw4.errors import DataUnavailable, InputError
+from cvhw4.study import Scenes, Study
+from cvhw4.training.process import prepare_process
+
+if TYPE_CHECKING:
+    from cvhw4.runner import Runner
+
+_MOST_THREADS = 1024
+
+
+def check_options(runner: Runner) -> None:
+    """Checks what holds for every study of a session: options, weights folder, device, and whether the results folder
+    can be written to.
+
+    Raises:
+        InputError: an unusable folder, file or option.
+    """
+    if runner.threads is not None and not 1 <= runner.threads <= _MOST_THREADS:
+        hint = f"give 1 to {_MOST_THREADS}; as many as there are cores is best"
+        raise InputError(f"--threads {runner.threads}", "is not a number of threads", hint)
+    if runner.checkpoint_seconds is not None and not 0 <= runner.checkpoint_seconds < float("inf"):
+        where = f"--checkpoint-seconds {runner.checkpoint_seconds:g}"
+        raise InputError(where, "is not a number of seconds", "give 0 for no checkpoints, or more")
+    if runner.cuda_graphs and runner.device == "cpu":
+        raise InputError("--cuda-graphs", "cannot go with --device cpu", "leave one of them out")
+    if runner.weights is not None and not os.path.isdir(runner.weights):
+        raise InputError(runner.weights, "is not a folder", "give --weights a folder with files of weights")
+    _check_results(runner.results)
+    if runner.device == "cuda" or runner.precision == "bf16":
+        from cvhw4.training.device import pick_device, pick_precision
+
+        pick_precision(runner.precision, pick_device(runner.device))
+
+
+def check_study(runner: Runner) -> None:
+    """Checks the runner's study: its metrics, its pictures where they are real, its networks, and the files in the
+    weights folder that are for them.
+
+    Raises:
+        InputError: something does not fit, or cannot be read.
+    """
+    study = runner.study
+    _check_metrics(study)
+    for name, source in study.sources.items():
+        if hasattr(source, "folder"):
+            _check_size(study, name, runner)
+    prepare_process()
+    from cvhw4.models.weights import pretrained_name
+
+    for row in study.rows.values():
+        pretrained_name(row.network)
+    if runner.weights is not None:
+        from cvhw4.models.weights import check_weights
+
+        check_weights(runner.weights, {r.network for r in study.rows.values() if r.start == "imagenet"})
+
+
+def _check_size(study: Study, task: str, runner: Runner) -> None:
+    """Refuses scenes that are smaller than what is cut out of them; raises InputError."""
+    source = study.sources[task]
+    try:
+        dataset = runner.data(task)
+    except DataUnavailable:
+        return
+    if isinstance(source, Scenes):
+        height, width = dataset.train.images.shape[1:3]
+        needed = max(row.recipe.size for row in study.of(task))
+        if min(height, width) < needed:
+            problem = f"has scenes of {width}x{height}, and {needed} pixels a side are cut out"
+            raise InputError(source.folder, problem, f"give pictures of at least {needed} pixels a side")
+
+
+def _check_results(results: Path) -> None:
+    """Whether the results folder is one, or can be made, and can be written to."""
+    try:
+        os.lstat(results)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(results, f"cannot be used ({error.strerror})", "choose another --results") from error
+    else:
+        if not os.path.isdir(results):
+            raise InputError(results, "is not a folder", "give --results a folder, existing or new")
+    nearest = next(p for p in (results.absolute(), *results.absolute().parents) if os.path.lexists(p))
+    if not os.path.isdir(nearest):
+        raise InputError(nearest, "is not a folder", "choose another folder with --results")
+    if not os.access(nearest, os.W_OK):
+        raise InputError(nearest, "cannot be written to", "choose another folder with --results")
+
+
+def _check_metrics(study: Study) -> None:
+    """Calls the study's own metrics on made-up predictions: some of them wrong, and all of one class, as of a network
+    that collapsed."""
+    if not study.metrics:
+        return
+    import numpy as np
+
+    from cvhw4.metrics import own_figure
+
+    for task, classes in {(row.task.name, row.classes) for row in study.rows.values()}:
+        scenes = task == "segmentation"
+        labels = np.repeat(np.arange(classes), 2)
+        some_wrong = np.where(np.arange(len(labels)) % 4 == 3, labels - 1, labels)
+        alike = [
+            (np.full_like(labels, c), f" where every {'pixel' if scenes else 'image'} is predicted as class {c}")
+            for c in (0, classes - 1)  # so that each class is missing once
+        ]
+        for predicted, where in [(some_wrong, ""), *alike]:
+            evidence = [labels, predicted]
+            if scenes:
+                matrix = np.bincount(labels * classes + predicted, minlength=classes**2)
+                evidence = [matrix.reshape(classes, classes)]
+            for name, metric in study.metrics.items():
+                try:
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        own_figure(name, metric.function, *evidence)
+                except InputError as error:
+                    raise InputError(error.where, error.problem + where, error.hint) from error

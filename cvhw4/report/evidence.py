@@ -1,0 +1,100 @@
+"""What the runs on one data set are evidence of, as the sections of a study's page of verdicts are given it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cvhw4.metrics import Counts
+from cvhw4.records.images import ImageResults
+from cvhw4.records.schema import RunRecord
+from cvhw4.report.figures import Picture
+from cvhw4.report.runs import notes
+from cvhw4.report.text import escape, file_stem
+from cvhw4.study import Study
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs of a study on one data set, and what they made of its images.
+
+    Attributes:
+        study: the study.
+        data: the data set's name; of two with one name, or with names that make one file name, with the start of its
+            fingerprint.
+        runs: by row, seeds in order; rows without runs are not in it.
+        read: gives a run's results by image; None where they are not stored.
+    """
+
+    study: Study
+    data: str
+    runs: Mapping[str, Sequence[RunRecord]]
+    read: Callable[[RunRecord], ImageResults | None]
+
+    @property
+    def title(self) -> str:
+        """The data set's name as Markdown."""
+        return escape(self.data)
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines that say whether the runs are by different code, and which validation pictures are training pictures
+        too; none if neither is so."""
+        return notes([r for of_row in self.runs.values() for r in of_row])
+
+    def seeds(self, *rows: str) -> list[int]:
+        """The seeds that all of some rows have."""
+        found = [{r.seed for r in self.runs.get(row, ())} for row in rows]
+        return sorted(set.intersection(*found)) if found else []
+
+    def best(self, row: str, metric: str, seeds: Sequence[int]) -> list[float]:
+        """The best figure of a row's runs with those seeds, in their order."""
+        by_seed = {r.seed: r.best(metric) for r in self.runs[row]}
+        return [by_seed[seed] for seed in seeds]
+
+    def with_images(self, row: str) -> list[tuple[RunRecord, ImageResults]]:
+        """A row's runs whose results by image are stored."""
+        pairs = ((r, self.read(r)) for r in self.runs.get(row, ()))
+        return [(r, images) for r, images in pairs if images is not None]
+
+    def counts(self, *rows: str) -> tuple[list[int], dict[str, list[Counts]]]:
+        """The seeds of which all of some rows of segmentation have their results by image, and by row the pixel counts
+        of each at the epoch with its best mIoU.
+
+        Returns:
+            Seeds, and by row a list with an array uint32 [V, 2, 12, C] for each of them: pixels away from (0) and near
+            (1) a contour, by CamVid's label (11 is void) and predicted class.
+        """
+        found = {
+            row: {r.seed: i.counts[r.best_epoch("miou") - 1] for r, i in self.with_images(row) if i.counts is not None}
+            for row in rows
+        }
+        seeds = sorted(set.intersection(*(set(of_row) for of_row in found.values())))
+        return seeds, {row: [of_row[s] for s in seeds] for row, of_row in found.items()}
+
+
+Section = Callable[[Evidence], list[str | Picture]]  # paragraphs in Markdown and pictures, none where it has no runs
+
+
+def evidence(
+    study: Study, records: Iterable[RunRecord], read: Callable[[RunRecord], ImageResults | None]
+) -> list[Evidence]:
+    """The runs by data set."""
+    by_data: dict[str, list[RunRecord]] = {}
+    for record in sorted(records, key=lambda r: r.seed):
+        by_data.setdefault(record.data.fingerprint, []).append(record)
+    stems = [file_stem(runs[0].data.name) for runs in by_data.values()]
+    found = []
+    for fingerprint, runs in by_data.items():
+        name = runs[0].data.name
+        by_row: dict[str, list[RunRecord]] = {}
+        for record in runs:
+            by_row.setdefault(record.row, []).append(record)
+        unique = stems.count(file_stem(name)) == 1
+        found.append(Evidence(study, name if unique else f"{name} {fingerprint[:6]}", by_row, read))
+    return found
+
+
+def notes_by_data(sets: Iterable[Evidence]) -> list[str]:
+    """The notes below a table of several data sets."""
+    return [f"{e.title}: {line}" for e in sets for line in e.notes]

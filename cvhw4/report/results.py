@@ -1,0 +1,305 @@
+"""`report.md`: the figures of all runs, in tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from cvhw4.records.schema import Failure, RunRecord
+from cvhw4.report.failures import BIASED, failures_table, share
+from cvhw4.report.figures import Picture
+from cvhw4.report.numbers import difference, interval, p_value, seconds, spread
+from cvhw4.report.runs import (
+    Groups,
+    by_data,
+    class_names,
+    days,
+    device,
+    judged,
+    metric_name,
+    notes,
+    published,
+    with_metric,
+)
+from cvhw4.report.tables import Table
+from cvhw4.report.text import escape
+from cvhw4.statistics.bounds import Bounds
+from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.verdicts import Outcome, judge_all
+from cvhw4.study import Row, Study
+from cvhw4.tasks import LABELS, SEGMENTATION, Task
+
+_CONVENTIONS = ("miou", "set_miou", "pixel_accuracy", "set_pixel_accuracy")
+_MOST_LISTED = 20  # seeds whose epochs are listed one by one
+_NO_PICTURES: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = {}
+
+
+def report_page(
+    study: Study,
+    records: Sequence[RunRecord],
+    bounds: Bounds | None,
+    missing: Mapping[str, str],
+    failures: Sequence[Failure] = (),
+    pictures: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = _NO_PICTURES,
+) -> str:
+    """The whole page.
+
+    Args:
+        records: the runs of the study's rows, those of each row alike but for the seed.
+        bounds: what rows on the data of their calibration are judged by.
+        missing: rows without runs, and why.
+        failures: the runs that failed, those of each row likewise.
+        pictures: by task and data set, each with its heading; those of the claims under two empty names.
+    """
+    parts = [f"# {escape(study.title)}", _preamble(study, records)]
+    outcomes = judge_all(study, records, permutations=False)
+    if outcomes:
+        parts += ["## The claims", _tally(outcomes), *(p.markdown for _, p in pictures.get(("", ""), ()))]
+    for task in study.tasks:
+        failed = [f for f in failures if f.task == task.name]
+        for data, groups in by_data([r for r in records if r.task == task.name], failed).items():
+            section = _Section(
+                study=study,
+                task=task,
+                data=data,
+                groups=groups,
+                outcomes=[o for o in outcomes if o.data == data],
+                bounds=bounds,
+                failures=[f for f in failed if f.data == data],
+                pictures=pictures.get((task.name, data), ()),
+            )
+            parts += section.parts()
+    seen = {r.row for r in records} | {f.row for f in failures}
+    absent = [
+        {"row": row, "why": escape(missing.get(row, "no run is stored"))} for row in study.rows if row not in seen
+    ]
+    if absent:
+        parts += ["## Rows without a run", Table.of(absent).markdown()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _tally(outcomes: Sequence[Outcome]) -> str:
+    """ "**11 supported, 0 contradicted, 3 undecided** of 14 claims, ...": the answer in a line."""
+    counts = {v: sum(o.verdict == v for o in outcomes) for v in ("supported", "contradicted", "undecided")}
+    found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return (
+        f"**{found}** of {len(outcomes)} claim{'s' * (len(outcomes) > 1)}, judged together (paired t test over seeds "
+        "at 5 %, Holm's correction)."
+    )
+
+
+def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
+    if not records:
+        return "No runs yet."
+    machines = sorted({f"{r.environment['device_name']}, {device(r)}" for r in records})
+    versions = sorted({f"torch {r.environment['torch']}" for r in records})
+    commits = sorted({str(r.environment["commit"]) for r in records})
+    where = f"{days(records)}; {'; '.join(machines)}; {', '.join(versions)}; code {', '.join(commits)}"
+    of_publication = (
+        " *Published* is the publication's figure, on its own data and networks: on others, or at another size, the "
+        "difference shows how far apart the two studies are, not an error of either."
+    )
+    return (
+        f"{len(records)} runs, {escape(where)}.\n\n"
+        "Mean ± standard deviation over seeds; the interval is the mean's, 95 %, Student's t over seeds. *Best* is the "
+        "best of all epochs on the validation set, and so an optimistic figure; *last* is the last epoch's."
+        + (of_publication if study.published else "")
+    )
+
+
+@dataclass(kw_only=True)
+class _Section:
+    """What the page says of one task on one data set."""
+
+    study: Study
+    task: Task
+    data: str
+    groups: Groups
+    outcomes: Sequence[Outcome]
+    bounds: Bounds | None
+    failures: Sequence[Failure]
+    pictures: Sequence[tuple[str, Picture]]
+
+    def __post_init__(self) -> None:
+        self.rows = self.study.of(self.task)
+        self.ran = [row for row in self.rows if row.name in self.groups]
+        runs = [r for of_row in self.groups.values() for r in of_row]
+        self.first = runs[0] if runs else None
+        self.notes = notes(runs)
+        self.bounded = self.bounds is not None and any(self.bounds.apply_to(r.data.fingerprint) for r in runs)
+
+    def parts(self) -> list[str]:
+        """Its parts in Markdown."""
+        title = self.study.sources[self.task.name].title or self.study.title
+        parts = [f"## {escape(title)} ({escape(self.data)})", self._about()]
+        for metric in self.study.shown(self.task):
+            lines = list(self._figures(metric))
+            if lines:
+                parts += [f"### {_heading(metric)}", self._without_empty(lines), *self.notes]
+        for heading, shown in groupby(self.pictures, lambda picture: picture[0]):
+            parts += [f"### {heading}", *(p.markdown for _, p in shown)]
+        if self.pictures and not any(p.stem.startswith(("attention", "panels")) for _, p in self.pictures):
+            parts += ["No validation pictures are stored with these runs, so none are shown."]
+        if self.failures:
+            parts += ["### Failed runs", failures_table(self.failures, self.rows), BIASED]
+        if self.first is None:
+            return parts
+        if self.outcomes:
+            parts += ["### Claims", self._claims(), *self.notes]
+        if self.task is SEGMENTATION:
+            parts += self._conventions()
+        return [*parts, "### Weights, time and memory", self._costs(), *self._continued()]
+
+    def _about(self) -> str:
+        if self.first is None:
+            return "No run has finished on these data."
+        about = f"{self.first.data.train} training and {self.first.data.val} validation images."
+        if self.bounds is not None and self.bounds.rows and not self.bounded:
+            about += " The bounds are calibrated on other data and do not apply: these rows are reported, not judged."
+        return about
+
+    def _figures(self, metric: str) -> Iterator[dict[str, str]]:
+        """The rows for one metric: best and last epoch, the published figure, the difference. Where the study asks for
+        it, each row is shown as after fewer epochs too, in a line of its own."""
+        also_after = self.study.also_after.get(self.task.name)
+        name = metric_name(metric)
+        for row in self.rows:
+            runs = with_metric(self.groups.get(row.name, []), metric)
+            failed = [f for f in self.failures if f.row == row.name]
+            epochs = row.recipe.epochs
+            remark = f" ({share(runs, failed)})" if failed else ""
+            for within in (None, *([also_after] if runs and also_after and also_after < epochs else [])):
+                if not runs and not failed:
+                    continue
+                line = {"row": row.name, **self.task.columns(row), "epochs": str(within or epochs)}
+                best = estimate([r.best(metric, within) for r in runs]) if runs else None
+                last = estimate([r.epochs[:within][-1].figures[metric] for r in runs]) if runs else None
+                stated = published(self.study, row.name, metric)
+                yield line | {
+                    f"best {name}": "**failed**" if best is None else spread(best),
+                    "95 % interval": "-" if best is None else interval(best),
+                    "at epoch": _listed([r.best_epoch(metric, within) for r in runs]),
+                    f"last {name}": "-" if last is None else spread(last),
+                    "published": self._stated(row, metric),
+                    "difference": "-" if best is None or stated is None else f"{best.mean - stated:+.4f}",
+                    "n": f"{len(runs)}{remark}",
+                    "bounds": judged(runs, self.bounds) if runs and within is None else "-",  # of whole runs
+                }
+
+    def _without_empty(self, lines: Sequence[Mapping[str, str]]) -> str:
+        """A table without the columns that no row has anything in."""
+        without = [] if self.bounded else ["bounds"]
+        if all(line["published"] == "-" for line in lines):
+            without += ["published", "difference"]
+        return Table.of(lines, without).markdown()
+
+    def _stated(self, row: Row, metric: str) -> str:
+        figure = published(self.study, row.name, metric)
+        if figure is None:
+            return "-"
+        epoch = self.study.published[row.name].epochs.get(metric)
+        return f"{figure:.4f}" + (f" at epoch {epoch}" if epoch else "")
+
+    def _claims(self) -> str:
+        lines = []
+        for outcome in self.outcomes:
+            check = self.bounds.check_claim(outcome) if self.bounds else None
+            lines.append(
+                {
+                    "claim": outcome.claim.id,
+                    "in words": escape(outcome.claim.sentence) + (" (control)" if outcome.claim.control else ""),
+                    "figure": metric_name(outcome.claim.metric),
+                    "difference": difference(outcome),
+                    "95 % interval": interval(outcome.difference),
+                    "n": str(outcome.difference.n),
+                    "p (Holm)": p_value(outcome.adjusted_p),
+                    "verdict": outcome.verdict,
+                    "bound": "none" if check is None else "met" if check.met else "MISSED",
+                }
+            )
+        return Table.of(lines, [] if self.bounded else ["bound"]).markdown()
+
+    def _conventions(self) -> list[str]:
+        """Both conventions of segmentation metrics after the last epoch, overall and by class."""
+        lines = []
+        for row in self.ran:
+            last = {m: spread(estimate([r.last(m) for r in self.groups[row.name]])) for m in _CONVENTIONS}
+            lines.append(
+                {
+                    "row": row.name,
+                    "mIoU, by image": last["miou"],
+                    "mIoU, whole set": last["set_miou"],
+                    "pixel accuracy, by image": last["pixel_accuracy"],
+                    "pixel accuracy, whole set": last["set_pixel_accuracy"],
+                }
+            )
+        parts = [
+            "### The same predictions, two conventions (last epoch)",
+            "*By image*: each image by itself, void counted as wrong among 11 classes and as class 1 among 3. *Whole "
+            "set*: one confusion matrix, void left out.",
+            Table.of(lines).markdown(),
+            *self.notes,
+        ]
+        by_classes: dict[int, list[str]] = {}
+        for row in self.ran:
+            by_classes.setdefault(len(self.groups[row.name][0].by_class["iou"]), []).append(row.name)
+        for classes, rows in sorted(by_classes.items(), reverse=True):
+            columns: dict[str, list[str]] = {"class": [escape(n) for n in class_names(self.groups[rows[0]][0])]}
+            for name in rows:
+                for key, label in (("iou", "by image"), ("set_iou", "whole set")):
+                    values = zip(*(r.by_class[key] for r in self.groups[name]), strict=True)
+                    columns[f"{name}, {label}"] = [_mean_of_real(of_class) for of_class in values]
+            table = Table(tuple(columns), list(zip(*columns.values(), strict=True)))
+            parts += [f"### IoU by class, {classes} classes (last epoch)", table.markdown(), *self.notes]
+        return parts
+
+    def _costs(self) -> str:
+        """What the runs started from and cost."""
+        lines = []
+        for row in self.ran:
+            runs = self.groups[row.name]
+            memory = [r.times.peak_memory_bytes for r in runs if r.times.peak_memory_bytes is not None]
+            of_publication = self.study.published.get(row.name)
+            trained = f"{runs[0].trained_parameters / 1e6:.3g} M"
+            lines.append(
+                {
+                    "row": row.name,
+                    "weights": escape(", ".join(sorted({r.weights.origin for r in runs}))),
+                    "parameters (trained)": f"{runs[0].parameters / 1e6:.2f} M ({trained})",
+                    "time per run": seconds([r.times.total_seconds for r in runs]),
+                    "training": seconds([r.times.train_seconds for r in runs]),
+                    "images/s": f"{estimate([r.times.images_per_second for r in runs]).mean:.0f}",
+                    "peak memory": f"{max(memory) / 2**30:.2f} GiB" if memory else "-",
+                    "published time": of_publication.time if of_publication else "-",
+                    "device": escape(", ".join(sorted({device(r) for r in runs}))),
+                }
+            )
+        known = any(line["published time"] != "-" for line in lines)
+        return Table.of(lines, [] if known else ["published time"]).markdown()
+
+    def _continued(self) -> list[str]:
+        """A line that says how many runs of each row were broken off and continued; none where none was."""
+        again = {row: sum(r.times.interruptions > 0 for r in runs) for row, runs in self.groups.items()}
+        rows = ", ".join(f"{n} of {len(self.groups[row])} runs of {row}" for row, n in again.items() if n)
+        continued = f"Continued after an interruption: {rows}. Their times cover only the steps that were kept."
+        return [continued] if rows else []
+
+
+def _heading(metric: str) -> str:
+    """A metric's name as a heading: "Pixel accuracy", "mIoU"; a study's own as it is."""
+    name = metric_name(metric)
+    return name if metric not in LABELS or name == "mIoU" else name[0].upper() + name[1:]
+
+
+def _listed(epochs: Sequence[int]) -> str:
+    """Every seed's, or of many their range."""
+    if len(epochs) <= _MOST_LISTED:
+        return ", ".join(map(str, epochs)) or "-"
+    return f"{min(epochs)} to {max(epochs)}, median {sorted(epochs)[len(epochs) // 2]}"
+
+
+def _mean_of_real(values: Sequence[float]) -> str:
+    real = [v for v in values if not math.isnan(v)]
+    return f"{estimate(real).mean:.3f}" if real else "-"

@@ -1,0 +1,140 @@
+"""Runs in order for tables, and what has to be said beside their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+
+from cvhw4.errors import printable
+from cvhw4.records.schema import Failure, RunRecord
+from cvhw4.report.numbers import ends
+from cvhw4.report.text import escape
+from cvhw4.statistics.bounds import Bounds, failed
+from cvhw4.study import Study
+from cvhw4.tasks import LABELS, TASKS
+
+Groups = Mapping[str, Sequence[RunRecord]]  # runs by row, seeds in order
+SHORT = LABELS | {metric: short for task in TASKS.values() for metric, short in task.short.items()}  # for a terminal
+_THREE_CLASSES = ["Sky", "everything else", "Car, Pedestrian, Bicyclist"]
+
+
+def by_row(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Runs by row, seeds in order."""
+    groups: dict[str, list[RunRecord]] = {}
+    for record in sorted(records, key=lambda r: r.seed):
+        groups.setdefault(record.row, []).append(record)
+    return groups
+
+
+def by_data(records: Sequence[RunRecord], failures: Iterable[Failure] = ()) -> dict[str, dict[str, list[RunRecord]]]:
+    """Runs by data set and row, seeds in order; the data sets on which runs only failed come last, without any."""
+    names = dict.fromkeys([*(r.data.name for r in sorted(records, key=lambda r: r.seed)), *(f.data for f in failures)])
+    return {name: by_row(r for r in records if r.data.name == name) for name in names}
+
+
+def with_metric(runs: Sequence[RunRecord], metric: str) -> list[RunRecord]:
+    """The runs that have a metric: those from before the study had it have none."""
+    return [run for run in runs if metric in run.epochs[-1].figures]
+
+
+def metric_name(metric: str) -> str:
+    """How pages call a metric; a study's own goes by its name."""
+    return LABELS.get(metric, escape(metric))
+
+
+def figure_name(figure: str, labels: Mapping[str, str] = LABELS) -> str:
+    """How a figure, as `RunRecord.figure` takes it, is called: "best pixel accuracy"."""
+    which, metric = figure.split(" ", 1)
+    return f"{which} {labels.get(metric, metric)}"
+
+
+def class_names(record: RunRecord) -> list[str]:
+    """The names of the classes that a run's network tells apart."""
+    classes = record.settings["classes"]
+    return list(record.data.classes) if classes == len(record.data.classes) else _THREE_CLASSES
+
+
+def published(study: Study, row: str, metric: str) -> float | None:
+    """A row's published figure, if there is one."""
+    return study.published[row].figures.get(metric) if row in study.published else None
+
+
+def device(record: RunRecord) -> str:
+    """ "cpu (2 threads)" or the GPU's name."""
+    e = record.environment
+    return f"cpu ({e['threads']} threads)" if e["device"] == "cpu" else str(e["device_name"])
+
+
+def days(records: Iterable[RunRecord]) -> str:
+    """ "2026-11-23", or "2026-11-23 to 2026-11-25"."""
+    return ends(sorted({r.started[:10] for r in records}))
+
+
+def seeds(by_row: Mapping[str, Sized]) -> str:
+    """ "5 seeds a row", "1 to 5 seeds a row", of what each row has for every seed."""
+    n = sorted({len(of_row) for of_row in by_row.values()})
+    return f"{ends(n)} seed{'s' * (n[-1] > 1)} a row"
+
+
+def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
+    """Whether runs meet their bounds: "met", "MISSED", or "none" where no bounds apply."""
+    checks = [check for run in runs for check in (bounds.check(run) if bounds else [])]
+    return ("MISSED" if failed(checks) else "met") if checks else "none"
+
+
+# What has to be said
+
+
+def origins(groups: Groups) -> list[str]:
+    """Lines for a terminal that say which weights the rows started from, which device they ran on, and what `notes`
+    says; none without runs."""
+    by_weights: dict[str, list[str]] = {}
+    for row, runs in groups.items():
+        by_weights.setdefault(", ".join(sorted({r.weights.origin for r in runs})), []).append(row)
+    runs = [r for of_row in groups.values() for r in of_row]
+    devices = ", ".join(sorted({device(r) for r in runs}))
+    weights = [f"weights: {printable(origin)} ({', '.join(rows)})" for origin, rows in by_weights.items()]
+    return [*weights, *([f"device: {printable(devices)}"] if runs else []), *notes(runs, printable)]
+
+
+def notes(runs: Sequence[RunRecord], show: Callable[[str], str] = escape) -> list[str]:
+    """Lines that say whether runs on data of one name saw different pictures, were by different code, or were validated
+    on training pictures; none if none of it is so.
+
+    Args:
+        show: makes names harmless: for a page, or for the terminal (`printable`).
+    """
+    return [*_different_pictures(runs), *_different_code(runs, show), *_leaks(runs, show)]
+
+
+def _different_pictures(runs: Iterable[RunRecord]) -> list[str]:
+    rows: dict[str, dict[str, None]] = {}
+    for run in runs:
+        rows.setdefault(run.data.fingerprint, {})[run.row] = None
+    if len(rows) < 2:
+        return []
+    groups = "; ".join(", ".join(names) for names in rows.values())
+    return [f"Rows were trained on different pictures under this name ({groups}): train them again to compare them."]
+
+
+def _different_code(runs: Iterable[RunRecord], show: Callable[[str], str]) -> list[str]:
+    by_code: dict[str, list[RunRecord]] = {}
+    for run in sorted(runs, key=lambda r: r.started):
+        by_code.setdefault(str(run.environment.get("code", "not recorded"))[:12], []).append(run)
+    if len(by_code) < 2:
+        return []
+    versions = "; ".join(
+        show(f"{code} ({', '.join(sorted({r.row for r in of_code}))}; {days(of_code)})")
+        for code, of_code in by_code.items()
+    )
+    different = f"Rows were run by different versions of the code: {versions}."
+    return [f"{different} A difference between them may be the code's."]
+
+
+def _leaks(runs: Iterable[RunRecord], show: Callable[[str], str]) -> list[str]:
+    leaks = max((r.data.leaks for r in runs), key=len, default=[])
+    if not leaks:
+        return []
+    many = f"{len(leaks)} validation pictures are training pictures too"
+    what = many if len(leaks) > 1 else "1 validation picture is a training picture too"
+    names = ", ".join(map(show, leaks[:3])) + (", ..." if len(leaks) > 3 else "")
+    return [f"{what}, so validation figures are optimistic: {names}."]

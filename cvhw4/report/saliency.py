@@ -1,0 +1,288 @@
+"""Where classifiers look: Grad-CAM heat maps, and how much of their heat lies where the subject is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvhw4.errors import printable
+from cvhw4.records.samples import PredictionSamples, ValidationPictures
+from cvhw4.records.schema import RunRecord
+from cvhw4.report.confusions import wrapped_name
+from cvhw4.report.figures import COLOURS, INK, MOST_SIDE, Picture, draw
+from cvhw4.report.runs import Groups
+from cvhw4.report.text import ending, escape, in_picture, shortened
+from cvhw4.statistics.intervals import Estimate, estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ReadSamples = Callable[[RunRecord], PredictionSamples | None]
+ReadPictures = Callable[[str], ValidationPictures | None]
+
+IMAGES, ROWS = 6, 7  # that `saliency` shows at most
+_PITCH = 1.12, 1.35  # of its columns and lines, in inches
+_OPAQUE = 0.65  # of the hottest part of a heat map
+FACE, CENTRE = "the face", "the central half of the picture"
+
+
+class _Seen(NamedTuple):
+    """A row's first run with stored pictures."""
+
+    record: RunRecord
+    samples: PredictionSamples
+    probabilities: NDArray[np.float32]
+    pictures: ValidationPictures
+
+
+def saliency(stem: str, data: str, groups: Groups, samples: ReadSamples, pictures: ReadPictures) -> Picture | None:
+    """Grad-CAM over the validation images that the rows' first seeds disagree about most: a line per image, a column
+    per row.
+
+    Args:
+        groups: rows in the order of the columns; at most `ROWS` are shown.
+        samples: what a run made of the validation pictures.
+        pictures: the validation pictures, by their digest.
+
+    Returns:
+        None where nothing is stored, or no run has a map.
+    """
+    seen = _first_seen(groups, samples, pictures)
+    if not any(s.samples.heat is not None for s in seen.values()):
+        return None
+    first = next(iter(seen.values()))
+    labels = first.pictures.labels
+    assert labels is not None
+    names = first.record.data.classes
+    chosen = disputed(np.stack([s.probabilities for s in seen.values()]), IMAGES)
+    width, height = _PITCH[0] * (len(seen) + 1), _PITCH[1] * len(chosen)
+
+    def paint(figure: Figure) -> None:
+        from matplotlib import colormaps
+
+        # One panel in inches, for panels of their own take seconds to lay out.
+        axes = figure.add_axes((0, 0, 1, 1))
+        for x, title in enumerate(["image, class", *seen]):
+            axes.text(_PITCH[0] * (x + 0.5), -0.06, wrapped_name(title, 14), ha="center", va="bottom", fontsize=8)
+        for y, k in enumerate(chosen):
+            label, pictured = int(labels[k]), first.pictures.picture(k, MOST_SIDE)
+            below = f"{in_picture(shortened(names[label]))}\n{in_picture(ending(first.pictures.names[k], 18))}"
+            _place(axes, 0, y, pictured, below)
+            for x, s in enumerate(seen.values(), 1):
+                guess = int(s.probabilities[k].argmax())
+                mark = "✓" if guess == label else "✗"
+                below = f"{mark} {_answer(s, k, label)}\n{in_picture(shortened(names[guess]))}"
+                _place(axes, x, y, _heated(s, k), below)
+        left, right, top = 0.3 * width, 0.7 * width, height + 0.12
+        gradient = 255 * colormaps["viridis"](np.arange(256))[None, :, :3]
+        axes.imshow(gradient.round().astype(np.uint8), extent=(left, right, top + 0.1, top), interpolation="none")
+        axes.text(left - 0.06, top + 0.05, "no heat", ha="right", va="center", fontsize=7.5)
+        axes.text(right + 0.06, top + 0.05, "most of the image", va="center", fontsize=7.5)
+        axes.set(xlim=(0, width), ylim=(height + 0.35, -0.35))
+        axes.set_axis_off()
+
+    votes = "; ".join(
+        f"{printable(first.pictures.names[k])} is {printable(names[labels[k]])}, "
+        + ", ".join(f"{row}: {_answer(s, k, labels[k])}" for row, s in seen.items())
+        for k in chosen
+    )
+    mapless = ((row, s.samples.why) for row, s in seen.items() if s.samples.heat is None)
+    without = "".join(f" No map of {escape(row)}: {escape(why)}." for row, why in mapless)
+    left = sum(1 for runs in groups.values() if runs) - len(seen)
+    return draw(
+        stem,
+        (width, height + 0.7),
+        paint,
+        f"Grad-CAM heat maps on {len(chosen)} validation images of {printable(data)}, rows side by side. {votes}.",
+        "Evidence for the predicted class after the last epoch, by Grad-CAM (yellow: most, in each image), from maps "
+        f"of {_resolutions(seen)}, over the {len(chosen)} of {len(first.samples.index)} validation images of "
+        f"{escape(data)} about which these {len(seen)} rows disagree most. Seed {_seeds_of(seen)}. Below: whether the "
+        f"class is right, and the probability of the class predicted.{without}"
+        + (f" Not shown, or without pictures: {left} further row{'s' * (left > 1)}." if left else ""),
+        layout=None,
+    )
+
+
+def disputed(probabilities: NDArray[np.floating], most: int) -> list[int]:
+    """The images that networks disagree about most: those where the fewest share the commonest prediction, then those
+    whose probabilities are furthest apart, then those with the lowest index.
+
+    Args:
+        probabilities: [rows, K, C].
+    """
+    votes = probabilities.argmax(2)
+    common = np.stack([(votes == c).sum(0) for c in range(probabilities.shape[2])]).max(0)
+    apart = probabilities.astype(np.float64).std(0).sum(1)
+    return [int(k) for k in np.lexsort((np.arange(len(apart)), -apart.round(6), common))[:most]]
+
+
+def _first_seen(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -> dict[str, _Seen]:
+    """By row its first run with samples, of the images that the first row has too."""
+    found: dict[str, _Seen] = {}
+    for row, runs in groups.items():
+        for record in runs if len(found) < ROWS else ():
+            e = samples(record)
+            seen = pictures(e.pictures) if e is not None and e.probabilities is not None else None
+            if e is None or e.probabilities is None or seen is None or seen.labels is None:
+                continue
+            index = next(iter(found.values())).samples.index if found else e.index
+            if np.array_equal(e.index, index) and np.array_equal(seen.index, index):
+                found[row] = _Seen(record, e, e.probabilities.astype(np.float32), seen)
+                break
+    return found
+
+
+def _place(axes: Axes, x: int, y: int, pixels: NDArray[np.uint8], said: str) -> None:
+    """A square picture in column x and line y, and two lines below it."""
+    side, left, top = _PITCH[0] - 0.12, _PITCH[0] * x + 0.06, _PITCH[1] * y
+    axes.imshow(pixels, extent=(left, left + side, top + side, top), interpolation="none")
+    axes.text(left + side / 2, top + side + 0.03, said, ha="center", va="top", fontsize=7, linespacing=1.15)
+
+
+def _heated(s: _Seen, k: int) -> NDArray[np.uint8]:
+    """A picture below its heat map."""
+    from matplotlib import colormaps
+
+    picture = s.pictures.picture(k, MOST_SIDE).astype(np.float64)
+    if s.samples.heat is not None:
+        rows, columns = (bilinear(n, len(picture)) for n in s.samples.heat.shape[1:])
+        heat = rows.T @ (s.samples.heat[k] / 255.0) @ columns
+        alpha = (0.2 + (_OPAQUE - 0.2) * heat)[..., None]
+        picture += alpha * (255 * colormaps["viridis"](heat)[..., :3] - picture)
+    return picture.round().astype(np.uint8)
+
+
+def _answer(s: _Seen, k: int, label: int) -> str:
+    guess = int(s.probabilities[k].argmax())
+    return f"{'right' if guess == label else 'wrong'} {s.probabilities[k, guess]:.2f}"
+
+
+class HeatShare(NamedTuple):
+    """How much of a row's heat lies in a part of the pictures.
+
+    Attributes:
+        where: the part: the face, or the central half of the area where the data set does not know the face.
+        images: with heat, of the first seed.
+        share: the mean over images, then over seeds, 0..1, with its 95 % interval over seeds.
+        area: the part's share of the picture: what heat spread evenly would give.
+    """
+
+    row: str
+    where: str
+    images: int
+    share: Estimate
+    area: float
+
+
+def heat_in_face(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -> list[HeatShare]:
+    """The share of Grad-CAM's heat that lies in the face, of every row that has maps."""
+    known: dict[tuple[str, int, int], _Region | None] = {}
+    found = []
+    for row, runs in groups.items():
+        shares, images, region = [], 0, None
+        for record in runs:
+            e = samples(record)
+            if e is None or e.heat is None:
+                continue
+            n, height, width = e.heat.shape
+            key = e.pictures, height, width
+            if key not in known:
+                seen = pictures(e.pictures)
+                known[key] = _region(seen, height, width) if seen is not None and len(seen) == n else None
+            if (region := known[key] or region) is None or region.covered.shape != e.heat.shape:
+                continue
+            heat = e.heat.astype(np.float64)
+            total, inside = ((heat * weights).sum((1, 2)) for weights in (region.whole, region.covered))
+            some = total > 0
+            if some.any():
+                shares.append(float((inside[some] / total[some]).mean()))
+                images = images or int(some.sum())
+        if shares and region is not None:
+            found.append(HeatShare(row, region.where, images, estimate(shares), region.area))
+    return found
+
+
+class _Region(NamedTuple):
+    """A part of the pictures as heat maps see it: how much a cell's heat, spread bilinearly, counts there.
+
+    Attributes:
+        covered: float64 [K, h, w], in the part; `whole`: float64 [h, w], in the picture.
+        area: its mean share of the picture.
+    """
+
+    where: str
+    covered: NDArray[np.float64]
+    whole: NDArray[np.float64]
+    area: float
+
+
+def _region(pictures: ValidationPictures, height: int, width: int) -> _Region:
+    if pictures.faces is not None:
+        masks, where = pictures.faces.astype(np.float64), FACE
+    else:
+        side = len(pictures.picture(0))
+        middle = np.abs(np.arange(side) + 0.5 - side / 2) <= side * math.sqrt(0.5) / 2
+        masks = np.broadcast_to((middle[:, None] & middle).astype(np.float64), (len(pictures), side, side))
+        where = CENTRE
+    rows, columns = (bilinear(n, masks.shape[1]) for n in (height, width))
+    whole = rows.sum(1)[:, None] * columns.sum(1)
+    return _Region(where, rows @ masks @ columns.T, whole, float(masks.mean()))
+
+
+def bilinear(cells: int, pixels: int) -> NDArray[np.float64]:
+    """float64 [cells, pixels]: how much of each cell's value every pixel has, when cells are spread over a picture's
+    side bilinearly, the outermost on to its edges."""
+    place = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+    return np.clip(1 - np.abs(place - np.arange(cells)[:, None]), 0, 1)
+
+
+def looked_at(stem: str, data: str, shares: Sequence[HeatShare]) -> Picture | None:
+    """What `heat_in_face` found, a dot per row; None where it found nothing."""
+    if not shares:
+        return None
+    where, area = shares[0].where, 100 * shares[0].area
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axvline(area, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+        for y, s in enumerate(shares):
+            if s.share.n > 1:
+                axes.plot([100 * s.share.low, 100 * s.share.high], [y, y], color=COLOURS[0], linewidth=2.4)
+            axes.plot(100 * s.share.mean, y, "o", color=COLOURS[0], markersize=6.5)
+            axes.text(1.01, y, f"{100 * s.share.mean:.1f} %", transform=axes.get_yaxis_transform(), va="center")
+        axes.set_yticks(range(len(shares)), [f"{in_picture(s.row)} (n = {s.share.n})" for s in shares])
+        axes.set_ylim(len(shares) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+        axes.set_xlabel(f"share of the heat in {where}, %")
+        axes.text(area, -0.62, f"its area: {area:.1f} %", ha="center", va="bottom", fontsize=8)
+
+    words = ", ".join(f"{printable(s.row)} {100 * s.share.mean:.1f} %" for s in shares)
+    why = (
+        "the outline that the generator draws the face in, hair and hat on it included"
+        if where == FACE
+        else "where the subject is, these pictures do not tell: a square of half the area stands for it"
+    )
+    return draw(
+        stem,
+        (6.4, 0.27 * len(shares) + 0.95),
+        paint,
+        f"Share of Grad-CAM's heat in {where}, on {printable(data)}: {words}; its area {area:.1f} %.",
+        f"Share of Grad-CAM's heat in {where} ({why}), in %: mean over {max(s.images for s in shares)} validation "
+        f"images of {escape(data)}, then over seeds; line: its 95 % interval. Dashed: what heat spread evenly would "
+        "give. Maps are coarse: a cell's heat is spread bilinearly to the cells beside it.",
+    )
+
+
+def _seeds_of(seen: Mapping[str, _Seen]) -> str:
+    return ", ".join(str(seed) for seed in sorted({s.record.seed for s in seen.values()}))
+
+
+def _resolutions(seen: Mapping[str, _Seen]) -> str:
+    found = {s.samples.heat.shape[1:] for s in seen.values() if s.samples.heat is not None}
+    return " and ".join(f"{h} x {w}" for h, w in sorted(found))

@@ -1,0 +1,133 @@
+"""The tables of a session, as lines for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cvhw4.errors import printable
+from cvhw4.records.schema import Failure, RunRecord
+from cvhw4.report.failures import latest_failures
+from cvhw4.report.numbers import difference, limits
+from cvhw4.report.runs import SHORT, Groups, by_data, figure_name, judged, origins, published, with_metric
+from cvhw4.report.tables import Table
+from cvhw4.report.text import cut, wrapped
+from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
+from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.sensitivity import Detection, detections
+from cvhw4.statistics.verdicts import Outcome, judge_all
+from cvhw4.study import Study
+
+
+def session_summary(
+    study: Study,
+    records: Sequence[RunRecord],
+    failures: Iterable[Failure],
+    bounds: Bounds | None,
+    missing: Mapping[str, str],
+) -> list[str]:
+    """What the runs of a session came to: figures by data set, negative controls, claims, and what was left out.
+
+    Args:
+        records: the session's finished runs, negative controls among them.
+        failures: those that failed.
+        missing: rows that could not run, and why.
+    """
+    lines: list[str] = []
+    rows = [r for r in records if r.row in study.rows]
+    failed = latest_failures(records, [f for f in failures if f.row in study.rows])
+    for data, groups in by_data(rows, failed).items():
+        of_data = [f for f in failed if f.data == data]
+        lines += [cut(printable(data), 80), *summary(groups, study, bounds, of_data)]
+        lines += [line for text in origins(groups) for line in wrapped(text).splitlines()]
+        runs = [r for of_row in groups.values() for r in of_row]
+        if runs and bounds and bounds.rows and not any(bounds.apply_to(r.data.fingerprint) for r in runs):
+            lines.append("bounds are calibrated on other data: these rows are not judged by them")
+        lines.append("")
+    found = detections(study, records, bounds or NO_BOUNDS)
+    if bounds and found:
+        lines.append(f"negative controls, in sessions of {bounds.seeds} seeds")
+        lines += [*short_detections(found), ""]
+    outcomes = judge_all(study, rows, permutations=False)
+    if outcomes:
+        lines.append(f"claims, {len(outcomes)} judged together (Holm)")
+        lines += short_claims(outcomes)
+    for row, reason in missing.items():
+        if row in study.rows:
+            lines += wrapped(f"{row} skipped: {printable(reason)}").splitlines()
+    return lines
+
+
+def summary(
+    groups: Groups,
+    study: Study,
+    bounds: Bounds | None,
+    failures: Sequence[Failure] = (),
+) -> list[str]:
+    """A line per row and metric. What is published, and bounds, are left out where none of the rows has any.
+
+    Args:
+        groups: runs by row, all on one data set.
+        bounds: what the runs are judged by, if anything.
+        failures: runs on the same data that failed. A row with one is FAILED, whatever bounds its other runs meet.
+    """
+    lines: list[dict[str, str]] = []
+    broken = {f.row for f in failures}
+    for row in study.rows.values():
+        for metric in study.shown(row.task):
+            runs = with_metric(groups.get(row.name, []), metric)
+            line = {"row": row.name, "metric": row.task.short.get(metric, metric)}
+            if not runs:
+                if row.name in broken:
+                    line |= dict.fromkeys(("best±sd", "last", "publ.", "diff"), "-")
+                    lines.append(line | {"n": "0", "time": "-", "bounds": "FAILED"})
+                continue
+            best = estimate([r.best(metric) for r in runs])
+            stated = published(study, row.name, metric)
+            lines.append(
+                line
+                | {
+                    "best±sd": f"{best.mean:.3f}" + ("" if best.n == 1 else f"±{best.sd:.3f}"),
+                    "last": f"{estimate([r.last(metric) for r in runs]).mean:.3f}",
+                    "publ.": "-" if stated is None else f"{stated:.3f}",
+                    "diff": "-" if stated is None else f"{best.mean - stated:+.3f}",
+                    "n": str(best.n),
+                    "time": f"{estimate([r.times.total_seconds for r in runs]).mean:.0f} s",
+                    "bounds": "FAILED" if row.name in broken else judged(runs, bounds),
+                }
+            )
+    empty = [("publ.", {"-"}), ("diff", {"-"}), ("bounds", {"none"})]
+    idle = [column for column, nothing in empty if {line[column] for line in lines} <= nothing]
+    return Table.of(lines, idle).plain("row")
+
+
+def short_claims(outcomes: Sequence[Outcome]) -> list[str]:
+    """The claims."""
+    lines = [
+        {
+            "claim": o.claim.id,
+            "diff": difference(o, 3),
+            "interval": "-" if o.difference.n == 1 else limits(o.difference.low, o.difference.high, 3),
+            "n": str(o.difference.n),
+            "verdict": o.verdict,
+        }
+        for o in outcomes
+    ]
+    return Table.of(lines).plain("claim")
+
+
+def short_detections(found: Sequence[Detection]) -> list[str]:
+    """The negative controls."""
+    lines = [
+        {
+            "control": d.control.name,
+            "strength": f"{d.strength:g}",
+            "detected by": figure_name(d.figure, SHORT),
+            "mean": f"{d.mean:.3f}",
+            "bound": limits(d.bound.low, d.bound.high, 3),
+            "n": str(d.n),
+            "detected": "yes" if d.caught else "NO" if d.strength == d.control.strengths[0] else "no",
+            "chance": f"{d.probability:.2f}",
+        }
+        for d in found
+    ]
+    return Table.of(lines).plain("control", "detected by")

@@ -1,0 +1,105 @@
+"""What published figures, from one run each, can show of a claim."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cvhw4.statistics.comparison import LEVEL
+from cvhw4.statistics.intervals import Verdict
+from cvhw4.study import Claim, Study
+
+
+@dataclass(frozen=True)
+class SingleRuns:
+    """Accuracies of single runs, as a report publishes them, held against each other or against a margin.
+
+    Attributes:
+        difference: better minus worse; the accuracy itself where there is no worse one.
+        low: lower end of its interval, for the choice of images alone.
+        high: upper end.
+        margin: what the difference is held against.
+        p_value: two-sided, of difference == margin; NaN where the figures leave no error to estimate.
+    """
+
+    difference: float
+    low: float
+    high: float
+    margin: float
+    p_value: float
+
+
+def binomial_comparison(better: float, worse: float | None, images: int, margin: float = 0.0) -> SingleRuns:
+    """What single runs' accuracies on the same images say, from their binomial error alone.
+
+    It knows nothing of the spread between seeds, which one run does not show, so it is the least that the error can
+    be. On the other hand the images are the same: answers that are alike make the difference steadier than two
+    independent accuracies (variance p (1 - p) / images each, normal approximation), but how much steadier only the
+    answers by image would tell (McNemar), and they are not published. For accuracies of whole images, not of pixels.
+
+    Args:
+        better: within 0..1.
+        worse: within 0..1; None holds `better` against the margin, exactly: scipy's `binomtest` and its
+            Clopper-Pearson interval, with round(better * images) successes.
+        images: number of validation images.
+        margin: for the difference; within 0..1 where there is no worse figure.
+
+    Raises:
+        ValueError: a figure outside 0..1, or no images.
+    """
+    from scipy.stats import binomtest, norm
+
+    if images < 1 or not all(0 <= p <= 1 for p in (better, better if worse is None else worse)):
+        raise ValueError(f"needs accuracies within 0..1 and images, not {better}, {worse} and {images}")
+    if worse is None:
+        test = binomtest(round(better * images), images, margin)
+        low, high = test.proportion_ci(0.95, method="exact")
+        return SingleRuns(better, float(low), float(high), margin, float(test.pvalue))
+    difference = better - worse
+    error = math.sqrt((better * (1 - better) + worse * (1 - worse)) / images)
+    if error == 0:  # none wrong or none right, in both
+        return SingleRuns(difference, -1.0, 1.0, margin, math.nan)
+    half = float(norm.ppf(0.975)) * error
+    p_value = float(2 * norm.sf(abs(difference - margin) / error))
+    return SingleRuns(difference, max(-1.0, difference - half), min(1.0, difference + half), margin, p_value)
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What published figures, from one run each, say of a claim.
+
+    Attributes:
+        difference: as published, better minus worse, or the figure itself where the claim has no worse row; NaN where
+            nothing is published.
+        images: the comparison by the binomial error of their validation images alone; None for figures that have none
+            to go by (mIoU, whose spread over images is not published).
+    """
+
+    difference: float
+    images: SingleRuns | None = None
+
+    @property
+    def p_value(self) -> float:
+        """Of that comparison; NaN without one."""
+        return math.nan if self.images is None else self.images.p_value
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """At 5 %, for this claim by itself; None without a comparison."""
+        if self.images is None:
+            return None
+        decided: Verdict = "supported" if self.difference > self.images.margin else "contradicted"
+        return decided if self.p_value < LEVEL else "undecided"
+
+
+def stated(claim: Claim, study: Study) -> Stated:
+    """The claim by the published figures: an upper limit of what one run can show, since its seed adds to the error."""
+    values = [study.published[row].figures.get(claim.metric, math.nan) for row in claim.rows if row in study.published]
+    if len(values) != len(claim.rows) or len(values) > 2 or any(map(math.isnan, values)):
+        return Stated(math.nan)
+    better, worse = values[0], (values[1] if len(values) == 2 else None)
+    difference = better if worse is None else better - worse
+    task = study.rows[claim.rows[0]].task
+    if not (study.published_images and task.in_images and claim.metric in task.metrics):
+        return Stated(difference)
+    return Stated(difference, binomial_comparison(better, worse, study.published_images, claim.margin))

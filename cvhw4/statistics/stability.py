@@ -1,0 +1,79 @@
+"""How often fewer seeds would give the same verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cvhw4.statistics.comparison import LEVEL, holm_adjust, moments, t_p_values
+
+
+class Stability(NamedTuple):
+    """How often fewer seeds say of a claim what all of them do.
+
+    Attributes:
+        same: share of draws with the verdict of all seeds.
+        undecided: share of draws that leave the claim undecided. Where all seeds do so too, this is `same`.
+        opposite: share of draws that contradict what all seeds support, or the other way round.
+    """
+
+    same: float
+    undecided: float
+    opposite: float
+
+
+def stability(
+    differences: Sequence[ArrayLike],
+    margins: ArrayLike,
+    rng: np.random.Generator,
+    draw: int = 5,
+    resamples: int = 1000,
+    level: float = LEVEL,
+    floors: ArrayLike = 0.0,
+) -> list[Stability]:
+    """Draws some of the seeds without replacement, the same for all claims, and judges the claims again, by Holm.
+
+    Draws share seeds with each other and with the whole, so the shares describe these runs; they are no probability
+    that a new study would agree.
+
+    Args:
+        differences: [claims, N] by seed, each claim's seeds in the same order; one claim alone is judged uncorrected.
+        margins: [claims] or one for all.
+        rng: draws the seeds, unless there are no more than `resamples` ways to draw, which are then all taken, once.
+        draw: seeds drawn, at least 2.
+        resamples: number of draws.
+        level: of the family, here and for all seeds.
+        floors: [claims] or one for all, least standard deviations, see `comparison.rounding_sd`.
+
+    Raises:
+        ValueError: the claims differ in their number of seeds, or these are fewer than drawn.
+    """
+    rows = [np.asarray(d, dtype=float) for d in differences]
+    if len({r.shape for r in rows}) != 1 or rows[0].ndim != 1 or not 2 <= draw <= len(rows[0]):
+        raise ValueError(f"needs claims over the same seeds, at least {max(draw, 2)}, not {[r.shape for r in rows]}")
+    values = np.stack(rows)
+    count, seeds = values.shape
+    if math.comb(seeds, draw) <= resamples:
+        drawn = np.array(list(combinations(range(seeds), draw)))
+    else:
+        drawn = np.argsort(rng.random((resamples, seeds)), axis=1)[:, :draw]
+    against, least = np.broadcast_to(margins, count), np.broadcast_to(floors, count)
+    whole = _signs(values[:, None], against, least, level)[0]
+    parts = _signs(values[:, drawn], against, least, level)
+    same, undecided, opposite = (parts == whole).mean(0), (parts == 0).mean(0), (parts * whole == -1).mean(0)
+    return [Stability(float(s), float(u), float(o)) for s, u, o in zip(same, undecided, opposite, strict=True)]
+
+
+def _signs(
+    values: NDArray[np.float64], margins: NDArray[np.float64], floors: NDArray[np.float64], level: float
+) -> NDArray[np.float64]:
+    """[claims, draws, n] to verdicts [draws, claims]: 1 supported, -1 contradicted, 0 undecided."""
+    claims = list(zip(values, margins, floors, strict=True))
+    p = np.stack([t_p_values(v, margin, floor) for v, margin, floor in claims], axis=-1)
+    signs = np.stack([np.sign(moments(v - margin)[0]) for v, margin, _ in claims], axis=-1)
+    return np.where(holm_adjust(p) < level, signs, 0.0)

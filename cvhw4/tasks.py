@@ -1,0 +1,99 @@
+"""What networks are for, as data: everything that differs between classification and segmentation outside of training.
+
+How each task is trained and evaluated is `cvhw4.training.objectives`; how its pictures are drawn is
+`cvhw4.report.pictures`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from cvhw4.study import Row
+
+TaskName = Literal["classification", "segmentation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a network is for.
+
+    Attributes:
+        name: "classification" or "segmentation".
+        metrics: built-in metrics that every epoch of a run has (computed by `cvhw4.metrics`), the primary one
+            first; shares, 0..1, higher is better. Records from before a metric was there lack it.
+        shown: those that tables show for every row, and that every record has.
+        by_class: lists by class that every record has.
+        bounded: figures that bounds are calibrated for, as `RunRecord.figure` takes them.
+        labels: how pages call the metrics.
+        short: how the terminal calls the shown ones.
+        augmentations: what a row may choose from, its default first.
+        columns: what sets a row apart, as columns of a table: names to texts.
+        in_images: whether a metric moves in steps of one validation image.
+    """
+
+    name: TaskName
+    metrics: tuple[str, ...]
+    shown: tuple[str, ...]
+    by_class: tuple[str, ...]
+    bounded: tuple[str, ...]
+    labels: Mapping[str, str]
+    short: Mapping[str, str] = field(default_factory=dict)
+    augmentations: tuple[str, ...]
+    columns: Callable[[Row], dict[str, str]]
+    in_images: bool
+
+    @property
+    def primary(self) -> str:
+        """The metric that tables put first and that progress shows."""
+        return self.metrics[0]
+
+
+CLASSIFICATION = Task(
+    name="classification",
+    metrics=("accuracy",),
+    shown=("accuracy",),
+    by_class=("recall",),
+    bounded=("best accuracy", "last accuracy", "training loss"),
+    labels={"accuracy": "accuracy"},
+    short={"accuracy": "acc."},
+    augmentations=("random-resized crop", "whole face", "crop + jitter + AutoAugment"),
+    columns=lambda row: {
+        "network": row.network,
+        "start": row.start,
+        "trained": row.trained,
+        "augmentation": row.augmentation,
+    },
+    in_images=True,
+)
+SEGMENTATION = Task(
+    name="segmentation",
+    metrics=("miou", "pixel_accuracy", "set_miou", "set_pixel_accuracy"),
+    shown=("miou", "pixel_accuracy"),
+    by_class=("iou", "set_iou"),
+    bounded=("best miou", "last miou", "best pixel_accuracy", "last set_miou", "training loss"),
+    labels={
+        "miou": "mIoU",
+        "pixel_accuracy": "pixel accuracy",
+        "set_miou": "set mIoU",
+        "set_pixel_accuracy": "set pixel accuracy",
+    },
+    short={"miou": "mIoU", "pixel_accuracy": "pixels"},
+    augmentations=("random crop",),
+    columns=lambda row: {
+        "network": row.network,
+        "classes": str(row.classes),
+        "skips": "yes" if row.skips else "no",
+        "batch norm": row.batch_norm,
+    },
+    in_images=False,
+)
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, SEGMENTATION)}
+LABELS: dict[str, str] = {metric: label for task in TASKS.values() for metric, label in task.labels.items()}
+
+
+def task_of(network: str) -> Task:
+    """The task that a network is for, by its name: FCN8s segments, all others classify."""
+    return SEGMENTATION if network.startswith("fcn8s/") else CLASSIFICATION

@@ -1,0 +1,257 @@
+"""What the training of each task is made of: its batches, its loss, its evaluation (`cvhw4.tasks` has the rest)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from cvhw4.data import augment
+from cvhw4.data.augment import stream
+from cvhw4.data.dataset import Dataset, Split
+from cvhw4.data.gather import gather, memory_limit, place
+from cvhw4.metrics import segmentation_figures, segmentation_lists
+from cvhw4.models.build import Network
+from cvhw4.study import Row
+from cvhw4.tasks import CLASSIFICATION, SEGMENTATION
+from cvhw4.training.counts import class_map, contours, count_pixels
+
+BLOCK = 256  # images that are augmented at once, about; the same everywhere, since the draws depend on it
+_EVALUATION_BATCH = {
+    CLASSIFICATION.primary: 64,
+    SEGMENTATION.primary: 12,
+}  # images at once, by task; a map of scores per image is large
+KEPT_BYTES = 512 << 20  # validation inputs up to this size are kept from epoch to epoch
+Forward = Callable[[Tensor], Tensor]
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+        figures: metrics on the validation split by name.
+        by_class: lists with one figure per class.
+        images: what was made of each image: uint8 [V], the class predicted, or counts int64 [V, 2, 12, C]
+            (see `cvhw4.training.counts.count_pixels`).
+    """
+
+    figures: dict[str, float]
+    by_class: dict[str, list[float]]
+    images: NDArray
+
+
+class Objective(ABC):
+    """Data on the device, and what is done with it.
+
+    The order of images and every augmentation are drawn from the seed and the epoch alone, so that all rows trained
+    with one seed see the same pictures in the same order where their augmentation is the same.
+    """
+
+    primary: str  # the figure that tables put first
+
+    def __init__(self, row: Row, dataset: Dataset, network: Network, device: torch.device, seed: int) -> None:
+        self.row, self.device, self.seed = row, device, seed
+        self.size = row.recipe.size
+        self.train, self.val = (_DeviceSplit(split, device) for split in (dataset.train, dataset.val))
+        self._kept: list[tuple[Tensor, Tensor]] | None = None
+        self.mean = torch.tensor(network.mean, device=device).view(1, 3, 1, 1) * 255
+        self.std = torch.tensor(network.std, device=device).view(1, 3, 1, 1) * 255
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's inputs (normalised float [B, 3, size, size]) and targets, augmented."""
+        generator = self.generator(epoch)
+        for index in self.blocks(epoch):
+            yield from self.block(index, generator)
+
+    def blocks(self, epoch: int) -> tuple[Tensor, ...]:
+        """An epoch's images in the order they are trained in, some whole batches at once: indices int64 [M], on the
+        CPU."""
+        order = torch.randperm(len(self.train), generator=stream(self.seed, "order", epoch))
+        batch = self.row.recipe.batch
+        return order.split(max(1, BLOCK // batch) * batch)
+
+    @property
+    def steps(self) -> int:
+        """How many batches an epoch has."""
+        return -(-len(self.train) // self.row.recipe.batch)
+
+    def generator(self, epoch: int) -> torch.Generator:
+        """What an epoch's augmentation is drawn from, block by block."""
+        return stream(self.seed, "augmentation", epoch)
+
+    def block(self, index: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one block; all that is drawn for it is drawn before the first of them."""
+        images, targets = self.augmented(index, generator)
+        batch = self.row.recipe.batch
+        yield from zip(self.normalised(images).split(batch), targets.split(batch), strict=True)
+
+    def validation(self, *, keep: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised inputs of the validation split, in order, and which images they are (int64 [B], on the CPU).
+
+        Args:
+            keep: for the next call, if they are not too many.
+        """
+        if self._kept is None:
+            kept = []
+            size = len(self.val) * 3 * self.size**2 * 4
+            for index in torch.arange(len(self.val)).split(_EVALUATION_BATCH[self.primary]):
+                pair = self.normalised(self.centred(index)), index
+                if keep and size <= KEPT_BYTES:
+                    kept.append(pair)
+                yield pair
+            self._kept = kept or None
+        else:
+            yield from self._kept
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """float [B, 3, H, W], 0..255, to the network's mean and standard deviation; changed in place."""
+        return images.sub_(self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
+
+    @abstractmethod
+    def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Training images (float 0..255) and targets for some indices."""
+
+    @abstractmethod
+    def centred(self, index: Tensor) -> Tensor:
+        """Validation images as they are evaluated, not augmented: float [B, 3, size, size], 0..255."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch, a scalar."""
+
+    @abstractmethod
+    def evaluate(self, forward: Forward) -> Evaluation:
+        """Figures on the validation split, and what they come from.
+
+        Args:
+            forward: maps inputs, as `validation` gives them, to logits; in evaluation mode.
+        """
+
+
+class _DeviceSplit:
+    """A split whose pictures lie on the device where they fit, and are brought there block by block where not."""
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self.split, self.device = split, device
+        self.sizes = torch.tensor(split.sizes)
+        # The limit is a share of what is free, so that what was placed before counts.
+        self._images = place(split.images, device, limit_bytes=memory_limit(device))
+        self._targets = place(split.targets, device, limit_bytes=memory_limit(device))
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def images(self, index: Tensor) -> Tensor:
+        """uint8 [B, H, W, 3] on the device, for indices int64 [B] on the CPU."""
+        return self._pick(self._images, self.split.images, index)
+
+    def targets(self, index: Tensor) -> Tensor:
+        """uint8 [B] or [B, H, W] on the device, likewise."""
+        return self._pick(self._targets, self.split.targets, index)
+
+    def _pick(self, placed: Tensor | None, array: NDArray[np.uint8], index: Tensor) -> Tensor:
+        if placed is None:
+            rows = gather(array, index.numpy())
+            return augment.move(rows.pin_memory() if self.device.type == "cuda" else rows, self.device)
+        return placed[augment.move(index, self.device)]
+
+
+class ClassificationObjective(Objective):
+    """Cross-entropy, accuracy."""
+
+    primary = CLASSIFICATION.primary
+
+    def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `Objective.augmented`."""
+        images = augment.resample(self.train.images(index), self.boxes(index, generator), self.size)
+        if self.row.augmentation == "crop + jitter + AutoAugment":
+            images = augment.colour_jitter(images, generator)
+            images = augment.auto_augment(images.round().to(torch.uint8), generator).float()
+        return images, self.train.targets(index).long()
+
+    def boxes(self, index: Tensor, generator: torch.Generator) -> augment.Boxes:
+        """The parts of some training images that the network is to see, as the row's augmentation draws them."""
+        sizes = self.train.sizes[index]
+        if self.row.augmentation == "whole face":
+            return augment.whole_views(sizes, self.size, generator)
+        return augment.random_resized_crops(sizes, generator)
+
+    def centred(self, index: Tensor) -> Tensor:
+        """See `Objective.centred`."""
+        boxes = augment.whole_views(self.val.sizes[index], self.size)
+        return augment.resample(self.val.images(index), boxes, self.size)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """See `Objective.loss`."""
+        return F.cross_entropy(logits, targets)
+
+    def evaluate(self, forward: Forward) -> Evaluation:
+        """See `Objective.evaluate`."""
+        return self.score(torch.cat([forward(inputs) for inputs, _ in self.validation()]))
+
+    def score(self, logits: Tensor) -> Evaluation:
+        """The figures of logits [V, classes] on the validation split."""
+        targets = self.val.targets(torch.arange(len(self.val))).long()
+        loss = float(self.loss(logits, targets))
+        predicted, classes = (x.to(torch.uint8).cpu().numpy() for x in (logits.argmax(1), targets))
+        right = predicted == classes
+        recall = [float(right[classes == c].mean()) for c in range(self.row.classes)]
+        return Evaluation({"accuracy": float(right.mean()), "loss": loss}, {"recall": recall}, predicted)
+
+
+class SegmentationObjective(Objective):
+    """Binary cross-entropy against one-hot targets, IoU and pixel accuracy."""
+
+    primary = SEGMENTATION.primary
+
+    def __init__(self, row: Row, dataset: Dataset, network: Network, device: torch.device, seed: int) -> None:
+        super().__init__(row, dataset, network, device, seed)
+        self.classes = class_map(row.classes).to(device)
+        self._labels: list[tuple[Tensor, Tensor]] | None = None
+
+    def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `Objective.augmented`."""
+        images, labels = self.train.images(index), self.train.targets(index)
+        images, labels = augment.crop_windows(images, labels, self.size, generator)
+        return images, self.classes[labels.long()]
+
+    def centred(self, index: Tensor) -> Tensor:
+        """See `Objective.centred`."""
+        return augment.crop_windows(self.val.images(index), self.val.targets(index), self.size)[0]
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """See `Objective.loss`. A pixel of no class (void among 11) has a target of all zeros."""
+        numbers = torch.arange(self.row.classes, device=targets.device, dtype=targets.dtype).view(1, -1, 1, 1)
+        return F.binary_cross_entropy_with_logits(logits, (targets[:, None] == numbers).to(logits.dtype))
+
+    def evaluate(self, forward: Forward) -> Evaluation:
+        """See `Objective.evaluate`."""
+        counts = []
+        for (inputs, _), (labels, near) in zip(self.validation(), self.truth(), strict=True):
+            prediction = forward(inputs).max(1).indices  # quicker than argmax
+            counts.append(count_pixels(prediction, labels, near, self.row.classes))
+        images = torch.cat(counts).cpu().numpy()
+        together = images.sum(1)
+        figures = {k: float(v) for k, v in segmentation_figures(together).items()}
+        return Evaluation(figures, segmentation_lists(together), images)
+
+    def truth(self) -> list[tuple[Tensor, Tensor]]:
+        """Batch by batch the validation split's labels (int32 [B, size, size], CamVid's numbers), and which of their
+        pixels are near a contour; kept from epoch to epoch."""
+        if self._labels is None:
+            batches = torch.arange(len(self.val)).split(_EVALUATION_BATCH[self.primary])
+            labels = [augment.centre(self.val.targets(index), self.size).int() for index in batches]
+            self._labels = [(batch, contours(batch)) for batch in labels]
+        return self._labels
+
+
+def make_objective(row: Row, dataset: Dataset, network: Network, device: torch.device, seed: int) -> Objective:
+    """The task that a data set is for."""
+    kind = ClassificationObjective if dataset.task == "classification" else SegmentationObjective
+    return kind(row, dataset, network, device, seed)

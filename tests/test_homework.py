@@ -1,0 +1,214 @@
+"""The report's rows, claims and controls as the protocol has them, at full and at quick size."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from cvhw4 import Corruption, InputError, homework
+from cvhw4.data.corruption import corrupted
+from cvhw4.data.dataset import VOID
+from cvhw4.homework.sections import CELLS
+from tests.tiny import FULL, QUICK, dataset
+
+CORRUPTED = [(control, strength) for control in QUICK.controls for strength in control.strengths]
+Q1_FACTS = {
+    # row: network, start, trained, augmentation, optimizer, published accuracy
+    "q1_1": ("alexnet", "imagenet", "last layer", "random-resized crop", "sgd", 0.8300),
+    "q1_2": ("alexnet", "imagenet", "all layers", "random-resized crop", "sgd", 0.8750),
+    "q1_3": ("alexnet", "random", "all layers", "random-resized crop", "sgd", 0.7175),
+    "q1_5": ("alexnet", "imagenet", "last layer", "whole face", "sgd", None),
+    "q1_6": ("alexnet", "imagenet", "all layers", "whole face", "sgd", None),
+    "q1_8": ("efficientnet_b2+linear", "imagenet", "all layers", "crop + jitter + AutoAugment", "adam", 0.9075),
+}
+Q2_FACTS = {
+    # row: classes, skips, published mIoU, pixel accuracy, their epochs
+    "q2_1a": (11, True, 0.4295, 0.8523, 41, 41),
+    "q2_1b": (11, False, 0.4055, 0.8384, 20, 17),
+    "q2_3": (3, False, 0.8261, 0.9629, 20, 20),
+}
+
+
+@pytest.mark.parametrize("name", Q1_FACTS)
+def test_full_q1_rows_are_the_reports(name):
+    row = FULL.row(name)
+    published = FULL.published[row.name].figures.get("accuracy") if row.name in FULL.published else None
+    facts = row.network, row.start, row.trained, row.augmentation, row.recipe.optimizer, published
+    assert facts == Q1_FACTS[name]
+    r = row.recipe
+    assert (r.size, r.batch, r.epochs, r.lr, r.lr_step, r.lr_gamma) == (224, 4, 25, 1e-3, 5, 0.1)
+    assert r.momentum == (0.9 if r.optimizer == "sgd" else 0.0)
+    assert row.classes == 2
+
+
+@pytest.mark.parametrize("name", Q2_FACTS)
+def test_full_q2_rows_are_the_reports(name):
+    row, published = FULL.row(name), FULL.published[FULL.row(name).name]
+    facts = [of[metric] for of in (published.figures, published.epochs) for metric in ("miou", "pixel_accuracy")]
+    assert (row.classes, row.skips, *facts) == Q2_FACTS[name]
+    r = row.recipe
+    assert (r.size, r.batch, r.epochs, r.optimizer, r.lr, r.lr_step, r.lr_gamma) == (256, 6, 50, "adam", 1e-4, 100, 0.5)
+    assert (row.network, row.start, row.batch_norm) == ("fcn8s/vgg16", "imagenet", "frozen")
+
+
+def test_quick_rows_are_the_same_rows_and_differ_in_size_alone():
+    for full in FULL.rows.values():
+        if full.name == "q2_n3-3class_norm":  # left out for time
+            continue
+        quick = QUICK.rows[full.name]
+        assert replace(quick, study="full", network=full.network, recipe=full.recipe) == full
+        assert quick.recipe.optimizer == full.recipe.optimizer
+    assert QUICK.rows.keys() == (FULL.rows.keys() - {"q2_n3-3class_norm"}) | {"q1_c3-no_start"}  # in full q1_3 is that
+
+
+@pytest.mark.parametrize("study", [QUICK, FULL], ids=lambda study: study.name)
+def test_names_select_what_they_say(study):
+    assert [name for name in study.rows if "skip" in name] == ["q2_1a-skip", "q2_1b-noskip"]
+    assert [name for name in study.rows if "3class" in name][:2] == ["q2_3-3class", "q2_c3-3class_fused"]
+    assert study.row("q1_2-finetune") is study.row("q1_2")
+    with pytest.raises(InputError, match="q2_1a-skip"):
+        study.row("q9")
+
+
+def test_a_size_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="quick, full"):
+        homework.study("huge")
+
+
+def test_controls_differ_from_their_row_in_one_setting():
+    def differences(a, b, study=QUICK):
+        one, other = (study.row(row).settings() for row in (a, b))
+        return {key for key in one if one[key] != other[key]}
+
+    assert differences("q1_8", "q1_c8") == differences("q1_2", "q1_c3") == {"start"}
+    assert differences("q2_3", "q2_c3") == {"skips"}
+    assert differences("q2_1a", "q2_1b") == {"skips"}
+    assert differences("q2_1b", "q2_3") == {"classes"}
+    assert differences("q2_1a", "q2_n1a") == differences("q2_1b", "q2_n1b") == {"batch_norm"}
+    assert differences("q2_3", "q2_n3", FULL) == {"batch_norm"}
+    assert differences("q1_1", "q1_5") == {"augmentation"}
+    assert differences("q1_1", "q1_2") == {"trained"}
+
+
+def test_claims_are_those_whose_rows_there_are():
+    assert len(QUICK.claims) == 15
+    assert list(FULL.claims) == [claim for claim in QUICK.claims if "q1_c3-no_start" not in claim.rows]
+
+
+@pytest.mark.parametrize("study", [QUICK, FULL], ids=lambda study: study.name)
+def test_the_factorial_crosses_what_the_report_changed_at_once(study):
+    rows = {cell: study.rows[name] for cell, name in CELLS.items()}
+    assert sorted(CELLS) == sorted(product((False, True), repeat=3))
+    first, last = rows[False, False, False], rows[True, True, True]
+    for (network, optimizer, augmentation), row in rows.items():
+        assert row.network == (last if network else first).network
+        assert row.recipe == (last if optimizer else first).recipe
+        assert row.augmentation == (last if augmentation else first).augmentation
+        assert (row.start, row.trained) == ("imagenet", "all layers")
+    assert len({first.network, last.network}) == 2 and first.recipe != last.recipe
+
+
+def test_studies_and_the_plugin_import_nothing_heavy():
+    code = "import sys, cvhw4.homework.rows, cvhw4.runner, cvhw4.plugin; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "timm", "pandas", "scipy", "numpy", "PIL"} & set(loaded)
+
+
+# Negative controls: what each corrupts, and that it corrupts nothing else
+
+
+def test_every_control_changes_one_thing():
+    def changed(control, strength):
+        base, other = QUICK.rows[control.row].settings(), control.of(QUICK, strength).settings()
+        return {k: (base[k], other[k]) for k in base if base[k] != other[k]}
+
+    assert all(len(changed(control, strength)) == 1 for control, strength in CORRUPTED)
+    by_name = {c.name.partition("-")[2]: c for c in QUICK.controls}
+    before, after = changed(by_name["learning_rate"], 10)["recipe"]
+    assert after == before | {"lr": 10 * before["lr"]}
+    assert changed(by_name["no_pretraining"], 1) == {"start": ("imagenet", "random")}
+    assert changed(by_name["batch_norm"], 1) == {"batch_norm": ("train", "frozen")}
+
+
+def test_every_kind_of_mistake_has_a_strength_that_must_be_caught():
+    assert {c.name.partition("-")[2]: c.strengths[0] for c in QUICK.controls} == {
+        "label_noise": 0.2,
+        "fewer_images": 0.5,
+        "learning_rate": 10,
+        "no_pretraining": 1,
+        "batch_norm": 1,
+        "mask_shift": 8,
+        "classes_swapped": 1,
+    }
+
+
+def test_controls_have_names_of_their_own():
+    names = [row.name for row in QUICK.in_group("control")]
+    assert len(set(names)) == len(names) == len(CORRUPTED)
+    assert not QUICK.rows.keys() & set(names)
+
+
+def test_label_noise_is_the_share_it_says_and_grows_from_the_same_images():
+    data = dataset("classification", train=40)
+    wrong = {}
+    for share in (0.1, 0.2, 1.0):
+        result = corrupted(data, Corruption("label noise", share), seed=3)
+        wrong[share] = set(np.flatnonzero(result.train.targets != data.train.targets))
+        assert len(wrong[share]) == round(40 * share)
+        assert result.val is data.val and result.train.images is data.train.images
+    assert wrong[0.1] < wrong[0.2] < wrong[1.0]
+    other = corrupted(data, Corruption("label noise", 0.2), seed=4)
+    assert set(np.flatnonzero(other.train.targets != data.train.targets)) != wrong[0.2]
+
+
+def test_a_smaller_training_set_keeps_pictures_and_targets_together():
+    data = dataset("segmentation", train=12)
+    result = corrupted(data, Corruption("smaller training set", 0.25), seed=0).train
+    assert len(result) == len(result.names) == len(result.targets) == len(result.sizes) == 9
+    for name, image, target in zip(result.names, result.images, result.targets, strict=True):
+        i = data.train.names.index(name)
+        assert np.array_equal(image, data.train.images[i]) and np.array_equal(target, data.train.targets[i])
+
+
+def test_a_shifted_mask_is_the_mask_further_right():
+    data = dataset("segmentation", train=3)
+    result = corrupted(data, Corruption("mask shift", 8), seed=0).train
+    assert (result.targets[:, :, :8] == VOID).all()
+    assert np.array_equal(result.targets[:, :, 8:], data.train.targets[:, :, :-8])
+
+
+def test_swapped_classes_are_swapped_and_no_others():
+    data = dataset("segmentation", train=4)
+    data.train.targets[:, 20:24, :20] = 4
+    result = corrupted(data, Corruption("classes swapped", 0.5), seed=0).train
+    whole = [i for i in range(4) if not np.array_equal(result.targets[i], data.train.targets[i])]
+    assert len(whole) == 2
+    for i in whole:
+        before, after = data.train.targets[i], result.targets[i]
+        assert ((before == 3) == (after == 4)).all() and ((before == 4) == (after == 3)).all()
+        rest = (before != 3) & (before != 4)
+        assert np.array_equal(before[rest], after[rest])
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "strength", "message"),
+    [
+        ("classification", "label noise", 0.0, "share"),
+        ("classification", "label noise", 1.1, "share"),
+        ("classification", "smaller training set", 1.0, "no images"),
+        ("segmentation", "label noise", 0.5, "for classification"),
+        ("classification", "mask shift", 8, "for segmentation"),
+        ("segmentation", "mask shift", 48, "48 pixels wide"),
+    ],
+)
+def test_what_a_kind_does_not_know_is_an_error(task, kind, strength, message):
+    with pytest.raises(ValueError, match=message):
+        corrupted(dataset(task), Corruption(kind, strength), seed=0)
+
+
+def test_nothing_to_corrupt_is_the_data_itself():
+    data = dataset("classification")
+    assert corrupted(data, None, seed=0) is data

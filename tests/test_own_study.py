@@ -1,0 +1,497 @@
+"""A user's own study: metrics by hand-worked numbers, pages, and sessions that train it."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas  # noqa: F401
+import pytest
+import scipy.stats  # noqa: F401
+import sklearn.metrics  # noqa: F401
+import tabulate  # noqa: F401
+import timm  # noqa: F401
+import torch
+import torchvision.transforms.v2  # noqa: F401
+from sklearn.metrics import balanced_accuracy_score
+
+# Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
+import cvhw4.training.fit  # noqa: F401
+from cvhw4 import Claim, InputError, Recipe, Row
+from cvhw4.errors import TrainingFailed
+from cvhw4.records.images import ImageResults, confusion
+from cvhw4.records.store import Store
+from cvhw4.report.results import report_page
+from cvhw4.report.verdicts import verdicts_page
+from cvhw4.runner import Runner
+from cvhw4.statistics.bounds import NO_BOUNDS
+from cvhw4.statistics.images import image_noise
+from cvhw4.statistics.verdicts import judge_all
+from tests.studies import ROOT, always_nan, insects, pictures, right, streets
+from tests.tiny import QUICK, record
+
+pytest_plugins = ["pytester"]
+
+
+# Metrics, by hand
+
+
+PREDICTED = np.array([[0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 2, 0]], np.uint8)
+LABELS = np.array([0, 0, 0, 1, 1, 2], np.uint8)
+
+
+def test_an_own_metric_is_given_labels_and_predictions_of_every_epoch():
+    images = ImageResults(predicted=PREDICTED, labels=LABELS)
+    # recalls 3/3, 1/2, 1/1; then 2/3, 1/2, 0
+    assert images.figure("balanced", 1, own=balanced_accuracy_score) == pytest.approx(5 / 6)
+    assert images.figure("balanced", 2, own=balanced_accuracy_score) == pytest.approx(7 / 18)
+    assert images.figure("accuracy", 2) == pytest.approx(1 / 2) == images.figure("mine", 2, own=right)
+
+
+def test_an_own_metric_of_draws_counts_each_image_as_often_as_it_is_drawn():
+    images = ImageResults(predicted=PREDICTED, labels=LABELS)
+    draws = np.array([[1, 1, 1, 1, 1, 1], [0, 0, 3, 0, 2, 1]])
+    found = images.figure("balanced", 2, draws, balanced_accuracy_score)
+    assert found == pytest.approx([7 / 18, 0])
+    assert images.figure("mine", 2, draws, right) == pytest.approx(images.figure("accuracy", 2, draws))
+    by_own = image_noise([(1, [(images, 1)])], "mine", np.random.default_rng(0), 50, right)
+    assert by_own == image_noise([(1, [(images, 1)])], "accuracy", np.random.default_rng(0), 50)
+
+
+def test_the_confusion_matrix_leaves_void_out_and_merges_labels_to_three_classes():
+    counts = np.zeros((12, 3), np.int64)
+    counts[0, 0], counts[3, 1], counts[5, 0], counts[8, 2], counts[10, 1], counts[11, 1] = 5, 7, 2, 3, 4, 100
+    assert confusion(counts).tolist() == [[5, 0, 0], [2, 7, 0], [0, 4, 3]]
+    eleven = np.arange(12 * 11).reshape(12, 11)
+    assert np.array_equal(confusion(eleven), eleven[:11]) and confusion(eleven).dtype == np.int64
+
+
+def test_an_own_metric_of_scenes_is_given_the_whole_sets_confusion_matrix():
+    counts = np.random.RandomState(0).randint(0, 9, (2, 3, 2, 12, 11)).astype(np.uint32)
+    images = ImageResults(counts=counts)
+    share = lambda m: np.trace(m) / m.sum()  # noqa: E731
+    assert images.figure("share", 2, own=share) == pytest.approx(float(images.figure("set_pixel_accuracy", 2)))
+    draws = np.array([[2, 0, 1], [1, 1, 1]])
+    assert images.figure("share", 1, draws, share) == pytest.approx(images.figure("set_pixel_accuracy", 1, draws))
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (always_nan, "metric mine: returns nan. Fix: let it return a finite number"),
+        (lambda labels, predicted: 1 / 0, "metric mine: raises ZeroDivisionError: division by zero"),
+        (lambda labels: 1.0, "metric mine: raises TypeError"),
+        (lambda labels, predicted: labels, "metric mine: raises TypeError"),
+    ],
+)
+def test_a_metric_without_a_figure_is_one_error_before_anything_is_trained(metric, told, tmp_path):
+    folder = pictures(tmp_path / "photos")
+    study = insects(data=folder, metrics={"mine": metric})
+    with pytest.raises(InputError, match=told):
+        Runner(study=study, results=tmp_path / "results").check()
+    with pytest.raises(InputError, match=told):
+        ImageResults(predicted=PREDICTED, labels=LABELS).figure("mine", 1, own=metric)
+    assert not (tmp_path / "results").exists()
+
+
+def precision_of_wasps(labels, predicted):
+    return float(np.float64((labels[predicted == 2] == 2).sum()) / (predicted == 2).sum())
+
+
+def test_a_metric_without_a_figure_of_networks_that_say_one_class_alone_is_told_before_training(tmp_path):
+    study = insects(data=pictures(tmp_path / "photos"), metrics={"wasps": precision_of_wasps})
+    told = "metric wasps: returns nan where every image is predicted as class 0. Fix: let it return a finite"
+    with pytest.raises(InputError, match=told), warnings.catch_warnings():
+        warnings.simplefilter("error")  # those of made-up predictions are nobody's
+        Runner(study=study, results=tmp_path / "results").check()
+    rows = {"plain": Row("fcn8s/resnet10t", start="random")}
+    scenes = insects(name="scenes", rows=rows, recipe=Recipe(size=32), metrics={"cars": lambda m: 1 / m[:, 8].sum()})
+    with pytest.raises(InputError, match="cars: returns inf where every pixel is predicted as class 0"):
+        Runner(study=scenes, results=tmp_path / "results").check()
+    assert not (tmp_path / "results").exists()
+
+
+def own_record(row, seed, figures, **changes):
+    """A record of the study "insects"."""
+    made = replace(record("q1_2", seed, figures=tuple((a,) for a, _ in figures)), row=row, study="insects")
+    epochs = [replace(e, figures=e.figures | {"mine": m}) for e, (_, m) in zip(made.epochs, figures, strict=True)]
+    data = replace(made.data, name="photos", embedded=False, val=6)
+    fingerprint, configuration = (text.encode().hex().ljust(64, "0") for text in (f"{row}{seed}", row))
+    whole = dict(epochs=epochs, data=data, fingerprint=fingerprint, configuration=configuration)
+    return replace(made, **(whole | changes))
+
+
+def test_own_figures_are_in_every_epoch_of_the_record():
+    study = insects(metrics={"mine": balanced_accuracy_score})
+    images = ImageResults(predicted=PREDICTED, labels=LABELS)
+    made = Runner(study=study)._with_own_metrics(record("q1_2", figures=((0.5,), (0.4,))), images)
+    assert [e.figures for e in made.epochs] == [
+        {"accuracy": 0.5, "mine": pytest.approx(5 / 6)},
+        {"accuracy": 0.4, "mine": pytest.approx(7 / 18)},
+    ]
+    assert made.best("mine") == pytest.approx(5 / 6) and made.figure("last mine") == pytest.approx(7 / 18)
+
+
+def test_a_run_whose_metric_has_no_figure_in_an_epoch_is_noted_and_told_of_as_failed(tmp_path, monkeypatch):
+    def mine(labels, predicted):
+        return 1.0 if predicted[-1] == 2 else float("nan")
+
+    rows = {"scratch": Row("resnet10t", start="random")}
+    study = insects(data=pictures(tmp_path / "photos"), metrics={"mine": mine}, rows=rows)
+    images = ImageResults(predicted=PREDICTED, labels=LABELS)
+    trained = record("q1_2", 4, figures=((0.5,), (0.4,)), row="scratch")
+    monkeypatch.setattr(Runner, "_train", lambda *_: (trained, images, None))
+    runner = Runner(study=study, device="cpu", results=tmp_path / "results")
+    with pytest.raises(TrainingFailed) as failed:
+        runner.run(study.rows["scratch"], 4)
+    told = "scratch, seed 4, epoch 2: metric mine: returns nan. Fix: let it return a finite number"
+    (note,) = runner.store.failures()
+    assert str(failed.value).startswith(told) and note.reason == str(failed.value)
+    assert (note.row, note.seed, note.epoch, note.lr) == ("scratch", 4, 2, 0.1)
+    page = report_page(study, [], NO_BOUNDS, {}, failures=[note])
+    assert "1 of 1 seeds failed" in page and "metric mine: returns nan" in page
+
+
+def test_pages_have_a_table_of_the_metric_and_the_verdict_and_nothing_of_the_report():
+    claim = Claim(better="finetune", worse="scratch", metric="mine", sentence="a start <helps>")
+    study = insects(metrics={"mine": right}, claims=[claim], title="Insects")
+    runs = [own_record("scratch", s, ((0.3, 0.2), (0.4, 0.3))) for s in range(3)]
+    runs += [own_record("finetune", s, ((0.8, 0.7 + s / 50), (0.7, 0.6))) for s in range(3)]
+    text = report_page(study, runs, NO_BOUNDS, {})
+    assert "# Insects\n" in text and "## Insects (photos)" in text and "### mine" in text
+    assert re.search(r"\| finetune \|.*\| 0\.7200 ± 0\.0200 ", text.split("### mine")[1])
+    assert re.search(r"a start &lt;helps&gt; +\| mine +\| \+0\.4200 .*\| supported", text)
+    assert not re.search(r"[Rr]eport|make-up|bound", text)
+
+    images = ImageResults(predicted=np.stack([LABELS, LABELS]), labels=LABELS)
+    page, pictures = verdicts_page(study, runs, lambda run: images, NO_BOUNDS)
+    assert page.startswith("# Insects: what holds, and how sure") and "the report" not in page and not pictures
+    assert re.search(r"a start &lt;helps&gt; \| mine +\| \+0\.4200 .* 3 .*\*\*supported\*\*", page)
+    (outcome,) = judge_all(study, runs, lambda run: images)
+    assert outcome.noise.mean_variance == 0 and outcome.resolution == 1 / 6  # the images say what the records do not
+
+
+def test_runs_from_before_a_metric_are_passed_over_where_it_is_asked_for():
+    claim = Claim(better="finetune", worse="scratch", metric="mine")
+    study = insects(metrics={"mine": right}, claims=[claim])
+    old = own_record("scratch", 0, ((0.3, 0.2),))
+    old = replace(old, epochs=[replace(e, figures={"accuracy": 0.3}) for e in old.epochs])
+    runs = [old, own_record("finetune", 0, ((0.8, 0.7),))]
+    assert judge_all(study, runs) == []
+    accuracy, mine = report_page(study, runs, None, {}).split("### mine")
+    assert "scratch" in accuracy and "scratch" not in mine.split("### Weights")[0]
+
+
+# Files from before
+
+
+def test_files_that_say_which_images_were_right_are_still_read():
+    right_ones = np.array([[True, False, True, False], [True, True, True, True]])
+    labels = np.array([0, 0, 1, 1], np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, right=right_ones, labels=labels)
+    images = ImageResults.from_bytes(buffer.getvalue(), Path("old.npz"))
+    assert images.predicted.tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]] and images.predicted.dtype == np.uint8
+    assert np.array_equal(images.right, right_ones) and np.array_equal(images.strata, labels)
+    again = ImageResults.from_bytes(images.to_bytes(), Path("new.npz"))
+    assert np.array_equal(again.predicted, images.predicted)
+
+
+# Sessions
+
+
+FILE = """
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+from cvhw4 import Study, Claim, Recipe, Row
+
+short = Recipe(size=32, batch=6, epochs=2)
+insects = Study(
+    "insects", data="photos", recipe=short,
+    rows={"scratch": Row("resnet18", start="random"), "other": Row("resnet10t", start="random")},
+    metrics={"balanced": balanced_accuracy_score},
+    claims=[Claim(better="other", worse="scratch", metric="balanced")],
+)
+pytestmark = pytest.mark.study(insects)
+
+def test_row(train, row, seed):
+    assert train(row, seed).best("balanced") >= 0
+
+def test_claim(judged, claim):
+    assert judged(claim).claim is claim
+"""
+SCENES = """
+import numpy as np
+import pytest
+from cvhw4 import Study, Recipe, Row
+
+def mean_recall(confusion):
+    there = confusion.sum(1) > 0
+    return (confusion.diagonal()[there] / confusion.sum(1)[there]).mean()
+
+scenes = Study(
+    "scenes", data="streets", recipe=Recipe(size=32, batch=2, epochs=1),
+    rows={"plain": Row("fcn8s/resnet10t", start="random", skips=False)}, metrics={"recall": mean_recall},
+)
+
+@pytest.mark.study(scenes)
+def test_scenes(train, row, seed):
+    record = train(row, seed)
+    assert record.task == "segmentation" and 0 <= record.last("recall") <= 1
+"""
+HOMEWORK = """
+import pytest
+from cvhw4.homework.options import homework
+
+@pytest.mark.study(homework, rows=["q1_2-finetune"])
+def test_portraits(train, row, seed):
+    train(row, seed)
+"""
+
+
+@pytest.fixture
+def own(pytester, monkeypatch):
+    """A repository of the user's own: `own(*args)` runs pytest there."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("CVHW4_CACHE", str(pytester.path / "cache"))
+    pytester.makeconftest('pytest_plugins = ["cvhw4.plugin", "cvhw4.homework.options"]')
+    pytester.makepyfile(test_insects=FILE)
+    pictures(pytester.path / "photos")
+
+    def run(*args, subprocess=False):
+        runner = pytester.runpytest_subprocess if subprocess else pytester.runpytest_inprocess
+        return runner("-p", "no:cacheprovider", "--device", "cpu", "--threads", "1", *args)
+
+    return run
+
+
+def test_studies_of_both_tasks_and_the_homework_train_in_one_session(own, pytester):
+    pytester.makepyfile(test_scenes=SCENES, test_homework=HOMEWORK)
+    streets(pytester.path / "streets")
+    threads = torch.get_num_threads()
+    result = own("--seeds", "1", "-p", "tests.tiny", "--junit-xml", "runs.xml")
+    torch.set_num_threads(threads)
+    assert result.ret == 0, result.stdout.str()
+    result.assert_outcomes(passed=5)
+    screen = result.stdout.str()
+    for title in ("ablation study insects", "ablation study scenes", "ablation study quick"):
+        assert title in screen
+    assert re.search(r"other +balanced +\d\.\d+ +\d\.\d+ +1 +\d+ s\n", screen)
+    assert "other_above_scratch-balanced" in screen
+
+    results = pytester.path / "results"
+    runs = {name: Store(results, name).load() for name in ("insects", "scenes", "quick")}
+    assert {name: len(found) for name, found in runs.items()} == {"insects": 2, "scenes": 1, "quick": 1}
+    for run in runs["insects"]:
+        images = Store(results, "insects").images(run)
+        assert run.data.classes == ["ant", "bee", "wasp"] and run.settings["classes"] == 3
+        assert [e.figures["balanced"] for e in run.epochs] == [
+            balanced_accuracy_score(images.labels, predicted) for predicted in images.predicted
+        ]
+        assert [e.figures["accuracy"] for e in run.epochs] == images.right.mean(1).tolist()
+    report = (results / "insects" / "report.md").read_text()
+    assert "### balanced" in report and "other beats scratch in balanced" in report
+    assert "### recall" in (results / "scenes" / "report.md").read_text()
+    assert "make-up" in (results / "quick" / "report.md").read_text()
+
+    cases = ET.parse(pytester.path / "runs.xml").getroot().iter("testcase")
+    found = {c.get("name"): {p.get("name"): p.get("value") for p in c.iter("property")} for c in cases}
+    told = found["test_row[other-seed0]"]
+    (run,) = (r for r in runs["insects"] if r.row == "other")
+    assert float(told["best balanced"]) == run.best("balanced") and float(told["last accuracy"]) == run.last("accuracy")
+    assert {"train_seconds", "images_per_second", "device", "seed"} <= told.keys()
+    assert not any(str(pytester.path) in value for of_case in found.values() for value in of_case.values())
+
+    again = own("--seeds", "1", "--reuse", "test_insects.py")
+    torch.set_num_threads(threads)
+    again.assert_outcomes(passed=3)
+    assert again.stdout.str().count("reused") == 2
+
+
+def test_a_keyword_that_selects_nothing_is_answered_with_the_rows_that_tests_asked_for(own, pytester):
+    pytester.makepyfile(test_others="def test_other():\n    pass\n")
+    told = "-k typo selects nothing. Rows of study insects: scratch, other."
+    assert told in own("-k", "typo").stdout.str()
+    assert told in own("-k", "typo", "-n", "1", subprocess=True).stdout.str()
+    others = own("-k", "typo", "test_others.py")
+    assert others.ret == pytest.ExitCode.NO_TESTS_COLLECTED and "selects nothing" not in others.stdout.str()
+    pytester.makepyfile(test_homework=HOMEWORK)
+    lines = own("-k", "typo", "test_homework.py").stdout.lines
+    place = next(i for i, line in enumerate(lines) if line.startswith("-k typo selects nothing. "))
+    end = next(i for i, line in enumerate(lines) if line.endswith("."))
+    told = " ".join(line.strip() for line in lines[place : end + 1])
+    assert told == f"-k typo selects nothing. Rows of study quick: {', '.join(QUICK.rows)}."
+    assert all(len(line) <= 80 for line in lines[place : end + 1])
+
+
+UNUSABLE = {
+    "no folder": (lambda p: (p / "photos").rename(p / "pictures"), "photos: does not exist"),
+    "a class too many": (
+        lambda p: (p / "photos" / "val" / "fly").mkdir(),
+        "4 class folders (ant, bee, fly, wasp), not 3",
+    ),
+    "no picture": (lambda p: (p / "photos/train/ant/0.png").write_bytes(b"x"), "0.png: is not a picture in JPEG"),
+    "a metric": (
+        lambda p: (p / "test_insects.py").write_text(FILE.replace("balanced_accuracy_score}", "len}")),
+        "metric balanced: raises TypeError: len() takes exactly one argument (2 given)",
+    ),
+    "a network": (
+        lambda p: (p / "test_insects.py").write_text(FILE.replace("resnet10t", "resnet11t")),
+        "resnet11t: is not a known network",
+    ),
+    "the table": (
+        lambda p: (p / "test_insects.py").write_text(FILE.replace('start="random"', 'start="nothing"', 1)),
+        "study insects, row scratch: has start='nothing'",
+    ),
+    "a row of the mark": (
+        lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, rows=['nobody'])")),
+        "names the row nobody. Fix: choose from scratch, other",
+    ),
+    "a setting of the mark": (
+        lambda p: (p / "test_insects.py").write_text(
+            FILE.replace("study(insects)", "study(insects, rows={'other': {'start': 'imagenet'}})")
+        ),
+        "says start='imagenet' of other, which has 'random'",
+    ),
+    "a word of the mark": (
+        lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, row='other')")),
+        "is marked with row=. Fix: give rows= or group=",
+    ),
+    "two studies of one name": (
+        lambda p: (p / "test_more.py").write_text(FILE),
+        "study insects: is the name of two studies",
+    ),
+    "the mark": (
+        lambda p: (p / "test_insects.py").write_text(FILE.replace("mark.study(insects)", 'mark.study("insects")')),
+        "expects a cvhw4.Study",
+    ),
+}
+
+
+@pytest.mark.parametrize(("corrupt", "told"), UNUSABLE.values(), ids=UNUSABLE)
+def test_what_cannot_be_used_is_one_line_before_anything_is_trained(own, pytester, corrupt, told):
+    corrupt(pytester.path)
+    result = own("--seeds", "1")
+    errors = [line for line in (result.outlines + result.errlines) if line.startswith("ERROR: ")]
+    assert result.ret == 4 and len(errors) == 1 and told in errors[0], result.stdout.str()
+    assert not (pytester.path / "results").exists() and "Traceback" not in result.stdout.str()
+
+
+ORDINARY = """
+import pytest
+from cvhw4 import Row, Study
+
+mine = Study("mine", data="photos", rows={"a": Row("resnet18")})
+
+@pytest.fixture
+def claim():
+    return "a claim of the user's"
+
+@pytest.mark.parametrize("row", ["a", "b"])
+def test_of_names(row):
+    assert row in "ab"
+
+@pytest.mark.parametrize(("row", "seed"), [("a", 0)])
+def test_of_pairs(row, seed):
+    assert (row, seed) == ("a", 0)
+
+def test_of_a_fixture(claim):
+    assert claim == "a claim of the user's"
+
+@pytest.mark.parametrize("control", [3])
+def test_of_a_number(control):
+    assert control == 3
+
+@pytest.mark.study(mine)
+@pytest.mark.parametrize("claim", [1, 2])
+def test_with_a_fixture_of_ours(judged, claim):
+    assert claim in (1, 2)
+
+@pytest.mark.study(mine)
+@pytest.mark.parametrize("seed", [7])
+@pytest.mark.parametrize("row", ["mine"])
+def test_marked(row, seed):
+    assert (row, seed) == ("mine", 7)
+"""
+
+
+def test_tests_of_the_users_own_keep_their_names(own, pytester):
+    pytester.makepyfile(test_ordinary=ORDINARY, test_before="def test_last(): pass")
+    result = own("-v", "test_ordinary.py", "test_before.py")
+    result.assert_outcomes(passed=9)
+    assert result.ret == 0 and "test_last" in [line for line in result.outlines if "PASSED" in line][-1]  # not sorted
+    lone = own("--collect-only", "-q", pytester.makepyfile(test_lone="def test_it(claim, control): pass"))
+    assert "test_lone.py::test_it" in lone.outlines
+
+
+def test_two_workers_share_the_runs_and_judge_the_claim(own, pytester):
+    result = own("-n", "2", "--seeds", "1", subprocess=True)
+    result.assert_outcomes(passed=3)
+    for row in ("scratch", "other"):
+        result.stdout.re_match_lines_random([rf"{row} +seed 0  best accuracy .*\[[12]/2, "])
+    assert "ablation study insects" in result.stdout.str()
+    assert len(Store(pytester.path / "results", "insects").load()) == 2
+
+
+def test_workers_tell_of_data_that_cannot_be_used(own, pytester):
+    (pytester.path / "photos").rename(pytester.path / "pictures")
+    result = own("-n", "1", "--seeds", "1", subprocess=True)
+    assert result.ret == 4 and "photos: does not exist" in result.stdout.str()
+    assert not (pytester.path / "results").exists()
+
+
+def test_a_study_reaches_a_process_that_cannot_import_its_files(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    from cvhw4.executors.ray import _own_modules
+
+    (tmp_path / "shares").mkdir()
+    (tmp_path / "shares" / "mine.py").write_text(
+        "from functools import partial\nimport counted\nfrom cvhw4 import Row, Study\n"
+        "from shared.parts import part\n"
+        "def share(of, labels, predicted):\n    return part(counted.right(labels, predicted), of)\n"
+        "a = Study('mine', data='p', rows={'r': Row('resnet18')}, metrics={'half': partial(share, 2)})\n"
+    )
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "parts.py").write_text("def part(whole, of):\n    return whole / of\n")
+    (tmp_path / "counted.py").write_text("def right(labels, predicted):\n    return (labels == predicted).mean()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "shares")
+    import counted
+    import mine
+    from shared import parts
+
+    study = mine.a
+    assert _own_modules(study, None) == [mine]
+    own = _own_modules(study, tmp_path)
+    assert {module.__name__ for module in own} == {"mine", "counted", "shared.parts"}
+    assert _own_modules(insects(metrics={"b": balanced_accuracy_score}), None) == []
+    assert _own_modules(QUICK, tmp_path) == []
+    monkeypatch.chdir(ROOT)
+    assert not {"cvhw4", "torch"} & {module.__name__.partition(".")[0] for module in _own_modules(study, ROOT)}
+    for module in own:
+        ray.cloudpickle.register_pickle_by_value(module)
+    try:
+        pickled = ray.cloudpickle.dumps(Runner(study=study))
+    finally:
+        for module in (mine, counted, parts):
+            ray.cloudpickle.unregister_pickle_by_value(module)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "runner").write_bytes(pickled)
+    code = (
+        "import json, pickle, numpy as np\nstudy = pickle.load(open('runner', 'rb')).study\n"
+        "half = study.metrics['half'].function(np.array([0, 1]), np.array([0, 0]))\n"
+        "print(json.dumps([half, str(study.sources['classification'].folder), study.rows['r'].name]))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "there", env=env, capture_output=True, text=True)
+    assert json.loads(told.stdout) == [0.25, str(tmp_path / "shares" / "p"), "r"], told.stderr

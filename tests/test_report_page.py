@@ -1,0 +1,342 @@
+"""`report.md` and the terminal's tables: their figures, and what they say of runs that failed, leaks and code."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from cvhw4 import Row, Study, table
+from cvhw4.errors import printable
+from cvhw4.homework import studies, study
+from cvhw4.records.schema import Failure
+from cvhw4.report.failures import latest_failures
+from cvhw4.report.results import report_page
+from cvhw4.report.runs import by_data, by_row, device, origins
+from cvhw4.report.summary import session_summary, short_claims, short_detections, summary
+from cvhw4.report.tables import Table
+from cvhw4.report.text import cut
+from cvhw4.statistics.bounds import Bound, Bounds
+from tests.tiny import QUICK, record
+
+FULL = study("full")
+BOUND = Bound(low=0.8, high=1.0, mean=0.9, sd=0.02, n=20)
+BOUNDS = Bounds({"q1_1-features": {"best accuracy": BOUND}}, {}, "made up", {"embedded": record().data.fingerprint})
+
+
+def page(records, failures=(), bounds=None, missing=(), of=QUICK):
+    return report_page(of, records, bounds, dict(missing), failures)
+
+
+def section(text, title):
+    return next(part for part in text.replace("\n### ", "\n## ").split("\n## ") if part.startswith(title))
+
+
+def cells(text, start):
+    line = next(line for line in text.splitlines() if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_row_of_the_page_is_worked_by_hand():
+    runs = [
+        record("q1_2", seed=0, figures=((0.80,), (0.90,), (0.70,))),
+        record("q1_2", seed=1, figures=((0.86,), (0.8,))),
+    ]
+    line = cells(section(page(runs), "Accuracy"), "q1_2-finetune")
+    assert line[1:5] == ["tf_efficientnet_lite0", "imagenet", "all layers", "random-resized crop"]
+    # best: 0.90 and 0.86; sd 0.0283; t(1) = 12.7062, half width 0.2541
+    assert line[5:9] == ["5", "0.8800 ± 0.0283", "[0.6259, 1.1341]", "2, 1"]
+    assert line[9:13] == ["0.7500 ± 0.0707", "0.8750", "+0.0050", "2"]
+    cost = cells(section(page(runs), "Weights, time and memory"), "q1_2-finetune")
+    assert cost[1] == "package x 1.0" and cost[3] == "9.5 ± 0.0 s" and "1.00 GiB" in cost and "5m24s" in cost
+
+
+def test_both_conventions_and_classes_stand_on_the_page():
+    text = page([record("q2_1a", figures=((0.4, 0.8, 0.5, 0.85),)), record("q2_1b", figures=((0.3, 0.7, 0.2, 0.75),))])
+    assert cells(section(text, "The same predictions"), "q2_1a-skip")[1:] == ["0.4000", "0.5000", "0.8000", "0.8500"]
+    by_class = section(text, "IoU by class, 11 classes")
+    assert cells(by_class, "Sky")[1:] == ["0.500", "0.250", "0.500", "0.250"]
+    assert cells(by_class, "Pole")[1:] == ["0.500", "-", "0.500", "-"]
+    assert cells(section(text, "Claims"), "q2_2-skip_miou")[2:] == ["mIoU", "+0.1000", "-", "1", "-", "undecided"]
+    three = section(page([record("q2_3")]), "IoU by class, 3 classes")
+    assert cells(three, "everything else")[1:] == ["0.500", "-"]
+
+
+def test_published_figures_stand_where_a_row_shown_has_them():
+    figures = tuple((0.01 * i,) for i in range(1, 51))
+    text = page([replace(record("q2_1a", figures=figures), study="full")], of=FULL)
+    lines = [line for line in section(text, "mIoU").splitlines() if line.startswith("| q2_1a-skip ")]
+    whole, first = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    # and after the template's epochs, in a line of its own
+    assert whole[5:10] == ["50", "0.5000", "-", "50", "0.5000"] and first[5:10] == ["20", "0.2000", "-", "20", "0.2000"]
+    assert first[10:12] == ["0.4295 at epoch 41", "-0.2295"]
+    assert "| published " in section(page([record("q1_2")]), "Accuracy")
+    without = page([record("q1_5")])
+    assert "| published " not in without and "| difference |" not in without and "published time" not in without
+
+
+def test_rows_without_a_run_say_why():
+    text = page([record("q1_2")], missing={"q2_3-3class": "no weights | of vgg16"})
+    absent = section(text, "Rows without a run")
+    assert cells(absent, "q2_3-3class")[1] == "no weights \\" and "of vgg16" in absent
+    assert cells(absent, "q1_8-recipe")[1] == "no run is stored"
+    assert "No runs yet." in page([])
+
+
+def test_runs_on_the_bounds_data_are_judged_and_others_are_not():
+    good, bad = record("q1_1"), record("q1_1", seed=1, figures=((0.01,),))
+    for runs, word in (([good], "met"), ([good, bad], "MISSED"), ([record("q1_2")], "none")):
+        assert cells(section(page(runs, bounds=BOUNDS), "Accuracy"), "q1_")[-1] == word
+    foreign = replace(record("q1_1"), data=replace(record().data, fingerprint="f" * 64, name="hymenoptera"))
+    text = page([foreign, record("q1_1", seed=1)], bounds=BOUNDS)
+    assert "(hymenoptera)" in text and "(embedded)" in text and text.count("not judged") == 1
+    assert "not judged" not in page([foreign]) and "bounds" not in page([foreign])
+
+
+def test_a_studys_own_metric_has_a_table_and_its_runs_from_before_are_left_out():
+    own = Study("own", data="x", rows={"a": Row("resnet18")}, metrics={"f1_": max}, title="A *b*")
+    runs = [replace(record(seed=s), row="a", configuration="c" * 64) for s in (0, 1)]
+    runs[1] = replace(runs[1], epochs=[replace(e, figures=e.figures | {"f1_": -2.5}) for e in runs[1].epochs])
+    text = page(runs, of=own)
+    assert text.startswith("# A \\*b\\*\n") and "## A \\*b\\* (embedded)" in text
+    line = cells(section(text, "f1\\_"), "a")
+    assert line[6] == "-2.5000" and line[-1] == "1"
+    assert summary(by_row(runs), own, None)[2].split() == ["a", "f1_", "-2.500", "-2.500", "1", "10", "s"]
+
+
+def test_gpus_are_called_by_name():
+    gpu = replace(record(), environment=record().environment | {"device": "cuda", "device_name": "NVIDIA H100"})
+    assert device(gpu) == "NVIDIA H100" and device(record()) == "cpu (2 threads)"
+
+
+def test_a_table_takes_data_frames_and_lines():
+    import pandas as pd
+
+    lines = [{"a|b": "1|2", "c": "longer"}]
+    shown = "| a\\|b   | c      |\n|--------|--------|\n| 1\\|2   | longer |"
+    assert table(lines) == table(pd.DataFrame(lines)) == shown
+    assert Table.of(lines * 3, without=["c"]).markdown(1).splitlines()[2:] == [
+        "| 1\\|2 |",
+        "",
+        "... and 2 more, not shown.",
+    ]
+    assert table([]) == ""
+
+
+# Runs that failed
+
+
+def failure(name="q1_2", seed=1, **changes):
+    """The note of a failed run, of the same configuration as `record(name)`."""
+    made = record(name, seed)
+    same = ("row", "study", "task", "seed", "fingerprint", "configuration", "environment", "started")
+    where = dict(epoch=2, step=7, lr=0.0005, reason="the loss became NaN", checkpoint="seed1-6162.safetensors")
+    return Failure(**({k: getattr(made, k) for k in same} | where | {"data": made.data.name} | changes))
+
+
+def test_a_row_whose_every_run_failed_is_failed_not_missing():
+    text = page([record("q1_1")], [failure("q1_2", 0), failure("q1_2", 1)])
+    line = cells(section(text, "Accuracy"), "q1_2-finetune")
+    assert line[6] == "**failed**" and line[10] == "0.8750" and line[12] == "0 (2 of 2 seeds failed)"
+    assert cells(section(text, "Accuracy"), "q1_1-features")[12] == "1"
+    reason = ["q1_2-finetune", "0", "2", "7", "0.0005", "the loss became NaN", "seed1-6162.safetensors"]
+    assert cells(section(text, "Failed runs"), "q1_2-finetune") == reason
+    assert "| q1_2-finetune" not in section(text, "Rows without a run")
+
+
+def test_a_mean_over_survivors_says_how_many_failed():
+    survivors = [record("q1_2", seed=s) for s in (0, 2)]
+    text = page(survivors, [failure()])
+    assert cells(text, "q1_2-finetune")[12] == "2 (1 of 3 seeds failed)" and "finished is biased" in text
+    untouched = page(survivors)
+    assert "failed" not in untouched and "biased" not in untouched
+    older = page([replace(r, configuration="e" * 64) for r in survivors], [failure()])
+    assert cells(older, "q1_2-finetune")[12] == "2 (1 of 1 seeds failed since)"
+
+
+def test_what_is_not_known_of_a_failure_is_left_open():
+    text = page([], [failure("q2_1a", epoch=0, step=0, lr=0.0, checkpoint=None)])
+    assert cells(section(text, "Failed runs"), "q2_1a-skip")[2:] == ["-", "-", "-", "the loss became NaN", "none"]
+    assert "No run has finished on these data." in text and "### Weights" not in text
+
+
+def test_failures_of_an_older_configuration_are_left_out():
+    early = "2026-11-22T10:00:00+00:00"
+    old, new = failure(configuration="a" * 64, started=early), failure(seed=2)
+    elsewhere = failure(data="hymenoptera", configuration="b" * 64, started=early)
+    assert latest_failures([record("q1_2")], [old, new, elsewhere]) == [new, elsewhere]
+    assert latest_failures([], [old, new]) == [new]
+    again = replace(record("q1_2"), configuration="c" * 64, started="2026-11-24T10:00:00+00:00")
+    assert latest_failures([again], [old, new]) == []
+
+
+# What is said below tables
+
+LEAKS = [f"train/{i}.jpg = val/{i}.png" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("leaks", "line"),
+    [
+        (LEAKS[:1], "1 validation picture is a training picture too, so validation figures are optimistic: {}."),
+        (LEAKS[:2], "2 validation pictures are training pictures too, so validation figures are optimistic: {}."),
+        (LEAKS, "4 validation pictures are training pictures too, so validation figures are optimistic: {}, ...."),
+    ],
+)
+def test_leaks_stand_wherever_figures_of_their_data_do(leaks, line):
+    line = line.format(", ".join(leaks[:3]))
+    leaky = [replace(r, data=replace(r.data, leaks=leaks)) for r in (record("q2_1a"), record("q2_1b"))]
+    q1, q2 = page([*leaky, record("q1_2")]).split("## Q2")
+    # mIoU, pixel accuracy, claims, two conventions, IoU by class
+    assert q2.count(line) == 5 and line not in q1
+    assert origins({"q2_1a-skip": leaky})[-1] == line and line not in "".join(origins({"q1": [record("q1_2")]}))
+
+
+def of_code(name, digest, day="2026-11-23"):
+    run = record(name)
+    environment = run.environment | ({"code": digest * 64} if digest else {})
+    return replace(run, environment=environment, started=f"{day}T10:00:00+00:00")
+
+
+def test_rows_run_by_different_code_are_told_apart_with_rows_and_days():
+    begins = "Rows were run by different versions of the code: "
+    runs = [of_code("q1_1", "a"), of_code("q1_2", "b", "2026-11-25"), of_code("q1_3", "a", "2026-11-24")]
+    a = f"{'a' * 12} (q1_1-features, q1_3-scratch; 2026-11-23 to 2026-11-24)"
+    line = f"{begins}{a}; {'b' * 12} (q1_2-finetune; 2026-11-25). A difference between"
+    q1, q2 = page([*runs, record("q2_1a")]).split("## Q2")
+    assert q1.count(line) == 2 and begins not in q2  # accuracy, claims
+    assert any(note.startswith(line) for note in origins(by_row(runs)))
+    for same in (runs[::2], [of_code("q1_1", ""), of_code("q1_2", "")], []):
+        assert begins not in page(same) and begins not in "".join(origins(by_row(same)))
+    older = page([of_code("q1_1", "", "2026-11-22"), runs[0]])
+    assert f"{begins}not recorded (q1_1-features; 2026-11-22); {'a' * 12} (q1_1-features; 2026-11-23)." in older
+
+
+def test_rows_trained_on_other_pictures_of_one_name_are_named():
+    rows = [record("q1_1"), record("q1_2")]
+    line = "Rows were trained on different pictures under this name (q1_1-features; q1_2-finetune)"
+    assert line not in page(rows)
+    rows[1] = replace(rows[1], data=replace(rows[1].data, fingerprint="f" * 64))
+    assert line in page(rows) and any(note.startswith(line) for note in origins(by_row(rows)))
+
+
+def test_continued_runs_are_counted_below_their_times():
+    runs = [record("q1_2", seed=s) for s in range(3)] + [record("q1_1")]
+    runs[1:3] = [replace(r, times=replace(r.times, interruptions=2)) for r in runs[1:3]]
+    cost = page(runs).split("### Weights, time and memory")[1]
+    assert "Continued after an interruption: 2 of 3 runs of q1_2-finetune. Their times cover" in cost
+    assert "interruption" not in page(runs[:1])
+
+
+# The terminal
+
+
+def test_a_sessions_tables():
+    runs = [record(row, s, ((v,),)) for row, v in (("q1_1", 0.81), ("q1_2", 0.9), ("q2_1a", 0.5)) for s in (0, 1)]
+    noise = QUICK.controls[0].of(QUICK, 0.2)
+    corrupted = replace(record("q1_6", figures=((0.5,),)), row=noise.name, settings=noise.settings())
+    bounds = replace(BOUNDS, rows=BOUNDS.rows | {"q1_6-finetune": {"best accuracy": BOUND}})
+    lines = session_summary(QUICK, [*runs, corrupted], [failure("q2_1b")], bounds, {"q2_3-3class": "no data"})
+    assert max(map(len, lines)) <= 80 and lines[0] == "embedded"
+    starts = [line.split() for line in lines if line]
+    assert ["q1_1-features", "acc.", "0.810±0.000", "0.810", "0.830", "-0.020", "2", "10", "s", "met"] in starts
+    assert ["q2_1b-noskip", "mIoU", "-", "-", "-", "-", "0", "-", "FAILED"] in starts
+    assert ["device:", "cpu", "(2", "threads)"] in starts
+    assert "negative controls, in sessions of 3 seeds" in lines and "claims, 1 judged together (Holm)" in lines
+    assert next(s for s in starts if s[0].startswith("q1_6x"))[-2:] == ["yes", "1.00"]
+    assert lines[-1] == "q2_3-3class skipped: no data"
+    elsewhere = [replace(r, data=replace(r.data, fingerprint="f" * 64)) for r in runs]
+    other = session_summary(QUICK, elsewhere, [], bounds, {})
+    assert "bounds are calibrated on other data: these rows are not judged by them" in other
+    assert not any(" bounds" in line for line in other if line.startswith("row"))
+    assert session_summary(QUICK, [], [], None, {}) == []
+
+
+def test_the_summary_shows_failures():
+    runs, failures = [record("q1_2"), record("q2_c3")], [failure(), failure("q2_3", 0), failure("q2_c3")]
+    (groups,) = by_data(runs, failures).values()
+    lines = [line.split() for line in summary(groups, QUICK, None, failures)[1:]]
+    assert [(line[0], line[-1]) for line in lines] == [
+        ("q1_2-finetune", "FAILED"),
+        *[("q2_3-3class", "FAILED")] * 2,
+        *[("q2_c3-3class_fused", "FAILED")] * 2,
+    ]
+    assert "bounds" not in summary(groups, QUICK, None)[0]
+    assert list(by_data([], failures).values()) == [{}] and origins({}) == []
+
+
+NAMES = st.text("abcxyz_0123456789.-", min_size=1, max_size=40)
+NUMBERS = st.floats(-9.999, 9.999)
+
+
+def check_width(lines, names):
+    """At most 80 columns; names are whole, or begin as they do and end in an ellipsis."""
+    assert max(map(len, lines)) <= 80
+    for line, whole in zip(lines[1:], names, strict=True):
+        shown = line.split("  ")[0]
+        assert shown == whole or (shown.endswith("…") and whole.startswith(shown[:-1]) and len(shown) > 6)
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("of", studies(), ids=lambda s: s.name)
+def test_every_row_and_claim_fits(of):
+    made = {r.name: replace(record("q1_2" if r.task.in_images else "q2_1a"), row=r.name) for r in of.rows.values()}
+    long = {row: [replace(r, times=replace(r.times, total_seconds=9999.0))] * 20 for row, r in made.items()}
+    names = [row.name for row in of.rows.values() for _ in of.shown(row.task)]
+    for groups in ({row: [r] for row, r in made.items()}, long):
+        text = check_width(summary(groups, of, None), names)
+    assert "  9999 s" in text
+    check_width(short_claims([outcome(c.id, -0.123, 20) for c in of.claims]), [c.id for c in of.claims])
+
+
+def outcome(id, mean, n, low=-0.5, high=0.5):
+    difference = SimpleNamespace(mean=mean, n=n, low=low, high=high)
+    return SimpleNamespace(claim=SimpleNamespace(id=id, worse="q1_1"), difference=difference, verdict="contradicted")
+
+
+DRAWN = st.lists(st.tuples(NAMES, NUMBERS, NUMBERS, st.integers(1, 99)), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=50)
+@given(DRAWN, st.sampled_from(["training loss", "best accuracy", "best pixel_accuracy"]))
+def test_claims_and_negative_controls_fit_and_their_numbers_stay_whole(drawn, figure):
+    names = [name for name, *_ in drawn]
+    text = check_width(short_claims([outcome(name, mean, n, mean, high) for name, mean, high, n in drawn]), names)
+    assert all(f"{mean:+.3f}" in text and (n == 1 or f"[{mean:.3f}, {high:.3f}]" in text) for _, mean, high, n in drawn)
+    found = [
+        SimpleNamespace(
+            control=SimpleNamespace(name=name, strengths=(0.05,)),
+            strength=0.05,
+            figure=figure,
+            mean=mean,
+            bound=SimpleNamespace(low=mean, high=high),
+            n=n,
+            caught=False,
+            probability=0.123,
+        )
+        for name, mean, high, n in drawn
+    ]
+    text = check_width(short_detections(found), names)
+    assert all(f"{mean:.3f}" in text and f"[{mean:.3f}, {high:.3f}]" in text for _, mean, high, _ in drawn)
+
+
+@settings(deadline=None, max_examples=50)
+@given(NAMES.filter(str.isalnum), st.floats(0, 1), st.integers(1, 99), st.floats(0, 99_999))
+def test_long_names_of_rows_are_cut_in_the_summary_and_numbers_are_not(name, figure, n, seconds):
+    long = Study("own", data="x", rows={name: Row("resnet18")})
+    run = record("q1_2", figures=((figure,),))
+    run = replace(run, row=name, times=replace(run.times, total_seconds=seconds))
+    lines = summary({name: [run] * n}, long, None)
+    check_width(lines, [name])
+    best, time = lines[1].split()[2].split("±")[0], lines[1].split()[-2]
+    # The mean of n equal numbers may differ from them in its last bit, and so round the other way.
+    assert float(best) == pytest.approx(figure, abs=0.5e-3 + 1e-9) and len(best) == 5
+    assert float(time) == pytest.approx(seconds, abs=0.5 + 1e-6)
+
+
+@given(st.text(max_size=60), st.integers(4, 80))
+def test_names_of_data_are_cut_to_the_columns_that_they_take(name, width):
+    shown = cut(printable(name), width)
+    assert cell_len(shown) <= width and (shown == printable(name) or shown.endswith("…"))

@@ -1,0 +1,125 @@
+"""How often verdicts are wrong where no claim holds, by simulation, and what fewer seeds would have said.
+
+`docs/verdicts.md` has the rates of 10,000 studies; here 2,000 are drawn.
+"""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cvhw4.statistics.comparison import compare, holm, holm_adjust, moments, rounding_sd, t_p_values, verdict_of
+from cvhw4.statistics.intervals import t_quantile
+from cvhw4.statistics.stability import stability
+
+STUDIES, CLAIMS, IMAGES = 2000, 13, 80
+
+
+def normal(seeds, rng):
+    """Differences [studies, claims, seeds] of rows that are equally good."""
+    return rng.standard_normal((STUDIES, CLAIMS, seeds))
+
+
+def accuracies(seeds, rng):
+    """The same of shares of so many images, which are equal by chance now and then."""
+    right = rng.binomial(IMAGES, 0.9, (2, STUDIES, CLAIMS, seeds))
+    return (right[0] - right[1]) / IMAGES
+
+
+def rates(differences, floor=0.0, adjust=holm_adjust, quantile=t_quantile):
+    """Shares of claims decided, each alone, of studies with any decided, together, and of intervals that cover 0; by
+    the functions that judge a study's claims."""
+    n = differences.shape[-1]
+    p = t_p_values(differences, floor=floor)
+    mean, sd = moments(differences, floor)
+    half = quantile(0.975, n - 1) * sd / math.sqrt(n)
+    return (p < 0.05).mean(), (adjust(p) < 0.05).any(-1).mean(), (np.abs(mean) <= half).mean()
+
+
+def error(share, of=STUDIES):
+    return 3 * math.sqrt(share * (1 - share) / of)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_verdicts_are_wrong_as_seldom_as_they_say(seeds):
+    rng = np.random.default_rng(seeds)
+    wrong, family, coverage = rates(normal(seeds, rng))
+    # independent claims: Holm errs where the least p-value is below 0.05 / 13
+    assert wrong == pytest.approx(0.05, abs=error(0.05, STUDIES * CLAIMS))
+    assert family == pytest.approx(1 - (1 - 0.05 / CLAIMS) ** CLAIMS, abs=error(0.05))
+    assert coverage == pytest.approx(0.95, abs=error(0.05, STUDIES * CLAIMS))
+    wrong, family, coverage = rates(accuracies(seeds, rng), rounding_sd(1 / IMAGES))
+    assert wrong <= 0.05 + error(0.05, STUDIES * CLAIMS) and family <= 0.05 + error(0.05)
+    assert coverage == pytest.approx(0.95, abs=0.012)
+
+
+def test_what_would_be_wrong_more_often():
+    rng = np.random.default_rng(0)
+    draws = normal(3, rng)
+    assert rates(draws, adjust=lambda p: p)[1] == pytest.approx(1 - 0.95**CLAIMS, abs=0.03)  # without Holm's correction
+    by_normal = rates(draws, quantile=lambda p, _: float(stats.norm.ppf(p)))[2]
+    assert by_normal == pytest.approx(1 - 2 * stats.t.sf(1.959964, 2), abs=0.01) and by_normal < 0.83
+    # Three equal differences have no spread; their p = 0 passes any correction.
+    assert rates(accuracies(3, rng))[1] > 0.06
+
+
+def verdicts(claims, margins):
+    found = [compare(c, None, m) for c, m in zip(claims, margins, strict=True)]
+    adjusted = holm([c.p_value for c in found])
+    return [verdict_of(c, p) for c, p in zip(found, adjusted, strict=True)]
+
+
+def test_stability_counts_the_verdicts_of_every_subset():
+    rng = np.random.default_rng(5)
+    claims, margins = rng.normal([[0.9], [0.3], [-0.8]], 1.0, (3, 8)) * 0.01, [0.0, 0.001, 0.0]
+    whole = verdicts(claims, margins)
+    parts = [verdicts(claims[:, list(seeds)], margins) for seeds in combinations(range(8), 5)]
+    turned = {"supported": "contradicted", "contradicted": "supported", "undecided": None}
+    for i, found in enumerate(stability(claims, margins, rng)):
+        said = [part[i] for part in parts]
+        expected = (said.count(whole[i]), said.count("undecided"), said.count(turned[whole[i]]))
+        assert found == pytest.approx([x / len(parts) for x in expected])
+    assert len({*whole}) > 1
+
+
+def test_draws_come_near_the_count_of_all_subsets():
+    rng = np.random.default_rng(6)
+    claims = rng.normal(0.5, 1.0, (2, 12))
+    exact = stability(claims, 0.0, rng, resamples=792)  # 12 choose 5
+    drawn = stability(claims, 0.0, rng, resamples=791)
+    assert drawn != exact
+    for a, b in zip(exact, drawn, strict=True):
+        assert a == pytest.approx(b, abs=0.08)
+
+
+# three seeds agree on -1, seven lie far above: all support, those three contradict
+OPPOSITE = [-1.0, -1.01, -0.99, 9.0, 9.1, 8.9, 9.2, 9.0, 9.1, 8.8]
+
+
+@pytest.mark.parametrize(
+    ("claims", "options", "expected"),
+    [
+        ([[0.1, 0.12, 0.11], [-0.1, -0.12, -0.11], [0.1, -0.1, 0.0]], {"draw": 3}, [(1, 0, 0), (1, 0, 0), (1, 1, 0)]),
+        ([[0.01] * 6], {}, [(1, 0, 0)]),
+        ([[0.01] * 6], {"margins": 0.01}, [(1, 1, 0)]),
+        ([[0.01] * 6], {"floors": 0.009}, [(0, 1, 0)]),  # t = 2.48 < 2.78 with 5, 2.72 > 2.57 with 6
+    ],
+)
+def test_stability_by_hand(claims, options, expected):
+    assert stability(claims, rng=np.random.default_rng(0), **{"margins": 0.0} | options) == expected
+
+
+def test_opposite_verdicts_are_seen():
+    (found,) = stability([OPPOSITE], 0.0, np.random.default_rng(0), draw=3)
+    assert found.opposite == pytest.approx(1 / 120) and 0 < found.undecided < 1
+    assert found.same + found.undecided + found.opposite == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("claims", "draw"), [([[0.1] * 4], 5), ([[0.1] * 6, [0.1] * 5], 5), ([], 5), ([0.1], 2), ([[0.1] * 6], 1)]
+)
+def test_claims_need_the_same_seeds(claims, draw):
+    with pytest.raises(ValueError, match="over the same seeds"):
+        stability(claims, 0.0, np.random.default_rng(0), draw=draw)

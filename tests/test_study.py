@@ -1,0 +1,293 @@
+"""What a study is made of, what is refused, where studies are found, and how a metric is known."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cvhw4
+from cvhw4 import Claim, InputError, Metric, Pictures, Recipe, Row, Scenes
+from cvhw4.discovery import default_studies, find_study
+from tests.studies import ROOT, ROWS, always_nan, insects, pictures, right
+
+# What a study is made of
+
+
+def test_a_table_becomes_rows_claims_and_folders():
+    short = Recipe(size=64, epochs=3)
+    study = insects(
+        rows=ROWS | {"big": Row("resnet50", recipe=replace(short, size=96), trained="last layer")},
+        recipe=short,
+        claims=[Claim(better="finetune", worse="scratch", metric="accuracy")],
+        title="Insects of the garden",
+    )
+    assert [(r.name, r.study) for r in study.rows.values()] == [(n, "insects") for n in ("scratch", "finetune", "big")]
+    assert [row.recipe.size for row in study.rows.values()] == [64, 64, 96]
+    assert {row.task.name for row in study.rows.values()} == {"classification"}
+    assert study.rows["scratch"].augmentation == "random-resized crop"
+    (claim,) = study.claims
+    assert (claim.id, claim.sentence) == ("finetune_above_scratch-accuracy", "finetune beats scratch in accuracy")
+    (source,) = study.sources.values()  # the folder beside the file that makes the study
+    assert source == Pictures(Path(__file__).parent / "nowhere", resize=128, classes=2)
+    assert study.title == "Insects of the garden" and insects().title == "insects"
+    assert insects(data="~/photos").sources["classification"].folder == Path.home() / "photos"
+
+
+def test_scenes_take_a_backbone_skips_and_classes():
+    rows = {"plain": Row("fcn8s/resnet18", skips=False), "fused": Row("fcn8s/resnet18", classes=3)}
+    study = insects(rows=rows, recipe=Recipe(size=96), resize=(120, 160))
+    assert [(r.skips, r.classes) for r in study.of("segmentation")] == [(False, 11), (True, 3)]
+    assert study.sources["segmentation"].resize == (120, 160)
+    assert study.rows["plain"].augmentation == "random crop"
+
+
+def test_the_classes_are_those_of_the_folder_unless_said(tmp_path):
+    folder = pictures(tmp_path / "photos")
+    (folder / "train" / ".cache").mkdir()
+    assert {r.classes for r in insects(data=folder).rows.values()} == {3}
+    assert {r.classes for r in insects(data=folder, classes=5).rows.values()} == {5}
+
+
+def test_a_study_of_both_tasks_names_the_data_of_each():
+    both = insects(rows=ROWS | {"street": Row("fcn8s/resnet18")}, data=[Pictures("a"), Scenes("b", resize=(300, 400))])
+    assert {task: source.folder.name for task, source in both.sources.items()} == {
+        "classification": "a",
+        "segmentation": "b",
+    }
+    assert [task.name for task in both.tasks] == ["classification", "segmentation"]
+    with pytest.raises(InputError, match="has no data for its rows of segmentation"):
+        insects(rows=ROWS | {"street": Row("fcn8s/resnet18")}, data=[Pictures("a")])
+
+
+REFUSED = {
+    "a name that is no folder's": ({"name": "a/b"}, "a/b: is not a valid study name"),
+    "no rows": ({"rows": {}}, "has no rows"),
+    "a row that is none": ({"rows": {"a": {"network": "x"}}}, "row a: is {'network': 'x'}"),
+    "a row's name": ({"rows": {"a b": ROWS["scratch"]}}, "a b: is not a valid row name"),
+    "a start": ({"rows": {"a": Row("resnet18", start="imagenett")}}, "row a: has start='imagenett'. Fix: choose"),
+    "layers": ({"rows": {"a": Row("resnet18", trained="some")}}, "has trained='some'"),
+    "an augmentation": ({"rows": {"a": Row("resnet18", augmentation="random crop")}}, "has augmentation="),
+    "batch norm": ({"rows": {"a": Row("resnet18", batch_norm="off")}}, "has batch_norm='off'"),
+    "skips of a classifier": ({"rows": {"a": Row("resnet18", skips=True)}}, "has skips or classes"),
+    "both tasks": ({"rows": ROWS | {"a": Row("fcn8s/resnet18")}}, "has classifiers and FCN8s"),
+    "classes of scenes": ({"rows": {"a": Row("fcn8s/resnet18", classes=5)}}, "has classes=5"),
+    "a size for FCN8s": ({"rows": {"a": Row("fcn8s/resnet18")}, "recipe": Recipe(size=100)}, "trains at 100 px"),
+    "one class": ({"classes": 1}, "has classes=1. Fix: give 2 to 255"),
+    "256 classes": ({"classes": 256}, "has classes=256"),
+    "classes in words": ({"classes": "3"}, "has classes='3'"),
+    "classes true or false": ({"classes": True}, "has classes=True"),
+    "a name that is none": ({"name": 3}, "3: is not a valid study name"),
+    "a list of rows": ({"rows": [ROWS["scratch"]]}, r"study insects: has rows=\[Row"),
+    "a row without a name": ({"rows": {None: ROWS["scratch"]}}, "None: is not a valid row name"),
+    "no network": ({"rows": {"a": Row(None)}}, "study insects, row a: has network=None"),
+    "networks": ({"rows": {"a": Row(["resnet18"])}}, r"row a: has network=\['resnet18'\]"),
+    "starts": ({"rows": {"a": Row("resnet18", start=["random"])}}, r"has start=\['random'\]"),
+    "no augmentation": ({"rows": {"a": Row("resnet18", augmentation="")}}, "has augmentation=''"),
+    "skips in words": ({"rows": {"a": Row("fcn8s/resnet18", skips="no")}}, "has skips='no'. Fix: choose one of T"),
+    "no classes of scenes": ({"rows": {"a": Row("fcn8s/resnet18", classes=0)}}, "has classes=0"),
+    "classes of scenes with a point": ({"rows": {"a": Row("fcn8s/resnet18", classes=3.0)}}, "has classes=3.0"),
+    "a row's recipe as a dict": ({"rows": {"a": Row("resnet18", recipe={})}}, "row a: has the recipe {}"),
+    "no recipe": ({"recipe": None}, "study insects, row scratch: has the recipe None"),
+    "no data": ({"data": None}, "study insects: has data=None. Fix: name a folder"),
+    "a title that is none": ({"title": 3}, "has title=3"),
+    "a single claim": ({"claims": Claim(better="scratch", metric="accuracy")}, r"has claims=Claim\("),
+    "a list of metrics": ({"metrics": [right]}, r"has metrics=\[<function right"),
+    "a metric without a name": ({"metrics": {3: right}}, "3: is not a valid metric name"),
+    "a size in words": ({"recipe": Recipe(size="96")}, "has size='96'. Fix: give a whole number, 32 or more"),
+    "no step": ({"recipe": Recipe(lr_step=None)}, "has lr_step=None"),
+    "a batch below 0": ({"recipe": Recipe(batch=-4)}, "has batch=-4"),
+    "optimizers": ({"recipe": Recipe(optimizer=["sgd"])}, r"has optimizer=\['sgd'\]"),
+    "a rate in words": ({"recipe": Recipe(lr="1e-3")}, "insects, row scratch: has lr='1e-3'. Fix: give a learning"),
+    "no rate": ({"recipe": Recipe(lr=None)}, "has lr=None"),
+    "a rate true or false": ({"recipe": Recipe(lr=True)}, "has lr=True"),
+    "a rate below 0": ({"recipe": Recipe(lr=-1e-3)}, "has lr=-0.001"),
+    "a rate beyond floats": ({"recipe": Recipe(lr=10**400)}, "has lr=1000"),
+    "a momentum in words": ({"recipe": Recipe(momentum="0.9")}, "has momentum='0.9'"),
+    "a momentum that is NaN": ({"recipe": Recipe(momentum=float("nan"))}, "has momentum=nan"),
+    "a factor of 0": ({"recipe": Recipe(lr_gamma=0)}, "has lr_gamma=0. Fix: give a number above 0"),
+    "a list of factors": ({"recipe": Recipe(lr_gamma=[0.1])}, r"has lr_gamma=\[0.1\]"),
+    "a resize in words": ({"resize": "100"}, "has resize='100'"),
+    "a resize true or false": ({"resize": True}, "has resize=True"),
+    "a resize of three sides": ({"rows": {"a": Row("fcn8s/resnet18")}, "resize": (99, 99, 99)}, r"resize=\(99, 99, 99"),
+    "a resize of scenes in words": ({"rows": {"a": Row("fcn8s/resnet18")}, "resize": ("99", "99")}, "has resize="),
+    "an optimizer": ({"recipe": Recipe(optimizer="lion")}, "has optimizer='lion'"),
+    "no epoch": ({"recipe": Recipe(epochs=0)}, "has epochs=0"),
+    "half a batch": ({"recipe": Recipe(batch=2.5)}, "has batch=2.5"),
+    "a rate": ({"recipe": Recipe(lr=float("nan"))}, "has lr=nan"),
+    "a momentum": ({"recipe": Recipe(momentum=1.0)}, "has momentum=1.0"),
+    "a resize of scenes": ({"resize": (100, 200)}, r"has resize=\(100, 200\). Fix: give the shorter side"),
+    "a resize of pictures": ({"rows": {"a": Row("fcn8s/resnet18")}, "resize": 100}, "give .height, width."),
+    "a metric's name": ({"metrics": {"a b": right}}, "a b: is not a valid metric name"),
+    "a metric there is": ({"metrics": {"accuracy": right}}, "metric accuracy: shadows a built-in metric"),
+    "a metric that is none": ({"metrics": {"mine": 3}}, "metric mine: is not a function"),
+    "a claim's row": (
+        {"claims": [Claim(better="fine", metric="accuracy")]},
+        "has row='fine'. Fix: choose one",
+    ),
+    "a claim's metric": (
+        {"claims": [Claim(better="scratch", metric="miou")]},
+        "has metric='miou'. Fix: choose",
+    ),
+    "a claim that is none": ({"claims": ["a > b"]}, "has the claim 'a > b'"),
+    "a claim twice": ({"claims": [Claim(better="scratch", metric="accuracy")] * 2}, "-accuracy twice"),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_fit_is_one_error(changes, told):
+    with pytest.raises(InputError, match=told) as error:
+        insects(**changes)
+    assert "\n" not in str(error.value)
+
+
+NO_CLAIMS = {
+    "a margin that is NaN": ({"margin": float("nan")}, "claim with better='a': has margin=nan. Fix: give a number"),
+    "an infinite margin": ({"margin": float("-inf")}, "has margin=-inf"),
+    "a margin in words": ({"id": "mine", "margin": "0.1"}, "claim mine: has margin='0.1'. Fix: give a number"),
+    "no margin": ({"margin": None}, "has margin=None"),
+    "a margin true or false": ({"margin": True}, "has margin=True"),
+    "no better row": ({"better": None}, "has better=None. Fix: name a row"),
+    "a list of rows": ({"better": ["a", "b"]}, r"has better=\['a', 'b'\]"),
+    "three rows": ({"worse": ("a", "b", "c")}, r"has worse=\('a', 'b', 'c'\)"),
+    "a row in place of its name": ({"worse": ROWS["scratch"]}, r"has worse=Row\("),
+    "an empty row": ({"worse": ""}, "has worse=''"),
+    "no metric": ({"metric": None}, "has metric=None. Fix: name a figure"),
+    "metrics": ({"metric": ["accuracy"]}, r"has metric=\['accuracy'\]"),
+    "a number for an id": ({"id": 3}, "claim 3: has id=3"),
+    "a path for an id": ({"id": "a/b"}, "a/b: is not a valid claim name"),
+    "no sentence": ({"sentence": None}, "has sentence=None"),
+    "a control in words": ({"control": "yes"}, "has control='yes'"),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), NO_CLAIMS.values(), ids=NO_CLAIMS)
+def test_what_is_no_claim_is_one_error(changes, told):
+    with pytest.raises(InputError, match=told) as error:
+        Claim(**({"better": "a", "metric": "accuracy"} | changes))
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_may_be_whole_or_numpys_and_a_margin_below_0():
+    recipe = Recipe(lr=1, momentum=0, lr_gamma=np.float64(0.5))
+    assert insects(recipe=recipe).rows["scratch"].recipe is recipe
+    assert Claim(better="a", worse="b", metric="accuracy", margin=-0.02).id == "a_above_b-accuracy"
+    scenes = insects(name="scenes", rows={"a": Row("fcn8s/resnet18", skips=False)}, resize=[96, 128])
+    assert scenes.sources["segmentation"].resize == (96, 128) and scenes.rows["a"].skips is False
+
+
+def test_importing_the_public_names_loads_nothing_heavy():
+    code = "import sys, cvhw4; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"torch", "pandas", "numpy", "scipy"} & set(loaded.stdout.split())
+    assert all(getattr(cvhw4, name) for name in cvhw4.__all__) and re.fullmatch(r"\d+\.\d+\.\d+", cvhw4.__version__)
+    with pytest.raises(AttributeError, match="has no attribute 'Ablation'"):
+        _ = cvhw4.Ablation
+
+
+# Where studies are found
+
+
+def test_a_file_s_study_is_found_and_one_of_several_is_named(tmp_path):
+    one = "from cvhw4 import Study, Row\na = Study('{0}', data='p', rows={{'r': Row('resnet18')}})\n"
+    file = tmp_path / "mine.py"
+    file.write_text(one.format("first"))
+    assert find_study(str(file)).name == "first"
+    assert find_study(str(file)).sources["classification"].folder == tmp_path / "p"
+    file.write_text(one.format("second") + "b = a\n" + one.format("third").replace("a =", "c ="))
+    assert find_study(f"{file}::third").name == "third"
+    with pytest.raises(InputError, match=r"makes 2 studies\. Fix: choose one of second, third, as in FILE::second"):
+        find_study(str(file))
+    for text, told in (("1 / 0", r"cannot be imported \(ZeroDivisionError"), ("", "makes no study")):
+        file.write_text(text)
+        with pytest.raises(InputError, match=told):
+            find_study(str(file))
+    with pytest.raises(InputError, match="is not a file"):
+        find_study(str(tmp_path / "gone.py"))
+
+
+def test_a_file_with_dataclasses_and_late_annotations_is_found(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from cvhw4 import Study, Row\n\n"
+        "@dataclass\nclass Beta:\n    value: float\n    least: ClassVar[float] = 0\n\n"
+        "a = Study('late', data='p', rows={'r': Row('resnet18')})\n"
+    )
+    assert find_study(str(file)).name == "late" and "mine" not in sys.modules
+
+
+DEFAULTS = {
+    "a function": ('"cvhw4.homework:studies"', ["quick", "full"]),
+    "a file": ('"mine.py"', ["mine"]),
+    "nothing": (None, []),
+    "no such module": ('"cvhw5:studies"', "cannot be used"),
+    "no function": ('"cvhw4.homework"', "cannot be used"),
+    "a number": ("3", "cannot be used"),
+}
+
+
+@pytest.mark.parametrize(("named", "found"), DEFAULTS.values(), ids=DEFAULTS)
+def test_pyproject_names_the_studies_of_the_command_line(named, found, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from cvhw4 import Study, Row\na = Study('mine', data='p', rows={'r': Row('x')})\n"
+    )
+    (tmp_path / "pyproject.toml").write_text("" if named is None else f"[tool.cvhw4]\nstudies = {named}\n")
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=found):
+            default_studies(tmp_path)
+        return
+    assert [study.name for study in default_studies(tmp_path)] == found
+    if not found:
+        with pytest.raises(InputError, match="--study: is needed here"):
+            find_study(None, tmp_path)
+        return
+    assert find_study(None, tmp_path).name == found[0] and find_study(found[-1], tmp_path).name == found[-1]
+    with pytest.raises(InputError, match=f"choose one of {', '.join(found)}"):
+        find_study("other", tmp_path)
+
+
+# What tells a metric from another
+
+
+def power(labels, predicted, by=1):
+    return right(labels, predicted) ** by
+
+
+class Weighted:
+    """A metric that holds something and says so."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def __repr__(self):
+        return f"Weighted({self.weights})"
+
+    def __call__(self, labels, predicted):
+        return right(labels, predicted)
+
+
+SOURCES = {
+    "functions": (right, always_nan),
+    "versions": (Metric(right, version="1"), Metric(right, version="2")),
+    "arguments of a partial": (partial(power, by=1), partial(power, by=2)),
+    "objects": (Weighted([1]), Weighted([2])),
+    "built-in functions": (max, min),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), SOURCES.values(), ids=SOURCES)
+def test_a_metric_is_known_by_its_text_and_version(one, other):
+    made = insects(metrics={"a": one, "b": other}).metrics
+    again = insects(metrics={"a": one}).metrics
+    assert made["a"].source == again["a"].source != made["b"].source and "0x" not in made["a"].source
+
+
+def test_the_text_of_a_metric_is_the_same_in_every_process():
+    code = "from cvhw4 import Metric; from sklearn.metrics import f1_score; print(Metric(f1_score, version='2').source)"
+    told = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
+    assert len(told) == 1 and "def f1_score" in told.pop()
