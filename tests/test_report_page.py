@@ -247,7 +247,7 @@ def test_a_sessions_tables():
     assert "negative controls, in sessions of 3 seeds" in lines and "claims, 1 judged together (Holm)" in lines
     assert next(s for s in starts if s[0].startswith("q1_6x"))[-2:] == ["yes", "1.00"]
     assert lines[-1] == "q2_3-3class skipped: no data"
-    elsewhere = [replace(r, data=replace(r.data, fingerprint="f" * 64)) for r in runs]
+    elsewhere = [replace(r, data=replace(r.data, name="photos", fingerprint="f" * 64)) for r in runs]
     other = session_summary(QUICK, elsewhere, [], bounds, {})
     assert "bounds are calibrated on other data: these rows are not judged by them" in other
     assert not any(" bounds" in line for line in other if line.startswith("row"))

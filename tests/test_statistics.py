@@ -227,11 +227,23 @@ def test_a_bound_says_value_bound_and_source():
 
 def test_bounds_do_not_apply_to_other_data():
     made = calibrate(QUICK, stored())
-    foreign = replace(record("q1_2", figures=((0.1,),)), data=replace(record().data, fingerprint="f" * 64))
+    photos = replace(record().data, name="photos", fingerprint="f" * 64)
+    foreign = replace(record("q1_2", figures=((0.1,),)), data=photos)
     assert made.check(foreign) == [] and made.missed(foreign) == []
     outcome = judge(CLAIM, [foreign, replace(record("q1_1"), data=foreign.data)], QUICK)
     assert made.check_claim(outcome) is None and not made.promises(outcome)
     assert held_out(QUICK, [replace(r, data=foreign.data) for r in stored()], made) == []
+
+
+def test_other_data_of_the_name_that_the_bounds_know_are_missed_bounds():
+    """A generator that changed must not end in a green session of runs that nobody judged."""
+    bounds = calibrate(QUICK, stored())
+    run = stored()[0]
+    changed = replace(run, data=replace(run.data, fingerprint="f" * 64))
+    (told,) = bounds.missed(changed)
+    assert told.startswith(f"{run.data.name} are not the data of that name") and bounds.check(changed) == []
+    assert bounds.missed(replace(changed, data=replace(changed.data, name="photos"))) == []
+    assert bounds.missed(replace(changed, row="of nobody")) == []
 
 
 def test_the_mean_of_more_runs_is_bounded_more_narrowly():

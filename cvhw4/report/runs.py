@@ -8,7 +8,7 @@ from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.numbers import ends
 from cvhw4.report.text import escape
-from cvhw4.statistics.bounds import Bounds, failed
+from cvhw4.statistics.bounds import Bounds
 from cvhw4.study import Study
 from cvhw4.tasks import LABELS, TASKS
 
@@ -77,8 +77,9 @@ def seeds(by_row: Mapping[str, Sized]) -> str:
 
 def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
     """Whether runs meet their bounds: "met", "MISSED", or "none" where no bounds apply."""
-    checks = [check for run in runs for check in (bounds.check(run) if bounds else [])]
-    return ("MISSED" if failed(checks) else "met") if checks else "none"
+    if bounds is None or not any(bounds.check(run) or bounds.changed(run) for run in runs):
+        return "none"
+    return "MISSED" if any(bounds.missed(run) for run in runs) else "met"
 
 
 # What has to be said

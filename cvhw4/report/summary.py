@@ -40,7 +40,9 @@ def session_summary(
         lines += [cut(printable(data), 80), *summary(groups, study, bounds, of_data)]
         lines += [line for text in origins(groups) for line in wrapped(text).splitlines()]
         runs = [r for of_row in groups.values() for r in of_row]
-        if runs and bounds and bounds.rows and not any(bounds.apply_to(r.data.fingerprint) for r in runs):
+        if bounds and bounds.rows and (changed := [text for r in runs for text in bounds.changed(r)]):
+            lines += wrapped(changed[0]).splitlines()
+        elif runs and bounds and bounds.rows and not any(bounds.apply_to(r.data.fingerprint) for r in runs):
             lines.append("bounds are calibrated on other data: these rows are not judged by them")
         lines.append("")
     found = detections(study, records, bounds or NO_BOUNDS)

@@ -108,7 +108,8 @@ class Bounds:
         rows: bounds by row and figure.
         claims: bounds of a claim's difference, by claim id.
         source: when, where and on which code they were calibrated.
-        data: on which data: fingerprints by name. For runs on other data there are no bounds.
+        data: on which data: fingerprints by name. For runs on data of another name there are no bounds; other data of
+            the same name are missed bounds.
         false_alarms: share of nightly sessions in which any of them may be missed by chance.
         seeds: seeds of such a session.
     """
@@ -136,8 +137,16 @@ class Bounds:
         return [Check(name, record.figure(name), bound, self.source) for name, bound in bounds.items()]
 
     def missed(self, record: RunRecord) -> list[str]:
-        """What a run misses, in words; empty where it meets all its bounds."""
-        return failed(self.check(record))
+        """What a run misses, in words; empty where it meets all its bounds, or none apply to it."""
+        return [*self.changed(record), *failed(self.check(record))]
+
+    def changed(self, record: RunRecord) -> list[str]:
+        """That a run's data have the name of those that its row was calibrated on and are not the same; else empty."""
+        known = self.data.get(record.data.name, record.data.fingerprint)
+        if known == record.data.fingerprint or record.row not in self.rows:
+            return []
+        name = record.data.name
+        return [f"{name} are not the data of that name that the bounds were calibrated on: run cvhw4 calibrate again"]
 
     def promises(self, outcome: Outcome) -> bool:
         """Whether the claim must hold in the mean over as many seeds as the outcome has, going by the calibration:
