@@ -1,5 +1,6 @@
 # make bench   trains every row of the report and writes results/quick/report.md and verdicts.md
-# make test    lint, types and tests
+# make lint    style, types, imports, spelling, unused code: seconds
+# make test    lint, and the tests
 # make speed   ours against the reference loop, and pages of many runs: minutes of a quiet machine; writes results/speed.md
 # make growth  cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; writes results/growth.md
 # make long    kills and concurrent writes in large numbers, beside what make test does of them
@@ -25,8 +26,11 @@ AT_ONCE ?= $(if $(filter cuda,$(DEVICE)),4,1)
 ON_GPU = --device $(DEVICE) $(GRAPHS) --results $(OUT) --reuse -p no:cacheprovider
 FULL = $(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
 
-.PHONY: docs bench speed growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
+.PHONY: help lint docs bench speed growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
 .DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \(make [a-z]* .*\)/\1/p' Makefile
 
 bench: env
 	$(BIN)/python -m pytest benchmarks $(ARGS)
@@ -40,11 +44,17 @@ growth: env
 long: env
 	$(BIN)/python -m pytest tests -m long -rP $(ARGS)
 
-test: env
+lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell .
+	$(BIN)/vulture
+	$(BIN)/deptry .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+test: lint
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --timeout=900 $(ARGS)
 
 coverage: env

@@ -15,6 +15,13 @@ from cvhw4 import Claim, InputError, Metric, Pictures, Recipe, Row, Scenes
 from cvhw4.discovery import default_studies, find_study
 from tests.studies import ROOT, ROWS, always_nan, insects, pictures, right
 
+
+@pytest.mark.parametrize("name", cvhw4.__all__)
+def test_what_is_exported_is_there_and_documented(name):
+    found = getattr(cvhw4, name)
+    assert not isinstance(found, type) or (found.__doc__ and not found.__doc__.startswith(f"{name}("))
+
+
 # What a study is made of
 
 
