@@ -171,6 +171,34 @@ def report(
 
 
 @app.command()
+def agreement(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RESULTS]...", help="Results folders (default: results).", parser=_folder),
+    ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option("--study", help=f"{STUDY_HELP} Can be repeated: the one that answers best last. (default: all)"),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="File to write (default: agreement.md in the first).", parser=_folder)
+    ] = None,
+) -> None:
+    """Writes whether settings answer alike: each claim on generated and on real pictures, at every size, and as
+    published; with differences, intervals, verdicts, signs and the order of rows.
+
+    Example: cvhw4 agreement results
+    """
+    from cvhw4.report.agreement import settings_of, write_agreement
+
+    given = folders or [RESULTS]
+    studies = [find_study(name) for name in study] if study else _known() or [find_study(None)]
+    path = page or given[0] / "agreement.md"
+    write_agreement(settings_of(studies, given), path)
+    typer.echo(path)
+
+
+@app.command()
 def calibrate(
     results: ResultsOption = RESULTS,
     study: StudyOption = None,

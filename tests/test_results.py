@@ -5,13 +5,14 @@ import re
 import pytest
 
 from cvhw4.records.store import Store, latest_runs
+from cvhw4.report.agreement import agreement_page, settings_of
 from cvhw4.report.page import pictures_of_report
 from cvhw4.report.results import report_page
 from cvhw4.report.stored import Stored
 from cvhw4.report.verdicts import verdicts_page
 from cvhw4.statistics.bounds import calibrate, load_bounds
 from tests.committed import ROOT, committed_results
-from tests.tiny import QUICK
+from tests.tiny import FULL, QUICK
 
 SEEDS = 20
 NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
@@ -56,6 +57,12 @@ def test_the_verdicts_are_the_records(records, store, bounds):
     page, pictures = verdicts_page(QUICK, records, store.images, bounds)
     assert_same(page, (store.folder / "verdicts.md").read_text("utf-8"))
     assert pictures and all((store.folder / "figures" / f"{p.stem}.svg").is_file() for p in pictures)
+
+
+def test_the_agreement_is_of_the_records(store):
+    results = store.folder.parent
+    page = agreement_page(settings_of([QUICK, FULL], [results]), results)
+    assert_same(page, (results / "agreement.md").read_text("utf-8"))
 
 
 def test_readme_shows_the_table_of_claims_first(store):

@@ -61,7 +61,7 @@ def published(study: Study, row: str, metric: str) -> float | None:
 def device(record: RunRecord) -> str:
     """ "cpu (2 threads)" or the GPU's name."""
     e = record.environment
-    return f"cpu ({e['threads']} threads)" if e["device"] == "cpu" else str(e["device_name"])
+    return f"cpu ({e['threads']} thread{'s' * (e['threads'] != 1)})" if e["device"] == "cpu" else str(e["device_name"])
 
 
 def days(records: Iterable[RunRecord]) -> str:

@@ -1,0 +1,314 @@
+"""The page of agreement: whether generated pictures answer a study's claims as real ones do, a small size as the full
+one, and both as what is published; made from the records of several results folders."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cvhw4.errors import InputError
+from cvhw4.files import write_atomically
+from cvhw4.records.schema import RunRecord
+from cvhw4.records.store import Store, latest_runs
+from cvhw4.report.numbers import difference, ends, interval
+from cvhw4.report.runs import by_row, class_names, days, device, metric_name, with_metric
+from cvhw4.report.tables import Table
+from cvhw4.report.text import escape
+from cvhw4.statistics.agreement import order, sides
+from cvhw4.statistics.intervals import Estimate, estimate
+from cvhw4.statistics.published import stated
+from cvhw4.statistics.verdicts import Outcome, judge_all
+from cvhw4.study import Claim, Generated, Study
+from cvhw4.tasks import SEGMENTATION
+
+DETECTED = 0.05  # IoU above which a class counts as detected
+_MISSING = "not measured yet"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where claims are measured: a study, on generated or on real pictures.
+
+    Attributes:
+        study: the study.
+        generated: on which pictures.
+        runs: by the folder that holds them, those of each row alike but for the seed.
+    """
+
+    study: Study
+    generated: bool
+    runs: Mapping[Path, Sequence[RunRecord]]
+
+    @property
+    def name(self) -> str:
+        """ "real, full"."""
+        return f"{'generated' if self.generated else 'real'}, {self.study.name}"
+
+    @cached_property
+    def outcomes(self) -> dict[str, Outcome]:
+        """What the runs say, by claim; of several data sets, the one with the most seeds. Those of one folder are
+        judged together, as on its own pages."""
+        found: dict[str, Outcome] = {}
+        for records in self.runs.values():
+            for outcome in judge_all(self.study, records, permutations=False):
+                known = found.get(outcome.claim.id)
+                if known is None or known.difference.n < outcome.difference.n:
+                    found[outcome.claim.id] = outcome
+        return found
+
+    def figures(self, metric: str) -> dict[str, Estimate]:
+        """Mean best figure by row, of those that have it; of several data sets, the one with the most runs."""
+        found: dict[str, Estimate] = {}
+        for records in self.runs.values():
+            for row, runs in by_row(with_metric(records, metric)).items():
+                names = [r.data.fingerprint for r in runs]
+                most = max(set(names), key=names.count)
+                one = estimate([r.best(metric) for r in runs if r.data.fingerprint == most])
+                if (row not in found or found[row].n < one.n) and math.isfinite(one.mean):
+                    found[row] = one
+        return found
+
+
+def settings_of(studies: Sequence[Study], folders: Sequence[Path]) -> list[Setting]:
+    """Where claims of some studies are measured, or could be: of each study generated pictures, if it has any, and real
+    ones.
+
+    Args:
+        studies: the same experiments, from the smallest to the one that answers best.
+        folders: results folders; each holds the runs of a study in `<study>` or `<name>/<study>`.
+
+    Raises:
+        InputError: no folder holds a run of any of them.
+    """
+    found = []
+    for study in studies:
+        runs: dict[Path, list[RunRecord]] = {}
+        for folder in folders:
+            for results in [folder, *sorted(path for path in folder.glob("*") if path.name != study.name)]:
+                store = Store(results, study.name)
+                if os.path.isdir(store.runs):
+                    runs[store.folder] = [r for r in latest_runs(store.load()) if r.row in study.rows]
+        for generated in (True, False):
+            these = {f: [r for r in rs if r.data.embedded == generated] for f, rs in runs.items()}
+            these = {folder: records for folder, records in these.items() if records}
+            if these or not generated or any(isinstance(s, Generated) for s in study.sources.values()):
+                found.append(Setting(study, generated, these))
+    if not any(setting.runs for setting in found):
+        raise InputError(folders[0], "holds no runs", "name the folders given as --results")
+    return found
+
+
+def write_agreement(settings: Sequence[Setting], path: Path) -> None:
+    """Writes the page; links in it are relative to its folder.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    write_atomically(path, agreement_page(settings, path.parent))
+
+
+def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
+    """The page in Markdown.
+
+    Args:
+        settings: those that answer best last.
+        folder: what links are relative to.
+    """
+    claims = list({claim.id: claim for s in settings for claim in s.study.claims}.values())
+    parts = [
+        "# Do generated pictures answer as real ones do?",
+        "Written by `cvhw4 agreement` from the stored runs, nothing by hand. Every figure is the mean over seeds of "
+        "the difference of best epochs, with its 95 % interval (Student's t over seeds); verdicts as on the pages "
+        "linked below.",
+        _sources(settings, folder),
+        "## The claims on real pictures",
+        "Each where it was measured closest to what is published.",
+        real_table(settings, claims),
+        "## Every claim in every setting",
+        _every(settings, claims),
+        "## Signs",
+        "Each difference held against the one in the setting named first, the closest to what is published that has "
+        "the claim. *Agree* and *differ*: both intervals leave zero (the claim's margin) out. *Open*: one of them does "
+        "not, or is of one run; then the means alone agree or differ. Of what is published only the sign is known.",
+        *_signs(settings, claims),
+        "## Order of the rows",
+        "By mean best figure, as Kendall's tau-b (1: the same order, -1: the reverse). *Swapped*: pairs in another "
+        "order whose 95 % intervals do not overlap in either setting; *open*: the other pairs in another order.",
+        *_orders(settings),
+        *_detected(settings),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _sources(settings: Sequence[Setting], folder: Path) -> str:
+    lines = []
+    for setting in settings:
+        if not setting.runs:
+            lines.append({"setting": setting.name, "data": _MISSING})
+        for store, records in setting.runs.items():
+            page = os.path.relpath(store / "verdicts.md", folder)
+            rows = by_row(records)
+            lines.append(
+                {
+                    "setting": setting.name,
+                    "data": escape(", ".join(sorted({r.data.name for r in records}))),
+                    "rows": str(len(rows)),
+                    "seeds a row": ends(sorted({len({r.seed for r in of_row}) for of_row in rows.values()})),
+                    "networks": escape(", ".join(dict.fromkeys(str(r.settings["network"]) for r in records))),
+                    "precision": ", ".join(sorted({str(r.environment.get("precision", "float32")) for r in records})),
+                    "device": escape(", ".join(sorted({device(r) for r in records}))),
+                    "days": days(records),
+                    "pages": f"[verdicts]({page})" if (store / "verdicts.md").exists() else "-",
+                }
+            )
+    return Table.of(lines).markdown()
+
+
+def real_table(settings: Sequence[Setting], claims: Sequence[Claim]) -> str:
+    """The claims on real pictures, each in the last setting that has it, beside what is published."""
+    lines = []
+    for claim in claims:
+        line = {"claim": _words(claim), "figure": metric_name(claim.metric), "published": _published(settings, claim)}
+        real = [s for s in settings if not s.generated and claim.id in s.outcomes]
+        if not real:
+            line |= {"here": _MISSING}
+        else:
+            o = real[-1].outcomes[claim.id]
+            line |= {
+                "here": difference(o),
+                "95 % interval": interval(o.difference),
+                "verdict": f"**{o.verdict}**",
+                "seeds": str(o.difference.n),
+                "size": real[-1].study.name,
+                "data": escape(o.data),
+            }
+        lines.append(line)
+    return Table.of(lines).markdown()
+
+
+def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> str:
+    lines = []
+    for claim in claims:
+        line = {"claim": _words(claim), "figure": metric_name(claim.metric)}
+        for setting in settings:
+            o = setting.outcomes.get(claim.id)
+            line[setting.name] = _MISSING if o is None else _cell(o)
+            if o is None and setting.generated and claim.worse is None:
+                line[setting.name] = "says nothing of a figure itself"
+        lines.append(line | {"published": _published(settings, claim)})
+    return Table.of(lines).markdown()
+
+
+def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
+    """Whether settings agree in sign, claim by claim, and in words."""
+    lines, tally = [], dict[str, dict[str, list[str]]]()
+    for claim in claims:
+        having = [s for s in settings if claim.id in s.outcomes]
+        if not having or having[-1].generated:
+            continue
+        against = having[-1].outcomes[claim.id].difference
+        line = {"claim": _words(claim), "held against": having[-1].name}
+        for setting in settings:
+            o = setting.outcomes.get(claim.id)
+            if setting is having[-1] or o is None:
+                line[setting.name] = "-"
+                continue
+            found = sides(o.difference, against, claim.margin)
+            line[setting.name] = f"**{found}**" if found == "differ" else found
+            tally.setdefault(setting.name, {}).setdefault(found, []).append(escape(claim.sentence))
+        one = _stated(settings, claim)
+        same = (one - claim.margin) * (against.mean - claim.margin) > 0
+        line["published"] = "-" if math.isnan(one) else "same sign" if same else "**other sign**"
+        lines.append(line)
+    if not lines:
+        return ["No claim has been measured on real pictures yet."]
+    words = []
+    for name, found_here in tally.items():
+        total = sum(map(len, found_here.values()))
+        agree = len(found_here.get("agree", []))
+        means = len(found_here.get("open, means agree", []))
+        text = f"- **{name}**: of {total} claim{'s' * (total > 1)} {agree} agree{'s' * (agree == 1)} in sign"
+        if means:
+            text += f"; {means} more {'have means that agree' if means > 1 else 'has means that agree'}, undecided"
+        for kind, what in (("differ", "differ"), ("open, means differ", "with means that differ, undecided")):
+            if names := found_here.get(kind):
+                text += f"; {len(names)} {what}: {'; '.join(names)}"
+        words.append(text + ".")
+    return [*(["\n".join(words)] if words else []), Table.of(lines).markdown()]
+
+
+def _orders(settings: Sequence[Setting]) -> list[str]:
+    lines = []
+    metrics = dict.fromkeys(metric for s in settings for task in s.study.tasks for metric in s.study.shown(task))
+    for metric in metrics:
+        having = [(s, figures) for s in settings if (figures := s.figures(metric))]
+        for setting, figures in having[:-1]:
+            last, against = having[-1]
+            found = order(figures, against)
+            if found is None:
+                continue
+            lines.append(
+                {
+                    "figure": metric_name(metric),
+                    "setting": setting.name,
+                    "held against": last.name,
+                    "rows": str(found.rows),
+                    "tau": "-" if math.isnan(found.tau) else f"{found.tau:.2f}",
+                    "swapped": "; ".join(f"{a} above {b} here alone" for a, b in found.swapped) or "none",
+                    "open": str(found.open),
+                }
+            )
+    return [Table.of(lines).markdown() if lines else "No two settings have rows in common yet."]
+
+
+def _detected(settings: Sequence[Setting]) -> list[str]:
+    """How many classes segmentation detects at all, by row."""
+    found: dict[str, dict[str, str]] = {}
+    for setting in settings:
+        for records in setting.runs.values():
+            segmenting = [r for r in records if r.task == SEGMENTATION.name]
+            for row, runs in by_row(segmenting).items():
+                ious = {
+                    name: estimate(real).mean if (real := [v for v in values if not math.isnan(v)]) else 0.0
+                    for name, values in zip(
+                        class_names(runs[0]), zip(*(r.by_class["iou"] for r in runs), strict=True), strict=True
+                    )
+                }
+                missed = [escape(name) for name, iou in ious.items() if iou <= DETECTED]
+                text = f"{len(ious) - len(missed)} of {len(ious)}" + (f" (not {', '.join(missed)})" if missed else "")
+                found.setdefault(row, {})[setting.name] = text
+    names = {setting.name: _MISSING for setting in settings}
+    lines = [{"row": row, **names, **of_row} for row, of_row in found.items()]
+    if not lines:
+        return []
+    return [
+        "## Classes detected",
+        f"Classes whose IoU by image after the last epoch is above {DETECTED:g} in the mean over seeds.",
+        Table.of(lines).markdown(),
+    ]
+
+
+def _words(claim: Claim) -> str:
+    return escape(claim.sentence) + (" *(control)*" if claim.control else "")
+
+
+def _cell(o: Outcome) -> str:
+    """ "+0.1264 [0.1164, 0.1364], 20 seeds: **supported**"."""
+    n = o.difference.n
+    width = f" {interval(o.difference)}" if n > 1 else ""
+    return f"{difference(o)}{width}, {n} seed{'s' * (n > 1)}: **{o.verdict}**"
+
+
+def _stated(settings: Sequence[Setting], claim: Claim) -> float:
+    """The published difference, NaN where there is none."""
+    of_claim = [s.study for s in settings if claim.id in {c.id for c in s.study.claims}]
+    return stated(claim, of_claim[-1]).difference
+
+
+def _published(settings: Sequence[Setting], claim: Claim) -> str:
+    one = _stated(settings, claim)
+    return "-" if math.isnan(one) else f"{one:{'' if claim.worse is None else '+'}.4f}"

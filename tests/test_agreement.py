@@ -1,0 +1,159 @@
+"""Whether generated pictures answer a study's claims as real ones do: the page and what it is made of."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau
+
+from cvhw4.records.store import Store
+from cvhw4.statistics.agreement import order, sides
+from cvhw4.statistics.intervals import estimate
+from tests.test_cli import run  # noqa: F401 - a fixture
+from tests.tiny import FULL, QUICK, record
+
+# Three seeds whose 95 % interval is the mean -+ 2.484 times the distance of the outer two from it.
+UP, DOWN, WIDE = (0.1, 0.11, 0.12), (-0.12, -0.11, -0.1), (-0.1, 0.02, 0.2)
+finite = st.floats(-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "margin", "found"),
+    [
+        (UP, UP, 0.0, "agree"),
+        (DOWN, DOWN, 0.0, "agree"),
+        (UP, DOWN, 0.0, "differ"),
+        (UP, WIDE, 0.0, "open, means agree"),
+        (DOWN, WIDE, 0.0, "open, means differ"),
+        (UP, (0.4,), 0.0, "open, means agree"),  # a single run decides nothing
+        (UP, (0.4, 0.41, 0.42), 0.2, "differ"),
+        ((0.0, 0.0), UP, 0.0, "open, means differ"),
+    ],
+)
+def test_sides_of_a_margin(a, b, margin, found):
+    assert sides(estimate(a), estimate(b), margin) == found
+
+
+@given(st.lists(finite, min_size=1, max_size=5), st.lists(finite, min_size=1, max_size=5), finite)
+def test_sides_are_the_same_either_way_round(a, b, margin):
+    assert sides(estimate(a), estimate(b), margin) == sides(estimate(b), estimate(a), margin)
+
+
+def test_order_by_hand():
+    a = {"x": estimate([0.1, 0.11]), "y": estimate([0.5, 0.51]), "z": estimate([0.9, 0.91])}
+    found = order(a, {"z": estimate([0.9, 0.91]), "y": estimate([0.1]), "x": estimate([0.2]), "w": estimate([1.0])})
+    assert found.rows == 3 and found.tau == pytest.approx(1 / 3)  # one of three pairs is in another order
+    assert found.swapped == () and found.open == 1  # of single runs
+    tight = {"z": estimate([0.9, 0.901]), "y": estimate([0.1, 0.101]), "x": estimate([0.2, 0.201])}
+    tighter = {row: estimate([e.mean, e.mean + 1e-6]) for row, e in a.items()}
+    assert order(tighter, tight).swapped == (("y", "x"),) and order(tighter, tight).open == 0
+    assert order(a, {"x": estimate([1.0])}) is None
+
+
+@given(st.lists(st.tuples(finite, finite), min_size=3, max_size=8, unique_by=(lambda p: p[0], lambda p: p[1])))
+def test_order_counts_the_pairs_that_kendalls_tau_counts(pairs):
+    a, b = ({str(i): estimate([p[side]]) for i, p in enumerate(pairs)} for side in (0, 1))
+    found, total = order(a, b), len(pairs) * (len(pairs) - 1) / 2
+    assert found.tau == pytest.approx(1 - 2 * found.open / total)
+    assert found.tau == pytest.approx(kendalltau(*zip(*pairs, strict=True)).statistic)
+
+
+def save(results, name, figures, study=QUICK, data="CamVid", embedded=False):
+    """Runs of a row of segmentation, a seed for each mIoU."""
+    settings = study.row(name).settings()
+    for seed, miou in enumerate(figures):
+        one = record(name, seed, figures=((miou,),))
+        used = replace(one.data, name=data, embedded=embedded, fingerprint=data.encode().hex().ljust(64, "0"))
+        prints = f"{study.name}{embedded}{data}{name}".encode().hex()
+        Store(results, study.name).save(
+            replace(
+                one,
+                study=study.name,
+                settings=settings,
+                data=used,
+                fingerprint=(f"{seed:02d}" + prints)[:64].ljust(64, "0"),
+                configuration=prints[:64].ljust(64, "0"),
+            )
+        )
+
+
+def lines(page, heading):
+    """The lines of a section's table by their first cell, as cells by column."""
+    table = [line for line in page.split(f"## {heading}\n")[1].split("\n## ")[0].splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    return {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:]}
+
+
+SKIPS, CLASSES = "skip connections raise mIoU", "going from 11 to 3 classes raises mIoU"
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """Skips help on generated pictures and harm on real ones; fewer classes were measured on generated ones alone."""
+    save(tmp_path / "results", "q2_1a", (0.5, 0.51, 0.52), data="embedded scenes", embedded=True)
+    save(tmp_path / "results", "q2_1b", (0.4, 0.4, 0.4), data="embedded scenes", embedded=True)
+    save(tmp_path / "results", "q2_3", (0.8, 0.81, 0.82), data="embedded scenes", embedded=True)
+    save(tmp_path / "results" / "camvid", "q2_1a", (0.2, 0.21, 0.22))
+    save(tmp_path / "results" / "camvid", "q2_1b", (0.3, 0.3, 0.3))
+    return tmp_path / "results"
+
+
+def test_the_page_sets_generated_beside_real_and_published(run, measured):  # noqa: F811
+    code, out, err = run("agreement")
+    assert (code, out, err) == (0, "results/agreement.md\n", "")
+    page = (measured / "agreement.md").read_text("utf-8")
+    every = lines(page, "Every claim in every setting")
+    assert every[SKIPS] == {
+        "claim": SKIPS,
+        "figure": "mIoU",
+        "generated, quick": "+0.1100 [0.0852, 0.1348], 3 seeds: **supported**",
+        "real, quick": "-0.0900 [-0.1148, -0.0652], 3 seeds: **contradicted**",
+        "real, full": "not measured yet",
+        "published": "+0.0240",
+    }
+    assert every[CLASSES]["real, quick"] == "not measured yet"
+    signs = lines(page, "Signs")[SKIPS]
+    assert (signs["held against"], signs["generated, quick"], signs["published"]) == (
+        "real, quick",
+        "**differ**",
+        "**other sign**",
+    )
+    assert CLASSES not in lines(page, "Signs")
+    assert "- **generated, quick**: of 2 claims 0 agree in sign; 2 differ: skip connections raise mIoU;" in page
+    real = lines(page, "The claims on real pictures")
+    assert (real[SKIPS]["here"], real[SKIPS]["size"], real[SKIPS]["seeds"]) == ("-0.0900", "quick", "3")
+    assert real[CLASSES]["here"] == "not measured yet"
+    orders = lines(page, "Order of the rows")["mIoU"]
+    assert (orders["tau"], orders["swapped"]) == ("-1.00", "q2_1a-skip above q2_1b-noskip here alone")
+
+
+def test_full_size_is_what_the_rest_is_held_against_once_it_is_there(run, measured):  # noqa: F811
+    save(measured, "q2_1a", (0.45,), study=FULL)
+    save(measured, "q2_1b", (0.4,), study=FULL)
+    assert run("agreement", "results", "--page", "page.md")[0] == 0
+    page = (measured.parent / "page.md").read_text("utf-8")
+    assert lines(page, "Every claim in every setting")[SKIPS]["real, full"] == "+0.0500, 1 seed: **undecided**"
+    signs = lines(page, "Signs")[SKIPS]
+    assert signs["held against"] == "real, full" and signs["published"] == "same sign"
+    assert signs["generated, quick"] == "open, means agree" and signs["real, quick"] == "open, means differ"
+    assert lines(page, "The claims on real pictures")[SKIPS]["size"] == "full"
+    assert lines(page, "Classes detected")["q2_1a-skip"]["real, full"] == "11 of 11"
+
+
+def test_classes_that_no_run_detects_are_named(run, measured):  # noqa: F811
+    one = record("q2_n1a", 0, by_class={"iou": [0.5] * 8 + [0.05, float("nan"), 0.0], "set_iou": [0.1] * 11})
+    Store(measured, "quick").save(one)
+    run("agreement")
+    found = lines((measured / "agreement.md").read_text("utf-8"), "Classes detected")["q2_n1a-fused_norm"]
+    assert found["generated, quick"] == "8 of 11 (not Car, Pedestrian, Bicyclist)"
+    assert found["real, quick"] == "not measured yet"
+
+
+def test_folders_without_runs_are_one_line(run, tmp_path):  # noqa: F811
+    code, out, err = run("agreement", "nowhere")
+    assert (code, out) == (
+        4,
+        "",
+    ) and err == "error: nowhere: holds no runs. Fix: name the folders given as --results.\n"
+    assert not (tmp_path / "nowhere").exists()
