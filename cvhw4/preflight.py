@@ -36,7 +36,8 @@ def check_options(runner: Runner) -> None:
         raise InputError(runner.weights, "is not a folder", "give --weights a folder with files of weights")
     _check_results(runner.results)
     if runner.device == "cuda" or runner.precision == "bf16":
-        from cvhw4.training.device import pick_device, pick_precision
+        from cvhw4.training.device import pick_device
+        from cvhw4.training.precision import pick_precision
 
         pick_precision(runner.precision, pick_device(runner.device))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from cvhw4.errors import InputError, TrainingFailed
 from cvhw4.records.schema import Epoch, RunRecord
 from cvhw4.records.store import Store
-from cvhw4.study import Precision, Row, Study
+from cvhw4.study import Row, Study
 from cvhw4.training.process import prepare_process, release_memory
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cvhw4.records.images import ImageResults
     from cvhw4.records.samples import PredictionSamples
     from cvhw4.training.checkpoint import Checkpoints
+    from cvhw4.training.precision import Choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class Runner:
     Attributes:
         study: whose rows are run.
         device: "auto" takes CUDA where there is one.
-        precision: what networks compute in; "auto" as `cvhw4.training.device.pick_precision` says.
+        precision: what networks compute in; None by the rule of `cvhw4.training.precision.pick_precision`, "auto" on a
+            CPU by timing (`choose_precision` there).
         cuda_graphs: on CUDA, replay optimizer steps as CUDA graphs.
         weights: folder to look for pretrained weights in first.
         results: where records and tables go.
@@ -52,7 +54,7 @@ class Runner:
 
     study: Study
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Literal["auto", "float32", "bf16"] | None = None
     cuda_graphs: bool = False
     weights: Path | None = None
     results: Path = Path("results")
@@ -190,7 +192,7 @@ class Runner:
                 network,
                 seed=seed,
                 device=device,
-                precision=plan.precision,
+                precision=plan.choice.precision,
                 graphs=plan.graphs,
                 deterministic=plan.deterministic,
                 on_epoch=on_epoch,
@@ -295,12 +297,13 @@ class Runner:
 
         from cvhw4.models.weights import find_weights, pretrained_name
         from cvhw4.records.environment import code_digest, device_name, versions
-        from cvhw4.training.device import pick_device, pick_precision
+        from cvhw4.training.device import pick_device
+        from cvhw4.training.precision import choose_precision
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = pick_device(self.device, self.worker)
-        precision = pick_precision(self.precision, device, row)
+        choice = choose_precision(self.precision, device, row, dataset)
         graphs, deterministic = (wanted and device.type == "cuda" for wanted in (self.cuda_graphs, self.deterministic))
         network = pretrained_name(row.network)
         source = find_weights(network, self.weights) if row.start == "imagenet" else None
@@ -309,7 +312,7 @@ class Runner:
             "data": dataset.fingerprint,
             "weights": source.sha256 if source else None,
             "device": device_name(device),
-            "precision": precision,
+            "precision": choice.precision,
             "graphs": graphs,
             "deterministic": deterministic,
             "versions": versions(),
@@ -319,7 +322,7 @@ class Runner:
         if metrics := self.study.metrics:
             identity["metrics"] = {name: metric.source for name, metric in metrics.items()}
         configuration, run = _digest(identity), _digest(identity | {"seed": seed})
-        return _Plan(dataset, source, device, precision, graphs, deterministic, network, configuration, run)
+        return _Plan(dataset, source, device, choice, graphs, deterministic, network, configuration, run)
 
 
 class _Plan(NamedTuple):
@@ -328,7 +331,7 @@ class _Plan(NamedTuple):
     dataset: Dataset
     source: Source | None
     device: torch.device
-    precision: Precision
+    choice: Choice
     graphs: bool
     deterministic: bool
     network: str
@@ -338,7 +341,8 @@ class _Plan(NamedTuple):
     @property
     def ways(self) -> dict[str, Any]:
         """How it computes, for the record."""
-        return {"precision": self.precision, "graphs": self.graphs, "deterministic": self.deterministic}
+        ways = {"precision": self.choice.precision, "graphs": self.graphs, "deterministic": self.deterministic}
+        return ways | ({"step_seconds": dict(self.choice.step_seconds)} if self.choice.step_seconds else {})
 
 
 def _digest(value: object) -> str:

@@ -14,7 +14,8 @@ from functools import cache
 import pytest
 
 from benchmarks.performance.families import FAMILIES, TARGETS
-from cvhw4.training.device import pick_device, pick_precision
+from cvhw4.training.device import pick_device
+from cvhw4.training.precision import pick_precision
 from cvhw4.training.process import prepare_process, release_memory
 
 pytestmark = pytest.mark.speed

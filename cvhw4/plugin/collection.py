@@ -151,7 +151,7 @@ class Collection:
         """Checks a study and what the user gave for it, and shows what that warns of; raises InputError."""
         runner = self.studies.make_runner(study)
         if self.on_cluster:
-            runner = replace(runner, device="auto", precision="auto")
+            runner = replace(runner, device="auto", precision=None)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             runner.check()

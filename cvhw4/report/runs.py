@@ -59,9 +59,14 @@ def published(study: Study, row: str, metric: str) -> float | None:
 
 
 def device(record: RunRecord) -> str:
-    """ "cpu (2 threads)" or the GPU's name."""
+    """ "cpu (2 threads)" or the GPU's name, with the precision where it is bf16 or was chosen by timing: "cpu (2
+    threads, bf16 by timing)"."""
     e = record.environment
-    return f"cpu ({e['threads']} thread{'s' * (e['threads'] != 1)})" if e["device"] == "cpu" else str(e["device_name"])
+    how = str(e.get("precision", "float32")) + (" by timing" if "step_seconds" in e else "")
+    if e["device"] != "cpu":
+        return str(e["device_name"]) + ("" if how == "float32" else f" ({how})")
+    threads = f"{e['threads']} thread" + "s" * (e["threads"] != 1)
+    return f"cpu ({threads})" if how == "float32" else f"cpu ({threads}, {how})"
 
 
 def days(records: Iterable[RunRecord]) -> str:
@@ -98,13 +103,18 @@ def origins(groups: Groups) -> list[str]:
 
 
 def notes(runs: Sequence[RunRecord], show: Callable[[str], str] = escape) -> list[str]:
-    """Lines that say whether runs on data of one name saw different pictures, were by different code, or were validated
-    on training pictures; none if none of it is so.
+    """Lines that say whether runs on data of one name saw different pictures, were by different code or in different
+    precisions, or were validated on training pictures; none if none of it is so.
 
     Args:
         show: makes names harmless: for a page, or for the terminal (`printable`).
     """
-    return [*_different_pictures(runs), *_different_code(runs, show), *_leaks(runs, show)]
+    return [
+        *_different_pictures(runs),
+        *_different_code(runs, show),
+        *_different_precisions(runs),
+        *_leaks(runs, show),
+    ]
 
 
 def _different_pictures(runs: Iterable[RunRecord]) -> list[str]:
@@ -129,6 +139,16 @@ def _different_code(runs: Iterable[RunRecord], show: Callable[[str], str]) -> li
     )
     different = f"Rows were run by different versions of the code: {versions}."
     return [f"{different} A difference between them may be the code's."]
+
+
+def _different_precisions(runs: Iterable[RunRecord]) -> list[str]:
+    rows: dict[str, dict[str, None]] = {}
+    for run in runs:
+        rows.setdefault(str(run.environment.get("precision", "float32")), {})[run.row] = None
+    if len(rows) < 2:
+        return []
+    groups = "; ".join(f"{precision} ({', '.join(names)})" for precision, names in rows.items())
+    return [f"Rows were computed in different precisions: {groups}. --precision float32 or bf16 gives all the same."]
 
 
 def _leaks(runs: Iterable[RunRecord], show: Callable[[str], str]) -> list[str]:
