@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from cvhw4.report.evidence import Evidence, Section
     from cvhw4.report.figures import Picture, draw
     from cvhw4.report.numbers import gain
+    from cvhw4.report.papers import Style, results_table
     from cvhw4.report.tables import table
     from cvhw4.statistics.bounds import Bounds
     from cvhw4.statistics.decomposition import decompositions, mean_iou_of, near_and_far
@@ -73,6 +74,7 @@ __all__ = [
     "Scenes",
     "Section",
     "Study",
+    "Style",
     "Train",
     "decompositions",
     "draw",
@@ -81,6 +83,7 @@ __all__ = [
     "gain",
     "mean_iou_of",
     "near_and_far",
+    "results_table",
     "segmentation_figures",
     "stated",
     "table",
@@ -99,6 +102,7 @@ _LATER = {  # what takes a while to import, by module
     "Picture": "cvhw4.report.figures",
     "RunRecord": "cvhw4.records.schema",
     "Section": "cvhw4.report.evidence",
+    "Style": "cvhw4.report.papers",
     "decompositions": "cvhw4.statistics.decomposition",
     "draw": "cvhw4.report.figures",
     "effects": "cvhw4.statistics.factorial",
@@ -106,6 +110,7 @@ _LATER = {  # what takes a while to import, by module
     "gain": "cvhw4.report.numbers",
     "mean_iou_of": "cvhw4.statistics.decomposition",
     "near_and_far": "cvhw4.statistics.decomposition",
+    "results_table": "cvhw4.report.papers",
     "segmentation_figures": "cvhw4.metrics",
     "stated": "cvhw4.statistics.published",
     "table": "cvhw4.report.tables",

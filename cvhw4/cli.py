@@ -367,6 +367,62 @@ def compare(
     raise typer.Exit(int(changes.regression))
 
 
+@app.command("table")
+def write_table(
+    rows: Annotated[
+        list[str] | None, typer.Argument(help="Rows, in this order (default: all).", autocompletion=_row_names)
+    ] = None,
+    results: ResultsOption = RESULTS,
+    study: StudyOption = None,
+    figure: Annotated[list[str] | None, typer.Option("--figure", help="A column, as accuracy; several times.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Row that the others are marked against.")] = None,
+    epoch: Annotated[str | None, typer.Option(help="best (default) or last.")] = None,
+    spread: Annotated[str | None, typer.Option(help="sd (default), interval (half of 95 %) or none.")] = None,
+    percent: Annotated[bool | None, typer.Option("--percent", help="Figures times 100.")] = None,
+    digits: Annotated[int | None, typer.Option(help="Behind the point (default: as the spread deserves).")] = None,
+    siunitx: Annotated[bool | None, typer.Option("--siunitx", help="LaTeX: numbers by that package.")] = None,
+    caption: Annotated[str | None, typer.Option(help="LaTeX and Typst: makes a float.")] = None,
+    label: Annotated[str | None, typer.Option(help="To refer to it by.")] = None,
+    style: Annotated[
+        Path | None, typer.Option(help="TOML file of all this, and of names: rows.q1_1 = 'Features'.", parser=_folder)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File: .tex, .typ, .md, .csv or .html (default: Markdown, printed).")
+    ] = None,
+) -> None:
+    """Makes a table for a paper. Means over seeds; bold and marks only where the runs support them.
+
+    Example: cvhw4 table q1_1 q1_2 q1_3 --figure accuracy --baseline q1_3 --output table.tex
+    """
+    from dataclasses import asdict
+
+    from cvhw4.files import write_atomically
+    from cvhw4.records.store import latest_runs
+    from cvhw4.report.papers import FORMATS, Style, read_style, rendered, results_table, style_of
+
+    if output is not None and output.suffix not in FORMATS:
+        raise InputError(output, "is of a kind that no table is written as", f"end it in {', '.join(FORMATS)}")
+    chosen, store = find_study(study), _store(results, study)
+    given: dict[str, Any] = {
+        "baseline": baseline, "epoch": epoch, "spread": spread, "percent": percent, "digits": digits,
+        "siunitx": siunitx, "caption": caption, "label": label,
+    }  # fmt: skip
+    base = asdict(Style() if style is None else read_style(style))
+    for name, asked in (("rows", rows), ("columns", figure)):
+        if asked:
+            given[name] = {text: base[name].get(text, "") for text in asked}
+    whole = style_of(base | {name: value for name, value in given.items() if value is not None}, "the options")
+    tables = results_table(chosen, latest_runs(store.load()), whole)
+    if not tables:
+        raise InputError(store.folder, "has no runs of these rows", "train them first, or name others")
+    text = rendered(tables, ".md" if output is None else output.suffix)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_atomically(output, text)
+        typer.echo(output)
+
+
 def _store(results: Path, study: str | None) -> Store:
     """The stored runs of a study; where none is named and pyproject.toml names none, of the only one that has runs."""
     from cvhw4.records.revisions import studies_in

@@ -1,0 +1,436 @@
+"""Tables for papers: rows by figures, as LaTeX, Typst, Markdown, CSV, HTML or a pandas frame.
+
+A cell is the mean over seeds with its spread, in digits that fit the spread. The best of a column is bold only where it
+beats every other row of the table: paired t tests over the seeds that both have, Holm's correction over those tests, 5
+%. Against a row that is named as baseline every other row has a mark where the difference is as sure, over all tests of
+the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+from cvhw4.errors import InputError, printable
+from cvhw4.records.schema import RunRecord
+from cvhw4.report.runs import by_row
+from cvhw4.report.text import escape
+from cvhw4.statistics.comparison import LEVEL, Comparison, compare, holm
+from cvhw4.statistics.intervals import estimate
+from cvhw4.study import Study
+from cvhw4.tasks import LABELS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Spread = Literal["sd", "interval", "none"]
+Which = Literal["best", "last"]
+ABOVE, BELOW = "*", "†"
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"\ensuremath{\pm}",
+    ABOVE: r"\textasteriskcentered{}",
+    BELOW: r"\textdagger{}",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """What a table shows, and how; a TOML file has the same names.
+
+    Attributes:
+        rows: rows shown, in this order, and what each is called; none: all that have runs, by their own names.
+        columns: figures shown, likewise; none: those of the study's tables.
+        baseline: row that the others are marked against; none for no marks.
+        epoch: "best" of all epochs, as the pages of a study have it, or "last".
+        spread: "sd": standard deviation over seeds; "interval": half of the mean's 95 % interval; "none".
+        percent: figures times 100.
+        digits: behind the point; None: two digits of the median spread of a column, three of single runs.
+        siunitx: LaTeX only: numbers as \\num{...}.
+        caption: above a LaTeX or Typst table, which are then floats; none for the bare table.
+        label: to refer to it by.
+    """
+
+    rows: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    baseline: str = ""
+    epoch: Which = "best"
+    spread: Spread = "sd"
+    percent: bool = False
+    digits: int | None = None
+    siunitx: bool = False
+    caption: str = ""
+    label: str = ""
+
+
+class Cell(NamedTuple):
+    """A mean over seeds, its spread (NaN of one seed, and where none is asked for), the number of seeds, whether it is
+    bold, and its mark."""
+
+    mean: float
+    spread: float
+    n: int
+    bold: bool
+    mark: str
+
+
+def read_style(path: Path) -> Style:
+    """Reads a style from a TOML file.
+
+    Raises:
+        InputError: it cannot be read, or has something that a style has not.
+    """
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"cannot be read ({error})", "give a TOML file of a table's style") from None
+    return style_of(raw, str(path))
+
+
+def style_of(raw: Mapping[str, Any], where: str) -> Style:
+    """A style from plain values.
+
+    Raises:
+        InputError: a name that no style has, or a value of another kind.
+    """
+    known = {f.name: f.default for f in fields(Style)}
+    for name, value in raw.items():
+        if name not in known:
+            raise InputError(where, f"has {printable(name)}, which no table has", f"use {', '.join(known)}")
+        choices = {"epoch": get_args(Which), "spread": get_args(Spread)}.get(name)
+        if name in ("rows", "columns"):
+            fits = isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
+        elif name in ("percent", "siunitx"):
+            fits = isinstance(value, bool)
+        elif name == "digits":
+            fits = value is None or (type(value) is int and 0 <= value <= 9)
+        else:
+            fits = isinstance(value, str) and (choices is None or value in choices)
+        if not fits:
+            hint = f"choose one of {', '.join(choices)}" if choices else "see cvhw4 table --help"
+            raise InputError(where, f"has {name} = {value!r:.60}", hint)
+    return Style(**raw)
+
+
+@dataclass(frozen=True)
+class ResultsTable:
+    """A table of figures, made by `results_table`.
+
+    Attributes:
+        title: data set and task.
+        columns: headings of the figures.
+        rows: by heading, a cell for each column; None where the row has no such figure.
+        notes: what bold and marks mean, and how many seeds there are.
+        style: how it is shown.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+    notes: tuple[str, ...]
+    style: Style
+
+    def frame(self) -> DataFrame:
+        """As pandas: a line per row; for each figure its mean, spread and n as float64, float64 and int64 columns."""
+        import pandas as pd
+
+        names = pd.MultiIndex.from_product([self.columns, ["mean", self._spread, "n"]])
+        nothing = (math.nan, math.nan, 0)
+        values = [[x for cell in cells for x in (cell[:3] if cell else nothing)] for _, cells in self.rows]
+        index = pd.Index([name for name, _ in self.rows], name="row")
+        made = pd.DataFrame(values, index=index, columns=names)
+        return made.astype({name: "int64" for name in names if name[1] == "n"})
+
+    def markdown(self) -> str:
+        """For a README."""
+        from cvhw4.report.tables import Table
+
+        cells = self._texts(lambda text: text, lambda text: f"**{text}**", escape)
+        lines = [(escape(name), *of_row) for (name, _), of_row in zip(self.rows, cells, strict=True)]
+        return Table(("", *map(escape, self.columns)), lines).markdown() + "\n\n" + "\n".join(map(escape, self.notes))
+
+    def csv(self) -> str:
+        """Full precision, a line per row and figure: row, figure, mean, spread, n, bold, mark."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["row", "figure", "mean", self._spread, "n", "bold", "mark"])
+        for name, cells in self.rows:
+            for column, cell in zip(self.columns, cells, strict=True):
+                if cell is not None:
+                    writer.writerow([name, column, *(repr(float(x)) for x in cell[:2]), *cell[2:4], cell.mark])
+        return text.getvalue()
+
+    def html(self) -> str:
+        """A <table>, for a notebook."""
+        cells = self._texts(lambda text: text, lambda text: f"<b>{text}</b>", lambda mark: f"<sup>{mark}</sup>")
+        head = "".join(f"<th>{html.escape(c)}</th>" for c in ("", *self.columns))
+        body = "".join(
+            f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{text}</td>' for text in of_row)}</tr>"
+            for (name, _), of_row in zip(self.rows, cells, strict=True)
+        )
+        foot = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return f"<table><caption>{html.escape(self.title)}</caption><tr>{head}</tr>{body}</table>{foot}"
+
+    _repr_html_ = html
+
+    def latex(self) -> str:
+        """With booktabs; a float where the style has a caption."""
+        if self.style.siunitx:
+
+            def number(text: str) -> str:
+                return rf"\num{{{text.replace(' ± ', ' +- ').replace('−', '-')}}}"
+        else:
+
+            def number(text: str) -> str:
+                return text if text == "-" else f"${text.replace('±', chr(92) + 'pm').replace('−', '-')}$"
+
+        def bold(text: str) -> str:
+            return rf"{{\boldmath\bfseries {text}}}"
+
+        cells = self._texts(number, bold, lambda mark: rf"\textsuperscript{{{_latex(mark)}}}")
+        lines = [" & ".join([_latex(name), *of_row]) for (name, _), of_row in zip(self.rows, cells, strict=True)]
+        head = " & ".join(["", *map(_latex, self.columns)])
+        body = [
+            rf"\begin{{tabular}}{{l{'c' * len(self.columns)}}}",
+            r"\toprule",
+            rf"{head} \\",
+            r"\midrule",
+            *(rf"{line} \\" for line in lines),
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        notes = [rf"% {printable(note)}" for note in self.notes]
+        if self.style.caption:
+            label = [rf"\label{{{self.style.label}}}"] if self.style.label else []
+            caption = " ".join([_latex(self.style.caption), *map(_latex, self.notes)])
+            body = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", *label, *body, r"\end{table}"]
+        packages = "booktabs" + (", siunitx" if self.style.siunitx else "")
+        return "\n".join([f"% {printable(self.title)}; needs {packages}", *notes, *body])
+
+    def typst(self) -> str:
+        """Typst's own table; a figure where the style has a caption."""
+        cells = self._texts(_typst, lambda text: f"*{text}*", lambda mark: f"#super[{_typst(mark)}]")
+        lines = [
+            f"  [{_typst(name)}], {', '.join(f'[{text}]' for text in of_row)},"
+            for (name, _), of_row in zip(self.rows, cells, strict=True)
+        ]
+        head = ", ".join(f"[{_typst(c)}]" for c in ("", *self.columns))
+        columns = f"columns: {len(self.columns) + 1}, align: (left, ..range({len(self.columns)}).map(_ => center))"
+        body = [f"  {columns}, stroke: none,", "  table.hline(),", f"  {head},", "  table.hline(stroke: 0.5pt),"]
+        body += [*lines, "  table.hline(),"]
+        notes = [f"// {printable(note)}" for note in (self.title, *self.notes)]
+        if not self.style.caption:
+            return "\n".join([*notes, "#table(", *body, ")"])
+        label = f" <{self.style.label}>" if self.style.label else ""
+        caption = " ".join(map(_typst, (self.style.caption, *self.notes)))
+        return "\n".join([*notes, f"#figure(caption: [{caption}], table(", *body, f")){label}"])
+
+    @property
+    def _spread(self) -> str:
+        return {"sd": "sd", "interval": "half interval", "none": "spread"}[self.style.spread]
+
+    def _texts(
+        self, number: Callable[[str], str], bold: Callable[[str], str], raised: Callable[[str], str]
+    ) -> list[list[str]]:
+        """The cells as texts, each in the digits of its column."""
+        digits = [self._digits([cells[i] for _, cells in self.rows]) for i in range(len(self.columns))]
+        return [
+            [
+                "-" if cell is None else _text(cell, d, number, bold, raised)
+                for cell, d in zip(cells, digits, strict=True)
+            ]
+            for _, cells in self.rows
+        ]
+
+    def _digits(self, cells: Iterable[Cell | None]) -> int:
+        """How many digits behind the point the spreads of a column deserve."""
+        if self.style.digits is not None:
+            return self.style.digits
+        spreads = [cell.spread for cell in cells if cell is not None and cell.spread > 0]
+        if not spreads:
+            return 1 if self.style.percent else 3
+        return min(max(1 - math.floor(math.log10(median(spreads))), 0), 6)
+
+
+FORMATS: Mapping[str, Callable[[ResultsTable], str]] = {  # by the ending of a file
+    ".tex": ResultsTable.latex,
+    ".typ": ResultsTable.typst,
+    ".md": ResultsTable.markdown,
+    ".csv": ResultsTable.csv,
+    ".html": ResultsTable.html,
+}
+
+
+def rendered(tables: Iterable[ResultsTable], ending: str) -> str:
+    """Tables as the text of a file with that ending, which `FORMATS` has."""
+    return "\n\n".join(FORMATS[ending](table).rstrip("\n") for table in tables) + "\n"
+
+
+def results_table(study: Study, records: Iterable[RunRecord], style: Style | None = None) -> list[ResultsTable]:
+    """Tables of a study's runs: one for each task and data set.
+
+    Args:
+        study: whose rows they are.
+        records: one of each row and seed on each data set.
+        style: what is shown, and how.
+
+    Raises:
+        InputError: the style names a row that the study has not, or a figure that no run has.
+    """
+    style = style or Style()
+    records = [r for r in records if r.row in study.rows]
+    style = _named(study, records, style)
+    tables = []
+    for task in study.tasks:
+        sets: dict[str, list[RunRecord]] = {}
+        for record in records:
+            if record.task == task.name and record.row in style.rows:
+                sets.setdefault(record.data.fingerprint, []).append(record)
+        for runs in sets.values():
+            there = {metric for r in runs for metric in r.epochs[-1].figures}
+            metrics = [m for m in style.columns or study.shown(task) if m in there]
+            groups = by_row(runs)
+            rows = [row for row in style.rows if row in groups]
+            if metrics:
+                step = 1 / runs[0].data.val if task.in_images else 0.0
+                title = f"{runs[0].data.name}, {task.name}"
+                tables.append(_table(title, rows, metrics, groups, study, style, step))
+    return tables
+
+
+def _named(study: Study, records: Sequence[RunRecord], style: Style) -> Style:
+    """The style with rows by their full names, and only those that are there."""
+    rows = {study.row(name).name: text for name, text in style.rows.items()}
+    figures = {metric for r in records for metric in r.epochs[-1].figures}
+    for metric in style.columns:
+        if metric not in figures:
+            raise InputError(f"column {metric}", "is a figure that no run has", f"use {', '.join(sorted(figures))}")
+    baseline = study.row(style.baseline).name if style.baseline else ""
+    if baseline and rows and baseline not in rows:
+        raise InputError(f"baseline {baseline}", "is not among the rows of the table", "add it to them")
+    changes = {"rows": rows or {row: row for row in study.rows}, "baseline": baseline}
+    return Style(**{f.name: getattr(style, f.name) for f in fields(Style)} | changes)
+
+
+def _table(
+    title: str,
+    rows: Sequence[str],
+    metrics: Sequence[str],
+    groups: Mapping[str, Sequence[RunRecord]],
+    study: Study,
+    style: Style,
+    step: float,
+) -> ResultsTable:
+    scale = 100 if style.percent else 1
+    low = {"loss", *getattr(study, "lower_is_better", ())}
+    values = {
+        (row, metric): {r.seed: getattr(r, style.epoch)(metric) for r in groups[row] if metric in r.epochs[-1].figures}
+        for row in rows
+        for metric in metrics
+    }
+    marks = _marks(rows, metrics, values, style.baseline, step)
+    lines = []
+    winners = {metric: _winner(rows, metric, values, metric in low, step) for metric in metrics}
+    for row in rows:
+        cells: list[Cell | None] = []
+        for metric in metrics:
+            if not (found := values[row, metric]):
+                cells.append(None)
+                continue
+            e = estimate([scale * v for v in found.values()])
+            spread = {"sd": e.sd, "interval": (e.high - e.low) / 2, "none": math.nan}[style.spread]
+            spread = spread if e.n > 1 else math.nan
+            cells.append(Cell(e.mean, spread, e.n, winners[metric] == row, marks.get((row, metric), "")))
+        lines.append((style.rows[row] or row, tuple(cells)))
+    headings = tuple(style.columns.get(m) or LABELS.get(m, m) + (" (%)" if style.percent else "") for m in metrics)
+    return ResultsTable(title, headings, tuple(lines), tuple(_notes(lines, style, marks)), style)
+
+
+def _notes(lines: Sequence[tuple[str, Sequence[Cell | None]]], style: Style, marks: Mapping[Any, str]) -> list[str]:
+    """What bold, marks and spreads mean."""
+    cells = [cell for _, of_row in lines for cell in of_row if cell is not None]
+    n = sorted({cell.n for cell in cells})
+    seeds = f"{n[0]} seed{'s' * (n[0] > 1)}" if len(n) == 1 else f"{n[0]} to {n[-1]} seeds" if n else "no runs"
+    spread = {"sd": " ± standard deviation", "interval": " ± half the 95 % interval", "none": ""}[style.spread]
+    spread = spread if n and n[-1] > 1 else ""
+    notes = [f"Mean{spread} over {seeds}, {style.epoch} epoch."]
+    if any(cell.bold for cell in cells):
+        notes.append("Bold: better than every other row (paired t tests over seeds, Holm, 5 %).")
+    if style.baseline:
+        name = style.rows.get(style.baseline) or style.baseline
+        tests = f"{len(marks)} paired t test{'s' * (len(marks) != 1)}"
+        notes.append(f"{ABOVE} above, {BELOW} below {name} ({tests} over seeds, Holm, 5 %).")
+    return notes
+
+
+Values = Mapping[tuple[str, str], Mapping[int, float]]  # by row and metric, by seed
+
+
+def _compared(first: Mapping[int, float], second: Mapping[int, float], step: float) -> Comparison | None:
+    """Two rows over the seeds that both have; None for fewer than two of them, or where one is not finite."""
+    seeds = [s for s in first if s in second and math.isfinite(first[s]) and math.isfinite(second[s])]
+    if len(seeds) < 2:
+        return None
+    pairs = ([first[s] for s in seeds], [second[s] for s in seeds])
+    return compare(*pairs, resolution=step, permutations=False)
+
+
+def _winner(rows: Sequence[str], metric: str, values: Values, lower: bool, step: float) -> str | None:
+    """The row that beats every other one of a column, if one does."""
+    there = [row for row in rows if values[row, metric]]
+    if len(there) < 2:
+        return None
+    sign = -1 if lower else 1
+    best = max(there, key=lambda row: sign * estimate(list(values[row, metric].values())).mean)
+    found = [_compared(values[best, metric], values[row, metric], step) for row in there if row != best]
+    if any(c is None or sign * c.difference.mean <= 0 for c in found):
+        return None
+    return best if max(holm([c.p_value for c in found if c is not None])) < LEVEL else None
+
+
+def _marks(
+    rows: Sequence[str], metrics: Sequence[str], values: Values, baseline: str, step: float
+) -> dict[tuple[str, str], str]:
+    """By row and metric the mark against the baseline, "" where the difference is not sure."""
+    if baseline not in rows:
+        return {}
+    tests = {(row, m): _compared(values[row, m], values[baseline, m], step) for row in rows for m in metrics}
+    found = {place: c for place, c in tests.items() if place[0] != baseline and c is not None}
+    adjusted = holm([c.p_value for c in found.values()])
+    return {
+        place: (ABOVE if c.difference.mean > 0 else BELOW) if p < LEVEL else ""
+        for (place, c), p in zip(found.items(), adjusted, strict=True)
+    }
+
+
+def _text(
+    cell: Cell, digits: int, number: Callable[[str], str], bold: Callable[[str], str], raised: Callable[[str], str]
+) -> str:
+    if not math.isfinite(cell.mean):
+        return "-"
+    plain = f"{cell.mean:.{digits}f}" + (f" ± {cell.spread:.{digits}f}" if math.isfinite(cell.spread) else "")
+    text = number(plain)
+    return (bold(text) if cell.bold else text) + (raised(cell.mark) if cell.mark else "")
+
+
+def _latex(text: str) -> str:
+    """Text as LaTeX shows it."""
+    return "".join(_LATEX.get(c, c) for c in printable(text))
+
+
+def _typst(text: str) -> str:
+    """Text as Typst shows it."""
+    return re.sub(r"([\\#\[\]*_`$<>@=~/+-])", r"\\\1", printable(text))

@@ -1,0 +1,200 @@
+"""Tables for papers: figures and tests by hand, every format as a renderer reads it, the command."""
+
+import csv
+import io
+import math
+import shutil
+import subprocess
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+from scipy.stats import ttest_rel
+from typer.testing import CliRunner
+
+from cvhw4 import InputError, Style, results_table
+from cvhw4.cli import app
+from cvhw4.records.store import Store
+from cvhw4.report.papers import FORMATS, read_style, rendered
+from tests.tiny import QUICK, record
+
+# Accuracies of 400 validation images, four seeds: q1_2 beats both others in every seed.
+SEEDS = {"q1_1": (0.80, 0.82, 0.81, 0.83), "q1_2": (0.90, 0.91, 0.92, 0.91), "q1_3": (0.57, 0.83, 0.60, 0.75)}
+
+
+def runs(seeds=SEEDS):
+    return [record(row, s, figures=((v,), (v - 0.01,))) for row, values in seeds.items() for s, v in enumerate(values)]
+
+
+def made(seeds=SEEDS, **style):
+    (table,) = results_table(QUICK, runs(seeds), Style(**{"columns": {"accuracy": "Acc."}} | style))
+    return table
+
+
+def flat(text):
+    return " ".join(text.replace("\\", "").split())
+
+
+def cells(table):
+    return {name.split("-")[0]: cell for name, (cell,) in table.rows}
+
+
+def test_cells_are_means_and_spreads_of_the_best_or_last_epoch():
+    values = pd.Series(SEEDS["q1_1"])
+    cell = cells(made())["q1_1"]
+    assert cell[:3] == pytest.approx((values.mean(), values.std(), 4))
+    half = values.sem() * 3.182446  # Student's t, 3 degrees of freedom
+    assert cells(made(spread="interval"))["q1_1"].spread == pytest.approx(half, rel=1e-6)
+    last = cells(made(epoch="last", percent=True))["q1_1"]
+    assert last[:2] == pytest.approx((100 * (values.mean() - 0.01), 100 * values.std()))
+    assert math.isnan(cells(made(spread="none"))["q1_1"].spread)
+
+
+def test_bold_is_what_beats_every_other_row_and_nothing_else():
+    assert [row for row, cell in cells(made()).items() if cell.bold] == ["q1_2"]
+    p = [ttest_rel(SEEDS["q1_2"], SEEDS[row]).pvalue for row in ("q1_1", "q1_3")]
+    assert max(2 * min(p), max(p)) < 0.05  # Holm, by hand
+    shaky = SEEDS | {"q1_1": (0.70, 0.95, 0.89, 0.93)}  # the best by its mean is not sure
+    assert not any(cell.bold for cell in cells(made(shaky)).values())
+    assert not any(cell.bold for cell in cells(made({row: v[:1] for row, v in SEEDS.items()})).values())
+    assert not any(cell.bold for cell in cells(made({"q1_2": SEEDS["q1_2"]})).values())
+
+
+def test_lower_is_better_for_a_loss():
+    low = [record(row, s, loss=0.2 + i + s / 100) for i, row in enumerate(("q1_1", "q1_2")) for s in range(4)]
+    for run in low:
+        run.epochs[-1].figures["loss"] = run.epochs[-1].loss
+    (table,) = results_table(QUICK, low, Style(columns={"loss": ""}, epoch="last"))
+    assert [row for row, cell in cells(table).items() if cell.bold] == ["q1_1"]
+
+
+def test_marks_are_against_the_baseline_alone():
+    marks = {row: cell.mark for row, cell in cells(made(baseline="q1_1")).items()}
+    p = ttest_rel(SEEDS["q1_3"], SEEDS["q1_1"]).pvalue
+    assert p > 0.05 and marks == {"q1_1": "", "q1_2": "*", "q1_3": ""}
+    assert cells(made(baseline="q1_2"))["q1_1"].mark == "†"
+    assert any("2 paired t tests" in note for note in made(baseline="q1_1").notes)
+    assert {cell.mark for cell in cells(made()).values()} == {""}
+
+
+def test_one_seed_has_no_spread_and_a_missing_row_no_line():
+    table = made({"q1_2": (0.9,), "q1_3": (0.5,)})
+    assert "| q1_2-finetune | 0.900 |" in flat(table.markdown()) and "q1_1" not in table.markdown()
+    assert table.notes == ("Mean over 1 seed, best epoch.",)
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ((0.80, 0.82, 0.81, 0.83), "0.815 ± 0.013"),
+        ((0.8123, 0.8124, 0.8125, 0.8126), "0.81245 ± 0.00013"),
+        ((0.3, 0.9, 0.5, 0.1), "0.45 ± 0.34"),
+        ((0.5, 0.5, 0.5, 0.5), "0.500 ± 0.000"),
+    ],
+)
+def test_digits_fit_the_spread(values, shown):
+    assert f"| {shown} |" in flat(made({"q1_2": values}).markdown())
+    assert "| 0.8 ± 0.0 |" in flat(made({"q1_2": (0.80, 0.82)}, digits=1).markdown())
+
+
+NASTY = "100 % of_A & {B} #1 $x$ ~^ \\ <b>*[_]*</b> | †±"
+
+
+@pytest.mark.parametrize("style", [{}, {"siunitx": True}, {"caption": NASTY, "label": "tab:a"}], ids=str)
+def test_latex_compiles(style, tmp_path):
+    table = made(rows={"q1_2": NASTY, "q1_1": "features"}, baseline="q1_1", **style)
+    text = rendered([table, made()], ".tex")
+    assert text.count(r"\begin{tabular}") == 2 and r"\boldmath" in text
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex")
+    packages = r"\usepackage{booktabs}" + (r"\usepackage{siunitx}" if style.get("siunitx") else "")
+    page = r"\documentclass{article}" + packages + r"\begin{document}" + "\n" + text + r"\end{document}"
+    (tmp_path / "t.tex").write_text(page)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize("style", [{}, {"caption": NASTY, "label": "tab-a"}], ids=str)
+def test_typst_compiles(style, tmp_path):
+    typst = pytest.importorskip("typst")
+    (tmp_path / "t.typ").write_text(made(rows={"q1_2": NASTY, "q1_1": "x"}, baseline="q1_1", **style).typst())
+    assert typst.compile(str(tmp_path / "t.typ")).startswith(b"%PDF")
+
+
+def test_html_and_csv_and_pandas_say_the_same():
+    table = made(rows={"q1_2": NASTY, "q1_1": "b", "q1_3": ""})
+    read = ElementTree.fromstring(f"<div>{table.html()}</div>")
+    first = ["".join(cell.itertext()) for cell in read.findall(".//tr")[1]]
+    assert first == [NASTY, "0.910 ± 0.008"] and read.find(".//b") is not None
+    lines = list(csv.DictReader(io.StringIO(table.csv())))
+    assert [line["row"] for line in lines] == [NASTY, "b", "q1_3-scratch"]
+    frame = table.frame()
+    assert frame["Acc.", "mean"].tolist() == [float(line["mean"]) for line in lines]
+    assert frame["Acc.", "sd"].tolist() == [float(line["sd"]) for line in lines]
+    assert frame["Acc.", "n"].tolist() == [4, 4, 4] and [line["bold"] for line in lines] == ["True", "False", "False"]
+    assert table._repr_html_() == table.html()
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
+    store = Store(tmp_path / "results", "quick")
+    for run in [*runs(), *(record("q2_1a", s, figures=((0.2 + s / 100,),)) for s in range(2))]:
+        store.save(run)
+    return tmp_path
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["table", "--study", "quick", *map(str, arguments)])
+
+
+def test_the_command_prints_a_table_for_each_task_and_writes_every_format(stored):
+    printed = flat(command().stdout)
+    assert "| q1_1-features | 0.815 ± 0.013" in printed and "| q2_1a-skip" in printed
+    for ending in FORMATS:
+        assert command("q1_2", "q1_1", "--output", stored / f"t{ending}").exit_code == 0
+        text = (stored / f"t{ending}").read_text()
+        places = [text.index(name.replace("_", "\\_").replace("-", "\\-") if ending == ".typ" else
+                             name.replace("_", "\\_") if ending == ".tex" else name)
+                  for name in ("q1_2-finetune", "q1_1-features")]  # fmt: skip
+        assert all(a < b for a, b in pairwise(places)) and "q1_3" not in text
+
+
+def test_a_style_file_names_rows_and_columns_and_options_come_before_it(stored):
+    (stored / "paper.toml").write_text(
+        'percent = true\nbaseline = "q1_1"\n[rows]\nq1_2 = "Fine-tuned"\nq1_1 = "Features"\n'
+        '[columns]\naccuracy = "Acc."\n'
+    )
+    assert read_style(stored / "paper.toml").rows == {"q1_2": "Fine-tuned", "q1_1": "Features"}
+    done = command("--style", stored / "paper.toml")
+    assert r"0.8**\*" in done.stdout and "| Fine-tuned | **91.0 ± 0.8*** |" in flat(done.stdout)
+    done = command("q1_1", "--style", stored / "paper.toml", "--spread", "none", "--digits", "0")
+    assert "| Features | 82 " in flat(done.stdout) and "Fine" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere"], "nowhere: is not a row of study quick"),
+        (["--figure", "beauty"], "column beauty: is a figure that no run has. Fix: use accuracy"),
+        (["--baseline", "q1_1", "q1_2"], "baseline q1_1-features: is not among the rows of the table"),
+        (["--epoch", "first"], "the options: has epoch = 'first'. Fix: choose one of best, last"),
+        (["--digits", "12"], "the options: has digits = 12"),
+        (["--output", "t.docx"], "t.docx: is of a kind that no table is written as. Fix: end it in .tex"),
+        (["--style", "none.toml"], "none.toml: cannot be read"),
+        (["q1_8"], "quick: has no runs of these rows"),
+    ],
+)
+def test_what_cannot_be_is_one_line(stored, arguments, told):
+    done = command(*arguments)
+    assert isinstance(done.exception, InputError) and told in str(done.exception)
+    assert not list(stored.glob("t.*"))
+
+
+def test_a_style_with_a_wrong_name_lists_the_right_ones(tmp_path):
+    (tmp_path / "s.toml").write_text('colour = "red"')
+    with pytest.raises(InputError, match=r"has colour, which no table has\. Fix: use rows, columns, baseline, epoch"):
+        read_style(tmp_path / "s.toml")
