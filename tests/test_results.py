@@ -53,6 +53,22 @@ def test_the_tables_are_the_records(records, store, bounds):
     assert all((store.folder / "figures" / f"{p.stem}.svg").is_file() for found in pictures.values() for _, p in found)
 
 
+def test_the_tables_of_real_pictures_are_their_records_and_show_none(store):
+    results = store.folder.parent
+    real = [Store(folder.parents[1], folder.parent.name) for folder in results.glob("*/*/runs")]
+    real += [Store(results, "full")] if (results / "full" / "runs").is_dir() else []
+    assert real
+    for of in real:
+        study = {"quick": QUICK, "full": FULL}[of.folder.name]
+        found = Stored(study, of)
+        assert not any(r.data.embedded for r in found.records)
+        bounds = load_bounds(ROOT / "benchmarks" / "bounds.toml", study)
+        page = report_page(study, found.rows, bounds, {}, pictures=pictures_of_report(found))
+        assert_same(page, (of.folder / "report.md").read_text("utf-8"))
+        shown = ("*.samples.npz", "pictures/*", "attention-maps-*", "panels-*")
+        assert not [path for pattern in shown for path in of.folder.rglob(pattern)]
+
+
 def test_the_verdicts_are_the_records(records, store, bounds):
     page, pictures = verdicts_page(QUICK, records, store.images, bounds)
     assert_same(page, (store.folder / "verdicts.md").read_text("utf-8"))
