@@ -59,12 +59,14 @@ def test_order_counts_the_pairs_that_kendalls_tau_counts(pairs):
     assert found.tau == pytest.approx(kendalltau(*zip(*pairs, strict=True)).statistic)
 
 
-def save(results, name, figures, study=QUICK, data="CamVid", embedded=False):
-    """Runs of a row of segmentation, a seed for each mIoU."""
+def save(results, name, figures, study=QUICK, data="CamVid", embedded=False, train=10):
+    """Runs of a row of segmentation on so many pictures, a seed for each mIoU, or for the mIoU of each epoch."""
     settings = study.row(name).settings()
     for seed, miou in enumerate(figures):
-        one = record(name, seed, figures=((miou,),))
-        used = replace(one.data, name=data, embedded=embedded, fingerprint=data.encode().hex().ljust(64, "0"))
+        epochs = miou if isinstance(miou, tuple) else (miou,)
+        one = record(name, seed, figures=tuple((figure,) for figure in epochs))
+        prints = data.encode().hex().ljust(64, "0")
+        used = replace(one.data, name=data, embedded=embedded, fingerprint=prints, train=train)
         prints = f"{study.name}{embedded}{data}{name}".encode().hex()
         Store(results, study.name).save(
             replace(
@@ -139,6 +141,20 @@ def test_full_size_is_what_the_rest_is_held_against_once_it_is_there(run, measur
     assert signs["generated, quick"] == "open, means agree" and signs["real, quick"] == "open, means differ"
     assert lines(page, "The claims on real pictures")[SKIPS]["size"] == "full"
     assert lines(page, "Classes detected")["q2_1a-skip"]["real, full"] == "11 of 11"
+
+
+def test_a_longer_training_is_also_held_against_as_many_steps(run, tmp_path):  # noqa: F811
+    results = tmp_path / "results"
+    for name, figures in (("q2_1a", ((0.1, 0.3),) * 2), ("q2_1b", ((0.2, 0.25),) * 2)):  # batches of 4: 2 x 2 steps
+        save(results, name, figures, data="embedded scenes", embedded=True, train=8)
+    for name, figures in (("q2_1a", ((0.1, 0.2, 0.6),) * 2), ("q2_1b", ((0.1, 0.3, 0.4),) * 2)):  # 3 x 3
+        save(results / "camvid", name, figures, train=9)
+    run("agreement")
+    page = (results / "agreement.md").read_text("utf-8")
+    assert lines(page, "Every claim in every setting")[SKIPS]["real, quick"].startswith("+0.2000 ")
+    found = lines(page, "After as many optimizer steps")[SKIPS]
+    assert found["generated, quick"].startswith("+0.0500 ") and found["generated, quick"].endswith("(4 steps)")
+    assert found["real, quick"].startswith("+0.0000 ") and found["real, quick"].endswith("(3 steps)")
 
 
 def test_classes_that_no_run_detects_are_named(run, measured):  # noqa: F811

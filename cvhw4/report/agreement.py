@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -139,6 +139,7 @@ def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
         "By mean best figure, as Kendall's tau-b (1: the same order, -1: the reverse). *Swapped*: pairs in another "
         "order whose 95 % intervals do not overlap in either setting; *open*: the other pairs in another order.",
         *_orders(settings),
+        *_equal_steps(settings, claims),
         *_detected(settings),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -263,6 +264,49 @@ def _orders(settings: Sequence[Setting]) -> list[str]:
                 }
             )
     return [Table.of(lines).markdown() if lines else "No two settings have rows in common yet."]
+
+
+def _equal_steps(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
+    """The claims where every setting trains about as long as the shortest: whether what differs is how long."""
+    totals: dict[str, int] = {}  # of the shortest setting, by task
+    for setting in settings:
+        for records in setting.runs.values():
+            for r in records:
+                steps = _steps_an_epoch(r) * len(r.epochs)
+                totals[r.task] = min(steps, totals.get(r.task, steps))
+    cut = [Setting(s.study, s.generated, {f: _first_steps(rs, totals) for f, rs in s.runs.items()}) for s in settings]
+    lines = []
+    for claim in claims:
+        cells = {}
+        for setting in cut:
+            if claim.worse is not None and (o := setting.outcomes.get(claim.id)) is not None:
+                records = [r for rs in setting.runs.values() for r in rs if r.row in claim.rows]
+                taken = sorted({_steps_an_epoch(r) * len(r.epochs) for r in records})
+                cells[setting.name] = f"{_cell(o)} ({ends(taken)} steps)"
+        if len(cells) > 1:
+            lines.append({"claim": _words(claim), "figure": metric_name(claim.metric), **cells})
+    if not lines:
+        return []
+    return [
+        "## After as many optimizer steps",
+        "Settings differ in how long they train. Here each ends with the epoch after which it had taken about as many "
+        "steps as the shortest one, at the learning rates of its own schedule: a claim that agrees here and not above "
+        "depends on how long one trains, not on the pictures.",
+        Table.of(lines).markdown(),
+    ]
+
+
+def _steps_an_epoch(record: RunRecord) -> int:
+    return math.ceil(record.data.train / record.settings["recipe"]["batch"])
+
+
+def _first_steps(records: Sequence[RunRecord], totals: Mapping[str, int]) -> list[RunRecord]:
+    """The runs as if they had ended with the epoch that is nearest to so many steps, by task."""
+    found = []
+    for r in records:
+        epochs = min(max(round(totals[r.task] / _steps_an_epoch(r)), 1), len(r.epochs))
+        found.append(replace(r, epochs=r.epochs[:epochs]))
+    return found
 
 
 def _detected(settings: Sequence[Setting]) -> list[str]:
