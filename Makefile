@@ -1,6 +1,7 @@
 # make bench   trains every row of the report and writes results/quick/report.md and verdicts.md
 # make lint    style, types, imports, spelling, unused code: seconds
-# make test    lint, and the tests
+# make test    lint, and the tests that start no other programs
+# make integration  those that start Ray, a browser, an installation, make, or processes that are killed
 # make speed   ours against the reference loop, and pages of many runs: minutes of a quiet machine; writes results/speed.md
 # make growth  cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; writes results/growth.md
 # make long    kills and concurrent writes in large numbers, beside what make test does of them
@@ -26,7 +27,7 @@ AT_ONCE ?= $(if $(filter cuda,$(DEVICE)),4,1)
 ON_GPU = --device $(DEVICE) $(GRAPHS) --results $(OUT) --reuse -p no:cacheprovider
 FULL = $(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
 
-.PHONY: help lint docs bench speed growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
+.PHONY: help lint integration docs bench speed growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
 .DELETE_ON_ERROR:
 
 help:
@@ -54,8 +55,13 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+TESTS = $(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --timeout=900
+
 test: lint
-	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --timeout=900 $(ARGS)
+	$(TESTS) -m "not integration" $(ARGS)
+
+integration: env
+	$(TESTS) -m integration $(ARGS)
 
 coverage: env
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --cov=cvhw4 --cov-fail-under=90 --timeout=900 $(ARGS)

@@ -21,6 +21,9 @@ else:
 
 
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker("integration")
     left_out = [item for item in items if item.get_closest_marker("long") and "long" not in config.option.markexpr]
     if left_out:
         config.hook.pytest_deselected(items=left_out)

@@ -22,6 +22,7 @@ from cvhw4.records.store import Store
 from cvhw4.runner import Runner
 from tests.tiny import QUICK, dataset, row
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 

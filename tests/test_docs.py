@@ -185,10 +185,13 @@ def test_the_row_and_the_study_that_are_shown_are_right():
     assert new == {"features": cvhw4.Row("tf_efficientnet_lite0", trained="last layer")}
 
 
-def test_an_option_named_in_the_documentation_exists(pytester):
+def test_options_are_shown_as_help_prints_them_and_those_that_are_named_exist(pytester):
     text = "\n".join(page.read_text() for page in PAGES)
-    (pytester.path / "conftest.py").write_text('pytest_plugins = ["cvhw4.plugin"]')
+    (pytester.path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
     known = pytester.runpytest_inprocess("--help").stdout.str()
+    shown = re.search(r"^```text\n(.*?)^```$", (ROOT / "docs/options.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    for group in shown.split("\n\n"):
+        assert "".join(group.split()) in "".join(known.split()), f"docs/options.md: {group[:80]}"
     for path in [*(ROOT / "cvhw4").rglob("*.py"), *ROOT.glob("Makefile"), *(ROOT / ".github").rglob("*")]:
         known += path.read_text() if path.is_file() else ""
     typer_options = re.findall(r"(\w+): (?:Annotated|\w+Option|bool|str)\b", (ROOT / "cvhw4" / "cli.py").read_text())

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from cvhw4.records.store import Store
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "own-study"
 EXTRAS = ("mlflow", "ray", "wandb")  # of the same names as what they bring is imported by

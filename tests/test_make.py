@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 # What a GPU machine without network has, beside Python's own: pip's names for it are in pyproject.toml.
 INSTALLED = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "matplotlib", "pandas", "tabulate", "safetensors"}

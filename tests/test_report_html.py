@@ -156,7 +156,7 @@ def test_a_page_too_large_has_its_pictures_reduced_and_says_so():
 # In a browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module")  # what uses it is an integration test, see conftest.py
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     paths = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]

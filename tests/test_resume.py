@@ -17,6 +17,7 @@ import pytest
 
 from cvhw4.records.store import Store
 
+pytestmark = pytest.mark.integration
 ROWS = ("q1_1", "q1_2", "q1_8", "q2_1a", "q2_n1b")
 SEEDS = range(2)
 

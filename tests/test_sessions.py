@@ -18,6 +18,7 @@ from cvhw4.runner import Runner
 from cvhw4.training.device import pick_device
 from tests.test_plugin import ROOT, study  # noqa: F401
 
+pytestmark = pytest.mark.integration
 pytest_plugins = ["pytester"]
 
 

@@ -585,6 +585,7 @@ print(killed)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("writes", "runs"), [(150, 12), pytest.param(1000, 60, marks=pytest.mark.long)])
 def test_of_8_processes_that_write_and_are_killed_no_acknowledged_record_is_lost(writes, runs, tmp_path):
     store, log = Store(tmp_path / "results", "quick"), tmp_path / "log"
