@@ -64,6 +64,7 @@ def commands(page):
                 yield words
 
 
+@pytest.mark.integration
 def test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere(tmp_path):
     pytest.importorskip("zensical")
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
