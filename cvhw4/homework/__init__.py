@@ -18,7 +18,7 @@ from cvhw4.homework.sections import SECTIONS
 
 SIZES = ("quick", "full")
 BOUNDS = Path("benchmarks", "bounds.toml")  # in a checkout
-_PORTRAITS, _SCENES = "Q1: portraits with or without heavy make-up", "Q2: street scenes"
+_PORTRAITS, _SCENES = "Q1: pictures in two classes", "Q2: street scenes"
 
 
 def study(
