@@ -6,7 +6,8 @@ version: what modules share among themselves, and below that, with an underscore
 
 For a study's own sections of the page of verdicts: a section is given an `Evidence` and returns paragraphs in Markdown,
 made with `table` and `gain` of what `estimate`, `effects`, `decompositions`, `near_and_far`, `mean_iou_of` and
-`segmentation_figures` find, and pictures made with `draw`; `stated` is a claim by published figures.
+`segmentation_figures` find, and pictures made with `draw`; `stated` is a claim by published figures. `leave_one_out`
+and `factorial` make the rows of a design, and `effects_section` such a section of its effects.
 
 `Train`, `Judged`, `Detected` and `Bounds` are the types of the fixtures `train`, `judged`, `detected` and `bounds`.
 Importing this loads neither torch nor pandas.
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cvhw4.designs import Factorial, factorial, leave_one_out
 from cvhw4.errors import InputError
 from cvhw4.study import (
     Claim,
@@ -38,6 +40,7 @@ from cvhw4.study import (
 if TYPE_CHECKING:
     from cvhw4.metrics import segmentation_figures
     from cvhw4.records.schema import RunRecord
+    from cvhw4.report.effects import effects_section
     from cvhw4.report.evidence import Evidence, Section
     from cvhw4.report.figures import Picture, draw
     from cvhw4.report.numbers import gain
@@ -58,6 +61,7 @@ __all__ = [
     "Detected",
     "Estimate",
     "Evidence",
+    "Factorial",
     "FromOptions",
     "Generated",
     "InputError",
@@ -79,8 +83,11 @@ __all__ = [
     "decompositions",
     "draw",
     "effects",
+    "effects_section",
     "estimate",
+    "factorial",
     "gain",
+    "leave_one_out",
     "mean_iou_of",
     "near_and_far",
     "results_table",
@@ -106,6 +113,7 @@ _LATER = {  # what takes a while to import, by module
     "decompositions": "cvhw4.statistics.decomposition",
     "draw": "cvhw4.report.figures",
     "effects": "cvhw4.statistics.factorial",
+    "effects_section": "cvhw4.report.effects",
     "estimate": "cvhw4.statistics.intervals",
     "gain": "cvhw4.report.numbers",
     "mean_iou_of": "cvhw4.statistics.decomposition",

@@ -182,6 +182,9 @@ def test_the_row_and_the_study_that_are_shown_are_right():
     assert name == "q2_m1-mobilenet" and line.networks[0].removeprefix("fcn8s/") in timm.list_models()
     files = [(EXAMPLE / name).read_text() for name in ("conftest.py", "test_insects.py")]
     assert shown[1:3] == of_readme == files
+    made = {}
+    exec(shown[4], dict(vars(cvhw4)), made)
+    assert [*made["rows"]] == ["full", "without_skips", "without_start", "without_norm"]
     new = eval("{" + shown[3] + "}", vars(cvhw4) | {"LITE0": "tf_efficientnet_lite0"})
     assert new == {"features": cvhw4.Row("tf_efficientnet_lite0", trained="last layer")}
 

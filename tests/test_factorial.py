@@ -2,14 +2,18 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvhw4 import Factorial, InputError, Recipe, Row, Study, effects_section, factorial, leave_one_out
+from cvhw4.report.evidence import evidence
 from cvhw4.statistics.factorial import effects
 from cvhw4.statistics.intervals import estimate
+from tests.tiny import QUICK, record
 
 NAMES = ("network", "optimizer", "augmentation")
 
@@ -80,3 +84,64 @@ def test_incomplete_designs_are_refused():
     for names in ((), ("a", "a")):
         with pytest.raises(ValueError, match="different names"):
             effects(whole, names)
+
+
+# The rows of designs
+
+SHORT = Recipe(size=64, epochs=2)
+
+
+def test_one_thing_is_left_out_at_a_time():
+    base = Row("fcn8s/resnet18", skips=True, recipe=SHORT)
+    several = {"schedule": {"lr": 0.1, "lr_step": 3}, "start": "random"}
+    rows = leave_one_out(base, {"skips": False, "lr": 0.01} | several)
+    assert [*rows] == ["full", "without_skips", "without_lr", "without_schedule", "without_start"]
+    assert rows["full"] == base and rows["without_skips"] == replace(base, skips=False)
+    assert rows["without_lr"].recipe == replace(SHORT, lr=0.01)
+    assert rows["without_schedule"].recipe == replace(SHORT, lr=0.1, lr_step=3)
+    assert leave_one_out({"depth": 2, "norm": True}, {"norm": False})["without_norm"] == {"depth": 2, "norm": False}
+
+
+def test_a_factorial_has_every_combination_and_a_study_takes_its_rows():
+    base = Row("fcn8s/resnet18", start="random", skips=False, batch_norm="frozen")
+    design = factorial(base, {"skips": True, "norm": {"batch_norm": "train"}})
+    assert {c: (design.rows[n].skips, design.rows[n].batch_norm) for c, n in design.cells.items()} == {
+        (False, False): (False, "frozen"),
+        (True, False): (True, "frozen"),
+        (False, True): (False, "train"),
+        (True, True): (True, "train"),
+    }
+    assert [*design.rows] == ["base", "norm", "skips", "skips_norm"]
+    study = Study("streets", data="nowhere", rows=design.rows, sections=[effects_section(design, "miou")])
+    assert [*study.rows] == [*design.rows]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: leave_one_out(Row("resnet18"), {"depth": 3}), "change depth: sets depth, which no row has"),
+        (lambda: leave_one_out(Row("resnet18"), {"lr": 3}), "change lr: sets lr of a row without a recipe"),
+        (lambda: factorial(Row("resnet18"), {"start": "imagenet"}), "change start: is 'imagenet', which the row has"),
+        (lambda: factorial({"a": 1}, {}), "factorial: has no changes"),
+        (lambda: factorial({"x": 0}, {"a_b": 1, "a": 1, "b": 1}), "factorial, row a_b: is there twice"),
+    ],
+)
+def test_a_design_that_is_none_is_refused(make, told):
+    with pytest.raises(InputError, match=told):
+        make()
+
+
+def test_a_section_has_the_effects_of_the_stored_runs():
+    design = Factorial(("skips", "norm"), {(False, False): "q2_1b-noskip", (True, False): "q2_1a-skip",
+                       (False, True): "q2_n1b-plain_norm", (True, True): "q2_n1a-fused_norm"}, {})  # fmt: skip
+    level = {"q2_1b": 0.1, "q2_1a": 0.3, "q2_n1b": 0.2, "q2_n1a": 0.5}
+    runs = [record(row, s, figures=((v + s / 100,),)) for row, v in level.items() for s in range(3)]
+    (e,) = evidence(QUICK, runs, lambda run: None)
+    heading, text, lines, picture, cells = effects_section(design, "miou", "Skips or norm?")(e)
+    assert heading.startswith("## Skips or norm?") and "with the same 3 seeds" in text and "+0.4000" in text
+    flat = " ".join(lines.split())
+    # main effects by hand: ((.3 - .1) + (.5 - .2)) / 2, ((.2 - .1) + (.5 - .3)) / 2; interaction (.3 - .2) / 2
+    for name, value in (("skips", "+0.2500"), ("norm", "+0.1500"), ("skips x norm", "+0.0500")):
+        assert f"| {name} | {value} [" in flat
+    assert "skips x norm" in picture.svg and "| q2_1a-skip | yes | no | 0.3100" in " ".join(cells.split())
+    assert effects_section(design, "miou")(evidence(QUICK, runs[:3], lambda run: None)[0]) == []

@@ -282,32 +282,19 @@ def _waterfall(
 
 def _factorial(e: Evidence) -> list[str | Picture]:
     """Network, recipe and augmentation one by one."""
-    seeds = e.seeds(*CELLS.values())
-    if not seeds:
+    section = cvhw4.effects_section(
+        cvhw4.Factorial(tuple(_FACTORS), CELLS, {}),
+        "accuracy",
+        "The better recipe: network, optimizer or augmentation?",
+        "The report changed all three at once, from q1_2 to q1_8.",
+        "as in q1_2",
+        "as in q1_8",
+    )
+    if not (parts := section(e)):
         return []
-    figures = {cell: e.best(row, "accuracy", seeds) for cell, row in CELLS.items()}
     low, high = (e.study.rows[CELLS[(on,) * 3]] for on in (False, True))
     levels = [{"factor": name, "as in q1_2": of(low), "as in q1_8": of(high)} for name, of in _FACTORS.items()]
-    found = cvhw4.effects(figures, tuple(_FACTORS))
-    cells = [
-        {
-            "row": row,
-            **{factor: "as in q1_8" if on else "as in q1_2" for factor, on in zip(_FACTORS, cell, strict=True)},
-            "best accuracy": cvhw4.gain(cvhw4.estimate(figures[cell])).lstrip("+"),
-        }
-        for cell, row in CELLS.items()
-    ]
-    whole = cvhw4.estimate(_less(figures[True, True, True], figures[False, False, False]))
-    return [
-        f"## The better recipe: network, optimizer or augmentation? ({e.title})",
-        f"The report changed all three at once. Here every combination ran, with the same {len(seeds)} seeds; q1_8 "
-        f"less q1_2 is {cvhw4.gain(whole)}. A main effect is the mean over the settings of the other two; intervals "
-        "over seeds, on these images.",
-        cvhw4.table(levels),
-        cvhw4.table([{"effect": name, "accuracy": cvhw4.gain(x), "n": str(x.n)} for name, x in found.items()]),
-        cvhw4.table(cells),
-        *e.notes,
-    ]
+    return [*parts[:2], cvhw4.table(levels), *parts[2:]]
 
 
 def _recipe(row: Row) -> str:

@@ -1,0 +1,97 @@
+"""A section of a study's page of verdicts: main effects and interactions of a factorial design."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from cvhw4.designs import Factorial
+from cvhw4.report.evidence import Evidence, Section
+from cvhw4.report.figures import COLOURS, INK, Picture, draw
+from cvhw4.report.numbers import gain
+from cvhw4.report.runs import metric_name
+from cvhw4.report.tables import table
+from cvhw4.report.text import escape, file_stem, in_picture
+from cvhw4.statistics.factorial import effects
+from cvhw4.statistics.intervals import Estimate, estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def effects_section(
+    design: Factorial,
+    metric: str,
+    title: str = "What each change does",
+    about: str = "",
+    off: str = "no",
+    on: str = "yes",
+) -> Section:
+    """Makes a section for `Study(sections=[...])`.
+
+    Args:
+        design: whose rows the study has.
+        metric: figure whose best value is compared, higher being better.
+        title: of the section.
+        about: a sentence before the figures, Markdown.
+        off: how tables call the level of a factor that is off; `on` likewise.
+    """
+
+    def section(e: Evidence) -> list[str | Picture]:
+        seeds = e.seeds(*design.cells.values())
+        if not seeds:
+            return []
+        figures = {cell: e.best(row, metric, seeds) for cell, row in design.cells.items()}
+        found = effects(figures, design.factors)
+        cells = [
+            {
+                "row": escape(row),
+                **{escape(f): on if is_on else off for f, is_on in zip(design.factors, cell, strict=True)},
+                f"best {metric_name(metric)}": gain(estimate(figures[cell])).lstrip("+"),
+            }
+            for cell, row in design.cells.items()
+        ]
+        first, last = (figures[(is_on,) * len(design.factors)] for is_on in (False, True))
+        whole = estimate([b - a for a, b in zip(first, last, strict=True)])
+        lines = [{"effect": escape(n), metric_name(metric): gain(x), "n": str(x.n)} for n, x in found.items()]
+        return [
+            f"## {title} ({e.title})",
+            f"{about and about + ' '}Every combination ran, with the same {len(seeds)} seeds; all changes together "
+            f"make {gain(whole)}. A main effect is the mean over the settings of the others, an interaction what two "
+            "changes together do beside the sum of both; intervals over seeds, on these images.",
+            table(lines),
+            _picture(found, metric, e.data),
+            table(cells),
+            *e.notes,
+        ]
+
+    return section
+
+
+def _picture(found: Mapping[str, Estimate], metric: str, data: str) -> Picture:
+    """A line per effect, with its interval."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for y, e in enumerate(found.values()):
+            if e.n > 1:
+                axes.plot([e.low, e.high], [y, y], color=COLOURS[0], linewidth=3.4)
+            axes.plot(e.mean, y, "o", color=COLOURS[0], markersize=7, markeredgecolor="none")
+        axes.set_yticks(range(len(found)), [in_picture(name) for name in found], fontsize=8)
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+        axes.set_xlabel(f"effect on the best {in_picture(metric)}", fontsize=8)
+
+    words = "; ".join(f"{name}: {e.mean:+.3f}" for name, e in found.items())
+    n = next(iter(found.values())).n
+    return draw(
+        f"effects-{file_stem(metric)}",
+        (6.4, 0.3 * len(found) + 0.8),
+        paint,
+        f"Effects as a forest plot. {words}.",
+        f"Each effect on {metric_name(metric)}: mean over n = {n} seeds, bar: its 95 % interval (Student's t). "
+        f"Data: {escape(data)}.",
+    )
