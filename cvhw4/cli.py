@@ -423,6 +423,34 @@ def write_table(
         typer.echo(output)
 
 
+@app.command()
+def plan(
+    seeds: Annotated[
+        list[int] | None, typer.Argument(help="Numbers of seeds to plan for (default: 3 5 10 20).")
+    ] = None,
+    results: ResultsOption = RESULTS,
+    study: StudyOption = None,
+) -> None:
+    """Says what more seeds could show. From a pilot: the smallest difference that n seeds decide, and their hours.
+
+    Example: pytest benchmarks --seeds 3, then cvhw4 plan 5 10 20
+    """
+    from cvhw4.records.store import latest_runs
+    from cvhw4.report.plan import hours_table, plan_table
+
+    chosen = find_study(study)
+    numbers = sorted(set(seeds or (3, 5, 10, 20)))
+    if numbers[0] < 2:
+        raise InputError(f"{numbers[0]} seed", "has no spread and decides nothing", "plan for 2 or more")
+    store = _store(results, study)
+    records = [r for r in latest_runs(store.load()) if r.row in chosen.rows]
+    table = plan_table(chosen, records, numbers)
+    if not table.rows:
+        hint = "train the rows of a claim with two seeds or more first"
+        raise InputError(store.folder, f"has no pilot of study {chosen.name}", hint)
+    _print([table, hours_table(records, numbers)])
+
+
 def _store(results: Path, study: str | None) -> Store:
     """The stored runs of a study; where none is named and pyproject.toml names none, of the only one that has runs."""
     from cvhw4.records.revisions import studies_in

@@ -28,6 +28,31 @@ def power(effect: float, n: int, level: float = LEVEL) -> float:
     return float(nct.sf(t_quantile(1 - level / 2, n - 1), n - 1, shift))
 
 
+def smallest_effect(n: int, level: float = LEVEL) -> float:
+    """The smallest true mean over true standard deviation that the t test with n seeds decides in 90 of 100 studies.
+
+    Args:
+        n: seeds; infinite for fewer than 2.
+        level: of the test.
+    """
+    if n < 2:
+        return math.inf
+    low, high = 0.0, 1.0
+    while power(high, n, level) < _POWER:
+        low, high = high, 2 * high
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(middle, n, level) >= _POWER else (middle, high)
+    return high
+
+
+def largest_sd(sd: float, n: int) -> float:
+    """Upper end of the 95 % interval of a standard deviation that n values showed (chi-squared); infinite for one."""
+    from scipy.special import chdtri
+
+    return sd * math.sqrt((n - 1) / float(chdtri(n - 1, 0.975))) if n > 1 else math.inf
+
+
 def _seeds_for(effect: float, level: float) -> int | None:
     """Fewest seeds with a power of 0.9 for a true mean over true standard deviation."""
     if effect == 0 or math.isnan(effect):
