@@ -43,8 +43,8 @@ def check_options(runner: Runner) -> None:
 
 
 def check_study(runner: Runner) -> None:
-    """Checks the runner's study: its metrics, its pictures where they are real, its networks, and the files in the
-    weights folder that are for them.
+    """Checks the runner's study: its metrics, its pictures where they are real, its networks and recipes, and the
+    files in the weights folder that are for them.
 
     Raises:
         InputError: something does not fit, or cannot be read.
@@ -56,9 +56,15 @@ def check_study(runner: Runner) -> None:
             _check_size(study, name, runner)
     prepare_process()
     from cvhw4.models.weights import pretrained_name
+    from cvhw4.training.recipe import check_recipe
 
     for row in study.rows.values():
         pretrained_name(row.network)
+        try:
+            check_recipe(row.recipe, row.task, row.classes, graphs=runner.cuda_graphs)
+        except InputError as error:
+            where = f"study {study.name}, row {row.name}, {error.where}"
+            raise InputError(where, error.problem, error.hint) from error
     if runner.weights is not None:
         from cvhw4.models.weights import check_weights
 

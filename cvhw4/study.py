@@ -7,19 +7,20 @@ One long file, so that all that a study is made of is read in one place.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, get_args
 
 from cvhw4.errors import InputError
 from cvhw4.files import visible
-from cvhw4.tasks import TASKS, Task, task_of
+from cvhw4.tasks import LOSSES, TASKS, Task, task_of
 
 if TYPE_CHECKING:
     from cvhw4.report.evidence import Section
@@ -31,6 +32,10 @@ Augmentation = Literal["random-resized crop", "whole face", "crop + jitter + Aut
 # with, as in the 2019 report's template, which never returns to training mode after its first validation.
 BatchNorm = Literal["train", "frozen"]
 CorruptionKind = Literal["label noise", "smaller training set", "mask shift", "classes swapped"]
+Schedule = Literal[
+    "step", "cosine", "tanh", "multistep", "poly", "constant", "wsd", "rsqrt", "plateau", "onecycle"
+]  # of the learning rate; the order is that of messages
+_BY_EPOCHS_SO_FAR = ("step", "multistep", "constant", "plateau")  # the first 20 of 50 epochs are a run of 20
 Precision = Literal["float32", "bf16"]  # what networks compute in; weights and optimizer are always float32
 Operand = str | tuple[str, str]  # a row, or the difference of two: the first row's figure minus the second's
 
@@ -56,6 +61,52 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
+def _choose(where: str, name: str, value: object, choices: Any) -> None:
+    """Refuses what is none of the choices, a list or a Literal; raises InputError."""
+    among = choices if isinstance(choices, list) else get_args(choices)
+    if not any(isinstance(value, type(choice)) and value == choice for choice in among):
+        raise InputError(where, f"has {name}={value!r:.60}", f"choose one of {', '.join(map(str, among))}")
+
+
+_FIRST_SETTINGS = ("size", "batch", "epochs", "optimizer", "lr", "momentum", "lr_step", "lr_gamma")
+
+
+def _is_whole(least: int, value: object) -> bool:
+    """Whether it is a whole number of at least so much."""
+    return type(value) is int and value >= least
+
+
+def _rises(epochs: object) -> bool:
+    """Whether these are whole numbers in rising order, from 1."""
+    whole = isinstance(epochs, tuple) and len(epochs) > 0 and all(type(e) is int and e > 0 for e in epochs)
+    return whole and list(epochs) == sorted(set(epochs))  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of your own.
+
+    Attributes:
+        function: of logits and targets, gives a scalar tensor: for classification float [B, C] and int64 [B]; for
+            segmentation float [B, C, H, W] and int64 [B, H, W], -100 (PyTorch's `ignore_index`) where a pixel is of no
+            class. A module is copied to the device; one with parameters to be trained is refused.
+        version: to be changed when the loss changes and its source text does not, as `Metric.version`.
+    """
+
+    function: Callable[..., Any] = field(compare=False)
+    version: str = ""
+
+    @property
+    def source(self) -> str:
+        """What tells it from another, as `Metric.source`."""
+        return _source_of(self.function, self.version)
+
+    @property
+    def name(self) -> str:
+        """Its name and 12 digits of its source's digest, for settings."""
+        return f"{_name_of(self.function)} {hashlib.sha256(self.source.encode()).hexdigest()[:12]}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a row is trained.
@@ -64,18 +115,105 @@ class Recipe:
         size: side of the square the network sees, in pixels.
         batch: images per optimizer step.
         epochs: passes over the training split; the network is evaluated after each.
-        optimizer: "sgd" (with `momentum`) or "adam".
-        lr: learning rate at the start; multiplied with `lr_gamma` every `lr_step` epochs.
+        optimizer: "sgd" (plain momentum) or "adam", both PyTorch's; or any other name of `timm.optim.list_optimizers()`
+            ("adamw", "lamb", "muon", "lookahead_radam"; "nesterov" is SGD with Nesterov's momentum).
+        lr: learning rate, the highest of its schedule.
+        momentum: None leaves it to the optimizer: 0 for "sgd", else timm's choice.
+        lr_step: "step" multiplies the learning rate with `lr_gamma` every so many epochs, "multistep" from each of
+            these on (a tuple, from 1), "plateau" after more than so many without a better primary metric.
+        lr_gamma: that factor; the power of "poly".
+        weight_decay: as the optimizer means it; not of biases and other parameters of one dimension, as in timm.
+        schedule: by epochs as `timm.scheduler.create_scheduler_v2` makes them "step", "cosine", "tanh", "multistep",
+            "poly", "constant", "wsd", "rsqrt" and "plateau"; by steps PyTorch's "onecycle", momentum as it is.
+        lr_min: where "cosine", "tanh", "poly", "wsd", "rsqrt" and "plateau" end.
+        warmup_epochs: the first epochs of the schedule, in which the learning rate rises in equal parts: with 2 of
+            them, a third and two thirds of `lr`. With "onecycle" how long it rises; 0 for PyTorch's 0.3 of the epochs.
+        loss: "cross_entropy" (default of classification), "bce" (binary, class by class; default of segmentation) or
+            "focal" (torchvision's `sigmoid_focal_loss`); or a function, or a `Loss`. A pixel of no class is left out of
+            "cross_entropy", and a negative of every class for the others.
+        label_smoothing: share of each target that is spread over all classes, in training and not in validation.
+        clip_grad: the largest norm of all gradients together; None for no limit.
+        clip_mode: "norm"; or "value", where `clip_grad` is the largest absolute value in a gradient.
+
+    Raises:
+        InputError: a value that no training can follow. Names of timm are looked up before training.
     """
 
     size: int = 224
     batch: int = 16
     epochs: int = 10
-    optimizer: Literal["sgd", "adam"] = "adam"
+    optimizer: str = "adam"
     lr: float = 5e-4
-    momentum: float = 0.0
-    lr_step: int = 8
+    momentum: float | None = None
+    lr_step: int | tuple[int, ...] = 8
     lr_gamma: float = 0.1
+    weight_decay: float = 0.0
+    schedule: Schedule = "step"
+    lr_min: float = 0.0
+    warmup_epochs: int = 0
+    loss: str | Loss | Callable[..., Any] | None = None
+    label_smoothing: float = 0.0
+    clip_grad: float | None = None
+    clip_mode: Literal["norm", "value"] = "norm"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.lr_step, list):
+            object.__setattr__(self, "lr_step", tuple(self.lr_step))
+        if callable(self.loss):
+            object.__setattr__(self, "loss", Loss(self.loss))
+        self._check()
+
+    def _check(self) -> None:
+        """Refuses a recipe that no training can follow; raises InputError."""
+        number, share = "give a number above 0", "give a number from 0 to below 1"
+        required: list[tuple[str, Callable[[Any], bool], str]] = [
+            ("optimizer", lambda name: isinstance(name, str) and name != "", 'name one, as in optimizer="adamw"'),
+            ("lr", lambda lr: _is_number(lr) and lr > 0, "give a learning rate above 0"),
+            ("momentum", lambda m: m is None or (_is_number(m) and 0 <= m < 1), share),
+            ("lr_gamma", lambda factor: _is_number(factor) and factor > 0, number),
+            ("weight_decay", lambda decay: _is_number(decay) and decay >= 0, "give a number, 0 or more"),
+            ("lr_min", lambda lr: _is_number(lr) and 0 <= lr <= self.lr, "give a learning rate from 0 to lr"),
+            ("loss", lambda loss: loss is None or isinstance(loss, str | Loss), "name one, or give a function"),
+            ("label_smoothing", lambda s: _is_number(s) and 0 <= s < 1, share),
+            ("clip_grad", lambda most: most is None or (_is_number(most) and most > 0), number),
+        ]
+        for name, least in (("size", 32), ("batch", 1), ("epochs", 1), ("lr_step", 1), ("warmup_epochs", 0)):
+            hint = f"give a whole number, {least} or more"
+            required.append((name, partial(_is_whole, least), hint))
+        if self.schedule == "multistep":
+            hint = "give the epochs in rising order, as lr_step=(30, 60)"
+            required = [(n, _rises, hint) if n == "lr_step" else (n, *rest) for n, *rest in required]  # type: ignore[misc]
+        for name, fits, hint in required:
+            if not fits(getattr(self, name)):
+                raise InputError("recipe", f"has {name}={getattr(self, name)!r:.40}", hint)
+        _choose("recipe", "schedule", self.schedule, Schedule)
+        _choose("recipe", "clip_mode", self.clip_mode, ["norm", "value"])
+        if self.warmup_epochs >= self.epochs:
+            problem = f"has warmup_epochs={self.warmup_epochs} of {self.epochs} epochs"
+            raise InputError("recipe", problem, "leave at least one epoch after the warm-up")
+        if self.optimizer == "adam" and self.momentum:
+            raise InputError("recipe", f"has momentum={self.momentum:g} for adam, which has none", "leave it out")
+        if isinstance(self.loss, Loss):
+            if not callable(self.loss.function) or not isinstance(self.loss.version, str):
+                raise InputError("recipe", f"has loss={self.loss!r:.60}", "give Loss(function, version=text)")
+            if self.label_smoothing:
+                problem = "has label_smoothing and a loss of your own"
+                raise InputError("recipe", problem, "smooth in the loss, and leave label_smoothing out")
+
+    def settings(self) -> dict[str, Any]:
+        """All that changes what is trained, as plain JSON values; what was added later only where it is in use."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        later = [f for f in fields(self) if f.name not in _FIRST_SETTINGS]
+        for f in later:
+            if values[f.name] == f.default:
+                del values[f.name]
+        if self.momentum is None and self.optimizer in ("sgd", "adam"):
+            values["momentum"] = 0.0
+        if isinstance(self.loss, Loss):
+            values["loss"] = self.loss.name
+        if isinstance(self.lr_step, tuple):
+            values["lr_step"] = list(self.lr_step)
+        return values
 
 
 class Corruption(NamedTuple):
@@ -128,7 +266,8 @@ class Row:
 
     def settings(self) -> dict[str, Any]:
         """All that changes what is trained, as plain JSON values: without names and groups."""
-        return {k: v for k, v in asdict(self).items() if k not in ("name", "study", "group")}
+        values = asdict(replace(self, recipe=_OF_THE_STUDY)) | {"recipe": self.recipe and self.recipe.settings()}
+        return {k: v for k, v in values.items() if k not in ("name", "study", "group")}
 
 
 @dataclass(frozen=True)
@@ -158,20 +297,61 @@ class Metric:
     @property
     def source(self) -> str:
         """What tells it from another of that name: its text, where there is one, and the version."""
-        return f"{_text_of(self.function)}{self.version and f' version {self.version}'}"
+        return _source_of(self.function, self.version)
 
 
-def _text_of(function: Callable[..., float]) -> str:
-    """The source text of a function, or of an object's class and what the object says of itself; of a partial also its
-    arguments. Where there is no text, the name."""
+def _source_of(function: Callable[..., Any], version: str) -> str:
+    """What tells a function of the user's own from another of that name: its text, where there is one, and the
+    version."""
+    return f"{_text_of(function)}{version and f' version {version}'}"
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """The name of a function, of what a partial calls, or of an object's class."""
+    function = unwrapped(function)
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a partial calls in the end."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _text_of(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> str:
+    """The source text of a function, or of an object's class, what the object says of itself and what it holds; of a
+    partial also its arguments. Where there is no text, the name."""
+    seen |= {id(function)}
     if isinstance(function, partial):
-        return _ADDRESS.sub("", f"partial({_text_of(function.func)}, {function.args}, {function.keywords})")
+        held = f"{_held(function.args, seen)}, {_held(function.keywords, seen)}"
+        return f"partial({_text_of(function.func, seen)}, {held})"
     known = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
-    of_object = "" if known is function else _ADDRESS.sub("", f" {function!r}")
+    of_object = ""
+    if known is not function:
+        parts = ("_buffers", "_modules", "_parameters")  # a module's
+        holds = {k: v for k, v in getattr(function, "__dict__", {}).items() if not k.startswith("_") or k in parts}
+        of_object = f"{_ADDRESS.sub('', f' {function!r}')} {_held(holds, seen)}"
     try:
         return inspect.getsource(known) + of_object
     except (OSError, TypeError):
         return f"{getattr(known, '__module__', '')}.{getattr(known, '__qualname__', known)}{of_object}"
+
+
+def _held(value: Any, seen: frozenset[int]) -> str:
+    """A value that a function or an object holds, as a text that is the same in every process."""
+    if id(value) in seen:
+        return "..."
+    seen |= {id(value)}
+    if isinstance(value, Mapping):
+        return str({str(k): _held(v, seen) for k, v in value.items()})
+    if isinstance(value, list | tuple):
+        return str([_held(v, seen) for v in value])
+    if hasattr(value, "detach"):  # a tensor
+        value = value.detach().cpu().numpy()
+    if hasattr(value, "tobytes"):
+        return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    return _text_of(value, seen) if callable(value) else _ADDRESS.sub("", repr(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -454,6 +634,12 @@ class Study:
         return (*task.shown, *self.metrics)
 
     @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        """The user's own functions: metrics and losses."""
+        losses = [row.recipe.loss.function for row in self.rows.values() if isinstance(row.recipe.loss, Loss)]
+        return (*(metric.function for metric in self.metrics.values()), *losses)
+
+    @property
     def nightly_claims(self) -> tuple[Claim, ...]:
         """The claims between rows that a session trains by default."""
         rows = {row.name for row in self.in_group("")}
@@ -497,7 +683,14 @@ class Study:
                 raise InputError(where, f"is {row!r:.60}", 'write it as Row("resnet18", ...)')
             if not isinstance(row.network, str) or not row.network:
                 raise InputError(where, f"has network={row.network!r:.60}", 'name one, as in Row("resnet18")')
-            _check_recipe(where, self._recipe_of(row))
+            recipe = self._recipe_of(row)
+            if not isinstance(recipe, Recipe):
+                raise InputError(where, f"has the recipe {recipe!r:.60}", "write it as Recipe(size=224, ...)")
+            if isinstance(recipe.loss, str):
+                _choose(where, "loss", recipe.loss, [*LOSSES])
+            if row.task.name in self.also_after and recipe.schedule not in _BY_EPOCHS_SO_FAR:
+                problem = f"has schedule={recipe.schedule!r}, which depends on the number of epochs, beside also_after"
+                raise InputError(where, problem, f"choose one of {', '.join(_BY_EPOCHS_SO_FAR)}")
             tasks[row.task.name] = row.task
         if len(tasks) > 1 and not isinstance(self.data, list | tuple):
             raise InputError(self._where, "has classifiers and FCN8s", "make a study of each")
@@ -615,33 +808,6 @@ class FromOptions:
 def _is_side(value: object) -> TypeGuard[int]:
     """Whether pictures may be scaled to a side of so many pixels."""
     return type(value) is int and 16 <= value <= _LARGEST_SIDE
-
-
-def _check_recipe(where: str, recipe: Recipe) -> None:
-    """Refuses a recipe that no training can follow; raises InputError."""
-    if not isinstance(recipe, Recipe):
-        raise InputError(where, f"has the recipe {recipe!r:.60}", "write it as Recipe(size=224, ...)")
-    _choose(where, "optimizer", recipe.optimizer, ["sgd", "adam"])
-    for name, least in (("size", 32), ("batch", 1), ("epochs", 1), ("lr_step", 1)):
-        value = getattr(recipe, name)
-        if type(value) is not int or value < least:
-            raise InputError(where, f"has {name}={value!r:.40}", f"give a whole number, {least} or more")
-    ranges: dict[str, tuple[Callable[[float], bool], str]] = {
-        "lr": (lambda lr: lr > 0, "give a learning rate above 0"),
-        "momentum": (lambda momentum: 0 <= momentum < 1, "give a number from 0 to below 1"),
-        "lr_gamma": (lambda factor: factor > 0, "give a number above 0"),
-    }
-    for name, (fits, hint) in ranges.items():
-        value = getattr(recipe, name)
-        if not _is_number(value) or not fits(value):
-            raise InputError(where, f"has {name}={value!r:.40}", hint)
-
-
-def _choose(where: str, name: str, value: object, choices: Any) -> None:
-    """Refuses what is none of the choices, a list or a Literal; raises InputError."""
-    among = choices if isinstance(choices, list) else get_args(choices)
-    if not any(isinstance(value, type(choice)) and value == choice for choice in among):
-        raise InputError(where, f"has {name}={value!r:.60}", f"choose one of {', '.join(map(str, among))}")
 
 
 def _folder_of_caller() -> Path:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cvhw4.study import Row
 
 TaskName = Literal["classification", "segmentation"]
+LOSSES = ("cross_entropy", "bce", "focal")  # see `cvhw4.Recipe`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Task:
         labels: how pages call the metrics.
         short: how the terminal calls the shown ones.
         augmentations: what a row may choose from, its default first.
+        loss: that of recipes which name none.
         columns: what sets a row apart, as columns of a table: names to texts.
         in_images: whether a metric moves in steps of one validation image.
     """
@@ -42,6 +44,7 @@ class Task:
     labels: Mapping[str, str]
     short: Mapping[str, str] = field(default_factory=dict)
     augmentations: tuple[str, ...]
+    loss: str
     columns: Callable[[Row], dict[str, str]]
     in_images: bool
 
@@ -60,6 +63,7 @@ CLASSIFICATION = Task(
     labels={"accuracy": "accuracy"},
     short={"accuracy": "acc."},
     augmentations=("random-resized crop", "whole face", "crop + jitter + AutoAugment"),
+    loss="cross_entropy",
     columns=lambda row: {
         "network": row.network,
         "start": row.start,
@@ -82,6 +86,7 @@ SEGMENTATION = Task(
     },
     short={"miou": "mIoU", "pixel_accuracy": "pixels"},
     augmentations=("random crop",),
+    loss="bce",
     columns=lambda row: {
         "network": row.network,
         "classes": str(row.classes),

@@ -139,7 +139,7 @@ def test_counting_leaves_modes_and_hooks_as_they_were():
 def test_parameter_traffic_by_hand(finetune, frozen):
     row, module = small(nn.Conv2d(3, 4, 3), nn.Linear(10, 5))
     filters, weight, bias = 4 * 27 + 4, 50, 5
-    for recipe, passes in ((dict(), 8), (dict(optimizer="adam", momentum=0.0), 10), (dict(momentum=0.0), 6)):
+    for recipe, passes in ((dict(), 8), (dict(optimizer="adam", momentum=None), 10), (dict(momentum=0.0), 6)):
         changed = replace(row, recipe=replace(row.recipe, **recipe))
         assert parameter_bytes_per_step(changed, module) == 4 * (passes * (filters + bias) + (passes - 2) * weight)
     module[0].requires_grad_(False)

@@ -44,7 +44,7 @@ def test_features_in_large_batches_train_as_the_whole_network_does(name, network
         learner, learnt = make_learner(experiment, module, task, plain_call) if shared else (module, task)
         assert isinstance(learnt, FrozenClassification) == shared
         module.eval()  # batch norms keep their statistics, dropout is off
-        optimizer = make_optimizer(experiment, module)
+        optimizer = make_optimizer(experiment.recipe, module)
         step = make_step(learnt, learner, optimizer)
         losses.append([float(train_epoch(learnt, step, epoch).mean()) for epoch in (1, 2)])
         with torch.inference_mode():
@@ -77,7 +77,7 @@ def test_few_variants_go_through_the_trunk_once_and_crops_every_epoch():
         experiment, built = frozen(name)
         task = make_objective(experiment, dataset("classification", train=12, val=8), built, CPU, seed=0)
         learner, learnt = make_learner(experiment, built.module, task, plain_call)
-        step = make_step(learnt, learner, make_optimizer(experiment, built.module))
+        step = make_step(learnt, learner, make_optimizer(experiment.recipe, built.module))
         for epoch in (1, 2, 3):
             train_epoch(learnt, step, epoch)
             with torch.inference_mode():

@@ -128,7 +128,7 @@ def test_cuda_graphs_train_as_single_steps_do(name, precision, monkeypatch):
     """Losses and weights over batches of 4 and a last one of 2, and two learning rates. Dropout draws alike, since the
     random state is restored after the warm-up. Kernels are the same each time, and so is Adam's formula: from random
     weights these networks make a difference of 1e-2 out of one of 1e-7 within an epoch."""
-    recordable = lambda experiment, module, capturable: make_optimizer(experiment, module, capturable=True)  # noqa: E731
+    recordable = lambda recipe, module, capturable: make_optimizer(recipe, module, capturable=True)  # noqa: E731
     monkeypatch.setattr(fit_module, "make_optimizer", recordable)
     experiment = untrained(name, epochs=2, lr=1e-3 if row(name).recipe.optimizer == "adam" else 1e-2, lr_step=1)
     data = dataset(experiment.task.name, train=14)
@@ -160,4 +160,4 @@ def test_cuda_graphs_train_as_single_steps_do(name, precision, monkeypatch):
 @cuda
 def test_cuda_adam_can_be_recorded():
     module = nn.Linear(2, 2).cuda()
-    assert make_optimizer(row("q1_8"), module, capturable=True).defaults["capturable"]
+    assert make_optimizer(row("q1_8").recipe, module, capturable=True).defaults["capturable"]

@@ -165,11 +165,11 @@ def test_infinite_loss_stops_the_run_and_names_the_step():
 
 def test_optimizers_are_the_recipes():
     linear = nn.Linear(2, 2)
-    sgd, adam = make_optimizer(row("q1_1"), linear), make_optimizer(row("q1_8"), linear)
+    sgd, adam = make_optimizer(row("q1_1").recipe, linear), make_optimizer(row("q1_8").recipe, linear)
     assert isinstance(sgd, torch.optim.SGD) and sgd.param_groups[0]["momentum"] == 0.9
     assert isinstance(adam, torch.optim.Adam)
     with pytest.raises(ValueError, match="rmsprop"):
-        make_optimizer(row("q1_1", optimizer="rmsprop"), linear)
+        make_optimizer(row("q1_1", optimizer="rmsprob").recipe, linear)
 
 
 def test_full_rows_train_at_their_real_size(tmp_path):
@@ -218,7 +218,7 @@ def test_cuda_is_not_waited_for_within_an_epoch(name):
     call = fit_module.caller(device, "float32")
     task = make_objective(experiment, dataset(experiment.task.name), network, device, seed=0)
     learner, learnt = fit_module.make_learner(experiment, module, task, call)
-    step = fit_module.make_step(learnt, learner, make_optimizer(experiment, module), call)
+    step = fit_module.make_step(learnt, learner, make_optimizer(experiment.recipe, module), call)
     fit_module.train_epoch(learnt, step, 1)  # what is made once may wait
     torch.cuda.set_sync_debug_mode("error")
     try:

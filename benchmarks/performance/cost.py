@@ -134,7 +134,7 @@ def parameter_bytes_per_step(row: Row, module: nn.Module) -> int:
     it is left out. A frozen number is read forward. What fits a cache, and an update done in the same pass as one of
     the two reads, can save some of this.
     """
-    states = 2 if row.recipe.optimizer == "adam" else int(row.recipe.momentum != 0)
+    states = 2 if row.recipe.optimizer == "adam" else int(bool(row.recipe.momentum))
     linear = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)}
     passes = 0
     for parameter in module.parameters():

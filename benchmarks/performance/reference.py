@@ -168,7 +168,7 @@ def make_optimizer(row: Row, module: nn.Module) -> optim.Optimizer:
     """The recipe's optimizer over the parameters that require a gradient, in torch's default implementation."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     if row.recipe.optimizer == "sgd":
-        return optim.SGD(parameters, lr=row.recipe.lr, momentum=row.recipe.momentum)
+        return optim.SGD(parameters, lr=row.recipe.lr, momentum=row.recipe.momentum or 0.0)
     return optim.Adam(parameters, lr=row.recipe.lr)
 
 
@@ -287,6 +287,7 @@ def run(
     settings: dict[str, Any] = dict(seed=seed, workers=workers, pin=device.type == "cuda")
     train, val = make_loaders(row, folder, mean=network.mean, std=network.std, **settings)
     loss_function, optimizer = criterion(row), make_optimizer(row, module)
+    assert isinstance(row.recipe.lr_step, int)
     schedule = optim.lr_scheduler.StepLR(optimizer, row.recipe.lr_step, row.recipe.lr_gamma)
     history = []
     for _ in range(row.recipe.epochs):

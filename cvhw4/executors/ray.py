@@ -14,7 +14,6 @@ import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
@@ -23,7 +22,7 @@ from cvhw4.errors import InputError, TrainingFailed, printable
 from cvhw4.files import write_atomically
 from cvhw4.records.schema import Epoch, Failure, RunRecord
 from cvhw4.runner import Runner
-from cvhw4.study import Row, Study
+from cvhw4.study import Row, Study, unwrapped
 from cvhw4.training.process import prepare_process
 
 ATTEMPTS = 4  # how often a run is begun whose workers or nodes die: Ray's own default, 3 repetitions
@@ -296,8 +295,8 @@ def _own_threads() -> int:
 
 
 def _own_modules(study: Study, root: Path | None) -> list[Any]:
-    """The loaded modules that own metrics may need and that no other process could import by name: those that lie in or
-    below the folders of the metrics' files, or below `root`, and are not installed."""
+    """The loaded modules that a study's own functions may need and that no other process could import by name: those
+    that lie in or below the folders of their files, or below `root`, and are not installed."""
     installed = tuple(f"{path}{os.sep}" for path in sysconfig.get_paths().values())
     ours = __name__.partition(".")[0]
     files = {
@@ -306,19 +305,12 @@ def _own_modules(study: Study, root: Path | None) -> list[Any]:
         if (file := str(getattr(module, "__file__", None) or "")) and not file.startswith(installed)
         if os.path.isabs(file) and name.partition(".")[0] != ours  # torch.ops says that it is in "_ops.py"
     }
-    names = (getattr(_whole(metric.function), "__module__", None) for metric in study.metrics.values())
+    names = (getattr(unwrapped(function), "__module__", None) for function in study.functions)
     places = {os.path.dirname(files[name]) for name in names if name is not None and name in files}
-    if root is not None and study.metrics:
+    if root is not None and study.functions:
         places.add(os.path.realpath(root))
     inside = tuple(os.path.join(place, "") for place in places)
     return [sys.modules[name] for name, file in files.items() if file.startswith(inside)]
-
-
-def _whole(function: Callable[..., float]) -> Callable[..., float]:
-    """What a partial calls in the end."""
-    while isinstance(function, partial):
-        function = function.func
-    return function
 
 
 def _train(

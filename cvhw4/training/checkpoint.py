@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 import warnings
 import zlib
@@ -26,7 +27,7 @@ from torch import Tensor, nn, optim
 from cvhw4.errors import InputError, printable
 from cvhw4.files import write_atomically
 
-VERSION = 1
+VERSION = 2
 _FIRST_COST = 0.2  # seconds that the first one is taken to cost: at a share of 0.01, short runs write none
 Generators = dict[str, Tensor]
 
@@ -162,7 +163,7 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> int:
     """CRC-32 over a text, and names and bytes of tensors."""
     checksum = zlib.crc32(text.encode())
     for name in sorted(tensors):
-        content = tensors[name].reshape(-1).numpy().view(np.uint8).data
+        content = tensors[name].reshape(-1).view(torch.uint8).numpy().data
         checksum = zlib.crc32(content, zlib.crc32(name.encode(), checksum))
     return checksum
 
@@ -170,30 +171,83 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> int:
 # What changes while a network is trained
 
 
-def state_of(module: nn.Module, optimizer: optim.Optimizer) -> dict[str, Tensor]:
-    """Copies, on the CPU, of what training changes: trainable parameters, buffers, and the optimizer's state."""
+def state_of(module: nn.Module, optimizer: optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
+    """What training changes: copies, on the CPU, of trainable parameters, buffers and the optimizer's tensors; and all
+    else of the optimizer's state as plain JSON values."""
     tensors = {f"weights.{name}": tensor for name, tensor in _changing(module).items()}
-    for number, parameter in enumerate(_parameters(optimizer)):
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{number}.{key}"] = value
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    states = [dict(optimizer.state.get(parameter, {})) for parameter in _parameters(optimizer)]
+    generators = {k: v for k, v in vars(_base(optimizer)).items() if isinstance(v, torch.Generator | random.Random)}
+    values = _pack({"groups": groups, "states": states, "generators": generators}, "optimizer", tensors)
     plain = torch.contiguous_format
-    return {name: t.detach().to("cpu", copy=True, memory_format=plain) for name, t in tensors.items()}
+    return {name: t.detach().to("cpu", copy=True, memory_format=plain) for name, t in tensors.items()}, values
 
 
 def restore(module: nn.Module, optimizer: optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """Puts back what `state_of` copied. Each tensor keeps the memory layout of what it belongs to: fused optimizers
-    go through weights and state side by side."""
+    """Puts back what `state_of` copied; its JSON values are `values["optimizer"]`. Each tensor keeps the memory layout
+    of what it belongs to: fused optimizers go through weights and state side by side."""
     saved = checkpoint.part("weights")
     with torch.no_grad():
         for name, tensor in _changing(module).items():
             tensor.copy_(saved[name])
-        for number, parameter in enumerate(_parameters(optimizer)):
-            for key, value in checkpoint.part(f"optimizer.{number}").items():
-                if value.shape == parameter.shape:
-                    optimizer.state[parameter][key] = torch.empty_like(parameter).copy_(value)
-                else:  # Adam's count of steps
-                    optimizer.state[parameter][key] = value.to(parameter.device)
+    packed, parameters = checkpoint.values["optimizer"]["dict"], _parameters(optimizer)
+    for group, values in zip(optimizer.param_groups, packed["groups"], strict=True):
+        group.update(_unpack(values, checkpoint.tensors, group["params"][0]))
+    for parameter, values in zip(parameters, packed["states"], strict=True):
+        if state := _unpack(values, checkpoint.tensors, parameter):
+            optimizer.state[parameter] = state
+    for name, generator in _unpack(packed["generators"], checkpoint.tensors, parameters[0]).items():
+        setattr(_base(optimizer), name, generator)
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """A value as plain JSON, its tensors put among the others; {"other": ...} for what is no value, as a function."""
+    match value:
+        case Tensor():
+            tensors[name] = value
+            return {"tensor": name, "host": value.device.type == "cpu"}
+        case torch.Generator():
+            return {"generator": _pack(value.get_state(), name, tensors), "host": value.device.type == "cpu"}
+        case random.Random():
+            return {"random": _pack(value.getstate(), name, tensors)}
+        case dict():
+            return {"dict": {k: _pack(v, f"{name}.{k}", tensors) for k, v in value.items()}}
+        case list() | tuple():
+            items = [_pack(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]
+            return {"tuple": items} if isinstance(value, tuple) else items
+        case None | bool() | int() | float() | str():
+            return value
+    return {"other": type(value).__name__}
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor], like: Tensor) -> Any:
+    """The value that was packed; tensors on the device of the parameter that they belong to, or on the host."""
+    match value:
+        case {"tensor": name, "host": host}:
+            tensor = tensors[name]
+            if tensor.shape == like.shape:
+                return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+            return tensor.clone() if host else tensor.to(like.device)
+        case {"generator": state, "host": host}:
+            on_device = torch.Generator("cpu" if host else like.device)
+            return on_device.set_state(_unpack(state, tensors, like))
+        case {"random": state}:
+            generator = random.Random()
+            generator.setstate(_unpack(state, tensors, like))
+            return generator
+        case {"dict": items}:
+            values = {k: v for k, v in items.items() if not isinstance(v, dict) or "other" not in v}
+            return {k: _unpack(v, tensors, like) for k, v in values.items()}
+        case {"tuple": items}:
+            return tuple(_unpack(v, tensors, like) for v in items)
+        case list():
+            return [_unpack(v, tensors, like) for v in value]
+    return value
+
+
+def _base(optimizer: optim.Optimizer) -> optim.Optimizer:
+    """An optimizer, or the one that Lookahead is around."""
+    return getattr(optimizer, "_base_optimizer", optimizer)
 
 
 def _changing(module: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from cvhw4.records.images import ImageResults
 from cvhw4.records.samples import PredictionSamples
 from cvhw4.records.schema import Epoch
 from cvhw4.study import Precision, Row
+from cvhw4.tasks import TASKS
 from cvhw4.training.checkpoint import (
     Checkpoint,
     Checkpoints,
@@ -41,6 +41,7 @@ from cvhw4.training.frozen import Call, FrozenClassification
 from cvhw4.training.graphs import GraphedStep, Step
 from cvhw4.training.memory import AccumulatedStep, in_parts
 from cvhw4.training.objectives import ClassificationObjective, Evaluation, Forward, Objective, make_objective
+from cvhw4.training.recipe import Rates, is_mean, make_clipping, make_optimizer
 from cvhw4.training.samples import SampleRecorder
 
 
@@ -112,7 +113,7 @@ def fit(
             try:
                 return run.finish(on_epoch)
             finally:
-                where = run.number, run.place.taken + 1, run.lr
+                where = run.number, run.place.taken + 1, run.rates.now
         except (torch.OutOfMemoryError, OutOfMemory) as error:
             problem = f"{row.name}, seed {seed}: {str(error).partition('. Of the allocated')[0]}"
     raise OutOfMemory(problem, *where)
@@ -139,16 +140,24 @@ class _Run:
         self.call = caller(device, precision)
         objective = make_objective(row, dataset, network, device, seed)
         self.learner, self.objective = make_learner(row, self.module, objective, self.call)
-        self.optimizer = make_optimizer(row, self.module, capturable=graphs)
-        self.accumulated = make_step(self.objective, self.learner, self.optimizer, self.call)
+        self.optimizer = make_optimizer(row.recipe, self.module, capturable=graphs)
+        self.accumulated = make_step(
+            self.objective,
+            self.learner,
+            self.optimizer,
+            self.call,
+            make_clipping(row.recipe, self.module),
+            parts=is_mean(row.recipe, TASKS[dataset.task]),
+        )
         self.step: Step = self.accumulated
         if graphs:
             state = [*self.module.parameters(), *self.module.buffers()]
             self.step = GraphedStep(self.step, self.optimizer, state, row.recipe.batch)
-        self.schedule = optim.lr_scheduler.StepLR(self.optimizer, row.recipe.lr_step, row.recipe.lr_gamma)
+        self.rates = Rates(row.recipe, self.optimizer, self.objective.steps, self.objective.primary)
         torch.manual_seed(stream(seed, "dropout").initial_seed())
         self.recorder = SampleRecorder(dataset, self.module, row.recipe.size)
         self.ready_to_evaluate = evaluation_mode(self.module, row.recipe.size)
+        self.lr = self.rates.now  # of the epoch's first step
         self.number, self.place, self.seconds = 1, start(self.objective), 0.0  # seconds: the epoch's training so far
         self.epochs: list[Epoch] = []
         self.by_class: dict[str, list[float]] = {}
@@ -156,16 +165,12 @@ class _Run:
         self.interruptions, self.earlier = 0, 0.0
         self.generators: Generators = {}  # as they were at the checkpoint that it goes on from
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of the epoch."""
-        return float(self.schedule.get_last_lr()[0])
-
     def finish(self, on_epoch: Callable[[Epoch], None] | None) -> History:
         """Trains what is left to train."""
         self.resume()
         while self.number <= self.row.recipe.epochs:
             self.epochs.append(self.one_epoch())
+            self.rates.after_epoch(self.epochs[-1])
             if on_epoch is not None:
                 on_epoch(self.epochs[-1])
             self.number, self.place, self.seconds = self.number + 1, start(self.objective), 0.0
@@ -186,10 +191,13 @@ class _Run:
 
     def one_epoch(self) -> Epoch:
         """Trains the rest of an epoch and evaluates."""
-        lr, started, before = self.lr, time.perf_counter(), self.seconds
+        started, before = time.perf_counter(), self.seconds
+        if self.place.taken == 0:
+            self.lr = self.rates.now
         set_training_mode(self.module, self.row)
 
         def after_step() -> None:
+            self.rates.after_step()
             if self.checkpoints is not None and self.checkpoints.due():
                 self.seconds = before + time.perf_counter() - started
                 self.check()
@@ -197,7 +205,6 @@ class _Run:
 
         train_epoch(self.objective, self.step, self.number, self.place, self.generators, after_step)
         loss = self.check(weights=True)
-        self.schedule.step()
         trained = time.perf_counter()
         # A frozen network's features are computed once, in the first evaluation.
         shown = self.number == self.row.recipe.epochs or isinstance(self.objective, FrozenClassification)
@@ -213,7 +220,7 @@ class _Run:
             self.by_class |= {f"best_{k}": v for k, v in lists.items()}
         return Epoch(
             epoch=self.number,
-            lr=lr,
+            lr=self.lr,
             loss=loss,
             figures=figures,
             train_seconds=before + trained - started,
@@ -240,11 +247,11 @@ class _Run:
             where = f"epoch {written[0]}, after {written[1]} steps" if written else "none"
             raise TrainingDiverged(
                 f"{self.row.name}, seed {self.seed}: {what} {losses[wrong[0]]} at step {step} of"
-                f" {len(self.place.losses)} in epoch {self.number}, learning rate {self.lr:g}; last good checkpoint:"
-                f" {where}",
+                f" {len(self.place.losses)} in epoch {self.number}, learning rate {self.rates.now:g}; last good"
+                f" checkpoint: {where}",
                 self.number,
                 step,
-                self.lr,
+                self.rates.now,
             )
         batch, images = self.row.recipe.batch, len(self.dataset.train)
         sizes = np.minimum(batch, images - batch * np.arange(len(losses))).astype(np.float32)
@@ -257,7 +264,7 @@ class _Run:
         if self.checkpoints is None or not self.checkpoints.due(epoch_ends=epoch_ends):
             return
         place = self.place
-        tensors = state_of(self.module, self.optimizer)
+        tensors, of_optimizer = state_of(self.module, self.optimizer)
         tensors["losses"] = place.losses.cpu()
         tensors |= {f"now.{k}": v for k, v in generator_states(self.device).items()}
         if place.augmentation is not None:
@@ -269,8 +276,9 @@ class _Run:
             **{name: getattr(place, name) for name in ("taken", "block", "steps")},
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "by_class": self.by_class,
-            "schedule": self.schedule.state_dict(),
-            "rates": [group["lr"] for group in self.optimizer.param_groups],
+            "lr": self.lr,
+            "optimizer": of_optimizer,
+            **self.rates.state(),
             "parts": self.accumulated.parts,
             "seconds": self.seconds,
             "interruptions": self.interruptions,
@@ -297,10 +305,8 @@ class _Run:
         self.by_class = values["by_class"]
         self.by_image = [tensors[f"images.{n}"].numpy() for n in range(len(self.epochs))]
         set_generator_states(self.generators, self.device)
-        self.schedule.load_state_dict(values["schedule"])
-        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # schedules warn where no step came before
-        for group, lr in zip(self.optimizer.param_groups, values["rates"], strict=True):
-            group["lr"] = lr
+        self.rates.restore(values, self.epochs)
+        self.lr = values["lr"]
         self.accumulated.parts = values["parts"]
         self.interruptions, self.earlier = values["interruptions"] + 1, values["earlier"]
 
@@ -351,10 +357,21 @@ def make_learner(
 
 
 def make_step(
-    objective: Objective | FrozenClassification, module: nn.Module, optimizer: optim.Optimizer, call: Call = plain_call
+    objective: Objective | FrozenClassification,
+    module: nn.Module,
+    optimizer: optim.Optimizer,
+    call: Call = plain_call,
+    clip: Callable[[], object] | None = None,
+    *,
+    parts: bool = True,
 ) -> AccumulatedStep:
-    """One optimizer step: inputs and targets of a batch to its loss. The module's mode is the caller's business."""
-    return AccumulatedStep(lambda inputs: call(module, inputs), objective.loss, module, optimizer)
+    """One optimizer step: inputs and targets of a batch to its loss. The module's mode is the caller's business.
+
+    Args:
+        clip: limits the gradients.
+        parts: whether a batch's loss is the mean of its images'.
+    """
+    return AccumulatedStep(lambda inputs: call(module, inputs), objective.loss, module, optimizer, clip, in_parts=parts)
 
 
 def train_epoch(
@@ -443,23 +460,3 @@ def evaluate(
 
     with torch.inference_mode():
         return objective.evaluate(forward)
-
-
-def make_optimizer(row: Row, module: nn.Module, *, capturable: bool = False) -> optim.Optimizer:
-    """The recipe's optimizer over the trainable parameters.
-
-    Args:
-        capturable: whether its steps are to be recorded as CUDA graphs.
-
-    Raises:
-        ValueError: an optimizer the recipe does not know.
-    """
-    recipe = row.recipe
-    parameters = trainable(module)
-    settings: dict[str, Any] = dict(lr=recipe.lr, fused=True)
-    match recipe.optimizer:
-        case "sgd":
-            return optim.SGD(parameters, momentum=recipe.momentum, **settings)
-        case "adam":
-            return optim.Adam(parameters, capturable=capturable, **settings)
-    raise ValueError(f"unknown optimizer {recipe.optimizer!r}: use sgd or adam")

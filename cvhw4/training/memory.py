@@ -21,15 +21,26 @@ class AccumulatedStep:
         loss: logits and targets to their mean loss, a scalar.
         module: what is trained; its mode is the caller's business.
         optimizer: of its parameters.
+        clip: limits the gradients, in place, before the optimizer uses them.
+        in_parts: whether the loss of a batch is the mean of the losses of its images.
 
     Attributes:
         parts: in how many parts a batch is computed.
     """
 
     def __init__(
-        self, forward: Forward, loss: Callable[[Tensor, Tensor], Tensor], module: nn.Module, optimizer: optim.Optimizer
+        self,
+        forward: Forward,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        module: nn.Module,
+        optimizer: optim.Optimizer,
+        clip: Callable[[], object] | None = None,
+        *,
+        in_parts: bool = True,
     ) -> None:
         self.forward, self.loss, self.module, self.optimizer = forward, loss, module, optimizer
+        self.clip, self.in_parts = clip, in_parts
+        self.second_order = bool(getattr(optimizer, "is_second_order", False))  # AdaHessian differentiates gradients
         self.parts = 1
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -55,14 +66,16 @@ class AccumulatedStep:
         self.optimizer.zero_grad(set_to_none=True)
         if self.parts == 1:
             loss = self.loss(self.forward(inputs), targets)
-            loss.backward()
+            loss.backward(create_graph=self.second_order)
             loss = loss.detach()
         else:
             loss = torch.zeros((), device=inputs.device)
             for x, y in zip(inputs.chunk(self.parts), targets.chunk(self.parts), strict=True):
                 part = self.loss(self.forward(x), y) * (len(x) / len(inputs))
-                part.backward()
+                part.backward(create_graph=self.second_order)
                 loss += part.detach()
+        if self.clip is not None:
+            self.clip()
         self.optimizer.step()
         return loss
 
@@ -72,6 +85,11 @@ class AccumulatedStep:
             raise OutOfMemory(
                 f"a batch of {images} does not fit ({problem}), and it cannot be computed in parts: the network's batch"
                 " norms take their statistics from all of it. Free memory on the device, or try --precision bf16"
+            )
+        if not self.in_parts:
+            raise OutOfMemory(
+                f"a batch of {images} does not fit ({problem}), and it cannot be computed in parts: its loss need not"
+                " be the mean of theirs. Free memory on the device, or try a smaller batch"
             )
         if self.parts >= images:
             raise OutOfMemory(f"not even single images fit ({problem}). Free memory on the device")

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from cvhw4.data import augment
 from cvhw4.data.augment import stream
@@ -19,8 +18,9 @@ from cvhw4.data.gather import gather, memory_limit, place
 from cvhw4.metrics import segmentation_figures, segmentation_lists
 from cvhw4.models.build import Network
 from cvhw4.study import Row
-from cvhw4.tasks import CLASSIFICATION, SEGMENTATION
+from cvhw4.tasks import CLASSIFICATION, SEGMENTATION, TASKS
 from cvhw4.training.counts import class_map, contours, count_pixels
+from cvhw4.training.recipe import make_loss
 
 BLOCK = 256  # images that are augmented at once, about; the same everywhere, since the draws depend on it
 _EVALUATION_BATCH = {
@@ -58,6 +58,7 @@ class Objective(ABC):
     def __init__(self, row: Row, dataset: Dataset, network: Network, device: torch.device, seed: int) -> None:
         self.row, self.device, self.seed = row, device, seed
         self.size = row.recipe.size
+        self._loss = make_loss(row.recipe, TASKS[dataset.task], device)
         self.train, self.val = (_DeviceSplit(split, device) for split in (dataset.train, dataset.val))
         self._kept: list[tuple[Tensor, Tensor]] | None = None
         self.mean = torch.tensor(network.mean, device=device).view(1, 3, 1, 1) * 255
@@ -121,9 +122,9 @@ class Objective(ABC):
     def centred(self, index: Tensor) -> Tensor:
         """Validation images as they are evaluated, not augmented: float [B, 3, size, size], 0..255."""
 
-    @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of a batch, a scalar."""
+        """The loss of a batch in training, a scalar."""
+        return self._loss(logits, targets)
 
     @abstractmethod
     def evaluate(self, forward: Forward) -> Evaluation:
@@ -163,7 +164,7 @@ class _DeviceSplit:
 
 
 class ClassificationObjective(Objective):
-    """Cross-entropy, accuracy."""
+    """Whole pictures, accuracy."""
 
     primary = CLASSIFICATION.primary
 
@@ -187,10 +188,6 @@ class ClassificationObjective(Objective):
         boxes = augment.whole_views(self.val.sizes[index], self.size)
         return augment.resample(self.val.images(index), boxes, self.size)
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """See `Objective.loss`."""
-        return F.cross_entropy(logits, targets)
-
     def evaluate(self, forward: Forward) -> Evaluation:
         """See `Objective.evaluate`."""
         return self.score(torch.cat([forward(inputs) for inputs, _ in self.validation()]))
@@ -198,7 +195,7 @@ class ClassificationObjective(Objective):
     def score(self, logits: Tensor) -> Evaluation:
         """The figures of logits [V, classes] on the validation split."""
         targets = self.val.targets(torch.arange(len(self.val))).long()
-        loss = float(self.loss(logits, targets))
+        loss = float(self._loss(logits, targets, smoothing=0.0))
         predicted, classes = (x.to(torch.uint8).cpu().numpy() for x in (logits.argmax(1), targets))
         right = predicted == classes
         recall = [float(right[classes == c].mean()) for c in range(self.row.classes)]
@@ -206,7 +203,7 @@ class ClassificationObjective(Objective):
 
 
 class SegmentationObjective(Objective):
-    """Binary cross-entropy against one-hot targets, IoU and pixel accuracy."""
+    """Classes of pixels, IoU and pixel accuracy."""
 
     primary = SEGMENTATION.primary
 
@@ -224,11 +221,6 @@ class SegmentationObjective(Objective):
     def centred(self, index: Tensor) -> Tensor:
         """See `Objective.centred`."""
         return augment.crop_windows(self.val.images(index), self.val.targets(index), self.size)[0]
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """See `Objective.loss`. A pixel of no class (void among 11) has a target of all zeros."""
-        numbers = torch.arange(self.row.classes, device=targets.device, dtype=targets.dtype).view(1, -1, 1, 1)
-        return F.binary_cross_entropy_with_logits(logits, (targets[:, None] == numbers).to(logits.dtype))
 
     def evaluate(self, forward: Forward) -> Evaluation:
         """See `Objective.evaluate`."""

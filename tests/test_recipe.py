@@ -1,0 +1,382 @@
+"""Recipes: what is refused, and that timm's optimizers, schedules and losses train and go on as they say."""
+
+import json
+import math
+from functools import partial
+
+import pytest
+import timm.optim
+import timm.optim.kron
+import torch
+from timm.loss import BinaryCrossEntropy
+from timm.scheduler import CosineLRScheduler
+from torch import nn, optim
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from cvhw4 import InputError, Loss, Recipe
+from cvhw4.records.schema import Epoch, RunRecord
+from cvhw4.runner import Runner
+from cvhw4.tasks import CLASSIFICATION, SEGMENTATION
+from cvhw4.training.checkpoint import Checkpoint, Checkpoints, restore, state_of
+from cvhw4.training.memory import AccumulatedStep
+from cvhw4.training.recipe import Rates, check_recipe, make_clipping, make_loss, make_optimizer
+from tests.studies import ROOT, insects, pictures
+from tests.tiny import QUICK
+
+CPU = torch.device("cpu")
+
+
+def squares(logits, targets):
+    return (logits.softmax(1).gather(1, targets[:, None]) - 1).square().mean()
+
+
+# What is refused
+
+REFUSED = {
+    "a size in words": (dict(size="96"), "has size='96'. Fix: give a whole number, 32 or more"),
+    "no step": (dict(lr_step=None), "has lr_step=None"),
+    "a batch below 0": (dict(batch=-4), "has batch=-4"),
+    "half a batch": (dict(batch=2.5), "has batch=2.5"),
+    "no epoch": (dict(epochs=0), "has epochs=0"),
+    "optimizers": (dict(optimizer=["sgd"]), r"has optimizer=\['sgd'\]"),
+    "a rate in words": (dict(lr="1e-3"), "recipe: has lr='1e-3'. Fix: give a learning rate above 0"),
+    "no rate": (dict(lr=None), "has lr=None"),
+    "a rate true or false": (dict(lr=True), "has lr=True"),
+    "a rate below 0": (dict(lr=-1e-3), "has lr=-0.001"),
+    "a rate that is NaN": (dict(lr=float("nan")), "has lr=nan"),
+    "a rate beyond floats": (dict(lr=10**400), "has lr=1000"),
+    "a momentum in words": (dict(momentum="0.9"), "has momentum='0.9'"),
+    "a momentum that is NaN": (dict(momentum=float("nan")), "has momentum=nan"),
+    "a momentum of 1": (dict(momentum=1.0), "has momentum=1.0"),
+    "a momentum of adam's": (dict(momentum=0.9, optimizer="adam"), "has momentum=0.9 for adam, which has none"),
+    "a factor of 0": (dict(lr_gamma=0), "has lr_gamma=0. Fix: give a number above 0"),
+    "a list of factors": (dict(lr_gamma=[0.1]), r"has lr_gamma=\[0.1\]"),
+    "a weight decay below 0": (dict(weight_decay=-1), "has weight_decay=-1"),
+    "a schedule": (dict(schedule="cosin"), "has schedule='cosin'. Fix: choose one of step, cosine"),
+    "steps for cosine": (dict(lr_step=(3, 6)), r"has lr_step=\(3, 6\)"),
+    "a step for milestones": (dict(schedule="multistep"), r"has lr_step=8. Fix: give the epochs in rising order"),
+    "milestones that fall": (dict(schedule="multistep", lr_step=(6, 3)), r"has lr_step=\(6, 3\)"),
+    "a floor above the rate": (dict(lr=1e-3, lr_min=1e-2), "has lr_min=0.01"),
+    "a warm-up of all": (dict(epochs=3, warmup_epochs=3), "has warmup_epochs=3 of 3 epochs"),
+    "a loss": (dict(loss=3), "has loss=3"),
+    "a loss around nothing": (dict(loss=Loss("bce")), "has loss=Loss"),
+    "all of a label": (dict(label_smoothing=1.0), "has label_smoothing=1.0"),
+    "smoothing of an own loss": (dict(label_smoothing=0.1, loss=squares), "has label_smoothing and a loss of your own"),
+    "clipping to 0": (dict(clip_grad=0), "has clip_grad=0. Fix: give a number above 0"),
+    "a way to clip": (dict(clip_mode="agc"), "has clip_mode='agc'. Fix: choose one of norm, value"),
+}
+
+
+@pytest.mark.parametrize(("settings", "told"), REFUSED.values(), ids=REFUSED)
+def test_a_recipe_that_no_training_can_follow_is_one_error_when_it_is_made(settings, told):
+    with pytest.raises(InputError, match=told) as error:
+        Recipe(**settings)
+    assert "\n" not in str(error.value)
+
+
+class Learnt(nn.Module):
+    """A loss with a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, logits, targets):
+        return self.scale * F.cross_entropy(logits, targets)
+
+
+UNKNOWN = {
+    "an optimizer": (dict(optimizer="adamww"), r"has optimizer='adamww', which timm does not have.* such as .*adamw"),
+    "one around another": (dict(optimizer="ahead_adamw"), "has optimizer='ahead_adamw', which timm"),
+    "one that is not installed": (dict(optimizer="bnbadamw8bit"), "'bnbadamw8bit', which cannot be made .*bitsandb"),
+    "momentum of adamw": (dict(optimizer="adamw", momentum=0.9), "has momentum=0.9 for adamw, which has none"),
+    "too short a schedule": (dict(schedule="wsd", epochs=1), "has schedule='wsd', which timm"),
+    "a loss that raises": (dict(loss=lambda logits, targets: 1 / 0), "loss <lambda>: raises ZeroDivisionError"),
+    "a loss of each image": (dict(loss=partial(F.cross_entropy, reduction="none")), r"returns a tensor \(2,\)"),
+    "a class": (dict(loss=nn.CrossEntropyLoss), "loss CrossEntropyLoss: raises|returns CrossEntropyLoss"),
+    "a number": (dict(loss=lambda logits, targets: 0.5), r"returns 0.5. Fix: let it return a scalar tensor"),
+    "no gradient": (dict(loss=lambda logits, targets: logits.detach().mean()), "does not depend on the logits"),
+    "not finite": (dict(loss=lambda logits, targets: logits.sum() / 0), "returns -?inf"),
+    "parameters": (dict(loss=Learnt()), "loss Learnt: has parameters, which no optimizer trains"),
+}
+
+
+@pytest.mark.parametrize(("settings", "told"), UNKNOWN.values(), ids=UNKNOWN)
+def test_what_only_timm_and_torch_can_tell_is_told_before_training(settings, told, tmp_path):
+    study = insects(data=pictures(tmp_path / "photos"), recipe=Recipe(size=32, **settings))
+    with pytest.raises(InputError, match=told) as error:
+        Runner(study=study, results=tmp_path / "results").check()
+    assert "\n" not in str(error.value) and not (tmp_path / "results").exists()
+
+
+def test_losses_and_schedules_have_to_fit_the_row():
+    with pytest.raises(InputError, match=r"row scratch: has loss='dice'. Fix: choose one of cross_entropy, bce, focal"):
+        insects(recipe=Recipe(loss="dice"))
+    with pytest.raises(InputError, match="row scratch: has schedule='cosine', which depends on the number of epochs"):
+        insects(recipe=Recipe(schedule="cosine"), also_after={"classification": 5})
+
+
+GRAPHED = {
+    "sgd": None,
+    "adam": None,
+    "adamw": None,
+    "momentum": None,
+    "lamb": "optimizer='lamb', which counts",
+    "lookahead_adamw": "optimizer='lookahead_adamw'",
+}
+
+
+@pytest.mark.parametrize(("name", "told"), GRAPHED.items())
+def test_what_a_graph_cannot_replay_is_refused(name, told):
+    recipe = Recipe(optimizer=name, schedule="cosine", clip_grad=1.0)
+    if told is None:
+        return check_recipe(recipe, CLASSIFICATION, 2, graphs=True)
+    with pytest.raises(InputError, match=rf"{told}.*: a CUDA graph cannot replay it. Fix: leave out --cuda-graphs"):
+        check_recipe(recipe, CLASSIFICATION, 2, graphs=True)
+    for other in (dict(schedule="onecycle"), dict(loss=squares)):
+        with pytest.raises(InputError, match="a CUDA graph cannot replay it"):
+            check_recipe(Recipe(**other), CLASSIFICATION, 2, graphs=True)
+        check_recipe(Recipe(**other), CLASSIFICATION, 2)
+
+
+# Settings in records
+
+
+def test_committed_records_have_the_settings_that_their_rows_have_now():
+    found = 0
+    for path in sorted((ROOT / "results" / "quick" / "runs").glob("*/seed0-*.json")):
+        record = RunRecord.from_json(path.read_bytes(), path)
+        if record.row in QUICK_ROWS:
+            assert json.loads(json.dumps(QUICK_ROWS[record.row].settings())) == record.settings, record.row
+            found += 1
+    assert found >= 10
+
+
+def test_settings_hold_what_is_in_use():
+    first = {"size", "batch", "epochs", "optimizer", "lr", "momentum", "lr_step", "lr_gamma"}
+    assert Recipe().settings().keys() == first and Recipe(momentum=0.0) != Recipe()
+    assert (
+        Recipe(optimizer="sgd").settings()["momentum"]
+        == 0.0
+        == Recipe(optimizer="sgd", momentum=0).settings()["momentum"]
+    )
+    changed = Recipe(schedule="multistep", lr_step=[2, 4], clip_grad=1.0, loss=squares, optimizer="muon").settings()
+    assert changed.keys() - first == {"schedule", "clip_grad", "loss"}
+    assert changed["lr_step"] == [2, 4] and changed["momentum"] is None and changed["loss"].startswith("squares ")
+    assert json.loads(json.dumps(changed)) == changed
+
+
+def test_a_loss_is_known_by_its_text_what_it_holds_and_its_version():
+    weighted = [nn.CrossEntropyLoss(weight=torch.tensor([1.0, w])) for w in (1.0, 5.0, 5.0)]
+    one, other, again = (Recipe(loss=loss).settings()["loss"] for loss in weighted)
+    assert one != other == again
+    assert Recipe(loss=Loss(squares, version="2")).settings() != Recipe(loss=squares).settings()
+    assert Recipe(loss=partial(F.cross_entropy, label_smoothing=0.1)).settings()["loss"].startswith("cross_entropy ")
+
+
+# Optimizers
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    return module.to(memory_format=torch.channels_last)
+
+
+def batches(number):
+    draws = torch.Generator().manual_seed(1)
+    return [(torch.randn(4, 3, 6, 6, generator=draws), torch.tensor([0, 1, 0, 1])) for _ in range(number)]
+
+
+def trainer(recipe):
+    """A network, its optimizer, its schedule and its step."""
+    module = network()
+    optimizer = make_optimizer(recipe, module)
+    step = AccumulatedStep(module, nn.CrossEntropyLoss(), module, optimizer, make_clipping(recipe, module))
+    return module, optimizer, Rates(recipe, optimizer, 2, "accuracy"), step
+
+
+def epoch(number):
+    figures = {"accuracy": 0.5}
+    return Epoch(epoch=number, lr=0.1, loss=1.0, figures=figures, train_seconds=1.0, evaluate_seconds=1.0)
+
+
+def train(recipe, path, broken_off=None):
+    """Trains three epochs of two steps; broken off after so many steps, it goes on from its file with all made anew."""
+    torch.manual_seed(2)
+    module, optimizer, rates, step = trainer(recipe)
+    for number, batch in enumerate(batches(6), 1):
+        step(*batch)
+        rates.after_step()
+        if number % 2 == 0:
+            rates.after_epoch(epoch(number // 2))
+        if number == broken_off:
+            tensors, values = state_of(module, optimizer)
+            values = {"optimizer": values, **rates.state(), "epoch": 1, "taken": 0}
+            Checkpoints(path, "f" * 64, every=0).write(Checkpoint(tensors, values))
+            random = torch.get_rng_state()
+            module, optimizer, rates, step = trainer(recipe)
+            found = Checkpoints(path, "f" * 64, resume=True).read()
+            restore(module, optimizer, found)
+            rates.restore(found.values, [epoch(n + 1) for n in range(number // 2)])
+            torch.set_rng_state(random)
+    return module.state_dict(), rates.now
+
+
+def available():
+    """Those of timm's optimizers that can be made here."""
+    for name in [*timm.optim.list_optimizers(), "lookahead_adamw", "lookahead_lamb"]:
+        try:
+            check_recipe(Recipe(optimizer=name), CLASSIFICATION, 2)
+        except InputError as error:
+            assert "cannot be made" in str(error)  # of apex and bitsandbytes
+        else:
+            yield name
+
+
+def test_every_optimizer_of_timm_goes_on_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(timm.optim.kron, "has_dynamo", False)  # it would compile, for a minute
+    names, path = list(available()), tmp_path / "c.safetensors"
+    assert len(names) > 80 and {"sgd", "adam", "adamw", "lamb", "lion", "kron", "adahessian"} <= set(names)
+    for name in names:
+        recipe = Recipe(optimizer=name, lr=1e-2, weight_decay=1e-2, schedule="cosine", epochs=3, warmup_epochs=1)
+        whole, broken = train(recipe, path), train(recipe, path, broken_off=3)
+        assert whole[1] == broken[1], name
+        assert all(torch.equal(value, broken[0][key]) for key, value in whole[0].items()), name
+        assert not torch.equal(network()[5].weight, whole[0]["5.weight"]), name
+
+
+def test_adamw_is_pytorchs_with_decay_of_weights_alone_and_sgd_without_nesterov():
+    module = network()
+    made = make_optimizer(Recipe(optimizer="adamw", weight_decay=0.1), module)
+    assert type(made) is optim.AdamW and [group["weight_decay"] for group in made.param_groups] == [0.0, 0.1]
+    assert {id(p) for p in made.param_groups[1]["params"]} == {id(module[0].weight), id(module[5].weight)}
+    sgd, nesterov = (make_optimizer(Recipe(optimizer=name), module).param_groups[0] for name in ("sgd", "nesterov"))
+    assert (sgd["nesterov"], sgd["momentum"]) == (False, 0.0) and (nesterov["nesterov"], nesterov["momentum"]) == (
+        True,
+        0.9,
+    )
+    assert make_optimizer(Recipe(optimizer="lars", momentum=0.5), module).param_groups[0]["momentum"] == 0.5
+    module[0].requires_grad_(False)
+    decayed = make_optimizer(Recipe(optimizer="sgd", weight_decay=0.1), module).param_groups
+    assert sum(len(group["params"]) for group in decayed) == 4
+
+
+def test_gradients_are_clipped_before_they_are_used():
+    loss = lambda logits, targets: 100 * F.cross_entropy(logits, targets)  # noqa: E731
+    for mode, most in (("norm", 0.5), ("value", 0.1)):
+        module = network()
+        recipe = Recipe(optimizer="sgd", lr=1.0, clip_grad=most, clip_mode=mode)
+        before = [p.detach().clone() for p in module.parameters()]
+        optimizer = make_optimizer(recipe, module)
+        AccumulatedStep(module, loss, module, optimizer, make_clipping(recipe, module))(*batches(1)[0])
+        moved = torch.cat([(b - p).detach().flatten() for b, p in zip(before, module.parameters(), strict=True)])
+        assert float(moved.norm() if mode == "norm" else moved.abs().max()) == pytest.approx(most, rel=1e-4)
+
+
+# Schedules
+
+
+def rates(recipe, steps=2, figures=()):
+    """The learning rate of every step."""
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = optim.SGD([parameter], lr=recipe.lr)
+    schedule, found = Rates(recipe, optimizer, steps, "accuracy"), []
+    for number in range(1, recipe.epochs + 1):
+        for _ in range(steps):
+            found.append(schedule.now)
+            optimizer.step()
+            schedule.after_step()
+        value = figures[number - 1] if figures else 0.5
+        schedule.after_epoch(Epoch(**(vars(epoch(number)) | {"figures": {"accuracy": value}})))
+    return found
+
+
+BY_EPOCH = {
+    "step": (dict(lr_step=2, lr_gamma=0.5), [1, 1, 0.5, 0.5, 0.25]),
+    "step, warm-up": (dict(lr_step=2, lr_gamma=0.5, warmup_epochs=2), [1 / 3, 2 / 3, 0.5, 0.5, 0.25]),
+    "cosine": (dict(), [0.5 * (1 + math.cos(math.pi * t / 5)) for t in range(5)]),
+    "cosine, floor": (dict(lr_min=0.2), [0.2 + 0.4 * (1 + math.cos(math.pi * t / 5)) for t in range(5)]),
+    "multistep": (dict(lr_step=(2, 4), lr_gamma=0.1), [1, 0.1, 0.1, 0.01, 0.01]),
+    "poly": (dict(lr_gamma=2.0), [(1 - t / 5) ** 2 for t in range(5)]),
+    "plateau": (dict(lr_step=1, lr_gamma=0.1), [1, 1, 1, 0.1, 0.1]),
+}
+
+
+@pytest.mark.parametrize("name", BY_EPOCH)
+def test_schedules_by_epochs(name):
+    settings, expected = BY_EPOCH[name]
+    recipe = Recipe(lr=1.0, epochs=5, schedule=name.partition(",")[0], **settings)
+    assert rates(recipe) == pytest.approx([rate for rate in expected for _ in range(2)])
+
+
+def test_cosine_is_timms_and_plateau_follows_the_metric():
+    optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    timms = CosineLRScheduler(optimizer, t_initial=4, warmup_t=1, warmup_lr_init=0.15)
+    expected = []
+    for number in range(1, 5):
+        expected.append(optimizer.param_groups[0]["lr"])
+        timms.step(number)
+    assert rates(Recipe(lr=0.3, epochs=4, schedule="cosine", warmup_epochs=1), steps=1) == expected
+    recipe = Recipe(lr=1.0, epochs=5, schedule="plateau", lr_step=1, lr_gamma=0.1)
+    assert rates(recipe, 1, figures=(0.1, 0.2, 0.3, 0.4, 0.5)) == [1.0] * 5
+
+
+@pytest.mark.parametrize(("settings", "rising"), [({}, 0.3), (dict(warmup_epochs=2), 0.5)])
+def test_one_cycle_is_pytorchs(settings, rising):
+    optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    schedule = optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=12, pct_start=rising)
+    expected = []
+    for _ in range(12):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates(Recipe(lr=0.1, epochs=4, schedule="onecycle", **settings), steps=3) == expected
+    assert all(
+        math.isfinite(rate) for epochs in (1, 2) for rate in rates(Recipe(schedule="onecycle", epochs=epochs), 1)
+    )
+
+
+# Losses
+
+
+def test_losses_are_the_libraries():
+    draws = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(6, 3, generator=draws), torch.tensor([0, 1, 2, 2, 1, 0])
+    hot = F.one_hot(targets, 3).float()
+
+    def found(name, share=0.0, **options):
+        return make_loss(Recipe(loss=name, label_smoothing=share), CLASSIFICATION, CPU)(logits, targets, **options)
+
+    assert torch.equal(found(None), F.cross_entropy(logits, targets))
+    assert torch.equal(found("cross_entropy", 0.2), F.cross_entropy(logits, targets, label_smoothing=0.2))
+    assert torch.equal(found("cross_entropy", 0.2, smoothing=0.0), F.cross_entropy(logits, targets))  # in validation
+    assert torch.equal(found("bce"), F.binary_cross_entropy_with_logits(logits, hot))
+    assert float(found("bce", 0.3)) == pytest.approx(float(BinaryCrossEntropy(smoothing=0.3)(logits, targets)))
+    assert torch.equal(found("focal"), sigmoid_focal_loss(logits, hot, reduction="mean"))
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
+    assert torch.equal(found(weighted), weighted(logits, targets))
+
+
+def test_pixels_of_no_class_are_left_out_or_negatives_and_ignored_by_own_losses():
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 4, generator=draws)
+    labels = torch.randint(4, (2, 4, 4), generator=draws).to(torch.uint8)  # 3 is no class
+    ignored = labels.long().masked_fill(labels == 3, -100)
+
+    def found(loss, targets=labels):
+        return make_loss(Recipe(loss=loss), SEGMENTATION, CPU)(logits, targets)
+
+    assert float(found("cross_entropy")) == pytest.approx(float(F.cross_entropy(logits, ignored)))
+    assert float(found("cross_entropy", torch.full_like(labels, 3))) == 0.0
+    hot = (labels[:, None] == torch.arange(3, dtype=torch.uint8).view(1, 3, 1, 1)).float()
+    assert torch.equal(found(None), F.binary_cross_entropy_with_logits(logits, hot))
+    seen = []
+    found(lambda logits, targets: seen.append(targets) or logits.mean())
+    assert torch.equal(seen[0], ignored)
+
+
+QUICK_ROWS = dict(QUICK.rows)
