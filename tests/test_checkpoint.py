@@ -39,8 +39,17 @@ class Kept(Checkpoints):
         self.copies.append(copy)
 
 
+RECIPES = {
+    "q1_1 by lamb": dict(optimizer="lamb", schedule="onecycle", weight_decay=1e-2, clip_grad=1.0, label_smoothing=0.1),
+    "q2_1b by kept": dict(optimizer="lookahead_adamw", schedule="plateau", lr_step=1, loss="cross_entropy"),
+    "q1_5 by cosine": dict(optimizer="nadamw", schedule="cosine", warmup_epochs=1, loss="focal", clip_mode="value"),
+}
+
+
 def case(name):
     """A row, by its name; of AlexNet the last layer alone, whose dropout is drawn for a block at once."""
+    if name in RECIPES:
+        return row(name.partition(" ")[0], **{"momentum": None} | RECIPES[name])
     if name != "frozen alexnet":
         return row(name)
     experiment = row("q1_3")
@@ -76,7 +85,7 @@ def assert_same(one, other):
     assert all(torch.equal(weights[k], others[k]) for k in weights)
 
 
-@pytest.mark.parametrize("name", ["q1_1", "q1_5", "frozen alexnet", "q1_2", "q1_8", "q2_1a", "q2_n1b"])
+@pytest.mark.parametrize("name", ["q1_1", "q1_5", "frozen alexnet", "q1_2", "q1_8", "q2_1a", "q2_n1b", *RECIPES])
 def test_from_every_step_on_the_same_to_the_bit(name, tmp_path, monkeypatch):
     """Blocks of two batches: checkpoints at the end of an epoch, of a block, and within one."""
     monkeypatch.setattr(objectives, "BLOCK", 8)

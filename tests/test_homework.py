@@ -40,7 +40,7 @@ def test_full_q1_rows_are_the_reports(name):
     assert facts == Q1_FACTS[name]
     r = row.recipe
     assert (r.size, r.batch, r.epochs, r.lr, r.lr_step, r.lr_gamma) == (224, 4, 25, 1e-3, 5, 0.1)
-    assert r.momentum == (0.9 if r.optimizer == "sgd" else 0.0)
+    assert r.settings()["momentum"] == (0.9 if r.optimizer == "sgd" else 0.0)
     assert row.classes == 2
 
 
