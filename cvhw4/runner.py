@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -143,6 +144,7 @@ class Runner:
                 return store.save(self._with_own_metrics(record, images), images, samples)
             except TrainingFailed as failed:
                 self._note(failed, plan, row, seed, started)
+                traceback.clear_frames(failed.__traceback__)  # or who keeps the error keeps network and data
                 raise
 
     def _with_own_metrics(self, record: RunRecord, images: ImageResults) -> RunRecord:

@@ -3,6 +3,8 @@ examples in every run, so that a build fails for what changed (`--hypothesis-pro
 
 import os
 
+import pytest
+
 from cvhw4.plugin.options import divided_threads
 
 # Before torch is loaded: threads that spin while they wait for each other slow tests down many times on busy cores.
@@ -28,3 +30,19 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """None where there is a GPU; else an emulated one, on which small networks stand in for those of the rows."""
+    import torch
+
+    if torch.cuda.is_available():
+        yield None
+        return
+    from tests.emulated_gpu import emulated_gpu
+    from tests.tiny import use_small_networks
+
+    use_small_networks(monkeypatch)
+    with emulated_gpu() as emulated:
+        yield emulated

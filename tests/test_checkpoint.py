@@ -99,7 +99,7 @@ def test_from_every_step_on_the_same_to_the_bit(name, tmp_path, monkeypatch):
         shutil.copy(copy, kept.path)
         seen = []
         monkeypatch.setattr(
-            AccumulatedStep, "__call__", lambda self, *batch, seen=seen: seen.append(1) or self._step(*batch)
+            AccumulatedStep, "__call__", lambda self, *batch, seen=seen: seen.append(1) or self.once(*batch)
         )
         again = run(experiment, Checkpoints(kept.path, "f" * 64, resume=True))
         assert_same(again, whole)
@@ -169,7 +169,7 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path):
 
 
 def test_weights_that_are_not_finite_after_the_last_step_are_no_finished_run(monkeypatch):
-    original = AccumulatedStep._step
+    original = AccumulatedStep.once
 
     def breaks(self, inputs, targets):
         loss = original(self, inputs, targets)
@@ -177,7 +177,7 @@ def test_weights_that_are_not_finite_after_the_last_step_are_no_finished_run(mon
             next(p for p in self.module.parameters() if p.requires_grad).view(-1)[0] = math.inf
         return loss.zero_()
 
-    monkeypatch.setattr(AccumulatedStep, "_step", breaks)
+    monkeypatch.setattr(AccumulatedStep, "once", breaks)
     with pytest.raises(TrainingDiverged, match=r"seed 1: weights not finite, loss 0.0 at step 3 of 3 in epoch 1"):
         run(row("q1_1", epochs=1))
 
@@ -256,7 +256,7 @@ def test_state_keeps_the_memory_layout_of_its_weights():
 def test_a_diverging_run_names_its_last_good_checkpoint_which_is_sound(tmp_path, monkeypatch):
     monkeypatch.setattr(objectives, "BLOCK", 8)
     kept = Kept(tmp_path / "c")
-    original = AccumulatedStep._step
+    original = AccumulatedStep.once
 
     def breaks(self, inputs, targets):
         loss = original(self, inputs, targets)
@@ -265,12 +265,12 @@ def test_a_diverging_run_names_its_last_good_checkpoint_which_is_sound(tmp_path,
                 next(p for p in self.module.parameters() if p.requires_grad).fill_(math.nan)
         return loss
 
-    monkeypatch.setattr(AccumulatedStep, "_step", breaks)
+    monkeypatch.setattr(AccumulatedStep, "once", breaks)
     message = r"loss nan at step 3 of 3 in epoch 1, .*; last good checkpoint: epoch 1, after 1 steps"
     with pytest.raises(TrainingDiverged, match=message) as caught:
         run(row("q1_2"), kept)
     assert (caught.value.epoch, caught.value.step) == (1, 3)
-    monkeypatch.setattr(AccumulatedStep, "_step", original)
+    monkeypatch.setattr(AccumulatedStep, "once", original)
     found = Checkpoints(kept.path, "f" * 64, resume=True).read()
     assert found is not None and found.sound and found.values["taken"] == 1
 
@@ -316,7 +316,7 @@ def test_batch_norm_in_training_refuses_parts_and_says_why():
 
 
 def test_not_even_one_image(monkeypatch):
-    monkeypatch.setattr(AccumulatedStep, "_step", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("full. x")))
+    monkeypatch.setattr(AccumulatedStep, "once", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("full. x")))
     message = r"q2_1b-noskip, seed 1: not even single images fit \(full\)"
     with pytest.raises(OutOfMemory, match=message) as caught:
         run(row("q2_1b"))
@@ -324,17 +324,17 @@ def test_not_even_one_image(monkeypatch):
 
 
 def test_a_continued_run_goes_on_in_as_many_parts(tmp_path, monkeypatch):
-    original = AccumulatedStep._step
+    original = AccumulatedStep.once
 
     def small(self, inputs, targets):
         if len(inputs) / self.parts > 2:
             raise torch.OutOfMemoryError("full")
         return original(self, inputs, targets)
 
-    monkeypatch.setattr(AccumulatedStep, "_step", small)
+    monkeypatch.setattr(AccumulatedStep, "once", small)
     whole = run(row("q2_1a"), kept := Kept(tmp_path / "c"))
     assert whole[0].parts == 2
-    monkeypatch.setattr(AccumulatedStep, "_step", original)  # as if memory were free by now
+    monkeypatch.setattr(AccumulatedStep, "once", original)  # as if memory were free by now
     shutil.copy(kept.copies[3], kept.path)
     assert_same(run(row("q2_1a"), Checkpoints(kept.path, "f" * 64, resume=True)), whole)
 
@@ -365,18 +365,3 @@ def test_alexnet_at_its_own_size_is_left_as_it_is_to_the_bit():
     before = module(inputs)
     make_deterministic(module)
     assert isinstance(module.avgpool, MatrixPool) and torch.equal(module(inputs), before)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("name", ["frozen alexnet", "q1_2", "q1_3", "q1_8", "q2_1a", "q2_n1b"])
-def test_deterministic_cuda_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(objectives, "BLOCK", 8)
-    device = torch.device("cuda")
-    experiment = replace(case(name), start="random")
-    whole = run(experiment, deterministic=True, device=device)
-    kept = Kept(tmp_path / "c")
-    assert_same(run(experiment, kept, deterministic=True, device=device), whole)
-    for copy in kept.copies:
-        shutil.copy(copy, kept.path)
-        again = run(experiment, Checkpoints(kept.path, "f" * 64, resume=True), deterministic=True, device=device)
-        assert_same(again, whole)

@@ -1,4 +1,4 @@
-"""CUDA graphs: what is recorded when; on a GPU, that a graph trains as single steps do."""
+"""CUDA graphs: what is recorded when (`test_cuda.py`: that a graph trains as single steps do)."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -7,13 +7,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from cvhw4.models.build import build_network
-from cvhw4.training import fit as fit_module
-from cvhw4.training.fit import fit, make_optimizer
 from cvhw4.training.graphs import WARM_UP, GraphedStep
-from tests.tiny import dataset, row, untrained
-
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 class Recorder:
@@ -119,45 +113,3 @@ def test_warm_up_steps_are_as_many_as_torch_asks_for(monkeypatch):
     for _ in range(2):
         graphed(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
     assert len(calls) == WARM_UP + 2
-
-
-@cuda
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("name", ["q1_1", "q1_2", "q1_3", "q1_8", "q2_1a", "q2_n1b"])
-def test_cuda_graphs_train_as_single_steps_do(name, precision, monkeypatch):
-    """Losses and weights over batches of 4 and a last one of 2, and two learning rates. Dropout draws alike, since the
-    random state is restored after the warm-up. Kernels are the same each time, and so is Adam's formula: from random
-    weights these networks make a difference of 1e-2 out of one of 1e-7 within an epoch."""
-    recordable = lambda recipe, module, capturable: make_optimizer(recipe, module, capturable=True)  # noqa: E731
-    monkeypatch.setattr(fit_module, "make_optimizer", recordable)
-    experiment = untrained(name, epochs=2, lr=1e-3 if row(name).recipe.optimizer == "adam" else 1e-2, lr_step=1)
-    data = dataset(experiment.task.name, train=14)
-    losses, weights, start = [], [], {}
-    for graphs in (False, True):
-        network = build_network(experiment, seed=0)
-        start = {k: v.clone() for k, v in network.module.state_dict().items()}
-        with torch.random.fork_rng():
-            history = fit(
-                experiment,
-                data,
-                network,
-                seed=0,
-                device=torch.device("cuda"),
-                precision=precision,
-                graphs=graphs,
-                deterministic=True,
-            )
-        losses.append([epoch.loss for epoch in history.epochs])
-        weights.append({k: v.float().cpu() for k, v in network.module.state_dict().items()})
-    assert losses[0] == pytest.approx(losses[1], rel=0.02 if precision == "float32" else 0.05)
-    moves = {key: (value - start[key].float()).norm() for key, value in weights[0].items()}
-    assert max(moves.values()) > 5e-3  # enough was learnt to tell
-    for key, value in weights[0].items():
-        moved = moves[key]
-        assert (value - weights[1][key]).norm() <= 0.2 * moved + 1e-4, key
-
-
-@cuda
-def test_cuda_adam_can_be_recorded():
-    module = nn.Linear(2, 2).cuda()
-    assert make_optimizer(row("q1_8").recipe, module, capturable=True).defaults["capturable"]

@@ -11,12 +11,11 @@ import torchvision
 from torch import nn
 
 from cvhw4.data.dataset import VOID
-from cvhw4.data.gather import memory_limit, place
-from cvhw4.models.build import Network, build_network
+from cvhw4.models.build import build_network
 from cvhw4.training import fit as fit_module
 from cvhw4.training.fit import TrainingDiverged, fit, make_optimizer
 from cvhw4.training.objectives import SegmentationObjective, make_objective
-from tests.tiny import FULL, dataset, row, untrained
+from tests.tiny import FULL, dataset, row
 
 CPU = torch.device("cpu")
 
@@ -191,55 +190,3 @@ def enlarged(split):
     """Scenes of 360 x 480 pixels, as CamVid's are."""
     images, targets = (np.repeat(np.repeat(a, 9, 1), 10, 2) for a in (split.images, split.targets))
     return replace(split, images=images, targets=targets, sizes=split.sizes * 0 + [360, 480])
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("name", ["q1_1", "q1_2", "q1_3", "q1_8", "q2_1a", "q2_3"])
-def test_cuda_trains_as_the_cpu_does(name):
-    experiment = untrained(name, epochs=3, lr=1e-5)  # hardly a step, as TF32's rounding grows with each
-    losses = []
-    for device in (CPU, torch.device("cuda")):
-        network: Network = build_network(experiment, seed=0)
-        task = make_objective(experiment, dataset(experiment.task.name), network, device, seed=0)
-        assert torch.equal(torch.cat([t.cpu().flatten() for _, t in task.batches(1)]), batch_targets(experiment))
-        torch.manual_seed(0)
-        history = fit(experiment, dataset(experiment.task.name), network, seed=0, device=device)
-        losses.append([e.loss for e in history.epochs])
-    assert losses[0][0] == pytest.approx(losses[1][0], rel=0.05)  # dropout draws differ between devices
-    assert all(math.isfinite(x) for x in losses[1])
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("name", ["q1_1", "q1_2", "q1_5", "q1_8", "q2_1a"])
-def test_cuda_is_not_waited_for_within_an_epoch(name):
-    experiment, device = untrained(name), torch.device("cuda")
-    network = build_network(experiment, seed=0)
-    module = network.module.to(device).to(memory_format=torch.channels_last)
-    call = fit_module.caller(device, "float32")
-    task = make_objective(experiment, dataset(experiment.task.name), network, device, seed=0)
-    learner, learnt = fit_module.make_learner(experiment, module, task, call)
-    step = fit_module.make_step(learnt, learner, make_optimizer(experiment.recipe, module), call)
-    fit_module.train_epoch(learnt, step, 1)  # what is made once may wait
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for inputs, targets in learnt.batches(2):
-            step(inputs, targets)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_takes_a_copy_of_arrays(tmp_path):
-    device, array = torch.device("cuda"), np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3), np.uint8)
-    assert 0 < memory_limit(device) <= torch.cuda.get_device_properties(device).total_memory // 2
-    np.save(tmp_path / "x.npy", array)
-    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    for a in (array, mapped, mapped[2:]):
-        placed = place(a, device, limit_bytes=memory_limit(device))
-        assert placed is not None and placed.device.type == "cuda"
-        np.testing.assert_array_equal(placed.cpu().numpy(), a)
-
-
-def batch_targets(experiment):
-    task = make_objective(experiment, dataset(experiment.task.name), build_network(experiment, seed=0), CPU, seed=0)
-    return torch.cat([t.flatten() for _, t in task.batches(1)])

@@ -11,6 +11,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
 
 from cvhw4 import Generated, Row, homework
 from cvhw4.data import load
@@ -37,6 +41,31 @@ def row(name: str, **recipe) -> Row:
 def untrained(name: str, **recipe) -> Row:
     """As `row`, from random weights: pretrained ones cannot be had on every GPU machine."""
     return replace(row(name, **recipe), start="random")
+
+
+class SmallAlexNet(torchvision.models.AlexNet):
+    """AlexNet with 8 channels and 32 features."""
+
+    def __init__(self) -> None:
+        with torch.device("meta"):
+            super().__init__()
+        for place, layer in enumerate(self.features):
+            if isinstance(layer, nn.Conv2d):
+                inputs = 3 if place == 0 else 8
+                self.features[place] = nn.Conv2d(inputs, 8, layer.kernel_size, layer.stride, layer.padding)
+        for place, (inputs, outputs) in {1: (8 * 36, 32), 4: (32, 32), 6: (32, 1000)}.items():
+            self.classifier[place] = nn.Linear(inputs, outputs)
+
+
+def use_small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of the same kinds with few parameters stand in for AlexNet and the EfficientNets."""
+    create = timm.create_model
+
+    def small(name: str, **options):
+        return create("test_efficientnet" if "efficientnet" in name else name, **options)
+
+    monkeypatch.setattr(timm, "create_model", small)
+    monkeypatch.setattr(torchvision.models, "alexnet", SmallAlexNet)
 
 
 def dataset(task: str, train: int = 12, val: int = 8) -> Dataset:

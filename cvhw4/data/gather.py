@@ -58,13 +58,15 @@ def place(array: NDArray[Any], device: torch.device, *, limit_bytes: int) -> Ten
 def memory_limit(device: torch.device) -> int:
     """How many bytes of pictures may live on the device: half of what is free there, on the host three quarters."""
     free = free_memory(device)
-    return free // 2 if device.type == "cuda" else free * 3 // 4
+    return free * 3 // 4 if device.type == "cpu" else free // 2
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated without swapping; 4 GiB where that cannot be read."""
+    """Bytes that can still be allocated without swapping; 4 GiB where that cannot be read. Of CUDA's memory, what torch
+    has of it and does not use counts too; of other accelerators, the host's memory is taken for theirs."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     free = []
     with suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text().splitlines():

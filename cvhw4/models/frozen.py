@@ -46,7 +46,7 @@ def split_frozen(module: nn.Module, size: int) -> Frozen | None:
     mode = module.training
     first = next(module.parameters())
     inputs = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(first.device)
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(devices=[first.device] if first.is_cuda else []):
         module.eval()
         features = parts.trunk(inputs)
         same = torch.allclose(parts.head(parts.tail(features)), module(inputs), rtol=1e-4, atol=1e-4)

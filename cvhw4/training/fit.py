@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 
@@ -19,7 +20,7 @@ from cvhw4.data.augment import stream
 from cvhw4.data.dataset import Dataset
 from cvhw4.errors import OutOfMemory, TrainingDiverged
 from cvhw4.models.build import Network, set_training_mode, trainable
-from cvhw4.models.folded import find_pairs, folded
+from cvhw4.models.folded import Pair, find_pairs, folded
 from cvhw4.models.frozen import split_frozen
 from cvhw4.models.pooling import make_deterministic
 from cvhw4.records.images import ImageResults
@@ -39,8 +40,8 @@ from cvhw4.training.checkpoint import (
 )
 from cvhw4.training.frozen import Call, FrozenClassification
 from cvhw4.training.graphs import GraphedStep, Step
-from cvhw4.training.memory import AccumulatedStep, in_parts
-from cvhw4.training.objectives import ClassificationObjective, Evaluation, Forward, Objective, make_objective
+from cvhw4.training.memory import AccumulatedStep, in_parts, is_out_of_memory
+from cvhw4.training.objectives import ClassificationObjective, Evaluation, Forward, Objective, make_objective, upload
 from cvhw4.training.recipe import Rates, is_mean, make_clipping, make_optimizer
 from cvhw4.training.samples import SampleRecorder
 
@@ -102,7 +103,8 @@ def fit(
 
     Raises:
         TrainingDiverged: the loss is no longer finite; names epoch, step, learning rate and the last checkpoint.
-        OutOfMemory: the device's memory holds no step, not in parts either.
+        OutOfMemory: the device's memory holds no step, not in parts either; the network is on the CPU then, and nothing
+            of the training on the device.
     """
     with kernels(device, deterministic):
         if deterministic and device.type == "cuda":
@@ -114,8 +116,16 @@ def fit(
                 return run.finish(on_epoch)
             finally:
                 where = run.number, run.place.taken + 1, run.rates.now
-        except (torch.OutOfMemoryError, OutOfMemory) as error:
+                del run
+        except (RuntimeError, OutOfMemory) as error:
+            if not is_out_of_memory(error):
+                raise
             problem = f"{row.name}, seed {seed}: {str(error).partition('. Of the allocated')[0]}"
+            if not isinstance(error, OutOfMemory):
+                problem += ". Free memory on the device"
+            traceback.clear_frames(error.__traceback__)  # they hold tensors
+    network.module.zero_grad(set_to_none=True)
+    network.module.to("cpu")
     raise OutOfMemory(problem, *where)
 
 
@@ -152,7 +162,9 @@ class _Run:
         self.step: Step = self.accumulated
         if graphs:
             state = [*self.module.parameters(), *self.module.buffers()]
-            self.step = GraphedStep(self.step, self.optimizer, state, row.recipe.batch)
+            graphed = GraphedStep(self.step, self.optimizer, state, row.recipe.batch, self.accumulated.once)
+            self.objective.spare.give_up.append(graphed.give_up)
+            self.step = graphed
         self.rates = Rates(row.recipe, self.optimizer, self.objective.steps, self.objective.primary)
         torch.manual_seed(stream(seed, "dropout").initial_seed())
         self.recorder = SampleRecorder(dataset, self.module, row.recipe.size)
@@ -321,16 +333,18 @@ def kernels(device: torch.device, deterministic: bool) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the process's first product
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic  # every batch but the last of an epoch has one shape
     try:
-        yield
+        with torch.cuda.device(device):  # whose streams and random state those of a graph are
+            yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def caller(device: torch.device, precision: Precision) -> Call:
@@ -371,7 +385,10 @@ def make_step(
         clip: limits the gradients.
         parts: whether a batch's loss is the mean of its images'.
     """
-    return AccumulatedStep(lambda inputs: call(module, inputs), objective.loss, module, optimizer, clip, in_parts=parts)
+    release = objective.spare.release
+    return AccumulatedStep(
+        lambda inputs: call(module, inputs), objective.loss, module, optimizer, clip, in_parts=parts, release=release
+    )
 
 
 def train_epoch(
@@ -421,23 +438,38 @@ def start(objective: Objective | FrozenClassification) -> EpochPosition:
 
 
 def evaluation_mode(module: nn.Module, size: int) -> Callable[[nn.Module], AbstractContextManager[None]]:
-    """A context in which a network is evaluated: in evaluation mode, batch norms folded into their convolutions.
+    """A context in which a network is evaluated: in evaluation mode, batch norms folded into their convolutions, unless
+    memory does not hold weights twice.
 
     Args:
         size: side of its inputs, in pixels.
     """
     mode, device = module.training, next(module.parameters()).device
     inputs = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
-    pairs = find_pairs(module.eval(), inputs.contiguous(memory_format=torch.channels_last))
+    pairs: list[Pair] = []
+    with _unless_memory_runs_out():
+        pairs = find_pairs(module.eval(), inputs.contiguous(memory_format=torch.channels_last))
     module.train(mode)
 
     @contextmanager
     def ready(module: nn.Module) -> Iterator[None]:
         module.eval()
-        with folded(pairs):
+        with ExitStack() as stack:
+            with _unless_memory_runs_out():
+                stack.enter_context(folded(pairs))
             yield
 
     return ready
+
+
+@contextmanager
+def _unless_memory_runs_out() -> Iterator[None]:
+    """Ends what is within where memory does not hold it, and goes on behind."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
 
 
 def evaluate(
@@ -453,7 +485,7 @@ def evaluate(
     """
 
     def forward(inputs: Tensor) -> Tensor:
-        logits = in_parts(lambda x: call(module, x), inputs)
+        logits = in_parts(lambda x: call(module, upload(x, objective.device)), inputs, objective.spare.release)
         if observe is not None:
             observe(logits)
         return logits

@@ -12,13 +12,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cvhw4.data.augment import move, resample, whole_views
+from cvhw4.data.augment import Boxes, move, resample, whole_views
+from cvhw4.data.gather import memory_limit
 from cvhw4.models.frozen import Frozen
-from cvhw4.training.memory import in_parts
-from cvhw4.training.objectives import BLOCK, ClassificationObjective, Evaluation, Forward
+from cvhw4.training.memory import in_parts, is_out_of_memory
+from cvhw4.training.objectives import BLOCK, ClassificationObjective, Evaluation, Forward, Objective, upload
 
 Call = Callable[[Forward, Tensor], Tensor]
-_TRUNK_BATCH = {"cpu": 64, "cuda": 256}  # images that go through the frozen part at once
+_TRUNK_BATCH = 64, 256  # images that go through the frozen part at once, on a CPU and on other devices
 
 KEPT_BYTES = 1 << 30  # features of all variants of all training images are kept up to this size
 
@@ -39,10 +40,11 @@ class FrozenClassification:
 
     def __init__(self, objective: ClassificationObjective, parts: Frozen, call: Call) -> None:
         self.objective, self.parts, self.call = objective, parts, call
-        self.device = objective.device
+        self.device, self.spare = objective.device, objective.spare
         self.passes = 0  # images that have gone through the trunk
         kept = 2 * len(objective.train) * parts.width * 4
-        self.few = objective.row.augmentation == "whole face" and kept <= KEPT_BYTES
+        room = min(KEPT_BYTES, memory_limit(self.device))
+        self.few = objective.row.augmentation == "whole face" and kept <= room
         self._variants: Tensor | None = None  # [2, N, F]: features of each training image, as it is and mirrored
         self._validation: Tensor | None = None
 
@@ -87,13 +89,23 @@ class FrozenClassification:
 
     def _features(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What the trunk makes of some training images, augmented, and their targets."""
-        if not self.few:
-            images, targets = self.objective.augmented(index, generator)
-            return self._in_batches(self.objective.normalised(images)), targets
+        if self.few and self._variants is None:
+            self._variants = self._both_variants()
         if self._variants is None:
-            self._variants = torch.stack([self._whole(mirrored) for mirrored in (False, True)])
+            inputs, targets = self.objective.prepared(index, generator)
+            return self._in_batches(inputs), upload(targets, self.device)
         flip = move(self.objective.boxes(index, generator).flip.long(), self.device)
         return self._variants[flip, move(index, self.device)], self.objective.train.targets(index).long()
+
+    def _both_variants(self) -> Tensor | None:
+        """Features float [2, N, F] of all training images; None, from then on, where memory does not hold them."""
+        try:
+            return torch.stack([self._whole(mirrored) for mirrored in (False, True)])
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        self.few = False
+        return None
 
     def _whole(self, mirrored: bool) -> Tensor:
         """Features float [N, F] of all training images in whole view."""
@@ -101,13 +113,16 @@ class FrozenClassification:
         for index in torch.arange(len(self.objective.train)).split(BLOCK):
             boxes = whole_views(self.objective.train.sizes[index], self.objective.size)
             boxes = replace(boxes, flip=torch.full((len(index),), mirrored))
-            images = resample(self.objective.train.images(index), boxes, self.objective.size)
-            features.append(self._in_batches(self.objective.normalised(images)))
+
+            def make(objective: Objective, index: Tensor = index, boxes: Boxes = boxes) -> Tensor:
+                return objective.normalised(resample(objective.train.images(index), boxes, objective.size))
+
+            features.append(self._in_batches(self.objective.fitting(make)))
         return torch.cat(features)
 
     def _in_batches(self, inputs: Tensor) -> Tensor:
-        return torch.cat([self._trunk(part) for part in inputs.split(_TRUNK_BATCH[self.device.type])])
+        return torch.cat([self._trunk(part) for part in inputs.split(_TRUNK_BATCH[self.device.type != "cpu"])])
 
     def _trunk(self, inputs: Tensor) -> Tensor:
         self.passes += len(inputs)
-        return in_parts(lambda x: self.call(self.parts.trunk, x), inputs)
+        return in_parts(lambda x: self.call(self.parts.trunk, upload(x, self.device)), inputs, self.spare.release)

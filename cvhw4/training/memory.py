@@ -1,4 +1,4 @@
-"""What a device's memory does not hold at once, in parts."""
+"""What a device's memory does not hold at once: without what lies there for speed alone, in parts, or not at all."""
 
 from __future__ import annotations
 
@@ -8,13 +8,55 @@ import torch
 from torch import Tensor, nn, optim
 
 from cvhw4.errors import OutOfMemory
+from cvhw4.training.checkpoint import Generators, generator_states, set_generator_states
 
 Forward = Callable[[Tensor], Tensor]
+Release = Callable[[], bool]
+# How libraries below torch say it; torch's allocators have an exception of their own.
+_SIGNS = ("out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error says that memory ran out, or came while such a one was handled: the end of a CUDA graph's broken
+    recording raises another on top."""
+    while error is not None:
+        if isinstance(error, (torch.OutOfMemoryError, OutOfMemory)):
+            return True
+        if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def empty_cache(device: torch.device) -> None:
+    """Gives memory that torch keeps of a device, and does not use, back to it."""
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()
+
+
+class Spare:
+    """What lies on a device for speed alone.
+
+    Args:
+        give_up: each drops something of that, and says whether there was anything; in the order they are asked.
+    """
+
+    def __init__(self, device: torch.device, *give_up: Release) -> None:
+        self.device, self.give_up = device, list(give_up)
+
+    def release(self) -> bool:
+        """Drops one thing; False where nothing is left to drop."""
+        released = any(drop() for drop in self.give_up)
+        empty_cache(self.device)
+        return released
 
 
 class AccumulatedStep:
     """One optimizer step, of a batch as a whole or, once the device's memory did not hold that, of parts of it whose
     gradients are added up: the same step but for rounding (and other draws of dropout).
+
+    A step that ran out of memory is undone before it is tried again: gradients, statistics of batch norms, the random
+    state, and an optimizer's state that was made in part.
 
     Args:
         forward: inputs to logits.
@@ -23,6 +65,7 @@ class AccumulatedStep:
         optimizer: of its parameters.
         clip: limits the gradients, in place, before the optimizer uses them.
         in_parts: whether the loss of a batch is the mean of the losses of its images.
+        release: drops something from the device's memory, before a batch is taken in parts; False: there is nothing.
 
     Attributes:
         parts: in how many parts a batch is computed.
@@ -37,32 +80,52 @@ class AccumulatedStep:
         clip: Callable[[], object] | None = None,
         *,
         in_parts: bool = True,
+        release: Release = lambda: False,
     ) -> None:
-        self.forward, self.loss, self.module, self.optimizer = forward, loss, module, optimizer
+        self.forward, self.loss, self.module, self.optimizer, self.release = forward, loss, module, optimizer, release
         self.clip, self.in_parts = clip, in_parts
         self.second_order = bool(getattr(optimizer, "is_second_order", False))  # AdaHessian differentiates gradients
         self.parts = 1
+        self._updating = False  # whether the gradients are there and the optimizer is at work
+        self._statistics: list[tuple[list[Tensor], list[Tensor]]] = []  # buffers and their copies, by type
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Takes the step; the loss of the whole batch, without gradient.
 
         Raises:
-            OutOfMemory: not even single images fit, or the network's batch norms forbid parts.
+            OutOfMemory: not even single images fit, or the network's batch norms forbid parts, or what does not fit is
+                the optimizer's.
         """
         while True:
-            fresh = not self.optimizer.state
+            fresh, versions = not self.optimizer.state, self._versions()
+            generators, self._updating = Generators(), False
             try:
-                return self._step(inputs, targets)
-            except torch.OutOfMemoryError as error:
-                if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+                generators = self._remember(inputs.device)
+                return self.once(inputs, targets)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
                     raise
                 problem = str(error).partition(". ")[0]
             # Outside of the handler, which keeps the failed step's tensors alive.
+            self.optimizer.zero_grad(set_to_none=True)
             if fresh:  # it may have been made in part
                 self.optimizer.state.clear()
-            self._halve(len(inputs), problem)
+            if self._versions() != versions:
+                raise OutOfMemory(
+                    f"memory ran out within an update of the weights ({problem}). Free memory on the device"
+                )
+            self._put_back(generators, inputs.device)
+            if not self.release():
+                self._halve(len(inputs), problem)
+                empty_cache(inputs.device)
 
-    def _step(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def once(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Takes the step in as many parts as it is taken now, and leaves it half done where memory runs out.
+
+        Raises:
+            RuntimeError: memory ran out (`is_out_of_memory`).
+        """
+        self._updating = False
         self.optimizer.zero_grad(set_to_none=True)
         if self.parts == 1:
             loss = self.loss(self.forward(inputs), targets)
@@ -76,11 +139,16 @@ class AccumulatedStep:
                 loss += part.detach()
         if self.clip is not None:
             self.clip()
+        self._updating = True
         self.optimizer.step()
         return loss
 
     def _halve(self, images: int, problem: str) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        if self._updating:
+            raise OutOfMemory(
+                f"the optimizer's state does not fit beside weights and gradients ({problem}). Free memory on the"
+                " device, or choose an optimizer with less state"
+            )
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.module.modules()):
             raise OutOfMemory(
                 f"a batch of {images} does not fit ({problem}), and it cannot be computed in parts: the network's batch"
@@ -94,19 +162,49 @@ class AccumulatedStep:
         if self.parts >= images:
             raise OutOfMemory(f"not even single images fit ({problem}). Free memory on the device")
         self.parts *= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+
+    def _versions(self) -> list[int]:
+        """How often each parameter was written to."""
+        return [p._version for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _remember(self, device: torch.device) -> Generators:
+        """Keeps what a step changes before it is done, where memory is short enough for that: not on a CPU."""
+        if device.type == "cpu":
+            return {}
+        if self.module.training:
+            if not self._statistics:
+                kinds = {buffer.dtype for buffer in self.module.buffers()}
+                groups = [[b for b in self.module.buffers() if b.dtype == kind] for kind in kinds]
+                self._statistics = [(buffers, [torch.empty_like(b) for b in buffers]) for buffers in groups]
+            for buffers, copies in self._statistics:
+                torch._foreach_copy_(copies, buffers)
+        return generator_states(device)
+
+    def _put_back(self, generators: Generators, device: torch.device) -> None:
+        if generators:
+            set_generator_states(generators, device)
+            if self.module.training:
+                for buffers, copies in self._statistics:
+                    torch._foreach_copy_(buffers, copies)
 
 
-def in_parts(forward: Forward, inputs: Tensor) -> Tensor:
+def in_parts(forward: Forward, inputs: Tensor, release: Release = lambda: False) -> Tensor:
     """What a function makes of inputs [B, ...], image by image the same: in halves where memory does not hold all.
+
+    Args:
+        release: as `AccumulatedStep` has it.
 
     Raises:
         torch.OutOfMemoryError: a single image does not fit.
     """
     try:
         return forward(inputs)
-    except torch.OutOfMemoryError:
-        if len(inputs) == 1:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
-    return torch.cat([in_parts(forward, half) for half in inputs.chunk(2)])
+        problem = str(error)
+    if release():
+        return in_parts(forward, inputs, release)
+    if len(inputs) == 1:
+        raise torch.OutOfMemoryError(problem)
+    return torch.cat([in_parts(forward, half, release) for half in inputs.chunk(2)])

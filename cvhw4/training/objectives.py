@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from cvhw4.models.build import Network
 from cvhw4.study import Row
 from cvhw4.tasks import CLASSIFICATION, SEGMENTATION, TASKS
 from cvhw4.training.counts import class_map, contours, count_pixels
+from cvhw4.training.memory import Spare, is_out_of_memory
 from cvhw4.training.recipe import make_loss
 
 BLOCK = 256  # images that are augmented at once, about; the same everywhere, since the draws depend on it
@@ -29,6 +31,7 @@ _EVALUATION_BATCH = {
 }  # images at once, by task; a map of scores per image is large
 KEPT_BYTES = 512 << 20  # validation inputs up to this size are kept from epoch to epoch
 Forward = Callable[[Tensor], Tensor]
+_Made = TypeVar("_Made")
 
 
 class Evaluation(NamedTuple):
@@ -57,10 +60,14 @@ class Objective(ABC):
 
     def __init__(self, row: Row, dataset: Dataset, network: Network, device: torch.device, seed: int) -> None:
         self.row, self.device, self.seed = row, device, seed
+        self._given = dataset, network
+        self.spare = Spare(device, self._give_up)
+        self._host: Objective | None = None  # the same on the CPU, once the device's memory did not hold a block
         self.size = row.recipe.size
         self._loss = make_loss(row.recipe, TASKS[dataset.task], device)
         self.train, self.val = (_DeviceSplit(split, device) for split in (dataset.train, dataset.val))
         self._kept: list[tuple[Tensor, Tensor]] | None = None
+        self._keeps = True
         self.mean = torch.tensor(network.mean, device=device).view(1, 3, 1, 1) * 255
         self.std = torch.tensor(network.std, device=device).view(1, 3, 1, 1) * 255
 
@@ -88,9 +95,47 @@ class Objective(ABC):
 
     def block(self, index: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one block; all that is drawn for it is drawn before the first of them."""
-        images, targets = self.augmented(index, generator)
+        inputs, targets = self.prepared(index, generator)
         batch = self.row.recipe.batch
-        yield from zip(self.normalised(images).split(batch), targets.split(batch), strict=True)
+        for x, y in zip(inputs.split(batch), targets.split(batch), strict=True):
+            yield upload(x, self.device), upload(y, self.device)
+
+    def prepared(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Training images, augmented and normalised, and targets; see `fitting` for where they are."""
+        state = generator.get_state()
+
+        def make(objective: Objective) -> tuple[Tensor, Tensor]:
+            generator.set_state(state)  # it may have been drawn from in vain
+            images, targets = objective.augmented(index, generator)
+            return objective.normalised(images), targets
+
+        return self.fitting(make)
+
+    def fitting(self, make: Callable[[Objective], _Made]) -> _Made:
+        """What a function makes of the objective on the device or, once the device's memory did not hold that, on the
+        host: the same but for rounding."""
+        while self._host is None:
+            try:
+                return make(self)
+            except RuntimeError as error:
+                if self.device.type == "cpu" or not is_out_of_memory(error):
+                    raise
+            # Outside of the handler, which keeps what was made in part.
+            if not self.spare.release():
+                problem = (
+                    "The device's memory does not hold a block of pictures: they are prepared on the host, slower."
+                )
+                warnings.warn(problem, stacklevel=2)
+                dataset, network = self._given
+                self._host = type(self)(self.row, dataset, network, torch.device("cpu"), self.seed)
+        return make(self._host)
+
+    def _give_up(self) -> bool:
+        """Frees what is on the device to be there again: validation inputs, and the pictures themselves."""
+        if self.device.type == "cpu":
+            return False
+        held, self._kept, self._keeps = self._kept is not None, None, False
+        return any([held, self.train.give_up(), self.val.give_up()])
 
     def validation(self, *, keep: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised inputs of the validation split, in order, and which images they are (int64 [B], on the CPU).
@@ -102,11 +147,11 @@ class Objective(ABC):
             kept = []
             size = len(self.val) * 3 * self.size**2 * 4
             for index in torch.arange(len(self.val)).split(_EVALUATION_BATCH[self.primary]):
-                pair = self.normalised(self.centred(index)), index
-                if keep and size <= KEPT_BYTES:
-                    kept.append(pair)
-                yield pair
-            self._kept = kept or None
+                inputs = self.fitting(lambda objective, i=index: objective.normalised(objective.centred(i)))  # type: ignore[misc]
+                if keep and self._keeps and size <= KEPT_BYTES:
+                    kept.append((inputs, index))
+                yield inputs, index
+            self._kept = kept if kept and self._keeps else None
         else:
             yield from self._kept
 
@@ -135,6 +180,13 @@ class Objective(ABC):
         """
 
 
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device, without waiting for it; memory of the host is pinned for that."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return augment.move(tensor, device)
+
+
 class _DeviceSplit:
     """A split whose pictures lie on the device where they fit, and are brought there block by block where not."""
 
@@ -156,10 +208,15 @@ class _DeviceSplit:
         """uint8 [B] or [B, H, W] on the device, likewise."""
         return self._pick(self._targets, self.split.targets, index)
 
+    def give_up(self) -> bool:
+        """Brings pictures and targets block by block from now on; whether they lay on the device."""
+        held = self._images is not None or self._targets is not None
+        self._images = self._targets = None
+        return held
+
     def _pick(self, placed: Tensor | None, array: NDArray[np.uint8], index: Tensor) -> Tensor:
         if placed is None:
-            rows = gather(array, index.numpy())
-            return augment.move(rows.pin_memory() if self.device.type == "cuda" else rows, self.device)
+            return upload(gather(array, index.numpy()), self.device)
         return placed[augment.move(index, self.device)]
 
 

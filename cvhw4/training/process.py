@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+import sys
 from contextlib import suppress
 from functools import lru_cache
 
@@ -34,6 +36,11 @@ def prepare_process() -> None:
 
 
 def release_memory() -> None:
-    """Gives the kernel back what `prepare_process` keeps, between two runs, so that each run's peak is its own."""
+    """Gives the kernel back what `prepare_process` keeps, and an accelerator what torch keeps of its memory, between
+    two runs, so that each run's peak is its own, and its limit too."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.accelerator.is_available():
+        gc.collect()  # a network may be in a circle of references
+        torch.get_device_module(torch.accelerator.current_accelerator()).empty_cache()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

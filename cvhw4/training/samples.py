@@ -57,7 +57,7 @@ class SampleRecorder:
         self.module, self.images = module, len(dataset.val)
         self.index = _chosen_images(dataset, size)
         self.cut = _find_cut(module) if dataset.task == "classification" else None
-        self._seen = 0
+        self._seen = self._mapped = 0  # images whose scores, and whose feature maps, have come
         self._scores: list[Tensor] = []
         self._maps: list[Tensor] = []
 
@@ -65,22 +65,32 @@ class SampleRecorder:
     def looking(self) -> Iterator[None]:
         """Within it one evaluation is looked at. Where it makes no feature maps, because a frozen network's are kept,
         those seen before hold on."""
-        self._seen, self._scores, maps = 0, [], list[Tensor]()
-        stop = self.cut.watch(maps.append) if self.cut else None
+        self._seen, self._scores, maps, mapped = 0, [], list[Tensor](), 0
+
+        def keep(found: Tensor) -> None:
+            nonlocal mapped
+            maps.append(self._of_chosen(found, mapped))
+            mapped += len(found)
+
+        stop = self.cut.watch(keep) if self.cut else None
         try:
             yield
         finally:
             if stop is not None:
                 stop()
-        self._maps = maps or self._maps
+        if maps:
+            self._maps, self._mapped = maps, mapped
 
     def observe(self, scores: Tensor) -> None:
         """Takes the logits of the next images: [B, C], or [B, C, H, W], of which the predicted classes are kept."""
-        here = self.index[(self.index >= self._seen) & (self.index < self._seen + len(scores))] - self._seen
-        self._seen += len(scores)
-        if len(here) < len(scores):
-            scores = scores[torch.from_numpy(here).to(scores.device)]
+        seen, self._seen = self._seen, self._seen + len(scores)
+        scores = self._of_chosen(scores, seen)
         self._scores.append(scores if scores.ndim == 2 else scores.max(1).indices.to(torch.uint8))
+
+    def _of_chosen(self, values: Tensor, first: int) -> Tensor:
+        """Of values of successive images, `first` and those behind it, those of the chosen ones."""
+        here = self.index[(self.index >= first) & (self.index < first + len(values))] - first
+        return values if len(here) == len(values) else values[torch.from_numpy(here).to(values.device)]
 
     def samples(self) -> PredictionSamples:
         """What was seen, of no run yet."""
@@ -100,12 +110,10 @@ class SampleRecorder:
         """Grad-CAM of the chosen images, or why there is none."""
         if self.cut is None or not self._maps or self._maps[0].ndim != 4:
             return None, NO_MAP
-        if sum(map(len, self._maps)) != self.images:
+        if self._mapped != self.images:
             return None, "memory did not hold a batch, and its features came in parts"
         heats, classes = [], scores.argmax(1)
         maps = torch.cat(self._maps)
-        if len(self.index) < self.images:
-            maps = maps[torch.from_numpy(self.index).to(maps.device)]
         with evaluating(self.module):
             for part, expected, of in zip(maps.split(_PART), scores.split(_PART), classes.split(_PART), strict=True):
                 found, heat = grad_cam(part, of, self.cut.head, self.cut.space)

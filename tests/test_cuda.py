@@ -1,0 +1,500 @@
+"""The CUDA path: on a GPU where there is one, else on an emulated one, whose docstring says what that cannot show.
+
+What is equal to the bit on the emulated one is equal but for rounding on a GPU.
+"""
+
+import gc
+import math
+import re
+import shutil
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, optim
+
+from cvhw4.data.gather import memory_limit, place
+from cvhw4.errors import OutOfMemory, TrainingDiverged
+from cvhw4.models.build import build_network
+from cvhw4.models.frozen import split_frozen
+from cvhw4.runner import Runner
+from cvhw4.training import fit as fit_module
+from cvhw4.training import objectives
+from cvhw4.training.checkpoint import Checkpoints
+from cvhw4.training.fit import fit, kernels
+from cvhw4.training.graphs import GraphedStep
+from cvhw4.training.memory import AccumulatedStep, is_out_of_memory
+from cvhw4.training.objectives import make_objective
+from cvhw4.training.process import release_memory
+from cvhw4.training.recipe import make_optimizer
+from cvhw4.training.samples import SampleRecorder
+from tests.emulated_gpu import emulated_gpu
+from tests.tiny import QUICK, dataset, row, untrained, use_small_networks
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="sets limits that only the emulated GPU has")
+
+
+def train(row, gpu, device=CUDA, graphs=False, precision="float32", deterministic=False, **options):
+    """Trains a row, without a wait for the device within an epoch but the first: its history and weights."""
+    network, epoch = build_network(row, seed=0), fit_module.train_epoch
+
+    def watched(objective, step, number, *rest):
+        strict = device.type == "cuda" and number > 1 and (gpu is not None or not graphs)
+        torch.cuda.set_sync_debug_mode("error" if strict else "default") if device.type == "cuda" else None
+        try:
+            return epoch(objective, step, number, *rest)
+        finally:
+            torch.cuda.set_sync_debug_mode("default") if device.type == "cuda" else None
+
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(fit_module, "train_epoch", watched)
+        data = dataset(row.task.name, train=10)
+        ways = dict(device=device, graphs=graphs, precision=precision, deterministic=deterministic)
+        history = fit(row, data, network, seed=0, **ways, **options)
+    return history, {k: v.float().cpu() for k, v in network.module.state_dict().items()}
+
+
+def trace(history):
+    return [(epoch.loss, epoch.figures) for epoch in history.epochs]
+
+
+def figures(history):
+    return [value for epoch in history.epochs for value in epoch.figures.values()]
+
+
+# The rehearsal: every row
+
+
+EVERYWHERE = {
+    "blocking copy to the device: data/gather.py _copy",
+    "blocking copy to the device: training/fit.py _Run.__init__",
+    "blocking copy to the device: training/fit.py evaluation_mode",
+    "_local_scalar_dense: training/fit.py _Run.check",
+    "copy to the host: training/fit.py _Run.check",
+    "copy to the host: training/samples.py SampleRecorder.samples",
+    "copy to the host: elsewhere",  # the test's own
+}
+FOLDED = {"_local_scalar_dense: models/folded.py find_pairs", "allclose: models/folded.py find_pairs"}
+CLASSIFIED = {
+    "_local_scalar_dense: training/objectives.py ClassificationObjective.score",
+    "copy to the host: training/objectives.py ClassificationObjective.score.<genexpr>",
+    "_local_scalar_dense: training/samples.py SampleRecorder._heat",
+    "allclose: training/samples.py SampleRecorder._heat",
+    "copy to the host: training/samples.py SampleRecorder._heat",
+}
+FROZEN = {
+    "blocking copy to the device: models/frozen.py split_frozen",
+    "allclose: models/frozen.py split_frozen",
+    "equal: models/frozen.py split_frozen.<genexpr>",
+}
+SEGMENTED = {
+    "blocking copy to the device: training/objectives.py SegmentationObjective.__init__",
+    "copy to the host: training/objectives.py SegmentationObjective.evaluate",
+}
+POOLED = {"blocking copy to the device: models/pooling.py bins"}  # once in a process
+
+
+def places_that_wait(row, deterministic):
+    """Where the host waits for the device: all of it before the first epoch or at the end of one."""
+    places = EVERYWHERE | (CLASSIFIED if row.task.name == "classification" else SEGMENTED)
+    places |= FROZEN if row.trained == "last layer" else set()
+    return places | (POOLED if deterministic else set()) if row.network == "alexnet" else places | FOLDED
+
+
+WAYS = [("float32", False), ("bf16", True), ("bf16", False), ("float32", True)]
+
+
+def every_row():
+    """Each row in one of the ways, the others among the long tests."""
+    for number, name in enumerate(QUICK.rows):
+        for way, (precision, deterministic) in enumerate(WAYS):
+            marks = [pytest.mark.long] if way != number % len(WAYS) else []
+            kernels = "deterministic" if deterministic else "fastest"
+            yield pytest.param(name, precision, deterministic, marks=marks, id=f"{name}-{precision}-{kernels}")
+
+
+@pytest.mark.parametrize(("name", "precision", "deterministic"), list(every_row()))
+def test_cuda_graphs_train_as_single_steps_do(name, precision, deterministic, gpu, monkeypatch):
+    """Losses, figures and weights over batches of 4 and a last one of 2, and two learning rates, each epoch after the
+    first without a wait. Dropout draws alike, since the random state is restored after the warm-up. On a GPU kernels
+    are the same each time, and so is Adam's formula: from random weights these networks make a difference of 1e-2 out
+    of one of 1e-7 within an epoch."""
+    if gpu is None:
+        original = make_optimizer
+        monkeypatch.setattr(fit_module, "make_optimizer", lambda *a, **_: original(*a, capturable=True))
+    experiment = untrained(name, epochs=2, lr=1e-3 if row(name).recipe.optimizer == "adam" else 1e-2, lr_step=1)
+    start = {k: v.clone() for k, v in build_network(experiment, seed=0).module.state_dict().items()}
+    ways = dict(precision=precision, deterministic=deterministic or gpu is None)
+    single, weights = train(experiment, gpu, **ways)
+    waits = {} if gpu is None else set(gpu.waits)
+    graphed, others = train(experiment, gpu, graphs=True, **ways)
+    assert all(0 < epoch.loss < math.inf for epoch in single.epochs)
+    if gpu is not None:
+        assert waits - POOLED == places_that_wait(experiment, deterministic) - POOLED
+        assert set(gpu.waits) == waits
+        assert gpu.operations["replay"] == 4  # two whole batches in each of two epochs
+        assert trace(single) == trace(graphed)
+        assert all(torch.equal(weights[k], others[k]) for k in weights)
+        return
+    losses, replayed = ([epoch.loss for epoch in history.epochs] for history in (single, graphed))
+    assert losses == pytest.approx(replayed, rel=0.02 if precision == "float32" else 0.05)
+    moves = {key: (value - start[key].float()).norm() for key, value in weights.items()}
+    assert max(moves.values()) > 5e-3  # enough was learnt to tell
+    for key, value in weights.items():
+        assert (value - others[key]).norm() <= 0.2 * moves[key] + 1e-4, key
+
+
+@pytest.mark.parametrize("name", ["q1_1", "q1_2", "q1_3", "q1_8", "q2_1a", "q2_3"])
+def test_cuda_trains_as_the_cpu_does(name, gpu):
+    """On a GPU at a rate of hardly a step, as TF32's rounding grows with each, and dropout draws differ there."""
+    experiment = untrained(name, epochs=2, **({} if gpu else {"lr": 1e-5}))
+    targets = []
+    for device in (CPU, CUDA):
+        objective = make_objective(
+            experiment, dataset(experiment.task.name), build_network(experiment, seed=0), device, 0
+        )
+        targets.append(torch.cat([t.cpu().flatten() for _, t in objective.batches(1)]))
+    assert torch.equal(*targets)
+    (here, _), (there, _) = train(experiment, gpu, CPU), train(experiment, gpu)
+    if gpu is None:
+        assert here.epochs[0].loss == pytest.approx(there.epochs[0].loss, rel=0.05)
+        assert all(math.isfinite(epoch.loss) for epoch in there.epochs)
+    else:
+        assert [e.loss for e in here.epochs] == pytest.approx([e.loss for e in there.epochs], rel=1e-5)
+        assert figures(here) == pytest.approx(figures(there), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["frozen alexnet", "q1_2", "q1_3", "q1_8", "q2_1a", "q2_n1b"])
+def test_deterministic_cuda_goes_on_to_the_same_bits(name, gpu, tmp_path, monkeypatch):
+    """From checkpoints of every step; on the emulated GPU within a block, at an epoch's end and after the last."""
+    monkeypatch.setattr(objectives, "BLOCK", 8)
+    experiment = untrained("q1_3" if name == "frozen alexnet" else name)
+    experiment = replace(experiment, trained="last layer") if name == "frozen alexnet" else experiment
+    copies = []
+
+    class Kept(Checkpoints):
+        def write(self, checkpoint):
+            super().write(checkpoint)
+            copies.append(shutil.copy(self.path, self.path.with_suffix(f".{len(copies)}")))
+
+    whole = train(experiment, None, deterministic=True)
+    kept = Kept(tmp_path / "c", "f" * 64, every=0)
+    runs = [train(experiment, None, deterministic=True, checkpoints=kept)]
+    assert len(copies) == 2 * 3 + 1
+    for copy in copies[1::3] if gpu else copies:
+        shutil.copy(copy, kept.path)
+        going_on = Checkpoints(kept.path, "f" * 64, resume=True)
+        runs.append(train(experiment, None, deterministic=True, checkpoints=going_on))
+    for history, weights in runs:
+        assert trace(history) == trace(whole[0]) and history.by_class == whole[0].by_class
+        assert all(torch.equal(weights[k], value) for k, value in whole[1].items())
+
+
+def test_cuda_takes_a_copy_of_arrays(gpu, tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3), np.uint8)
+    assert 0 < memory_limit(CUDA) <= torch.cuda.get_device_properties(CUDA).total_memory // 2
+    np.save(tmp_path / "x.npy", array)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for a in (array, mapped, mapped[2:]):
+        placed = place(a, CUDA, limit_bytes=memory_limit(CUDA))
+        assert placed is not None and placed.device.type == "cuda"
+        np.testing.assert_array_equal(placed.cpu().numpy(), a)
+
+
+def test_cuda_adam_can_be_recorded(gpu):
+    module = nn.Linear(2, 2).cuda()
+    assert make_optimizer(row("q1_8").recipe, module, capturable=True).defaults["capturable"]
+
+
+def test_a_cut_of_a_frozen_network_draws_nothing_on_the_gpu(gpu):
+    network = build_network(replace(untrained("q1_3"), trained="last layer"), seed=0).module.to(CUDA)
+    before = torch.cuda.get_rng_state()
+    assert split_frozen(network, 64) is not None
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_kernels_leave_the_settings_they_found(gpu):
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with kernels(CUDA, deterministic=True):
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+# Memory that runs out
+
+
+def at_limit(row, limit=None, **options):
+    """Trains with so many bytes: the history or the error, the weights, and the GPU as it was left."""
+    with emulated_gpu(total=limit or 8 << 30) as gpu:
+        try:
+            found, weights = train(row, gpu, **options)
+        except OutOfMemory as error:
+            found, weights = error, {}
+        gc.collect()
+        assert gpu.live == 0  # also while the error is there, and with it its traceback
+        return found, weights, gpu
+
+
+ERRORS = (
+    r"a batch of 4 does not fit \(.*batch norms",
+    r"not even single images fit",
+    r"the optimizer's state does not fit",
+    r"^q\d_\w+-\w+, seed 0: CUDA out of memory\. .*Free memory on the device$",
+)
+LADDERS = [("q1_1", True, 2), ("q1_8", False, 2), ("q2_1a", True, 2)]
+LONG = [(name, graphs, 16) for name in ("q1_1", "q1_5", "q1_3", "q1_8", "q2_1a", "q2_n1a") for graphs in (True, False)]
+
+
+@no_gpu
+@pytest.mark.parametrize(
+    ("name", "graphs", "number"), [*LADDERS, *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)]
+)
+def test_with_less_memory_the_figures_are_the_same_or_the_error_is_true(name, graphs, number, monkeypatch):
+    """From nearly plenty to a 25th, in so many steps: the same to the bit where a step is taken as a whole."""
+    use_small_networks(monkeypatch)
+    experiment = untrained(name, epochs=2, lr_step=1)
+    plenty, weights, gpu = at_limit(experiment, graphs=graphs)
+    outcomes = []
+    for step in range(number + 1):
+        limit = int(gpu.peak * 0.04 ** (step / number)) - 1
+        found, others, less = at_limit(experiment, limit, graphs=graphs)
+        assert less.peak <= limit
+        if isinstance(found, OutOfMemory):
+            assert sum(bool(re.search(text, str(found))) for text in ERRORS) == 1, str(found)
+            outcomes.append("error")
+        elif found.parts == 1:
+            assert [e.loss for e in found.epochs] == [e.loss for e in plenty.epochs]
+            assert all(torch.equal(others[k], weights[k]) for k in weights)
+            assert figures(found) == pytest.approx(figures(plenty), rel=1e-4)  # evaluated in parts, or without folds
+            outcomes.append("whole")
+        else:
+            assert name not in ("q1_8", "q2_n1a")  # whose batch norms would see parts
+            assert found.epochs[0].loss == pytest.approx(plenty.epochs[0].loss, rel=0.1)  # dropout draws by part
+            outcomes.append("parts")
+    assert outcomes[0] == "whole" and outcomes[-1] == "error" and outcomes == sorted(outcomes, key=SEVERITY.index)
+    again, others, _ = at_limit(experiment, graphs=graphs)  # nothing is left of all these
+    assert trace(again) == trace(plenty) and all(torch.equal(others[k], weights[k]) for k in weights)
+
+
+SEVERITY = ["whole", "parts", "error"]
+
+
+@no_gpu
+def test_augmentation_that_does_not_fit_is_done_on_the_host(monkeypatch):
+    use_small_networks(monkeypatch)
+    experiment = untrained("q1_1", epochs=2)
+    plenty, weights, gpu = at_limit(experiment)
+    assert "data/augment.py" in gpu.peak_at
+    found, others, less = at_limit(experiment, gpu.peak * 3 // 4)
+    assert less.refused and trace(found) == trace(plenty)
+    assert all(torch.equal(others[k], weights[k]) for k in weights)
+
+
+@no_gpu
+def test_a_run_that_fits_without_graphs_does_not_end_for_want_of_memory_for_one(monkeypatch):
+    """The warm-up holds weights and momentum twice."""
+    use_small_networks(monkeypatch)
+    experiment = untrained("q2_n1a", epochs=2, lr_step=1)
+    single, weights, gpu = at_limit(experiment)
+    found, others, less = at_limit(experiment, gpu.peak + 1000, graphs=True)
+    assert trace(found) == trace(single) and found.parts == 1 and less.operations["replay"] == 0
+    assert less.refused
+    assert all(torch.equal(others[k], weights[k]) for k in weights)
+
+
+def small_step(gpu, kind, *, norm=False):
+    """A network on the GPU, its optimizer, its step and a batch of four."""
+    torch.manual_seed(0)
+    parts = [nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)] if norm else [nn.Linear(3, 4), nn.Linear(4, 2)]
+    module = nn.Sequential(*parts).to(gpu.device)
+    optimizer = kind(module.parameters(), lr=0.1, **({"momentum": 0.9} if kind is optim.SGD else {}))
+    batch = torch.randn(4, 3).to(gpu.device), torch.tensor([0, 1, 0, 1]).to(gpu.device)
+    return module, optimizer, AccumulatedStep(module, nn.functional.cross_entropy, module, optimizer), batch
+
+
+@no_gpu
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
+def test_memory_that_runs_out_behind_the_warm_up_leaves_no_trace_of_it(kind):
+    """Not a byte is free when weights and momentum are put back."""
+    after = []
+    for graphs in (False, True):
+        with emulated_gpu() as gpu:
+            module, optimizer, step, batch = small_step(gpu, kind)
+            calls = []
+
+            def once(*batch, gpu=gpu, step=step, calls=calls):
+                loss = step.once(*batch)
+                calls.append(1)
+                if len(calls) == 3:
+                    gpu.limit = gpu.live
+                return loss
+
+            def eagerly(*batch, gpu=gpu, step=step):
+                gpu.limit = gpu.total
+                return step(*batch)
+
+            taken = eagerly
+            if graphs:
+                taken = GraphedStep(eagerly, optimizer, list(module.parameters()), 4, once)
+            losses = [float(taken(*batch)) for _ in range(3)]
+            after.append((losses, {k: v.cpu() for k, v in module.state_dict().items()}))
+            assert not graphs or (gpu.refused and not gpu.operations["replay"])
+    (losses, single), (others, graphed) = after
+    assert losses == others and all(torch.equal(graphed[k], single[k]) for k in single)
+
+
+@no_gpu
+def test_a_smaller_batch_that_does_not_fit_beside_a_graph_takes_its_memory(monkeypatch):
+    with emulated_gpu() as gpu:
+        module, optimizer, step, (inputs, targets) = small_step(gpu, optim.SGD, norm=True)
+        graphed = GraphedStep(step, optimizer, [*module.parameters(), *module.buffers()], 4, step.once)
+        step.release = graphed.give_up
+        for _ in range(2):
+            graphed(inputs, targets)
+        statistics, live = [b.cpu().clone() for b in module.buffers()], gpu.live
+        gpu.limit = live + 512
+        loss = float(graphed(inputs[:2], targets[:2]))
+        assert gpu.refused and math.isfinite(loss) and gpu.live < live
+        assert int(module[1].num_batches_tracked) == 3  # and the attempt that failed left none
+        assert not all(torch.equal(a, b.cpu()) for a, b in zip(statistics, module.buffers(), strict=True))
+        replays = gpu.operations["replay"]
+        graphed(inputs, targets)
+        assert gpu.operations["replay"] == replays
+
+
+@no_gpu
+def test_a_step_that_is_tried_again_leaves_no_trace_of_the_first_try(monkeypatch):
+    """Statistics of batch norms, random state, gradients, the optimizer's state."""
+    use_small_networks(monkeypatch)
+    experiment = untrained("q1_8")
+    after = []
+    for fails in (False, True):
+        with emulated_gpu() as gpu, torch.random.fork_rng():
+            torch.manual_seed(0)
+            module = build_network(experiment, seed=0).module.to(gpu.device).train()
+            optimizer = make_optimizer(experiment.recipe, module)
+            tries = []
+
+            def loss(logits, targets, gpu=gpu, tries=tries, fails=fails):
+                tries.append(1)
+                found = nn.functional.cross_entropy(nn.functional.dropout(logits, 0.5), targets)
+                if fails and len(tries) == 2:
+                    gpu.limit = gpu.live
+                return found
+
+            def release(gpu=gpu):
+                gpu.limit = gpu.total
+                return True
+
+            step = AccumulatedStep(module, loss, module, optimizer, release=release)
+            inputs, targets = torch.rand(4, 3, 32, 32).to(gpu.device), torch.tensor([0, 1, 0, 1]).to(gpu.device)
+            losses = [float(step(inputs, targets)) for _ in range(3)]
+            assert len(tries) == 3 + fails
+            after.append((losses, {k: v.cpu() for k, v in module.state_dict().items()}))
+    assert after[0][0] == after[1][0]
+    assert all(torch.equal(value, after[1][1][key]) for key, value in after[0][1].items())
+
+
+@no_gpu
+def test_an_optimizer_whose_state_does_not_fit_is_named():
+    with emulated_gpu() as gpu:
+        module, optimizer, step, batch = small_step(gpu, optim.Adam)
+        optimizer.register_step_pre_hook(lambda *_: setattr(gpu, "limit", gpu.live))
+        before = {k: v.cpu() for k, v in module.state_dict().items()}
+        with pytest.raises(OutOfMemory, match="the optimizer's state does not fit"):
+            step(*batch)
+        assert step.parts == 1 and not optimizer.state
+        assert all(torch.equal(before[k], v.cpu()) for k, v in module.state_dict().items())
+
+
+@no_gpu
+def test_an_update_that_was_made_in_part_is_not_made_again():
+    with emulated_gpu() as gpu:
+        module, optimizer, step, batch = small_step(gpu, optim.SGD)
+
+        def update():
+            with torch.no_grad():
+                next(module.parameters()).add_(1)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried")
+
+        optimizer.step = update
+        with pytest.raises(OutOfMemory, match="within an update of the weights"):
+            step(*batch)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (OutOfMemory("not even single images fit"), True),
+        (torch.AcceleratorError("CUDA error: out of memory", 2), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+        (None, False),
+    ],
+)
+def test_errors_that_say_that_memory_ran_out(error, expected):
+    assert is_out_of_memory(error) == expected
+    above = RuntimeError("operation not permitted when stream is capturing")
+    above.__context__ = error  # a broken recording's end
+    assert is_out_of_memory(above) == expected
+
+
+@no_gpu
+def test_what_a_failed_run_had_is_free_for_the_next(tmp_path, monkeypatch):
+    """The error, and with it its traceback, is kept here, as pytest keeps it."""
+    use_small_networks(monkeypatch)
+    monkeypatch.setattr(Runner, "data", lambda self, task: dataset(task))
+    with emulated_gpu() as gpu:
+        runner = Runner(study=QUICK, device="cuda", results=tmp_path)
+        with pytest.raises(TrainingDiverged) as caught:
+            runner.run(untrained("q1_3", lr=1e30), 0)
+        gc.collect()
+        assert caught.value.epoch == 1 and gpu.live == 0
+        assert gpu.reserved > 0
+        release_memory()
+        assert gpu.reserved == 0
+
+
+@no_gpu
+def test_memory_that_torch_has_and_does_not_use_is_free(tmp_path):
+    with emulated_gpu() as gpu:
+        before = memory_limit(gpu.device)
+        block = torch.empty(1 << 20, device=gpu.device)
+        assert memory_limit(gpu.device) == before - (2 << 20)
+        del block
+        assert gpu.reserved == 4 << 20 and memory_limit(gpu.device) == before
+
+
+@no_gpu
+def test_graphs_are_recorded_on_the_device_of_the_training(monkeypatch):
+    use_small_networks(monkeypatch)
+    with emulated_gpu(index=1) as gpu:
+        train(untrained("q1_3", epochs=1), gpu, gpu.device, graphs=True)
+        assert gpu.captured_on == [1] and torch.cuda.current_device() == 0
+
+
+@no_gpu
+def test_feature_maps_are_kept_of_the_chosen_images_alone(monkeypatch):
+    use_small_networks(monkeypatch)
+    monkeypatch.setattr("cvhw4.training.samples.MOST_IMAGES", 3)
+    experiment, data = untrained("q1_3"), dataset("classification")
+    with emulated_gpu() as gpu:
+        network = build_network(experiment, seed=0)
+        module = network.module.to(gpu.device).eval()
+        objective = make_objective(experiment, data, network, gpu.device, 0)
+        recorder = SampleRecorder(data, module, 64)
+        with recorder.looking():
+            fit_module.evaluate(objective, module, observe=recorder.observe)
+        assert sum(map(len, recorder._maps)) == 3
+        assert recorder.samples().heat.shape[0] == 3
