@@ -95,11 +95,13 @@ gpu-speed:
 	$(PYTHON) -m pytest benchmarks/performance/test_speed.py -m speed -rP $(ON_GPU) $(ARGS)
 
 # Runs of batches this small leave most of a GPU idle, so several sessions train at once, each its part of the runs;
-# the last one finds all of them done, or does what is left, and judges.
+# the last one finds all of them done, or does what is left, and judges; JUNIT names its file. A shell's background
+# processes ignore Ctrl-C, so it is handed on to them.
 gpu-full:
-	@mkdir -p $(OUT); for part in $$(test $(AT_ONCE) = 1 || seq $(AT_ONCE)); do \
-	    $(FULL) --part $$part/$(AT_ONCE) > $(OUT)/part-$$part.log 2>&1 & done; wait
-	$(FULL)
+	@mkdir -p $(OUT); parts=; trap 'trap - INT TERM; kill $$parts 2> /dev/null; wait; exit 130' INT TERM; \
+	    for part in $$(test $(AT_ONCE) = 1 || seq $(AT_ONCE)); do \
+	    $(FULL) --part $$part/$(AT_ONCE) > $(OUT)/part-$$part.log 2>&1 & parts="$$parts $$!"; done; wait
+	$(FULL) $(if $(JUNIT),--junitxml=$(JUNIT))
 
 # The lower bounds of pyproject.toml: the same tests with the oldest versions it allows. Needs uv.
 test-lowest:

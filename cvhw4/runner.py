@@ -298,7 +298,7 @@ class Runner:
         import torch
 
         from cvhw4.models.weights import find_weights, pretrained_name
-        from cvhw4.records.environment import code_digest, device_name, versions
+        from cvhw4.records.environment import accelerator, code_digest, device_name, versions
         from cvhw4.training.device import pick_device
         from cvhw4.training.precision import choose_precision
 
@@ -321,6 +321,8 @@ class Runner:
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
             "code": code_digest(),
         }
+        if known := accelerator(device):
+            identity["accelerator"] = known
         if metrics := self.study.metrics:
             identity["metrics"] = {name: metric.source for name, metric in metrics.items()}
         configuration, run = _digest(identity), _digest(identity | {"seed": seed})

@@ -1,33 +1,637 @@
-"""Copies the runs that a session tells of in its JUnit file: `night.py JUNIT STORE TO`.
+#!/usr/bin/env python3
+"""One night of benchmarks on this machine, from plain cron or from a CI job: it knows of no CI service.
 
-A store that sessions reuse holds the runs of every code it has seen, and its most recent study need not be the one that
-the session took (after a change is reverted, it is the reverted one's): so what was run is asked of the session.
+    night.py run              trains, compares, confirms, and leaves what became of it in night/
+    night.py publish FOLDER   puts FOLDER (night/update) on the history's branch
+    night.py check HOURS      fails where no good night is younger than that
+
+`run` ends with 0 where nothing is worse, with 1 where something is or tests failed, and with 4 where there is nothing
+to judge. Whatever ends it, night/night.json has the state. Its settings are environment variables:
+
+    PORTRAITS, CAMVID   folders of data; WEIGHTS of pretrained weights, may be empty
+    STORE               folder on this machine, outside of any checkout, for all that nights share (~/cvhw4-nightly)
+    PYTHON              the interpreter to train with; empty: an environment with the pinned versions, made in STORE
+    SEEDS               of every row (5); as many more are drawn to confirm
+    MINUTES             that all of it may take (280)
+    SLOWER              ratio of training times above which the canary is too slow (1.3)
+    CANARY              the row that is trained anew every night, alone (q1_2-finetune); empty: none
+    CHECKS              make's targets that are run besides ("gpu-check gpu-speed")
+    AT_ONCE             sessions that train at once (make's own)
+    STUDY               the study, and make's PROFILE (full)
+    ACCEPT              "row: reason; row: reason", or "all: reason": takes these rows as they are
+    PIN                 true: this night becomes the one that slow declines are held against
+    HELD                true: without any history, nothing becomes what later nights are held against but what is
+                        accepted
+    PICTURES            true: the report in HTML, which shows validation pictures, may leave this machine
+    ASIDE               a name ("pull-request-7"): compares with the newest night, and changes nothing of the history
+    HISTORY             a checkout of the history's branch, where there is one, to take over what STORE lacks
+    REMOTE, BRANCH      where `publish` puts the history (BRANCH: nightly)
+    URL                 page of the log
+    MIN_FREE_GB         of disk, below which nothing is trained (5)
+    KEEP_DAYS           after which runs that no night names, and unfinished ones, are removed (60)
 """
 
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shlex
 import shutil
+import signal
+import subprocess
 import sys
+import tempfile
+import time
+import traceback
 import xml.etree.ElementTree as ElementTree
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+WORK = Path("night")
+GRACE = 5  # seconds that what is stopped has to write down what it knows
+RESERVE = 0.15  # of the time, kept for the confirmation
+GOOD = ("first", "fine")
 
-def main(junit: Path, store: Path, to: Path) -> None:
-    """Copies records, and the notes of runs that failed."""
-    (to / "runs").mkdir(parents=True)
-    for case in ElementTree.parse(junit).iter("testcase"):
+
+class Broken(Exception):
+    """There is nothing to judge. The message says why."""
+
+
+class Settings:
+    """What the environment says; raises Broken for what makes no sense."""
+
+    def __init__(self, environment):
+        def number(name, default, least):
+            text = environment.get(name) or default
+            try:
+                value = float(text)
+            except ValueError:
+                value = -1.0
+            if not least <= value < 1e6:
+                raise Broken(f"{name} is {text!r}, which is not a number of at least {least}.")
+            return value
+
+        def text(name, default=""):
+            return environment.get(name) or default
+
+        self.store = Path(text("STORE", "~/cvhw4-nightly")).expanduser().absolute()
+        self.python = text("PYTHON")
+        self.data = {name: text(name) for name in ("PORTRAITS", "CAMVID", "WEIGHTS")}
+        self.seeds = int(number("SEEDS", "5", 1))
+        self.minutes = number("MINUTES", "280", 0.001)
+        self.slower = number("SLOWER", "1.3", 1)
+        self.canary = environment.get("CANARY", "q1_2-finetune")
+        self.checks = environment.get("CHECKS", "gpu-check gpu-speed").split()
+        self.at_once = text("AT_ONCE")
+        self.study = text("STUDY", "full")
+        self.pin, self.held, self.pictures = (text(name).lower() == "true" for name in ("PIN", "HELD", "PICTURES"))
+        self.aside = text("ASIDE")
+        self.history = text("HISTORY")
+        self.remote, self.branch = text("REMOTE"), text("BRANCH", "nightly")
+        self.url = text("URL")
+        self.free = number("MIN_FREE_GB", "5", 0)
+        self.keep = number("KEEP_DAYS", "60", 1)
+        self.accepted = accepted(text("ACCEPT"))
+        if self.aside and not self.aside.replace("-", "").isalnum():
+            raise Broken(f"ASIDE is {self.aside!r}: a name of letters, digits and hyphens is expected.")
+
+
+def accepted(text):
+    """Reasons by row, of "row: reason; row: reason"."""
+    reasons = {}
+    for part in filter(None, (p.strip() for p in text.replace("\n", ";").split(";"))):
+        row, _, reason = (p.strip() for p in part.partition(":"))
+        if not row or not reason:
+            raise Broken(f"ACCEPT has {part!r}: write it as ROW: REASON; the reason stays in the history.")
+        reasons[row] = reason
+    return reasons
+
+
+# What is run
+
+
+class Clock:
+    """Runs commands within the time that the night has, each in a process group of which nothing is left behind."""
+
+    def __init__(self, minutes):
+        self.end = time.monotonic() + minutes * 60
+
+    def run(self, command, log, share=1.0):
+        """The exit code.
+
+        Args:
+            log: file for what it prints; None for this process's own output.
+            share: of the time that is left.
+
+        Raises:
+            Broken: the time is over.
+        """
+        seconds = max(0.0, (self.end - time.monotonic()) * share)
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(log.open("ab")) if log is not None else None
+            print(f"$ {shlex.join(command)}", flush=True)
+            process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=output and subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                return process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                what = " ".join(command[:2])
+                raise Broken(
+                    f"{what} was not done within {seconds / 60:.3g} minutes. The next night goes on."
+                ) from None
+            finally:
+                stop(process)
+
+
+def stop(process):
+    """Ends a process and all that it has started, which are given some seconds to write down what they know."""
+    for sign, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 5)):
+        until = time.monotonic() + seconds
+        while alive(process) and time.monotonic() < until:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+            if sign == signal.SIGTERM:  # once: a second one may cut short what answers the first
+                while alive(process) and time.monotonic() < until:
+                    time.sleep(0.05)
+            time.sleep(0.05)
+
+
+def alive(process):
+    """Whether any process of the group is left."""
+    process.poll()
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def make(target, settings, out, arguments=(), **variables):
+    """The command for a target of the Makefile. What make and then the shell read is quoted for both."""
+    text = " ".join(shlex.quote(a) for a in arguments).replace("$", "$$")
+    given = {"PYTHON": settings.python, "OUT": str(out), "PROFILE": settings.study, "ARGS": text, **variables}
+    return ["make", target, *(f"{k}={v}" for k, v in given.items() if v != "" or k == "ARGS")]
+
+
+def options(settings, seeds, rows=()):
+    """pytest's arguments for rows, all of them by default."""
+    given = ["--seeds", str(seeds)]
+    for name, folder in settings.data.items():
+        given += [f"--{name.lower()}", folder] if folder else []
+    return [*given, "-k", " or ".join(rows)] if rows else given
+
+
+def install(settings, clock):
+    """An environment with the pinned versions, made anew where pins have changed; the two latest are kept."""
+    pins = b"\0".join(Path(name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
+    folder = settings.store / "environments" / hashlib.sha256(pins + sys.version.encode()).hexdigest()[:12]
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        import tomllib
+
+        needed = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        for command in (
+            [sys.executable, "-m", "venv", str(folder)],
+            [*pip, "--constraint", "constraints.txt", *needed],
+        ):
+            if clock.run(command, None):
+                raise Broken("The pinned packages cannot be installed: see the log.")
+        (folder / "complete").touch()
+    os.utime(folder)
+    for old in sorted(folder.parent.iterdir(), key=lambda f: f.stat().st_mtime)[:-2]:
+        shutil.rmtree(old, ignore_errors=True)
+    return str(folder / "bin" / "python")
+
+
+@contextlib.contextmanager
+def lock(path, clock):
+    """The machine for this process alone, as `flock` takes it; waits for others, as long as there is time.
+
+    Raises:
+        Broken: somebody else had it all the time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > clock.end:
+                    raise Broken(f"Something else held {path} all the time.") from None
+                if not told:
+                    print(f"waiting for {path}", flush=True)
+                told = True
+                time.sleep(0.2)
+        yield
+
+
+def check(settings):
+    """Raises Broken where data or disk space are missing."""
+    for name, folder in settings.data.items():
+        if name == "WEIGHTS" and not folder:
+            continue
+        if not folder:
+            raise Broken(f"No {name}: set the variable {name} to a folder on this machine.")
+        if not Path(folder).is_dir():
+            raise Broken(f"{name} names {folder}, which is no folder on this machine.")
+    for place in (settings.store, Path()):
+        free = shutil.disk_usage(place).free / 1e9
+        if free < settings.free:
+            raise Broken(
+                f"The disk is full: {free:.1f} GB are left for {place.absolute()}, {settings.free:g} are needed."
+            )
+
+
+def prune(folder, days, named):
+    """Removes finished runs that are older and that nobody names, and unfinished ones that are older."""
+    before = time.time() - days * 86400
+    kept = {(row, name) for row, name in named}
+    for path in [*folder.glob("*/runs/*/*"), *folder.glob("*/unfinished/*/*")]:
+        finished = path.parent.parent.name == "runs"
+        if finished and (path.parent.name, path.name.split(".")[0]) in kept:
+            continue
+        with contextlib.suppress(OSError):
+            if path.is_file() and path.stat().st_mtime < before:
+                path.unlink()
+
+
+def session(junit):
+    """What a session tells in its JUnit file: fingerprints by row and seed, reasons of failures by row and seed, and
+    of other failed tests by row ("" for those of no row); raises Broken where it did not come to its end."""
+    try:
+        cases = list(ElementTree.parse(junit).iter("testcase"))
+    except (OSError, ElementTree.ParseError):
+        cases = []
+    if not cases:
+        raise Broken("No test has run: see the log.")
+    runs, failures, tests = {}, {}, {}
+    for case in cases:
         told = {p.get("name"): p.get("value", "") for p in case.iter("property")}
+        wrong = next((e for kind in ("failure", "error") for e in case.iter(kind)), None)
+        key = told.get("row", ""), told.get("seed", "")
         if "fingerprint" in told:
-            stem = f"seed{told['seed']}-{told['fingerprint'][:12]}"
-            copy(store / "runs" / told["row"] / f"{stem}.json", to / "runs" / told["row"])
+            runs[key] = told["fingerprint"]
         elif "failed" in told:
-            for note in (store / "unfinished" / told["row"]).glob(f"seed{told['seed']}-*.json"):
-                copy(note, to / "unfinished" / told["row"])
+            failures[key] = told["failed"]
+            continue
+        if wrong is not None:
+            why = (wrong.get("message") or "").split("\n")[0][:200]
+            tests.setdefault(key[0], f"{case.get('name')} failed: {why}")
+    return runs, failures, tests
 
 
-def copy(file: Path, folder: Path) -> None:
-    """Copies a file into a folder that may not be there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(file, folder)
+def load(results, study, runs):
+    """The records of runs, by row and seed, that a session told of."""
+    from cvhw4.records.store import Store
+
+    found = []
+    for (row, seed), fingerprint in runs.items():
+        record = Store(results, study).find(row, int(seed), fingerprint)
+        if record is None:
+            raise Broken(f"The record of {row}, seed {seed}, is gone: see the log.")
+        found.append(record)
+    return found
+
+
+# A night
+
+
+def train(settings, clock, results, name, seeds, rows=(), share=1.0, **variables):
+    """Trains and gives what the session tells, and its records; see `session`."""
+    junit = WORK / f"{name}.xml"
+    junit.unlink(missing_ok=True)
+    command = make("gpu-full", settings, results, options(settings, seeds, rows), JUNIT=str(junit), **variables)
+    try:
+        code = clock.run(command, WORK / "logs" / f"{name}.log", share)
+    finally:
+        for log in results.glob("part-*.log"):
+            shutil.copy(log, WORK / "logs" / f"{name}-{log.name}")
+    told = session(junit)
+    tests = told[2]
+    if code and not told[1] and not tests:
+        tests[""] = "make gpu-full failed: see the log"
+    return *told, load(results, settings.study, told[0])
+
+
+def night(settings, clock, started):
+    """Trains and judges one night, and writes what became of it. Gives its state."""
+    from cvhw4.discovery import find_study
+    from cvhw4.records.history import History, Night
+    from cvhw4.records.store import Store
+    from cvhw4.report.history import night_page
+    from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
+    from cvhw4.statistics.nights import canary_of, judge_canary, judge_night
+
+    study = find_study(settings.study)
+    history = History(settings.store / "history")
+    if settings.history:
+        history.merge(Path(settings.history))
+    earlier = history.judged
+    results = settings.store / (f"aside/{settings.aside}" if settings.aside else "results")
+    results.mkdir(parents=True, exist_ok=True)
+    named = {(r.row, n) for g in ([earlier.good, earlier.pinned] if earlier else []) for r in g for n in r.runs}
+    prune(settings.store / "results", settings.keep, named)
+    for folder in (settings.store / "aside").glob("*"):
+        prune(folder, settings.keep, ())
+    for folder in settings.store.glob("canary*-*"):  # of a night that was killed
+        shutil.rmtree(folder, ignore_errors=True)
+
+    checks = {}
+    canary, judged = None, []
+    for target in settings.checks:  # first, while nothing else runs
+        try:
+            code = clock.run(make(target, settings, results), WORK / "logs" / f"{target}.log", 0.2)
+        except Broken:  # took too long; the night goes on
+            code = 1
+        checks[target] = "failed" if code else "passed"
+    if settings.canary and not settings.aside:
+        for attempt in ("canary", "canary-again"):
+            alone = Path(tempfile.mkdtemp(prefix=f"{attempt}-", dir=settings.store))
+            try:
+                *_, records = train(settings, clock, alone, attempt, 2, [settings.canary], 0.3, AT_ONCE="1")
+            finally:
+                shutil.rmtree(alone, ignore_errors=True)
+            if not records:
+                break
+            canary = canary_of(records)
+            row = judge_canary(canary, history.nights, settings.slower)
+            if attempt == "canary-again" and row.status in ("fine", "new"):
+                row = type(row)(row=row.row, data=row.data, status="unconfirmed", why=judged[0].why)
+            judged = [row]
+            if row.status in ("fine", "new"):
+                break
+
+    at_once = {"AT_ONCE": settings.at_once} if settings.at_once else {}
+    runs, failures, tests, records = train(
+        settings, clock, results, "session", settings.seeds, share=1 - RESERVE, **at_once
+    )
+    if not runs and not failures:
+        raise Broken(f"No run has finished: {tests.get('', 'see the log')}.")
+    notes = [f for f in Store(results, settings.study).failures() if (f.row, str(f.seed)) in failures]
+
+    def retrain(rows):
+        told = train(settings, clock, results, "confirmation", 2 * settings.seeds, rows, **at_once)
+        return [r for r in told[3] if r.seed >= settings.seeds]
+
+    some = records[0] if records else None
+    begun = Night(
+        started=started,
+        state="fine",
+        study=settings.study,
+        commit=(some.environment["commit"] if some else None),
+        environment=dict(some.environment) if some else {},
+        checks=checks | ({"tests": "failed"} if "" in tests else {}),
+        rows=judged,
+        canary=canary,
+        accepted=settings.accepted,
+        url=settings.url,
+        why=tests.get("", ""),
+    )
+    if settings.aside and earlier is not None:  # held against the newest night, whatever became of it
+        from cvhw4.records.history import Reference
+
+        newest = [Reference(row=r.row, data=r.data, runs=r.runs, since=earlier.started) for r in earlier.rows if r.runs]
+        earlier = type(earlier)(started=earlier.started, state="fine", good=newest)
+    bounds = NO_BOUNDS
+    if study.bounds is not None and Path(study.bounds).exists():
+        bounds = load_bounds(Path(study.bounds), study)
+    judgement = judge_night(
+        study,
+        begun,
+        records,
+        earlier,
+        lambda references: history.runs(references, settings.study),
+        retrain,
+        notes,
+        {row: why for row, why in tests.items() if row},
+        bounds,
+        pin=settings.pin,
+        held=settings.held,
+        complete=not settings.aside,
+    )
+    (WORK / "night.json").write_text(judgement.night.to_json())  # the state before the text
+    for page in ("report.md", "verdicts.md", *(["report.html"] if settings.pictures else [])):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy(results / settings.study / page, WORK)
+    if not settings.aside:
+        shutil.rmtree(WORK / "update", ignore_errors=True)
+        history.add(judgement.night, records)
+        history.copy_to(WORK / "update", judgement.night)
+    (WORK / "comparison.md").write_text(night_page(judgement))
+    return judgement.night.state
+
+
+def broken(settings, started, why, final=True):
+    """Writes that there is nothing to judge, and why; into the history too where that is `final`. What cannot be
+    written is left out: the disk may be full."""
+    entry = {"version": 1, "started": started, "state": "broken", "why": why, "study": "", "url": ""}
+    if settings is not None:
+        entry |= {"study": settings.study, "url": settings.url}
+    text = json.dumps(entry, indent=1) + "\n"
+    places = [WORK / "night.json"]
+    if settings is None or not settings.aside:
+        places.append(WORK / "update" / "nights" / file_name(started))
+        if final and settings is not None:
+            places.append(settings.store / "history" / "nights" / file_name(started))
+    with contextlib.suppress(OSError):
+        shutil.rmtree(WORK / "update", ignore_errors=True)
+    for place in places:
+        with contextlib.suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text)
+    with contextlib.suppress(OSError):
+        (WORK / "comparison.md").write_text(f"**Nothing could be judged**\n\n{why}\n")
+
+
+def now():
+    """The time, as nights are named by."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def broken_update(update, entry):
+    """The update of a night of which the machine left nothing."""
+    place = update / "nights" / file_name(entry["started"])
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(entry, indent=1) + "\n")
+
+
+def file_name(started):
+    """The name of a night's file, as `cvhw4.records.history` has it."""
+    return f"{started.replace(':', '-').replace('+00-00', 'Z')}.json"
+
+
+class Stopped(BaseException):
+    """Somebody ended this process."""
+
+
+def listen():
+    """Makes the first signal that ends a process an exception, so that what it started ends before it; later ones are
+    ignored, so that they do not cut that short."""
+
+    def stopped(number, _):
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(signal.Signals(number).name)
+
+    signals = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+    for each in signals:
+        signal.signal(each, stopped)
+
+
+def run():
+    """A whole night; the exit code."""
+    started = os.environ.pop("NIGHT_STARTED", None) or now()
+    settings, state, why = None, "broken", ""
+    listen()
+    try:
+        shutil.rmtree(WORK, ignore_errors=True)
+        (WORK / "logs").mkdir(parents=True)
+        settings = Settings(os.environ)
+        broken(settings, started, "The night was broken off: see the log. The next one goes on.", final=False)
+        clock = Clock(settings.minutes)
+        with lock(settings.store / "lock", clock):
+            check(settings)
+            if not settings.python:
+                python = install(settings, clock)
+                left = str(max(0.001, (clock.end - time.monotonic()) / 60))
+                again = os.environ | {"PYTHON": python, "MINUTES": left, "NIGHT_STARTED": started}
+                sys.stdout.flush()
+                os.execve(python, [python, __file__, "run"], again)  # in the environment that has cvhw4's packages
+            state = night(settings, clock, started)
+            if not settings.aside:
+                from cvhw4.records.history import History
+                from cvhw4.report.history import write_history
+
+                write_history(WORK / "update", History(settings.store / "history").nights)
+    except Broken as error:
+        why = str(error)
+    except Stopped as error:
+        why = f"The night was ended from outside ({error}). The next one goes on."
+    except OSError as error:
+        why = f"The disk is full, or cannot be written: {error}."
+    except Exception as error:
+        traceback.print_exc()
+        why = f"The comparison failed: {type(error).__name__}: {error}"
+    if why:
+        print(f"error: {why}", file=sys.stderr)
+    if why and state == "broken":
+        broken(settings, started, why)
+    code = 0 if state in GOOD else 4 if state == "broken" else 1
+    if code:
+        with contextlib.suppress(OSError):
+            print((WORK / "comparison.md").read_text())
+    print(f"night: {state}")
+    if settings is not None and settings.remote and not settings.aside:
+        try:
+            publish(WORK / "update", settings.remote, settings.branch)
+        except (OSError, Broken) as error:
+            print(f"error: the history was not published: {error}", file=sys.stderr)
+            code = code or 1
+    return code
+
+
+# The history's branch
+
+
+def git(*arguments, folder, expected=(0,)):
+    """git's exit code, one of those expected; raises Broken for another."""
+    command = ["git", "-c", "user.name=nightly", "-c", "user.email=nightly@localhost", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode not in expected:
+        raise Broken(f"git {arguments[0]} failed: {done.stderr.strip()}")
+    return done.returncode
+
+
+UPDATE = re.compile(r"(nights/[\dTZ-]+\.json|index\.html|badge\.svg|records/[\w.+-]+/runs/[\w.+-]+/seed[\w-]+\.json)")
+
+
+def publish(update, remote, branch):
+    """Adds what a night leaves to the history's branch: the night, the records it names in place of those there, and
+    pages. Another night that is published at the same time stays.
+
+    Raises:
+        Broken: the branch cannot be read or written.
+    """
+    files = [p for p in sorted(update.rglob("*")) if p.is_file() and not p.is_symlink()]
+    files = [p for p in files if UPDATE.fullmatch(str(p.relative_to(update)))]
+    if not any(p.parent.name == "nights" for p in files):
+        raise Broken(f"{update} has no night.")
+    for attempt in range(5):
+        with tempfile.TemporaryDirectory() as name:
+            copy = Path(name)
+            git("init", "--quiet", folder=copy)
+            if git("ls-remote", "--exit-code", "--heads", remote, branch, folder=copy, expected=(0, 2)) == 0:
+                git("fetch", "--quiet", "--depth=1", remote, f"refs/heads/{branch}", folder=copy)
+                git("checkout", "--quiet", "-b", branch, "FETCH_HEAD", folder=copy)
+            else:
+                git("checkout", "--quiet", "--orphan", branch, folder=copy)
+            if (update / "records").is_dir():
+                shutil.rmtree(copy / "records", ignore_errors=True)
+            (copy / ".nojekyll").touch()
+            for path in files:
+                to = copy / path.relative_to(update)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, to)
+            git("add", "--all", folder=copy)
+            git("commit", "--quiet", "--allow-empty", "--message", f"Night {files_night(files)}", folder=copy)
+            if git("push", "--quiet", remote, f"HEAD:refs/heads/{branch}", folder=copy, expected=range(256)) == 0:
+                return
+        time.sleep(attempt)
+    raise Broken(f"{remote} does not take the branch {branch}.")
+
+
+def files_night(files):
+    """The name of the night among files."""
+    return next(p.stem for p in files if p.parent.name == "nights")
+
+
+def overdue(history, hours):
+    """Why somebody should look where no good night in a history's folder is younger than so many hours; else ""."""
+    found = []
+    for path in (history / "nights").glob("*.json"):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(path.read_text())
+            if entry["state"] in GOOD:
+                found.append(datetime.fromisoformat(entry["started"]))
+    if not found:
+        return "There is no good night yet."
+    age = datetime.now(UTC) - max(found)
+    if age <= timedelta(hours=hours):
+        return ""
+    return f"The last good night is of {max(found):%Y-%m-%d %H:%M} UTC, {age / timedelta(hours=1):.0f} hours ago."
+
+
+def main(arguments):
+    """What the command line asks for; the exit code."""
+    try:
+        match arguments:
+            case ["run"]:
+                return run()
+            case ["publish", folder]:
+                settings = Settings(os.environ)
+                publish(Path(folder), settings.remote, settings.branch)
+                return 0
+            case ["check", hours]:
+                settings = Settings(os.environ)
+                why = overdue(Path(settings.history or settings.store / "history"), float(hours))
+                print(why or "A good night is young enough.")
+                return int(bool(why))
+    except Broken as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 4
+    print(__doc__, file=sys.stderr)
+    return 4
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    sys.exit(main(sys.argv[1:]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+_NVIDIA = Path("/proc/driver/nvidia/version")
 _PACKAGE = Path(__file__).resolve().parent.parent
 # What decides what a run computes; studies do so by a row's settings, and all else only reports it.
 _DECISIVE = ("data/**/*.py", "metrics.py", "models/**/*.py", "runner.py", "tasks.py", "training/**/*.py")
@@ -28,6 +30,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         **versions(),
         "device": device.type,
         "device_name": device_name(device),
+        **accelerator(device),
         "threads": torch.get_num_threads(),
         "commit": commit(),
         "code": code_digest(),
@@ -41,6 +44,24 @@ def versions() -> dict[str, str | None]:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def accelerator(device: torch.device) -> dict[str, str | None]:
+    """What a GPU computes with beside torch: versions of CUDA, cuDNN and the driver, None where unknown; empty for a
+    CPU."""
+    if device.type != "cuda":
+        return {}
+    cudnn = torch.backends.cudnn.version()
+    return {"cuda": torch.version.cuda, "cudnn": None if cudnn is None else str(cudnn), "driver": _driver()}
+
+
+@lru_cache
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, by what its kernel module says."""
+    with suppress(OSError):
+        found = re.search(r"\s(\d{3,}\.\d+(?:\.\d+)?)\s", _NVIDIA.read_text())
+        return found[1] if found else None
+    return None
 
 
 def device_name(device: torch.device) -> str:

@@ -1,0 +1,561 @@
+"""Nights: the scripts with a trainer that only writes records, in 13 scenarios and a simulated year; what is judged, by
+hand and by simulation; and the history's page."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+import pytest
+
+from cvhw4.records.history import History
+from cvhw4.records.store import Store
+from cvhw4.report.history import history_page
+from cvhw4.statistics.nights import CANARY, series_of, shifts
+from tests.tiny import failure, record
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / ".github" / "scripts"
+SD = 0.01
+
+
+def script(name):
+    """A script as a module."""
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(SCRIPTS))
+    return module
+
+
+night = script("night")
+
+
+def digest(*parts):
+    return sha256("|".join(map(str, parts)).encode()).hexdigest()
+
+
+class Trainer:
+    """Stands in for `make`: writes the records that training would leave, and the session's JUnit file.
+
+    Attributes:
+        levels: accuracy by row; what is missing here is not run.
+        code: of what is trained: other code draws other figures.
+        failing: reasons by row and seed; `missed` tests that fail, by row.
+        draws: of which luck the figures are, by row.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.code, self.driver = folder, "c0", "550.1"
+        self.levels = {"q1_2-finetune": 0.9, "q1_3-scratch": 0.7}
+        self.failing, self.missed, self.draws, self.checks, self.calls = {}, {}, {}, {}, []
+        self.seconds, self.clock = 60.0, datetime(2026, 1, 1, 1, 17, tzinfo=UTC)
+        self.before = lambda target, rows: None
+
+    def run(self, clock, command, log, share=1.0):
+        target, *variables = command[1:]
+        told = dict(v.split("=", 1) for v in variables)
+        if target != "gpu-full":
+            return self.checks.get(target, 0)
+        words = told["ARGS"].split()
+        rows = told["ARGS"].split("-k ")[1].strip("'").split(" or ") if "-k" in words else list(self.levels)
+        self.calls.append((words[words.index("--seeds") + 1], rows))
+        self.before(target, rows)
+        cases = []
+        store = Store(Path(told["OUT"]), "full")
+        for row in rows:
+            for seed in range(int(words[words.index("--seeds") + 1])) if row in self.levels else ():
+                cases.append(self.case(store, row, seed))
+        Path(told["JUNIT"]).write_text(f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>")
+        return int(bool(self.failing or self.missed))
+
+    def case(self, store, row, seed):
+        of = self.draws.get(row, self.code)
+        configuration = digest(row, of, self.driver)
+        fingerprint = digest(configuration, seed)
+        told = {"row": row, "seed": seed}
+        if (row, seed) in self.failing:
+            told["failed"] = self.failing[row, seed]
+            base = record(row, seed=seed, configuration=configuration, fingerprint=fingerprint)
+            store.fail(replace(failure(base), study="full", reason=told["failed"]))
+        else:
+            told["fingerprint"] = fingerprint
+            if not store.path(row, seed, fingerprint).exists():
+                luck = np.random.default_rng(int(fingerprint[:12], 16)).normal()
+                value = round(self.levels[row] + SD * luck, 4)
+                self.clock += timedelta(seconds=1)
+                base = record(
+                    row,
+                    seed=seed,
+                    figures=((value,),),
+                    loss=0.5 + luck / 100,
+                    study="full",
+                    configuration=configuration,
+                    fingerprint=fingerprint,
+                    started=self.clock.isoformat(),
+                )
+                times = replace(base.times, train_seconds=self.seconds * (1 + 0.01 * luck))
+                environment = dict(base.environment) | {"commit": self.code, "driver": self.driver}
+                store.save(replace(base, times=times, environment=environment))
+        properties = "".join(f"<property name={quoteattr(k)} value={quoteattr(str(v))}/>" for k, v in told.items())
+        wrong = f"<failure message={quoteattr(self.missed[row])}/>" if row in self.missed else ""
+        return f'<testcase name="test_it[{row}-{seed}]"><properties>{properties}</properties>{wrong}</testcase>'
+
+
+@pytest.fixture
+def box(tmp_path, monkeypatch):
+    """A machine with a checkout, data and a store; `box()` is a night there, and gives its exit code and entry."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
+    (tmp_path / "data").mkdir()
+    trainer = Trainer(tmp_path)
+    monkeypatch.setattr(night.Clock, "run", lambda clock, *args, **named: trainer.run(clock, *args, **named))
+    for name in ("WEIGHTS", "HISTORY", "REMOTE", "ACCEPT", "PIN", "HELD", "ASIDE", "SEEDS", "URL", "PICTURES", "STUDY"):
+        monkeypatch.delenv(name, raising=False)
+    given = {"PORTRAITS": "data", "CAMVID": "data", "STORE": "store", "PYTHON": sys.executable, "MIN_FREE_GB": "0"}
+    for name, value in {**given, "CANARY": ""}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(night, "listen", lambda: None)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # a disk's time is not what is tested
+    pages = []
+    monkeypatch.setattr("cvhw4.report.history.write_history", lambda folder, nights: pages.append(len(nights)))
+
+    def call(**environment):
+        trainer.clock += timedelta(days=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(night, "now", lambda: trainer.clock.isoformat(timespec="seconds"))
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            code = night.run()
+        entry = json.loads((tmp_path / "night" / "night.json").read_text())
+        call.rows = {r["row"]: r["status"] for r in entry.get("rows", ())}
+        call.text = (tmp_path / "night" / "comparison.md").read_text()
+        return code, entry
+
+    call.trainer, call.folder, call.pages = trainer, tmp_path, pages
+    call.history = lambda: History(tmp_path / "store" / "history")
+    return call
+
+
+# The scenarios
+
+
+def test_first_night_normal_night_regression_and_recovery(box):
+    """The first three scenarios: what is worse stays so, held against the last good runs, and only row by row."""
+    code, entry = box()
+    assert (code, entry["state"]) == (0, "first") and set(box.rows.values()) == {"new"}
+    code, entry = box()  # the same code: nothing is trained
+    assert (code, entry["state"]) == (0, "fine") and set(box.rows.values()) == {"fine"}
+    good = {r["row"]: r["runs"] for r in entry["good"]}
+
+    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.8
+    for _ in range(2):  # still worse, though no worse than yesterday
+        code, entry = box()
+        assert (code, entry["state"]) == (1, "regression")
+        assert box.rows == {"q1_2-finetune": "worse", "q1_3-scratch": "fine"}
+        assert "best accuracy 0.8985 to 0.8" in box.text and "Worse than before" in box.text
+        now = {r["row"]: r["runs"] for r in entry["good"]}
+        assert now["q1_2-finetune"] == good["q1_2-finetune"] and now["q1_3-scratch"] != good["q1_3-scratch"]
+    assert box.trainer.calls[-1] == ("10", ["q1_2-finetune"])  # confirmed with as many fresh seeds
+
+    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c2", 0.9
+    code, entry = box()
+    assert (code, entry["state"]) == (0, "fine")
+    assert [n.state for n in box.history().nights] == ["first", "fine", "regression", "regression", "fine"]
+    named = {(r["row"], n) for k in ("good", "pinned", "rows") for r in entry[k] for n in r["runs"]}
+    kept = {(p.parent.name, p.stem) for p in (box.folder / "store/history/records").glob("full/runs/*/*.json")}
+    assert kept == named
+
+
+def test_what_is_accepted_is_accepted_row_by_row_with_a_reason_that_stays(box):
+    box()
+    box.trainer.code = "c1"
+    box.trainer.levels |= {"q1_2-finetune": 0.8, "q1_3-scratch": 0.6}
+    code, entry = box(ACCEPT="q1_2-finetune: fewer epochs, agreed on")
+    assert (code, entry["state"]) == (1, "regression")
+    assert box.rows == {"q1_2-finetune": "accepted", "q1_3-scratch": "worse"}
+    assert box.trainer.calls[-1][1] == ["q1_3-scratch"]  # what is accepted needs no confirmation
+    box()
+    assert box.rows == {"q1_2-finetune": "fine", "q1_3-scratch": "worse"}
+    code, entry = box(ACCEPT="all: the recipe's new augmentation")
+    assert code == 0 and box.rows["q1_3-scratch"] == "accepted" and box()[0] == 0
+    assert [dict(n.accepted) for n in box.history().nights if n.accepted] == [
+        {"q1_2-finetune": "fewer epochs, agreed on"},
+        {"all": "the recipe's new augmentation"},
+    ]
+    page, _ = history_page(box.history().nights)
+    assert "fewer epochs, agreed on" in page
+
+
+@pytest.mark.parametrize(
+    ("accept", "why"),
+    [("q1_2-finetune", "write it as ROW: REASON"), ("q9: because", "q9: is not a row of this night")],
+)
+def test_an_acceptance_without_a_reason_or_of_no_row_ends_the_night(box, accept, why):
+    box()
+    code, entry = box(ACCEPT=accept)
+    assert (code, entry["state"]) == (4, "broken") and why in entry["why"]
+    assert box()[1]["state"] == "fine"
+
+
+def test_a_first_night_with_a_failed_run_is_a_baseline_for_the_other_rows(box):
+    box.trainer.failing = {("q1_3-scratch", 2): "loss nan in epoch 1"}
+    code, entry = box()
+    assert (code, entry["state"]) == (1, "failed") and "loss nan" in box.text
+    assert box.rows == {"q1_2-finetune": "new", "q1_3-scratch": "failed"}
+    assert [r["row"] for r in entry["good"]] == ["q1_2-finetune"]
+    box.trainer.failing = {}
+    assert box()[1]["state"] == "fine" and box.rows == {"q1_2-finetune": "fine", "q1_3-scratch": "new"}
+
+
+def test_a_missed_bound_fails_its_row_and_keeps_what_that_is_held_against(box):
+    box()
+    box.trainer.code, box.trainer.missed = "c1", {"q1_2-finetune": "best accuracy 0.85 is below its bound"}
+    code, entry = box()
+    assert (code, entry["state"]) == (1, "failed") and "below its bound" in box.text
+    assert box.rows == {"q1_2-finetune": "failed", "q1_3-scratch": "fine"}
+    since = {r["row"]: r["since"] for r in entry["good"]}
+    assert since["q1_2-finetune"] < since["q1_3-scratch"] == entry["started"]
+
+
+def test_a_row_that_is_not_run_is_missing_until_that_is_accepted(box):
+    box()
+    level = box.trainer.levels.pop("q1_3-scratch")
+    for _ in range(2):
+        code, entry = box()
+        assert (code, entry["state"]) == (1, "regression") and box.rows["q1_3-scratch"] == "missing"
+    assert box(ACCEPT="q1_3-scratch: no longer of interest")[0] == 0 and "q1_3-scratch" in box.rows
+    assert box()[0] == 0 and "q1_3-scratch" not in box.rows
+    box.trainer.levels["q1_3-scratch"] = level
+    assert box()[0] == 0 and box.rows["q1_3-scratch"] == "new"
+
+
+def test_missing_data_a_full_disk_and_nonsense_are_told_and_the_next_night_goes_on(box):
+    box()
+    for environment, why in (
+        ({"PORTRAITS": ""}, "No PORTRAITS: set the variable PORTRAITS"),
+        ({"CAMVID": "gone"}, "CAMVID names gone, which is no folder"),
+        ({"WEIGHTS": "gone"}, "WEIGHTS names gone"),
+        ({"MIN_FREE_GB": "900000"}, "The disk is full:"),
+        ({"SEEDS": "many"}, "SEEDS is 'many'"),
+        ({"ASIDE": "../x"}, "ASIDE is '../x'"),
+    ):
+        code, entry = box(**environment)
+        assert (code, entry["state"]) == (4, "broken") and entry["why"].startswith(why)
+        assert why in box.text and list(Path("night/update/nights").iterdir())
+    assert box()[1]["state"] == "fine"
+    assert [n.state for n in box.history().nights][0::1].count("broken") >= 4
+
+
+def test_a_disk_that_fills_during_the_night_is_told(box, monkeypatch):
+    box()
+    monkeypatch.setattr(History, "add", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    code, entry = box()
+    assert (code, entry["state"]) == (4, "broken") and "No space left" in entry["why"]
+
+
+def test_a_night_that_is_cut_short_judges_nothing_and_the_next_goes_on(box):
+    box()
+    box.trainer.code = "c1"
+
+    def cut(target, rows):
+        raise night.Broken("make gpu-full was not done within 238 minutes. The next night goes on.")
+
+    box.trainer.before = cut
+    code, entry = box()
+    assert (code, entry["state"]) == (4, "broken") and "not done within" in box.text
+    box.trainer.before = lambda *_: None
+    code, entry = box()
+    assert (code, entry["state"]) == (0, "fine")
+
+
+def test_a_chance_alarm_is_not_confirmed_and_does_not_come_back(box):
+    """One row is unlucky in its first five seeds, and not in fresh ones; the next night takes the same runs again."""
+    box()
+    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.85
+    box.trainer.before = lambda target, rows: box.trainer.levels.update(
+        {"q1_2-finetune": 0.9 if len(rows) == 1 else 0.85}
+    )
+    for _ in range(2):
+        code, entry = box()
+        assert (code, entry["state"]) == (0, "fine") and box.rows["q1_2-finetune"] == "unconfirmed"
+        assert entry["good"][0]["since"] < entry["started"]  # the unlucky runs are nobody's measure
+    assert "fresh" not in entry["why"]
+
+
+def test_a_slow_decline_shows_against_the_pinned_night(box):
+    """1 sd a night: no night is worse than the one before, and the tenth at the latest is worse than the first."""
+    box.trainer.levels = {"q1_2-finetune": 0.9}
+    states = [box()[1]["state"]]
+    for n in range(1, 11):
+        box.trainer.code, box.trainer.levels["q1_2-finetune"] = f"c{n}", 0.9 - n * SD
+        states.append(box()[1]["state"])
+    assert states[0] == "first" and "regression" in states
+    (cut, *_) = shifts(series_of(box.history().nights)["q1_2-finetune", "embedded", "best accuracy"])
+    assert cut.after < cut.before
+    box.trainer.code = "c11"
+    box(ACCEPT="all: known", PIN="true")
+    assert box()[0] == 0
+
+
+def test_pinning_moves_what_slow_declines_show_against(box):
+    first = box()[1]
+    box.trainer.code = "c1"
+    assert box()[1]["pinned"] == first["pinned"]
+    box.trainer.code = "c2"
+    entry = box(PIN="true")[1]
+    assert {r["since"] for r in entry["pinned"]} == {entry["started"]}
+
+
+def test_a_pull_request_is_held_against_the_newest_night_and_changes_nothing(box):
+    """It is not blamed for what main has made worse, and its runs are kept for its next commit."""
+    box()
+    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.8
+    box()
+    before = sorted((p, p.read_bytes()) for p in (box.folder / "store/history").rglob("*") if p.is_file())
+    box.trainer.code = "pr"
+    code, entry = box(ASIDE="pull-request-7")
+    assert (code, entry["state"]) == (0, "fine") and box.rows == {"q1_2-finetune": "fine", "q1_3-scratch": "fine"}
+    box.trainer.levels["q1_3-scratch"] = 0.5
+    box.trainer.draws = {"q1_3-scratch": "pr2"}
+    code, entry = box(ASIDE="pull-request-7")
+    assert code == 1 and box.rows == {"q1_2-finetune": "fine", "q1_3-scratch": "worse"}
+    assert not Path("night/update").exists()
+    assert before == sorted((p, p.read_bytes()) for p in (box.folder / "store/history").rglob("*") if p.is_file())
+    assert len(list(Path("store/aside/pull-request-7/full/runs/q1_2-finetune").glob("*.json"))) == 5
+
+
+def test_a_lost_store_and_a_lost_branch_are_made_good_from_each_other(box):
+    box()
+    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.8
+    box()
+    shutil.copytree("store/history", "branch")
+    shutil.rmtree("store")  # the disk of the machine
+    code, entry = box(HISTORY="branch", HELD="true")
+    assert (code, entry["state"]) == (1, "regression") and len(box.history().nights) == 3
+    assert box(HISTORY="gone")[1]["state"] == "regression"  # the branch
+    shutil.rmtree("store")  # both
+    code, entry = box(HELD="true")
+    assert (code, entry["state"]) == (4, "broken") and "The history is lost" in entry["why"] and not entry["good"]
+    assert box(HELD="true", ACCEPT="all: measured by hand on another machine")[1]["state"] == "first"
+    assert box(HELD="true")[1]["state"] == "fine"
+
+
+def test_what_no_night_names_is_pruned_in_time(box):
+    box()
+    old = [Path("store/results/full") / p for p in ("unfinished/q1_2/seed0-a.safetensors", "runs/q1_2/seed0-b.npz")]
+    for path in old:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for path in Path("store/results").rglob("*"):
+        if path.is_file():
+            os.utime(path, (1, 1))
+    box()
+    assert not any(path.exists() for path in old)
+    assert len(list(Path("store/results/full/runs/q1_2-finetune").glob("*.json"))) == 5  # the baseline's
+
+
+def test_checks_and_the_canary_are_part_of_the_night(box):
+    box.trainer.checks = {"gpu-check": 2}
+    code, entry = box(CANARY="q1_2-finetune")
+    assert entry["checks"] == {"gpu-check": "failed", "gpu-speed": "passed"} and entry["state"] == "failed"
+    box.trainer.checks = {}
+    for _ in range(3):
+        code, entry = box(CANARY="q1_2-finetune")
+        assert code == 0 and len(entry["canary"]["seconds"]) == 2
+    trained = [call for call in box.trainer.calls if call == ("2", ["q1_2-finetune"])]
+    assert len(trained) == 4 and not list(Path("store").glob("canary*"))  # anew, and nothing of it is kept
+    box.trainer.seconds = 90
+    code, entry = box(CANARY="q1_2-finetune")
+    slow = next(r for r in entry["rows"] if r["data"] == CANARY)
+    assert (code, entry["state"], slow["status"]) == (1, "regression", "slower") and "1.5" in slow["why"]
+    assert len(trained) + 2 == len([call for call in box.trainer.calls if call == ("2", ["q1_2-finetune"])])
+    code, entry = box(CANARY="q1_2-finetune", ACCEPT="canary: another GPU")
+    assert code == 0 and box(CANARY="q1_2-finetune")[0] == 0
+
+
+# Processes
+
+
+def test_a_time_limit_leaves_no_process_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stubborn = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(300)"
+    inner = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {stubborn!r}]); time.sleep(300)"
+    clock = night.Clock(0.03)
+    with pytest.raises(night.Broken, match="was not done within"):
+        clock.run([sys.executable, "-c", inner], tmp_path / "log")
+    assert not processes(stubborn)
+
+
+def processes(text):
+    """Ids of the processes whose command holds a text."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if text.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def started(folder, makefile, **environment):
+    """night.py as a process of its own."""
+    (folder / "Makefile").write_text(makefile)
+    (folder / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
+    given = {"PORTRAITS": ".", "CAMVID": ".", "STORE": str(folder / "store"), "PYTHON": sys.executable, "CANARY": ""}
+    given |= {"MIN_FREE_GB": "0", "CHECKS": "", "PYTHONPATH": str(ROOT)}
+    outer = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    command = [sys.executable, str(SCRIPTS / "night.py"), "run"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=outer | given | environment, **pipes)
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_night_that_is_ended_from_outside_is_broken_and_ends_what_it_started(tmp_path, sign):
+    mark = f"7{os.getpid()}.25"
+    process = started(tmp_path, f"gpu-full:\n\tsleep {mark}\n")
+    until(lambda: processes(f"sleep\0{mark}"))
+    process.send_signal(sign)
+    output, _ = process.communicate(timeout=60)
+    entry = json.loads((tmp_path / "night" / "night.json").read_text())
+    assert entry["state"] == "broken"
+    if sign == signal.SIGKILL:  # nobody can answer that: what was written at the start tells of it
+        assert "was broken off" in entry["why"]
+        for one in processes(f"sleep\0{mark}"):
+            os.kill(one, signal.SIGKILL)
+    else:
+        assert process.returncode == 4 and sign.name in entry["why"], output
+        assert not processes(f"sleep\0{mark}")
+
+
+def test_two_jobs_share_the_machine_one_after_the_other(tmp_path):
+    """Also with whatever else takes the lock by `flock`."""
+    holder = tmp_path / "store" / "lock"
+    holder.parent.mkdir()
+    with subprocess.Popen(["flock", str(holder), "sh", "-c", "echo held; read _"], stdin=-1, stdout=-1) as other:
+        assert other.stdout.readline() == b"held\n"
+        first = started(tmp_path, "gpu-full:\n\tfalse\n", MINUTES="0.02")
+        output, _ = first.communicate(timeout=60)
+        assert first.returncode == 4 and "held" in json.loads((tmp_path / "night/night.json").read_text())["why"], (
+            output
+        )
+        second = started(tmp_path, "gpu-full:\n\tfalse\n")
+        assert second.stdout.readline().startswith("waiting for")
+        other.communicate(b"\n")
+        output, _ = second.communicate(timeout=60)
+        assert "make gpu-full" in output and "No test has run" in output
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_parts_of_make_gpu_full(tmp_path, sign):
+    """A shell's background processes ignore SIGINT, which they inherit."""
+    mark = f"import time; time.sleep(7{os.getpid()}.5)"
+    stub = tmp_path / "stub"
+    stub.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{mark}'\n")
+    stub.chmod(0o755)
+    command = ["make", "gpu-full", f"PYTHON={stub}", f"OUT={tmp_path}", "DEVICE=cpu", "AT_ONCE=3"]
+    outer = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    process = subprocess.Popen(command, cwd=ROOT, env=outer, start_new_session=True, stderr=subprocess.DEVNULL)
+    until(lambda: len(processes(mark)) == 3)
+    os.killpg(process.pid, sign)
+    assert process.wait(60) != 0
+    until(lambda: not processes(mark), 20)
+
+
+def test_pinned_versions_are_installed_once_for_every_set_of_pins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = night.Settings({"STORE": "store"})
+    commands, failing = [], []
+
+    class Clock:
+        def run(self, command, log):
+            commands.append(command)
+            if "venv" in command:
+                Path(command[-1], "bin").mkdir(parents=True)
+            return int(command[2] in failing)
+
+    found = []
+    for pins in ("torch==1", "torch==1", "torch==2", "torch==3"):
+        Path("pyproject.toml").write_text('[project]\ndependencies = ["torch>=1", "numpy"]\n')
+        Path("constraints.txt").write_text(pins)
+        found.append(night.install(settings, Clock()))
+    assert found[0] == found[1] and len(set(found)) == 3 and len(commands) == 6
+    assert commands[1][:4] == [found[0], "-m", "pip", "install"] and commands[1][-2:] == ["torch>=1", "numpy"]
+    assert commands[1][commands[1].index("--constraint") + 1] == "constraints.txt"
+    assert len(list(Path("store/environments").iterdir())) == 2
+    failing.append("pip")
+    Path("constraints.txt").write_text("torch==4")
+    with pytest.raises(night.Broken, match="cannot be installed"):
+        night.install(settings, Clock())
+    failing.clear()
+    night.install(settings, Clock())  # anew, as it was not complete
+    assert len(commands) == 10
+
+
+# The branch
+
+
+def test_the_history_is_published_beside_what_others_publish(box):
+    subprocess.run(["git", "init", "--quiet", "--bare", "remote.git"], check=True)
+    remote = str(box.folder / "remote.git")
+    assert box(REMOTE=remote)[0] == 0
+    box.trainer.code = "c1"
+    box()
+    mine = Path("night/update").rename("mine")
+    assert box(REMOTE=remote)[0] == 0
+    night.publish(mine, remote, "nightly")
+    subprocess.run(["git", "clone", "--quiet", "--branch", "nightly", remote, "copy"], check=True)
+    assert len(History(Path("copy")).nights) == 3 and not list(Path("copy").rglob("*.npz"))
+    assert len(History(Path("copy")).runs(History(Path("copy")).judged.good, "full")) == 10
+    code, _ = box(REMOTE=str(box.folder / "nowhere.git"))
+    assert code == 1  # the night was fine, and somebody has to know
+    with pytest.raises(night.Broken):
+        night.publish(Path("copy/records"), remote, "nightly")
+
+
+def test_nothing_but_a_nights_files_gets_onto_the_branch(box):
+    subprocess.run(["git", "init", "--quiet", "--bare", "remote.git"], check=True)
+    box()
+    update = Path("night/update")
+    (update / "records/x").mkdir(), (update / "records/x/y.sh").touch(), (update / "evil.html").touch()
+    (update / "index.html").symlink_to("/etc/passwd")
+    night.publish(update, str(box.folder / "remote.git"), "nightly")
+    listed = subprocess.run(
+        ["git", "-C", "remote.git", "ls-tree", "-r", "--name-only", "nightly"], capture_output=True, text=True
+    )
+    names = listed.stdout.split()
+    assert len([n for n in names if n.startswith("records/full/runs/")]) == 10
+    assert {n.split("/")[0] for n in names} == {".nojekyll", "nights", "records"}
+
+
+def test_no_good_night_for_long_is_overdue(box, monkeypatch):
+    assert night.overdue(Path("nowhere"), 36) == "There is no good night yet."
+    box.trainer.clock = datetime.now(UTC) - timedelta(days=1, hours=35)
+    box()
+    assert night.overdue(Path("store/history"), 36) == ""
+    assert "hours ago" in night.overdue(Path("store/history"), 34.5)
+    monkeypatch.setenv("STORE", "store")
+    assert night.main(["check", "36"]) == 0 and night.main(["check", "34.5"]) == 1
+    assert night.main(["check"]) == 4 and night.main([]) == 4
