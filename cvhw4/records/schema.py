@@ -171,8 +171,8 @@ class RunRecord(_Stored):
         study: the name of the study.
         task: "classification" or "segmentation".
         seed: what was drawn from.
-        fingerprint: digest of settings, seed, data, weights, device, driver, threads, versions and code: equal fingerprints
-            mean that the run need not be repeated.
+        fingerprint: digest of settings, seed, data, weights, device, driver, threads, versions and code: equal
+            fingerprints mean that the run need not be repeated.
         configuration: the same without the seed: runs that may be averaged.
         settings: the row's settings, as `cvhw4.Row.settings` gives them.
         parameters: how many numbers the network has.
