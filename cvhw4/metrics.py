@@ -5,7 +5,7 @@ for pixel accuracy, a class that is in neither prediction nor label left out of 
 then over classes. The field's *standard* (`set_`): one confusion matrix over the whole set, void pixels ignored.
 
 Counts are arrays [..., 12, C]: pixels of each of CamVid's labels 0..11 (11 is void) that are predicted as each of the C
-classes the network knows. Nothing here imports torch: the same functions serve training, records and statistics.
+classes the network knows. Nothing here needs torch: the same functions serve training, records and statistics.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvhw4.data.dataset import VOID
 from cvhw4.errors import InputError
+from cvhw4.study import Metric, unwrapped
 from cvhw4.tasks import SEGMENTATION
 
 Counts = NDArray[np.integer]
@@ -116,19 +118,38 @@ def confusion(counts: Counts) -> NDArray[np.int64]:
     return np.stack([counts[:VOID][of_label == c].sum(0) for c in range(classes)]).astype(np.int64)
 
 
-def own_figure(name: str, metric: Callable[..., float], *evidence: NDArray[np.int64]) -> float:
-    """The value of a user's own metric for labels and predictions, or for a confusion matrix.
+def own_figure(name: str, metric: Metric, *evidence: NDArray) -> float:
+    """The value of a user's own metric for labels and predictions or scores, or for a confusion matrix.
 
     Raises:
         InputError: it raises, or what it returns is no finite number.
     """
     try:
-        figure = float(metric(*evidence))
+        figure = float(_called(metric.function, evidence))
     except Exception as error:
         problem = f"raises {type(error).__name__}: {error}"
         raise InputError(f"metric {name}", problem, "see what it is called with in cvhw4.Metric") from error
     if not math.isfinite(figure):
         raise InputError(f"metric {name}", f"returns {figure}", "let it return a finite number, higher being better")
+    return figure
+
+
+def _called(function: Callable[..., Any], evidence: tuple[NDArray, ...]) -> Any:
+    """What a metric gives; torchmetrics' take tensors, the labels last, and may keep what they were given before."""
+    whole = unwrapped(function)
+    modules = [str(getattr(kind, "__module__", "")) for kind in (whole, *type(whole).__mro__)]
+    if not any(module.partition(".")[0] == "torchmetrics" for module in modules):
+        return function(*evidence)
+    import torch
+
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in reversed(evidence)]
+    if not hasattr(function, "update"):
+        return function(*tensors)
+    metric: Any = function
+    metric.reset()
+    metric.update(*tensors)
+    figure = metric.compute()
+    metric.reset()
     return figure
 
 

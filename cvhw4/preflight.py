@@ -126,10 +126,16 @@ def _check_metrics(study: Study) -> None:
             if scenes:
                 matrix = np.bincount(labels * classes + predicted, minlength=classes**2)
                 evidence = [matrix.reshape(classes, classes)]
+            scores = np.linspace(0.05, 0.15, len(labels) * classes, dtype=np.float32).reshape(-1, classes)
+            if where:
+                scores[:] = scores[0]
+            scores[np.arange(len(labels)), predicted] += 0.5
+            scores /= scores.sum(1, keepdims=True)
             for name, metric in study.metrics.items():
+                of_scores = [labels, scores[:, 1] if classes == 2 else scores]
                 try:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
-                        own_figure(name, metric.function, *evidence)
+                        own_figure(name, metric, *(of_scores if metric.of == "scores" else evidence))
                 except InputError as error:
                     raise InputError(error.where, error.problem + where, error.hint) from error

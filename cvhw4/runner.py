@@ -141,7 +141,8 @@ class Runner:
                     return found
             try:
                 record, images, samples = self._train(plan, row, seed, on_epoch)
-                return store.save(self._with_own_metrics(record, images), images, samples)
+                record = self._with_own_metrics(record, images)
+                return store.save(record, self._with_needed_scores(record, images), samples)
             except TrainingFailed as failed:
                 self._note(failed, plan, row, seed, started)
                 traceback.clear_frames(failed.__traceback__)  # or who keeps the error keeps network and data
@@ -158,13 +159,22 @@ class Runner:
 
         def more(epoch: Epoch) -> Epoch:
             try:
-                own = {name: float(images.figure(name, epoch.epoch, own=metric.function)) for name, metric in metrics}
+                own = {name: float(images.figure(name, epoch.epoch, own=metric)) for name, metric in metrics}
             except InputError as error:
                 where = f"{record.row}, seed {record.seed}, epoch {epoch.epoch}"
                 raise TrainingFailed(f"{where}: {error}", epoch.epoch, lr=epoch.lr) from error
             return replace(epoch, figures={**epoch.figures, **own})
 
         return replace(record, epochs=[more(epoch) for epoch in record.epochs])
+
+    @property
+    def _score_metrics(self) -> list[str]:
+        """The names of the study's metrics of scores."""
+        return [name for name, metric in self.study.metrics.items() if metric.of == "scores"]
+
+    def _with_needed_scores(self, record: RunRecord, images: ImageResults) -> ImageResults:
+        """The results with scores of the epochs that pages ask for alone: each metric's best one, and the last."""
+        return images.with_scores_of({len(record.epochs), *(record.best_epoch(name) for name in self._score_metrics)})
 
     def _train(
         self, plan: _Plan, row: Row, seed: int, on_epoch: Callable[[Epoch], None] | None
@@ -199,6 +209,7 @@ class Runner:
                 deterministic=plan.deterministic,
                 on_epoch=on_epoch,
                 checkpoints=checkpoints,
+                scores=bool(self._score_metrics) and row.task.name == "classification",
             )
         train_seconds = sum(e.train_seconds for e in history.epochs)
         record = RunRecord(

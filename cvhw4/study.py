@@ -284,20 +284,41 @@ class Metric:
     """A metric of your own; higher is better, so put a minus before an error.
 
     Attributes:
-        function: for classification of the labels and the predicted classes (int64 [V], all validation images at once),
-            as scikit-learn has them; for segmentation of the confusion matrix of the whole set (int64 [classes of
-            labels, classes predicted], pixels without void). Gives a finite number.
+        function: for classification of the labels (int64 [V]) and what `of` says, of all validation images at once, as
+            scikit-learn has them; for segmentation of the confusion matrix of the whole set (int64 [classes of labels,
+            classes predicted], pixels without void). Gives a finite number. A function or an object of torchmetrics is
+            given tensors, and the labels last, as it takes them.
         version: to be changed when the metric changes and its source text does not (a function that it calls, a value
             that it holds): `--reuse` knows a metric by its text and this.
+        of: "labels": the predicted classes, int64 [V]; "scores": the probabilities of the classes (softmax), float32
+            [V, classes], of two classes float32 [V], those of the second. Not for segmentation.
     """
 
     function: Callable[..., float] = field(compare=False)
     version: str = ""
+    of: Literal["labels", "scores"] = "labels"
 
     @property
     def source(self) -> str:
-        """What tells it from another of that name: its text, where there is one, and the version."""
-        return _source_of(self.function, self.version)
+        """What tells it from another of that name: its text, where there is one, the version, and of what it is."""
+        return _source_of(self.function, self.version) + (" of scores" if self.of == "scores" else "")
+
+
+# Metrics of scikit-learn and torchmetrics that are of scores, by name without underscores: given labels most of them
+# give a figure too, which is another metric's.
+_OF_SCORES = re.compile(
+    "rocauc|auroc|averageprecision|topk|logloss|brier|calibrationerror|hinge|dcgscore|logauc|atfixed|atsensitivity"
+    "|atspecificity|rankingloss|coverageerror"
+)
+
+
+def _named_of_scores(function: Callable[..., Any]) -> str | None:
+    """The name of the known metric of scores that this is, or calls; None where there is none."""
+    plain = unwrapped(function)
+    code = getattr(plain, "__code__", None)
+    library = str(getattr(plain, "__module__", "")).partition(".")[0] in ("sklearn", "torchmetrics")
+    names = [_name_of(plain)] if library else [*getattr(code, "co_names", ()), *getattr(code, "co_freevars", ())]
+    return next((name for name in names if _OF_SCORES.search(name.lower().replace("_", ""))), None)
 
 
 def _source_of(function: Callable[..., Any], version: str) -> str:
@@ -779,6 +800,15 @@ class Study:
                 raise InputError(f"metric {name}", "shadows a built-in metric", "give the function another name")
             if not callable(metric.function if isinstance(metric, Metric) else metric):
                 raise InputError(f"metric {name}", "is not a function", "give a function, or Metric(function)")
+            of = metric.of if isinstance(metric, Metric) else "labels"
+            _choose(f"metric {name}", "of", of, ["labels", "scores"])
+            if of == "scores" and any(row.task.name == "segmentation" for row in self.rows.values()):
+                hint = "let it take the confusion matrix, or make a study of the classifiers alone"
+                raise InputError(f"metric {name}", "wants scores, of which scenes keep none", hint)
+            function = metric.function if isinstance(metric, Metric) else metric
+            if of == "labels" and (known := _named_of_scores(function)) is not None:
+                hint = f'write Metric({_name_of(function)}, of="scores"), or take a metric of labels'
+                raise InputError(f"metric {name}", f"is given labels, and {known} is a metric of scores", hint)
 
     def _check_claims(self) -> None:
         known = {row.name: [*row.task.metrics, *self.metrics] for row in self.rows.values()}

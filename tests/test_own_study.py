@@ -9,22 +9,24 @@ import sys
 import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas  # noqa: F401
 import pytest
 import scipy.stats  # noqa: F401
-import sklearn.metrics  # noqa: F401
+import sklearn.metrics
 import tabulate  # noqa: F401
 import timm  # noqa: F401
 import torch
+import torchmetrics
 import torchvision.transforms.v2  # noqa: F401
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 # Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
 import cvhw4.training.fit  # noqa: F401
-from cvhw4 import Claim, InputError, Recipe, Row
+from cvhw4 import Claim, InputError, Metric, Recipe, Row
 from cvhw4.errors import TrainingFailed
 from cvhw4.records.images import ImageResults, confusion
 from cvhw4.records.store import Store
@@ -50,18 +52,18 @@ LABELS = np.array([0, 0, 0, 1, 1, 2], np.uint8)
 def test_an_own_metric_is_given_labels_and_predictions_of_every_epoch():
     images = ImageResults(predicted=PREDICTED, labels=LABELS)
     # recalls 3/3, 1/2, 1/1; then 2/3, 1/2, 0
-    assert images.figure("balanced", 1, own=balanced_accuracy_score) == pytest.approx(5 / 6)
-    assert images.figure("balanced", 2, own=balanced_accuracy_score) == pytest.approx(7 / 18)
-    assert images.figure("accuracy", 2) == pytest.approx(1 / 2) == images.figure("mine", 2, own=right)
+    assert images.figure("balanced", 1, own=Metric(balanced_accuracy_score)) == pytest.approx(5 / 6)
+    assert images.figure("balanced", 2, own=Metric(balanced_accuracy_score)) == pytest.approx(7 / 18)
+    assert images.figure("accuracy", 2) == pytest.approx(1 / 2) == images.figure("mine", 2, own=Metric(right))
 
 
 def test_an_own_metric_of_draws_counts_each_image_as_often_as_it_is_drawn():
     images = ImageResults(predicted=PREDICTED, labels=LABELS)
     draws = np.array([[1, 1, 1, 1, 1, 1], [0, 0, 3, 0, 2, 1]])
-    found = images.figure("balanced", 2, draws, balanced_accuracy_score)
+    found = images.figure("balanced", 2, draws, Metric(balanced_accuracy_score))
     assert found == pytest.approx([7 / 18, 0])
-    assert images.figure("mine", 2, draws, right) == pytest.approx(images.figure("accuracy", 2, draws))
-    by_own = image_noise([(1, [(images, 1)])], "mine", np.random.default_rng(0), 50, right)
+    assert images.figure("mine", 2, draws, Metric(right)) == pytest.approx(images.figure("accuracy", 2, draws))
+    by_own = image_noise([(1, [(images, 1)])], "mine", np.random.default_rng(0), 50, Metric(right))
     assert by_own == image_noise([(1, [(images, 1)])], "accuracy", np.random.default_rng(0), 50)
 
 
@@ -76,10 +78,141 @@ def test_the_confusion_matrix_leaves_void_out_and_merges_labels_to_three_classes
 def test_an_own_metric_of_scenes_is_given_the_whole_sets_confusion_matrix():
     counts = np.random.RandomState(0).randint(0, 9, (2, 3, 2, 12, 11)).astype(np.uint32)
     images = ImageResults(counts=counts)
-    share = lambda m: np.trace(m) / m.sum()  # noqa: E731
+    share = Metric(lambda m: np.trace(m) / m.sum())
     assert images.figure("share", 2, own=share) == pytest.approx(float(images.figure("set_pixel_accuracy", 2)))
     draws = np.array([[2, 0, 1], [1, 1, 1]])
     assert images.figure("share", 1, draws, share) == pytest.approx(images.figure("set_pixel_accuracy", 1, draws))
+
+
+# Metrics of scores. Of two classes: the second's probability is ranked 3rd, 1st, 2nd, 4th and the last two are alike.
+SECOND = np.array([0.5, 0.9, 0.6, 0.4, 0.2, 0.2], np.float32)
+TWO_LABELS = np.array([1, 1, 0, 0, 1, 0], np.uint8)
+TWO = ImageResults(
+    predicted=np.array([[0, 1, 1, 0, 0, 0]] * 2, np.uint8),
+    labels=TWO_LABELS,
+    scores=SECOND[None, :, None],
+    scored=np.array([2], np.uint16),
+)
+THREE = np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.1, 0.7, 0.2], [0.3, 0.4, 0.3]], np.float32)
+OF_SCORES = {
+    # pairs of a positive and a negative in order: 0.5 and 0.9 beat 1 + 1 and 3, 0.2 beats none but ties with one
+    "roc_auc_score": (sklearn.metrics.roc_auc_score, (2 + 3 + 0.5) / 9),
+    "binary_auroc": (torchmetrics.functional.classification.binary_auroc, (2 + 3 + 0.5) / 9),
+    "BinaryAUROC": (torchmetrics.classification.BinaryAUROC(), (2 + 3 + 0.5) / 9),
+    # precision at each positive's rank: 1/1, 2/3 and, at the tie, 3/6
+    "average_precision_score": (sklearn.metrics.average_precision_score, (1 + 2 / 3 + 3 / 6) / 3),
+    "average precision of torchmetrics": (torchmetrics.classification.BinaryAveragePrecision(), (1 + 2 / 3 + 0.5) / 3),
+    # one bin, of confidence in the second class and its share: the minus is torchmetrics' own
+    "calibration": (-torchmetrics.classification.BinaryCalibrationError(n_bins=1), -abs(float(SECOND.mean()) - 0.5)),
+    "brier": (
+        lambda labels, second: -float(((second - labels) ** 2).mean()),
+        -float(((SECOND - TWO_LABELS) ** 2).mean()),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_SCORES)
+def test_a_metric_of_scores_is_given_the_second_classs_probability(name):
+    function, expected = OF_SCORES[name]
+    metric = Metric(function, of="scores")
+    for _ in range(2):  # an object of torchmetrics starts anew each time
+        assert TWO.figure(name, 2, own=metric) == pytest.approx(expected, abs=1e-6)
+    twice = TWO.figure(name, 2, np.array([[1] * 6, [2] * 6]), metric)
+    assert twice == pytest.approx([expected, expected], abs=1e-6)
+    with pytest.raises(KeyError, match="scores of epoch 1"):
+        TWO.figure(name, 1, own=metric)
+
+
+def test_scores_of_several_classes_are_a_row_per_image():
+    images = ImageResults.stack([THREE.argmax(1).astype(np.uint8)], np.array([0, 1, 1, 2], np.uint8), [THREE])
+    seen = []
+    images.figure("seen", 1, own=Metric(lambda *evidence: seen.append(evidence) or 0.5, of="scores"))
+    assert np.array_equal(seen[0][1], THREE) and seen[0][1].dtype == np.float32 and seen[0][0].dtype == np.int64
+    top = partial(sklearn.metrics.top_k_accuracy_score, k=2, labels=[0, 1, 2])  # wrong: the last, third of equal ones
+    assert images.figure("top", 1, own=Metric(top, of="scores")) == pytest.approx(3 / 4)
+    theirs = torchmetrics.classification.MulticlassAccuracy(3, top_k=2, average="micro")
+    assert images.figure("top", 1, own=Metric(theirs, of="scores")) == pytest.approx(3 / 4)
+    for average, function in (("macro", partial(sklearn.metrics.roc_auc_score, multi_class="ovr")),):
+        expected = partial(torchmetrics.functional.classification.multiclass_auroc, num_classes=3, average=average)
+        mine, other = (images.figure("auc", 1, own=Metric(f, of="scores")) for f in (function, expected))
+        assert float(mine) == pytest.approx(float(other))
+    f1 = partial(torchmetrics.functional.classification.multiclass_precision, num_classes=3, average=None)
+    by_class = Metric(lambda labels, predicted: sklearn.metrics.precision_score(labels, predicted, average="macro"))
+    macro = Metric(partial(f1.func, num_classes=3, average="macro"))  # of labels: tensors, the labels last
+    assert images.figure("precision", 1, own=macro) == pytest.approx(float(images.figure("precision", 1, own=by_class)))
+
+
+def test_results_with_scores_are_stored_and_read_and_damaged_ones_refused():
+    whole = ImageResults.stack(
+        [(SECOND > 0.5).astype(np.uint8)] * 3, TWO_LABELS, [np.stack([1 - SECOND, SECOND], 1)] * 3
+    )
+    assert whole.scores.shape == (3, 6, 1) and whole.scored.tolist() == [1, 2, 3]
+    kept = whole.with_scores_of({3, 1})
+    back = ImageResults.from_bytes(kept.to_bytes(), Path("x.npz"))
+    assert back.scored.tolist() == [1, 3] and np.array_equal(back.scores[1], SECOND[:, None])
+    assert back.figure("accuracy", 2) == whole.figure("accuracy", 2)
+    for changes in (dict(scored=None), dict(scores=whole.scores + 1), dict(scored=np.array([1, 2, 9], np.uint16))):
+        with pytest.raises(InputError, match="is not a file of image results"):
+            ImageResults.from_bytes(replace(whole, **changes).to_bytes(), Path("x.npz"))
+
+
+def own_auc(labels, predicted):
+    return sklearn.metrics.roc_auc_score(labels, predicted) + roc_auc_score(labels, predicted)
+
+
+TOLD_OF = {
+    "scikit-learn's": (sklearn.metrics.roc_auc_score, "given labels, and roc_auc_score is a metric of scores. Fix: wr"),
+    "in a partial": (partial(sklearn.metrics.average_precision_score, pos_label=1), "average_precision_score is a met"),
+    "torchmetrics'": (torchmetrics.functional.classification.binary_auroc, "binary_auroc is a metric of scores"),
+    "an object's": (torchmetrics.classification.BinaryCalibrationError(), "BinaryCalibrationError is a metric of"),
+    "in a function": (own_auc, "metric mine: is given labels, and roc_auc_score is a metric of scores"),
+    "another": (Metric(right, of="pixels"), "metric mine: has of='pixels'. Fix: choose one of labels, scores"),
+}
+
+
+@pytest.mark.parametrize("name", TOLD_OF)
+def test_a_metric_of_scores_that_is_given_labels_is_told_of_when_the_study_is_made(name):
+    metric, told = TOLD_OF[name]
+    with pytest.raises(InputError, match=told):
+        insects(metrics={"mine": metric})
+    with pytest.raises(InputError, match="metric mine: wants scores, of which scenes keep none"):
+        insects(rows={"a": Row("fcn8s/resnet18")}, metrics={"mine": Metric(right, of="scores")})
+    insects(metrics={"mine": Metric(own_auc, of="scores"), "f1": sklearn.metrics.f1_score})
+
+
+def test_metrics_are_tried_on_scores_and_labels_before_training(tmp_path):
+    of_scores = Metric(partial(sklearn.metrics.roc_auc_score, multi_class="ovr"), of="scores")
+    theirs = Metric(torchmetrics.classification.MulticlassAUROC(3), of="scores")
+    folder = pictures(tmp_path / "photos")
+    Runner(study=insects(data=folder, metrics={"a": of_scores, "b": theirs}), results=tmp_path / "results").check()
+    wrong = insects(data=folder, metrics={"mine": Metric(balanced_accuracy_score, of="scores")})
+    with pytest.raises(InputError, match="metric mine: raises ValueError"):
+        Runner(study=wrong, results=tmp_path / "results").check()
+
+
+def test_a_run_keeps_the_scores_that_its_figures_are_of(tmp_path):
+    metrics = {"auc": Metric(sklearn.metrics.roc_auc_score, of="scores"), "mine": right}
+    rows = {"a": Row("resnet10t", start="random"), "b": Row("resnet10t", start="random", trained="last layer")}
+    claims = [Claim(better="a", worse="b", metric="auc")]
+    recipe = Recipe(size=32, batch=4, epochs=3)
+    folder = pictures(tmp_path / "photos", ("ant", "bee"))
+    study = insects(data=folder, metrics=metrics, rows=rows, claims=claims, recipe=recipe)
+    runner = Runner(study=study, device="cpu", results=tmp_path / "results", threads=1)
+    runs = [runner.run(row, 0) for row in study.rows.values()]
+    for run in runs:
+        images = runner.store.images(run)
+        best = run.best_epoch("auc")
+        assert set(images.scored.tolist()) == {best, 3}
+        assert float(images.figure("auc", best, own=study.metrics["auc"])) == run.best("auc")
+        assert np.array_equal((images.scores[-1, :, 0] > 0.5).astype(np.uint8), images.predicted[-1])
+    (outcome,) = judge_all(study, runs, runner.store.images)
+    assert outcome.noise is not None and outcome.noise.images == 6
+    fewer = lambda run: replace(runner.store.images(run), scores=None, scored=None)  # noqa: E731
+    (without,) = judge_all(study, runs, fewer)  # as of runs from before the metric was of scores
+    assert without.noise is None
+    as_labels = insects(data=folder, metrics={"auc": Metric(right), "mine": right}, rows=rows, recipe=recipe)
+    other = Runner(study=as_labels, device="cpu", results=tmp_path / "results", threads=1)
+    assert other.find(as_labels.rows["a"], 0) is None and runner.find(study.rows["a"], 0) == runs[0]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +230,7 @@ def test_a_metric_without_a_figure_is_one_error_before_anything_is_trained(metri
     with pytest.raises(InputError, match=told):
         Runner(study=study, results=tmp_path / "results").check()
     with pytest.raises(InputError, match=told):
-        ImageResults(predicted=PREDICTED, labels=LABELS).figure("mine", 1, own=metric)
+        ImageResults(predicted=PREDICTED, labels=LABELS).figure("mine", 1, own=Metric(metric))
     assert not (tmp_path / "results").exists()
 
 

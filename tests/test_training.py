@@ -147,7 +147,7 @@ def test_evaluation_is_against_the_validation_labels():
     assert fit_module.evaluate(task, Oracle(1 - right))[0]["accuracy"] == 0.0
     one_wrong = right.clone()
     one_wrong[0] = 1 - one_wrong[0]
-    figures, lists, _ = fit_module.evaluate(task, Oracle(one_wrong))
+    figures, lists, *_ = fit_module.evaluate(task, Oracle(one_wrong))
     assert figures["accuracy"] == pytest.approx(7 / 8)
     assert lists["recall"] == pytest.approx([3 / 4, 1.0])
 

@@ -8,17 +8,26 @@ measure the same predictions, a user's own metric among them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvhw4.metrics import Counts, confusion, own_figure, segmentation_figures
 from cvhw4.records.arrays import pack, require, unpacked
+from cvhw4.study import Metric
 
-_KINDS = {"predicted": "u1 EV", "labels": "u1 V", "right": "b1 EV", "counts": "u[24] EVsLC"}
+_KINDS = {
+    "predicted": "u1 EV",
+    "labels": "u1 V",
+    "right": "b1 EV",
+    "counts": "u[24] EVsLC",
+    "scores": "f4 KVS",
+    "scored": "u2 K",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +39,16 @@ class ImageResults:
         labels: uint8 [V], its class; None for segmentation.
         counts: uint32 or uint16 [E, V, 2, 12, C]: pixels away from (0) and near (1) a contour, by CamVid's label and
             predicted class; None for classification.
+        scores: float32 [K, V, C], probabilities after some epochs, of two classes [K, V, 1] those of the second; None
+            where no metric of the study is of scores.
+        scored: uint16 [K], the numbers of these epochs, rising, from 1.
     """
 
     predicted: NDArray[np.uint8] | None = None
     labels: NDArray[np.uint8] | None = None
     counts: Counts | None = None
+    scores: NDArray[np.float32] | None = None
+    scored: NDArray[np.uint16] | None = None
 
     def __len__(self) -> int:
         """The number of validation images."""
@@ -60,27 +74,26 @@ class ImageResults:
         metric: str,
         epoch: int,
         weights: NDArray[np.integer] | None = None,
-        own: Callable[..., float] | None = None,
+        own: Metric | None = None,
     ) -> NDArray[np.float64]:
         """A figure after an epoch, by its name in the record.
 
         Args:
             epoch: number, from 1.
             weights: [B, V], how often each image counts; every image once when left out.
-            own: computes it, where it is a metric of the user's own: from labels and predicted classes, int64 [V], each
-                image as often as it counts; for segmentation from the confusion matrix of the whole set, int64
-                [classes of labels, classes predicted], void left out.
+            own: the metric, where it is of the user's own, which is given each image as often as it counts.
 
         Returns:
             float64 [B], or [] without weights.
 
         Raises:
-            KeyError: a figure that does not come from the images one by one, such as the loss.
+            KeyError: a figure that does not come from the images one by one, such as the loss, or from scores that are
+                not kept.
             InputError: the own metric raises, or what it returns is no finite number.
         """
         if own is not None:
             draws = np.ones((1, len(self)), np.int64) if weights is None else weights
-            values = np.array([own_figure(metric, own, *self._evidence(epoch, draw)) for draw in draws])
+            values = np.array([own_figure(metric, own, *self._evidence(epoch, draw, own.of)) for draw in draws])
             return values if weights is not None else values.reshape(())
         if self.predicted is not None:
             if metric != "accuracy":
@@ -90,12 +103,26 @@ class ImageResults:
         assert self.counts is not None
         return segmentation_figures(self.counts[epoch - 1].sum(1), weights, [metric])[metric]
 
-    def _evidence(self, epoch: int, weights: NDArray[np.integer]) -> tuple[NDArray[np.int64], ...]:
+    def _evidence(self, epoch: int, weights: NDArray[np.integer], of: str) -> tuple[NDArray, ...]:
         """What an own metric is given, each image as often as [V] weights say."""
         if self.counts is not None:
             return (confusion(np.tensordot(weights, self.counts[epoch - 1].sum(1), 1)),)
         assert self.labels is not None and self.predicted is not None
-        return tuple(np.repeat(x, weights).astype(np.int64) for x in (self.labels, self.predicted[epoch - 1]))
+        labels = np.repeat(self.labels, weights).astype(np.int64)
+        if of == "labels":
+            return labels, np.repeat(self.predicted[epoch - 1], weights).astype(np.int64)
+        places = np.flatnonzero(self.scored == epoch) if self.scored is not None else ()
+        if self.scores is None or not len(places):
+            raise KeyError(f"scores of epoch {epoch}")
+        scores: Any = np.repeat(self.scores[places[0]], weights, axis=0)
+        return labels, scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def with_scores_of(self, epochs: Collection[int]) -> ImageResults:
+        """The same with the scores of these epochs alone."""
+        if self.scores is None or self.scored is None:
+            return self
+        kept = np.isin(self.scored, list(epochs))
+        return replace(self, scores=self.scores[kept], scored=self.scored[kept])
 
     @property
     def _array(self) -> NDArray:
@@ -104,10 +131,18 @@ class ImageResults:
         return array
 
     @classmethod
-    def stack(cls, epochs: Sequence[NDArray], labels: NDArray[np.uint8] | None) -> ImageResults:
-        """From the results of each epoch: uint8 [V] classes with their labels, or counts [V, 2, 12, C]."""
+    def stack(
+        cls, epochs: Sequence[NDArray], labels: NDArray[np.uint8] | None, scores: Sequence[NDArray[np.float32]] = ()
+    ) -> ImageResults:
+        """From the results of each epoch: uint8 [V] classes with their labels, and scores [V, C] where they are
+        wanted; or counts [V, 2, 12, C]."""
         array = np.stack(epochs)
-        return cls(counts=array.astype(np.uint32)) if labels is None else cls(predicted=array, labels=labels)
+        if labels is None:
+            return cls(counts=array.astype(np.uint32))
+        if not scores:
+            return cls(predicted=array, labels=labels)
+        whole, scored = np.stack(scores), np.arange(1, len(scores) + 1, dtype=np.uint16)
+        return cls(array, labels, None, whole[..., 1:] if whole.shape[-1] == 2 else whole, scored)
 
     @classmethod
     def of_two_classes(cls, right: NDArray[np.bool_], labels: NDArray[np.uint8]) -> ImageResults:
@@ -136,6 +171,18 @@ class ImageResults:
             own = sha256 in (None, hashlib.sha256(content).hexdigest())
             require(own, "it is not the file its record was stored with")
             groups = ({"predicted", "labels"}, {"right", "labels"}, {"counts"})
-            fit = arrays.keys() in groups and sizes.get("s", 2) == 2 and sizes.get("L", 12) == 12
+            with_scores = "scores" in arrays
+            require(with_scores == ("scored" in arrays), "it has scores of epochs without numbers")
+            if with_scores:
+                require("predicted" in arrays, "it has scores without classes")
+                _check_scores(arrays["scores"], arrays["scored"], sizes["E"])
+            fit = arrays.keys() - {"scores", "scored"} in groups and sizes.get("s", 2) == 2 and sizes.get("L", 12) == 12
             require(fit and sizes.get("C", 3) in (3, 11), "its arrays do not fit together")
             return cls.of_two_classes(**arrays) if "right" in arrays else cls(**arrays)
+
+
+def _check_scores(scores: NDArray, scored: NDArray, epochs: int) -> None:
+    """Refuses what are no probabilities after epochs of a run; raises ValueError."""
+    require(bool(np.isfinite(scores).all()) and scores.min() >= 0 and scores.max() <= 1, "its scores are not 0 to 1")
+    rising = bool((np.diff(scored.astype(np.int64)) > 0).all())
+    require(rising and scored[0] >= 1 and scored[-1] <= epochs, "its scores are of other epochs")

@@ -8,7 +8,7 @@ for all runs at once: seeds and images are crossed, as readers and cases are in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cvhw4.records.images import ImageResults
 from cvhw4.statistics.comparison import DECIMALS
 from cvhw4.statistics.intervals import Estimate, t_quantile
+from cvhw4.study import Metric
 
 Runs = Sequence[tuple[ImageResults, int]]  # of each seed: its results, and the epoch whose figure is taken
 
@@ -73,7 +74,7 @@ def image_noise(
     metric: str,
     rng: np.random.Generator,
     draws: int = 1000,
-    own: Callable[..., float] | None = None,
+    own: Metric | None = None,
 ) -> ImageNoise:
     """Resamples the validation images, the same for all runs of all rows, and takes the mean over seeds each time.
 
@@ -102,13 +103,14 @@ def image_noise(
         metric: the figure's name in the record.
         rng: draws the images.
         draws: number of resamples.
-        own: computes the figure, where it is a metric of the study's own.
+        own: the metric, where it is of the study's own.
 
     Raises:
         ValueError: no runs, rows of different lengths, another sign, runs on different images, an epoch there is not,
             or fewer than two draws.
         InputError: the study's metric has no figure on some of the images drawn.
-        KeyError: a figure that does not come from the images one by one, such as the loss.
+        KeyError: a figure that does not come from the images one by one, such as the loss, or from scores that are not
+            kept.
     """
     runs = [run for _, of_arm in arms for run in of_arm]
     if not runs or len({len(of_arm) for _, of_arm in arms}) > 1 or draws < 2:

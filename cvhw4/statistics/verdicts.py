@@ -145,8 +145,8 @@ def _noise(
     read: ReadImages,
     metric: Metric | None,
 ) -> ImageNoise | None:
-    """What other images would change; None where a run's results by image are not stored, or the study's own metric has
-    no figure on some of the images drawn."""
+    """What other images would change; None where a run's results by image, or the scores that the study's own metric
+    is of, are not stored, or it has no figure on some of the images drawn."""
     arms: list[tuple[int, list[tuple[ImageResults, int]]]] = []
     for sign, operand in ((1, claim.better), (-1, claim.worse)):
         rows = () if operand is None else (operand,) if isinstance(operand, str) else operand
@@ -160,8 +160,8 @@ def _noise(
     if metric is None:
         return image_noise(arms, claim.metric, rng)
     draws = max(_CALLS // sum(len(of_arm) for _, of_arm in arms), 100)
-    with suppress(InputError):
-        return image_noise(arms, claim.metric, rng, min(draws, 1000), metric.function)
+    with suppress(InputError, KeyError):
+        return image_noise(arms, claim.metric, rng, min(draws, 1000), metric)
     return None
 
 

@@ -90,6 +90,7 @@ def fit(
     deterministic: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoints: Checkpoints | None = None,
+    scores: bool = False,
 ) -> History:
     """Trains a network and evaluates it after every epoch.
 
@@ -100,6 +101,7 @@ def fit(
         deterministic: on CUDA, only kernels that give the same bits each time; a CPU has no others.
         on_epoch: called after each epoch, for progress.
         checkpoints: where to keep what an interrupted training goes on from; None keeps nothing.
+        scores: whether the results are to have the probabilities of every epoch.
 
     Raises:
         TrainingDiverged: the loss is no longer finite; names epoch, step, learning rate and the last checkpoint.
@@ -111,7 +113,7 @@ def fit(
             make_deterministic(network.module)
         where = 0, 0, row.recipe.lr
         try:
-            run = _Run(row, dataset, network, seed, device, precision, graphs, checkpoints)
+            run = _Run(row, dataset, network, seed, device, precision, graphs, checkpoints, scores)
             try:
                 return run.finish(on_epoch)
             finally:
@@ -142,9 +144,10 @@ class _Run:
         precision: Precision,
         graphs: bool,
         checkpoints: Checkpoints | None,
+        scores: bool,
     ) -> None:
         self.row, self.dataset, self.seed, self.device = row, dataset, seed, device
-        self.checkpoints = checkpoints
+        self.checkpoints, self.scores = checkpoints, scores
         self.began = time.perf_counter()
         self.module = network.module.to(device).to(memory_format=torch.channels_last)
         self.call = caller(device, precision)
@@ -174,6 +177,7 @@ class _Run:
         self.epochs: list[Epoch] = []
         self.by_class: dict[str, list[float]] = {}
         self.by_image: list[NDArray] = []
+        self.scored: list[NDArray] = []  # the scores of the epochs, where they are wanted
         self.interruptions, self.earlier = 0, 0.0
         self.generators: Generators = {}  # as they were at the checkpoint that it goes on from
 
@@ -194,7 +198,7 @@ class _Run:
             self.by_class,
             self.objective.primary,
             len(self.epochs) * len(self.dataset.train),
-            ImageResults.stack(self.by_image, labels),
+            ImageResults.stack(self.by_image, labels, self.scored),
             self.recorder.samples(),
             self.accumulated.parts,
             self.interruptions,
@@ -221,10 +225,12 @@ class _Run:
         # A frozen network's features are computed once, in the first evaluation.
         shown = self.number == self.row.recipe.epochs or isinstance(self.objective, FrozenClassification)
         with self.ready_to_evaluate(self.module), self.recorder.looking() if shown else nullcontext():
-            figures, lists, images = evaluate(
+            figures, lists, images, scores = evaluate(
                 self.objective, self.learner, self.call, self.recorder.observe if shown else None
             )
         self.by_image.append(images)
+        if self.scores and scores is not None:
+            self.scored.append(scores)
         evaluated = time.perf_counter()
         best_so_far = all(figures[self.objective.primary] > e.figures[self.objective.primary] for e in self.epochs)
         self.by_class = {k: v for k, v in self.by_class.items() if k.startswith("best_")} | lists
@@ -283,6 +289,7 @@ class _Run:
             tensors["augmentation"] = place.augmentation
             tensors |= {f"block.{k}": v for k, v in place.generators.items()}
         tensors |= {f"images.{n}": torch.from_numpy(images) for n, images in enumerate(self.by_image)}
+        tensors |= {f"scores.{n}": torch.from_numpy(scores) for n, scores in enumerate(self.scored)}
         values = {
             "epoch": self.number,
             **{name: getattr(place, name) for name in ("taken", "block", "steps")},
@@ -316,6 +323,8 @@ class _Run:
         self.epochs = [Epoch(**epoch) for epoch in values["epochs"]]
         self.by_class = values["by_class"]
         self.by_image = [tensors[f"images.{n}"].numpy() for n in range(len(self.epochs))]
+        if self.scores:
+            self.scored = [tensors[f"scores.{n}"].numpy() for n in range(len(self.epochs))]
         set_generator_states(self.generators, self.device)
         self.rates.restore(values, self.epochs)
         self.lr = values["lr"]

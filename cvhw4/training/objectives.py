@@ -42,11 +42,13 @@ class Evaluation(NamedTuple):
         by_class: lists with one figure per class.
         images: what was made of each image: uint8 [V], the class predicted, or counts int64 [V, 2, 12, C]
             (see `cvhw4.training.counts.count_pixels`).
+        scores: float32 [V, classes], the probabilities of each image's classes; None for segmentation.
     """
 
     figures: dict[str, float]
     by_class: dict[str, list[float]]
     images: NDArray
+    scores: NDArray[np.float32] | None = None
 
 
 class Objective(ABC):
@@ -256,7 +258,8 @@ class ClassificationObjective(Objective):
         predicted, classes = (x.to(torch.uint8).cpu().numpy() for x in (logits.argmax(1), targets))
         right = predicted == classes
         recall = [float(right[classes == c].mean()) for c in range(self.row.classes)]
-        return Evaluation({"accuracy": float(right.mean()), "loss": loss}, {"recall": recall}, predicted)
+        scores = logits.float().softmax(1).cpu().numpy()
+        return Evaluation({"accuracy": float(right.mean()), "loss": loss}, {"recall": recall}, predicted, scores)
 
 
 class SegmentationObjective(Objective):
