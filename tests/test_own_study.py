@@ -93,7 +93,7 @@ TWO = ImageResults(
     scores=SECOND[None, :, None],
     scored=np.array([2], np.uint16),
 )
-THREE = np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.1, 0.7, 0.2], [0.3, 0.4, 0.3]], np.float32)
+THREE = np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.1, 0.7, 0.2], [0.35, 0.4, 0.25]], np.float32)
 OF_SCORES = {
     # pairs of a positive and a negative in order: 0.5 and 0.9 beat 1 + 1 and 3, 0.2 beats none but ties with one
     "roc_auc_score": (sklearn.metrics.roc_auc_score, (2 + 3 + 0.5) / 9),
@@ -128,18 +128,20 @@ def test_scores_of_several_classes_are_a_row_per_image():
     seen = []
     images.figure("seen", 1, own=Metric(lambda *evidence: seen.append(evidence) or 0.5, of="scores"))
     assert np.array_equal(seen[0][1], THREE) and seen[0][1].dtype == np.float32 and seen[0][0].dtype == np.int64
-    top = partial(sklearn.metrics.top_k_accuracy_score, k=2, labels=[0, 1, 2])  # wrong: the last, third of equal ones
+    top = partial(sklearn.metrics.top_k_accuracy_score, k=2, labels=[0, 1, 2])  # wrong: the last
     assert images.figure("top", 1, own=Metric(top, of="scores")) == pytest.approx(3 / 4)
     theirs = torchmetrics.classification.MulticlassAccuracy(3, top_k=2, average="micro")
     assert images.figure("top", 1, own=Metric(theirs, of="scores")) == pytest.approx(3 / 4)
-    for average, function in (("macro", partial(sklearn.metrics.roc_auc_score, multi_class="ovr")),):
-        expected = partial(torchmetrics.functional.classification.multiclass_auroc, num_classes=3, average=average)
-        mine, other = (images.figure("auc", 1, own=Metric(f, of="scores")) for f in (function, expected))
-        assert float(mine) == pytest.approx(float(other))
-    f1 = partial(torchmetrics.functional.classification.multiclass_precision, num_classes=3, average=None)
-    by_class = Metric(lambda labels, predicted: sklearn.metrics.precision_score(labels, predicted, average="macro"))
-    macro = Metric(partial(f1.func, num_classes=3, average="macro"))  # of labels: tensors, the labels last
-    assert images.figure("precision", 1, own=macro) == pytest.approx(float(images.figure("precision", 1, own=by_class)))
+    ovr = partial(sklearn.metrics.roc_auc_score, multi_class="ovr")
+    auroc = partial(torchmetrics.functional.classification.multiclass_auroc, num_classes=3)
+    one, other = (float(images.figure("auc", 1, own=Metric(f, of="scores"))) for f in (ovr, auroc))
+    assert one == pytest.approx(other)
+    # Of labels likewise: tensors, and the predictions first, which precision, unlike accuracy, can tell.
+    theirs = partial(torchmetrics.functional.classification.multiclass_precision, num_classes=3)
+    precision = partial(sklearn.metrics.precision_score, average="macro", zero_division=0)
+    images = replace(images, labels=np.array([0, 1, 1, 1], np.uint8))
+    one, other = (float(images.figure("precision", 1, own=Metric(f))) for f in (precision, theirs))
+    assert one == pytest.approx(other) != float(images.figure("swapped", 1, own=Metric(lambda a, b: precision(b, a))))
 
 
 def test_results_with_scores_are_stored_and_read_and_damaged_ones_refused():

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,10 +110,9 @@ class ImageResults:
         labels = np.repeat(self.labels, weights).astype(np.int64)
         if of == "labels":
             return labels, np.repeat(self.predicted[epoch - 1], weights).astype(np.int64)
-        places = np.flatnonzero(self.scored == epoch) if self.scored is not None else ()
-        if self.scores is None or not len(places):
+        if self.scores is None or self.scored is None or epoch not in self.scored:
             raise KeyError(f"scores of epoch {epoch}")
-        scores: Any = np.repeat(self.scores[places[0]], weights, axis=0)
+        scores = np.repeat(self.scores[np.searchsorted(self.scored, epoch)], weights, axis=0)
         return labels, scores[:, 0] if scores.shape[1] == 1 else scores
 
     def with_scores_of(self, epochs: Collection[int]) -> ImageResults:
