@@ -122,7 +122,10 @@ def test_the_page_sets_generated_beside_real_and_published(run, measured):  # no
         "**other sign**",
     )
     assert CLASSES not in lines(page, "Signs")
-    assert "- **generated, quick**: of 2 claims 0 agree in sign; 2 differ: skip connections raise mIoU;" in page
+    assert (
+        "- **generated, quick**: of 2 claims 0 agree in sign; 2 in the opposite sign: skip connections raise mIoU;"
+        in page
+    )
     real = lines(page, "The claims on real pictures")
     assert (real[SKIPS]["here"], real[SKIPS]["size"], real[SKIPS]["seeds"]) == ("-0.0900", "quick", "3")
     assert real[CLASSES]["here"] == "not measured yet"

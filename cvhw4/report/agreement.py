@@ -235,7 +235,10 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         text = f"- **{name}**: of {total} claim{'s' * (total > 1)} {agree} agree{'s' * (agree == 1)} in sign"
         if means:
             text += f"; {means} more {'have means that agree' if means > 1 else 'has means that agree'}, undecided"
-        for kind, what in (("differ", "differ"), ("open, means differ", "with means that differ, undecided")):
+        for kind, what in (
+            ("differ", "in the opposite sign"),
+            ("open, means differ", "with opposite means, undecided"),
+        ):
             if names := found_here.get(kind):
                 text += f"; {len(names)} {what}: {'; '.join(names)}"
         words.append(text + ".")
@@ -267,33 +270,41 @@ def _orders(settings: Sequence[Setting]) -> list[str]:
 
 
 def _equal_steps(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
-    """The claims where every setting trains about as long as the shortest: whether what differs is how long."""
-    totals: dict[str, int] = {}  # of the shortest setting, by task
+    """The claims for which settings differ in how long they train, where each trains about as long as the shortest."""
+    totals: dict[str, int] = {}  # of the shortest setting, by row
     for setting in settings:
         for records in setting.runs.values():
             for r in records:
-                steps = _steps_an_epoch(r) * len(r.epochs)
-                totals[r.task] = min(steps, totals.get(r.task, steps))
+                totals[r.row] = min(_steps(r), totals.get(r.row, _steps(r)))
     cut = [Setting(s.study, s.generated, {f: _first_steps(rs, totals) for f, rs in s.runs.items()}) for s in settings]
     lines = []
     for claim in claims:
-        cells = {}
-        for setting in cut:
-            if claim.worse is not None and (o := setting.outcomes.get(claim.id)) is not None:
-                records = [r for rs in setting.runs.values() for r in rs if r.row in claim.rows]
-                taken = sorted({_steps_an_epoch(r) * len(r.epochs) for r in records})
-                cells[setting.name] = f"{_cell(o)} ({ends(taken)} steps)"
-        if len(cells) > 1:
+        cells, shorter = {}, False
+        for whole, setting in zip(settings, cut, strict=True):
+            o = setting.outcomes.get(claim.id)
+            if o is None:
+                continue
+            steps, before = (
+                sorted({_steps(r) for rs in s.runs.values() for r in rs if r.row in claim.rows})
+                for s in (setting, whole)
+            )
+            cells[setting.name] = f"{_cell(o)} ({ends(steps)} steps)"
+            shorter = shorter or steps != before
+        if len(cells) > 1 and shorter:
             lines.append({"claim": _words(claim), "figure": metric_name(claim.metric), **cells})
     if not lines:
         return []
     return [
         "## After as many optimizer steps",
-        "Settings differ in how long they train. Here each ends with the epoch after which it had taken about as many "
-        "steps as the shortest one, at the learning rates of its own schedule: a claim that agrees here and not above "
+        "Where settings differ in how long they train, each ends here with the epoch after which it had taken about as "
+        "many steps as the shortest one, at the learning rates of its own schedule: what agrees here and not above "
         "depends on how long one trains, not on the pictures.",
         Table.of(lines).markdown(),
     ]
+
+
+def _steps(record: RunRecord) -> int:
+    return _steps_an_epoch(record) * len(record.epochs)
 
 
 def _steps_an_epoch(record: RunRecord) -> int:
@@ -301,10 +312,10 @@ def _steps_an_epoch(record: RunRecord) -> int:
 
 
 def _first_steps(records: Sequence[RunRecord], totals: Mapping[str, int]) -> list[RunRecord]:
-    """The runs as if they had ended with the epoch that is nearest to so many steps, by task."""
+    """The runs as if they had ended with the epoch that is nearest to so many steps, by row."""
     found = []
     for r in records:
-        epochs = min(max(round(totals[r.task] / _steps_an_epoch(r)), 1), len(r.epochs))
+        epochs = min(max(round(totals[r.row] / _steps_an_epoch(r)), 1), len(r.epochs))
         found.append(replace(r, epochs=r.epochs[:epochs]))
     return found
 
