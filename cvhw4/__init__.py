@@ -1,7 +1,8 @@
 """Ablation studies in computer vision that a build can check: a benchmark and ablation harness on pytest.
 
 What is exported here is the public interface. A `Study` is a table of `Row`s with their `Recipe`, data, metrics and
-`Claim`s; `pytest.mark.study` runs it, with the fixtures of `cvhw4.plugin`. All else is internal and may change with any
+`Claim`s; `pytest.mark.study` runs it, with the fixtures of `cvhw4.plugin`. With `Study(train=...)` the training loop is
+your own, and is given a `Run`. All else is internal and may change with any
 version: what modules share among themselves, and below that, with an underscore, what each keeps to itself.
 
 For a study's own sections of the page of verdicts: a section is given an `Evidence` and returns paragraphs in Markdown,
@@ -34,6 +35,7 @@ from cvhw4.study import (
     Published,
     Recipe,
     Row,
+    Run,
     Scenes,
     Study,
 )
@@ -76,6 +78,7 @@ __all__ = [
     "Published",
     "Recipe",
     "Row",
+    "Run",
     "RunRecord",
     "Scenes",
     "Section",

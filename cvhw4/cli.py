@@ -240,10 +240,12 @@ def rows(study: StudyOption = None) -> None:
             {
                 "row": row.name,
                 **task.columns(row),
-                "size": row.recipe.size,
-                "batch": row.recipe.batch,
-                "epochs": row.recipe.epochs,
             }
+            | (
+                {"size": row.recipe.size, "batch": row.recipe.batch, "epochs": row.epochs}
+                if row.epochs is not None
+                else {}
+            )
             for row in chosen.of(task)
         ]
         table = Table(tuple(lines[0]), [tuple(map(str, line.values())) for line in lines])

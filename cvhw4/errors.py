@@ -38,11 +38,12 @@ class TrainingFailed(Exception):
         epoch: the epoch it ended in, from 1; 0 where that is not known.
         step: the step in that epoch, from 1, likewise.
         lr: the learning rate there.
+        traceback: where in the user's own code it was raised, as Python shows it; empty where that says nothing.
     """
 
-    def __init__(self, message: str, epoch: int = 0, step: int = 0, lr: float = 0.0) -> None:
-        super().__init__(message, epoch, step, lr)  # all of them: exceptions travel between processes by these
-        self.epoch, self.step, self.lr = epoch, step, lr
+    def __init__(self, message: str, epoch: int = 0, step: int = 0, lr: float = 0.0, traceback: str = "") -> None:
+        super().__init__(message, epoch, step, lr, traceback)  # exceptions travel between processes by these
+        self.epoch, self.step, self.lr, self.traceback = epoch, step, lr, traceback
 
     def __str__(self) -> str:
         return str(self.args[0])

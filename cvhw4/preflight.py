@@ -50,6 +50,8 @@ def check_study(runner: Runner) -> None:
         InputError: something does not fit, or cannot be read.
     """
     study = runner.study
+    if study.train is not None:
+        return  # all that is known of its own training loop was checked when it was made
     _check_metrics(study)
     for name, source in study.sources.items():
         if hasattr(source, "folder"):

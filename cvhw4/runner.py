@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import os
+import shutil
+import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from cvhw4.errors import InputError, TrainingFailed
+from cvhw4.files import read, remove, write_atomically
 from cvhw4.records.schema import Epoch, RunRecord
 from cvhw4.records.store import Store
-from cvhw4.study import Row, Study
+from cvhw4.study import CustomRow, Row, Run, Study, unwrapped
 from cvhw4.training.process import prepare_process, release_memory
 
 if TYPE_CHECKING:
@@ -128,8 +134,8 @@ class Runner:
             InputError: data, weights or results folder cannot be used.
             DataUnavailable: the user has to name the data.
             WeightsUnavailable: the row's pretrained weights cannot be had.
-            TrainingFailed: the loss did not stay finite, an own metric has no figure, or memory does not suffice; noted
-                in the store.
+            TrainingFailed: the loss did not stay finite, an own metric has no figure, memory does not suffice, or the
+                study's own training loop raised or yielded no figures; noted in the store.
         """
         plan, started = self._plan(row, seed), datetime.now(UTC)
         store = self.store
@@ -148,7 +154,7 @@ class Runner:
                 traceback.clear_frames(failed.__traceback__)  # or who keeps the error keeps network and data
                 raise
 
-    def _with_own_metrics(self, record: RunRecord, images: ImageResults) -> RunRecord:
+    def _with_own_metrics(self, record: RunRecord, images: ImageResults | None) -> RunRecord:
         """The record with the figures of the study's own metrics in every epoch.
 
         Raises:
@@ -156,6 +162,9 @@ class Runner:
                 a figure would be too good.
         """
         metrics = self.study.metrics.items()
+        if not metrics:
+            return record
+        assert images is not None
 
         def more(epoch: Epoch) -> Epoch:
             try:
@@ -172,14 +181,19 @@ class Runner:
         """The names of the study's metrics of scores."""
         return [name for name, metric in self.study.metrics.items() if metric.of == "scores"]
 
-    def _with_needed_scores(self, record: RunRecord, images: ImageResults) -> ImageResults:
+    def _with_needed_scores(self, record: RunRecord, images: ImageResults | None) -> ImageResults | None:
         """The results with scores of the epochs that pages ask for alone: each metric's best one, and the last."""
+        if images is None:
+            return None
         return images.with_scores_of({len(record.epochs), *(record.best_epoch(name) for name in self._score_metrics)})
 
     def _train(
         self, plan: _Plan, row: Row, seed: int, on_epoch: Callable[[Epoch], None] | None
-    ) -> tuple[RunRecord, ImageResults, PredictionSamples]:
+    ) -> tuple[RunRecord, ImageResults | None, PredictionSamples | None]:
         """Trains one row with one seed, from its checkpoint on if there is one (`reuse`)."""
+        if isinstance(plan, _CustomPlan):
+            return self._train_custom(plan, on_epoch), None, None
+        assert isinstance(plan, _NetworkPlan)
         import torch
 
         from cvhw4.data.corruption import corrupted
@@ -213,12 +227,7 @@ class Runner:
             )
         train_seconds = sum(e.train_seconds for e in history.epochs)
         record = RunRecord(
-            row=row.name,
-            study=row.study,
-            task=row.task.name,
-            seed=seed,
-            fingerprint=plan.fingerprint,
-            configuration=plan.configuration,
+            **plan.identity,
             settings=row.settings(),
             data=DataUsed(
                 name=dataset.name,
@@ -248,12 +257,61 @@ class Runner:
                 peak_memory_bytes=env.peak_memory(device),
                 interruptions=history.interruptions,
             ),
-            environment=env.environment(device) | plan.ways | ({"parts": history.parts} if history.parts > 1 else {}),
+            environment=plan.environment() | ({"parts": history.parts} if history.parts > 1 else {}),
             started=started.isoformat(timespec="seconds"),
         )
         return record, history.results, self._samples(plan, row, history.samples)
 
-    def _samples(self, plan: _Plan, row: Row, seen: PredictionSamples) -> PredictionSamples:
+    def _train_custom(self, plan: _CustomPlan, on_epoch: Callable[[Epoch], None] | None) -> RunRecord:
+        """Has the study's own training loop train a row with a seed, with the folder that it left behind (`reuse`)."""
+        from cvhw4.records import environment as env
+        from cvhw4.records.schema import DataUsed, Times, WeightsUsed
+        from cvhw4.training.custom import seeded, train_custom
+
+        train, row = self.study.train, plan.row
+        assert train is not None and isinstance(row, CustomRow)
+        started, clock = datetime.now(UTC), time.perf_counter()
+        folder = self.store.run_folder(row.name, plan.seed, plan.fingerprint)
+        interruptions = _begin_in(folder, self.reuse)
+        plan.run = Run(row.values, plan.seed, folder, partial(_log, folder.with_suffix(".log")), self._device)
+        env.reset_peak_memory("cpu")
+        with seeded(plan.seed, self.threads):
+            epochs = train_custom(train, row, plan.run, self.study.needed(row), on_epoch)
+        seconds = time.perf_counter() - clock
+        return RunRecord(
+            **plan.identity,
+            settings=row.settings(),
+            data=DataUsed(
+                name=plan.data, embedded=False, fingerprint=_digest([plan.data, row.study]), train=0, val=0, classes=[]
+            ),
+            weights=WeightsUsed(network=getattr(train, "__name__", type(train).__name__), origin="of its own"),
+            parameters=0,
+            trained_parameters=0,
+            primary=self.study.primary,
+            epochs=epochs,
+            times=Times(
+                build_seconds=0.0,
+                train_seconds=sum(e.train_seconds for e in epochs),
+                evaluate_seconds=0.0,
+                total_seconds=seconds,
+                images_per_second=0.0,
+                peak_memory_bytes=env.peak_memory(plan.device),
+                interruptions=interruptions,
+            ),
+            environment=plan.environment(),
+            started=started.isoformat(timespec="seconds"),
+            lower_is_better=sorted(self.study.lower_is_better),
+        )
+
+    def _device(self) -> str:
+        """What `Run.device` is."""
+        if self.device == "cpu":
+            return "cpu"
+        from cvhw4.training.device import pick_device
+
+        return str(pick_device(self.device, self.worker))
+
+    def _samples(self, plan: _NetworkPlan, row: Row, seen: PredictionSamples) -> PredictionSamples:
         """What a run shows in the end, and the pictures it was shown, which are stored where they are not yet."""
         from cvhw4.records.samples import pictures_digest
         from cvhw4.training.samples import validation_pictures
@@ -278,24 +336,19 @@ class Runner:
 
     def _note(self, failed: TrainingFailed, plan: _Plan, row: Row, seed: int, started: datetime) -> None:
         """Stores why a run failed."""
-        from cvhw4.records import environment as env
         from cvhw4.records.schema import Failure
 
-        checkpoint = self.store.checkpoint(row.name, seed, plan.fingerprint)
+        left = (store(row.name, seed, plan.fingerprint) for store in (self.store.checkpoint, self.store.run_folder))
         failure = Failure(
-            row=row.name,
-            study=row.study,
-            task=row.task.name,
-            seed=seed,
-            fingerprint=plan.fingerprint,
-            configuration=plan.configuration,
-            data=plan.dataset.name,
+            **plan.identity,
+            data=plan.data,
             epoch=failed.epoch,
             step=failed.step,
             lr=failed.lr,
             reason=str(failed),
-            checkpoint=checkpoint.name if checkpoint.exists() else None,
-            environment=env.environment(plan.device) | plan.ways,
+            traceback=failed.traceback,
+            checkpoint=next((path.name for path in left if _holds_something(path)), None),
+            environment=plan.environment(),
             started=started.isoformat(timespec="seconds"),
         )
         with suppress(InputError):  # what is raised already matters more
@@ -303,6 +356,8 @@ class Runner:
 
     def _plan(self, row: Row, seed: int) -> _Plan:
         """All that decides a run's figures, and the fingerprints of it."""
+        if isinstance(row, CustomRow):
+            return self._plan_custom(row, seed)
         dataset = self.data(row.task.name)
         prepare_process()
 
@@ -336,12 +391,90 @@ class Runner:
             identity["accelerator"] = known
         if metrics := self.study.metrics:
             identity["metrics"] = {name: metric.source for name, metric in metrics.items()}
-        configuration, run = _digest(identity), _digest(identity | {"seed": seed})
-        return _Plan(dataset, source, device, choice, graphs, deterministic, network, configuration, run)
+        return _NetworkPlan(
+            row,
+            seed,
+            *_fingerprints(identity, seed),
+            dataset=dataset,
+            source=source,
+            device=device,
+            choice=choice,
+            graphs=graphs,
+            deterministic=deterministic,
+            network=network,
+        )
+
+    def _plan_custom(self, row: CustomRow, seed: int) -> _CustomPlan:
+        """Likewise of the study's own training loop: its text, the row's settings, and what they compute with."""
+        prepare_process()
+
+        from cvhw4.records.environment import device_name, versions
+        from cvhw4.training.custom import gpus, packages_of
+
+        study = self.study
+        assert study.train is not None
+        packages = packages_of(study.train, *(value for value in row.values.values() if callable(value)))
+        text = {"train": study.train_text, "version": study.version}
+        identity = {
+            **text,
+            "settings": row.settings(),
+            "primary": study.primary,
+            "lower is better": sorted(study.lower_is_better),
+            "device": [device_name("cpu"), *(gpus() if self.device != "cpu" else [])],
+            "versions": versions(packages),
+            "threads": self._threads(),
+        }
+        return _CustomPlan(
+            row,
+            seed,
+            *_fingerprints(identity, seed),
+            threads=self._threads(),
+            packages=packages,
+            code=_digest(text),
+            file=source_of(study.train),
+        )
+
+    def _threads(self) -> int:
+        """How many threads a run on a CPU may use, without asking torch."""
+        if self.threads is not None:
+            return self.threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Plan(NamedTuple):
+@dataclass
+class _Plan:
     """What a run starts from; `configuration` is its fingerprint without the seed."""
+
+    row: Row
+    seed: int
+    configuration: str
+    fingerprint: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Which run it is, as its record has it, and the note of its failure."""
+        return {
+            "row": self.row.name,
+            "study": self.row.study,
+            "task": self.row.task.name,
+            "seed": self.seed,
+            "fingerprint": self.fingerprint,
+            "configuration": self.configuration,
+        }
+
+    @property
+    def data(self) -> str:
+        """How its data are called."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, Any]:
+        """Where and how it computes, for the record."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class _NetworkPlan(_Plan):
+    """Of a row with a network of cvhw4's."""
 
     dataset: Dataset
     source: Source | None
@@ -350,14 +483,98 @@ class _Plan(NamedTuple):
     graphs: bool
     deterministic: bool
     network: str
-    configuration: str
-    fingerprint: str
 
     @property
-    def ways(self) -> dict[str, Any]:
-        """How it computes, for the record."""
+    def data(self) -> str:
+        return self.dataset.name
+
+    def environment(self) -> dict[str, Any]:
+        from cvhw4.records import environment as env
+
         ways = {"precision": self.choice.precision, "graphs": self.graphs, "deterministic": self.deterministic}
-        return ways | ({"step_seconds": dict(self.choice.step_seconds)} if self.choice.step_seconds else {})
+        measured = {"step_seconds": dict(self.choice.step_seconds)} if self.choice.step_seconds else {}
+        return env.environment(self.device) | ways | measured
+
+
+@dataclass(kw_only=True)
+class _CustomPlan(_Plan):
+    """Of a row with a training loop of its own.
+
+    Attributes:
+        file: that the loop is in.
+        run: what it is given, once it is.
+    """
+
+    threads: int
+    packages: Sequence[str]
+    code: str
+    file: Path | None
+    run: Run | None = None
+    data = "own data"
+
+    @property
+    def device(self) -> str:
+        """Where it computed, as far as it says: what `Run.device` told it, else CUDA where torch has begun with it."""
+        if self.run is not None and "device" in vars(self.run):
+            return self.run.device
+        torch = sys.modules.get("torch")
+        return "cuda" if torch is not None and torch.cuda.is_initialized() else "cpu"
+
+    def environment(self) -> dict[str, Any]:
+        from cvhw4.records.environment import commit, place, versions
+
+        code = {"commit": commit(self.file) if self.file else None, "code": self.code}
+        return place(self.device, self.threads) | versions(self.packages) | code
+
+
+def source_of(function: Callable[..., Any]) -> Path | None:
+    """The file that a function, or an object's class, is in; None where there is none."""
+    function = unwrapped(function)
+    try:
+        file = inspect.getsourcefile(function if inspect.isroutine(function) else type(function))
+    except TypeError:
+        return None
+    return Path(file).absolute() if file else None
+
+
+def _begin_in(folder: Path, resume: bool) -> int:
+    """Makes a run's own folder, empty unless it is to be resumed; how often it was broken off before.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    counted = folder.with_suffix(".begun")
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+        remove([counted, folder.with_suffix(".log")])
+    content = read(counted)
+    before = int(content) if content is not None and content.isdigit() and _holds_something(folder) else 0
+    write_atomically(counted, str(before + 1))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(folder, f"cannot be made ({error.strerror})", "choose another --results") from error
+    return before
+
+
+def _log(path: Path, *words: object) -> None:
+    """Prints a line and appends it to a run's log."""
+    line = " ".join(map(str, words))
+    print(line)
+    with suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there is a file, or a folder that is not empty."""
+    with suppress(OSError):
+        return any(path.iterdir()) if path.is_dir() else path.exists()
+    return False
+
+
+def _fingerprints(identity: dict[str, Any], seed: int) -> tuple[str, str]:
+    """Without the seed, and with it."""
+    return _digest(identity), _digest(identity | {"seed": seed})
 
 
 def _digest(value: object) -> str:

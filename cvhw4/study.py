@@ -12,15 +12,15 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, get_args
 
 from cvhw4.errors import InputError
 from cvhw4.files import visible
-from cvhw4.tasks import LOSSES, TASKS, Task, task_of
+from cvhw4.tasks import LOSSES, TASKS, Task, custom_task, task_of
 
 if TYPE_CHECKING:
     from cvhw4.report.evidence import Section
@@ -51,9 +51,14 @@ def _check_name(name: object, of: str) -> None:
     Raises:
         InputError: it cannot; the message says what is named (`of`).
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name, re.ASCII):
+    if not is_name(name):
         shown = name if isinstance(name, str) else f"{name!r:.60}"
         raise InputError(shown, f"is not a valid {of} name", "use letters, digits and _.+-, a letter or digit first")
+
+
+def is_name(name: object) -> TypeGuard[str]:
+    """Whether it can be part of the name of a file or a test."""
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name, re.ASCII) is not None
 
 
 def _is_number(value: object) -> bool:
@@ -264,10 +269,90 @@ class Row:
         """What the network is for."""
         return task_of(self.network)
 
+    @property
+    def epochs(self) -> int | None:
+        """How many epochs it is trained for; None where only its training loop knows."""
+        return self.recipe.epochs
+
     def settings(self) -> dict[str, Any]:
         """All that changes what is trained, as plain JSON values: without names and groups."""
         values = asdict(replace(self, recipe=_OF_THE_STUDY)) | {"recipe": self.recipe and self.recipe.settings()}
         return {k: v for k, v in values.items() if k not in ("name", "study", "group")}
+
+    def setting(self, name: str) -> Any:
+        """One of its settings; None where it has none of that name."""
+        return getattr(self, name, None)
+
+
+@dataclass(frozen=True)
+class CustomRow(Row):
+    """A row of a study with a training loop of its own (`Study(train=...)`), which makes it; no network of cvhw4's.
+
+    Attributes:
+        values: its settings, as `Run.settings` has them.
+        plain: the same as plain JSON values, of a function or class its name and a digest of its text.
+        columns: the names of the settings of all rows of its study, in the order of tables.
+        primary: the study's first figure.
+        shown: further figures that tables show.
+    """
+
+    network: str = ""
+    _: KW_ONLY
+    values: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    plain: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    columns: tuple[str, ...] = ()
+    primary: str = ""
+    shown: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        """What its figures are: the study's own."""
+        return custom_task(self.primary, self.shown)
+
+    @property
+    def epochs(self) -> None:
+        """Not known before it is trained."""
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """Its settings as plain JSON values."""
+        return dict(self.plain)
+
+    def setting(self, name: str) -> Any:
+        """One of its settings; None where it has none of that name."""
+        return self.values.get(name)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What the function of `Study(train=...)` is given: one row, to be trained with one seed.
+
+    When it is called, `random` and NumPy's global generator are seeded with `seed`, and so is torch, now or as soon as
+    it is imported; generators of your own you seed.
+
+    Attributes:
+        settings: the row's.
+        seed: what to draw from.
+        folder: a folder of this run alone. It is kept when the run is killed or fails, and is there as it was when
+            `--reuse` begins the run anew; else it is empty. Removed once the run is finished.
+        log: `run.log("words")` prints a line, which pytest shows where a test fails and with `-s`, and appends it to
+            the run's log: `seed<N>-<fingerprint>.log` beside its record.
+    """
+
+    settings: Mapping[str, Any]
+    seed: int
+    folder: Path
+    log: Callable[..., None]
+    _pick_device: Callable[[], str] = field(repr=False)
+
+    @cached_property
+    def device(self) -> str:
+        """Where to train, as torch takes it: "cpu" or "cuda:0". By `--device`; asking for it imports torch unless that
+        is "cpu"."""
+        return self._pick_device()
+
+
+Fit = Callable[[Run], Iterable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -450,7 +535,8 @@ class Control:
         words: what is done, with a place for the strength ("{:.0%} of the training labels are wrong").
         strengths: how strongly, the first of them the one that has to be caught; the others tell how little suffices.
         corrupts: what it does to the training data, if anything.
-        changes: settings of the row that it changes, if any.
+        changes: settings of the row that it changes, if any; in a study with a training loop of its own all that a
+            control has.
         lr: whether the strength multiplies the learning rate.
     """
 
@@ -465,6 +551,12 @@ class Control:
     def of(self, study: Study, strength: float) -> Row:
         """The corrupted row of a study."""
         base = study.rows[self.row]
+        if isinstance(base, CustomRow):
+            changed: dict[str, Any] = {
+                "values": {**base.values, **self.changes},
+                "plain": {**base.plain, **_plain(self.changes)},
+            }
+            return replace(base, name=self.name, group="control", **changed)
         changes = dict(self.changes)
         if self.corrupts is not None:
             changes["corruption"] = Corruption(self.corrupts, strength)
@@ -554,11 +646,24 @@ class Study:
     After it is made, `rows`, `data` and `metrics` hold what was left out: `rows` is by name, every row with its recipe,
     augmentation and classes; `data` by task; `metrics` by name.
 
+    With `train=` the training loop is your own, and so are network, data and figures; see `Run` for what it is given:
+
+    .. code-block:: python
+
+        def fit(run):
+            model = MyModel(**run.settings)
+            for epoch in range(10):
+                ...
+                yield {"accuracy": accuracy, "loss": loss}  # figures on the validation data
+
+        Study("depth", train=fit, rows={"shallow": {"depth": 2}, "deep": {"depth": 8}}, primary="accuracy")
+
     Attributes:
         name: of the study; its runs lie in `<results>/<name>`.
         data: a folder of pictures by class, or of scenes laid out as CamVid, relative to the file that makes the study;
             or `Pictures`, `Scenes` or `Generated`; for a study with rows of both tasks a list with one of each.
-        rows: by name, in the order of tables.
+        rows: by name, in the order of tables: a `Row`; with `train` what `Run.settings` will be, values by name: plain
+            JSON values, functions, classes, or objects that say in their `repr` what they hold.
         recipe: of all rows that have none of their own.
         claims: what should beat what, by the names of rows and metrics.
         metrics: your own, by name, evaluated after every epoch: a function, or a `Metric`.
@@ -574,6 +679,15 @@ class Study:
         sections: of the page of verdicts, beside those that every study has.
         also_after: by task, a number of epochs after which tables show its rows as well; the schedule must not depend
             on the number of epochs, so that the first 20 of 50 are a run of 20.
+        train: trains a row: a generator function that is given a `Run` and yields the figures of every epoch, finite
+            numbers by name, the same names each time. A run that goes on from what it kept in `Run.folder` yields the
+            figures of its earlier epochs again.
+        primary: with `train`, the figure that tables put first and that progress shows.
+        lower_is_better: with `train`, the names of figures of which the lowest is best ("loss"). A claim about one
+            holds where `better` is lower, and its difference is `worse` less `better`.
+        version: with `train`, to be changed when what it does changes and its source text does not (a function that it
+            calls, the data that it reads): `--reuse` knows a run by that text, the row's settings and this.
+        train_text: the source text of `train`, once the study is made.
 
     Raises:
         InputError: something does not fit.
@@ -581,8 +695,8 @@ class Study:
 
     name: str
     _: KW_ONLY
-    data: str | os.PathLike[str] | Source | Sequence[Source]
-    rows: Mapping[str, Row]
+    data: str | os.PathLike[str] | Source | Sequence[Source] = _OF_THE_STUDY
+    rows: Mapping[str, Any]
     recipe: Recipe = Recipe()
     claims: Sequence[Claim] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -596,16 +710,28 @@ class Study:
     published_images: int = 0
     sections: Sequence[Section] = ()
     also_after: Mapping[str, int] = field(default_factory=dict)
+    train: Fit | None = None
+    primary: str = ""
+    lower_is_better: Collection[str] = frozenset()
+    version: str = ""
+    train_text: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_name(self.name, "study")
         self._check_kinds()
-        tasks = self._check_rows()
         here = _folder_of_caller()
-        sources = self._sources(tasks, here)
-        self._check_metrics()
+        if self.train is not None:
+            self._check_custom()
+            object.__setattr__(self, "train_text", _text_of(self.train))  # a cluster's nodes may lack the file
+            sources: dict[str, Source] = {}
+            rows: list[Row] = [*self._custom_rows()]
+        else:
+            sources = self._sources(self._check_rows(), here)
+            self._check_metrics()
+            rows = [*self._complete(sources)]
         object.__setattr__(self, "data", sources)
-        object.__setattr__(self, "rows", {row.name: row for row in self._complete(sources)})
+        object.__setattr__(self, "lower_is_better", frozenset(self.lower_is_better))
+        object.__setattr__(self, "rows", {row.name: row for row in rows})
         metrics = {name: m if isinstance(m, Metric) else Metric(m) for name, m in self.metrics.items()}
         object.__setattr__(self, "metrics", metrics)
         object.__setattr__(self, "title", self.title or self.name)
@@ -613,7 +739,10 @@ class Study:
             object.__setattr__(self, "bounds", here / Path(self.bounds).expanduser())
         self._check_claims()
         for control in self.controls:
-            _choose(f"{self._where}, control {control.name}", "row", control.row, [*self.rows])
+            where = f"{self._where}, control {control.name}"
+            _choose(where, "row", control.row, [*self.rows])
+            if self.train is not None and (control.corrupts or control.lr or len(control.strengths) > 1):
+                raise InputError(where, "corrupts training data or a recipe that train has not", "give it changes=")
         for row in self.published:
             _choose(self._where, "published row", row, [*self.rows])
 
@@ -624,7 +753,7 @@ class Study:
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """Where the pictures come from, by the name of the task."""
+        """Where the pictures come from, by the name of the task; empty with a training loop of its own."""
         sources: Mapping[str, Source] = self.data  # type: ignore[assignment]  # once it is made
         return sources
 
@@ -654,9 +783,17 @@ class Study:
         """The metrics that tables show for the rows of a task: built-in ones, then the study's own."""
         return (*task.shown, *self.metrics)
 
+    def needed(self, row: Row) -> frozenset[str]:
+        """The figures that the study's own training loop has to yield for a row."""
+        claimed = {claim.metric for claim in self.claims if row.name in claim.rows}
+        return frozenset({self.primary, *self.lower_is_better, *claimed})
+
     @property
     def functions(self) -> tuple[Callable[..., Any], ...]:
-        """The user's own functions: metrics and losses."""
+        """The user's own functions: metrics and losses, or what trains, and those among its settings."""
+        if self.train is not None:
+            settings = (value for row in self.rows.values() for value in row.values.values())
+            return (self.train, *(value for value in settings if callable(value)))
         losses = [row.recipe.loss.function for row in self.rows.values() if isinstance(row.recipe.loss, Loss)]
         return (*(metric.function for metric in self.metrics.values()), *losses)
 
@@ -677,18 +814,57 @@ class Study:
         data = isinstance(self.data, str | os.PathLike | Source) or (
             isinstance(self.data, list | tuple) and all(isinstance(source, Source) for source in self.data)
         )
+        custom = self.train is not None
+        lower = self.lower_is_better
         required = (
-            ("data", data, "name a folder"),
+            ("train", self.train is None or _takes_a_run(self.train), "give a function of one argument, the run"),
+            ("data", data or custom, "name a folder"),
             ("rows", isinstance(self.rows, Mapping), 'write them as {"a": Row("resnet18"), ...}'),
             ("claims", isinstance(self.claims, list | tuple), "write them as [Claim(better=..., ...), ...]"),
             ("metrics", isinstance(self.metrics, Mapping), "write them as {name: function, ...}"),
             ("title", self.title is None or isinstance(self.title, str), "give a text, or leave it out"),
+            ("version", isinstance(self.version, str), "give a text, or leave it out"),
+            ("primary", isinstance(self.primary, str), 'name a figure ("accuracy")'),
+            ("lower_is_better", isinstance(lower, Collection) and not isinstance(lower, str), 'write it as {"loss"}'),
         )
         for name, fine, hint in required:
             if not fine:
                 raise InputError(self._where, f"has {name}={getattr(self, name)!r:.60}", hint)
         if not self.rows:
             raise InputError(self._where, "has no rows", "give it one or more")
+
+    def _check_custom(self) -> None:
+        """Refuses what does not go with a training loop of its own; raises InputError."""
+        ours = {"data": _OF_THE_STUDY, "recipe": Recipe(), "classes": None, "resize": None, "metrics": {}}
+        for name, left_out in ours.items():
+            if getattr(self, name) != left_out:
+                hint = "leave it out: " + ("yield the figure" if name == "metrics" else "train has its own")
+                raise InputError(self._where, f"has {name}, which cannot go with train", hint)
+        if not self.primary:
+            raise InputError(self._where, "has train and no primary", 'name its first figure, as primary="accuracy"')
+        for name in (self.primary, *self.lower_is_better):
+            _check_name(name, "figure")
+        for name, settings in self.rows.items():
+            _check_name(name, "row")
+            where = f"{self._where}, row {name}"
+            if isinstance(settings, Row) or not isinstance(settings, Mapping):
+                raise InputError(where, f"is {settings!r:.60}", 'write it as its settings, {"depth": 2}, beside train')
+            for setting, value in settings.items():
+                _check_name(setting, "setting")
+                try:
+                    _plain(value)
+                except ValueError as error:
+                    hint = "give a number, text, list, dict, function, class or object"
+                    raise InputError(where, f"has {setting}={value!r:.60}, which {error}", hint) from error
+
+    def _custom_rows(self) -> Iterator[CustomRow]:
+        """The rows of a training loop of its own."""
+        columns = tuple(dict.fromkeys(setting for settings in self.rows.values() for setting in settings))
+        claimed = (claim.metric for claim in self.claims if isinstance(claim, Claim))
+        shown = tuple(dict.fromkeys(m for m in (*claimed, *sorted(self.lower_is_better)) if m != self.primary))
+        shared: dict[str, Any] = {"columns": columns, "primary": self.primary, "shown": shown}
+        for name, settings in self.rows.items():
+            yield CustomRow(name=name, study=self.name, values=dict(settings), plain=_plain(settings), **shared)
 
     def _check_rows(self) -> tuple[Task, ...]:
         """Refuses rows that are none, and recipes that no training can follow; the tasks of the rows.
@@ -701,7 +877,8 @@ class Study:
             _check_name(name, "row")
             where = f"{self._where}, row {name}"
             if not isinstance(row, Row):
-                raise InputError(where, f"is {row!r:.60}", 'write it as Row("resnet18", ...)')
+                hint = 'write it as Row("resnet18", ...), or give the study train= for settings of your own'
+                raise InputError(where, f"is {row!r:.60}", hint)
             if not isinstance(row.network, str) or not row.network:
                 raise InputError(where, f"has network={row.network!r:.60}", 'name one, as in Row("resnet18")')
             recipe = self._recipe_of(row)
@@ -793,6 +970,9 @@ class Study:
             yield replace(row, name=name, study=self.name, recipe=recipe, **filled)
 
     def _check_metrics(self) -> None:
+        for name in ("primary", "lower_is_better", "version"):
+            if getattr(self, name):
+                raise InputError(self._where, f"has {name}, which goes with train", "leave it out")
         built_in = {"loss", *(name for task in TASKS.values() for name in task.metrics)}
         for name, metric in self.metrics.items():
             _check_name(name, "metric")
@@ -818,7 +998,11 @@ class Study:
             where = f"{self._where}, claim {claim.id}"
             for row in claim.rows:
                 _choose(where, "row", row, [*self.rows])
-                _choose(where, "metric", claim.metric, known[row])
+                if self.train is None:  # else it is not known what will be yielded
+                    _choose(where, "metric", claim.metric, known[row])
+            if claim.worse is None and claim.metric in self.lower_is_better:
+                hint = "let it beat a row, or yield the figure with a minus"
+                raise InputError(where, f"holds {claim.metric}, of which lower is better, against a number", hint)
         ids = [claim.id for claim in self.claims]
         if twice := {id for id in ids if ids.count(id) > 1}:
             raise InputError(self._where, f"has the claim {min(twice)} twice", "give one of them another id")
@@ -833,6 +1017,41 @@ class FromOptions:
     """
 
     make: Callable[[Any], Study]
+
+
+def _takes_a_run(train: object) -> bool:
+    """Whether it can be called with one argument."""
+    try:
+        return callable(train) and inspect.signature(train).bind(None) is not None
+    except (TypeError, ValueError):  # ValueError: it has no signature, as what is written in C
+        return callable(train) and not inspect.isroutine(train)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as a plain JSON value.
+
+    Raises:
+        ValueError: it holds a number that is not finite, a mapping whose keys are no texts, or an object that does not
+            say what it holds.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        if not _is_number(value):
+            raise ValueError("is not finite")
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("has keys that are no texts")
+        return {key: _plain(inner) for key, inner in value.items()}
+    if callable(value):
+        text = _text_of(value)
+        return f"{_name_of(value)} ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
+    if isinstance(value, set | frozenset) or _ADDRESS.search(repr(value)) or "..." in repr(value):
+        raise ValueError("does not say what it holds, always in the same words")
+    return repr(value)
 
 
 def _is_side(value: object) -> TypeGuard[int]:

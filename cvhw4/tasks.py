@@ -6,14 +6,16 @@ How each task is trained and evaluated is `cvhw4.training.objectives`; how its p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
-    from cvhw4.study import Row
+    from cvhw4.study import CustomRow, Row
 
-TaskName = Literal["classification", "segmentation"]
+TaskName = Literal["classification", "segmentation", "custom"]
 LOSSES = ("cross_entropy", "bce", "focal")  # see `cvhw4.Recipe`
 
 
@@ -22,7 +24,7 @@ class Task:
     """What a network is for.
 
     Attributes:
-        name: "classification" or "segmentation".
+        name: "classification", "segmentation", or "custom" for what a study's own training loop does.
         metrics: built-in metrics that every epoch of a run has (computed by `cvhw4.metrics`), the primary one
             first; shares, 0..1, higher is better. Records from before a metric was there lack it.
         shown: those that tables show for every row, and that every record has.
@@ -95,8 +97,50 @@ SEGMENTATION = Task(
     },
     in_images=False,
 )
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, SEGMENTATION)}
+# Names that tables have columns of already.
+_COLUMNS = {"row", "epochs", "at epoch", "published", "difference", "n", "bounds", "size", "batch"}
+
+
+def _settings(row: Row) -> dict[str, str]:
+    """The settings of a row with a training loop of its own, by column; "-" where other rows alone have one."""
+    settings, columns = row.settings(), cast("CustomRow", row).columns
+    shown = {name: settings.get(name, "-") for name in dict.fromkeys([*columns, *settings])}
+    return {f"{k} (setting)" if k in _COLUMNS else k: _short(v) for k, v in shown.items()}
+
+
+def _short(value: object) -> str:
+    """A setting in a cell of a table."""
+    text = " ".join((value if isinstance(value, str) else json.dumps(value, sort_keys=True)).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+_LONGEST = 60  # characters of a setting in a table
+CUSTOM = Task(  # what holds for all of them; of a study's own see `custom_task`
+    name="custom",
+    metrics=(),
+    shown=(),
+    by_class=(),
+    bounded=(),
+    loss="",
+    labels={},
+    augmentations=(),
+    columns=_settings,
+    in_images=False,
+)
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, SEGMENTATION, CUSTOM)}
 LABELS: dict[str, str] = {metric: label for task in TASKS.values() for metric, label in task.labels.items()}
+
+
+@lru_cache
+def custom_task(primary: str, shown: tuple[str, ...] = ()) -> Task:
+    """The task of a study with a training loop of its own.
+
+    Args:
+        primary: its first figure.
+        shown: further figures that tables show.
+    """
+    bounded = (f"best {primary}", f"last {primary}")
+    return replace(CUSTOM, metrics=(primary,), shown=(primary, *shown), bounded=bounded)
 
 
 def task_of(network: str) -> Task:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -356,3 +357,32 @@ def test_share_of_a_run(nodes, device, threads, share):
 def test_nothing_to_share(nodes, device, threads, problem):
     with pytest.raises(InputError, match=problem):
         share_of(nodes, device, threads)
+
+
+def of_random_numbers(run):
+    """A training loop of a user's own, which says in its log where it ran."""
+    run.log("on", node_here() if "ray" in sys.modules and sys.modules["ray"].is_initialized() else "no node")
+    for epoch in range(2):
+        if run.settings["depth"] == 0:
+            raise ValueError("no depth")
+        yield {"accuracy": random.random() * run.settings["depth"], "epoch": epoch}
+
+
+@needs_ray
+def test_a_training_loop_of_ones_own_runs_on_the_nodes_as_here(runner, cluster):
+    rows = {"deep": {"depth": 8}, "flat": {"depth": 0}}
+    study = cvhw4.Study("own", train=of_random_numbers, rows=rows, primary="accuracy")
+    runner, events = replace(runner, study=study), []
+    connected = cluster(study=study)
+    connected.submit([(study, study.rows["deep"], 0), (study, study.rows["deep"], 1), (study, study.rows["flat"], 0)])
+    for seed in (0, 1):
+        record = connected.result(study.rows["deep"], seed, events.append)
+        serial = Runner.run(replace(runner, results=runner.results.with_name("serial")), study.rows["deep"], seed)
+        assert figures(record) == figures(serial) and record.environment == serial.environment
+        assert runner.store.find("deep", seed, record.fingerprint).to_json() == record.to_json()
+    assert [e.epoch and e.epoch.epoch for e in events if (e.row, e.seed) == ("deep", 1)] == [None, 1, 2]
+    with pytest.raises(TrainingFailed, match="flat, seed 0, epoch 1: train raises ValueError: no depth") as failed:
+        connected.result(study.rows["flat"], 0, events.append)
+    assert 'raise ValueError("no depth")' in failed.value.traceback
+    (note,) = runner.store.failures()
+    assert note.traceback == failed.value.traceback

@@ -61,7 +61,7 @@ def changed(place, value, of):
     [
         ("row", 3, "row: Input should be a valid string, not 3"),
         ("row", "../../x", "row: .*, not '../../x'"),
-        ("task", "detection", "task: Input should be 'classification' or 'segmentation', not 'detection'"),
+        ("task", "detection", "task: Input should be 'classification', 'segmentation' or 'custom', not 'detection'"),
         ("task", "classification", "figures have no accuracy"),
         ("seed", True, "seed: Input should be a valid integer, not True"),
         ("seed", 2**63, "seed: Input should be less than"),

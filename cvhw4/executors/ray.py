@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 from cvhw4.errors import InputError, TrainingFailed, printable
 from cvhw4.files import write_atomically
 from cvhw4.records.schema import Epoch, Failure, RunRecord
-from cvhw4.runner import Runner
+from cvhw4.runner import Runner, source_of
 from cvhw4.study import Row, Study, unwrapped
 from cvhw4.training.process import prepare_process
 
@@ -74,7 +74,7 @@ class Cluster:
             all runs have the same number of threads.
         address: of a running cluster, as `ray.init` takes it, with "auto" for the one that this node belongs to. The
             package is shipped to its nodes. None starts a cluster of this machine.
-        root: folder of the user's code: what own metrics use of it is shipped with them.
+        root: folder of the user's code: what own metrics and training loops use of it is shipped with them.
         make: makes the runner of a study with options.
 
     Raises:
@@ -103,10 +103,9 @@ class Cluster:
         except InputError:
             self.close()
             raise
-        if address is None and threads is None and share.device == "cpu":
-            share = share._replace(threads=_own_threads())
         paths = {name: options[name] and options[name].absolute() for name in ("weights", "results")}
         self.options = {**options, "device": share.device, "threads": share.threads, **paths}
+        self._own_threads = address is None and threads is None and share.device == "cpu"
         self.make = make
         self._root, self._by_value = root, ray.cloudpickle.register_pickle_by_value
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -167,6 +166,8 @@ class Cluster:
         self._waiting[task.remote(runner, run.row, run.seed, self._events, self._stored(run))] = run
 
     def _runner(self, run: _Run) -> Runner:
+        if self._own_threads and run.study.train is None:
+            return self.make(run.study, {**self.options, "threads": _own_threads()})
         return self.make(run.study, self.options)
 
     def _stored(self, run: _Run) -> dict[str, bytes]:
@@ -222,7 +223,9 @@ class Cluster:
         if record.environment["commit"] is None:  # shipped code is no checkout, but perhaps that of one
             from cvhw4.records.environment import commit
 
-            record = replace(record, environment={**record.environment, "commit": commit()})
+            file = source_of(run.study.train) if run.study.train is not None else None
+            known = commit() if run.study.train is None else commit(file) if file else None
+            record = replace(record, environment={**record.environment, "commit": known})
         key = record.row, record.seed, record.fingerprint
         with store.writer(*key):
             found = store.find(*key)
@@ -339,7 +342,7 @@ def _train(
 
     tell(None)
     try:
-        for folder in (getattr(runner.study.sources[row.task.name], "folder", None), runner.weights):
+        for folder in (getattr(runner.study.sources.get(row.task.name), "folder", None), runner.weights):
             if folder is not None and not folder.is_dir():
                 raise InputError(folder, "is not a folder", "put it at the same path on every node")
         for name, content in stored.items():

@@ -208,7 +208,7 @@ def _selected_rows(study: Study, mark: pytest.Mark, where: str) -> list[Row]:
             raise InputError(where, f"names the row {name}", f"choose from {', '.join(by_name)}")
         settings = wanted[name] if isinstance(wanted, Mapping) else {}
         for setting, value in settings.items():
-            if (found := getattr(by_name[name], setting, None)) != value:
+            if (found := by_name[name].setting(setting)) != value:
                 raise InputError(where, f"says {setting}={value!r} of {name}, which has {found!r}", "correct either")
     return [by_name[name] for name in wanted]
 

@@ -58,7 +58,7 @@ class Pace:
         for family in families:
             seen = self._seen.setdefault(family, [0.0, 0.0])
             seen[0] += seconds
-            seen[1] += row.recipe.epochs
+            seen[1] += row.epochs or 1
         if earlier := self._earlier.get(families[0]):
             self._again[0] += seconds
             self._again[1] += earlier
@@ -76,12 +76,14 @@ class Pace:
         for family in (own, *others):
             if family in self._seen:
                 seconds, epochs = self._seen[family]
-                return seconds / epochs * row.recipe.epochs
+                return seconds / epochs * (row.epochs or 1)
         return None
 
 
 def _families(row: Row) -> tuple[object, ...]:
     """What a row's cost per epoch has in common with other rows', the closest first."""
+    if row.epochs is None:  # a training loop of the study's own
+        return (row.study, row.name), row.study
     kind = row.network, row.recipe.size
     return (row.study, row.name), (*kind, row.trained), kind, None
 
@@ -127,7 +129,7 @@ class Progress:
             with suppress(InputError, OSError, ValueError):  # ValueError: there is none; only an estimate depends on it
                 newest = max((store_of(row).runs / row.name).glob("seed*.json"), key=os.path.getmtime)
                 record = RunRecord.from_json(newest.read_text("utf-8"), newest)
-                if len(record.epochs) == row.recipe.epochs:
+                if row.epochs in (None, len(record.epochs)):
                     self._pace.expect(row, record.times.total_seconds)
 
     def prepare(self, row: Row, seed: int) -> None:
@@ -150,17 +152,15 @@ class Progress:
         self._turn_to(row, seed)
         self._note(self.run, epoch)
         self._live()
-        if self._rewrites or epoch.epoch >= row.recipe.epochs:
+        if self._rewrites or epoch.epoch == row.epochs:
             return
         if time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             (name, short), (run_left, _), metric = self._names(), self._left(), row.task.primary
-            at, value = f"{epoch.epoch}/{row.recipe.epochs}", f"{epoch.figures[metric]:.3f}"
+            at, value = _of(epoch.epoch, row), f"{epoch.figures[metric]:.3f}"
             left = "" if run_left is None else f"  {stamp(run_left)} left"
-            self._write(
-                f"{name}  epoch {at}  loss {epoch.loss:.3f}  {metric} {value}{left}",
-                f"{short}  {at}  loss {epoch.loss:.3g}  {value}{left}",
-            )
+            loss, brief = ("", "") if row.epochs is None else (f"  loss {epoch.loss:.3f}", f"  loss {epoch.loss:.3g}")
+            self._write(f"{name}  epoch {at}{loss}  {metric} {value}{left}", f"{short}  {at}{brief}  {value}{left}")
 
     def pytest_cvhw4_run_end(self, row: Row, seed: int, record: RunRecord, reused: bool) -> None:
         """The run is finished."""
@@ -246,7 +246,7 @@ class Progress:
         value = f" {epochs[-1].figures[metric]:.3f}" if epochs else ""
         words = f"  {metric}{value}" if epochs else ""
         speed = f" {self._images / epochs[-1].train_seconds:.0f}" if epochs and self._images else ""
-        at = f"{epochs[-1].epoch if epochs else 0}/{self._row.recipe.epochs}"
+        at = _of(epochs[-1].epoch if epochs else 0, self._row)
         run_left, all_left = self._left()
         times = stamp(time.monotonic() - self._run_began) + ("" if run_left is None else f"<{stamp(run_left)}")
         many = f"{len(self._over)}/{len(self._planned)}"
@@ -305,9 +305,9 @@ class Progress:
     def _expected(self, run: Run) -> float | None:
         """Seconds that a run still needs; None where nothing is known."""
         row, told = self._planned[run], self.epochs.get(run)
-        if told:
+        if told and row.epochs is not None:
             per_epoch = sum(e.train_seconds + e.evaluate_seconds for e in told) / len(told)
-            return per_epoch * (row.recipe.epochs - told[-1].epoch)
+            return per_epoch * (row.epochs - told[-1].epoch)
         whole = self._pace.seconds(row)
         if whole is None or run != self.run:
             return whole
@@ -321,6 +321,11 @@ class Progress:
         """What the line begins with, and the same in short."""
         label, seed = self._label(self.run), self.run[2]
         return f"{label:<{self._longest if self._is_terminal else 20}} seed {seed}", f"{cut(label, 25)} s{seed}"
+
+
+def _of(epoch: int, row: Row) -> str:
+    """ "3/10", or "3" where nobody knows of how many."""
+    return str(epoch) if row.epochs is None else f"{epoch}/{row.epochs}"
 
 
 def stamp(seconds: float) -> str:

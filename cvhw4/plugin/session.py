@@ -24,6 +24,7 @@ from cvhw4.plugin.board import Run, SessionBoard
 from cvhw4.plugin.collection import Collection, Studies, key_of, load
 from cvhw4.plugin.progress import Progress
 from cvhw4.study import Claim, Control, Row, Study
+from cvhw4.tasks import CUSTOM
 
 if TYPE_CHECKING:
     from cvhw4.executors.ray import Cluster, Event
@@ -98,7 +99,7 @@ class Session:
                 pytest.skip(f"{error}: detected: training diverged")
             note["failed"] = [row.name, seed]
             request.node.user_properties += [("row", row.name), ("seed", seed), ("failed", str(error))]
-            pytest.fail(str(error), pytrace=False)
+            pytest.fail(f"{error}\n\n{error.traceback}" if error.traceback else str(error), pytrace=False)
         except BaseException as error:
             failed("interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
             raise
@@ -141,7 +142,10 @@ class Session:
         self.config.hook.pytest_cvhw4_run_begin(config=self.config, row=row, seed=seed, images=images)
 
     def _images(self, row: Row) -> int | None:
-        """How many images a row trains on; None where a cluster's nodes have the data and this machine has not."""
+        """How many images a row trains on; None where a cluster's nodes have the data and this machine has not, and of
+        a training loop of the study's own."""
+        if row.task.name == CUSTOM.name:
+            return None
         try:
             count = len(self.studies.runner(row).data(row.task.name).train)
         except (InputError, DataUnavailable):
@@ -337,8 +341,7 @@ def extra_info(record: RunRecord) -> dict[str, Any]:
     """What pytest-benchmark stores beside its timing, as plain JSON values."""
     figures = {
         f"{which} {metric}": record.figure(f"{which} {metric}")
-        for metric in record.epochs[-1].figures
-        if metric != "loss"
+        for metric in record.metrics
         for which in ("best", "last")
     }
     return {
@@ -351,7 +354,7 @@ def extra_info(record: RunRecord) -> dict[str, Any]:
         "device": record.environment["device_name"],
         "train_seconds": record.times.train_seconds,
         "evaluate_seconds": record.times.evaluate_seconds,
-        "images_per_second": record.times.images_per_second,
+        "images_per_second": record.times.images_per_second or None,
         "peak_memory_bytes": record.times.peak_memory_bytes,
         **figures,
     }

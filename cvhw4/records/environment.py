@@ -9,12 +9,14 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _NVIDIA = Path("/proc/driver/nvidia/version")
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -22,35 +24,41 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _DECISIVE = ("data/**/*.py", "metrics.py", "models/**/*.py", "runner.py", "tasks.py", "training/**/*.py")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device | str) -> dict[str, Any]:
     """What a record says of the machine and of the code: plain JSON values."""
+    import torch
+
+    return place(device, torch.get_num_threads()) | versions() | {"commit": commit(), "code": code_digest()}
+
+
+def place(device: torch.device | str, threads: int) -> dict[str, Any]:
+    """Where something is computed."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        **versions(),
-        "device": device.type,
+        "device": str(device).partition(":")[0],
         "device_name": device_name(device),
         **accelerator(device),
-        "threads": torch.get_num_threads(),
-        "commit": commit(),
-        "code": code_digest(),
+        "threads": threads,
     }
 
 
-def versions() -> dict[str, str | None]:
-    """The versions of the libraries that decide what a run computes; None for one without metadata."""
-    found: dict[str, str | None] = dict.fromkeys(("torch", "torchvision", "timm", "numpy", "pillow"))
+def versions(packages: Iterable[str] = ("torch", "torchvision", "timm", "numpy", "pillow")) -> dict[str, str | None]:
+    """The versions of libraries, by default of those that decide what a run computes; None for one without metadata."""
+    found: dict[str, str | None] = dict.fromkeys(packages)
     for name in found:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
 
 
-def accelerator(device: torch.device) -> dict[str, str | None]:
+def accelerator(device: torch.device | str) -> dict[str, str | None]:
     """What a GPU computes with beside torch: versions of CUDA, cuDNN and the driver, None where unknown; empty for a
     CPU."""
-    if device.type != "cuda":
+    if not str(device).startswith("cuda"):
         return {}
+    import torch
+
     cudnn = torch.backends.cudnn.version()
     return {"cuda": torch.version.cuda, "cudnn": None if cudnn is None else str(cudnn), "driver": _driver()}
 
@@ -64,9 +72,11 @@ def _driver() -> str | None:
     return None
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: torch.device | str) -> str:
     """The accelerator's or processor's name."""
-    if device.type == "cuda":
+    if str(device).startswith("cuda"):
+        import torch
+
         return torch.cuda.get_device_name(device)
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -76,16 +86,19 @@ def device_name(device: torch.device) -> str:
 
 
 @lru_cache
-def commit() -> str | None:
-    """The commit of the package's checkout, "-dirty" behind it where the package has changed; None outside of one."""
+def commit(file: Path = _PACKAGE / "__init__.py") -> str | None:
+    """The commit of the checkout that a file is in, by default the package's, "-dirty" behind it where the file's
+    folder has changed (outside of the package: what is tracked there); None outside of one."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(_PACKAGE), *arguments]
+        command = ["git", "-C", str(file.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # an installed package lies in somebody else's checkout
-        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
+        git("ls-files", "--error-unmatch", file.name)  # an installed package lies in somebody else's checkout
+        new = "normal" if file.parent == _PACKAGE else "no"  # results lie in a user's folder
+        changed = git("status", "--porcelain", f"--untracked-files={new}", "--", ".")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -99,18 +112,22 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def reset_peak_memory(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device | str) -> None:
     """Starts a new measurement of peak memory."""
-    if device.type == "cuda":
+    if str(device).startswith("cuda"):
+        import torch
+
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):  # not Linux, or not allowed: the peak is then the process's so far
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the high-water mark of the resident set
 
 
-def peak_memory(device: torch.device) -> int | None:
+def peak_memory(device: torch.device | str) -> int | None:
     """Peak memory since `reset_peak_memory`, in bytes: the device's for CUDA, else the process's resident set."""
-    if device.type == "cuda":
+    if str(device).startswith("cuda"):
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():

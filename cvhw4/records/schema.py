@@ -19,11 +19,13 @@ from typing import Annotated, Any, Self
 
 from cvhw4.errors import InputError
 from cvhw4.records.typed import AfterValidator, Field, TypeAdapter, ValidationError, WrapValidator, from_json
-from cvhw4.tasks import CLASSIFICATION, SEGMENTATION, TASKS, TaskName, task_of
+from cvhw4.tasks import CLASSIFICATION, CUSTOM, SEGMENTATION, TASKS, TaskName, task_of
 
 VERSION = 3
 _FAILURE_VERSION = 2
 _HINT = "delete it and repeat the run"
+# In an environment, beside versions of packages.
+_PLACE = ("python", "platform", "device", "device_name", "cuda", "cudnn", "driver", "threads", "commit", "code")
 _MOST = 1e100  # a number beyond is not a measurement, and a float does not hold its square
 
 
@@ -59,10 +61,11 @@ class Epoch:
 
     Attributes:
         epoch: number, from 1.
-        lr: learning rate it was trained with.
-        loss: mean training loss over its images; NaN where it is infinite or undefined.
-        figures: metrics on the validation split after it, by name (see `cvhw4.metrics`), 0..1 but for `loss`.
-        train_seconds: wall time of the training part.
+        lr: learning rate it was trained with; 0 where a study's own training loop alone knows it.
+        loss: mean training loss over its images; NaN where it is infinite or undefined, and of such a loop.
+        figures: metrics on the validation split after it, by name (see `cvhw4.metrics`), 0..1 but for `loss`; of such a
+            loop what it yielded.
+        train_seconds: wall time of the training part; of such a loop, of all of it.
         evaluate_seconds: wall time of the evaluation.
     """
 
@@ -82,8 +85,8 @@ class DataUsed:
         name: how tables call the data set.
         embedded: whether this package generated it.
         fingerprint: sha256 of its decoded pictures and targets.
-        train: number of training images.
-        val: number of validation images.
+        train: number of training images; 0 where a study's own training loop alone knows it, and no others.
+        val: number of validation images, likewise.
         classes: names of the classes.
         leaks: training pictures that are validation pictures too, as "train/a.jpg = val/b.jpg".
     """
@@ -91,8 +94,8 @@ class DataUsed:
     name: Text
     embedded: Flag
     fingerprint: Text
-    train: Annotated[Count, Field(gt=0)]
-    val: Annotated[Count, Field(gt=0)]
+    train: Count
+    val: Count
     classes: list[Text]
     leaks: list[Text] = field(default_factory=list)
 
@@ -169,13 +172,13 @@ class RunRecord(_Stored):
     Attributes:
         row: the name of the row in its study.
         study: the name of the study.
-        task: "classification" or "segmentation".
+        task: "classification", "segmentation", or "custom" for a study's own training loop.
         seed: what was drawn from.
         fingerprint: digest of settings, seed, data, weights, device, driver, threads, versions and code: equal
             fingerprints mean that the run need not be repeated.
         configuration: the same without the seed: runs that may be averaged.
         settings: the row's settings, as `cvhw4.Row.settings` gives them.
-        parameters: how many numbers the network has.
+        parameters: how many numbers the network has; 0 where a study's own training loop alone knows it.
         trained_parameters: how many of them were trained.
         primary: the metric that tables put first.
         epochs: what happened, epoch by epoch.
@@ -183,6 +186,7 @@ class RunRecord(_Stored):
         environment: versions, device, threads, commit, and the digest of the code, which older records lack.
         started: when, ISO 8601 in UTC.
         images: the file beside it with what was predicted for every validation image; None where there is none.
+        lower_is_better: the names of figures of which the lowest is best.
     """
 
     settings: Mapping[str, Json]
@@ -195,15 +199,31 @@ class RunRecord(_Stored):
     by_class: Mapping[str, list[Measured]] = field(default_factory=dict)
     times: Times
     images: StoredImages | None = None
+    lower_is_better: list[Text] = field(default_factory=list)
     version: Count = VERSION
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of its figures; without the validation loss that built-in training loops have beside them."""
+        return tuple(name for name in self.epochs[0].figures if name != "loss" or self.task == CUSTOM.name)
+
+    @property
+    def software(self) -> list[str]:
+        """What it computed with, as "torch 2.15.0": torch, or the packages that a study's own training loop uses."""
+        if self.task != CUSTOM.name:
+            return [f"torch {self.environment['torch']}"]
+        packages = {name: version for name, version in self.environment.items() if name not in _PLACE}
+        return [f"{name} {version}" for name, version in packages.items()] or [f"Python {self.environment['python']}"]
+
     def best(self, metric: str, within: int | None = None) -> float:
-        """The highest value of a metric over the (first `within`) epochs."""
-        return max(e.figures[metric] for e in self.epochs[:within])
+        """The best value of a metric over the (first `within`) epochs, highest or lowest as `lower_is_better` says."""
+        best = min if metric in self.lower_is_better else max
+        return best(e.figures[metric] for e in self.epochs[:within])
 
     def best_epoch(self, metric: str, within: int | None = None) -> int:
         """The first epoch that reaches the best value of a metric (among the first `within`)."""
-        return max(self.epochs[:within], key=lambda e: e.figures[metric]).epoch
+        sign = -1 if metric in self.lower_is_better else 1
+        return max(self.epochs[:within], key=lambda e: sign * e.figures[metric]).epoch
 
     def last(self, metric: str) -> float:
         """A metric after the last epoch."""
@@ -226,6 +246,7 @@ class Failure(_Stored):
         epoch: in which it failed, from 1; `step` in which of its steps, from 1; 0 where unknown.
         lr: learning rate it was trained with there.
         reason: why, in words.
+        traceback: where in the user's own code, as Python shows it; empty where that says nothing.
         checkpoint: name of the file beside it to resume from; None where there is none.
     """
 
@@ -234,6 +255,7 @@ class Failure(_Stored):
     step: Count
     lr: Number
     reason: Text
+    traceback: Text = ""
     checkpoint: Name | None = None
     version: Count = _FAILURE_VERSION
 
@@ -320,16 +342,19 @@ def first_problem(error: ValidationError) -> str:
 def _check_run(record: RunRecord) -> None:
     """Refuses a record whose fields do not fit together as pages rely on; raises ValueError."""
     names, task = record.epochs[0].figures.keys(), TASKS[record.task]
+    known = task is not CUSTOM  # what cvhw4 trained itself
     _require([e.epoch for e in record.epochs] == [*range(1, len(record.epochs) + 1)], "epochs", "are not 1 to n")
     _require(all(e.figures.keys() == names for e in record.epochs), "figures", "differ between epochs")
-    for name in (record.primary, *task.shown):  # of the others, records from before they were there have none
+    # Of the others, records from before they were there have none.
+    for name in (record.primary, *task.shown, *record.lower_is_better, *(() if known else names)):
         _require(name in names, "figures", f"have no {name}")
         _require(not any(math.isnan(e.figures[name]) for e in record.epochs), f"figures.{name}", "is null")
     for name in task.by_class:
         classes = len(record.by_class.get(name, ()))
         _require(record.settings.get("classes") == classes, f"by_class.{name}", "is not as long as settings.classes")
         _require(classes in (3, len(record.data.classes)), f"by_class.{name}", "does not fit data.classes")
-    texts = [record.environment.get(name) for name in ("device", "device_name", "torch")]
+    _require(not known or min(record.data.train, record.data.val) > 0, "data", "has no images")
+    texts = [record.environment.get(name) for name in ("device", "device_name", *(["torch"] if known else []))]
     _require(all(isinstance(t, str) for t in texts), "environment", "does not name device, device_name and torch")
     _require({"threads", "commit"} <= record.environment.keys(), "environment", "lacks threads or commit")
 

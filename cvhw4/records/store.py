@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -51,6 +52,11 @@ class Store:
     def checkpoint(self, row: str, seed: int, fingerprint: str) -> Path:
         """Where an unfinished run's last good state is written; beside it lie its note of failure and its lock."""
         return self.unfinished / row / f"{stem(seed, fingerprint)}.safetensors"
+
+    def run_folder(self, row: str, seed: int, fingerprint: str) -> Path:
+        """Where a study's own training loop keeps what it likes until its run is finished. Its log lies beside it, with
+        `.log` in place of `.run`."""
+        return self.checkpoint(row, seed, fingerprint).with_suffix(".run")
 
     def _locate(self, row: str, *names: str) -> Path:
         """The first of a run's files with one of these names that exists, else where the first would be written.
@@ -159,9 +165,15 @@ class Store:
         return [note for note in notes if self.find(note.row, note.seed, note.fingerprint) is None]
 
     def tidy(self, row: str, seed: int, fingerprint: str) -> None:
-        """Removes what a run left while it was unfinished: checkpoint, note of failure, half-written files, and the
-        folder if that was all. What cannot be removed stays; so does the lock, for which others may be waiting."""
+        """Removes what a run left while it was unfinished: checkpoint, note of failure, half-written files, its own
+        folder, and the folder of the row if that was all; its log is put beside its record. What cannot be removed
+        stays; so does the lock, for which others may be waiting."""
         folder = self.unfinished / row
+        own = self.run_folder(row, seed, fingerprint)
+        with suppress(OSError):
+            os.replace(own.with_suffix(".log"), self.path(row, seed, fingerprint).with_suffix(".log"))
+        if not own.is_symlink():
+            shutil.rmtree(own, ignore_errors=True)
         remove(p for p in folder.glob(f"{stem(seed, fingerprint)}.*") if p.suffix != ".lock")
         with suppress(OSError):
             folder.rmdir()

@@ -13,7 +13,7 @@ from cvhw4.report.html import html_page
 from cvhw4.report.pictures import pictures_of
 from cvhw4.report.plots import curves, forest
 from cvhw4.report.results import report_page
-from cvhw4.report.runs import by_data, with_metric
+from cvhw4.report.runs import all_shown, by_data, with_metric
 from cvhw4.report.stored import Stored
 from cvhw4.report.text import file_stem
 from cvhw4.report.verdicts import write_verdicts
@@ -87,7 +87,7 @@ def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, 
         for number, (data, groups) in enumerate(sets.items(), 1):
             name = data if stems.count(file_stem(data)) == 1 else f"{data} {number}"
             drawn = found[task.name, data] = []
-            for metric in study.shown(task):
+            for metric in all_shown(study, task, [r for runs in groups.values() for r in runs]):
                 measured = {row: kept for row, runs in groups.items() if (kept := with_metric(runs, metric))}
                 rows = [row for row in study.rows.values() if row.name in measured]
                 if rows:

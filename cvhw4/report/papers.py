@@ -335,7 +335,7 @@ def _table(
     step: float,
 ) -> ResultsTable:
     scale = 100 if style.percent else 1
-    low = {"loss", *getattr(study, "lower_is_better", ())}
+    low = study.lower_is_better if study.train is not None else {"loss"}
     values = {
         (row, metric): {r.seed: getattr(r, style.epoch)(metric) for r in groups[row] if metric in r.epochs[-1].figures}
         for row in rows

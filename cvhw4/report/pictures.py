@@ -50,7 +50,7 @@ def pictures_of(
             ("Where the networks look", saliency(f"attention-maps-{end}", name, of, samples, pictures)),
             (where, looked_at(f"attention-share-{end}", name, shares)),
         ]
-    else:
+    elif task.name == "segmentation":
         arms = find_arms(of, samples, pictures)
         found = [("With and without skip connections", scenes(f"panels-{end}", name, arms) if arms else None)]
         for classes in sorted({int(runs[0].settings["classes"]) for runs in of.values()}, reverse=True):

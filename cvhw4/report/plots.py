@@ -19,7 +19,7 @@ from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.verdicts import Outcome
 from cvhw4.study import Row, Study
-from cvhw4.tasks import LABELS
+from cvhw4.tasks import CUSTOM, LABELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,8 +49,8 @@ def curves(
         metric: its name in the record.
         study: whose published figures are marked.
     """
-    longest = max(len(groups[row.name][0].epochs) for row in rows)
-    share = metric in LABELS  # 0 to 1
+    longest = max(len(r.epochs) for row in rows for r in groups[row.name])
+    share = metric in LABELS and rows[0].task.name != CUSTOM.name  # 0 to 1
     marks = {row.name: published(study, row.name, metric) for row in rows}
     name = metric_name(metric)
 
@@ -58,7 +58,8 @@ def curves(
         panels = grid_of_panels(figure, len(rows), COLUMNS)
         for axes, row in zip(panels.flat, rows, strict=False):
             runs = groups[row.name]
-            mean, low, high = band([[e.figures[metric] for e in r.epochs] for r in runs])
+            shortest = min(len(r.epochs) for r in runs)  # a training loop of one's own may stop when it likes
+            mean, low, high = band([[e.figures[metric] for e in r.epochs[:shortest]] for r in runs])
             epochs = np.arange(1, len(mean) + 1)
             if share:  # whatever the interval says
                 low, high = low.clip(0), high.clip(max=1)
@@ -85,7 +86,8 @@ def curves(
         (2.3 * max(min(COLUMNS, len(rows)), 2) + 0.4, 1.55 * -(-len(rows) // COLUMNS) + 0.55),
         paint,
         f"Learning curves on {printable(data)}: {LABELS.get(metric, metric)} by epoch; after the last one {last}.",
-        f"{name[0].upper()}{name[1:]}{' (share, 0 to 1)' if share else ''} on {images} validation images after every "
+        f"{name[0].upper()}{name[1:]}{' (share, 0 to 1)' if share else ''}"
+        f"{f' on {images} validation images' if images else ''} after every "
         f"epoch: mean over seeds, band: its 95 % interval, {seeds({row.name: groups[row.name] for row in rows})}."
         + (" Diamond: the published figure, at its epoch or at the last one here." if marked else ""),
     )
@@ -101,7 +103,7 @@ def forest(outcomes: Sequence[Outcome], study: Study) -> Picture:
     labels = [fill(in_picture(sentence), 54) for sentence in sentences]
     heights = [1.0 + 0.45 * label.count("\n") for label in labels]
     centres = np.cumsum(heights) - np.array(heights) / 2
-    shares = all(o.claim.metric in LABELS for o in outcomes)
+    shares = study.train is None and all(o.claim.metric in LABELS for o in outcomes)
 
     def paint(figure: Figure) -> None:
         from matplotlib.lines import Line2D
@@ -150,8 +152,9 @@ def forest(outcomes: Sequence[Outcome], study: Study) -> Picture:
         (8.6, 0.27 * sum(heights) + 1.0),
         paint,
         f"The claims as a forest plot. {words}.",
-        "Each claim's difference: mean over seeds, thick bar: its 95 % interval (Student's t), thin: that with other "
-        f"validation images as well, n = {ends(sorted({o.difference.n for o in outcomes}))} seeds, paired; "
+        "Each claim's difference: mean over seeds, thick bar: its 95 % interval (Student's t), "
+        f"{'' if study.train else 'thin: that with other validation images as well, '}"
+        f"n = {ends(sorted({o.difference.n for o in outcomes}))} seeds, paired; "
         f"{'open diamond: the published difference; ' if marked else ''}right of the line the claim holds. "
         f"Data: {', '.join(map(escape, dict.fromkeys(o.data for o in outcomes)))}.",
     )

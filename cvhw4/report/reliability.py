@@ -130,6 +130,9 @@ def details_section(outcomes: Sequence[Outcome]) -> list[str]:
         )
     if not lines:
         return []
+    images = any(o.noise is not None for o in outcomes)
+    if not images:
+        lines = [{name: text for name, text in line.items() if name != "p with other images"} for line in lines]
     paired = [o.comparison for o in outcomes if not math.isnan(o.comparison.pairing)]
     pooled = ""
     if len(paired) > 1:
@@ -143,7 +146,7 @@ def details_section(outcomes: Sequence[Outcome]) -> list[str]:
         "were they not paired, over the variance as it is: 2.00 halves the runs needed, 1.00 gains nothing, less than "
         f"1 costs. By itself each ratio is rough.{pooled} *Seeds to decide*: for the t test at 5 % to decide in 90 of "
         "100 studies, at the mean and spread seen, and at the ends of the effect's interval (before Holm's "
-        "correction). *p with other images*: both sources of noise, not corrected.",
+        f"correction).{' *p with other images*: both sources of noise, not corrected.' if images else ''}",
         table(lines),
     ]
 

@@ -10,14 +10,16 @@ from itertools import groupby
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import BIASED, failures_table, share
 from cvhw4.report.figures import Picture
-from cvhw4.report.numbers import difference, interval, p_value, seconds, spread
+from cvhw4.report.numbers import difference, ends, interval, p_value, seconds, spread
 from cvhw4.report.runs import (
     Groups,
+    all_shown,
     by_data,
     class_names,
     days,
     device,
     judged,
+    lower_note,
     metric_name,
     notes,
     published,
@@ -29,7 +31,7 @@ from cvhw4.statistics.bounds import Bounds
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Row, Study
-from cvhw4.tasks import LABELS, SEGMENTATION, Task
+from cvhw4.tasks import CUSTOM, LABELS, SEGMENTATION, Task
 
 _CONVENTIONS = ("miou", "set_miou", "pixel_accuracy", "set_pixel_accuracy")
 _MOST_LISTED = 20  # seeds whose epochs are listed one by one
@@ -94,9 +96,10 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
     if not records:
         return "No runs yet."
     machines = sorted({f"{r.environment['device_name']}, {device(r)}" for r in records})
-    versions = sorted({f"torch {r.environment['torch']}" for r in records})
-    commits = sorted({str(r.environment["commit"]) for r in records})
-    where = f"{days(records)}; {'; '.join(machines)}; {', '.join(versions)}; code {', '.join(commits)}"
+    versions = sorted({text for r in records for text in r.software})
+    commits = sorted({str(r.environment["commit"]) for r in records if r.environment["commit"] or study.train is None})
+    code = f"; code {', '.join(commits)}" if commits else ""
+    where = f"{days(records)}; {'; '.join(machines)}; {', '.join(versions)}{code}"
     of_publication = (
         " *Published* is the publication's figure, on its own data and networks: on others, or at another size, the "
         "difference shows how far apart the two studies are, not an error of either."
@@ -132,15 +135,18 @@ class _Section:
 
     def parts(self) -> list[str]:
         """Its parts in Markdown."""
-        title = self.study.sources[self.task.name].title or self.study.title
+        source = self.study.sources.get(self.task.name)
+        title = (source.title if source is not None else "") or self.study.title
         parts = [f"## {escape(title)} ({escape(self.data)})", self._about()]
-        for metric in self.study.shown(self.task):
+        runs = [r for of_row in self.groups.values() for r in of_row]
+        for metric in all_shown(self.study, self.task, runs):
             lines = list(self._figures(metric))
             if lines:
                 parts += [f"### {_heading(metric)}", self._without_empty(lines), *self.notes]
         for heading, shown in groupby(self.pictures, lambda picture: picture[0]):
             parts += [f"### {heading}", *(p.markdown for _, p in shown)]
-        if self.pictures and not any(p.stem.startswith(("attention", "panels")) for _, p in self.pictures):
+        drawn = any(p.stem.startswith(("attention", "panels")) for _, p in self.pictures)
+        if self.task.name != CUSTOM.name and self.pictures and not drawn:
             parts += ["No validation pictures are stored with these runs, so none are shown."]
         if self.failures:
             parts += ["### Failed runs", failures_table(self.failures, self.rows), BIASED]
@@ -150,12 +156,16 @@ class _Section:
             parts += ["### Claims", self._claims(), *self.notes]
         if self.task is SEGMENTATION:
             parts += self._conventions()
-        return [*parts, "### Weights, time and memory", self._costs(), *self._continued()]
+        costs = "Weights, time and memory" if self.task.name != CUSTOM.name else "Time and memory"
+        return [*parts, f"### {costs}", self._costs(), *self._continued()]
 
     def _about(self) -> str:
         if self.first is None:
             return "No run has finished on these data."
         about = f"{self.first.data.train} training and {self.first.data.val} validation images."
+        if self.task.name == CUSTOM.name:
+            about = f"A training loop of its own (`{escape(self.first.weights.network)}`), which alone knows its data."
+            about += lower_note(self.study)
         if self.bounds is not None and self.bounds.rows and not self.bounded:
             about += " The bounds are calibrated on other data and do not apply: these rows are reported, not judged."
         return about
@@ -168,12 +178,16 @@ class _Section:
         for row in self.rows:
             runs = with_metric(self.groups.get(row.name, []), metric)
             failed = [f for f in self.failures if f.row == row.name]
-            epochs = row.recipe.epochs
+            lengths = sorted({len(r.epochs) for r in runs}) if row.epochs is None else [row.epochs]
             remark = f" ({share(runs, failed)})" if failed else ""
-            for within in (None, *([also_after] if runs and also_after and also_after < epochs else [])):
+            for within in (None, *([also_after] if runs and also_after and also_after < lengths[-1] else [])):
                 if not runs and not failed:
                     continue
-                line = {"row": row.name, **self.task.columns(row), "epochs": str(within or epochs)}
+                shown = str(within or (ends(lengths) if lengths else "-"))
+                columns = self.task.columns(row)
+                if row.epochs is None:  # settings are the user's texts
+                    columns = {escape(name): escape(text) for name, text in columns.items()}
+                line = {"row": row.name, **columns, "epochs": shown}
                 best = estimate([r.best(metric, within) for r in runs]) if runs else None
                 last = estimate([r.epochs[:within][-1].figures[metric] for r in runs]) if runs else None
                 stated = published(self.study, row.name, metric)
@@ -276,8 +290,10 @@ class _Section:
                     "device": escape(", ".join(sorted({device(r) for r in runs}))),
                 }
             )
-        known = any(line["published time"] != "-" for line in lines)
-        return Table.of(lines, [] if known else ["published time"]).markdown()
+        without = [] if any(line["published time"] != "-" for line in lines) else ["published time"]
+        if self.task.name == CUSTOM.name:
+            without += ["weights", "parameters (trained)", "training", "images/s"]
+        return Table.of(lines, without).markdown()
 
     def _continued(self) -> list[str]:
         """A line that says how many runs of each row were broken off and continued; none where none was."""

@@ -10,7 +10,7 @@ from cvhw4.report.numbers import ends
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import Bounds
 from cvhw4.study import Study
-from cvhw4.tasks import LABELS, TASKS
+from cvhw4.tasks import CUSTOM, LABELS, TASKS, Task
 
 Groups = Mapping[str, Sequence[RunRecord]]  # runs by row, seeds in order
 SHORT = LABELS | {metric: short for task in TASKS.values() for metric, short in task.short.items()}  # for a terminal
@@ -34,6 +34,20 @@ def by_data(records: Sequence[RunRecord], failures: Iterable[Failure] = ()) -> d
 def with_metric(runs: Sequence[RunRecord], metric: str) -> list[RunRecord]:
     """The runs that have a metric: those from before the study had it have none."""
     return [run for run in runs if metric in run.epochs[-1].figures]
+
+
+def all_shown(study: Study, task: Task, runs: Sequence[RunRecord]) -> list[str]:
+    """The metrics that pages show for the rows of a task; of a training loop of the study's own all that it yielded."""
+    yielded = [metric for r in runs for metric in r.metrics] if task.name == CUSTOM.name else []
+    return list(dict.fromkeys([*study.shown(task), *yielded]))
+
+
+def lower_note(study: Study) -> str:
+    """A sentence, with a space before it, on the figures of which lower is better; nothing where there are none."""
+    names = ", ".join(map(metric_name, sorted(study.lower_is_better)))
+    return f" Of {names} the lowest is best: there a claim's difference is its worse row's less its better." * bool(
+        names
+    )
 
 
 def metric_name(metric: str) -> str:
@@ -95,6 +109,8 @@ def origins(groups: Groups) -> list[str]:
     says; none without runs."""
     by_weights: dict[str, list[str]] = {}
     for row, runs in groups.items():
+        if runs[0].task == CUSTOM.name:
+            continue
         by_weights.setdefault(", ".join(sorted({r.weights.origin for r in runs})), []).append(row)
     runs = [r for of_row in groups.values() for r in of_row]
     devices = ", ".join(sorted({device(r) for r in runs}))
@@ -114,6 +130,7 @@ def notes(runs: Sequence[RunRecord], show: Callable[[str], str] = escape) -> lis
         *_different_code(runs, show),
         *_different_precisions(runs),
         *_leaks(runs, show),
+        *_without_chance(runs, show),
     ]
 
 
@@ -149,6 +166,21 @@ def _different_precisions(runs: Iterable[RunRecord]) -> list[str]:
         return []
     groups = "; ".join(f"{precision} ({', '.join(names)})" for precision, names in rows.items())
     return [f"Rows were computed in different precisions: {groups}. --precision float32 or bf16 gives all the same."]
+
+
+def _without_chance(runs: Iterable[RunRecord], show: Callable[[str], str]) -> list[str]:
+    """Of training loops of the study's own: rows whose seeds all have the same figures."""
+    same = []
+    for row, of_row in by_row(r for r in runs if r.task == CUSTOM.name).items():
+        figures = [[e.figures for e in r.epochs] for r in of_row]
+        if len(figures) > 1 and all(of_run == figures[0] for of_run in figures):
+            same.append(show(row))
+    if not same:
+        return []
+    return [
+        f"All seeds have the same figures in {', '.join(same)}: what is trained there does not depend on the seed, so "
+        "that no spread is seen, and a verdict is about this one training alone."
+    ]
 
 
 def _leaks(runs: Iterable[RunRecord], show: Callable[[str], str]) -> list[str]:

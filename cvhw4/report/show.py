@@ -17,6 +17,7 @@ from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.tables import Table
 from cvhw4.report.text import clip, clock, sparkline
 from cvhw4.statistics.changes import as_text, flat
+from cvhw4.tasks import CUSTOM
 
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
 Run = RunRecord | Failure
@@ -173,14 +174,16 @@ def _failed(f: Failure, store: Store) -> list[Table]:
         "run": _name_of(f),
         "state": "failed",
         "why": f.reason,
-        "where": f"epoch {f.epoch or '-'}, step {f.step or '-'}, learning rate {f.lr:g}",
+        "where": f"epoch {f.epoch or '-'}"
+        + (f", step {f.step or '-'}, learning rate {f.lr:g}" if f.task != CUSTOM.name else ""),
         "data": f.data,
         "fingerprint": f.fingerprint,
         "began": f.started,
         "note": str(folder / f"{stem(f.seed, f.fingerprint)}.json"),
         "checkpoint": "none" if f.checkpoint is None else str(folder / f.checkpoint),
     }
-    return [_pairs("", what), _pairs("environment", f.environment)]
+    lines = [(line,) for line in f.traceback.splitlines()]
+    return [_pairs("", what), Table(("",), lines, "traceback"), _pairs("environment", f.environment)]
 
 
 def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Table]:
@@ -192,7 +195,7 @@ def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Table]:
         state = "of an older configuration than the row's most recent"
     else:
         state = "in no store"
-    memory = r.times.peak_memory_bytes
+    memory, known = r.times.peak_memory_bytes, r.task != CUSTOM.name  # what cvhw4 trained itself
     leaks = {"leaks": f"{len(r.data.leaks)} validation pictures are training pictures too"} if r.data.leaks else {}
     by_epoch = {m: sparkline([e.figures[m] for e in r.epochs]) for m in r.epochs[0].figures}
     what = {
@@ -201,29 +204,29 @@ def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Table]:
         "began": r.started,
         "fingerprint": r.fingerprint,
         "configuration": r.configuration[:12],
-        "data": f"{r.data.name}: {r.data.train} training, {r.data.val} validation images, {r.data.fingerprint[:12]}",
-        **leaks,
-        "weights": f"{r.weights.origin} ({r.weights.network}) {(r.weights.sha256 or '')[:12]}".rstrip(),
-        "parameters": f"{r.parameters:,}, of which {r.trained_parameters:,} were trained",
+        **_trained(r, leaks),
         "record": str(path) if path.exists() else "as named",
-        "by image": _images(r, path),
+        **({"by image": _images(r, path)} if known else {}),
+        **({"log": str(log)} if (log := path.with_suffix(".log")).exists() else {}),
         r.primary: f"{by_epoch[r.primary]}  best at epoch {r.best_epoch(r.primary)}",
-        "loss": sparkline([e.loss for e in r.epochs]),
+        **({"loss": sparkline([e.loss for e in r.epochs])} if known else {}),
     }
-    times = {
+    parts = {
         "building": f"{r.times.build_seconds:.1f} s",
         "training": f"{r.times.train_seconds:.1f} s, {r.times.images_per_second:.1f} images/s",
         "evaluation": f"{r.times.evaluate_seconds:.1f} s",
+    }
+    times = {
+        **(parts if known else {}),
         "in all": f"{r.times.total_seconds:.1f} s, {r.times.interruptions} interruptions",
         "peak memory": "unknown" if memory is None else f"{memory / 2**30:.2f} GiB",
     }
-    metrics = [name for name in r.epochs[0].figures if name != "loss"]
+    metrics = r.metrics
     figures = [(m, f"{r.best(m):.4f}", str(r.best_epoch(m)), f"{r.last(m):.4f}", by_epoch[m]) for m in metrics]
     epochs = [
         (
             str(e.epoch),
-            f"{e.lr:g}",
-            f"{e.loss:.4f}",
+            *((f"{e.lr:g}", f"{e.loss:.4f}") if known else ()),
             *(f"{e.figures[m]:.4f}" for m in metrics),
             f"{e.train_seconds:.1f} s",
         )
@@ -233,11 +236,23 @@ def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Table]:
         _pairs("", what),
         _pairs("settings", r.settings),
         Table(("metric", "best", "at epoch", "last", "by epoch"), figures, "metrics"),
-        Table(("epoch", "rate", "loss", *metrics, "training"), epochs, "epochs"),
+        Table(("epoch", *(("rate", "loss") if known else ()), *metrics, "training"), epochs, "epochs"),
         *_by_class(r),
         _pairs("times", times),
         _pairs("environment", r.environment),
     ]
+
+
+def _trained(r: RunRecord, leaks: Mapping[str, str]) -> dict[str, str]:
+    """What was trained, on what."""
+    if r.task == CUSTOM.name:
+        return {"trained by": r.weights.network, "lower is better": ", ".join(r.lower_is_better) or "-"}
+    return {
+        "data": f"{r.data.name}: {r.data.train} training, {r.data.val} validation images, {r.data.fingerprint[:12]}",
+        **leaks,
+        "weights": f"{r.weights.origin} ({r.weights.network}) {(r.weights.sha256 or '')[:12]}".rstrip(),
+        "parameters": f"{r.parameters:,}, of which {r.trained_parameters:,} were trained",
+    }
 
 
 def _images(r: RunRecord, path: Path) -> str:

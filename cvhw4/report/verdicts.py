@@ -23,7 +23,7 @@ from cvhw4.report.reliability import (
     sensitivity_section,
     stability_section,
 )
-from cvhw4.report.runs import by_row, days, metric_name
+from cvhw4.report.runs import by_row, days, lower_note, metric_name
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
@@ -114,10 +114,11 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
     generated = {escape(r.data.name): " (generated pictures)" if r.data.embedded else "" for r in records}
     data = ", ".join(name + what for name, what in generated.items())
     about = f" {escape(study.about)}" if study.about else ""
+    what = "networks at this size" if study.train is None else "rows"
     return (
         f"From {len(records)} runs of study `{study.name}`, {days(records)}, on {data}, {seeds} seeds a row; written "
         "by `cvhw4 report`, nothing by hand.\n\n"
-        f"A verdict is about these networks at this size on these data.{about} *Supported*: the difference lies above "
+        f"A verdict is about these {what} on these data.{about} *Supported*: the difference lies above "
         "its margin, the paired t test over seeds being below 5 % after Holm's correction for all claims together; "
         "*contradicted*: below it, likewise; *undecided*: neither. Intervals are 95 %, Student's t over seeds: with 3 "
         "to 20 seeds the normal interval would be too narrow, and a bootstrap has too few runs to draw from."
@@ -138,6 +139,11 @@ def _claims(
     known = {o.claim.id for o in outcomes}
     why = {True: "about a figure on real data, of which generated pictures say nothing", False: "a row has no runs"}
     missing = [f"{escape(c.sentence)} ({why[c.worse is None]})" for c in study.claims if c.id not in known]
+    images = (
+        " *With other images*: the interval for other validation images as well, from a bootstrap over images (by "
+        'class, and the same images in both rows); "as wide" where they add nothing that the seeds\' spread '
+        "does not cover."
+    )
     guarded = (
         " *Guarded*: whether a build fails when the claim no longer holds in the mean of "
         f"{bounds.seeds} seeds; where the spread over seeds is too large to promise that, it checks the difference "
@@ -148,9 +154,10 @@ def _claims(
         claims_overview(study, outcomes, bounds, failed).markdown(),
         *notes,
         *of_data,
-        "*Here*: mean over seeds of the difference of best epochs. *With other images*: the interval for other "
-        "validation images as well, from a bootstrap over images (by class, and the same images in both rows); "
-        '"as wide" where they add nothing that the seeds\' spread does not cover.' + (guarded if bounds.claims else ""),
+        "*Here*: mean over seeds of the difference of best epochs."
+        + (images if study.train is None else "")
+        + lower_note(study)
+        + (guarded if bounds.claims else ""),
         *([f"Not judged: {'; '.join(missing)}."] if missing else []),
         *_in_words(study, outcomes),
     ]
@@ -199,6 +206,8 @@ def claims_overview(study: Study, outcomes: Sequence[Outcome], bounds: Bounds, f
             }
         )
     without = [] if study.published else ["published", "its one run shows"]
+    if study.train is not None:
+        without.append("with other images")
     return Table.of(lines, without if bounds.claims else [*without, "guarded"])
 
 

@@ -252,7 +252,7 @@ def calibrate(
     more = f"train study {study.name} with --seeds {_FEWEST_RUNS} or more"
     by_row: dict[str, list[RunRecord]] = {row: [] for row in study.rows}
     for record in records:
-        if record.row in by_row and record.data.embedded == isinstance(study.sources[record.task], Generated):
+        if record.row in by_row and record.data.embedded == isinstance(study.sources.get(record.task), Generated):
             by_row[record.row].append(record)
     bounded = [row for row in study.rows.values() if row.group == "" or len(by_row[row.name]) >= _FEWEST_RUNS]
     for row in bounded:
@@ -261,7 +261,7 @@ def calibrate(
             raise InputError(row.name, f"has {runs} runs on the study's data, too few to calibrate a bound", more)
     data: dict[str, str] = {}
     for task in study.tasks:
-        of_task = [r for row in bounded if row.task is task for r in by_row[row.name]]
+        of_task = [r for row in bounded if row.task.name == task.name for r in by_row[row.name]]
         newest = max(of_task, key=lambda r: r.started, default=None)
         if newest is None:
             continue
@@ -370,11 +370,11 @@ def limits(
 def _source(records: Sequence[RunRecord]) -> str:
     days = sorted({r.started[:10] for r in records})
     devices = sorted({r.environment["device"] for r in records})
-    torch = sorted({str(r.environment["torch"]) for r in records})
-    commits = sorted({str(r.environment["commit"]) for r in records})
+    software = sorted({text for r in records for text in r.software})
+    commits = sorted({str(r.environment["commit"] or r.environment.get("code", "unknown"))[:18] for r in records})
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     return (
-        f"calibrated on {len(records)} runs of {span} on {', '.join(devices)}, torch {', '.join(torch)}, "
+        f"calibrated on {len(records)} runs of {span} on {', '.join(devices)}, {', '.join(software)}, "
         f"code {', '.join(commits)}"
     )
 

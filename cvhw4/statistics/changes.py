@@ -66,6 +66,7 @@ class Change:
     p_value: float
     adjusted_p: float
     kind: Kind
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,9 @@ def _figures(place: Place, a: BySeed, b: BySeed, untouched: bool) -> list[Change
     for figure in _names(runs):
         if _held(a, figure) == _held(b, figure) == "held":
             of_a, of_b = ({s: r.figure(figure) for s, r in side.items()} for side in (a, b))
-            changes.append(figure_change(of_a, of_b, step, place, figure, untouched))
+            lower = any(figure.split(" ", 1)[1] in r.lower_is_better for r in runs)
+            change = figure_change(of_a, of_b, step, place, figure, untouched)
+            changes.append(replace(change, lower_is_better=lower))
     return changes
 
 
@@ -250,8 +253,8 @@ def _gaps(place: Place, a: BySeed, b: BySeed) -> list[Gap]:
 
 def _names(runs: Sequence[RunRecord]) -> list[str]:
     """Best and last of every metric that a run has, in order."""
-    metrics = dict.fromkeys(m for r in runs for m in r.epochs[0].figures)
-    return [f"{which} {m}" for m in metrics if m != "loss" for which in ("best", "last")]
+    metrics = dict.fromkeys(m for r in runs for m in r.metrics)
+    return [f"{which} {m}" for m in metrics for which in ("best", "last")]
 
 
 def _held(side: BySeed, figure: str) -> Held:
@@ -324,7 +327,7 @@ def judge_figures(changes: Sequence[Change]) -> list[Change]:
     def kind(change: Change, adjusted_p: float) -> Kind:
         if change.kind != "noise" or not adjusted_p < LEVEL:
             return change.kind
-        return "better" if change.difference.mean > 0 else "worse"
+        return "better" if (change.difference.mean > 0) != change.lower_is_better else "worse"
 
     adjusted = holm([c.p_value for c in changes])
     return [replace(c, adjusted_p=p, kind=kind(c, p)) for c, p in zip(changes, adjusted, strict=True)]

@@ -106,6 +106,8 @@ def judge(
         return None
     better = figures(claim.better, runs, seeds, claim.metric)
     worse = None if claim.worse is None else figures(claim.worse, runs, seeds, claim.metric)
+    if worse is not None and claim.metric in runs[claim.rows[0]][seeds[0]].lower_is_better:
+        better, worse = worse, better
     if not np.isfinite([*better, *(worse or ())]).all():
         return None
     # Of a metric of the study's own this is about what one image makes.

@@ -52,13 +52,14 @@ class Run:
         """An epoch's numbers by the names that they have in every tracker."""
         speed = {} if self.images is None else {"training/images_per_second": self.images / epoch.train_seconds}
         validation = {f"validation/{metric}": value for metric, value in epoch.figures.items()}
+        if self.row.epochs is None:  # of a training loop of the study's own nothing else is known
+            return validation
         return {**validation, "training/loss": epoch.loss, "training/lr": epoch.lr, **speed}
 
 
 def final_figures(record: RunRecord) -> dict[str, float]:
     """A finished run's best and last figures ("best/accuracy"), and what it took."""
-    metrics = [metric for metric in record.epochs[-1].figures if metric != "loss"]
-    figures = {f"{which}/{m}": record.figure(f"{which} {m}") for m in metrics for which in ("best", "last")}
+    figures = {f"{which}/{m}": record.figure(f"{which} {m}") for m in record.metrics for which in ("best", "last")}
     return figures | {"total_seconds": record.times.total_seconds}
 
 

@@ -1,0 +1,254 @@
+"""Runs a study's own training loop: its seeds, what it is given, and what it yields, checked epoch by epoch.
+
+Nothing here imports torch: a loop that uses it does.
+"""
+
+from __future__ import annotations
+
+import dis
+import importlib.metadata
+import importlib.util
+import inspect
+import math
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from cvhw4.errors import TrainingDiverged, TrainingFailed, printable
+from cvhw4.records.schema import Epoch
+from cvhw4.study import CustomRow, Fit, Run, is_name, unwrapped
+
+_MOST = 1e100  # what a record holds of a number
+_WRITE = 'let train yield a dict of figures after every epoch: yield {"accuracy": 0.9}'
+
+
+def train_custom(
+    train: Fit, row: CustomRow, run: Run, needed: Collection[str], on_epoch: Callable[[Epoch], None] | None
+) -> list[Epoch]:
+    """Calls a training loop, and takes what it yields.
+
+    Args:
+        needed: names of figures that it has to yield: the primary one, those of claims, those of which lower is better.
+        on_epoch: called after each epoch.
+
+    Raises:
+        TrainingDiverged: a figure is not finite.
+        TrainingFailed: it raised, or yielded something else than figures, always the same ones.
+    """
+    epochs: list[Epoch] = []
+    where = f"{row.name}, seed {run.seed}"
+    steps = _steps(train, run, where)
+    try:
+        began = time.perf_counter()
+        for number, yielded in enumerate(steps, 1):
+            seconds = time.perf_counter() - began
+            figures = _figures(yielded, f"{where}, epoch {number}", number)
+            if epochs:
+                _check_same(epochs[0].figures, figures, f"{where}, epoch {number}", number)
+            else:
+                _check_needed(needed, figures, where)
+            whole = dict(epoch=number, lr=0.0, loss=math.nan, figures=figures, evaluate_seconds=0.0)
+            epochs.append(Epoch(**whole, train_seconds=seconds))  # type: ignore[arg-type]
+            if on_epoch is not None:
+                on_epoch(epochs[-1])
+            began = time.perf_counter()
+    finally:
+        steps.close()
+    if not epochs:
+        raise TrainingFailed(f"{where}: train yields nothing. Fix: {_WRITE}.")
+    return epochs
+
+
+def _steps(train: Fit, run: Run, where: str) -> Generator[Any]:
+    """What a loop yields. What it raises is a TrainingFailed with the traceback of the user's part of it."""
+    number = 1
+    close: Callable[[], None] | None = None
+    try:
+        try:
+            made = train(run)
+            if isinstance(made, Mapping | str) or not isinstance(made, Iterable):
+                what = f"returns {printable(f'{made!r:.60}')} and does not yield"
+                raise TrainingFailed(f"{where}: train {what}. Fix: {_WRITE}.")
+            close = getattr(made, "close", None)
+            for yielded in made:
+                number += 1
+                yield yielded
+        except TrainingFailed:
+            raise
+        except Exception as error:
+            raise _raised(error, f"{where}, epoch {number}", number) from error
+    finally:
+        if close is not None:
+            with suppress(Exception):  # what ended it is known already
+                close()
+
+
+def _raised(error: Exception, where: str, epoch: int) -> TrainingFailed:
+    """The failure of a loop that raised."""
+    inside = error.__traceback__.tb_next if error.__traceback__ else None  # without the line above that called it
+    place = traceback.extract_tb(inside)[-1:]
+    line = f" ({Path(place[0].filename).name}:{place[0].lineno})" if place else ""
+    text = "".join(traceback.format_exception(type(error), error, inside or error.__traceback__))
+    words = " ".join(str(error).split())
+    said = f"train raises {type(error).__name__}{f': {words}' if words else ''}{line}"
+    return TrainingFailed(f"{where}: {printable(said)}", epoch, traceback=text)
+
+
+def _figures(yielded: object, where: str, epoch: int) -> dict[str, float]:
+    """What a loop yielded, as figures.
+
+    Raises:
+        TrainingDiverged: one is not finite.
+        TrainingFailed: it is something else than figures by name.
+    """
+    if not isinstance(yielded, Mapping) or not yielded:
+        raise TrainingFailed(f"{where}: train yields {printable(f'{yielded!r:.60}')}. Fix: {_WRITE}.", epoch)
+    figures: dict[str, float] = {}
+    for name, value in yielded.items():
+        if not is_name(name):
+            hint = "name figures with letters, digits and _.+-, a letter or digit first"
+            raise TrainingFailed(f"{where}: train yields the figure {name!r:.60}. Fix: {hint}.", epoch)
+        try:
+            if isinstance(value, bool | str | bytes):
+                raise TypeError
+            figures[name] = number = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch's, of a tensor with many numbers
+            what = f"{name}={printable(f'{value!r:.60}')}, which is not a number"
+            raise TrainingFailed(f"{where}: train yields {what}. Fix: yield float(...) of it.", epoch) from error
+        if not abs(number) <= _MOST:
+            hint = "look at what it is computed from; a training that diverges is better ended there"
+            raise TrainingDiverged(f"{where}: train yields {name}={number:g}. Fix: {hint}.", epoch)
+    return figures
+
+
+def _check_needed(needed: Collection[str], figures: Mapping[str, float], where: str) -> None:
+    if missing := sorted({*needed} - figures.keys()):
+        what = f"yields {', '.join(figures)}, without {', '.join(missing)}"
+        hint = "yield it after every epoch, or name another in the study's primary, lower_is_better and claims"
+        raise TrainingFailed(f"{where}, epoch 1: train {what}. Fix: {hint}.", 1)
+
+
+def _check_same(first: Mapping[str, float], figures: Mapping[str, float], where: str, epoch: int) -> None:
+    if first.keys() != figures.keys():
+        what = f"yields {', '.join(figures)}, and after its first epoch {', '.join(first)}"
+        raise TrainingFailed(f"{where}: train {what}. Fix: yield the same figures after every epoch.", epoch)
+
+
+# Seeds
+
+
+@contextmanager
+def seeded(seed: int, threads: int | None = None) -> Iterator[None]:
+    """Seeds `random`, NumPy and torch, torch as soon as it is imported if it is not yet. Afterwards the generators
+    that were there are as before.
+
+    Args:
+        threads: that torch computes with on a CPU; None leaves it to torch.
+    """
+
+    def prepare(torch: Any) -> None:
+        torch.manual_seed(seed)
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    finder, torch = _WhenTorchComes(prepare), sys.modules.get("torch")
+    states = random.getstate(), np.random.get_state(), None if torch is None else torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    if torch is None:
+        sys.meta_path.insert(0, finder)
+    else:
+        prepare(torch)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.meta_path.remove(finder)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        if torch is not None:
+            torch.set_rng_state(states[2])
+
+
+class _WhenTorchComes(MetaPathFinder):
+    """Does something with torch when it is imported: without that its generator begins alike for every seed."""
+
+    def __init__(self, then: Callable[[ModuleType], None]) -> None:
+        self.then = then
+
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """torch as other finders find it, with what is to be done behind its own code."""
+        if fullname != "torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_then(module: ModuleType) -> None:
+                execute(module)
+                self.then(module)
+
+            spec.loader.exec_module = execute_then  # type: ignore[method-assign]
+        return spec
+
+
+# What a loop computes with
+
+
+def packages_of(*functions: Callable[..., Any]) -> list[str]:
+    """The installed packages that functions and classes use or import themselves; not those of functions they call."""
+    roots = {root for function in functions for root in _roots(function)}
+    found: set[str] = set()
+    for root in roots - {"cvhw4", *sys.stdlib_module_names}:
+        found |= {*_distributions().get(root, ())}
+    return sorted(found)
+
+
+@lru_cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+def _roots(function: Callable[..., Any]) -> set[str]:
+    """The top-level modules that a function or class is of, names or imports."""
+    function = unwrapped(function)
+    known: Any = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
+    roots = {str(getattr(known, "__module__", "")).partition(".")[0]}
+    called = known if hasattr(known, "__code__") else getattr(known, "__call__", None)  # noqa: B004 - its code
+    code, values = getattr(called, "__code__", None), getattr(called, "__globals__", {})
+    for inner in _codes(code) if isinstance(code, CodeType) else ():
+        roots |= {str(i.argval).partition(".")[0] for i in dis.get_instructions(inner) if i.opname == "IMPORT_NAME"}
+        for value in (values[name] for name in inner.co_names if name in values):
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            roots.add(str(name).partition(".")[0])
+    return roots
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """A code object, and those inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def gpus() -> list[str]:
+    """The models of the machine's NVIDIA GPUs, by its driver, without torch."""
+    found = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        with suppress(OSError):
+            lines = path.read_text("utf-8", "replace").splitlines()
+            found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return found
