@@ -6,7 +6,7 @@ An implementation names the arguments that it needs and leaves the others out. T
 
     def pytest_cvhw4_run_epoch(row, seed, epoch):
         with open("epochs.txt", "a") as file:
-            print(row.study, row.name, seed, epoch.epoch, epoch.figures[row.task.primary], file=file)
+            print(row.study, row.name, seed, epoch.epoch, epoch.loss, epoch.figures[row.task.primary], file=file)
 
 The hooks of a run are called by the process that runs its test: with pytest-xdist by the worker, with `--executor ray`
 by the session and not on the cluster's nodes. A process has one run at a time: after `pytest_cvhw4_run_begin` come its

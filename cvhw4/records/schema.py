@@ -353,7 +353,8 @@ def _check_run(record: RunRecord) -> None:
         classes = len(record.by_class.get(name, ()))
         _require(record.settings.get("classes") == classes, f"by_class.{name}", "is not as long as settings.classes")
         _require(classes in (3, len(record.data.classes)), f"by_class.{name}", "does not fit data.classes")
-    _require(not known or min(record.data.train, record.data.val) > 0, "data", "has no images")
+    for name, images in (("train", record.data.train), ("val", record.data.val)):
+        _require(not known or images > 0, f"data.{name}:", "Input should be greater than 0")
     texts = [record.environment.get(name) for name in ("device", "device_name", *(["torch"] if known else []))]
     _require(all(isinstance(t, str) for t in texts), "environment", "does not name device, device_name and torch")
     _require({"threads", "commit"} <= record.environment.keys(), "environment", "lacks threads or commit")
