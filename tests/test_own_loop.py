@@ -500,7 +500,8 @@ def place(tmp_path):
 
     def python(*words):
         left_out = ("CI", "PYTEST_")
-        env = {k: v for k, v in os.environ.items() if not k.startswith(left_out)} | {"PYTHONPATH": str(ROOT)}
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        env = {k: v for k, v in os.environ.items() if not k.startswith(left_out)} | {"PYTHONPATH": paths}
         return subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True)
 
     python.folder = tmp_path
