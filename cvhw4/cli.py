@@ -113,9 +113,12 @@ def _options(
 
 @fetch.command("camvid")
 def fetch_camvid(
-    destination: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("local/CamVid"),
+    destination: Annotated[Path, typer.Argument(help="Folder to make.", parser=_folder)] = Path("local/CamVid"),
     source: Annotated[
-        str | None, typer.Option("--from", help="A zip or folder of the SegNet tutorial you have already.")
+        str | None,
+        typer.Option(
+            "--from", help="A zip or folder of the SegNet tutorial you have already.", parser=os.path.expanduser
+        ),
     ] = None,
     sha256: Annotated[
         str | None, typer.Option("--sha256", help="What an earlier fetch reported; anything else is refused.")
@@ -132,8 +135,10 @@ def fetch_camvid(
 
 @fetch.command("portraits")
 def fetch_portraits(
-    celeba: Annotated[Path, typer.Option("--celeba", help="Your copy of CelebA (aligned pictures, attribute list).")],
-    destination: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("local/portraits"),
+    celeba: Annotated[
+        Path, typer.Option("--celeba", help="Your copy of CelebA (aligned pictures, attribute list).", parser=_folder)
+    ],
+    destination: Annotated[Path, typer.Argument(help="Folder to make.", parser=_folder)] = Path("local/portraits"),
 ) -> None:
     """Builds the report's 2000 training and 400 validation portraits by make-up from a copy of CelebA.
 

@@ -39,7 +39,7 @@ _BY_EPOCHS_SO_FAR = ("step", "multistep", "constant", "plateau")  # the first 20
 Precision = Literal["float32", "bf16"]  # what networks compute in; weights and optimizer are always float32
 Operand = str | tuple[str, str]  # a row, or the difference of two: the first row's figure minus the second's
 
-_MOST_CLASSES = 255
+_MOST_CLASSES = 32767  # targets of more than 256 are int16
 _LARGEST_SIDE = 2**15  # pixels
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in what an object says of itself
 _OF_THE_STUDY: Any = None  # what a row leaves to its study, which fills it in
@@ -577,7 +577,7 @@ class Pictures:
         folder: relative to the file that makes the study.
         resize: what pictures are scaled to when they are decoded, whose shorter side is longer, in pixels; left out, a
             third more than the largest row sees.
-        classes: how many there are, 2 to 255; left out, as many as `train/` has folders.
+        classes: how many there are, 2 to 32767; left out, as many as `train/` has folders.
         title: for pages.
     """
 
@@ -670,7 +670,7 @@ class Study:
         controls: negative controls, trained by tests marked with `group="control"`.
         title: for pages; None for the name.
         about: a sentence for pages, on what a verdict of this study is about.
-        classes: number of classes, 2 to 255, None for as many as the data's `train/` has folders; for segmentation 11
+        classes: number of classes, 2 to 32767, None for as many as the data's `train/` has folders; for segmentation 11
             (None) or 3.
         resize: of a folder, as `Pictures.resize` or `Scenes.resize`.
         bounds: the file that `cvhw4 calibrate` writes, relative to the file that makes the study; None for no bounds.

@@ -136,7 +136,9 @@ def test_negative_controls_are_caught_or_the_build_is_red(study, pytester):
     missed = study(*args)
     missed.assert_outcomes(passed=1, failed=1)
     assert "20% of the training labels are wrong, and no bound of q1_6-finetune is missed" in missed.stdout.str()
-    study("-m", "control", "-k", "notice and label_noise").assert_outcomes(skipped=1)
+    select = ("-m", "control", "-k", "notice and label_noise")
+    study(*select).assert_outcomes(failed=1)  # judged over the run that is stored
+    study(*select, "--results", "elsewhere").assert_outcomes(failed=1)  # what nobody judged is no pass
 
 
 def test_a_control_whose_training_diverges_is_noticed(study):
@@ -245,12 +247,12 @@ def test_reuse_takes_finished_runs_and_repeats_them_to_the_bit_without(study, py
     assert [(e.loss, e.figures) for e in again.epochs] == [(e.loss, e.figures) for e in first.epochs]
 
 
-def test_reuse_judges_claims_on_what_is_stored(study):
+def test_claims_alone_are_judged_on_what_is_stored(study):
     study("-k", "q1_1 or q1_2", "--seeds", "2").assert_outcomes(passed=4)
-    study("-k", "finetune_above_features", "--seeds", "2").assert_outcomes(skipped=1)
-    result = study("-k", "finetune_above_features", "--seeds", "2", "--reuse", "-rs")
-    result.assert_outcomes(skipped=1)
-    assert "not promised by the calibration at 2 seeds" in result.stdout.str()
+    for more in ((), ("--reuse",)):
+        result = study("-k", "finetune_above_features", "--seeds", "2", "-rs", *more)
+        result.assert_outcomes(skipped=1)
+        assert "not promised by the calibration at 2 seeds" in result.stdout.str()
 
 
 def test_a_missed_bound_says_value_bound_and_source(study, pytester):

@@ -7,6 +7,7 @@ import shutil
 import struct
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from cvhw4.data import cache
+from cvhw4.data.augment import random_resized_crops
+from cvhw4.data.dataset import Dataset
 from cvhw4.data.pictures import read_pictures
 from cvhw4.errors import InputError
+from cvhw4.records.images import ImageResults
 
 CLASSES = ("heavy_makeup", "no_heavy_makeup")
 
@@ -154,11 +159,130 @@ def test_every_kind_of_picture_becomes_rgb(faces: Path, kind: str) -> None:
     save, expected, tolerance = MODES[kind]
     (faces / "train" / CLASSES[0] / "0.png").unlink()
     save(faces / "train" / CLASSES[0] / "0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         train = read_pictures(faces).train
+    transparent = ["1 picture(s) w"] if kind in ("alpha", "colour key") else []
+    assert [str(w.message)[:14] for w in caught] == transparent
     assert train.sizes[0].tolist() == [32, 32]
     assert np.abs(train.images[0].astype(int) - expected).max() <= tolerance
+
+
+def _told(faces: Path, **options: Any) -> tuple[Dataset, list[str]]:
+    """What is read, and what warnings say of it: the same when it comes from the cache."""
+    told = []
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data = read_pictures(faces, **options)
+        told.append([str(w.message) for w in caught])
+    assert told[0] == told[1]
+    return data, told[0]
+
+
+@pytest.mark.parametrize(("bits", "suffix"), [(12, ".png"), (10, ".tif"), (14, ".png"), (8, ".png"), (16, ".tif")])
+def test_grey_of_fewer_bits_than_its_file_has_room_for_keeps_its_range(faces: Path, bits: int, suffix: str) -> None:
+    """As a camera stores 12 bits in 16; decided over the whole set, so that a dark picture stays dark."""
+    ramp = np.linspace(0, 2**bits - 1, 32).astype(np.uint16)
+    first, dark = faces / "train" / CLASSES[0] / "0.png", faces / "val" / CLASSES[1] / "1.png"
+    for path, values in ((first, ramp), (dark, ramp // 4)):
+        path.unlink()
+        Image.fromarray(np.tile(values, (32, 1))).save(path.with_suffix(suffix))
+    data, told = _told(faces)
+    for images, values in ((data.train.images[0], ramp), (data.val.images[3], ramp // 4)):
+        np.testing.assert_array_equal(images[:32, :32, 0], np.tile(values >> (bits - 8), (32, 1)))
+    names = (f"train/{CLASSES[0]}/0{suffix}", f"val/{CLASSES[1]}/1{suffix}")
+    sentence = f"1 picture(s) with 16-bit grey of which all values are below {2**bits}, read as {bits}-bit: "
+    assert told == ([] if bits == 16 else [sentence + name for name in names])
+
+
+def test_what_a_picture_loses_is_told(faces: Path) -> None:
+    frames = [Image.fromarray(np.full((32, 32), value, np.uint8)) for value in (10, 200)]
+    frames[0].save(faces / "train" / CLASSES[0] / "0.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(faces / "train" / CLASSES[0] / "0.tif", save_all=True, append_images=frames[1:])
+    _half_clear().save(faces / "train" / CLASSES[0] / "1.webp", lossless=True)
+    data, told = _told(faces)
+    place = f"train/{CLASSES[0]}"
+    assert told == [
+        f"2 picture(s) with several frames, of which the first is taken: {place}/0.gif, {place}/0.tif",
+        f"1 picture(s) with transparent parts, which are shown on white: {place}/1.webp",
+    ]
+    assert data.train.images[0].max() == 10
+
+
+def _deep_png(path: Path, values: np.ndarray) -> None:
+    """Writes 16-bit RGB, which Pillow cannot: [H, W, 3]."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ):
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(content)
+
+
+def test_colours_of_12_bits_that_pillow_reads_as_black_are_told(faces: Path) -> None:
+    values = np.random.RandomState(0).randint(0, 4096, (32, 32, 3))
+    _deep_png(faces / "train" / CLASSES[0] / "0.png", values)
+    (said,) = _told(faces)[1]
+    assert said.startswith("1 picture(s) with 16-bit colours that end at 4095, and look black with 8 bits")
+    _deep_png(faces / "train" / CLASSES[0] / "0.png", values * 16)
+    data, told = _told(faces)
+    assert told == []
+    np.testing.assert_array_equal(data.train.images[0, :32, :32], values >> 4)
+
+
+def test_the_same_picture_in_two_classes_is_told(faces: Path) -> None:
+    for split in ("train", "val"):
+        shutil.copy(faces / split / CLASSES[0] / "0.png", faces / split / CLASSES[1] / "copy.png")
+        shutil.copy(faces / split / CLASSES[0] / "1.png", faces / split / CLASSES[0] / "copy.png")  # one class: fine
+    _, told = _told(faces)
+    assert told == [
+        f"1 picture(s) in two classes, of which one is wrong: {split}/{CLASSES[0]}/0.png = "
+        f"{split}/{CLASSES[1]}/copy.png"
+        for split in ("train", "val")
+    ]
+
+
+def test_a_panorama_keeps_its_middle_and_what_it_costs_is_told(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = _noise(16, 4000, 5)
+    long.save(faces / "train" / CLASSES[0] / "0.png")
+    data, told = _told(faces)
+    assert data.train.sizes[0].tolist() == [16, 320] and data.train.images.shape[2] == 320
+    np.testing.assert_array_equal(data.train.images[0, :16], np.asarray(long)[:, 1840:2160])
+    middle = "1 picture(s) with sides of more than 20 to 1, whose middle is kept"
+    assert told == [f"{middle}: train/{CLASSES[0]}/0.png"]
+    # What networks see of it is what they saw of the whole: a random-resized crop of anything this long is its middle.
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    whole, cut = (
+        random_resized_crops(torch.tensor([size] * 50), g)
+        for size, g in zip(((16, 4000), (16, 320)), generators, strict=True)
+    )
+    assert torch.equal(whole.box - torch.tensor([0, 1840, 0, 0]), cut.box)
+    monkeypatch.setattr(cache, "_MUCH", 1 << 10)
+    _noise(240, 16, 6).save(faces / "train" / CLASSES[1] / "1.png")
+    cost = next(said for said in _told(faces)[1] if " MiB instead of " in said)
+    assert re.search(r"a frame of 320x240 .*: crop train/\w+/0.png \(320x16\), train/\w+/1.png \(16x240\)$", cost)
+
+
+@pytest.mark.parametrize("classes", [256, 257, 300])
+def test_as_many_classes_as_there_are(tmp_path: Path, cache_folder: Path, classes: int) -> None:
+    """Caltech-256 has 257; their numbers take two bytes from there on."""
+    picture = _noise(16, 16, 0)
+    for split in ("train", "val"):
+        for c in range(classes):
+            (tmp_path / "many" / split / f"{c:04d}").mkdir(parents=True)
+            picture.putpixel((0, 0), (c % 256, c // 256, split == "val"))
+            picture.save(tmp_path / "many" / split / f"{c:04d}" / "0.bmp")
+    data = read_pictures(tmp_path / "many", classes=classes)
+    assert data.train.targets.tolist() == data.val.targets.tolist() == list(range(classes))
+    assert data.train.targets.dtype == (np.uint8 if classes <= 256 else np.int16)
+    results = ImageResults(predicted=data.val.targets[None], labels=data.val.targets)
+    again = ImageResults.from_bytes(results.to_bytes(), Path("x.npz"))
+    assert np.array_equal(again.predicted, results.predicted) and again.figure("accuracy", 1) == 1.0
 
 
 def test_exif_turns_the_size_too(faces: Path) -> None:

@@ -26,7 +26,7 @@ def growth(pytestconfig):
     prepare_process()  # before torch is loaded
     from benchmarks.performance.growth import Growth
 
-    growth = Growth(pytestconfig.getoption("results") or pytestconfig.rootpath / "results")
+    growth = Growth(pytestconfig.getoption("cvhw4_results") or pytestconfig.rootpath / "results")
     yield growth
     print(growth.save())
 

@@ -27,7 +27,7 @@ SLACK = 0.9  # of the target: what the noise of a shared machine may take away
 @pytest.fixture(scope="module")
 def device(pytestconfig):
     prepare_process()
-    return pick_device(pytestconfig.getoption("device"))
+    return pick_device(pytestconfig.getoption("cvhw4_device"))
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,11 @@ def test_ours_is_faster_than_the_reference_loop(family, device, machine, pytestc
 
     if device.type == "cuda" and family.cuda is None:
         pytest.skip("the same work as another family's there")
-    precision = pick_precision(pytestconfig.getoption("precision"), device, family.row(device.type))
-    graphs = pytestconfig.getoption("cuda_graphs") and device.type == "cuda"
-    results = pytestconfig.getoption("results") or pytestconfig.rootpath / "results"
+    precision = pick_precision(pytestconfig.getoption("cvhw4_precision"), device, family.row(device.type))
+    graphs = pytestconfig.getoption("cvhw4_cuda_graphs") and device.type == "cuda"
+    results = pytestconfig.getoption("cvhw4_results") or pytestconfig.rootpath / "results"
     same = {"device_name": device_name(device)} | conditions(precision, graphs, TRIALS)
-    stored = load_all(results) if pytestconfig.getoption("reuse") else []
+    stored = load_all(results) if pytestconfig.getoption("cvhw4_reuse") else []
     record = next((r for r in stored if r.family == family.name and same.items() <= r.environment.items()), None)
     if record is not None:
         print(f"measured already, {record.started}")

@@ -22,7 +22,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -35,8 +35,9 @@ import PIL
 from numpy.typing import NDArray
 
 from cvhw4.data.dataset import Dataset, Split
-from cvhw4.data.decode import read_file
+from cvhw4.data.decode import few, read_file
 from cvhw4.errors import InputError, printable
+from cvhw4.files import locked, remove
 from cvhw4.tasks import TaskName
 
 MAX_BYTES = 8 << 30  # decoded pictures of one split that stay in memory where the cache cannot take them
@@ -47,6 +48,7 @@ _WHOLE, _SAMPLES = 2 << 30, 256  # bytes up to which a file's checksum covers it
 _BLOCK = 1 << 20  # bytes that are read for a checksum at once
 _HEADER = 128  # bytes before the values in a .npy file
 _THREADS = 4  # that decode
+_MUCH, _WASTEFUL = 64 << 20, 4  # bytes of a split, and times what its pictures need, from which on a warning says so
 _ABANDONED = 24 * 3600  # seconds after which an entry that nothing more is written to is taken for interrupted
 
 _T = TypeVar("_T")
@@ -204,8 +206,9 @@ def cached(key: str, build: Callable[[Path | None], Arrays]) -> Arrays:
 
     An entry is a folder of `.npy` files with their checksums. It appears whole or not at all, and one that does not
     match its checksums is built anew. Of files above 2 GiB the size and 256 MiB, spread evenly, are checked at each
-    start, of others every byte. Processes that build the same key at once each do the work; the first to finish
-    stores it. Where nothing can be stored, a warning says so and the arrays stay in memory.
+    start, of others every byte. Of processes that want the same key at once the first builds it and the others wait;
+    where there are no locks each does the work, and the first to finish stores it. Where nothing can be stored, a
+    warning says so and the arrays stay in memory.
 
     Args:
         key: names the entry and the content: other content needs another key. A plain file name.
@@ -222,13 +225,16 @@ def cached(key: str, build: Callable[[Path | None], Arrays]) -> Arrays:
     if (found := _load(entry)) is not None:
         return found
     problem: OSError | str = "what was written reads differently"
-    try:
-        _remove_damaged(entry)
-        _remove_interrupted(entry.parent)
-        with new_folder(entry) as folder:
-            _write(folder, build(folder))
-    except OSError as error:
-        problem = error
+    with _alone(entry):
+        if (found := _load(entry)) is not None:  # the process that was waited for made it
+            return found
+        try:
+            _remove_damaged(entry)
+            _remove_interrupted(entry.parent)
+            with new_folder(entry) as folder:
+                _write(folder, build(folder))
+        except OSError as error:
+            problem = error
     if (found := _load(entry)) is not None:  # this process's, or that of one that was quicker
         return found
     built = build(None)
@@ -242,6 +248,27 @@ def cached(key: str, build: Callable[[Path | None], Arrays]) -> Arrays:
     return built
 
 
+@contextmanager
+def _alone(entry: Path) -> Iterator[None]:
+    """Keeps other processes from building an entry at the same time, where that can be had."""
+    lock = entry.with_name(f".{entry.name}.lock")
+    made = [folder for folder in lock.parents if not folder.exists()]
+    with ExitStack() as stack:
+        stack.callback(_remove_empty, made)
+        with suppress(InputError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # without locks the work is done more than once, and that is all
+            stack.enter_context(locked(lock))
+            stack.callback(remove, [lock])  # those who wait for it find the entry
+        yield
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Removes folders, the innermost first, as far as nothing is in them."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
 @dataclass(frozen=True, eq=False)
 class Undecoded:
     """A split that is yet to be decoded.
@@ -249,13 +276,15 @@ class Undecoded:
     Attributes:
         folder: named where the pictures are too many.
         names: as `Split.names`.
-        read: by number, a picture (uint8 [h, w, 3]) and its target (uint8, of no or two dimensions). Called by several
-            threads at once.
+        read: by number, a picture (uint8 [h, w, 3]) and its target (uint8, of no or two dimensions, or int16 of none).
+            Called by several threads at once.
+        losses: once all are read, sentences on what was lost.
     """
 
     folder: Path
     names: tuple[str, ...]
-    read: Callable[[int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+    read: Callable[[int], tuple[NDArray[np.uint8], NDArray[Any]]]
+    losses: Callable[[], Iterable[str]] = tuple
 
 
 def cached_dataset(
@@ -279,7 +308,8 @@ def cached_dataset(
         InputError: neither the cache can take the decoded pictures nor do they fit in `MAX_BYTES` of memory.
 
     Warns:
-        UserWarning: a picture is in both splits; or the cache cannot be written.
+        UserWarning: a picture is in both splits, or in two classes; pictures lost something; some make the others take
+            much more room; or the cache cannot be written.
     """
     build = cache(build)
     found = cached(key, lambda folder: _pack(folder, *build()))
@@ -291,6 +321,8 @@ def cached_dataset(
             + (", ..." if len(shared) > 3 else ""),
             stacklevel=3,
         )
+    for note in found.texts.get("notes", ()):
+        warnings.warn(note, stacklevel=3)
     return Dataset(name, task, classes, train, val, found.texts["fingerprint"][0], embedded=False, leaks=shared)
 
 
@@ -303,16 +335,47 @@ def _pack(folder: Path | None, *sources: Split | Undecoded) -> Arrays:
     """Both splits as arrays; pictures yet to be decoded go to `.npy` files in the folder, if there is one."""
     splits: dict[str, Split] = {}
     digests: dict[str, dict[str, bytes]] = {"train": {}, "val": {}}
+    notes: list[str] = []
     for number, (name, source) in enumerate(zip(("train", "val"), sources, strict=True)):
         if isinstance(source, Undecoded):
             count = sum(len(later.names) for later in sources[number:])
+            losses = source.losses
             source, digests[name] = _decode_split(source, folder and folder / name, count)
+            notes += [*losses(), *_of_two_classes(source, digests[name]), *_wasted(source)]
         splits[name] = source
     parts = ("images", "sizes", "targets")
     arrays = {f"{name}-{part}": getattr(split, part) for name, split in splits.items() for part in parts}
     texts = {name: split.names for name, split in splits.items()}
-    texts |= {"fingerprint": (fingerprint(*splits.values()),), "leaks": leaks(**digests)}
+    texts |= {"fingerprint": (fingerprint(*splits.values()),), "leaks": leaks(**digests), "notes": tuple(notes)}
     return Arrays(arrays, texts)
+
+
+def _of_two_classes(split: Split, digests: Mapping[str, bytes]) -> Iterator[str]:
+    """Says which pictures of a split have several classes, as they are there more than once."""
+    if split.targets.ndim > 1:
+        return
+    first: dict[bytes, int] = {}
+    pairs = []
+    for number, name in enumerate(split.names):
+        before = first.setdefault(digests[name], number)
+        if split.targets[before] != split.targets[number]:
+            pairs.append(f"{split.names[before]} = {name}")
+    if pairs:
+        yield f"{len(pairs)} picture(s) in two classes, of which one is wrong: {few(pairs)}"
+
+
+def _wasted(split: Split) -> Iterator[str]:
+    """Says which pictures make the frame of a split, in which each is stored, much larger than the others need."""
+    areas = split.sizes.astype(np.int64).prod(1)
+    taken, needed = split.images.nbytes, 3 * int(areas.sum())
+    if taken < _MUCH or taken < _WASTEFUL * needed:
+        return
+    most = split.sizes.max(0)
+    widest = [f"{split.names[n]} ({w}x{h})" for n, (h, w) in enumerate(split.sizes) if h == most[0] or w == most[1]]
+    yield (
+        f"{len(split)} pictures take {taken / 2**20:.0f} MiB instead of {needed / 2**20:.0f}, and are slower to read, "
+        f"as each is stored in a frame of {most[1]}x{most[0]} that holds the largest: crop " + few(widest)
+    )
 
 
 def _decode_split(source: Undecoded, stem: Path | None, count: int) -> tuple[Split, dict[str, bytes]]:
@@ -331,7 +394,7 @@ def _decode_split(source: Undecoded, stem: Path | None, count: int) -> tuple[Spl
         InputError: a picture is bad; or there is no stem and the split is larger than `MAX_BYTES`.
     """
 
-    def read(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], bytes]:
+    def read(number: int) -> tuple[NDArray[np.uint8], NDArray[Any], bytes]:
         picture, target = source.read(number)
         sha = hashlib.sha256(f"{picture.shape}".encode())
         sha.update(np.ascontiguousarray(picture).data)
@@ -365,7 +428,7 @@ def _check_memory(source: Undecoded, height: int, width: int, channels: int) -> 
 
 
 class _Rows:
-    """A uint8 array made row by row, in a `.npy` file or in memory; smaller rows fill a corner of a frame of zeros.
+    """An array made row by row, in a `.npy` file or in memory; smaller rows fill a corner of a frame of zeros.
 
     Rows are written one after the other as they are, and moved apart at the end if their shapes differ.
     """
@@ -376,24 +439,28 @@ class _Rows:
         self.file.write(bytes(_HEADER))
         self.shapes: list[tuple[int, ...]] = []
         self.frame: tuple[int, ...] = ()
+        self.dtype = np.dtype(np.uint8)
 
-    def append(self, row: NDArray[np.uint8]) -> None:
-        """Adds a row, which has as many dimensions as those before."""
+    def append(self, row: NDArray[Any]) -> None:
+        """Adds a row, which has the dtype of those before, and as many dimensions."""
+        self.dtype = row.dtype
         self.file.write(row.tobytes())
         self.shapes.append(row.shape)
         self.frame = tuple(map(max, row.shape, self.frame or row.shape))
 
-    def finish(self) -> NDArray[np.uint8]:
+    def finish(self) -> NDArray[Any]:
         """The array [rows, *frame], memory-mapped if it is in a file."""
         if any(shape != self.frame for shape in self.shapes):
             self._pad()
         shape = (len(self.shapes), *self.frame)
         self.file.seek(0)
-        np.lib.format.write_array_header_1_0(self.file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            self.file, {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
+        )
         if self.file.tell() != _HEADER:
             raise RuntimeError(f"the .npy header of {shape} has not {_HEADER} bytes")
         if isinstance(self.file, BytesIO):
-            return np.frombuffer(self.file.getvalue(), np.uint8, offset=_HEADER).reshape(shape)
+            return np.frombuffer(self.file.getvalue(), self.dtype, offset=_HEADER).reshape(shape)
         self.file.flush()
         return np.load(self.file.name, mmap_mode="r")
 
@@ -401,12 +468,13 @@ class _Rows:
         """Puts every row into its frame, the last first: no frame begins before its row, so none covers one to come."""
         position = self.file.seek(0, os.SEEK_END)
         for number, shape in reversed(list(enumerate(self.shapes))):
-            position -= prod(shape)
+            size = prod(shape) * self.dtype.itemsize
+            position -= size
             self.file.seek(position)
-            frame = np.zeros(self.frame, np.uint8)
+            frame = np.zeros(self.frame, self.dtype)
             corner = tuple(map(slice, shape))
-            frame[corner] = np.frombuffer(self.file.read(prod(shape)), np.uint8).reshape(shape)
-            self.file.seek(_HEADER + number * frame.size)
+            frame[corner] = np.frombuffer(self.file.read(size), self.dtype).reshape(shape)
+            self.file.seek(_HEADER + number * frame.nbytes)
             self.file.write(frame.tobytes())
 
     def close(self) -> None:

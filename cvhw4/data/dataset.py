@@ -38,8 +38,8 @@ class Split:
         images: uint8 [N, H, W, 3], RGB; may be memory-mapped. A picture smaller than H x W fills the upper left
             corner of its frame, the rest is zero.
         sizes: int32 [N, 2], height and width of each picture inside its frame, in pixels.
-        targets: uint8 [N] class numbers (classification), or uint8 [N, H, W] class numbers per pixel, `VOID` where
-            nothing is labelled (segmentation; there every picture has the full size).
+        targets: uint8 [N] class numbers (classification; int16 for more than 256 classes), or uint8 [N, H, W] class
+            numbers per pixel, `VOID` where nothing is labelled (segmentation; there every picture has the full size).
         names: where each picture came from: the path below its folder, or "train/0007" for a generated one.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -11,7 +12,7 @@ from threading import Lock
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cvhw4.errors import InputError
+from cvhw4.errors import InputError, printable
 
 MIN_SIDE = 16  # pixels; anything smaller is an icon or an accident
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
@@ -19,6 +20,7 @@ EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
+_DEEP = (".png", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")  # formats that can have 16 bits
 _OPENING = Lock()  # filters of warnings belong to the process, not to a thread
 
 
@@ -51,8 +53,38 @@ def read_text(path: Path) -> str:
         raise InputError(path, f"is not UTF-8 text ({problem})", "save the file as UTF-8") from problem
 
 
-def decode(path: Path) -> Image.Image:
+class Losses:
+    """What pictures lose when they are decoded, by kind; several threads may add to it."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, kind: str, name: str) -> None:
+        """Notes a picture.
+
+        Args:
+            kind: what happens to it ("several frames, of which the first is taken").
+        """
+        self._names.setdefault(kind, []).append(name)
+
+    def sentences(self) -> list[str]:
+        """One for each kind, with the number of pictures and the names of three."""
+        return [
+            f"{len(set(names))} picture(s) with {kind}: {few(names)}" for kind, names in sorted(self._names.items())
+        ]
+
+
+def few(names: Iterable[str]) -> str:
+    """The first three of some names, in order."""
+    found = sorted(set(names))
+    return printable(", ".join(found[:3])) + (", ..." if len(found) > 3 else "")
+
+
+def decode(path: Path, losses: Losses | None = None, name: str = "") -> Image.Image:
     """The first frame of a picture, decoded to its last byte, in the mode it is stored in.
+
+    Args:
+        losses: where further frames are noted, and 16-bit colours that Pillow reads as black, under `name`.
 
     Raises:
         InputError: it cannot be read, is no picture, is damaged or truncated, is larger than Pillow's
@@ -63,6 +95,9 @@ def decode(path: Path) -> Image.Image:
         with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(BytesIO(content), formats=_FORMATS)
+        # A camera's JPEG has its own thumbnail as a second frame (MPO).
+        frames = getattr(image, "is_animated", False) and image.format != "MPO"
+        stored = str(image.tile[:1])
         image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
         raise InputError(path, f"is too large a picture ({problem})", "scale the picture down") from problem
@@ -77,35 +112,69 @@ def decode(path: Path) -> Image.Image:
         raise InputError(
             path, f"measures {width}x{height}, a side below {MIN_SIDE} pixels", "replace or delete the file"
         )
+    if losses is not None and frames:
+        losses.add("several frames, of which the first is taken", name)
+    if losses is not None and image.mode == "RGB" and ";16" in stored and np.asarray(image).max() < 16:
+        losses.add("16-bit colours that end at 4095, and look black with 8 bits; save them with 8 bits", name)
     return image
 
 
-def decode_rgb(path: Path) -> Image.Image:
+def grey_bits(paths: Iterable[Path]) -> int:
+    """How many bits grey pictures of 16 bits really have, 8 to 16: cameras and scanners store 12 in 16.
+
+    Decided over all of them, so that pictures stay comparable.
+
+    Raises:
+        InputError: as `decode`.
+    """
+    highest = 0
+    for path in paths:
+        if path.suffix.lower() not in _DEEP:
+            continue
+        try:
+            with _OPENING, Image.open(path, formats=_FORMATS) as image:
+                deep = image.mode.startswith("I")
+        except Exception:  # whoever decodes it says what is wrong with it
+            continue
+        if deep:
+            highest = max(highest, int(np.asarray(decode(path)).max()))
+    return next((bits for bits in range(8, 16, 2) if highest < 1 << bits), 16) if highest else 16
+
+
+def decode_rgb(path: Path, losses: Losses | None = None, name: str = "", bits: int = 16) -> Image.Image:
     """A picture as `decode` reads it, turned upright by its EXIF orientation, in 8-bit RGB.
 
-    Transparent parts show white, 16-bit grey keeps its upper eight bits.
+    Transparent parts show white, 16-bit grey keeps the upper eight of its bits.
+
+    Args:
+        losses: where what is lost is noted, under `name`.
+        bits: how many bits 16-bit grey has, see `grey_bits`.
 
     Raises:
         InputError: as `decode`, or the pixels have no meaning as colours (32-bit integers, floats).
     """
-    image = decode(path)
+    image = decode(path, losses, name)
     try:
         image = ImageOps.exif_transpose(image)
     except Exception as problem:  # whatever a damaged EXIF block makes Pillow raise
         raise InputError(path, f"has a damaged EXIF block ({problem})", "save the picture without EXIF") from problem
     if image.mode.startswith(("I", "F")):
-        image = _upper_byte(image, path)
+        if losses is not None and bits < 16:
+            losses.add(f"16-bit grey of which all values are below {1 << bits}, read as {bits}-bit", name)
+        image = _upper_byte(image, path, bits)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
+        if losses is not None and np.asarray(image.getchannel("A")).min() < 255:
+            losses.add("transparent parts, which are shown on white", name)
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def _upper_byte(image: Image.Image, path: Path) -> Image.Image:
+def _upper_byte(image: Image.Image, path: Path, bits: int) -> Image.Image:
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
         raise InputError(path, f"has 32-bit pixels (mode {image.mode})", "convert the picture to 8 bits a channel")
-    return Image.fromarray((values >> 8).astype(np.uint8))
+    return Image.fromarray((values >> (bits - 8)).astype(np.uint8))
 
 
 # Arrays larger than memory

@@ -22,13 +22,13 @@ import pytest
 from cvhw4.errors import InputError
 from cvhw4.plugin import hookspec
 from cvhw4.plugin.collection import Collection, Studies, load
-from cvhw4.plugin.options import add_options, check_options, runner_options
+from cvhw4.plugin.options import add_options, check_options, runner_options, trackers
 from cvhw4.plugin.progress import Progress
 from cvhw4.plugin.session import Session
 from cvhw4.plugin.summary import Summary
 from cvhw4.runner import Runner
 from cvhw4.study import Claim, Control, Row, Study
-from cvhw4.trackers import TRACKERS, Trackers
+from cvhw4.trackers import Trackers
 
 if TYPE_CHECKING:
     from cvhw4.executors.ray import Cluster
@@ -42,13 +42,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspec)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Adds the options."""
-    add_options(parser)
+    pluginmanager.register(add_options(parser), "cvhw4-names")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Reads the options; a session that runs no study pays for nothing else."""
+    if not any(map(config.pluginmanager.hasplugin, ("benchmark", "pytest_benchmark.plugin"))):
+        config.pluginmanager.register(NoBenchmark(), "cvhw4-no-benchmark")
     config.addinivalue_line(
         "markers",
         "study(s, rows, group): trains the rows of a cvhw4.Study, or those of a group, with every seed; judges its "
@@ -58,16 +60,40 @@ def pytest_configure(config: pytest.Config) -> None:
         check_options(config)
     except InputError as error:
         raise pytest.UsageError(str(error)) from error
-    on_cluster = config.getoption("executor") == "ray"
+    on_cluster = config.getoption("cvhw4_executor") == "ray"
     options = runner_options(config)
     studies = Studies(config, lambda study: _make_runner(config, study, options))
-    collection = Collection(studies, range(config.getoption("seeds")), config.getoption("part"), on_cluster=on_cluster)
+    collection = Collection(
+        studies, range(config.getoption("cvhw4_seeds")), config.getoption("cvhw4_part"), on_cluster=on_cluster
+    )
     progress = Progress(config)
     session = Session(config, studies, collection, progress, partial(_connect, config) if on_cluster else None)
-    trackers = Trackers({name: config.getoption(name) for name in TRACKERS})
-    parts = {"collection": collection, "progress": progress, "trackers": trackers, "session": session}
+    told = Trackers(trackers(config))
+    parts = {"collection": collection, "progress": progress, "trackers": told, "session": session}
     for name, part in (parts | {"summary": Summary(session, collection)}).items():
         config.pluginmanager.register(part, f"cvhw4-{name}")
+
+
+class Untimed:
+    """What the fixture `benchmark` gives where pytest-benchmark is left out."""
+
+    def __init__(self) -> None:
+        self.disabled, self.group = True, ""
+        self.params: dict[str, Any] = {}
+        self.extra_info: dict[str, Any] = {}
+
+    def pedantic(self, target: Callable[..., Any], args: tuple[Any, ...] = (), **_: Any) -> Any:
+        """Calls it."""
+        return target(*args)
+
+
+class NoBenchmark:
+    """For `-p no:benchmark`, with which runs are trained all the same."""
+
+    @pytest.fixture
+    def benchmark(self) -> Untimed:
+        """Times nothing."""
+        return Untimed()
 
 
 def _make_runner(config: pytest.Config, study: Study, options: Mapping[str, Any]) -> Runner:
@@ -85,7 +111,7 @@ def _connect(config: pytest.Config) -> Cluster:
     from cvhw4.executors.ray import Cluster
 
     make = partial(_make_runner, config)
-    return Cluster(runner_options(config), config.getoption("ray_address"), config.rootpath, make)
+    return Cluster(runner_options(config), config.getoption("cvhw4_ray_address"), config.rootpath, make)
 
 
 def _session(request: pytest.FixtureRequest) -> Session:

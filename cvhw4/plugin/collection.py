@@ -221,7 +221,7 @@ def load(config: pytest.Config, study: Study) -> Any:
     """
     from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
-    named: Path | None = config.getoption("bounds")
+    named: Path | None = config.getoption("cvhw4_bounds")
     path = named or study.bounds
     if path is None or (named is None and not os.path.lexists(path)):  # a study that is not calibrated yet
         return NO_BOUNDS

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -12,40 +15,58 @@ from cvhw4.errors import InputError
 from cvhw4.trackers import TRACKERS, check_trackers
 
 
-def add_options(parser: pytest.Parser) -> None:
-    """Adds the options of every study."""
-    group = parser.getgroup("cvhw4", "ablation studies")
-    group.addoption("--seeds", type=int, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")
-    group.addoption("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to train (default: auto)")
-    group.addoption(
+class Names:
+    """Which of our options another plugin, or the user's own conftest.py, had the name of before us."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    def pytest_report_header(self) -> list[str]:
+        """A line for each."""
+        return [
+            f"cvhw4: {name} is another plugin's here, cvhw4's own is --cvhw4-{name.removeprefix('--')}"
+            for name in self.taken
+        ]
+
+
+def add_options(parser: pytest.Parser) -> Names:
+    """Adds the options of every study, each as `--name` and as `--cvhw4-name`; where somebody else has the short name
+    already, the long one is left. Their values are `config.getoption("cvhw4_name")`."""
+    group, names = parser.getgroup("cvhw4", "ablation studies"), Names()
+
+    def add(name: str, **attributes: Any) -> None:
+        long = name.replace("--", "--cvhw4-")
+        attributes["dest"] = long[2:].replace("-", "_")
+        if _is_taken(name, parser):
+            names.taken.append(name)
+        else:
+            group.addoption(name, **attributes)
+            attributes["help"] = argparse.SUPPRESS  # one of the two is enough
+        group.addoption(long, **attributes)
+
+    add("--seeds", type=int, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to train (default: auto)")
+    add(
         "--precision",
         choices=["auto", "float32", "bf16"],
         help="what networks compute in (default: float32 on a CPU, bf16 on CUDA where it helps); auto: on a CPU what "
         "timed steps of the row say is faster",
     )
-    group.addoption("--cuda-graphs", action="store_true", help="on CUDA, replay optimizer steps as CUDA graphs")
-    group.addoption("--weights", type=folder, metavar="DIR", help="look here first for pretrained weights")
-    group.addoption(
-        "--results", type=folder, metavar="DIR", help="records and tables go to DIR/<study> (default: results)"
-    )
-    group.addoption(
-        "--reuse", action="store_true", help="take finished runs from --results, and resume unfinished ones"
-    )
-    group.addoption("--deterministic", action="store_true", help="on CUDA, the same bits each time")
-    group.addoption(
+    add("--cuda-graphs", action="store_true", help="on CUDA, replay optimizer steps as CUDA graphs")
+    add("--weights", type=folder, metavar="DIR", help="look here first for pretrained weights")
+    add("--results", type=folder, metavar="DIR", help="records and tables go to DIR/<study> (default: results)")
+    add("--reuse", action="store_true", help="take finished runs from --results, and resume unfinished ones")
+    add("--deterministic", action="store_true", help="on CUDA, the same bits each time")
+    add(
         "--checkpoint-seconds",
         type=float,
         metavar="S",
         help="keep unfinished runs after every epoch and every S seconds; 0: never (default: 60, and so seldom that it "
         "takes at most 1%% of the time)",
     )
-    group.addoption(
-        "--threads", type=int, metavar="N", help="threads of each run on a CPU (default: all, shared among -n)"
-    )
-    group.addoption(
-        "--executor", choices=["local", "ray"], default="local", help="where runs are trained (default: local)"
-    )
-    group.addoption(
+    add("--threads", type=int, metavar="N", help="threads of each run on a CPU (default: all, shared among -n)")
+    add("--executor", choices=["local", "ray"], default="local", help="where runs are trained (default: local)")
+    add(
         "--part",
         type=_part,
         default=(1, 1),
@@ -53,16 +74,30 @@ def add_options(parser: pytest.Parser) -> None:
         help="train every Nth run alone, from the Ith on, and judge no claim: N sessions at once share a GPU, and one "
         "with --reuse after them judges",
     )
-    group.addoption("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: one of this machine alone)")
-    group.addoption("--tensorboard", metavar="DIR", help="log runs there, for tensorboard --logdir DIR")
-    group.addoption("--mlflow", metavar="URI", help="log runs to an MLflow server, or a folder (file:DIR)")
-    group.addoption("--wandb", metavar="PROJECT", help="log runs to Weights & Biases (WANDB_MODE=offline: to ./wandb)")
-    group.addoption("--bounds", type=folder, metavar="FILE", help="calibrated bounds (default: those of the study)")
+    add("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: one of this machine alone)")
+    add("--tensorboard", type=os.path.expanduser, metavar="DIR", help="log runs there, for tensorboard --logdir DIR")
+    add("--mlflow", metavar="URI", help="log runs to an MLflow server, or a folder (file:DIR)")
+    add("--wandb", metavar="PROJECT", help="log runs to Weights & Biases (WANDB_MODE=offline: to ./wandb)")
+    add("--bounds", type=folder, metavar="FILE", help="calibrated bounds (default: those of the study)")
+    return names
+
+
+def _is_taken(name: str, parser: pytest.Parser) -> bool:
+    """Whether somebody has added an option of that name."""
+    try:
+        return name not in parser.parse_known_and_unknown_args([name])[1]
+    except (pytest.UsageError, SystemExit):  # one that needs a value
+        return True
 
 
 def folder(text: str) -> Path:
     """A path given to an option; `~` is the home folder, as a shell does not know it in `--results=~/x`."""
     return Path(text).expanduser()
+
+
+def is_ci() -> bool:
+    """Whether a service for continuous integration runs this, as it says itself (`CI=true`)."""
+    return os.environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def check_options(config: pytest.Config) -> None:
@@ -71,47 +106,95 @@ def check_options(config: pytest.Config) -> None:
     Raises:
         InputError: a value that makes no sense, or two options that exclude each other.
     """
-    seeds, workers = config.getoption("seeds"), config.getoption("numprocesses", None)
+    seeds, workers = config.getoption("cvhw4_seeds"), config.getoption("numprocesses", None)
     if seeds < 1:
         raise InputError(f"--seeds {seeds}", "leaves no run of a row", "give --seeds 1 or more")
-    part, parts = config.getoption("part")
+    part, parts = config.getoption("cvhw4_part")
     if not 1 <= part <= parts:
         raise InputError(f"--part {part}/{parts}", "is not a part", "give --part 1/N to N/N")
-    if parts > 1 and (workers or config.getoption("executor") == "ray"):
+    if parts > 1 and (workers or config.getoption("cvhw4_executor") == "ray"):
         raise InputError(f"--part {part}/{parts}", "cannot go with -n or --executor ray", "leave one of them out")
-    if config.getoption("executor") == "ray" and workers:
+    if config.getoption("cvhw4_executor") == "ray" and workers:
         raise InputError("--executor ray", f"cannot go with -n {workers}", "leave -n out: Ray starts its own processes")
-    if config.getoption("ray_address") and config.getoption("executor") != "ray":
+    if config.getoption("cvhw4_ray_address") and config.getoption("cvhw4_executor") != "ray":
         raise InputError("--ray-address", "is given without --executor ray", "add --executor ray")
     if config.getoption("dist", "no") == "worksteal":
         # A worker that waits with a claim could be handed a run behind it that the claim waits for.
         raise InputError("--dist worksteal", "breaks the order of runs and claims", "use --dist load")
-    check_trackers({name: config.getoption(name) for name in TRACKERS})
+    check_trackers(trackers(config))
+
+
+def trackers(config: pytest.Config) -> dict[str, str | None]:
+    """What the option of each tracker says."""
+    return {name: config.getoption(f"cvhw4_{name}") for name in TRACKERS}
 
 
 def runner_options(config: pytest.Config) -> dict[str, Any]:
     """What `cvhw4.runner.Runner` takes beside the study."""
     number, workers = _place_among_workers(config)
     names = ("device", "precision", "cuda_graphs", "weights", "reuse", "deterministic", "checkpoint_seconds")
-    return {name: config.getoption(name) for name in names} | {
-        "results": config.getoption("results") or config.rootpath / "results",
-        "threads": divided_threads(workers) if config.getoption("threads") is None else config.getoption("threads"),
+    return {name: config.getoption(f"cvhw4_{name}") for name in names} | {
+        "results": config.getoption("cvhw4_results") or config.rootpath / "results",
+        "threads": divided_threads(workers)
+        if config.getoption("cvhw4_threads") is None
+        else config.getoption("cvhw4_threads"),
         "worker": number,
     }
 
 
 def divided_threads(workers: int) -> int | None:
-    """How many of the cores that this process may use each of so many workers gets; None where torch may decide."""
-    if not workers or "OMP_NUM_THREADS" in os.environ:
+    """How many of the cores that this process may use each of so many workers gets; None where torch may decide, which
+    sees the cores, but no container's share of their time."""
+    if "OMP_NUM_THREADS" in os.environ:
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // workers)
+    share = cpu_quota()
+    if not workers:
+        return None if share is None or share >= cores else share
+    return max(1, min(cores, share or cores) // workers)
+
+
+def cpu_quota(root: Path = Path("/")) -> int | None:
+    """To how many cores' worth of time, rounded up, control groups of Linux (a container's limit) hold this process;
+    None where they set no limit.
+
+    Args:
+        root: below which `proc` and `sys` lie.
+    """
+    found: list[float] = []
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, limit = root / "sys/fs/cgroup", _quota_of_v2
+        elif "cpu" in controllers.split(","):
+            top, limit = root / "sys/fs/cgroup/cpu", _quota_of_v1
+        else:
+            continue
+        below = PurePosixPath(path.strip("/"))  # in a container it may be the host's path, which is not there
+        for group in (below, *below.parents):
+            with suppress(OSError, ValueError, IndexError, ZeroDivisionError):
+                if (cores := limit(top / group)) > 0:
+                    found.append(cores)
+    return max(1, math.ceil(min(found))) if found else None
+
+
+def _quota_of_v2(group: Path) -> float:
+    quota, period = (group / "cpu.max").read_text().split()[:2]
+    return int(quota) / int(period)  # "max" is a ValueError
+
+
+def _quota_of_v1(group: Path) -> float:
+    return int((group / "cpu.cfs_quota_us").read_text()) / int((group / "cpu.cfs_period_us").read_text())
 
 
 def _place_among_workers(config: pytest.Config) -> tuple[int, int]:
     """Which of pytest-xdist's workers, or of the sessions of `--part`, this process is, from 0, and how many there are;
     0 and 0 where it is alone."""
-    worker, (part, parts) = getattr(config, "workerinput", None), config.getoption("part")
+    worker, (part, parts) = getattr(config, "workerinput", None), config.getoption("cvhw4_part")
     if worker is not None:
         return int(worker["workerid"].removeprefix("gw")), worker["workercount"]
     return (part - 1, parts) if parts > 1 else (0, 0)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cvhw4.errors import InputError, printable
 from cvhw4.plugin.board import Run
+from cvhw4.plugin.options import is_ci
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.text import BLOCKS, clock, cut, sparkline
 
@@ -119,7 +120,7 @@ class Progress:
         self._planned, option = dict(runs), self.config.option
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         self._shown = reporter is not None and not hasattr(self.config, "workerinput") and option.verbose >= 0
-        self._is_terminal = self._shown and bool(reporter.isatty) and not os.environ.get("CI")
+        self._is_terminal = self._shown and bool(reporter.isatty) and not is_ci()
         captured = getattr(option, "capture", "no") in ("fd", "sys")
         self._rewrites = self._is_terminal and captured and os.environ.get("TERM") != "dumb"
         self._several_studies = len({study for study, *_ in runs}) > 1

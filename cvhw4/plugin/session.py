@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 import pytest
@@ -59,7 +62,7 @@ class Session:
         self.failed: set[Run] = set()  # runs that began and could not be finished
         self.trained: dict[str, Path] = {}  # studies of which a row was to be trained, and a file with its tests
         self.began, self.in_runs = time.monotonic(), 0.0  # seconds: when the session began, and what its runs took
-        self.reuse: bool = config.getoption("reuse")
+        self.reuse: bool = config.getoption("cvhw4_reuse")
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
         # xdist hands its workers this name, and takes it from the option where that is set.
@@ -83,8 +86,10 @@ class Session:
         def failed(reason: str) -> None:
             hook.pytest_cvhw4_run_failed(config=self.config, row=row, seed=seed, reason=reason)
 
+        warned: list[warnings.WarningMessage] = []
         try:
-            record = self._train(benchmark, row, seed)
+            with postponed(warned):
+                record = self._train(benchmark, row, seed)
         except (WeightsUnavailable, DataUnavailable) as reason:
             self.progress.skip(row, seed, str(reason))
             note["missing"] = [row.name, str(reason)]
@@ -113,6 +118,10 @@ class Session:
             self.in_runs += time.monotonic() - began
         hook.pytest_cvhw4_run_end(config=self.config, row=row, seed=seed, record=record, reused=reused)
         benchmark.extra_info.update(extra_info(record), reused=reused)
+        if warning := issue(warned):
+            pytest.fail(
+                f"{warning} Warnings are errors here (-W error); the run is finished and stored.", pytrace=False
+            )
         return record
 
     def _train(self, benchmark: Any, row: Row, seed: int) -> RunRecord:
@@ -183,19 +192,34 @@ class Session:
 
     def outcome(self, claim: Claim, study: Study) -> Outcome:
         """What this session's runs, once they are finished, say of a claim of a study; all claims of the study are
-        judged together, as on its page."""
+        judged together, as on its page. Runs of it that the session did not select are taken from the store."""
         from cvhw4.statistics.verdicts import judge_all
 
         claims = dict.fromkeys((*study.claims, claim))
         compared = {row for each in claims for row in each.rows}
-        records = self.finished([row for row in study.rows.values() if row.name in compared])
+        records = self.finished(
+            [row for row in study.rows.values() if row.name in compared],
+            [study.rows[name] for name in claim.rows if name in study.rows],
+        )
         outcome = next((o for o in judge_all(study, records, claims=tuple(claims)) if o.claim == claim), None)
         if outcome is None and claim.worse is None and any(r.row in claim.rows for r in records):
             pytest.skip("not judged: a claim about a figure on real data, which generated data cannot bear out")
         if outcome is None:
-            names = " and ".join(claim.rows)
-            pytest.skip(f"not judged: no seed of this session has a run of {names}; select them too, or --reuse")
+            self._not_judged(f"no seed has a run of {' and '.join(claim.rows)}", claim.rows, study)
         return outcome
+
+    def _not_judged(self, why: str, rows: Sequence[str], study: Study) -> NoReturn:
+        """Ends a test that has nothing to judge: skipped where its runs were tried in this session, and say why; else
+        failed, as what nobody looked at is no pass."""
+        tried = {name for (of, name, _) in self._planned if of == study.name}
+        if absent := [name for name in dict.fromkeys(rows) if name not in tried]:
+            pytest.fail(
+                f"not judged: {why}. This session selects no run of {' and '.join(absent)}, and none is stored in "
+                f"{self.studies.make_runner(study).store.folder} that was trained as it would be today. Fix: select "
+                "the rows too, or train them first.",
+                pytrace=False,
+            )
+        pytest.skip(f"not judged: {why}")
 
     def detected(self, control: Control, study: Study) -> list[str]:
         """What gives a control away in this session's runs, at the strength that has to be caught: bounds missed, or a
@@ -204,31 +228,45 @@ class Session:
 
         strength = control.strengths[0]
         row = control.of(study, strength)
-        records = self.finished([row])
+        records = self.finished([row], [row])
         if diverged := self.board.diverged(row.study, row.name):
             return diverged
         found = detect(control, strength, study, records, load(self.config, study))
         if found is None:
-            pytest.skip(f"not judged: no run of {row.name} in this session, or no bounds for its data")
+            why = "no bounds for its data" if records else f"no run of {row.name}"
+            self._not_judged(why, [row.name] if not records else [], study)
         return [str(check) for check in found.missed]
 
-    def finished(self, rows: Sequence[Row]) -> list[RunRecord]:
-        """This session's runs of some rows, once they are over; with `--reuse` stored ones of other seeds as well."""
+    def finished(self, rows: Sequence[Row], needed: Sequence[Row]) -> list[RunRecord]:
+        """This session's runs of some rows, once they are over. With `--reuse`, and where the session did not select
+        all runs of those rows that are needed (`--lf`, `-k`), stored ones that it would train alike are added."""
         from cvhw4.records.schema import RunRecord
 
+        warned: list[warnings.WarningMessage] = []
+        with postponed(warned):
+            paths = self._finished(rows, needed)
+        if error := issue(warned):
+            pytest.fail(f"{error} Warnings are errors here (-W error).", pytrace=False)
+        return [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
+
+    def _finished(self, rows: Sequence[Row], needed: Sequence[Row]) -> list[Path]:
+        """Where the records that `finished` returns lie."""
         names = {(row.study, row.name) for row in rows}
         wanted = [run for run in sorted(self._planned) if run[:2] in names]
         if self.is_worker and not self.board.wait(wanted):
-            pytest.skip(
-                "not judged: no worker is left for its runs (one died, or --dist hands out whole files): --reuse"
+            pytest.fail(
+                "not judged: no worker is left for its runs (one died, or --dist hands out whole files). "
+                "Fix: repeat it with --reuse, or use --dist load.",
+                pytrace=False,
             )
         paths = self.board.records(wanted)
-        if self.reuse:
+        partly = any((row.study, row.name, s) not in self._planned for row in needed for s in self.collection.seeds)
+        if self.reuse or partly:
             paths += [path for row in rows for path in self._stored(row) if path not in paths]
-        return [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
+        return paths
 
     def _stored(self, row: Row) -> list[Path]:
-        """Finished runs of a row that this session did not select, for `--reuse`."""
+        """Finished runs of a row that this session did not select."""
         runner = self.studies.runner(row)
         seeds = [s for s in self.collection.seeds if (row.study, row.name, s) not in self._planned]
         with suppress(DataUnavailable, WeightsUnavailable):
@@ -274,9 +312,8 @@ class Session:
         """The run of a test; of one that was lost with its worker by the end of its name."""
         if key := getattr(report, "cvhw4", {}).get("key"):
             return key[0], key[1], key[2]
-        name, _, seed = report.nodeid.rpartition("[")[2].removesuffix("]").rpartition("-seed")
-        found = [run for run in self._planned if seed == str(run[2]) and name == run[1]]
-        return found[0] if found else None
+        found = [run for run in self._planned if _seed_in(report.nodeid, run[1]) == run[2]]
+        return max(found, key=lambda run: len(run[1]), default=None)
 
     def _report_run(self, path: Path, seconds: float) -> None:
         """Tells of a run that a worker finished in so many seconds."""
@@ -300,15 +337,14 @@ class Session:
         if self._planned:
             return
         for id in ids:
-            name, _, seed = id.rpartition("[")[2].removesuffix("]").rpartition("-seed")
-            if not seed.isdigit():
+            if "-seed" not in id:
                 continue
             for study in self.studies_of(self.config.rootpath / id.partition("::")[0]):
-                if name in study.rows:
-                    self._planned[study.name, name, int(seed)] = study.rows[name]
-                for row in study.in_group("control"):
-                    if row.name == name:
-                        self._planned[study.name, name, int(seed)] = row
+                rows = (*study.rows.values(), *study.in_group("control"))
+                named = [row for row in rows if _seed_in(id, row.name) is not None]
+                if named:  # "b" is in the name of a test of "a-b" too
+                    row = max(named, key=lambda row: len(row.name))
+                    self._planned[study.name, row.name, _seed_in(id, row.name) or 0] = row
         self.pytest_collection_finish()
 
     def studies_of(self, file: Path) -> list[Study]:
@@ -335,6 +371,37 @@ class Session:
             self.cluster.close()
         if not self.is_worker:
             self.board.remove()
+
+
+def _seed_in(id: str, row: str) -> int | None:
+    """The seed in the id of a test that trains a row ("test_rows.py::test_row[a-seed0]"), other parameters beside it or
+    not; None for a test of another row."""
+    parameters = id.partition("[")[2].removesuffix("]")
+    found = re.search(rf"(?:^|-){re.escape(row)}-seed(\d+)(?:-|$)", parameters)
+    return None if found is None else int(found[1])
+
+
+@contextmanager
+def postponed(warned: list[warnings.WarningMessage]) -> Iterator[None]:
+    """Keeps warnings for `issue`: where `-W error` makes errors of them, none ends a training or loses its record."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")  # once for each place: a training could give the same one at every step
+        try:
+            yield
+        finally:
+            warned += caught
+
+
+def issue(warned: Iterable[warnings.WarningMessage]) -> Warning | None:
+    """Gives warnings that were kept to the filters of the session; the first that is an error there."""
+    error = None
+    for w in warned:
+        names = (name for name, module in [*sys.modules.items()] if getattr(module, "__file__", None) == w.filename)
+        try:
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno, module=next(names, None))
+        except Warning as raised:
+            error = error or raised
+    return error
 
 
 def extra_info(record: RunRecord) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 
 from cvhw4.errors import InputError, printable
 from cvhw4.plugin.collection import Collection, load
-from cvhw4.plugin.session import Session
+from cvhw4.plugin.session import Session, issue, postponed
 from cvhw4.study import Study
 
 
@@ -22,11 +23,14 @@ class Summary:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """The comparison tables of this session, and where the page with all runs is; what cannot be written or read
         any more is one line, and an exit code that is not 0."""
-        error: InputError | str = self.collection.unusable
+        error: InputError | Warning | str = self.collection.unusable
+        warned: list[warnings.WarningMessage] = []
         try:
-            self._summarise(terminalreporter, exitstatus)
+            with postponed(warned):
+                self._summarise(terminalreporter, exitstatus)
         except InputError as found:
             error = found
+        error = error or issue(warned) or ""
         if error:
             terminalreporter.write_line(f"ERROR: {error}", red=True)
             fine = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)

@@ -20,8 +20,8 @@ from cvhw4.records.arrays import pack, require, unpacked
 from cvhw4.study import Metric
 
 _KINDS = {
-    "predicted": "u1 EV",
-    "labels": "u1 V",
+    "predicted": "(?:u1|i2) EV",
+    "labels": "(?:u1|i2) V",
     "right": "b1 EV",
     "counts": "u[24] EVsLC",
     "scores": "f4 KVS",
@@ -35,7 +35,7 @@ class ImageResults:
 
     Attributes:
         predicted: uint8 [E, V], the predicted class of an image; None for segmentation.
-        labels: uint8 [V], its class; None for segmentation.
+        labels: uint8 [V], its class; None for segmentation. Of more than 256 classes both are int16.
         counts: uint32 or uint16 [E, V, 2, 12, C]: pixels away from (0) and near (1) a contour, by CamVid's label and
             predicted class; None for classification.
         scores: float32 [K, V, C], probabilities after some epochs, of two classes [K, V, 1] those of the second; None

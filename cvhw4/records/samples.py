@@ -87,7 +87,7 @@ class ValidationPictures:
         index: int64 [K], their places in the validation split, ascending.
         packed: uint8, their JPEG files one behind the other; `ends`: int64 [K], where each ends.
         names: where each came from, below its data set's folder.
-        labels: uint8 [K], classes; None for segmentation.
+        labels: uint8 [K], classes (int16 where there are more than 256); None for segmentation.
         masks: uint8 [K, S, S], CamVid's numbers, 11 for void; None for classification.
         faces: bool [K, S, S], where the face is; None where the data set does not know.
     """
@@ -131,7 +131,7 @@ class ValidationPictures:
             InputError: it is damaged, or something else.
         """
         kinds = {"index": "i8 K", "packed": "u1 P", "ends": "i8 K", "names": r"U\d+ K"}
-        kinds |= {"labels": "u1 K", "masks": "u1 KSS", "faces": "b1 KSS"}
+        kinds |= {"labels": "(?:u1|i2) K", "masks": "u1 KSS", "faces": "b1 KSS"}
         problem, hint = "does not hold validation pictures", "delete it, and repeat a run"
         with unpacked(content, kinds, where, problem, hint) as (arrays, sizes):
             pictures = cls(**arrays | {"names": tuple(arrays["names"].tolist())})

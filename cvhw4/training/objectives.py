@@ -207,7 +207,7 @@ class _DeviceSplit:
         return self._pick(self._images, self.split.images, index)
 
     def targets(self, index: Tensor) -> Tensor:
-        """uint8 [B] or [B, H, W] on the device, likewise."""
+        """uint8 (int16 for more than 256 classes) [B], or uint8 [B, H, W], on the device, likewise."""
         return self._pick(self._targets, self.split.targets, index)
 
     def give_up(self) -> bool:
@@ -255,7 +255,8 @@ class ClassificationObjective(Objective):
         """The figures of logits [V, classes] on the validation split."""
         targets = self.val.targets(torch.arange(len(self.val))).long()
         loss = float(self._loss(logits, targets, smoothing=0.0))
-        predicted, classes = (x.to(torch.uint8).cpu().numpy() for x in (logits.argmax(1), targets))
+        kind = torch.uint8 if self.row.classes <= 256 else torch.int16
+        predicted, classes = (x.to(kind).cpu().numpy() for x in (logits.argmax(1), targets))
         right = predicted == classes
         recall = [float(right[classes == c].mean()) for c in range(self.row.classes)]
         scores = logits.float().softmax(1).cpu().numpy()
