@@ -458,6 +458,61 @@ def plan(
     _print([table, hours_table(records, numbers)])
 
 
+@app.command()
+def history(
+    folder: Annotated[Path, typer.Argument(help="A history's folder, as a checkout of its branch.", parser=_folder)],
+    row: Annotated[str | None, typer.Option("--row", help="Only this row.", autocompletion=_row_names)] = None,
+    page: Annotated[bool, typer.Option("--page", help="Write index.html and badge.svg there.")] = False,
+) -> None:
+    """Says how figures moved over nights. Changes of level and the commits they lie between, and the latest figures.
+
+    Example: cvhw4 history ~/cvhw4-nightly/history --row q1_2-finetune
+    """
+    from cvhw4.records.history import History
+    from cvhw4.report.history import (
+        LATEST_COLUMNS,
+        SHIFT_COLUMNS,
+        found_shifts,
+        latest_lines,
+        shift_lines,
+        write_history,
+    )
+    from cvhw4.report.tables import Table
+
+    nights = History(folder).nights
+    if not nights:
+        raise InputError(folder, "has no nights", "name a checkout of the history's branch, or STORE/history")
+    found = found_shifts(nights)
+    if row is not None:
+        found = {key: of_row for key, of_row in found.items() if key[0] == row}
+        if not found:
+            raise InputError(f"--row {row}", "is not a row of any night", "leave it out to see them all")
+    moved, latest = shift_lines(found), latest_lines(found)
+    tables = [Table(SHIFT_COLUMNS, moved, "changes of level"), Table(LATEST_COLUMNS, latest, "latest figures")]
+    _print(table for table in tables if table.rows)
+    typer.echo(f"{len(nights)} nights, the last of {nights[-1].started[:10]}: {nights[-1].state}")
+    if page:
+        typer.echo(write_history(folder, nights))
+
+
+@app.command("bisect")
+def find_commit(
+    row: Annotated[str, typer.Argument(help="The row that is worse.", autocompletion=_row_names)],
+    good: Annotated[str, typer.Argument(help="A commit at which it was not.")],
+    bad: Annotated[str, typer.Argument(help="A later one at which it is.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="Of pytest, behind --: what it collects.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the row at each commit.")] = 3,
+    results: Annotated[Path, typer.Option(help="Folder for the runs.", parser=_folder)] = Path("local/bisect"),
+) -> None:
+    """Finds the commit that made a row worse. By git's bisection, training that row alone at each commit.
+
+    Example: cvhw4 bisect q1_2-finetune v1.0 main -- benchmarks --profile full --device cuda
+    """
+    from cvhw4.bisection import bisect
+
+    typer.echo(f"first worse: {bisect(row, good, bad, arguments or [], results, _say, seeds)}")
+
+
 def _store(results: Path, study: str | None) -> Store:
     """The stored runs of a study; where none is named and pyproject.toml names none, of the only one that has runs."""
     from cvhw4.records.revisions import studies_in

@@ -49,6 +49,8 @@ ELSEWHERE = {
     "make docs": "test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere",
     "export PORTRAITS=local/portraits": "tests/test_nights.py",
     "python3 .github/scripts/night.py": "tests/test_nights.py",
+    "cvhw4 history": "tests/test_nights.py",
+    "cvhw4 bisect": "tests/test_nights.py",
     "cvhw4 fetch camvid": "tests/test_fetch.py",
     "cvhw4 fetch portraits": "tests/test_fetch.py",
     "pytest benchmarks --executor ray": "tests/test_cluster.py",

@@ -325,6 +325,7 @@ def train(settings, clock, results, name, seeds, rows=(), share=1.0, **variables
 
 def night(settings, clock, started):
     """Trains and judges one night, and writes what became of it. Gives its state."""
+    sys.path.insert(0, str(Path().absolute()))  # cvhw4 of this checkout
     from cvhw4.discovery import find_study
     from cvhw4.records.history import History, Night
     from cvhw4.records.store import Store

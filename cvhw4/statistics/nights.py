@@ -3,7 +3,8 @@
 A night is compared with two others (`cvhw4.statistics.changes`): row by row with the last runs that were fine, and with
 the pinned ones, which stay where they are: a decline that is too slow for any one night shows against these. What looks
 worse is trained again with fresh seeds, and only what is worse with them too (5 %, by themselves) is called so: runs
-that raised the alarm do not decide on it. A row that is not fine keeps what it is held against.
+that raised the alarm do not decide on it. A claim that is lost with a row that fell is that row's. A row that is not
+fine keeps what it is held against.
 
 Change points are found by binary segmentation: of all places to cut a series of nights, the one with the largest
 difference of means is kept where its t test, with the spread of seeds within nights and corrected for the number of
@@ -24,13 +25,14 @@ from cvhw4.records.history import Canary, JudgedRow, Measurement, Night, Referen
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.statistics.changes import Changes, Place, compare_runs, figure_change, time_change
-from cvhw4.statistics.comparison import LEVEL, rounding_sd
+from cvhw4.statistics.comparison import rounding_sd
 from cvhw4.study import Study
 from cvhw4.tasks import TASKS
 
 CANARY = "canary"  # the name under which its figures and times stand beside those of data sets
 ALL = "all"  # accepts every row
 SHIFT_LEVEL = 0.01
+_CONFIRMED = 0.05  # of a two-sided test, of which one side counts
 _EARLIER = 30  # nights of the canary that the last one is held against
 _FEWEST = 3
 _STEP = 1e-4
@@ -115,6 +117,7 @@ def judge_night(
         if changes is not None:
             for place, suspicions in _suspicions(changes, complete).items():
                 found.setdefault(place, []).extend(s for s in suspicions if s not in found.get(place, ()))
+    _leave_claims_to_rows_that_fell(found)
     confirmed = _confirm(study, found, sides, retrain, {*accepted})
 
     rows = []
@@ -213,6 +216,16 @@ def _suspicions(changes: Changes, complete: bool) -> dict[Place, list[Suspicion]
     return found
 
 
+def _leave_claims_to_rows_that_fell(found: dict[Place, list[Suspicion]]) -> None:
+    """Takes a claim's loss from rows whose own figures did not fall where another row of the claim's did."""
+    fell = {p for p, what in found.items() if any(s.kind == "figure" for s in what)}
+    explained = {s.name for p in fell for s in found[p] if s.kind == "claim"}
+    for place in found.keys() - fell:
+        found[place] = [s for s in found[place] if s.kind != "claim" or s.name not in explained]
+        if not found[place]:
+            del found[place]
+
+
 def _confirm(
     study: Study,
     found: Mapping[Place, list[Suspicion]],
@@ -231,7 +244,7 @@ def _confirm(
         for c in changes.figures:
             if c.kind != "single":
                 looked.add(((c.row, c.data), c.figure))
-                if c.p_value < LEVEL and c.difference.mean < 0:
+                if c.p_value < _CONFIRMED and c.difference.mean < 0:
                     worse.add(((c.row, c.data), c.figure))
         for claim in changes.claims:
             if claim.a is not None and claim.b is not None:

@@ -1,0 +1,108 @@
+"""Which commit made a row worse: git's bisection, with one row trained at each commit that it asks for."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cvhw4.errors import InputError
+from cvhw4.records.schema import RunRecord, stem
+
+_FIRST = re.compile(r"^([0-9a-f]{40}) is the first bad commit", re.MULTILINE)
+
+
+def bisect(
+    row: str,
+    good: str,
+    bad: str,
+    arguments: Sequence[str],
+    results: Path,
+    say: Callable[[str], object],
+    seeds: int = 3,
+) -> str:
+    """The first commit at which a row's primary figure (the mean of its best over seeds) is nearer to `bad`'s than to
+    `good`'s.
+
+    Commits are checked out in a temporary folder; the working tree stays as it is. Runs are kept in `results` and taken
+    from there again.
+
+    Args:
+        arguments: of pytest, as what it collects.
+        results: folder of the runs.
+        say: is told of every commit's figure.
+
+    Returns:
+        The commit's digits; several, a line each, where those in between cannot be trained.
+
+    Raises:
+        InputError: not a repository or revision, `bad` is not worse, or an end cannot be trained.
+    """
+    ends = [_git(Path(), "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}") for name in (good, bad)]
+    with tempfile.TemporaryDirectory(prefix="cvhw4-") as temporary:
+        tree = Path(temporary) / "tree"
+        _git(Path(), "worktree", "add", "--detach", "--quiet", str(tree), ends[1])
+        try:
+
+            def measure() -> float | None:
+                commit = _git(tree, "rev-parse", "HEAD")
+                value = _measure(row, tree, arguments, results.absolute(), seeds, Path(temporary) / "junit.xml")
+                say(f"{commit[:12]} {'cannot be trained' if value is None else f'{value:.4f}'}")
+                return value
+
+            values = []
+            for name, commit in zip((bad, good), reversed(ends), strict=True):
+                _git(tree, "checkout", "--detach", "--quiet", commit)
+                values.append(measure())
+                if values[-1] is None:
+                    raise InputError(name, f"has no run of {row}", "name a commit at which pytest trains it")
+            low, high = values
+            assert low is not None and high is not None
+            if not low < high:
+                hint = "exchange the two, name others, or give more --seeds"
+                raise InputError(bad, f"is not worse than {good}: {low:.4f} and {high:.4f}", hint)
+            said = _git(tree, "bisect", "start", "--first-parent", ends[1], ends[0])
+            while (found := _FIRST.search(said)) is None and "only 'skip'ped commits left" not in said:
+                value = measure()
+                word = "skip" if value is None else "bad" if value < (low + high) / 2 else "good"
+                said = _git(tree, "bisect", word, expected=(0, 2))
+            return found[1] if found else "\n".join(re.findall(r"^[0-9a-f]{40}$", said, re.MULTILINE))
+        finally:
+            _git(Path(), "worktree", "remove", "--force", str(tree))
+
+
+def _measure(row: str, tree: Path, arguments: Sequence[str], results: Path, seeds: int, junit: Path) -> float | None:
+    """The mean over seeds of the row's best primary figure; None where not all of its runs finish."""
+    junit.unlink(missing_ok=True)
+    # One word each: pytest takes a folder behind an option that it does not know yet for one to collect.
+    command = [sys.executable, "-m", "pytest", *arguments, "-k", row, f"--seeds={seeds}", "--reuse", "-q"]
+    command += [f"--results={results}", f"--junitxml={junit}", "-p", "no:cacheprovider"]
+    path = os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")]))
+    subprocess.run(command, cwd=tree, env=os.environ | {"PYTHONPATH": path}, capture_output=True)
+    figures = []
+    try:
+        cases = list(ElementTree.parse(junit).iter("testcase"))
+    except (OSError, ElementTree.ParseError):
+        return None
+    for case in cases:
+        told = {p.get("name"): p.get("value", "") for p in case.iter("property")}
+        if told.get("row") == row and {"study", "seed", "fingerprint"} <= told.keys():
+            file = results / told["study"] / "runs" / row / f"{stem(int(told['seed']), told['fingerprint'])}.json"
+            record = RunRecord.from_json(file.read_bytes(), file)
+            figures.append(record.best(record.primary))
+    return math.fsum(figures) / seeds if len(figures) == seeds else None
+
+
+def _git(folder: Path, *arguments: str, expected: Sequence[int] = (0,)) -> str:
+    """What git prints; raises InputError where it fails."""
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, errors="replace")
+    if done.returncode not in expected:
+        problem = f"failed ({(done.stderr.strip().splitlines() or ['no message'])[-1]})"
+        raise InputError(f"git {arguments[0]}", problem, "name two commits of the repository here, the good one first")
+    return done.stdout.strip()
