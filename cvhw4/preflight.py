@@ -67,6 +67,7 @@ def check_study(runner: Runner) -> None:
         except InputError as error:
             where = f"study {study.name}, row {row.name}, {error.where}"
             raise InputError(where, error.problem, error.hint) from error
+    _check_transforms(runner)
     if runner.weights is not None:
         from cvhw4.models.weights import check_weights
 
@@ -86,6 +87,32 @@ def _check_size(study: Study, task: str, runner: Runner) -> None:
         if min(height, width) < needed:
             problem = f"has scenes of {width}x{height}, and {needed} pixels a side are cut out"
             raise InputError(source.folder, problem, f"give pictures of at least {needed} pixels a side")
+
+
+def _check_transforms(runner: Runner) -> None:
+    """Calls each row's own transform with a few of its training pictures; raises InputError where it cannot be used."""
+    from cvhw4.data.augment import stream, transformed
+    from cvhw4.data.gather import gather
+
+    for row in runner.study.rows.values():
+        if not callable(row.augmentation):
+            continue
+        try:
+            split = runner.data(row.task.name).train
+        except DataUnavailable:
+            continue
+        import numpy as np
+        import torch
+
+        few = np.arange(min(8, len(split)))
+        targets = gather(split.targets, few) if row.task.name == "segmentation" else None
+        sizes, numbers = torch.from_numpy(np.asarray(split.sizes[few])), torch.from_numpy(few)
+        try:
+            images, draws = gather(split.images, few), stream(0, "augmentation", 0)
+            transformed(row.augmentation, images, sizes, row.recipe.size, numbers, draws, targets)
+        except InputError as error:
+            where = f"study {runner.study.name}, row {row.name}, {error.where}"
+            raise InputError(where, error.problem, error.hint) from error
 
 
 def _check_results(results: Path) -> None:

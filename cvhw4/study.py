@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Start = Literal["imagenet", "random"]
 Trained = Literal["last layer", "all layers"]
-Augmentation = Literal["random-resized crop", "whole face", "crop + jitter + AutoAugment", "random crop"]
+Augmentation = Literal["none", "random-resized crop", "whole face", "crop + jitter + AutoAugment", "random crop"]
 # How batch norm runs in training: "train" with the statistics of each batch; "frozen" with the statistics it started
 # with, as in the 2019 report's template, which never returns to training mode after its first validation.
 BatchNorm = Literal["train", "frozen"]
@@ -98,7 +98,7 @@ class Loss:
         version: to be changed when the loss changes and its source text does not, as `Metric.version`.
     """
 
-    function: Callable[..., Any] = field(compare=False)
+    function: Callable[..., Any]
     version: str = ""
 
     @property
@@ -109,7 +109,7 @@ class Loss:
     @property
     def name(self) -> str:
         """Its name and 12 digits of its source's digest, for settings."""
-        return f"{_name_of(self.function)} {hashlib.sha256(self.source.encode()).hexdigest()[:12]}"
+        return f"{_name_of(self.function)} {_digest_of(self.source)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +239,12 @@ class Row:
         start: where the pretrained part starts from.
         trained: which layers the optimizer changes.
         augmentation: of the training pictures; left out, a random-resized crop (classification) or a random crop.
+            "none" shows them as validation pictures are. Or a transform of `torchvision.transforms.v2`, called with
+            each picture by itself (`tv_tensors.Image`, uint8 [3, H, W]) and for segmentation its mask
+            (`tv_tensors.Mask`, uint8 [2, H, W]: the labels, and 1 where the picture has that pixel: what a transform
+            fills in is of no class); gives [3, size, size], uint8 or float from 0 to 1, not normalised. Its random
+            numbers (torch's, NumPy's and Python's) depend on seed, epoch and picture alone.
+        flip: whether a built-in augmentation also mirrors at random; left out, all but "none" do.
         skips: whether FCN8s adds its skip connections; left out, it does. Not for a classifier.
         batch_norm: "frozen" keeps the statistics that batch norm starts with, in training too.
         classes: 11 or 3 for segmentation; left out, the study's.
@@ -254,7 +260,8 @@ class Row:
     _: KW_ONLY
     start: Start = "imagenet"
     trained: Trained = "all layers"
-    augmentation: Augmentation = _OF_THE_STUDY
+    augmentation: Augmentation | Callable[..., Any] = _OF_THE_STUDY
+    flip: bool | None = None
     skips: bool | None = None
     batch_norm: BatchNorm = "train"
     classes: int = _OF_THE_STUDY
@@ -276,12 +283,31 @@ class Row:
 
     def settings(self) -> dict[str, Any]:
         """All that changes what is trained, as plain JSON values: without names and groups."""
-        values = asdict(replace(self, recipe=_OF_THE_STUDY)) | {"recipe": self.recipe and self.recipe.settings()}
+        values = asdict(replace(self, recipe=_OF_THE_STUDY, augmentation=_OF_THE_STUDY))
+        values |= {"recipe": self.recipe and self.recipe.settings(), "augmentation": self.augmentation}
+        if callable(self.augmentation):
+            shown = _ADDRESS.sub("", " ".join(repr(self.augmentation).split()))
+            values["augmentation"] = f"{shown} {_digest_of(_text_of(self.augmentation))}"
+        if self.flip in (None, self.augmentation != "none"):  # the default, which older records do not name
+            del values["flip"]
         return {k: v for k, v in values.items() if k not in ("name", "study", "group")}
 
     def setting(self, name: str) -> Any:
         """One of its settings; None where it has none of that name."""
         return getattr(self, name, None)
+
+    @property
+    def flips(self) -> bool:
+        """Whether its built-in augmentation mirrors at random."""
+        return self.augmentation != "none" if self.flip is None else self.flip
+
+    @property
+    def augmentation_name(self) -> str:
+        """The augmentation as tables call it."""
+        if callable(self.augmentation):
+            return " + ".join(type(t).__name__ for t in getattr(self.augmentation, "transforms", [self.augmentation]))
+        unusual = self.flip is not None and self.flip != (self.augmentation != "none")
+        return f"{self.augmentation}{(', flipped' if self.flip else ', not flipped') if unusual else ''}"
 
 
 @dataclass(frozen=True)
@@ -410,6 +436,11 @@ def _source_of(function: Callable[..., Any], version: str) -> str:
     """What tells a function of the user's own from another of that name: its text, where there is one, and the
     version."""
     return f"{_text_of(function)}{version and f' version {version}'}"
+
+
+def _digest_of(text: str) -> str:
+    """12 digits that tell a text from another."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _name_of(function: Callable[..., Any]) -> str:
@@ -790,12 +821,13 @@ class Study:
 
     @property
     def functions(self) -> tuple[Callable[..., Any], ...]:
-        """The user's own functions: metrics and losses, or what trains, and those among its settings."""
+        """The user's own functions: metrics, losses and transforms, or what trains, and those among its settings."""
         if self.train is not None:
             settings = (value for row in self.rows.values() for value in row.values.values())
             return (self.train, *(value for value in settings if callable(value)))
         losses = [row.recipe.loss.function for row in self.rows.values() if isinstance(row.recipe.loss, Loss)]
-        return (*(metric.function for metric in self.metrics.values()), *losses)
+        transforms = [row.augmentation for row in self.rows.values() if callable(row.augmentation)]
+        return (*(metric.function for metric in self.metrics.values()), *losses, *transforms)
 
     @property
     def nightly_claims(self) -> tuple[Claim, ...]:
@@ -952,7 +984,13 @@ class Study:
             _choose(where, "trained", row.trained, Trained)
             _choose(where, "batch_norm", row.batch_norm, BatchNorm)
             augmentation = task.augmentations[0] if row.augmentation is None else row.augmentation
-            _choose(where, "augmentation", augmentation, [*task.augmentations])
+            if _is_transform(augmentation):
+                if row.flip is not None:
+                    hint = "leave flip out, and put RandomHorizontalFlip into the transform"
+                    raise InputError(where, "has flip, which is for built-in augmentations", hint)
+            else:
+                _choose(where, "augmentation", augmentation, [*task.augmentations])
+            _choose(where, "flip", row.flip, [None, True, False])
             skips = row.skips
             if task.name == "classification":
                 if skips is not None or row.classes is not None:
@@ -1057,6 +1095,12 @@ def _plain(value: Any) -> Any:
 def _is_side(value: object) -> TypeGuard[int]:
     """Whether pictures may be scaled to a side of so many pixels."""
     return type(value) is int and 16 <= value <= _LARGEST_SIDE
+
+
+def _is_transform(value: object) -> bool:
+    """Whether it is one of `torchvision.transforms.v2`, which need not be imported for that."""
+    modules = [getattr(kind, "__module__", "") for kind in type(value).__mro__]
+    return any(module.startswith("torchvision.transforms.v2") for module in modules)
 
 
 def _folder_of_caller() -> Path:

@@ -64,13 +64,13 @@ CLASSIFICATION = Task(
     bounded=("best accuracy", "last accuracy", "training loss"),
     labels={"accuracy": "accuracy"},
     short={"accuracy": "acc."},
-    augmentations=("random-resized crop", "whole face", "crop + jitter + AutoAugment"),
+    augmentations=("random-resized crop", "whole face", "crop + jitter + AutoAugment", "none"),
     loss="cross_entropy",
     columns=lambda row: {
         "network": row.network,
         "start": row.start,
         "trained": row.trained,
-        "augmentation": row.augmentation,
+        "augmentation": row.augmentation_name,
     },
     in_images=True,
 )
@@ -87,7 +87,7 @@ SEGMENTATION = Task(
         "set_pixel_accuracy": "set pixel accuracy",
     },
     short={"miou": "mIoU", "pixel_accuracy": "pixels"},
-    augmentations=("random crop",),
+    augmentations=("random crop", "none"),
     loss="bce",
     columns=lambda row: {
         "network": row.network,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import nn, optim
+from torchvision.transforms import v2
 
 from cvhw4.errors import OutOfMemory, TrainingDiverged
 from cvhw4.models.build import build_network
@@ -48,6 +49,9 @@ RECIPES = {
 
 def case(name):
     """A row, by its name; of AlexNet the last layer alone, whose dropout is drawn for a block at once."""
+    if name == "q1_1, transformed":
+        own = v2.Compose([v2.RandomResizedCrop(32), v2.RandomPhotometricDistort()])
+        return replace(row("q1_1"), augmentation=own)
     if name in RECIPES:
         return row(name.partition(" ")[0], **{"momentum": None} | RECIPES[name])
     if name != "frozen alexnet":
@@ -85,7 +89,10 @@ def assert_same(one, other):
     assert all(torch.equal(weights[k], others[k]) for k in weights)
 
 
-@pytest.mark.parametrize("name", ["q1_1", "q1_5", "frozen alexnet", "q1_2", "q1_8", "q2_1a", "q2_n1b", *RECIPES])
+CASES = ["q1_1", "q1_5", "frozen alexnet", "q1_2", "q1_8", "q2_1a", "q2_n1b", "q1_1, transformed", *RECIPES]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_from_every_step_on_the_same_to_the_bit(name, tmp_path, monkeypatch):
     """Blocks of two batches: checkpoints at the end of an epoch, of a block, and within one."""
     monkeypatch.setattr(objectives, "BLOCK", 8)

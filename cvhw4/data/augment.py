@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import conv2d, grid_sample
+from torchvision import tv_tensors
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 from torchvision.transforms.v2 import functional as F
+
+from cvhw4.errors import InputError
 
 # The protocol's ratio of Resize(256) to CenterCrop(224), for any input size.
 RESIZE_RATIO = 256 / 224
@@ -154,7 +161,7 @@ def _weights(start: Tensor, length: Tensor, low: Tensor, span: Tensor, pixels: i
 
 
 def crop_windows(
-    images: Tensor, targets: Tensor, size: int, generator: Generator | None = None
+    images: Tensor, targets: Tensor, size: int, generator: Generator | None = None, *, flips: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Square windows of street scenes and their labels, unscaled.
 
@@ -163,6 +170,7 @@ def crop_windows(
         targets: uint8 [B, H, W].
         size: side of the window, at most H and W.
         generator: draws the place and the flip of each; None takes the centre, unflipped.
+        flips: whether any is flipped; the places are the same.
 
     Returns:
         float32 [B, 3, size, size], 0..255, and uint8 [B, size, size].
@@ -172,12 +180,105 @@ def crop_windows(
     n, height, width, _ = images.shape
     place = torch.rand(2, n, generator=generator, dtype=torch.float64)
     top, left = (place[0] * (height - size + 1)).long(), (place[1] * (width - size + 1)).long()
-    flip = _flips(n, generator)
+    flip = _flips(n, generator) & flips
     top, left, flip, image = (move(t, images.device)[:, None] for t in (top, left, flip, torch.arange(n)))
     across = torch.arange(size, device=images.device)
     columns = left + torch.where(flip, across.flip(0), across)
     index = image[:, :, None], (top + across)[:, :, None], columns[:, None, :]
     return images[index].permute(0, 3, 1, 2).float(), targets[index]
+
+
+def mirrored(images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Images [B, 3, H, W] and targets [B, H, W], half of them mirrored left to right."""
+    flip = move(_flips(len(images), generator), images.device)[:, None, None]
+    return torch.where(flip[..., None], images.flip(3), images), torch.where(flip, targets.flip(2), targets)
+
+
+def transformed(
+    transform: Callable[..., Any],
+    images: Tensor,
+    sizes: Tensor,
+    size: int,
+    numbers: Tensor,
+    generator: Generator,
+    targets: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Pictures as a transform of `torchvision.transforms.v2` makes them, one by one, on the host.
+
+    Args:
+        images: uint8 [B, H, W, 3], on the host.
+        sizes: int [B, 2], height and width of each picture in its frame.
+        size: side of the output.
+        numbers: int64 [B], which images of the split they are.
+        generator: of the epoch; its seed and the number decide what is drawn for a picture, and nothing else does.
+        targets: uint8 [B, H, W] class numbers per pixel, of scenes.
+
+    Returns:
+        float32 [B, 3, size, size], 0..255; and uint8 [B, 2, size, size], class numbers and 1 where the picture has that
+        pixel, or None.
+
+    Raises:
+        InputError: the transform raises, or what it gives is no such picture.
+    """
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    pictures, masks = [], []
+    try:
+        for i, number in enumerate(numbers.tolist()):
+            seed = stream(generator.initial_seed(), number).initial_seed()
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            height, width = sizes[i].tolist()
+            given: list[Tensor] = [tv_tensors.Image(images[i, :height, :width].permute(2, 0, 1).contiguous())]
+            if targets is not None:
+                there = targets[i, :height, :width]
+                given.append(tv_tensors.Mask(torch.stack([there, torch.ones_like(there)])))
+            pictures.append(_picture(made := _call_transform(transform, given), size))
+            if targets is not None:
+                masks.append(_mask(made, size))
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+    return torch.stack(pictures), torch.stack(masks) if masks else None
+
+
+_TRANSFORM = "augmentation"
+
+
+def _call_transform(transform: Callable[..., Any], given: list[Tensor]) -> tuple[Any, ...]:
+    try:
+        made = transform(*given)
+    except Exception as error:  # of the user's own
+        problem = f"raises {type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(_TRANSFORM, problem, "see what it is called with in cvhw4.Row") from error
+    return tuple(made) if isinstance(made, list | tuple) else (made,)
+
+
+def _picture(made: tuple[Any, ...], size: int) -> Tensor:
+    """float32 [3, size, size], 0..255, of what a transform gave; raises InputError."""
+    picture = made[0] if made else None
+    if not isinstance(picture, Tensor) or tuple(picture.shape) != (3, size, size):
+        shape = list(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
+        hint = f"end it with v2.RandomResizedCrop({size}), v2.RandomCrop({size}) or v2.Resize(({size}, {size}))"
+        raise InputError(_TRANSFORM, f"gives {shape} and not [3, {size}, {size}]", hint)
+    picture = picture.as_subclass(Tensor)
+    if picture.dtype == torch.uint8:
+        return picture.float()
+    if not picture.is_floating_point() or not bool(((picture >= 0) & (picture <= 1)).all()):
+        hint = "leave Normalize out, pictures are normalised as the network expects"
+        raise InputError(_TRANSFORM, f"gives {picture.dtype} that is not uint8, nor float from 0 to 1", hint)
+    return picture.float() * 255
+
+
+def _mask(made: tuple[Any, ...], size: int) -> Tensor:
+    """uint8 [2, size, size] of what a transform gave; raises InputError."""
+    mask = made[1] if len(made) > 1 else None
+    if not isinstance(mask, Tensor) or tuple(mask.shape) != (2, size, size) or mask.is_floating_point():
+        shape = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        hint = "let it give picture and mask as it is given them, tv_tensors.Mask [2, H, W]"
+        raise InputError(_TRANSFORM, f"gives the mask {shape} and not whole numbers [2, {size}, {size}]", hint)
+    return mask.as_subclass(Tensor).to(torch.uint8)
 
 
 def centre(images: Tensor, size: int) -> Tensor:

@@ -26,7 +26,7 @@ _PAIRS = {  # 11 and 3 classes
 _FACTORS: dict[str, Callable[[Row], str]] = {
     "network": lambda row: row.network,
     "recipe": lambda row: _recipe(row),
-    "augmentation": lambda row: row.augmentation,
+    "augmentation": lambda row: row.augmentation_name,
 }
 CELLS: dict[tuple[bool, ...], str] = {  # which of the factors are q1_8's, the others being q1_2's
     (False, False, False): "q1_2-finetune",

@@ -16,7 +16,7 @@ from cvhw4.data.augment import Boxes, move, resample, whole_views
 from cvhw4.data.gather import memory_limit
 from cvhw4.models.frozen import Frozen
 from cvhw4.training.memory import in_parts, is_out_of_memory
-from cvhw4.training.objectives import BLOCK, ClassificationObjective, Evaluation, Forward, Objective, upload
+from cvhw4.training.objectives import BLOCK, WHOLE, ClassificationObjective, Evaluation, Forward, Objective, upload
 
 Call = Callable[[Forward, Tensor], Tensor]
 _TRUNK_BATCH = 64, 256  # images that go through the frozen part at once, on a CPU and on other devices
@@ -44,7 +44,7 @@ class FrozenClassification:
         self.passes = 0  # images that have gone through the trunk
         kept = 2 * len(objective.train) * parts.width * 4
         room = min(KEPT_BYTES, memory_limit(self.device))
-        self.few = objective.row.augmentation == "whole face" and kept <= room
+        self.few = objective.row.augmentation in WHOLE and kept <= room
         self._variants: Tensor | None = None  # [2, N, F]: features of each training image, as it is and mirrored
         self._validation: Tensor | None = None
 
@@ -100,7 +100,7 @@ class FrozenClassification:
     def _both_variants(self) -> Tensor | None:
         """Features float [2, N, F] of all training images; None, from then on, where memory does not hold them."""
         try:
-            return torch.stack([self._whole(mirrored) for mirrored in (False, True)])
+            return torch.stack([self._whole(mirrored) for mirrored in (False, True)[: 1 + self.objective.row.flips]])
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -24,6 +25,8 @@ from cvhw4.training.counts import class_map, contours, count_pixels
 from cvhw4.training.memory import Spare, is_out_of_memory
 from cvhw4.training.recipe import make_loss
 
+WHOLE = ("whole face", "none")  # augmentations that show the whole picture
+NO_CLASS = 255  # target of a pixel that a transform filled in
 BLOCK = 256  # images that are augmented at once, about; the same everywhere, since the draws depend on it
 _EVALUATION_BATCH = {
     CLASSIFICATION.primary: 64,
@@ -161,6 +164,16 @@ class Objective(ABC):
         """float [B, 3, H, W], 0..255, to the network's mean and standard deviation; changed in place."""
         return images.sub_(self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
 
+    def transformed(self, index: Tensor, generator: torch.Generator, masks: bool) -> tuple[Tensor, Tensor | None]:
+        """Training images (float 0..255) as the row's own transform makes them, and masks uint8 [B, 2, size, size]."""
+        split, rows = self.train.split, index.numpy()
+        targets = gather(split.targets, rows) if masks else None
+        transform, sizes = self.row.augmentation, self.train.sizes[index]
+        assert callable(transform)
+        images = gather(split.images, rows)
+        made = augment.transformed(transform, images, sizes, self.size, index, generator, targets)
+        return made[0].to(self.device), None if made[1] is None else made[1].to(self.device)
+
     @abstractmethod
     def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Training images (float 0..255) and targets for some indices."""
@@ -229,6 +242,8 @@ class ClassificationObjective(Objective):
 
     def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `Objective.augmented`."""
+        if callable(self.row.augmentation):
+            return self.transformed(index, generator, masks=False)[0], self.train.targets(index).long()
         images = augment.resample(self.train.images(index), self.boxes(index, generator), self.size)
         if self.row.augmentation == "crop + jitter + AutoAugment":
             images = augment.colour_jitter(images, generator)
@@ -238,9 +253,10 @@ class ClassificationObjective(Objective):
     def boxes(self, index: Tensor, generator: torch.Generator) -> augment.Boxes:
         """The parts of some training images that the network is to see, as the row's augmentation draws them."""
         sizes = self.train.sizes[index]
-        if self.row.augmentation == "whole face":
-            return augment.whole_views(sizes, self.size, generator)
-        return augment.random_resized_crops(sizes, generator)
+        if self.row.augmentation in WHOLE:
+            return augment.whole_views(sizes, self.size, generator if self.row.flips else None)
+        boxes = augment.random_resized_crops(sizes, generator)
+        return boxes if self.row.flips else replace(boxes, flip=torch.zeros_like(boxes.flip))
 
     def centred(self, index: Tensor) -> Tensor:
         """See `Objective.centred`."""
@@ -275,8 +291,16 @@ class SegmentationObjective(Objective):
 
     def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `Objective.augmented`."""
+        if callable(self.row.augmentation):
+            images, masks = self.transformed(index, generator, masks=True)
+            assert masks is not None
+            classes = self.classes[masks[:, 0].long().clamp(max=len(self.classes) - 1)]
+            return images, classes.masked_fill(masks[:, 1] != 1, NO_CLASS)
         images, labels = self.train.images(index), self.train.targets(index)
-        images, labels = augment.crop_windows(images, labels, self.size, generator)
+        draws = None if self.row.augmentation == "none" else generator
+        images, labels = augment.crop_windows(images, labels, self.size, draws, flips=self.row.flips)
+        if draws is None and self.row.flips:
+            images, labels = augment.mirrored(images, labels, generator)
         return images, self.classes[labels.long()]
 
     def centred(self, index: Tensor) -> Tensor:
