@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from functools import partial
 
 import pytest
@@ -138,6 +139,19 @@ def test_what_a_graph_cannot_replay_is_refused(name, told):
         with pytest.raises(InputError, match="a CUDA graph cannot replay it"):
             check_recipe(Recipe(**other), CLASSIFICATION, 2, graphs=True)
         check_recipe(Recipe(**other), CLASSIFICATION, 2)
+
+
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "recipes.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("code", EXAMPLES, ids=["recipes", "augmentation", "scores"])
+def test_the_examples_of_the_documentation_pass_all_checks(code, tmp_path):
+    assert len(code.splitlines()) <= 25
+    pictures(tmp_path / "photos")
+    made = {"__file__": str(tmp_path / "example.py"), "__name__": "example"}
+    exec(code, made)
+    Runner(study=made["study"], results=tmp_path / "results").check()
+    assert len(made["study"].rows) >= 2
 
 
 # Settings in records
