@@ -19,7 +19,7 @@ _ROOM = "free space or choose another --results"
 _UNREADABLE = "delete it, or make it a file that can be read"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system without locks
 _NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES}  # one that cannot sync a folder
-_CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
+_CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "__pycache__"})
 _Content = TypeVar("_Content")
 
 

@@ -297,7 +297,8 @@ def test_clutter_is_passed_over(faces: Path) -> None:
     for place in ("", "train", f"train/{CLASSES[0]}", "val"):
         for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
             (faces / place / name).write_bytes(b"clutter")
-    (faces / "train" / ".ipynb_checkpoints").mkdir()
+    for name in (".ipynb_checkpoints", "__pycache__"):
+        (faces / "train" / name).mkdir()
     (faces / "train" / "readme.txt").write_text("about the classes")
     (faces / "test").mkdir()
     assert read_pictures(faces).fingerprint == clean.fingerprint
