@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cvhw4.errors import DataUnavailable, InputError
 from cvhw4.study import Scenes, Study
+from cvhw4.training.device import OTHERS
 from cvhw4.training.process import prepare_process
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ def check_options(runner: Runner) -> None:
     if runner.checkpoint_seconds is not None and not 0 <= runner.checkpoint_seconds < float("inf"):
         where = f"--checkpoint-seconds {runner.checkpoint_seconds:g}"
         raise InputError(where, "is not a number of seconds", "give 0 for no checkpoints, or more")
-    if runner.cuda_graphs and runner.device == "cpu":
-        raise InputError("--cuda-graphs", "cannot go with --device cpu", "leave one of them out")
+    if runner.cuda_graphs and runner.device not in ("auto", "cuda"):
+        raise InputError("--cuda-graphs", f"cannot go with --device {runner.device}", "leave one of them out")
+    if runner.deterministic and runner.device in OTHERS:
+        problem = f"cannot go with --device {runner.device}, of whose kernels nothing is known"
+        raise InputError("--deterministic", problem, "leave one of them out")
     if runner.weights is not None and not os.path.isdir(runner.weights):
         raise InputError(runner.weights, "is not a folder", "give --weights a folder with files of weights")
     _check_results(runner.results)
-    if runner.device == "cuda" or runner.precision == "bf16":
+    if runner.device not in ("auto", "cpu") or runner.precision == "bf16":
         from cvhw4.training.device import pick_device
         from cvhw4.training.precision import pick_precision
 

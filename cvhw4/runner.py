@@ -44,7 +44,7 @@ class Runner:
 
     Attributes:
         study: whose rows are run.
-        device: "auto" takes CUDA where there is one.
+        device: "auto" takes CUDA where there is one; "mps" and "xpu" have to be asked for.
         precision: what networks compute in; None by the rule of `cvhw4.training.precision.pick_precision`, "auto" on a
             CPU by timing (`choose_precision` there).
         cuda_graphs: on CUDA, replay optimizer steps as CUDA graphs.
@@ -60,7 +60,7 @@ class Runner:
     """
 
     study: Study
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     precision: Literal["auto", "float32", "bf16"] | None = None
     cuda_graphs: bool = False
     weights: Path | None = None

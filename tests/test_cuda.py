@@ -5,10 +5,14 @@ What is equal to the bit on the emulated one is equal but for rounding on a GPU.
 
 import gc
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,33 +20,39 @@ import torch
 from torch import nn, optim
 
 from cvhw4.data.gather import memory_limit, place
-from cvhw4.errors import OutOfMemory, TrainingDiverged
+from cvhw4.errors import InputError, OutOfMemory, TrainingDiverged
 from cvhw4.models.build import build_network
 from cvhw4.models.frozen import split_frozen
+from cvhw4.preflight import check_options
+from cvhw4.records.environment import peak_memory
 from cvhw4.runner import Runner
 from cvhw4.training import fit as fit_module
 from cvhw4.training import objectives
 from cvhw4.training.checkpoint import Checkpoints
+from cvhw4.training.device import pick_device
 from cvhw4.training.fit import fit, kernels
 from cvhw4.training.graphs import GraphedStep
 from cvhw4.training.memory import AccumulatedStep, is_out_of_memory
 from cvhw4.training.objectives import make_objective
+from cvhw4.training.precision import pick_precision
 from cvhw4.training.process import release_memory
 from cvhw4.training.recipe import make_optimizer
 from cvhw4.training.samples import SampleRecorder
 from tests.emulated_gpu import emulated_gpu
 from tests.tiny import QUICK, dataset, row, untrained, use_small_networks
 
+ROOT = Path(__file__).resolve().parent.parent
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="sets limits that only the emulated GPU has")
 
 
 def train(row, gpu, device=CUDA, graphs=False, precision="float32", deterministic=False, **options):
-    """Trains a row, without a wait for the device within an epoch but the first: its history and weights."""
+    """Trains a row, without a wait for the device within an epoch but the first: its history and weights. A checkpoint
+    waits."""
     network, epoch = build_network(row, seed=0), fit_module.train_epoch
 
     def watched(objective, step, number, *rest):
-        strict = device.type == "cuda" and number > 1 and (gpu is not None or not graphs)
+        strict = number > 1 and (gpu is not None or not graphs) and "checkpoints" not in options
         torch.cuda.set_sync_debug_mode("error" if strict else "default") if device.type == "cuda" else None
         try:
             return epoch(objective, step, number, *rest)
@@ -109,16 +119,17 @@ WAYS = [("float32", False), ("bf16", True), ("bf16", False), ("float32", True)]
 
 
 def every_row():
-    """Each row in one of the ways, the others among the long tests."""
+    """Each row in one of the ways, the others among the long tests; there single steps of the factorial's rows too."""
     for number, name in enumerate(QUICK.rows):
         for way, (precision, deterministic) in enumerate(WAYS):
             marks = [pytest.mark.long] if way != number % len(WAYS) else []
             kernels = "deterministic" if deterministic else "fastest"
-            yield pytest.param(name, precision, deterministic, marks=marks, id=f"{name}-{precision}-{kernels}")
+            both = bool(marks) or not name.startswith("q1_f") or torch.cuda.is_available()
+            yield pytest.param(name, precision, deterministic, both, marks=marks, id=f"{name}-{precision}-{kernels}")
 
 
-@pytest.mark.parametrize(("name", "precision", "deterministic"), list(every_row()))
-def test_cuda_graphs_train_as_single_steps_do(name, precision, deterministic, gpu, monkeypatch):
+@pytest.mark.parametrize(("name", "precision", "deterministic", "both"), list(every_row()))
+def test_cuda_graphs_train_as_single_steps_do(name, precision, deterministic, both, gpu, monkeypatch):
     """Losses, figures and weights over batches of 4 and a last one of 2, and two learning rates, each epoch after the
     first without a wait. Dropout draws alike, since the random state is restored after the warm-up. On a GPU kernels
     are the same each time, and so is Adam's formula: from random weights these networks make a difference of 1e-2 out
@@ -129,13 +140,11 @@ def test_cuda_graphs_train_as_single_steps_do(name, precision, deterministic, gp
     experiment = untrained(name, epochs=2, lr=1e-3 if row(name).recipe.optimizer == "adam" else 1e-2, lr_step=1)
     start = {k: v.clone() for k, v in build_network(experiment, seed=0).module.state_dict().items()}
     ways = dict(precision=precision, deterministic=deterministic or gpu is None)
-    single, weights = train(experiment, gpu, **ways)
-    waits = {} if gpu is None else set(gpu.waits)
     graphed, others = train(experiment, gpu, graphs=True, **ways)
+    single, weights = train(experiment, gpu, **ways) if both else (graphed, others)
     assert all(0 < epoch.loss < math.inf for epoch in single.epochs)
     if gpu is not None:
-        assert waits - POOLED == places_that_wait(experiment, deterministic) - POOLED
-        assert set(gpu.waits) == waits
+        assert set(gpu.waits) - POOLED == places_that_wait(experiment, deterministic) - POOLED
         assert gpu.operations["replay"] == 4  # two whole batches in each of two epochs
         assert trace(single) == trace(graphed)
         assert all(torch.equal(weights[k], others[k]) for k in weights)
@@ -150,8 +159,8 @@ def test_cuda_graphs_train_as_single_steps_do(name, precision, deterministic, gp
 
 @pytest.mark.parametrize("name", ["q1_1", "q1_2", "q1_3", "q1_8", "q2_1a", "q2_3"])
 def test_cuda_trains_as_the_cpu_does(name, gpu):
-    """On a GPU at a rate of hardly a step, as TF32's rounding grows with each, and dropout draws differ there."""
-    experiment = untrained(name, epochs=2, **({} if gpu else {"lr": 1e-5}))
+    """At a rate of hardly a step, as rounding grows with each (TF32's on a GPU, where dropout draws differ too)."""
+    experiment = untrained(name, epochs=2, lr=1e-5)
     targets = []
     for device in (CPU, CUDA):
         objective = make_objective(
@@ -164,8 +173,8 @@ def test_cuda_trains_as_the_cpu_does(name, gpu):
         assert here.epochs[0].loss == pytest.approx(there.epochs[0].loss, rel=0.05)
         assert all(math.isfinite(epoch.loss) for epoch in there.epochs)
     else:
-        assert [e.loss for e in here.epochs] == pytest.approx([e.loss for e in there.epochs], rel=1e-5)
-        assert figures(here) == pytest.approx(figures(there), rel=1e-4)
+        assert [e.loss for e in here.epochs] == pytest.approx([e.loss for e in there.epochs], rel=1e-3)
+        assert figures(here) == pytest.approx(figures(there), rel=1e-2)
 
 
 @pytest.mark.parametrize("name", ["frozen alexnet", "q1_2", "q1_3", "q1_8", "q2_1a", "q2_n1b"])
@@ -498,3 +507,83 @@ def test_feature_maps_are_kept_of_the_chosen_images_alone(monkeypatch):
             fit_module.evaluate(objective, module, observe=recorder.observe)
         assert sum(map(len, recorder._maps)) == 3
         assert recorder.samples().heat.shape[0] == 3
+
+
+# Other accelerators
+
+
+@no_gpu
+@pytest.mark.parametrize(("kind", "name"), [("mps", "q1_8"), ("mps", "q2_1a"), ("xpu", "q1_1")])
+def test_other_accelerators_train_as_the_cpu_does(kind, name, tmp_path, monkeypatch):
+    """And go on from a checkpoint; nothing on them is float64, which mps does not have."""
+    use_small_networks(monkeypatch)
+    experiment = untrained(name, epochs=2, lr=1e-5)
+    here, weights = train(experiment, None, CPU)
+    with emulated_gpu(kind) as gpu:
+        kept = Checkpoints(tmp_path / "c", "f" * 64, every=0)
+        device = pick_device(kind)
+        there, others = train(experiment, None, device, checkpoints=kept)
+        again, _ = train(experiment, None, device, checkpoints=Checkpoints(kept.path, "f" * 64, resume=True))
+        assert device == gpu.device and gpu.operations and peak_memory(device) == gpu.peak
+        assert pick_precision(None, device, experiment) == "float32" and pick_device("auto") == CPU
+    assert trace(there) == trace(again) and again.interruptions == 1
+    assert [e.loss for e in here.epochs] == pytest.approx([e.loss for e in there.epochs], rel=1e-3)
+    assert all(torch.allclose(others[k], weights[k], rtol=0.01, atol=1e-3) for k in weights)
+
+
+@no_gpu
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (dict(device="xpu"), "--device xpu: finds no xpu device"),
+        (dict(device="mps", precision="bf16"), "--precision bf16: is not supported on mps"),
+        (dict(device="mps", cuda_graphs=True), "--cuda-graphs: cannot go with --device mps"),
+        (dict(device="mps", deterministic=True), "--deterministic: cannot go with --device mps"),
+    ],
+)
+def test_what_other_accelerators_have_not_is_said_before_anything_is_trained(options, problem, tmp_path):
+    with emulated_gpu("mps"), pytest.raises(InputError, match=problem):
+        check_options(Runner(study=QUICK, results=tmp_path, **options))
+
+
+# Planted bugs: each turns the rehearsal red
+
+# fmt: off
+# ruff: noqa: E501
+BUGS = [  # what, file, text, what stands there instead, the test that sees it
+    ("counts that wait", "counts.py", 'if cell.device.type == "cpu":', "if True:", "single_steps and q2_1a"),
+    ("an index on the host", "objectives.py", "placed[augment.move(index, self.device)]", "placed[index]", "single_steps and q1_3"),
+    ("members on the host", "augment.py", "index = move(torch.tensor(members), device)", "index = torch.tensor(members)", "single_steps and q1_8"),
+    ("matrices copied in each call", "pooling.py", "@lru_cache\n", "", "goes_on and q1_3"),
+    ("momentum of the warm-up", "graphs.py", "tensor.zero_()", "pass", "single_steps and q1_3"),
+    ("a graph of one learning rate", "graphs.py", '*(g["lr"] for g in self.optimizer.param_groups),', "", "single_steps and q1_3"),
+    ("random numbers of the warm-up", "graphs.py", "            torch.cuda.set_rng_state(random)\n            with", "            with", "single_steps and q1_3"),
+    ("weights of the warm-up", "graphs.py", "tensor.copy_(value)\n", "pass\n", "single_steps and q1_3"),
+    ("a loss that is read", "memory.py", "loss = loss.detach()\n        else", "loss = torch.tensor(float(loss))\n        else", "single_steps and q1_3"),
+    ("a range on the host", "augment.py", "torch.arange(size, device=start.device)", "torch.arange(size)", "single_steps and q1_3"),
+    ("moves that wait", "augment.py", "non_blocking=True", "non_blocking=False", "single_steps and q1_3"),
+    ("weights left folded", "folded.py", "c.weight, c.bias = own_weight, own_bias", "c.weight, c.bias = nn.Parameter(own_weight.detach().clone()), own_bias", "single_steps and q2_1a"),
+    ("graphs of any batch", "graphs.py", "self._given_up or len(inputs) != self.batch", "self._given_up", "single_steps and q1_3"),
+    ("Adam not capturable", "recipe.py", "capturable=capturable, fused", "fused", "adam_can_be_recorded"),
+    ("inputs not in place", "graphs.py", "self._inputs.copy_(inputs)", "pass", "single_steps and q1_3"),
+    ("losses never written", "fit.py", "place.losses[place.taken] = step(inputs, targets)", "step(inputs, targets)", "single_steps and q1_3"),
+    ("the other device's graph", "fit.py", "with torch.cuda.device(device):", "with nullcontext():", "device_of_the_training"),
+]
+# fmt: on
+
+
+@no_gpu
+@pytest.mark.long
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug[0].replace(" ", "_"))
+def test_a_planted_bug_is_seen(bug, tmp_path):
+    _, file, text, instead, sees = bug
+    for part in ("cvhw4", "tests", "benchmarks", "pyproject.toml", "conftest.py"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, tmp_path / part)
+    (path,) = (p for p in (tmp_path / "cvhw4").rglob(file) if p.parent.name in ("training", "data", "models"))
+    assert text in path.read_text()
+    path.write_text(path.read_text().replace(text, instead))
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "tests/test_cuda.py", "-k", sees]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout + done.stderr

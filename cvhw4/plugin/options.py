@@ -13,6 +13,7 @@ import pytest
 
 from cvhw4.errors import InputError
 from cvhw4.trackers import TRACKERS, check_trackers
+from cvhw4.training.device import OTHERS
 
 
 class Names:
@@ -45,7 +46,12 @@ def add_options(parser: pytest.Parser) -> Names:
         group.addoption(long, **attributes)
 
     add("--seeds", type=int, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to train (default: auto)")
+    add(
+        "--device",
+        choices=["auto", "cpu", "cuda", *OTHERS],
+        default="auto",
+        help="where to train (default: auto, CUDA where there is a GPU; mps and xpu are untested)",
+    )
     add(
         "--precision",
         choices=["auto", "float32", "bf16"],
@@ -116,6 +122,9 @@ def check_options(config: pytest.Config) -> None:
         raise InputError(f"--part {part}/{parts}", "cannot go with -n or --executor ray", "leave one of them out")
     if config.getoption("cvhw4_executor") == "ray" and workers:
         raise InputError("--executor ray", f"cannot go with -n {workers}", "leave -n out: Ray starts its own processes")
+    if config.getoption("cvhw4_executor") == "ray" and config.getoption("cvhw4_device") in OTHERS:
+        problem = "cannot go with --executor ray"
+        raise InputError(f"--device {config.getoption('cvhw4_device')}", problem, "use --device cpu or cuda")
     if config.getoption("cvhw4_ray_address") and config.getoption("cvhw4_executor") != "ray":
         raise InputError("--ray-address", "is given without --executor ray", "add --executor ray")
     if config.getoption("dist", "no") == "worksteal":

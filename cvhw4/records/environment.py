@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 _NVIDIA = Path("/proc/driver/nvidia/version")
+OTHERS = ("mps", "xpu")  # as `cvhw4.training.device` has them
 _PACKAGE = Path(__file__).resolve().parent.parent
 # What decides what a run computes; studies do so by a row's settings, and all else only reports it.
 _DECISIVE = ("data/**/*.py", "metrics.py", "models/**/*.py", "runner.py", "tasks.py", "training/**/*.py")
@@ -78,6 +79,11 @@ def device_name(device: torch.device | str) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
+    if str(device).partition(":")[0] in OTHERS:
+        import torch
+
+        if hasattr(named := torch.get_device_module(device), "get_device_name"):
+            return str(named.get_device_name(device))
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -119,16 +125,29 @@ def reset_peak_memory(device: torch.device | str) -> None:
 
         torch.cuda.reset_peak_memory_stats(device)
         return
+    if str(device).partition(":")[0] in OTHERS:
+        import torch
+
+        with suppress(RuntimeError):  # not every accelerator counts
+            torch.accelerator.reset_peak_memory_stats(device)
+        return
     with suppress(OSError):  # not Linux, or not allowed: the peak is then the process's so far
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the high-water mark of the resident set
 
 
 def peak_memory(device: torch.device | str) -> int | None:
-    """Peak memory since `reset_peak_memory`, in bytes: the device's for CUDA, else the process's resident set."""
+    """Peak memory since `reset_peak_memory`, in bytes: the device's, or the process's resident set on a CPU; None
+    for an accelerator that does not count it."""
     if str(device).startswith("cuda"):
         import torch
 
         return torch.cuda.max_memory_allocated(device)
+    if str(device).partition(":")[0] in OTHERS:
+        import torch
+
+        with suppress(RuntimeError):
+            return torch.accelerator.max_memory_allocated(device)
+        return None
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -57,6 +57,8 @@ def generator_states(device: torch.device) -> Generators:
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state()
     return states
 
 
@@ -65,6 +67,8 @@ def set_generator_states(states: Generators, device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[device.type])
 
 
 @dataclass

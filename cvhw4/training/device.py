@@ -10,15 +10,24 @@ if TYPE_CHECKING:
     import torch
 
 
+OTHERS = ("mps", "xpu")  # accelerators that only an emulated device has tried this on: by their name alone, no graphs
+
+
 def pick_device(wanted: str, worker: int = 0) -> torch.device:
     """The device to train on, which becomes the current one: of several GPUs (of those that CUDA_VISIBLE_DEVICES
-    leaves) each worker takes the next.
+    leaves) each worker takes the next. "auto" is CUDA or the CPU: other accelerators have to be asked for.
 
     Raises:
-        InputError: CUDA was asked for and there is none.
+        InputError: an accelerator was asked for and there is none.
     """
     import torch
 
+    if wanted in OTHERS:
+        found = torch.accelerator.current_accelerator(check_available=True)
+        if found is None or found.type != wanted:
+            hint = f"use --device cpu, or a torch that is built for {wanted}"
+            raise InputError(f"--device {wanted}", f"finds no {wanted} device", hint)
+        return torch.device(wanted, worker % torch.accelerator.device_count())
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise InputError("--device cuda", "finds no CUDA device", "use --device cpu, or check the driver")

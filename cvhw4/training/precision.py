@@ -52,12 +52,15 @@ def pick_precision(wanted: str | None, device: torch.device, row: Row | None = N
         row: None where only the wish is to be checked.
 
     Raises:
-        InputError: bf16 was asked for and the device has to emulate it, which is slower than float32.
+        InputError: bf16 was asked for and the device has to emulate it, which is slower than float32, or is neither a
+            CPU nor CUDA.
     """
     import torch
 
     if device.type == "cuda":
         native, problem = torch.cuda.is_bf16_supported(including_emulation=False), "is not native on this device"
+    elif device.type != "cpu":
+        native, problem = False, f"is not supported on {device.type}"
     else:
         native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
         problem = (
