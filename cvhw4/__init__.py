@@ -20,6 +20,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cvhw4.camvid import CAMVID
 from cvhw4.designs import Factorial, factorial, leave_one_out
 from cvhw4.errors import InputError
 from cvhw4.study import (
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from cvhw4.statistics.verdicts import Outcome
 
 __all__ = [
+    "CAMVID",
     "Bounds",
     "Claim",
     "Control",

@@ -4,118 +4,123 @@ Two conventions of segmentation stand side by side. The *template's*: each image
 for pixel accuracy, a class that is in neither prediction nor label left out of that image, the mean over images and
 then over classes. The field's *standard* (`set_`): one confusion matrix over the whole set, void pixels ignored.
 
-Counts are arrays [..., 12, C]: pixels of each of CamVid's labels 0..11 (11 is void) that are predicted as each of the C
-classes the network knows. Nothing here needs torch: the same functions serve training, records and statistics.
+Counts are arrays [..., L, C]: pixels of each of the L labels of a data set (its classes, and void last, see
+`cvhw4.labels`) that are predicted as each of the C classes the network knows. Where classes are merged, `targets` says
+which class each label is trained as; without, every label is its own. Nothing here needs torch: the same functions
+serve training, records and statistics.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cvhw4.data.dataset import VOID
 from cvhw4.errors import InputError
+from cvhw4.labels import Merged
 from cvhw4.study import Metric, unwrapped
 from cvhw4.tasks import SEGMENTATION
 
 Counts = NDArray[np.integer]
 Figures = NDArray[np.float64]
-
-# CamVid's classes as three: 0 sky; 2 car, pedestrian, bicyclist; 1 everything else, void included.
-THREE_CLASSES = tuple(0 if c == 0 else 2 if c in (8, 9, 10) else 1 for c in range(VOID + 1))
+Targets = Sequence[int] | None
 
 
-def classes_of(classes: int) -> tuple[int, ...]:
-    """The class each of CamVid's numbers 0..11 is trained as; with 11 classes void keeps its number, and is none.
-
-    Raises:
-        ValueError: neither 11 nor 3 classes.
-    """
-    if classes == 11:
-        return tuple(range(VOID + 1))
-    if classes == 3:
-        return THREE_CLASSES
-    raise ValueError(f"street scenes are trained with 11 or 3 classes, not {classes}")
+def _checked(counts: Counts, targets: Targets) -> NDArray[np.int64]:
+    """int64 [L]: the class of each label, C for none; raises ValueError where the counts are not of these."""
+    labels, classes = counts.shape[-2:]
+    if targets is None and labels != classes + 1:
+        raise ValueError(f"counts of {labels} labels and {classes} classes need targets")
+    found = np.arange(labels) if targets is None else np.asarray(targets, np.int64)
+    if found.shape != (labels,) or found.min() < 0 or found.max() > classes:
+        raise ValueError(f"counts of {labels} labels and {classes} classes do not fit the targets {found.tolist()}")
+    return found
 
 
-def merged(counts: Counts) -> Counts:
-    """Counts [..., 12, 3] of the predictions [..., 12, 11] of a network with 11 classes, merged to 3."""
-    return np.stack([counts[..., [c for c in range(VOID) if THREE_CLASSES[c] == k]].sum(-1) for k in range(3)], -1)
+def merged(counts: Counts, merge: Merged) -> Counts:
+    """Counts [..., K + 1, C] of the predictions [..., K + 1, K] of a network that knows all classes, merged."""
+    of_classes = np.array(merge.targets[:-1])
+    return np.stack([counts[..., of_classes == k].sum(-1) for k in range(len(merge.names))], -1)
 
 
-def _intersection_and_union(counts: Counts, *, void: bool) -> tuple[Counts, Counts]:
+def _intersection_and_union(counts: Counts, targets: Targets, *, void: bool) -> tuple[Counts, Counts]:
     """Pixels [..., C] predicted correctly, and pixels of a class in prediction or label.
 
     Args:
         void: whether void pixels count (the template's convention).
     """
-    classes = counts.shape[-1]
-    target = np.array(classes_of(classes))
+    target = _checked(counts, targets)
     if not void:
-        counts, target = counts[..., :VOID, :], target[:VOID]
-    of_class = (target[:, None] == np.arange(classes)).astype(np.int64)  # [labels, C]
+        counts, target = counts[..., :-1, :], target[:-1]
+    of_class = (target[:, None] == np.arange(counts.shape[-1])).astype(np.int64)  # [labels, C]
     hits = (counts * of_class).sum(-2)
     labelled = (counts.sum(-1)[..., None] * of_class).sum(-2)
     return hits, counts.sum(-2) + labelled - hits
 
 
-def iou_by_image(counts: Counts, *, void: bool = True) -> Figures:
+def iou_by_image(counts: Counts, targets: Targets = None, *, void: bool = True) -> Figures:
     """IoU [..., V, C] of each image by itself; NaN where a class is in neither prediction nor label."""
-    hits, union = _intersection_and_union(counts, void=void)
+    hits, union = _intersection_and_union(counts, targets, void=void)
     return _ratio(hits, union)
 
 
-def set_iou(counts: Counts) -> Figures:
-    """IoU [..., C] from one confusion matrix over all images [..., V, 12, C], void ignored; NaN for absent classes."""
-    hits, union = _intersection_and_union(counts.sum(-3), void=False)
+def set_iou(counts: Counts, targets: Targets = None) -> Figures:
+    """IoU [..., C] from one confusion matrix over all images [..., V, L, C], void ignored; NaN for absent classes."""
+    hits, union = _intersection_and_union(counts.sum(-3), targets, void=False)
     return _ratio(hits, union)
 
 
 def segmentation_figures(
-    counts: Counts, weights: NDArray[np.integer] | None = None, names: Collection[str] = SEGMENTATION.metrics
+    counts: Counts,
+    weights: NDArray[np.integer] | None = None,
+    names: Collection[str] = SEGMENTATION.metrics,
+    targets: Targets = None,
 ) -> dict[str, Figures]:
     """Both conventions: `miou` and `pixel_accuracy` as the template computes them, `set_miou` and `set_pixel_accuracy`
     as the field does; 0..1.
 
     Args:
-        counts: [V, 12, C].
+        counts: [V, L, C], the last label void's.
         weights: [B, V], how often each image counts (a bootstrap draws them); every image once when left out.
         names: which of them are asked for.
+        targets: of each label the class that it is trained as, C for none; left out, its own.
 
     Returns:
         float64 [B] by name, or [] without weights.
+
+    Raises:
+        ValueError: counts that the targets do not fit.
     """
     shape: tuple[int, ...] = (1,) if weights is None else (len(weights),)
     w = np.ones((1, len(counts))) if weights is None else weights.astype(np.float64)
     values: dict[str, Figures] = {}
     if not {"miou", "pixel_accuracy"}.isdisjoint(names):
-        hits, union = _intersection_and_union(counts, void=True)
+        hits, union = _intersection_and_union(counts, targets, void=True)
         iou = _ratio(hits, union)
         there = ~np.isnan(iou)
         values["miou"] = _mean(_ratio(w @ np.where(there, iou, 0.0), w @ there))  # over images, then over classes
         values["pixel_accuracy"] = (w @ (hits.sum(-1) / counts.sum((-2, -1)))) / w.sum(-1)
     if not {"set_miou", "set_pixel_accuracy"}.isdisjoint(names):
-        set_hits, set_union = (w @ x for x in _intersection_and_union(counts, void=False))
+        set_hits, set_union = (w @ x for x in _intersection_and_union(counts, targets, void=False))
         values["set_miou"] = _mean(_ratio(set_hits, set_union))
-        values["set_pixel_accuracy"] = _ratio(set_hits.sum(-1), w @ counts[:, :VOID].sum((-2, -1)))
+        values["set_pixel_accuracy"] = _ratio(set_hits.sum(-1), w @ counts[:, :-1].sum((-2, -1)))
     return {name: values[name].reshape(shape if weights is not None else ()) for name in names}
 
 
-def segmentation_lists(counts: Counts) -> dict[str, list[float]]:
-    """`iou` and `set_iou`, a figure per class from counts [V, 12, C], NaN for a class that never occurs."""
-    return {"iou": _mean(iou_by_image(counts), axis=-2).tolist(), "set_iou": set_iou(counts).tolist()}
+def segmentation_lists(counts: Counts, targets: Targets = None) -> dict[str, list[float]]:
+    """`iou` and `set_iou`, a figure per class from counts [V, L, C], NaN for a class that never occurs."""
+    by_image = _mean(iou_by_image(counts, targets), axis=-2)
+    return {"iou": by_image.tolist(), "set_iou": set_iou(counts, targets).tolist()}
 
 
-def confusion(counts: Counts) -> NDArray[np.int64]:
-    """int64 [C, C], pixels by the class of their label and the class predicted, void left out, from counts [12, C]."""
-    classes = counts.shape[-1]
-    of_label = np.array(classes_of(classes)[:VOID])
-    return np.stack([counts[:VOID][of_label == c].sum(0) for c in range(classes)]).astype(np.int64)
+def confusion(counts: Counts, targets: Targets = None) -> NDArray[np.int64]:
+    """int64 [C, C], pixels by the class of their label and the class predicted, void left out, from counts [L, C]."""
+    of_label = _checked(counts, targets)[:-1]
+    return np.stack([counts[:-1][of_label == c].sum(0) for c in range(counts.shape[-1])]).astype(np.int64)
 
 
 def own_figure(name: str, metric: Metric, *evidence: NDArray) -> float:

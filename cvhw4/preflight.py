@@ -13,9 +13,11 @@ from cvhw4.training.device import OTHERS
 from cvhw4.training.process import prepare_process
 
 if TYPE_CHECKING:
+    from cvhw4.data.dataset import Dataset
     from cvhw4.runner import Runner
 
 _MOST_THREADS = 1024
+_MOST_COUNTS = 4 << 30  # bytes
 
 
 def check_options(runner: Runner) -> None:
@@ -85,6 +87,8 @@ def _check_size(study: Study, task: str, runner: Runner) -> None:
         dataset = runner.data(task)
     except DataUnavailable:
         return
+    if dataset.task == "segmentation":
+        _check_counts(study, task, dataset)
     if isinstance(source, Scenes):
         height, width = dataset.train.images.shape[1:3]
         needed = max(row.recipe.size for row in study.of(task))
@@ -117,6 +121,19 @@ def _check_transforms(runner: Runner) -> None:
         except InputError as error:
             where = f"study {runner.study.name}, row {row.name}, {error.where}"
             raise InputError(where, error.problem, error.hint) from error
+
+
+def _check_counts(study: Study, task: str, dataset: Dataset) -> None:
+    """Refuses more classes, scenes and epochs than memory holds the counts of pixels of; raises InputError."""
+    for row in study.of(task):
+        cells = 2 * (len(dataset.classes) + 1) * row.classes * len(dataset.val) * row.recipe.epochs
+        if (needed := 4 * cells) > _MOST_COUNTS:
+            problem = (
+                f"counts the pixels of {len(dataset.classes)} labels as {row.classes} classes in {len(dataset.val)} "
+                f"scenes after {row.recipe.epochs} epochs, which takes {needed / 2**30:.0f} GiB of memory"
+            )
+            hint = f"merge classes, or validate fewer scenes or epochs: {_MOST_COUNTS >> 30} GiB are the most"
+            raise InputError(f"study {study.name}, row {row.name}", problem, hint)
 
 
 def _check_results(results: Path) -> None:

@@ -16,10 +16,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeGuard, get_args
 
+from cvhw4.camvid import CAMVID
 from cvhw4.errors import InputError
 from cvhw4.files import visible
+from cvhw4.labels import MOST_CLASSES, VOID, Colour, Merge, Merged, merge_classes
 from cvhw4.tasks import LOSSES, TASKS, Task, custom_task, task_of
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ Precision = Literal["float32", "bf16"]  # what networks compute in; weights and 
 Operand = str | tuple[str, str]  # a row, or the difference of two: the first row's figure minus the second's
 
 _MOST_CLASSES = 32767  # targets of more than 256 are int16
+_LARGEST_VALUE = 2**16 - 1  # of a pixel in a mask
 _LARGEST_SIDE = 2**15  # pixels
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in what an object says of itself
 _OF_THE_STUDY: Any = None  # what a row leaves to its study, which fills it in
@@ -222,10 +225,12 @@ class Recipe:
 
 
 class Corruption(NamedTuple):
-    """What is wrong with the training data of a negative control; see `cvhw4.data.corruption` for the strengths."""
+    """What is wrong with the training data of a negative control; see `cvhw4.data.corruption` for the strengths, and
+    for which kind needs names of classes."""
 
     kind: CorruptionKind
     strength: float
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -247,7 +252,9 @@ class Row:
         flip: whether a built-in augmentation also mirrors at random; left out, all but "none" do.
         skips: whether FCN8s adds its skip connections; left out, it does. Not for a classifier.
         batch_norm: "frozen" keeps the statistics that batch norm starts with, in training too.
-        classes: 11 or 3 for segmentation; left out, the study's.
+        merge: names of classes that are trained and measured as one, by the new class's name; "void" for pixels of no
+            class. Left out, the data's (`Scenes.merge`); {} for none. Not for a classifier.
+        classes: how many the network tells apart; filled in by the study, from its data and `merge`.
         recipe: left out, the study's.
         group: which tests train it: those whose mark names the same group. Rows without one are what a session trains
             by default, and what bounds and nightly jobs are about.
@@ -264,6 +271,7 @@ class Row:
     flip: bool | None = None
     skips: bool | None = None
     batch_norm: BatchNorm = "train"
+    merge: Merge = field(default=_OF_THE_STUDY, hash=False)
     classes: int = _OF_THE_STUDY
     recipe: Recipe = _OF_THE_STUDY
     group: str = ""
@@ -282,7 +290,8 @@ class Row:
         return self.recipe.epochs
 
     def settings(self) -> dict[str, Any]:
-        """All that changes what is trained, as plain JSON values: without names and groups."""
+        """All that changes what is trained, as plain JSON values: without names and groups, and without `merge` where
+        nothing is merged."""
         values = asdict(replace(self, recipe=_OF_THE_STUDY, augmentation=_OF_THE_STUDY))
         values |= {"recipe": self.recipe and self.recipe.settings(), "augmentation": self.augmentation}
         if callable(self.augmentation):
@@ -290,7 +299,12 @@ class Row:
             values["augmentation"] = f"{shown} {_digest_of(_text_of(self.augmentation))}"
         if self.flip in (None, self.augmentation != "none"):  # the default, which older records do not name
             del values["flip"]
-        return {k: v for k, v in values.items() if k not in ("name", "study", "group")}
+        plain = {k: v for k, v in values.items() if k not in ("name", "study", "group")}
+        if not self.merge:
+            del plain["merge"]
+        if self.corruption is not None:
+            plain["corruption"] = [part for part in self.corruption if part != ()]
+        return plain
 
     def setting(self, name: str) -> Any:
         """One of its settings; None where it has none of that name."""
@@ -565,7 +579,7 @@ class Control:
         row: the row that is corrupted, and whose bounds have to notice.
         words: what is done, with a place for the strength ("{:.0%} of the training labels are wrong").
         strengths: how strongly, the first of them the one that has to be caught; the others tell how little suffices.
-        corrupts: what it does to the training data, if anything.
+        corrupts: what it does to the training data, if anything; `classes` to which of its classes.
         changes: settings of the row that it changes, if any; in a study with a training loop of its own all that a
             control has.
         lr: whether the strength multiplies the learning rate.
@@ -576,6 +590,7 @@ class Control:
     words: str
     strengths: tuple[float, ...] = (1.0,)
     corrupts: CorruptionKind | None = None
+    classes: tuple[str, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     lr: bool = False
 
@@ -590,7 +605,7 @@ class Control:
             return replace(base, name=self.name, group="control", **changed)
         changes = dict(self.changes)
         if self.corrupts is not None:
-            changes["corruption"] = Corruption(self.corrupts, strength)
+            changes["corruption"] = Corruption(self.corrupts, strength, self.classes)
         if self.lr:
             changes["recipe"] = replace(base.recipe, lr=base.recipe.lr * strength)
         name = self.name if len(self.strengths) == 1 else f"{self.name}_{strength:g}"
@@ -622,19 +637,129 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Scenes:
-    """Scenes to be segmented, in a folder laid out as CamVid (see `cvhw4.data.camvid`).
+    """Scenes to be segmented: pictures, and for each a mask that says of every pixel which class it is of.
+
+    `images/{train,val}/` beside `masks/{train,val}/` (or `{train,val}/images/` beside `{train,val}/masks/`) with files
+    of equal stems; `train.csv` and `val.csv` of lines "picture,mask"; CamVid's and PASCAL VOC's layouts: see
+    `cvhw4.data.scenes.read_scenes`. What a mask has that is in no class and not ignored is an error.
 
     Attributes:
         folder: relative to the file that makes the study.
-        resize: (height, width) that scenes are scaled to when they are decoded; left out, they are kept.
+        classes: their names, or how many there are, 2 to 255 ("class 0", ...); left out, those of `values` or
+            `colours`. Their order is that of their numbers.
+        ignore: the value, or values, of pixels that are of no class; the loss and the metrics have their own
+            conventions for them.
+        values: by class the value, or values, that its pixels have in a mask of one channel, 0 to 65535; left out, the
+            class's number. For masks of 0 and 255: `values={"background": 0, "cell": 255}`.
+        colours: by class, and for "void", (red, green, blue), 0 to 255: on pages; and in a mask of three channels,
+            which is read by its colours where there are any here.
+        merge: of all rows that have none of their own, see `Row`.
+        resize: (height, width) that scenes are scaled to when they are decoded, whatever their size, masks by the
+            nearest pixel; left out, they are kept and have to be of one size.
         title: for pages.
+
+    Raises:
+        InputError: something does not fit.
     """
 
     folder: str | os.PathLike[str]
     _: KW_ONLY
+    classes: int | Sequence[str] | None = None
+    ignore: int | Sequence[int] | None = None
+    values: Mapping[str, int | Sequence[int]] | None = field(default=None, hash=False)
+    colours: Mapping[str, Colour] = field(default_factory=dict, hash=False)
+    merge: Merge = field(default_factory=dict, hash=False)
     resize: tuple[int, int] | None = None
     title: str = ""
     task = "segmentation"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | os.PathLike):
+            self._refuse("does not name a folder", 'write it as Scenes("scenes", classes=[...])')
+        values, colours = self.values, self.colours
+        for name, given in (("values", values), ("colours", colours), ("merge", self.merge)):
+            if given is not None and not isinstance(given, Mapping):
+                self._refuse(f"has {name}={given!r:.60}", f"write it as {name}={{class: ..., ...}}")
+        classes = self.classes
+        if classes is None:
+            classes = [*values] if values else [name for name in colours if name != VOID]
+            if not classes:
+                self._refuse("does not say which classes there are", 'name them: classes=["road", "car"], or how many')
+        elif type(classes) is int:
+            classes = [f"class {number}" for number in range(min(max(classes, 0), MOST_CLASSES + 1))]
+        object.__setattr__(self, "classes", self._checked_names(classes))
+        object.__setattr__(self, "ignore", self._checked_values("ignore", () if self.ignore is None else self.ignore))
+        if values is not None:
+            _of_all(f"{self}", "values", values, self.names, self.names)
+            checked = {name: self._checked_values("values", value) for name, value in values.items()}
+            object.__setattr__(self, "values", {name: checked[name] for name in self.names})
+        _of_all(f"{self}", "colours", colours, (*self.names, VOID))
+        object.__setattr__(self, "colours", {name: self._checked_colour(name, c) for name, c in colours.items()})
+        object.__setattr__(self, "merge", _checked_merge(f"{self}", self.names, self.merge)[0])
+        self._check_overlaps()
+
+    def __str__(self) -> str:
+        return f"Scenes({self.folder})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        names: tuple[str, ...] = self.classes  # type: ignore[assignment]  # once it is made
+        return names
+
+    @property
+    def numbers(self) -> dict[int, int]:
+        """The number of the class by the value that says it; for values that are ignored that behind the last."""
+        by_class: Any = self.values if self.values is not None else {c: (i,) for i, c in enumerate(self.names)}
+        ignored: Any = self.ignore
+        return {value: len(self.names) for value in ignored} | {
+            value: number for number, name in enumerate(self.names) for value in by_class[name]
+        }
+
+    def _refuse(self, problem: str, hint: str) -> NoReturn:
+        raise InputError(f"{self}", problem, hint)
+
+    def _checked_names(self, classes: Any) -> tuple[str, ...]:
+        if isinstance(classes, str) or not isinstance(classes, Sequence):
+            self._refuse(f"has classes={classes!r:.60}", 'name them: classes=["road", "car"], or say how many')
+        if not 2 <= len(classes) <= MOST_CLASSES:
+            problem = f"has {len(classes)} classes" if len(classes) <= MOST_CLASSES else "has too many classes"
+            self._refuse(problem, f"give 2 to {MOST_CLASSES}; for one thing and all else name both")
+        for name in classes:
+            if not isinstance(name, str) or not name.strip() or name == VOID:
+                hint = f"{VOID} is how pixels of no class are called: see ignore" if name == VOID else "give a text"
+                self._refuse(f"has the class {name!r:.60}", hint)
+        if twice := {name for name in classes if list(classes).count(name) > 1}:
+            self._refuse(f"has the class {min(twice)!r:.60} twice", "leave one of them out")
+        return (*classes,)
+
+    def _checked_values(self, name: str, given: Any) -> tuple[int, ...]:
+        values = tuple(given) if isinstance(given, list | tuple | range) else (given,)
+        if not all(type(value) is int and 0 <= value <= _LARGEST_VALUE for value in values):
+            self._refuse(f"has {name}={given!r:.60}", f"give whole numbers from 0 to {_LARGEST_VALUE}")
+        if name == "values" and not values:
+            self._refuse("has values with a class of none", "give one value or more for every class")
+        return values
+
+    def _checked_colour(self, name: str, given: Any) -> Colour:
+        parts = tuple(given) if isinstance(given, list | tuple) else ()
+        if len(parts) != 3 or not all(type(part) is int and 0 <= part <= 255 for part in parts):
+            self._refuse(f"has the colour {given!r:.60} for {name}", "give (red, green, blue), each 0 to 255")
+        return parts
+
+    def _check_overlaps(self) -> None:
+        """Refuses a value or a colour that says two things."""
+        by_class: Any = {"ignore": self.ignore} | (dict(self.values) if self.values is not None else {})
+        if self.values is None:
+            by_class |= {name: (number,) for number, name in enumerate(self.names)}
+        for what, said in (("value", by_class), ("colour", {n: (c,) for n, c in self.colours.items()})):
+            found: dict[Any, str] = {}
+            for name, values in said.items():
+                for value in values:
+                    if value in found:
+                        hint = "give each value to one class, or ignore it; values={class: value} says which are whose"
+                        self._refuse(f"has the {what} {value} for {found[value]} and for {name}", hint)
+                    found[value] = name
 
 
 @dataclass(frozen=True)
@@ -651,6 +776,16 @@ class Generated:
         """The name of the task they are for."""
         return "classification" if self.kind == "portraits" else "segmentation"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes of scenes."""
+        return CAMVID["classes"]
+
+    @property
+    def colours(self) -> Mapping[str, Colour]:
+        """Their colours on pages."""
+        return CAMVID["colours"]
+
 
 @dataclass(frozen=True)
 class NotGiven:
@@ -659,12 +794,21 @@ class NotGiven:
     Attributes:
         task: name of the task they are for.
         hint: how to name them ("give --camvid DIR").
+        classes: of scenes, as `Scenes.classes`; what records of such data are shown with.
+        colours: likewise.
     """
 
     task: str
     hint: str
     _: KW_ONLY
+    classes: Sequence[str] = ()
+    colours: Mapping[str, Colour] = field(default_factory=dict, hash=False)
     title: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return tuple(self.classes)
 
 
 Source = Pictures | Scenes | Generated | NotGiven
@@ -691,8 +835,8 @@ class Study:
 
     Attributes:
         name: of the study; its runs lie in `<results>/<name>`.
-        data: a folder of pictures by class, or of scenes laid out as CamVid, relative to the file that makes the study;
-            or `Pictures`, `Scenes` or `Generated`; for a study with rows of both tasks a list with one of each.
+        data: a folder of pictures by class, or of scenes and masks with `classes`, relative to the file that makes the
+            study; or `Pictures`, `Scenes` or `Generated`; for a study with rows of both tasks a list with one of each.
         rows: by name, in the order of tables: a `Row`; with `train` what `Run.settings` will be, values by name: plain
             JSON values, functions, classes, or objects that say in their `repr` what they hold.
         recipe: of all rows that have none of their own.
@@ -701,8 +845,8 @@ class Study:
         controls: negative controls, trained by tests marked with `group="control"`.
         title: for pages; None for the name.
         about: a sentence for pages, on what a verdict of this study is about.
-        classes: number of classes, 2 to 32767, None for as many as the data's `train/` has folders; for segmentation 11
-            (None) or 3.
+        classes: of a folder, as `Pictures.classes` or `Scenes.classes`; for pictures None for as many as its `train/`
+            has folders.
         resize: of a folder, as `Pictures.resize` or `Scenes.resize`.
         bounds: the file that `cvhw4 calibrate` writes, relative to the file that makes the study; None for no bounds.
         published: by row, what a publication states for it, shown beside the study's own figures.
@@ -734,7 +878,7 @@ class Study:
     controls: Sequence[Control] = ()
     title: str | None = None
     about: str = ""
-    classes: int | None = None
+    classes: int | Sequence[str] | None = None
     resize: int | tuple[int, int] | None = None
     bounds: str | os.PathLike[str] | None = None
     published: Mapping[str, Published] = field(default_factory=dict)
@@ -937,8 +1081,10 @@ class Study:
             if task.name == "classification":
                 given = [Pictures(self.data, resize=self.resize, classes=self.classes)]  # type: ignore[arg-type]
             else:
-                given = [Scenes(self.data, resize=self.resize)]  # type: ignore[arg-type]
+                given = [Scenes(self.data, resize=self.resize, classes=self.classes)]  # type: ignore[arg-type]
         else:
+            if self.classes is not None:
+                raise InputError(self._where, f"has classes={self.classes!r:.40} beside its data", "give them with it")
             given = list(self.data) if isinstance(self.data, list | tuple) else [self.data]  # type: ignore[list-item]
         sources: dict[str, Source] = {}
         for source in given:
@@ -983,6 +1129,7 @@ class Study:
             _choose(where, "start", row.start, Start)
             _choose(where, "trained", row.trained, Trained)
             _choose(where, "batch_norm", row.batch_norm, BatchNorm)
+            merge: Merge | None = None
             augmentation = task.augmentations[0] if row.augmentation is None else row.augmentation
             if _is_transform(augmentation):
                 if row.flip is not None:
@@ -993,19 +1140,34 @@ class Study:
             _choose(where, "flip", row.flip, [None, True, False])
             skips = row.skips
             if task.name == "classification":
-                if skips is not None or row.classes is not None:
-                    raise InputError(where, "has skips or classes, which are FCN8s's", "leave them out")
+                if skips is not None or row.classes is not None or row.merge is not None:
+                    raise InputError(where, "has skips, classes or merge, which are segmentation's", "leave them out")
                 source = sources[task.name]
                 classes = source.classes if isinstance(source, Pictures) and source.classes is not None else 2
             else:
                 skips = True if skips is None else skips
                 _choose(where, "skips", skips, [True, False])
-                classes = next((c for c in (row.classes, self.classes) if c is not None), 11)
-                _choose(where, "classes", classes, [11, 3])
+                merge, classes = self._classes_of(where, row, sources[task.name])
                 if recipe.size % 32:
                     raise InputError(where, f"trains at {recipe.size} px", "use a multiple of 32 for FCN8s")
-            filled: dict[str, Any] = {"augmentation": augmentation, "skips": skips, "classes": classes}
+            filled: dict[str, Any] = {"augmentation": augmentation, "skips": skips, "classes": classes, "merge": merge}
             yield replace(row, name=name, study=self.name, recipe=recipe, **filled)
+
+    def _classes_of(self, where: str, row: Row, source: Source) -> tuple[Merge, int]:
+        """Which classes of its data a row of segmentation merges, and how many are left."""
+        assert not isinstance(source, Pictures)
+        if not source.names:
+            raise InputError(self._where, "does not say which classes its scenes have", "name them with its data")
+        given = getattr(source, "merge", {}) if row.merge is None else row.merge
+        merge, merged = _checked_merge(where, source.names, given)
+        if row.classes is not None and (type(row.classes) is not int or row.classes != len(merged.names)):
+            problem = f"has classes={row.classes!r:.40}, and its data {len(merged.names)}"
+            raise InputError(where, problem, "leave it out; merge={new: [class, ...]} makes fewer")
+        corruption = row.corruption
+        if corruption is not None and not set(corruption.classes) <= set(source.names):
+            problem = f"corrupts {', '.join(corruption.classes)}, which are not all classes"
+            raise InputError(where, problem, f"choose among {', '.join(source.names)}")
+        return merge, len(merged.names)
 
     def _check_metrics(self) -> None:
         for name in ("primary", "lower_is_better", "version"):
@@ -1090,6 +1252,30 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset) or _ADDRESS.search(repr(value)) or "..." in repr(value):
         raise ValueError("does not say what it holds, always in the same words")
     return repr(value)
+
+
+def _checked_merge(where: str, classes: Sequence[str], merge: object) -> tuple[dict[str, tuple[str, ...]], Merged]:
+    """What is merged, as plain data, and what comes of it; raises InputError."""
+    hint = f'write it as merge={{"new": ["old", ...]}}, with the classes {", ".join(classes)}, and {VOID} for no class'
+    names: dict[str, tuple[str, ...]] = {}
+    for new, members in merge.items() if isinstance(merge, Mapping) else [(merge, ())]:
+        of_text = isinstance(members, list | tuple) and all(isinstance(name, str) for name in members)
+        if not isinstance(new, str) or not new.strip() or not of_text or not isinstance(merge, Mapping):
+            raise InputError(where, f"has merge={merge!r:.60}", hint)
+        names[new] = tuple(members)
+    try:
+        return names, merge_classes(classes, names)
+    except ValueError as error:
+        raise InputError(where, str(error), hint) from error
+
+
+def _of_all(where: str, what: str, given: Mapping[str, Any], known: Sequence[str], needed: Sequence[str] = ()) -> None:
+    """Refuses names of classes that are none, and a lack of others; raises InputError."""
+    for name in given:
+        if name not in known:
+            raise InputError(where, f"has {what} for {name!r:.60}", f"choose among {', '.join(known)}")
+    if lacking := [name for name in needed if name not in given]:
+        raise InputError(where, f"has no {what} for {', '.join(lacking)}", "give one for every class")
 
 
 def _is_side(value: object) -> TypeGuard[int]:

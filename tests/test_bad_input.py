@@ -37,11 +37,12 @@ import torchvision.transforms.v2  # noqa: F401
 from PIL import Image
 from safetensors.torch import save_file
 
-# Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
-# Likewise what a user without rights to the checkout imports late.
-import cvhw4.data.camvid
 import cvhw4.data.load
 import cvhw4.data.pictures
+
+# Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
+# Likewise what a user without rights to the checkout imports late.
+import cvhw4.data.scenes
 import cvhw4.preflight
 import cvhw4.training.fit  # noqa: F401
 from cvhw4 import cli, homework
@@ -296,18 +297,19 @@ def _label_too_many(folder: Path) -> None:
 
 LABEL = "trainannot/0.png"
 LINE = f"train/0.png,{LABEL}\n"
-GREYS = "save the label as 8-bit PNG whose grey values are the class numbers 0 to 11"
 RELATIVE = "write paths relative to the folder of the list"
 
 _street("no label", _unlabel, "train/0.png", "has no counterpart in trainannot/", "add trainannot/0.png")
 _street("listed label missing", lambda f: (f / LABEL).unlink(), LABEL, "line 1 of train.csv names it", "add the file")
 _street("surplus label", _label_too_many, "trainannot/7.png", "has no counterpart in train/", "or delete the file")
-_street("colours for classes", _relabel(lambda x: np.stack([x] * 3, 2)), LABEL, "is coded by colour (RGB)", GREYS)
-_street("alpha in a label", _relabel(lambda x: np.stack([x] * 2, 2)), LABEL, "with one channel (mode LA)", GREYS)
-_street("16-bit label", _relabel(lambda x: x.astype(np.uint16)), LABEL, "is not 8-bit with one channel", GREYS)
-_street("jpeg label", _relabel(lambda x: x, "JPEG"), LABEL, "is JPEG, which may not keep class numbers", GREYS)
+_street("colours for classes", _relabel(lambda x: np.stack([x] * 3, 2)), LABEL, "has the colour (1, 1, 1)", "add it")
+_street("alpha in a label", _relabel(lambda x: np.stack([x] * 2, 2)), LABEL, "has transparent pixels", "without alpha")
+_street("16-bit label", _relabel(lambda x: x * np.uint16(300)), LABEL, "has the values 300, 600, 900", "values=")
+_street("jpeg label", _relabel(lambda x: x, "JPEG"), LABEL, "is JPEG, which may not keep values", "as PNG")
 _street("label of another size", _relabel(lambda x: x[1:]), LABEL, "measures 176x131, its picture", "label of this")
-_street("value above void", _relabel(lambda x: x + 1), LABEL, "has the value 12, above 11", "renumber it")
+_street(
+    "value above void", _relabel(lambda x: x + 1), LABEL, "has the value 12, in no class and not ignored", "values="
+)
 _street("no comma", _list("train/0.png\n"), "train.csv", "line 1 has 1 fields, not 2", "one picture and its label")
 _street("three columns", _list(LINE + "a.png,b.png,c\n"), "train.csv", "line 2 has 3 fields, not 2", "name one picture")
 _street("empty list", _list(""), "train.csv", "is empty (0 bytes)", "replace or delete")
@@ -331,7 +333,7 @@ BAD |= {
         "give pictures of at least 256 pixels a side",
     ),
     "portraits as CamVid": Case(
-        _photos, ("--camvid", "{}/photos"), "{}/photos", "has neither a list", "lay the folder out as CamVid"
+        _photos, ("--camvid", "{}/photos"), "{}/photos", "has neither a list", "lay it out as images/train/"
     ),
 }
 
@@ -839,7 +841,7 @@ def test_strange_input_is_read_as_it_is_meant(answer, place):
     assert code == 0 and "2 passed" in output, output
     assert _tree(place) == before
     runs = Store(Path("results"), "quick").load()
-    assert {(r.row, r.data.name) for r in runs} == {("q1_2-finetune", "photos"), ("q2_1a-skip", "CamVid")}
+    assert {(r.row, r.data.name) for r in runs} == {("q1_2-finetune", "photos"), ("q2_1a-skip", "streets")}
     assert {r.weights.origin for r in runs} == {f"file {LITE0}.SAFETENSORS"}
 
     study = homework.study(portraits=given["portraits"], camvid=given["camvid"])

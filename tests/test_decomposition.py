@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,19 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from cvhw4.data.dataset import CAMVID_CLASSES
-from cvhw4.metrics import THREE_CLASSES, merged, segmentation_figures
+from cvhw4.camvid import CLASSES
+from cvhw4.metrics import merged, segmentation_figures
+from cvhw4.statistics import decomposition
 from cvhw4.statistics.decomposition import (
     OTHER_ORDER,
     PARTS,
-    decompose,
-    decompositions,
     mean_iou_of,
     near_and_far,
 )
 from cvhw4.statistics.intervals import estimate
+from tests.tiny import MERGED
 
 SKY, BUILDING, POLE, ROAD, SIGN, CAR, VOID = 0, 1, 2, 3, 6, 8, 11
+THREE = np.array(MERGED[3].targets)
+decompose = partial(decomposition.decompose, merge=MERGED[3])
+decompositions = partial(decomposition.decompositions, merge=MERGED[3])
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +46,10 @@ def counted(predictions, labels, classes):
 def drawn(seed, images=4, pixels=30):
     """Random labels with void, and predictions of two networks that are often right."""
     random = np.random.default_rng(seed)
-    three = np.array(THREE_CLASSES)
     labels = random.choice(12, (images, pixels), p=[0.2, 0.2, 0.02, 0.2, 0.1, 0.1, 0.02, 0.02, 0.04, 0.02, 0.03, 0.05])
     met = random.random((2, images, pixels)) < 0.7
     eleven = np.where(met[0] & (labels != VOID), labels, random.integers(0, 11, labels.shape))
-    of_three = np.where(met[1], three[labels], random.integers(0, 3, labels.shape))
+    of_three = np.where(met[1], THREE[labels], random.integers(0, 3, labels.shape))
     return labels, eleven, of_three
 
 
@@ -90,7 +93,7 @@ def test_the_parts_add_up_and_vanish_where_they_must(seed):
     for parts in (PARTS, OTHER_ORDER):
         assert math.fsum(found[part] for part in parts) == pytest.approx(found["whole"], abs=1e-12)
     # a network with 3 classes that says the same learnt nothing more
-    same = decompose(of_eleven, merged(of_eleven))
+    same = decompose(of_eleven, merged(of_eleven, MERGED[3]))
     assert same["training"] == same["training_last"] == 0
     known = np.where(labels == VOID, ROAD, labels)
     assert decompose(counted(eleven, known, 11), counted(three, known, 3))["void"] == pytest.approx(0, abs=1e-12)
@@ -100,12 +103,15 @@ def test_the_parts_add_up_and_vanish_where_they_must(seed):
 def test_parts_are_differences_of_scikit_learns_figures():
     labels, eleven, three = drawn(1, images=6, pixels=400)
     found = decompose(counted(eleven, labels, 11), counted(three, labels, 3))
-    template = [float(segmentation_figures(counted(p, labels, c))["miou"]) for p, c in ((eleven, 11), (three, 3))]
+    template = [
+        float(segmentation_figures(counted(p, labels, c), targets=MERGED[c].targets)["miou"])
+        for p, c in ((eleven, 11), (three, 3))
+    ]
     assert found["whole"] == pytest.approx(template[1] - template[0])
     known = labels != VOID
-    target = np.array(THREE_CLASSES)[labels[known]]
+    target = THREE[labels[known]]
     p2 = jaccard_score(labels[known], eleven[known], average="macro")
-    p3 = jaccard_score(target, np.array(THREE_CLASSES)[eleven[known]], average="macro")
+    p3 = jaccard_score(target, THREE[eleven[known]], average="macro")
     p4 = jaccard_score(target, three[known], average="macro")
     assert (found["merging"], found["training"]) == pytest.approx((p3 - p2, p4 - p3))
 
@@ -146,15 +152,15 @@ def test_iou_of_thin_classes():
     labels = [[POLE, POLE, SKY, SKY], [SIGN, SIGN, SIGN, VOID]]
     counts = counted([[POLE, SKY, POLE, SKY], [SIGN, SIGN, SKY, SIGN]], labels, 11)
     # Pole 1 of 3 pixels; sign 2 of 3, the void pixel ignored; sky 1 of 4.
-    assert mean_iou_of(counts, ["Pole", "SignSymbol"]) == pytest.approx((1 / 3 + 2 / 3) / 2)
-    assert mean_iou_of(counts, ["Sky"]) == pytest.approx(1 / 4)
-    assert mean_iou_of(counts, CAMVID_CLASSES[:11]) == pytest.approx(float(segmentation_figures(counts)["set_miou"]))
-    assert math.isnan(mean_iou_of(counts, ["Car"]))
+    assert mean_iou_of(counts, ["Pole", "SignSymbol"], CLASSES) == pytest.approx((1 / 3 + 2 / 3) / 2)
+    assert mean_iou_of(counts, ["Sky"], CLASSES) == pytest.approx(1 / 4)
+    assert mean_iou_of(counts, CLASSES, CLASSES) == pytest.approx(float(segmentation_figures(counts)["set_miou"]))
+    assert math.isnan(mean_iou_of(counts, ["Car"], CLASSES))
     for names in ([], ["void"], ["Pole", "Tram"]):
         with pytest.raises(ValueError, match="names of classes"):
-            mean_iou_of(counts, names)
+            mean_iou_of(counts, names, CLASSES)
     with pytest.raises(ValueError, match=r"\[V, 12, 11\]"):
-        mean_iou_of(merged(counts), ["Sky"])
+        mean_iou_of(merged(counts, MERGED[3]), ["Sky"], CLASSES)
 
 
 def test_near_and_away_by_hand():
@@ -174,10 +180,9 @@ def test_near_and_away_are_the_sets_own_figures(seed, classes):
     near = np.random.default_rng(seed).random(labels.shape) < 0.3
     counts = np.zeros((3, 2, 12, classes), np.uint16)
     np.add.at(counts, (np.arange(3)[:, None], near.astype(int), labels, prediction), 1)
-    target = labels if classes == 11 else np.array(THREE_CLASSES)[labels]
-    for band, miou, accuracy in zip(
-        (near, ~near), near_and_far(counts), near_and_far(counts, "set_pixel_accuracy"), strict=True
-    ):
+    target = labels if classes == 11 else THREE[labels]
+    found = [near_and_far(counts, metric, MERGED[classes].targets) for metric in ("set_miou", "set_pixel_accuracy")]
+    for band, miou, accuracy in zip((near, ~near), *found, strict=True):
         there = band & (labels != VOID)
         assert miou == pytest.approx(jaccard_score(target[there], prediction[there], average="macro"))
         assert accuracy == pytest.approx(accuracy_score(target[there], prediction[there]))
@@ -186,9 +191,10 @@ def test_near_and_away_are_the_sets_own_figures(seed, classes):
 def test_no_pixels_give_nan_and_other_counts_are_refused():
     counts = np.zeros((2, 2, 12, 3), np.uint16)
     counts[:, 0, 0, 0] = 5
-    assert math.isnan(near_and_far(counts)[0]) and near_and_far(counts)[1] == 1.0
-    assert math.isnan(near_and_far(counts, "set_pixel_accuracy")[0])
+    near, away = near_and_far(counts, targets=MERGED[3].targets)
+    assert math.isnan(near) and away == 1.0
+    assert math.isnan(near_and_far(counts, "set_pixel_accuracy", MERGED[3].targets)[0])
     with pytest.raises(ValueError, match="none of"):
         near_and_far(counts, "miou")
-    with pytest.raises(ValueError, match=r"\[V, 2, 12, C\]"):
+    with pytest.raises(ValueError, match=r"\[V, 2, L, C\]"):
         near_and_far(counts.sum(1))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cvhw4.data.dataset import CAMVID_CLASSES
+from cvhw4.camvid import CLASSES
 from cvhw4.data.embedded.scenes import SIZE, scenes
 
 Pictures = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -60,7 +60,7 @@ def val() -> Pictures:
 
 
 def shares(labels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    return np.bincount(labels.ravel(), minlength=len(CAMVID_CLASSES)) / labels.size
+    return np.bincount(labels.ravel(), minlength=len(CLASSES) + 1) / labels.size
 
 
 def runs(row: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -86,7 +86,7 @@ def test_shapes_and_types(val: Pictures) -> None:
     images, labels = val
     assert images.dtype == labels.dtype == np.uint8
     assert images.shape == (40, *SIZE, 3) and labels.shape == (40, *SIZE) and SIZE == (132, 176)
-    assert labels.max() == len(CAMVID_CLASSES) - 1
+    assert labels.max() == len(CLASSES)
     empty_images, empty_labels = scenes("val", 0)
     assert empty_images.shape == (0, *SIZE, 3) and empty_labels.shape == (0, *SIZE)
 
@@ -99,18 +99,18 @@ def test_no_scene_occurs_twice(train: Pictures, val: Pictures) -> None:
 @pytest.mark.parametrize(("split", "factor"), [("train", 2.0), ("val", 2.5)])
 def test_class_shares_are_like_camvids(split: str, factor: float, train: Pictures, val: Pictures) -> None:
     measured = shares({"train": train, "val": val}[split][1])
-    for name, share in zip(CAMVID_CLASSES, measured, strict=True):
+    for name, share in zip(CLASSES, measured, strict=True):
         assert 1 / factor < share / CAMVID_SHARES[name] < factor, f"{name}: {share:.4f}"
 
 
 def test_every_class_occurs_often_enough(val: Pictures) -> None:
-    for number, name in enumerate(CAMVID_CLASSES):
+    for number, name in enumerate(CLASSES):
         scenes_with = int((val[1] == number).any(axis=(1, 2)).sum())
         assert scenes_with >= OCCURS[name], f"{name}: {scenes_with}"
 
 
 def test_poles_are_thin(val: Pictures) -> None:
-    poles = val[1] == CAMVID_CLASSES.index("Pole")
+    poles = val[1] == CLASSES.index("Pole")
     lengths = np.concatenate([runs(row) for row in poles.reshape(-1, SIZE[1])])
     assert np.median(lengths) <= 4
     assert np.percentile(lengths, 90) <= 8
@@ -120,10 +120,10 @@ def test_the_ground_is_below_and_the_sky_above(val: Pictures) -> None:
     """Road lies in the lower part, sky in the upper; at the bottom there is mostly road."""
     labels, (height, _) = val[1], SIZE
     rows = np.arange(height)[None, :, None]
-    assert (np.broadcast_to(rows, labels.shape)[labels == CAMVID_CLASSES.index("Sky")] < 0.65 * height).all()
-    assert (np.broadcast_to(rows, labels.shape)[labels == CAMVID_CLASSES.index("Road")] > 0.35 * height).all()
+    assert (np.broadcast_to(rows, labels.shape)[labels == CLASSES.index("Sky")] < 0.65 * height).all()
+    assert (np.broadcast_to(rows, labels.shape)[labels == CLASSES.index("Road")] > 0.35 * height).all()
     near = shares(labels[:, -30:])
-    assert near[CAMVID_CLASSES.index("Road")] > 0.6
+    assert near[CLASSES.index("Road")] > 0.6
 
 
 def test_colour_alone_does_not_tell_the_class(train: Pictures, val: Pictures) -> None:
@@ -133,7 +133,7 @@ def test_colour_alone_does_not_tell_the_class(train: Pictures, val: Pictures) ->
         red, green, blue = np.moveaxis(images.astype(np.int64) >> 4, -1, 0)
         return (red << 8) + (green << 4) + blue
 
-    classes = len(CAMVID_CLASSES)
+    classes = len(CLASSES) + 1
     counts = np.bincount((bins(train[0]) * classes + train[1]).ravel(), minlength=4096 * classes)
     guess = counts.reshape(4096, classes).argmax(axis=1)[bins(val[0])]
     hits = [np.mean(guess[val[1] == number] == number) for number in range(classes - 1)]

@@ -17,10 +17,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cvhw4 import CAMVID, Scenes
 from cvhw4.data import fetch
-from cvhw4.data.camvid import read_camvid
 from cvhw4.data.fetch import fetch_camvid, fetch_portraits
 from cvhw4.data.pictures import read_pictures
+from cvhw4.data.scenes import read_scenes
 from cvhw4.errors import InputError
 
 SMALL = {"train": 3, "val": 2, "test": 1}
@@ -93,7 +94,7 @@ def _content(folder: Path) -> dict[str, bytes]:
 def test_the_real_counts_are_what_is_asked_for(tmp_path: Path) -> None:
     counts = {"train": 367, "val": 101, "test": 233}
     archive = _zip(_tutorial(counts), tmp_path / "tutorial.zip")
-    data = read_camvid(fetch_camvid(tmp_path / "CamVid", source=archive))
+    data = read_scenes(Scenes(fetch_camvid(tmp_path / "CamVid", source=archive), **CAMVID))
     assert (len(data.train), len(data.val)) == (367, 101)
     for short in counts:
         archive = _zip(_tutorial(counts | {short: counts[short] - 1}), tmp_path / f"{short}.zip")

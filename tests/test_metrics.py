@@ -11,20 +11,22 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from sklearn.metrics import confusion_matrix, jaccard_score
 from torchmetrics.functional.segmentation import mean_iou
 
-from cvhw4.data.dataset import VOID
-from cvhw4.metrics import THREE_CLASSES, confusion, merged, segmentation_figures, segmentation_lists
-from cvhw4.training.counts import BAND, class_map, contours, count_pixels
+from cvhw4.labels import merge_classes
+from cvhw4.metrics import confusion, merged, segmentation_figures, segmentation_lists
+from cvhw4.training.counts import BAND, contours, count_pixels
+from tests.tiny import MERGED, VOID
 
 
 def counted(prediction, label, classes=11):
     """Counts by image, [V, 12, C]."""
     prediction, label = torch.as_tensor(prediction), torch.as_tensor(label)
-    return count_pixels(prediction, label, contours(label), classes).numpy().sum(1)
+    return count_pixels(prediction, label, contours(label), (VOID + 1, classes)).numpy().sum(1)
 
 
-def metrics(*pictures):
-    counts = counted(*pictures)
-    return {k: float(v) for k, v in segmentation_figures(counts).items()}, segmentation_lists(counts)
+def metrics(prediction, label, classes=11):
+    counts, targets = counted(prediction, label, classes), MERGED[classes].targets
+    figures = segmentation_figures(counts, targets=targets)
+    return {k: float(v) for k, v in figures.items()}, segmentation_lists(counts, targets)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_figures_worked_by_hand(prediction, label, classes, expected):
     figures, by_class = metrics(prediction, label, classes)
     assert list(figures.values()) == pytest.approx(expected)
     assert np.nanmean(by_class["iou"]) == pytest.approx(expected[0])
-    absent = set(range(classes)) - set(np.asarray(prediction).flat) - set(np.asarray(class_map(classes))[label].flat)
+    absent = set(range(classes)) - set(np.asarray(prediction).flat) - set(np.array(MERGED[classes].targets)[label].flat)
     assert {c for c in range(classes) if math.isnan(by_class["iou"][c])} == absent
 
 
@@ -59,10 +61,54 @@ def test_one_wrong_pixel_of_an_absent_class_is_a_zero_for_that_image_only_by_ima
     assert by_class["iou"][0] == pytest.approx((99 / 100 + 1) / 2)
 
 
-def test_classes_are_camvids_or_sky_others_and_what_moves():
-    assert THREE_CLASSES == (0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 1)
-    with pytest.raises(ValueError, match="11 or 3"):
-        class_map(5)
+def test_the_reports_three_classes_are_sky_others_and_what_moves():
+    names, targets, first = MERGED[3]
+    assert names == ("Sky", "everything else", "Car, Pedestrian, Bicyclist")
+    assert (targets, first) == ((0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 1), (0, 1, 8))
+
+
+ABC = "a", "b", "c", "d"
+
+
+@pytest.mark.parametrize(
+    ("merge", "names", "targets"),
+    [
+        ({}, "abcd", (0, 1, 2, 3, 4)),
+        ({"x": ["d", "b"]}, "axc", (0, 1, 2, 1, 3)),  # in the order of their first labels; void is of none
+        ({"x": ["c", "d"], "y": ["a", "void"]}, "ybx", (0, 1, 2, 2, 0)),
+        ({"a": ["a", "b"]}, "acd", (0, 0, 1, 2, 3)),  # called as one of its own
+        ({"x": ["void"]}, "abcdx", (0, 1, 2, 3, 4)),  # pixels of no class become one
+        ({"a": ["b"], "b": ["a"]}, "bacd", (0, 1, 2, 3, 4)),
+    ],
+)
+def test_merged_classes_by_hand(merge, names, targets):
+    found = merge_classes(ABC, merge)
+    assert ("".join(found.names), found.targets) == (names, targets)
+    assert [found.targets[first] for first in found.first] == list(range(len(names)))
+
+
+@pytest.mark.parametrize(
+    ("merge", "problem"),
+    [
+        ({"x": ["a", "e"]}, "merges 'e', which is not one"),
+        ({"x": ["a"], "y": ["a", "b"]}, "merges 'a' twice"),
+        ({"x": ["a", "a"]}, "merges 'a' twice"),
+        ({"x": []}, "merges nothing into 'x'"),
+        ({"c": ["a", "b"]}, "merges into 'c', which is a class already"),
+        ({"void": ["a"]}, "merges into 'void'"),
+        ({"x": ABC}, "leaves no two classes"),
+    ],
+)
+def test_a_merge_that_says_two_things_is_refused(merge, problem):
+    with pytest.raises(ValueError, match=problem):
+        merge_classes(ABC, merge)
+
+
+def test_counts_that_the_targets_do_not_fit_are_refused():
+    three = np.ones((2, 12, 3), np.int64)
+    for targets in (None, range(12), (0, 1, 2)):
+        with pytest.raises(ValueError, match="12 labels and 3 classes"):
+            segmentation_figures(three, targets=targets)
 
 
 pictures = st.integers(0, 2**32 - 1).map(np.random.RandomState)
@@ -78,11 +124,11 @@ def test_standard_convention_is_scikit_learns(random, n, classes, side):
     prediction, label = drawn(random, n, side, classes)
     figures, by_class = metrics(prediction, label, classes)
     keep = label != VOID
-    target = np.asarray(class_map(classes))[label][keep]
+    target = np.array(MERGED[classes].targets)[label][keep]
     if not keep.any():
         return
     matrix = confusion_matrix(target, prediction[keep], labels=range(classes))
-    assert np.array_equal(confusion(counted(prediction, label, classes).sum(0)), matrix)
+    assert np.array_equal(confusion(counted(prediction, label, classes).sum(0), MERGED[classes].targets), matrix)
     assert figures["set_pixel_accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum())
     present = [c for c in range(classes) if (target == c).any() or (prediction[keep] == c).any()]
     expected = jaccard_score(target, prediction[keep], labels=present, average=None)
@@ -109,26 +155,30 @@ def test_contours_are_scipys_and_batches_and_merging_make_no_difference(random, 
     assert np.array_equal(contours(torch.as_tensor(label)).numpy(), expected)
     prediction, label = map(torch.as_tensor, drawn(random, n, side))
     near, cut = contours(label), random.randint(1, n + 1)
-    whole = count_pixels(prediction, label, near, 11)
-    parts = [count_pixels(prediction[p], label[p], near[p], 11) for p in (slice(cut), slice(cut, n)) if len(label[p])]
+    whole = count_pixels(prediction, label, near, (12, 11))
+    parts = [
+        count_pixels(prediction[p], label[p], near[p], (12, 11)) for p in (slice(cut), slice(cut, n)) if len(label[p])
+    ]
     assert torch.equal(torch.cat(parts), whole)
-    three = count_pixels(class_map(3)[prediction].long(), label, near, 3)
-    assert np.array_equal(merged(whole.numpy()), three.numpy())
+    three = count_pixels(torch.tensor(MERGED[3].targets)[prediction], label, near, (12, 3))
+    assert np.array_equal(merged(whole.numpy(), MERGED[3]), three.numpy())
 
 
 def test_near_a_contour_is_within_three_pixels_of_another_label():
     label = torch.zeros(1, 1, 12, dtype=torch.long)
     label[..., 6:] = 3
     assert contours(label)[0, 0].tolist() == [False] * 3 + [True] * 6 + [False] * 3
-    counts = count_pixels(torch.full_like(label, 3), label, contours(label), 11)[0]
+    counts = count_pixels(torch.full_like(label, 3), label, contours(label), (12, 11))[0]
     assert counts.sum() == 12 and counts[:, (0, 3), 3].tolist() == [[3, 3], [3, 3]]
 
 
 @given(pictures, st.integers(1, 5), st.sampled_from([3, 11]), st.integers(1, 6))
 def test_an_image_that_counts_twice_is_there_twice(random, n, classes, side):
-    counts = counted(*drawn(random, n, side, classes), classes)
+    counts, targets = counted(*drawn(random, n, side, classes), classes), MERGED[classes].targets
     draws = random.randint(0, n, (4, n))
-    weighted = segmentation_figures(counts, np.stack([np.bincount(draw, minlength=n) for draw in draws]))
+    weighted = segmentation_figures(
+        counts, np.stack([np.bincount(draw, minlength=n) for draw in draws]), targets=targets
+    )
     for i, draw in enumerate(draws):
-        for name, expected in segmentation_figures(counts[draw]).items():
+        for name, expected in segmentation_figures(counts[draw], targets=targets).items():
             assert weighted[name].shape == (4,) and weighted[name][i] == pytest.approx(expected, nan_ok=True)

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cvhw4.data.dataset import VOID
+from cvhw4 import CAMVID
+from cvhw4.camvid import CLASSES
+from cvhw4.labels import merge_classes
 from cvhw4.records.images import ImageResults
 from cvhw4.records.samples import PredictionSamples, ValidationPictures
 from cvhw4.report.confusions import confusion, confusions, ink_on_blues
 from cvhw4.report.figures import shrink_map
 from cvhw4.report.pictures import pictures_of
 from cvhw4.report.results import report_page
+from cvhw4.report.runs import by_classes, class_names
 from cvhw4.report.saliency import bilinear, disputed, heat_in_face, looked_at, saliency
 from cvhw4.report.scenes import (
     FIRST,
@@ -25,11 +28,12 @@ from cvhw4.report.scenes import (
     differences,
     find_arms,
     iou_bars,
+    palette_of,
     scenes,
     spread_over,
 )
 from cvhw4.tasks import CLASSIFICATION, SEGMENTATION
-from tests.tiny import QUICK, record
+from tests.tiny import QUICK, VOID, record
 
 HOSTILE = "<script>alert(1)</script> $\\frac$ & |a|\n`b`"
 
@@ -302,7 +306,7 @@ def test_the_shares_below_the_scenes_are_of_labelled_pixels():
         lambda r: PredictionSamples(r.fingerprint, "a" * 64, np.arange(1), predicted=of[r.row]),
         lambda _: packed(noise(1, 8), masks=masks),
     )
-    picture = scenes("panels-x", "embedded", arms)
+    picture = scenes("panels-x", "embedded", arms, CAMVID["colours"])
     assert "37.5 · 25.0 · 0.0 %" in texts(picture) and "37.5 · 25.0 · 0.0 %" in picture.caption
     assert {"75.0 % of pixels right", "62.5 % of pixels right", "void: not labelled"} <= set(texts(picture))
     assert "37.5, 25.0 and 0.0 %" in picture.alt and "both wrong, differently" not in texts(picture)
@@ -324,7 +328,7 @@ def test_arms_are_any_two_rows_that_differ_in_skips_alone_at_a_seed_both_have():
 
 
 def test_scenes_are_small_and_the_same_each_time():
-    one, two = (scenes("panels-x", "embedded", find_arms(*two_arms(96))) for _ in range(2))
+    one, two = (scenes("panels-x", "embedded", find_arms(*two_arms(96)), {}) for _ in range(2))
     assert one == two and len(one.svg) < 400_000 and one.svg.count("<image") == 4 * 5
     assert re.findall("data:image/(png|jpeg)", one.svg).count("png") == 4 * 4  # class maps keep their colours
     assert len(scenes("panels-x", "embedded", find_arms(*two_arms(256))).svg) < 1_500_000
@@ -337,7 +341,7 @@ def test_three_classes_have_their_own_names_and_no_void():
     def samples(r):
         return PredictionSamples(r.fingerprint, "a" * 64, np.arange(6), predicted=masks + (r.row == "q2_3-3class"))
 
-    picture = scenes("panels-x", "embedded", find_arms(groups, samples, pictures))
+    picture = scenes("panels-x", "embedded", find_arms(groups, samples, pictures), {})
     assert {"Sky", "everything else"} <= set(texts(picture)) and "void: not labelled" not in texts(picture)
 
 
@@ -347,13 +351,36 @@ def test_bars_are_means_over_seeds_and_say_which_class_is_never_met():
         return replace(r, by_class=r.by_class | {"set_iou": [sky, 0.0, float("nan"), 0.001, *[0.5] * 7]})
 
     groups = {"q2_1a-skip": [run(0, 0.8), run(1, 0.9)], "q2_3-3class": [record("q2_3")]}
-    picture = iou_bars("iou-11-x", "embedded", groups, 11)
+    (title, eleven), (other, three) = by_classes(groups)
+    assert (title, other) == ("11 classes", "3 classes")
+    picture = iou_bars("iou-11-x", "embedded", eleven)
     told = texts(picture)
     assert [told.count(t) for t in ("0.85", "never", "-", "< 0.01", "0.50")] == [1, 1, 1, 1, 7]
     assert "q2_1a-skip: Sky 0.85, Building never, Pole -, Road < 0.01" in picture.alt and "q2_3" not in picture.alt
     assert "2 seeds a row" in picture.caption
-    assert "everything else" in words(iou_bars("iou-3-x", "embedded", groups, 3))
-    assert iou_bars("iou-3-x", "embedded", {"q2_1a-skip": groups["q2_1a-skip"]}, 3) is None
+    assert "everything else" in words(iou_bars("iou-3-x", "embedded", three))
+
+
+def test_rows_with_as_many_but_other_classes_stand_apart():
+    other = record("q2_3", 1)
+    merge = {"Sky": ["Sky", "Tree"], "a": CLASSES[1:5], "b": CLASSES[6:]}
+    other = replace(other, row="other", settings=other.settings | {"merge": merge})
+    found = by_classes({"three": [record("q2_3")], "again": [record("q2_c3")], "other": [other]})
+    assert [(title, [*rows]) for title, rows in found] == [
+        ("3 classes", ["three", "again"]), ("3 classes (2)", ["other"]),
+    ]  # fmt: skip
+    assert [class_names(runs[0])[1] for _, rows in found for runs in rows.values()] == ["everything else"] * 2 + ["a"]
+
+
+def test_colours_are_the_users_and_made_where_there_are_none():
+    merged = merge_classes(["a", "b", "c"], {"x": ["b", "c"]})
+    given = palette_of(["a", "b", "c"], merged, {"a": (1, 2, 3), "b": (4, 5, 6), "void": (9, 9, 9)})
+    assert given.tolist() == [[1, 2, 3], [4, 5, 6], [9, 9, 9]]  # x as its first class
+    many = [f"class {i}" for i in range(255)]
+    made = palette_of(many, merge_classes(many, {}), {"class 3": (0, 0, 0)})
+    assert made.shape == (256, 3) and made[3].tolist() == made[255].tolist() == [0, 0, 0]
+    assert len(np.unique(np.delete(made, (3, 255), 0), axis=0)) > 245
+    assert palette_of(many[:2], merge_classes(many[:2], {}), {}).tolist() == [*made[:2].tolist(), [0, 0, 0]]
 
 
 # The page

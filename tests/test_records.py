@@ -23,7 +23,7 @@ from cvhw4.records.schema import VERSION, Failure, RunRecord, StoredImages
 from cvhw4.records.store import Store
 from cvhw4.training.process import release_memory
 from tests.committed import ROOT, committed_results
-from tests.tiny import failure, record
+from tests.tiny import MERGED, failure, record
 
 IMAGES = StoredImages(file="a.npz", sha256="a" * 64)
 
@@ -70,7 +70,10 @@ def changed(place, value, of):
         ("settings.recipe", {"lr": [1e101]}, r"settings.recipe: holds a number beyond 1e\+100"),
         ("data", ..., "data: Field required"),
         ("data.embedded", 1, "data.embedded: Input should be a valid boolean, not 1"),
-        ("data.classes", ["Sky"], "by_class.iou does not fit data.classes"),
+        ("data.classes", ["Sky", "Tree"], "by_class.iou does not fit data.classes"),
+        ("settings.merge", {"x": ["Tram"]}, "merges 'Tram', which is not one of the classes"),
+        ("settings.merge", {"x": ["Tree", "Sky"]}, "by_class.iou does not fit data.classes"),
+        ("settings.merge", ["Tree"], ""),
         ("data.val", 0, "data.val: .* greater than 0"),
         ("primary", "accuracy", "figures have no accuracy"),
         ("epochs", [], "epochs: List should have at least 1 item"),
@@ -143,6 +146,7 @@ def version_2(of, own=False):
         settings = raw["settings"] | {"profile": of.study, "sabotage": raw["settings"]["corruption"]}
         del settings["corruption"]
         raw["settings"] = settings | ({"batch_norm": "initial"} if settings["batch_norm"] == "frozen" else {})
+    raw.get("settings", {}).pop("merge", None)
     return raw
 
 
@@ -152,7 +156,7 @@ def version_1(of):
     return raw
 
 
-@pytest.mark.parametrize("name", ["q1_2", "q2_1a", "q2_n1a"])
+@pytest.mark.parametrize("name", ["q1_2", "q2_1a", "q2_n1a", "q2_3"])
 @pytest.mark.parametrize("own", [False, True])
 def test_version_2_becomes_the_present_one(name, own):
     r = replace(record(name), images=IMAGES)
@@ -163,6 +167,13 @@ def test_version_2_becomes_the_present_one(name, own):
         assert same(RunRecord.from_json(json.dumps(version_2(one, own)), "x.json"), one)
     note = failure(r, data="embedded portraits" if name == "q1_2" else "embedded scenes")
     assert Failure.from_json(json.dumps(version_2(note, own)), "x.json") == note
+
+
+def test_classes_that_were_swapped_are_named():
+    for kind, added in (("classes swapped", [["Road", "Pavement"]]), ("mask shift", [])):
+        r = record("q2_n1a")
+        old = json.loads(replace(r, settings=r.settings | {"corruption": [kind, 1]}).to_json()) | {"version": 3}
+        assert RunRecord.from_json(json.dumps(old), "x.json").settings["corruption"] == [kind, 1, *added]
 
 
 def test_version_1_becomes_the_present_one():
@@ -187,7 +198,10 @@ def test_all_committed_records_are_read_with_what_lies_beside_them(tmp_path):
         assert all(store.pictures(s.pictures) is not None for s in samples)
     for r in records:
         assert r.task == ("segmentation" if r.row.startswith("q2_") else "classification")
-        assert r.settings["batch_norm"] in ("train", "frozen") and r.settings.keys() == record().settings.keys()
+        assert (
+            r.settings["batch_norm"] in ("train", "frozen")
+            and r.settings.keys() - {"merge"} == record().settings.keys()
+        )
 
 
 # Arrays
@@ -201,12 +215,12 @@ def classified(epochs=3, images=8):
 
 def segmented(epochs=2, images=4, classes=11, most=9000):
     counts = np.random.RandomState(0).randint(0, most, (epochs, images, 2, 12, classes))
-    return ImageResults(counts=counts.astype(np.uint32))
+    return ImageResults(counts=counts.astype(np.uint32), targets=MERGED[classes].targets)
 
 
 @pytest.mark.parametrize("images", [classified(), segmented(), segmented(classes=3, most=2**20)])
 def test_image_results_come_back_as_they_went(images):
-    back = ImageResults.from_bytes(images.to_bytes(), "x.npz")
+    back = ImageResults.from_bytes(images.to_bytes(), "x.npz", targets=images.targets)
     for name in ("predicted", "labels", "counts"):
         before, after = getattr(images, name), getattr(back, name)
         assert (before is None and after is None) or np.array_equal(before, after)
@@ -253,7 +267,8 @@ RIGHT, LABELS, COUNTS = np.ones((3, 8), bool), np.zeros(8, np.uint8), np.zeros((
         ("packed otherwise", [forged("right.npy", "|b1", (10**6,), bytes(10**8), zipfile.ZIP_BZIP2)]),
         ("pickle", [forged("counts.npy", "|O", (1, 1), b"." * 8)]),
         ("do not fit together", [packed(), packed(other=RIGHT), packed(right=RIGHT), packed(labels=LABELS)]),
-        ("do not fit together", [packed(right=RIGHT, labels=LABELS, counts=COUNTS), packed(counts=COUNTS[..., :5])]),
+        ("do not fit together", [packed(right=RIGHT, labels=LABELS, counts=COUNTS)]),
+        ("of other classes", [packed(counts=COUNTS[..., :5])]),
         ("do not fit together", [packed(counts=COUNTS, labels=LABELS), packed(counts=COUNTS[:, :, :1])]),
         ("does not fit", [packed(right=RIGHT, labels=LABELS[:7])]),
         ("right is not b1", [packed(right=RIGHT[0], labels=LABELS), packed(right=RIGHT * 1, labels=LABELS)]),
@@ -351,7 +366,7 @@ def test_validation_pictures_come_back_as_they_went():
 
 @pytest.mark.parametrize(
     "changes",
-    [dict(masks=np.zeros((3, 32, 32), np.uint8)), dict(masks=np.full((4, 32, 32), 12, np.uint8)), dict(masks=None),
+    [dict(masks=np.zeros((3, 32, 32), np.uint8)), dict(masks=None),
      dict(masks=np.zeros((4, 31, 31), np.uint8)), dict(labels=np.zeros(4, np.uint8)), dict(files=(jpeg(32, 16),) * 4),
      dict(ends=pictures().ends[::-1].copy()), dict(ends=pictures().ends - 1), dict(names=("a", "b", "c")),
      dict(faces=np.ones((4, 31, 32), dtype=bool))],

@@ -13,13 +13,14 @@ from torch import nn
 from torchvision.transforms import functional as F
 
 from benchmarks.performance import reference
-from cvhw4.data.camvid import read_camvid
-from cvhw4.data.dataset import VOID
+from cvhw4 import CAMVID, Scenes
 from cvhw4.data.pictures import read_pictures
+from cvhw4.data.scenes import read_scenes
 from cvhw4.metrics import segmentation_figures
 from cvhw4.models.build import IMAGENET_MEAN, IMAGENET_STD, build_network
-from cvhw4.training.counts import class_map, contours, count_pixels
+from cvhw4.training.counts import contours, count_pixels
 from tests import tiny
+from tests.tiny import MERGED, VOID
 
 CPU = torch.device("cpu")
 CROP, FACE, AUTO, SCENES, THREE = (tiny.row(name) for name in ("q1_1", "q1_5", "q1_8", "q2_1a", "q2_3"))
@@ -77,7 +78,7 @@ def test_pictures_come_back_from_files_as_they_were(tmp_path):
         for name in ("images", "sizes", "targets"):
             assert np.array_equal(getattr(read, name), getattr(split, name)[order])
     data, folder = scenes(), tmp_path / "scenes"
-    back = read_camvid(write(data, folder))
+    back = read_scenes(Scenes(write(data, folder), **CAMVID))
     for split, read in ((data.train, back.train), (data.val, back.val)):
         assert np.array_equal(read.images, split.images) and np.array_equal(read.targets, split.targets)
     with Image.open(folder / "valannot/000003.png") as label:
@@ -173,7 +174,8 @@ def test_scene_batches(row, tmp_path):
         assert labels.shape == (1, 32, 32) and labels.dtype == torch.uint8
         centre = slice(4, 36), slice(8, 40)
         assert (pixels(inputs[0]) - torch.tensor(data.val.images[i][centre]).permute(2, 0, 1)).abs().max() < 0.01
-        assert torch.equal(labels[0], class_map(classes)[torch.tensor(data.val.targets[i][centre]).long()])
+        targets = torch.tensor(MERGED[classes].targets, dtype=torch.uint8)
+        assert torch.equal(labels[0], targets[torch.tensor(data.val.targets[i][centre]).long()])
 
 
 def test_void_has_no_target_among_eleven_classes_and_class_one_among_three(tmp_path):
@@ -184,13 +186,13 @@ def test_void_has_no_target_among_eleven_classes_and_class_one_among_three(tmp_p
     train, val = (replace(split, images=shown, targets=every) for split in (data.train, data.val))
     folder = write(replace(data, train=train, val=val), tmp_path)
     for classes, merged in ((11, range(12)), (3, (0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 1))):
-        (image, target), *_ = reference.Scenes(folder, "train", 32, classes, IMAGENET_MEAN, IMAGENET_STD)
+        (image, target), *_ = reference.Scenes(folder, "train", 32, MERGED[classes], IMAGENET_MEAN, IMAGENET_STD)
         labels = (pixels(image)[0] / 20).round().long()
         table = torch.eye(12)[list(merged)][:, :classes]
         assert torch.equal(target, table[labels].permute(2, 0, 1))
         void = target[:, labels == VOID]
         assert torch.equal(void.sum(1), torch.tensor([0, void.shape[1], 0]) if classes == 3 else torch.zeros(11))
-        (_, numbers), *_ = reference.Scenes(folder, "val", 32, classes, IMAGENET_MEAN, IMAGENET_STD)
+        (_, numbers), *_ = reference.Scenes(folder, "val", 32, MERGED[classes], IMAGENET_MEAN, IMAGENET_STD)
         assert torch.equal(numbers.long(), torch.tensor(merged)[torch.tensor(every[0, 4:36, 8:40]).long()])
 
 
@@ -214,12 +216,12 @@ def test_scene_figures_are_the_templates(seed, n, row, side):
     random, classes = np.random.RandomState(seed), row.classes
     some = random.choice(VOID + 1, size=random.randint(1, VOID + 2), replace=False)  # the others are absent
     original = torch.as_tensor(random.choice(some, size=(n, side, side)))
-    labels = class_map(classes)[original]
+    labels = torch.tensor(MERGED[classes].targets)[original]
     scores = torch.as_tensor(random.rand(n, classes, side, side)) + 3 * torch.as_tensor(random.rand(1, classes, 1, 1))
     batches = [(torch.zeros(1, 3, side, side), labels[i : i + 1]) for i in range(n)]
     figures = reference.validate(row, Replay(scores.split(1)), batches, None, CPU)
-    counts = count_pixels(scores.argmax(1), original, contours(original), classes)
-    expected = segmentation_figures(counts.numpy().sum(1))
+    counts = count_pixels(scores.argmax(1), original, contours(original), (12, classes))
+    expected = segmentation_figures(counts.numpy().sum(1), targets=MERGED[classes].targets)
     assert figures == pytest.approx({k: float(expected[k]) for k in ("miou", "pixel_accuracy")})
 
 

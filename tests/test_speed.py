@@ -23,10 +23,11 @@ from benchmarks.performance.cost import Machine
 from benchmarks.performance.families import FAMILIES, TARGETS, Setting, find_family
 from benchmarks.performance.speed import PORTRAIT, SCENE, Job, at_once, compare, run_side, write_pictures
 from benchmarks.performance.speed_record import VERSION, SpeedRecord, load_all, speed_page, write_speed_page
-from cvhw4.data.camvid import read_camvid
-from cvhw4.data.dataset import CAMVID_CLASSES
+from cvhw4 import CAMVID, Scenes
+from cvhw4.camvid import CLASSES
 from cvhw4.data.embedded import embedded_portraits, embedded_scenes
 from cvhw4.data.pictures import read_pictures
+from cvhw4.data.scenes import read_scenes
 from cvhw4.errors import InputError
 from tests.tiny import dataset
 
@@ -54,8 +55,8 @@ def test_pictures_have_the_protocols_sizes_and_both_classes_and_repeat_in_turn(t
     portraits = read_pictures(write_pictures(embedded_portraits(), setting, tmp_path / "p"))
     assert portraits.train.images.shape == (5, *PORTRAIT, 3) and len(portraits.val) == 3
     assert set(portraits.train.targets) == {0, 1}
-    scenes = read_camvid(write_pictures(embedded_scenes(), setting, tmp_path / "s"))
-    assert scenes.train.images.shape == (5, *SCENE, 3) and scenes.classes == CAMVID_CLASSES[:-1]
+    scenes = read_scenes(Scenes(write_pictures(embedded_scenes(), setting, tmp_path / "s"), **CAMVID))
+    assert scenes.train.images.shape == (5, *SCENE, 3) and scenes.classes == CLASSES
     assert Image.open(next((tmp_path / "p" / "train").rglob("*.jpg"))).size == PORTRAIT[::-1]
     images = timing.enlarged(dataset("classification", train=4).train, 10).images
     assert np.array_equal(images[0], images[4]) and not np.array_equal(images[0], images[1])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import cvhw4
-from cvhw4 import Claim, InputError, Metric, Pictures, Recipe, Row, Scenes
+from cvhw4 import Claim, Corruption, Generated, InputError, Metric, NotGiven, Pictures, Recipe, Row, Scenes
 from cvhw4.discovery import default_studies, find_study
 from tests.studies import ROOT, ROWS, always_nan, insects, pictures, right
 
@@ -46,11 +46,61 @@ def test_a_table_becomes_rows_claims_and_folders():
 
 
 def test_scenes_take_a_backbone_skips_and_classes():
-    rows = {"plain": Row("fcn8s/resnet18", skips=False), "fused": Row("fcn8s/resnet18", classes=3)}
-    study = insects(rows=rows, recipe=Recipe(size=96), resize=(120, 160))
-    assert [(r.skips, r.classes) for r in study.of("segmentation")] == [(False, 11), (True, 3)]
-    assert study.sources["segmentation"].resize == (120, 160)
+    rows = {"plain": Row("fcn8s/resnet18", skips=False), "fused": Row("fcn8s/resnet18", merge={"other": ["b", "void"]})}
+    study = insects(rows=rows, recipe=Recipe(size=96), resize=(120, 160), classes=["a", "b", "c"])
+    assert [(r.skips, r.classes) for r in study.of("segmentation")] == [(False, 3), (True, 3)]
+    assert study.rows["fused"].merge == {"other": ("b", "void")}
+    assert "merge" not in study.rows["plain"].settings()
+    assert study.rows["fused"].settings()["merge"] == {"other": ("b", "void")}
+    source = study.sources["segmentation"]
+    assert (source.resize, source.names, source.numbers) == ((120, 160), ("a", "b", "c"), {0: 0, 1: 1, 2: 2})
     assert study.rows["plain"].augmentation == "random crop"
+
+
+def test_rows_merge_as_their_data_unless_they_say_otherwise():
+    data = Scenes("a", classes=4, merge={"x": ["class 1", "class 2"]})
+    rows = {"as the data": None, "none": {}, "own": {"y": ["class 0", "class 1", "class 2"]}}
+    study = insects(data=data, rows={k.replace(" ", "_"): Row("fcn8s/resnet18", merge=m) for k, m in rows.items()})
+    assert [row.classes for row in study.rows.values()] == [3, 4, 2]
+    generated = insects(data=Generated("scenes"), rows={"a": Row("fcn8s/resnet18", merge={"x": ["Sky", "Tree"]})})
+    assert generated.rows["a"].classes == 10
+
+
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        ({}, "does not say which classes there are. Fix: name them: classes="),
+        ({"classes": 1}, "has 1 classes. Fix: give 2 to 255; for one thing and all else name both"),
+        ({"classes": 256}, "has too many classes. Fix: give 2 to 255"),
+        ({"classes": "road"}, "has classes='road'"),
+        ({"classes": True}, "has classes=True"),
+        ({"classes": ["a", "a"]}, "has the class 'a' twice"),
+        ({"classes": ["a", "void"]}, "has the class 'void'. Fix: void is how pixels of no class are called"),
+        ({"classes": ["a", 2]}, "has the class 2"),
+        ({"classes": ["a", "b"], "ignore": 1}, "has the value 1 for ignore and for b"),
+        ({"classes": 2, "ignore": -1}, "has ignore=-1. Fix: give whole numbers from 0 to 65535"),
+        ({"classes": 2, "ignore": "255"}, "has ignore='255'"),
+        ({"values": {"a": 0, "b": 0}}, "has the value 0 for a and for b"),
+        ({"values": {"a": 0, "b": 255}, "ignore": 255}, "has the value 255 for ignore and for b"),
+        ({"values": {"a": 0, "b": 1.0}}, "has values=1.0"),
+        ({"values": {"a": 0, "b": []}}, "has values with a class of none"),
+        ({"values": [0, 255]}, r"has values=\[0, 255\]. Fix: write it as values={class"),
+        ({"classes": ["a", "b"], "values": {"a": 0, "c": 1}}, "has values for 'c'. Fix: choose among a, b"),
+        ({"classes": ["a", "b"], "values": {"a": 0}}, "has no values for b"),
+        ({"classes": 2, "colours": {"a": (0, 0, 0)}}, "has colours for 'a'"),
+        ({"colours": {"a": (0, 0, 0), "b": (0, 0, 0)}}, r"has the colour \(0, 0, 0\) for a and for b"),
+        ({"colours": {"a": (0, 0, 0), "b": (0, 0, 256)}}, r"has the colour \(0, 0, 256\) for b"),
+        ({"colours": {"a": (0, 0, 0), "b": "#fff"}}, "has the colour '#fff' for b"),
+        ({"classes": 2, "merge": {"x": ["a"]}}, "merges 'a', which is not one of the classes. Fix: write it as merge="),
+        ({"classes": 3, "merge": ["class 0", "class 1"]}, "has merge="),
+        ({"classes": 3, "merge": {"x": "class 0"}}, "has merge="),
+    ],
+)
+def test_scenes_that_say_two_things_or_nothing_are_refused(told, problem):
+    with pytest.raises(InputError, match=rf"^Scenes\(photos\): {problem}"):
+        Scenes("photos", **told)
+    with pytest.raises(InputError, match="does not name a folder"):
+        Scenes(3, classes=2)
 
 
 def test_the_classes_are_those_of_the_folder_unless_said(tmp_path):
@@ -61,7 +111,9 @@ def test_the_classes_are_those_of_the_folder_unless_said(tmp_path):
 
 
 def test_a_study_of_both_tasks_names_the_data_of_each():
-    both = insects(rows=ROWS | {"street": Row("fcn8s/resnet18")}, data=[Pictures("a"), Scenes("b", resize=(300, 400))])
+    both = insects(
+        rows=ROWS | {"street": Row("fcn8s/resnet18")}, data=[Pictures("a"), Scenes("b", classes=2, resize=(300, 400))]
+    )
     assert {task: source.folder.name for task, source in both.sources.items()} == {
         "classification": "a",
         "segmentation": "b",
@@ -71,6 +123,7 @@ def test_a_study_of_both_tasks_names_the_data_of_each():
         insects(rows=ROWS | {"street": Row("fcn8s/resnet18")}, data=[Pictures("a")])
 
 
+STREET = {"rows": {"a": Row("fcn8s/resnet18")}, "classes": 2}  # a study of scenes
 REFUSED = {
     "a name that is no folder's": ({"name": "a/b"}, "a/b: is not a valid study name"),
     "no rows": ({"rows": {}}, "has no rows"),
@@ -80,10 +133,32 @@ REFUSED = {
     "layers": ({"rows": {"a": Row("resnet18", trained="some")}}, "has trained='some'"),
     "an augmentation": ({"rows": {"a": Row("resnet18", augmentation="random crop")}}, "has augmentation="),
     "batch norm": ({"rows": {"a": Row("resnet18", batch_norm="off")}}, "has batch_norm='off'"),
-    "skips of a classifier": ({"rows": {"a": Row("resnet18", skips=True)}}, "has skips or classes"),
+    "skips of a classifier": ({"rows": {"a": Row("resnet18", skips=True)}}, "has skips, classes or merge"),
+    "merged classes of pictures": ({"rows": {"a": Row("resnet18", merge={"x": ["a"]})}}, "has skips, classes or merge"),
     "both tasks": ({"rows": ROWS | {"a": Row("fcn8s/resnet18")}}, "has classifiers and FCN8s"),
-    "classes of scenes": ({"rows": {"a": Row("fcn8s/resnet18", classes=5)}}, "has classes=5"),
-    "a size for FCN8s": ({"rows": {"a": Row("fcn8s/resnet18")}, "recipe": Recipe(size=100)}, "trains at 100 px"),
+    "other classes of scenes": (
+        STREET | {"rows": {"a": Row("fcn8s/resnet18", classes=5)}},
+        "has classes=5, and its data 2",
+    ),
+    "scenes nobody named": ({"rows": STREET["rows"]}, r"Scenes\(nowhere\): does not say which classes there are"),
+    "a merge of no classes": (
+        STREET | {"rows": {"a": Row("fcn8s/resnet18", merge={"x": ["car"]})}},
+        "row a: merges 'car', which is not one",
+    ),
+    "a merge of all": (
+        STREET | {"rows": {"a": Row("fcn8s/resnet18", merge={"x": ["class 0", "class 1"]})}},
+        "leaves no two classes",
+    ),
+    "classes beside data that have them": (STREET | {"data": Scenes("a", classes=2)}, "has classes=2 beside its data"),
+    "scenes nobody gave and nobody knows": (
+        {"rows": STREET["rows"], "data": NotGiven("segmentation", "give them")},
+        "does not say which classes its",
+    ),
+    "a swap of no classes": (
+        STREET | {"rows": {"a": Row("fcn8s/resnet18", corruption=Corruption("classes swapped", 1, ("Road", "Tree")))}},
+        "corrupts Road, Tree, which are not all classes",
+    ),
+    "a size for FCN8s": (STREET | {"recipe": Recipe(size=100)}, "trains at 100 px"),
     "one class": ({"classes": 1}, "has classes=1. Fix: give 2 to 255"),
     "256 classes": ({"classes": 256}, "has classes=256"),
     "classes in words": ({"classes": "3"}, "has classes='3'"),
@@ -95,9 +170,12 @@ REFUSED = {
     "networks": ({"rows": {"a": Row(["resnet18"])}}, r"row a: has network=\['resnet18'\]"),
     "starts": ({"rows": {"a": Row("resnet18", start=["random"])}}, r"has start=\['random'\]"),
     "no augmentation": ({"rows": {"a": Row("resnet18", augmentation="")}}, "has augmentation=''"),
-    "skips in words": ({"rows": {"a": Row("fcn8s/resnet18", skips="no")}}, "has skips='no'. Fix: choose one of T"),
-    "no classes of scenes": ({"rows": {"a": Row("fcn8s/resnet18", classes=0)}}, "has classes=0"),
-    "classes of scenes with a point": ({"rows": {"a": Row("fcn8s/resnet18", classes=3.0)}}, "has classes=3.0"),
+    "skips in words": (
+        STREET | {"rows": {"a": Row("fcn8s/resnet18", skips="no")}},
+        "has skips='no'. Fix: choose one",
+    ),
+    "no classes of scenes": (STREET | {"rows": {"a": Row("fcn8s/resnet18", classes=0)}}, "has classes=0"),
+    "classes of scenes with a point": (STREET | {"rows": {"a": Row("fcn8s/resnet18", classes=2.0)}}, "has classes=2.0"),
     "a row's recipe as a dict": ({"rows": {"a": Row("resnet18", recipe={})}}, "row a: has the recipe {}"),
     "no recipe": ({"recipe": None}, "study insects, row scratch: has the recipe None"),
     "no data": ({"data": None}, "study insects: has data=None. Fix: name a folder"),
@@ -107,10 +185,10 @@ REFUSED = {
     "a metric without a name": ({"metrics": {3: right}}, "3: is not a valid metric name"),
     "a resize in words": ({"resize": "100"}, "has resize='100'"),
     "a resize true or false": ({"resize": True}, "has resize=True"),
-    "a resize of three sides": ({"rows": {"a": Row("fcn8s/resnet18")}, "resize": (99, 99, 99)}, r"resize=\(99, 99, 99"),
-    "a resize of scenes in words": ({"rows": {"a": Row("fcn8s/resnet18")}, "resize": ("99", "99")}, "has resize="),
+    "a resize of three sides": (STREET | {"resize": (99, 99, 99)}, r"resize=\(99, 99, 99"),
+    "a resize of scenes in words": (STREET | {"resize": ("99", "99")}, "has resize="),
     "a resize of scenes": ({"resize": (100, 200)}, r"has resize=\(100, 200\). Fix: give the shorter side"),
-    "a resize of pictures": ({"rows": {"a": Row("fcn8s/resnet18")}, "resize": 100}, "give .height, width."),
+    "a resize of pictures": (STREET | {"resize": 100}, "give .height, width."),
     "a metric's name": ({"metrics": {"a b": right}}, "a b: is not a valid metric name"),
     "a metric there is": ({"metrics": {"accuracy": right}}, "metric accuracy: shadows a built-in metric"),
     "a metric that is none": ({"metrics": {"mine": 3}}, "metric mine: is not a function"),
@@ -165,7 +243,7 @@ def test_numbers_may_be_whole_or_numpys_and_a_margin_below_0():
     recipe = Recipe(lr=1, momentum=0, lr_gamma=np.float64(0.5))
     assert insects(recipe=recipe).rows["scratch"].recipe is recipe
     assert Claim(better="a", worse="b", metric="accuracy", margin=-0.02).id == "a_above_b-accuracy"
-    scenes = insects(name="scenes", rows={"a": Row("fcn8s/resnet18", skips=False)}, resize=[96, 128])
+    scenes = insects(name="scenes", rows={"a": Row("fcn8s/resnet18", skips=False)}, resize=[96, 128], classes=3)
     assert scenes.sources["segmentation"].resize == (96, 128) and scenes.rows["a"].skips is False
 
 

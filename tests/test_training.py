@@ -10,12 +10,11 @@ import torch
 import torchvision
 from torch import nn
 
-from cvhw4.data.dataset import VOID
 from cvhw4.models.build import build_network
 from cvhw4.training import fit as fit_module
 from cvhw4.training.fit import TrainingDiverged, fit, make_optimizer
 from cvhw4.training.objectives import SegmentationObjective, make_objective
-from tests.tiny import FULL, dataset, row
+from tests.tiny import FULL, VOID, dataset, row
 
 CPU = torch.device("cpu")
 

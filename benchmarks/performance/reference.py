@@ -23,11 +23,11 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional as F
 
-from cvhw4 import Row
+from cvhw4 import CAMVID, Row
 from cvhw4.data.augment import JITTER, RESIZE_RATIO
 from cvhw4.data.dataset import Dataset
+from cvhw4.labels import Merged, merge_classes
 from cvhw4.models.build import Colour, Network, set_training_mode
-from cvhw4.training.counts import class_map
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 Transform = Callable[[Image.Image], Tensor]
@@ -79,15 +79,15 @@ class Scenes(data.Dataset[tuple[Tensor, ...]]):
         folder: as `write_folders` makes it.
         split: "train" (random crop and flip) or "val" (centre crop).
         size: side of the crop, in pixels, at most the pictures' sides.
-        classes: 11 or 3.
+        classes: CamVid's, as they are merged.
     """
 
-    def __init__(self, folder: Path, split: str, size: int, classes: int, mean: Colour, std: Colour) -> None:
+    def __init__(self, folder: Path, split: str, size: int, classes: Merged, mean: Colour, std: Colour) -> None:
         self.pictures = sorted(path for path in (folder / split).iterdir() if not path.name.startswith("."))
         self.labels = [folder / f"{split}annot" / f"{path.stem}.png" for path in self.pictures]
         self.training = split == "train"
-        self.size, self.classes = size, classes
-        self.class_map = class_map(classes)
+        self.size, self.classes = size, len(classes.names)
+        self.class_map = torch.tensor(classes.targets, dtype=torch.uint8)
         self.to_input = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
 
     def __len__(self) -> int:
@@ -152,7 +152,8 @@ def make_loaders(
         parts = zip(("train", "val"), _portrait_transforms(row, mean, std), strict=True)
         splits, val_batch = tuple(ImageFolder(str(folder / split), steps) for split, steps in parts), recipe.batch
     else:
-        splits = tuple(Scenes(folder, split, recipe.size, row.classes, mean, std) for split in ("train", "val"))
+        classes = merge_classes(CAMVID["classes"], row.merge or {})
+        splits = tuple(Scenes(folder, split, recipe.size, classes, mean, std) for split in ("train", "val"))
         val_batch = 1
     workers = min(16, os.cpu_count() or 1) if workers is None else workers
     settings: dict[str, Any] = dict(num_workers=workers, persistent_workers=workers > 0, pin_memory=pin)

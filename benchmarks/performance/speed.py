@@ -39,11 +39,11 @@ from benchmarks.performance import reference
 from benchmarks.performance.cost import Machine, run_cost
 from benchmarks.performance.families import Family, Setting, find_family
 from benchmarks.performance.speed_record import SpeedRecord
-from cvhw4 import Row
-from cvhw4.data.camvid import read_camvid
+from cvhw4 import CAMVID, Row, Scenes
 from cvhw4.data.dataset import Dataset, Split
 from cvhw4.data.embedded import embedded_portraits, embedded_scenes
 from cvhw4.data.pictures import read_pictures
+from cvhw4.data.scenes import read_scenes
 from cvhw4.models.build import Network, build_network
 from cvhw4.records.environment import code_digest, environment, peak_memory, reset_peak_memory
 from cvhw4.study import Precision
@@ -277,7 +277,8 @@ def _train(side: Side, job: Job, row: Row, network: Network) -> None:
 def _ours(job: Job, row: Row, network: Network) -> Mapping[str, float]:
     device, precision = job.device, job.precision
     classifies = row.task.name == "classification"
-    dataset = read_pictures(job.folder, short_side=512) if classifies else read_camvid(job.folder)
+    scenes = Scenes(job.folder, **CAMVID)
+    dataset = read_pictures(job.folder, short_side=512) if classifies else read_scenes(scenes)
     if not job.validates_only:
         history = fit(row, dataset, network, seed=0, device=device, precision=precision, graphs=job.graphs)
         return history.epochs[-1].figures

@@ -11,10 +11,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cvhw4.data.dataset import CAMVID_CLASSES, VOID, Dataset, Split
+from cvhw4.data.dataset import Dataset, Split
 from cvhw4.study import Corruption
-
-_SWAPPED = tuple(CAMVID_CLASSES.index(name) for name in ("Road", "Pavement"))
 
 
 def corrupted(dataset: Dataset, corruption: Corruption | None, seed: int) -> Dataset:
@@ -25,7 +23,7 @@ def corrupted(dataset: Dataset, corruption: Corruption | None, seed: int) -> Dat
             "label noise" gives this share of the training images another class (classification);
             "smaller training set" leaves out this share of the training images;
             "mask shift" moves label pictures to the right by so many pixels, void entering from the left;
-            "classes swapped" exchanges Road and Pavement in the labels of this share of the training images.
+            "classes swapped" exchanges its two `classes` in the labels of this share of the training images.
         seed: decides which images, together with the kind.
 
     Raises:
@@ -38,39 +36,42 @@ def corrupted(dataset: Dataset, corruption: Corruption | None, seed: int) -> Dat
         raise ValueError(f"{corruption.kind} is for {task}, not for {dataset.task}")
     # Draws of its own: with a strength of 0.1 the images corrupted are among those corrupted with 0.2.
     order = np.random.RandomState([seed, *corruption.kind.encode()]).permutation(len(dataset.train))
-    train = corrupt(dataset.train, corruption.strength, order, len(dataset.classes))
+    train = corrupt(dataset.train, corruption, order, dataset.classes)
     return replace(dataset, train=train)
 
 
-def _label_noise(split: Split, share: float, order: NDArray[np.intp], classes: int) -> Split:
+def _label_noise(split: Split, how: Corruption, order: NDArray[np.intp], classes: tuple[str, ...]) -> Split:
     """Classes move on by one: with two classes, to the other one."""
-    chosen = _part(order, share)
+    chosen = _part(order, how.strength)
     targets = split.targets.copy()
-    targets[chosen] = (targets[chosen] + 1) % classes
+    targets[chosen] = (targets[chosen] + 1) % len(classes)
     return replace(split, targets=targets)
 
 
-def _smaller(split: Split, share: float, order: NDArray[np.intp], classes: int) -> Split:
-    kept = np.sort(order[len(_part(order, share)) :])
+def _smaller(split: Split, how: Corruption, order: NDArray[np.intp], classes: tuple[str, ...]) -> Split:
+    kept = np.sort(order[len(_part(order, how.strength)) :])
     if not len(kept):
         raise ValueError("a training set of no images cannot be trained on")
     names = tuple(split.names[i] for i in kept)
     return Split(split.images[kept], split.sizes[kept], split.targets[kept], names)
 
 
-def _shifted(split: Split, pixels: float, order: NDArray[np.intp], classes: int) -> Split:
-    by = round(pixels)
+def _shifted(split: Split, how: Corruption, order: NDArray[np.intp], classes: tuple[str, ...]) -> Split:
+    by = round(how.strength)
     if not 0 < by < split.targets.shape[2]:
         raise ValueError(f"a shift of {by} pixels leaves nothing of labels {split.targets.shape[2]} pixels wide")
-    targets = np.full_like(split.targets, VOID)
+    targets = np.full_like(split.targets, len(classes))
     targets[:, :, by:] = split.targets[:, :, :-by]
     return replace(split, targets=targets)
 
 
-def _swapped(split: Split, share: float, order: NDArray[np.intp], classes: int) -> Split:
-    table = np.arange(VOID + 1, dtype=np.uint8)
-    table[list(_SWAPPED)] = _SWAPPED[::-1]
-    chosen = _part(order, share)
+def _swapped(split: Split, how: Corruption, order: NDArray[np.intp], classes: tuple[str, ...]) -> Split:
+    if len(how.classes) != 2 or not set(how.classes) <= set(classes):
+        raise ValueError(f"swaps two of the classes {', '.join(classes)}, not {how.classes}")
+    one, other = map(classes.index, how.classes)
+    table = np.arange(len(classes) + 1, dtype=np.uint8)
+    table[[one, other]] = other, one
+    chosen = _part(order, how.strength)
     targets = split.targets.copy()
     targets[chosen] = table[targets[chosen]]
     return replace(split, targets=targets)
@@ -83,7 +84,7 @@ def _part(order: NDArray[np.intp], share: float) -> NDArray[np.intp]:
     return order[: round(share * len(order))]
 
 
-_Corrupt = Callable[[Split, float, NDArray[np.intp], int], Split]
+_Corrupt = Callable[[Split, Corruption, NDArray[np.intp], tuple[str, ...]], Split]
 _KINDS: dict[str, tuple[str | None, _Corrupt]] = {
     "label noise": ("classification", _label_noise),
     "smaller training set": (None, _smaller),

@@ -11,24 +11,6 @@ from cvhw4.tasks import TaskName
 
 PORTRAIT_CLASSES = ("heavy_makeup", "no_heavy_makeup")
 
-# CamVid in the order of its class numbers (0..10, then void = 11), with the colours of its label pictures.
-CAMVID_COLOURS: dict[str, tuple[int, int, int]] = {
-    "Sky": (128, 128, 128),
-    "Building": (128, 0, 0),
-    "Pole": (192, 192, 128),
-    "Road": (128, 64, 128),
-    "Pavement": (0, 0, 192),
-    "Tree": (128, 128, 0),
-    "SignSymbol": (192, 128, 128),
-    "Fence": (64, 64, 128),
-    "Car": (64, 0, 128),
-    "Pedestrian": (64, 64, 0),
-    "Bicyclist": (0, 128, 192),
-    "void": (0, 0, 0),
-}
-CAMVID_CLASSES = tuple(CAMVID_COLOURS)
-VOID = CAMVID_CLASSES.index("void")
-
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -39,7 +21,8 @@ class Split:
             corner of its frame, the rest is zero.
         sizes: int32 [N, 2], height and width of each picture inside its frame, in pixels.
         targets: uint8 [N] class numbers (classification; int16 for more than 256 classes), or uint8 [N, H, W] class
-            numbers per pixel, `VOID` where nothing is labelled (segmentation; there every picture has the full size).
+            numbers per pixel, the number of classes where nothing is labelled (segmentation; there every picture has
+            the full size).
         names: where each picture came from: the path below its folder, or "train/0007" for a generated one.
     """
 
@@ -57,7 +40,7 @@ class Dataset:
     """A training and a validation split.
 
     Attributes:
-        name: how tables call it ("embedded portraits", "hymenoptera", "CamVid").
+        name: how tables call it ("embedded portraits", or the folder's name).
         task: what is predicted.
         classes: class names in the order of their numbers (for segmentation without void).
         fingerprint: sha256, in hex, of all pictures and targets.

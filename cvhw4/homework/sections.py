@@ -87,6 +87,10 @@ def _single_runs(e: Evidence) -> list[str | Picture]:
 # Skips
 
 
+def _thin(counts: np.ndarray) -> float:
+    return cvhw4.mean_iou_of(counts.sum(1), ("Pole", "SignSymbol"), cvhw4.CAMVID["classes"])
+
+
 def _figure(metric: str) -> Callable[[np.ndarray], float]:
     return lambda counts: float(cvhw4.segmentation_figures(counts.sum(1))[metric])
 
@@ -96,11 +100,11 @@ def _place(band: int, metric: str) -> Callable[[np.ndarray], float]:
 
 
 _NEAR, _AWAY = "pixel accuracy near contours", "pixel accuracy away from contours"
-_PLACES: dict[str, Callable[[np.ndarray], float]] = {
+_PLACES: dict[str, Callable[[np.ndarray], float]] = {  # of networks with all classes
     "mIoU (template)": _figure("miou"),
     "pixel accuracy (template)": _figure("pixel_accuracy"),
     "mIoU": _figure("set_miou"),
-    "IoU of thin classes": lambda counts: cvhw4.mean_iou_of(counts.sum(1), ("Pole", "SignSymbol")),
+    "IoU of thin classes": _thin,
     "mIoU near contours": _place(0, "set_miou"),
     "mIoU away from contours": _place(1, "set_miou"),
     _NEAR: _place(0, "set_pixel_accuracy"),
@@ -206,8 +210,10 @@ def _fewer_classes(e: Evidence) -> list[str | Picture]:
         if not seeds:
             continue
         many, few = ([c.sum(1) for c in counts[row]] for row in rows)
-        columns[name] = cvhw4.decompositions(list(zip(many, few, strict=True)))
-        start, end = ([float(cvhw4.segmentation_figures(c)["miou"]) for c in of_row] for of_row in (many, few))
+        merge = e.merged(rows[1])
+        columns[name] = cvhw4.decompositions(list(zip(many, few, strict=True)), merge)
+        start = [float(cvhw4.segmentation_figures(c)["miou"]) for c in many]
+        end = [float(cvhw4.segmentation_figures(c, targets=merge.targets)["miou"]) for c in few]
         ends[name] = cvhw4.estimate(start).mean, cvhw4.estimate(end).mean
     if not columns:
         return []

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cvhw4.metrics import Counts, confusion, own_figure, segmentation_figures
+from cvhw4.metrics import Counts, Targets, confusion, own_figure, segmentation_figures
 from cvhw4.records.arrays import pack, require, unpacked
 from cvhw4.study import Metric
 
@@ -36,11 +36,13 @@ class ImageResults:
     Attributes:
         predicted: uint8 [E, V], the predicted class of an image; None for segmentation.
         labels: uint8 [V], its class; None for segmentation. Of more than 256 classes both are int16.
-        counts: uint32 or uint16 [E, V, 2, 12, C]: pixels away from (0) and near (1) a contour, by CamVid's label and
-            predicted class; None for classification.
+        counts: uint32 or uint16 [E, V, 2, L, C]: pixels away from (0) and near (1) a contour, by the data set's label,
+            void last, and predicted class; None for classification.
         scores: float32 [K, V, C], probabilities after some epochs, of two classes [K, V, 1] those of the second; None
             where no metric of the study is of scores.
         scored: uint16 [K], the numbers of these epochs, rising, from 1.
+        targets: of each label the class that it was trained as, see `cvhw4.labels.Merged`; None where every label is
+            its own. Part of the record (`RunRecord.targets`), not of the file.
     """
 
     predicted: NDArray[np.uint8] | None = None
@@ -48,6 +50,7 @@ class ImageResults:
     counts: Counts | None = None
     scores: NDArray[np.float32] | None = None
     scored: NDArray[np.uint16] | None = None
+    targets: Targets = None
 
     def __len__(self) -> int:
         """The number of validation images."""
@@ -100,12 +103,12 @@ class ImageResults:
             right = (self.predicted[epoch - 1] == self.labels).astype(np.float64)
             return np.asarray(right.mean() if weights is None else weights @ right / weights.sum(-1))
         assert self.counts is not None
-        return segmentation_figures(self.counts[epoch - 1].sum(1), weights, [metric])[metric]
+        return segmentation_figures(self.counts[epoch - 1].sum(1), weights, [metric], self.targets)[metric]
 
     def _evidence(self, epoch: int, weights: NDArray[np.integer], of: str) -> tuple[NDArray, ...]:
         """What an own metric is given, each image as often as [V] weights say."""
         if self.counts is not None:
-            return (confusion(np.tensordot(weights, self.counts[epoch - 1].sum(1), 1)),)
+            return (confusion(np.tensordot(weights, self.counts[epoch - 1].sum(1), 1), self.targets),)
         assert self.labels is not None and self.predicted is not None
         labels = np.repeat(self.labels, weights).astype(np.int64)
         if of == "labels":
@@ -130,13 +133,17 @@ class ImageResults:
 
     @classmethod
     def stack(
-        cls, epochs: Sequence[NDArray], labels: NDArray[np.uint8] | None, scores: Sequence[NDArray[np.float32]] = ()
+        cls,
+        epochs: Sequence[NDArray],
+        labels: NDArray[np.uint8] | None,
+        scores: Sequence[NDArray[np.float32]] = (),
+        targets: Targets = None,
     ) -> ImageResults:
         """From the results of each epoch: uint8 [V] classes with their labels, and scores [V, C] where they are
-        wanted; or counts [V, 2, 12, C]."""
+        wanted; or counts [V, 2, L, C] with targets."""
         array = np.stack(epochs)
         if labels is None:
-            return cls(counts=array.astype(np.uint32))
+            return cls(counts=array.astype(np.uint32), targets=targets)
         if not scores:
             return cls(predicted=array, labels=labels)
         whole, scored = np.stack(scores), np.arange(1, len(scores) + 1, dtype=np.uint16)
@@ -152,15 +159,18 @@ class ImageResults:
         counts = self.counts
         if counts is not None and counts.max(initial=0) < 2**16:
             counts = counts.astype(np.uint16)
-        return pack(vars(self) | {"counts": counts})
+        return pack({k: v for k, v in vars(self).items() if k != "targets"} | {"counts": counts})
 
     @classmethod
-    def from_bytes(cls, content: bytes, where: Path, sha256: str | None = None) -> ImageResults:
+    def from_bytes(
+        cls, content: bytes, where: Path, sha256: str | None = None, targets: Targets = None
+    ) -> ImageResults:
         """Reads what `to_bytes` gave, and older files that say of images of two classes which were `right`.
 
         Args:
             where: the file it is from, for the message of an error.
             sha256: of the content, where the file's record tells it.
+            targets: the record's.
 
         Raises:
             InputError: it is damaged, or something else.
@@ -174,8 +184,13 @@ class ImageResults:
             if with_scores:
                 require("predicted" in arrays, "it has scores without classes")
                 _check_scores(arrays["scores"], arrays["scored"], sizes["E"])
-            fit = arrays.keys() - {"scores", "scored"} in groups and sizes.get("s", 2) == 2 and sizes.get("L", 12) == 12
-            require(fit and sizes.get("C", 3) in (3, 11), "its arrays do not fit together")
+            fit = arrays.keys() - {"scores", "scored"} in groups and sizes.get("s", 2) == 2
+            require(fit, "its arrays do not fit together")
+            if "counts" in arrays:
+                of_labels = sizes["C"] + 1 if targets is None else len(targets)
+                fit = sizes["L"] == of_labels and max(targets or (0,)) <= sizes["C"]
+                require(fit, "its counts are of other classes")
+                return cls(**arrays, targets=targets)
             return cls.of_two_classes(**arrays) if "right" in arrays else cls(**arrays)
 
 

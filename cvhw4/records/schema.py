@@ -1,4 +1,4 @@
-"""The record of one run, and of one that could not be finished: what is written to disk, and read back. Version 3.
+"""The record of one run, and of one that could not be finished: what is written to disk, and read back. Version 4.
 
 A record is one JSON object with the fields of `RunRecord`, in UTF-8. Numbers that JSON cannot hold (NaN for a class
 that never occurs) are null. A reader takes older versions and refuses one it does not know; fields may be added within
@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from cvhw4.errors import InputError
+from cvhw4.labels import VOID, Merged, merge_classes
 from cvhw4.records.typed import AfterValidator, Field, TypeAdapter, ValidationError, WrapValidator, from_json
 from cvhw4.tasks import CLASSIFICATION, CUSTOM, SEGMENTATION, TASKS, TaskName, task_of
 
-VERSION = 3
+VERSION = 4
 _FAILURE_VERSION = 2
 _HINT = "delete it and repeat the run"
 # In an environment, beside versions of packages.
@@ -215,6 +216,16 @@ class RunRecord(_Stored):
         packages = {name: version for name, version in self.environment.items() if name not in _PLACE}
         return [f"{name} {version}" for name, version in packages.items()] or [f"Python {self.environment['python']}"]
 
+    @property
+    def merged(self) -> Merged:
+        """The classes that a network of segmentation told apart, and which of the data's labels are trained as each."""
+        return merge_classes(self.data.classes, self.settings.get("merge") or {})
+
+    @property
+    def targets(self) -> tuple[int, ...] | None:
+        """Of each of the data's labels the class it is trained as; None for classification."""
+        return self.merged.targets if self.task == SEGMENTATION.name else None
+
     def best(self, metric: str, within: int | None = None) -> float:
         """The best value of a metric over the (first `within`) epochs, highest or lowest as `lower_is_better` says."""
         best = min if metric in self.lower_is_better else max
@@ -289,8 +300,20 @@ def _rename(raw: dict[str, Any]) -> dict[str, Any]:
     return raw | names | {"task": task_of(str(settings["network"])).name, "settings": settings}
 
 
+def _name_merged(raw: dict[str, Any]) -> dict[str, Any]:
+    """Run records from version 3, where street scenes had their 11 classes or, named nowhere, these three; and where
+    classes that were swapped were Road and Pavement."""
+    settings, classes = raw["settings"], raw["data"]["classes"]
+    if raw["task"] == SEGMENTATION.name and settings["classes"] == 3:
+        three = {"Sky": classes[:1], "everything else": [*classes[1:8], VOID]}
+        settings = settings | {"merge": three | {"Car, Pedestrian, Bicyclist": classes[8:]}}
+    if (settings.get("corruption") or [""])[0] == "classes swapped":
+        settings = settings | {"corruption": [*settings["corruption"], ["Road", "Pavement"]]}
+    return raw | {"settings": settings}
+
+
 _MIGRATIONS: dict[type, tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]] = {
-    RunRecord: (_name_images, _rename),  # by the version they start from, 1 first
+    RunRecord: (_name_images, _rename, _name_merged),  # by the version they start from, 1 first
     Failure: (_rename,),
 }
 
@@ -352,7 +375,8 @@ def _check_run(record: RunRecord) -> None:
     for name in task.by_class:
         classes = len(record.by_class.get(name, ()))
         _require(record.settings.get("classes") == classes, f"by_class.{name}", "is not as long as settings.classes")
-        _require(classes in (3, len(record.data.classes)), f"by_class.{name}", "does not fit data.classes")
+        found = len(record.merged.names) if task is SEGMENTATION else len(record.data.classes)
+        _require(classes == found, f"by_class.{name}", "does not fit data.classes")
     for name, images in (("train", record.data.train), ("val", record.data.val)):
         _require(not known or images > 0, f"data.{name}:", "Input should be greater than 0")
     texts = [record.environment.get(name) for name in ("device", "device_name", *(["torch"] if known else []))]

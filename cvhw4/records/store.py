@@ -111,7 +111,9 @@ class Store:
         if (stored := record.images) is None:
             return None
         path = self._locate(record.row, stored.file)
-        return read_or_warn(path, partial(ImageResults.from_bytes, sha256=stored.sha256), needed=True)
+        return read_or_warn(
+            path, partial(ImageResults.from_bytes, sha256=stored.sha256, targets=record.targets), needed=True
+        )
 
     def samples(self, record: RunRecord) -> PredictionSamples | None:
         """What a run's trained network predicted for the validation pictures; None where none are stored, with a

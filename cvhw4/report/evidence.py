@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cvhw4.labels import Merged
 from cvhw4.metrics import Counts
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
@@ -52,6 +53,11 @@ class Evidence:
         by_seed = {r.seed: r.best(metric) for r in self.runs[row]}
         return [by_seed[seed] for seed in seeds]
 
+    def merged(self, row: str) -> Merged:
+        """The classes that a row of segmentation tells apart: their `names`, and `targets` for `segmentation_figures`
+        of its counts."""
+        return self.runs[row][0].merged
+
     def with_images(self, row: str) -> list[tuple[RunRecord, ImageResults]]:
         """A row's runs whose results by image are stored."""
         pairs = ((r, self.read(r)) for r in self.runs.get(row, ()))
@@ -63,7 +69,7 @@ class Evidence:
 
         Returns:
             Seeds, and by row a list with an array uint32 [V, 2, 12, C] for each of them: pixels away from (0) and near
-            (1) a contour, by CamVid's label (11 is void) and predicted class.
+            (1) a contour, by the data set's label, void last, and predicted class.
         """
         found = {
             row: {r.seed: i.counts[r.best_epoch("miou") - 1] for r, i in self.with_images(row) if i.counts is not None}

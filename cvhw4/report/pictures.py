@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.confusions import Read, confusions
 from cvhw4.report.figures import Picture
-from cvhw4.report.runs import Groups
+from cvhw4.report.runs import Groups, by_classes
 from cvhw4.report.saliency import ReadPictures, ReadSamples, heat_in_face, looked_at, saliency
 from cvhw4.report.scenes import find_arms, iou_bars, scenes
 from cvhw4.report.text import file_stem
-from cvhw4.study import Study
+from cvhw4.study import Pictures, Study
 from cvhw4.tasks import Task
 
 
@@ -51,11 +52,13 @@ def pictures_of(
             (where, looked_at(f"attention-share-{end}", name, shares)),
         ]
     elif task.name == "segmentation":
+        source = study.sources[task.name]
+        colours = {} if isinstance(source, Pictures) else source.colours
         arms = find_arms(of, samples, pictures)
-        found = [("With and without skip connections", scenes(f"panels-{end}", name, arms) if arms else None)]
-        for classes in sorted({int(runs[0].settings["classes"]) for runs in of.values()}, reverse=True):
-            bars = iou_bars(f"iou-{classes}-{end}", name, of, classes)
-            found.append((f"IoU by class, {classes} classes", bars))
+        found = [("With and without skip connections", scenes(f"panels-{end}", name, arms, colours) if arms else None)]
+        for title, rows in by_classes(of):
+            number = "-".join(re.findall(r"\d+", title))
+            found.append((f"IoU by class, {title}", iou_bars(f"iou-{number}-{end}", name, rows)))
     return [(heading, picture) for heading, picture in found if picture is not None]
 
 

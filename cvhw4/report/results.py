@@ -14,6 +14,7 @@ from cvhw4.report.numbers import difference, ends, interval, p_value, seconds, s
 from cvhw4.report.runs import (
     Groups,
     all_shown,
+    by_classes,
     by_data,
     class_names,
     days,
@@ -251,22 +252,20 @@ class _Section:
             )
         parts = [
             "### The same predictions, two conventions (last epoch)",
-            "*By image*: each image by itself, void counted as wrong among 11 classes and as class 1 among 3. *Whole "
+            "*By image*: each image by itself, void counted as wrong, or as the class that it is merged into. *Whole "
             "set*: one confusion matrix, void left out.",
             Table.of(lines).markdown(),
             *self.notes,
         ]
-        by_classes: dict[int, list[str]] = {}
-        for row in self.ran:
-            by_classes.setdefault(len(self.groups[row.name][0].by_class["iou"]), []).append(row.name)
-        for classes, rows in sorted(by_classes.items(), reverse=True):
-            columns: dict[str, list[str]] = {"class": [escape(n) for n in class_names(self.groups[rows[0]][0])]}
+        for title, rows in by_classes({row.name: self.groups[row.name] for row in self.ran}):
+            names = class_names(next(iter(rows.values()))[0])
+            columns: dict[str, list[str]] = {"class": [escape(n) for n in names]}
             for name in rows:
                 for key, label in (("iou", "by image"), ("set_iou", "whole set")):
                     values = zip(*(r.by_class[key] for r in self.groups[name]), strict=True)
                     columns[f"{name}, {label}"] = [_mean_of_real(of_class) for of_class in values]
             table = Table(tuple(columns), list(zip(*columns.values(), strict=True)))
-            parts += [f"### IoU by class, {classes} classes (last epoch)", table.markdown(), *self.notes]
+            parts += [f"### IoU by class, {title} (last epoch)", table.markdown(), *self.notes]
         return parts
 
     def _costs(self) -> str:

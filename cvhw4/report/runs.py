@@ -10,11 +10,10 @@ from cvhw4.report.numbers import ends
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import Bounds
 from cvhw4.study import Study
-from cvhw4.tasks import CUSTOM, LABELS, TASKS, Task
+from cvhw4.tasks import CUSTOM, LABELS, SEGMENTATION, TASKS, Task
 
 Groups = Mapping[str, Sequence[RunRecord]]  # runs by row, seeds in order
 SHORT = LABELS | {metric: short for task in TASKS.values() for metric, short in task.short.items()}  # for a terminal
-_THREE_CLASSES = ["Sky", "everything else", "Car, Pedestrian, Bicyclist"]
 
 
 def by_row(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
@@ -63,8 +62,21 @@ def figure_name(figure: str, labels: Mapping[str, str] = LABELS) -> str:
 
 def class_names(record: RunRecord) -> list[str]:
     """The names of the classes that a run's network tells apart."""
-    classes = record.settings["classes"]
-    return list(record.data.classes) if classes == len(record.data.classes) else _THREE_CLASSES
+    return [*record.merged.names] if record.task == SEGMENTATION.name else list(record.data.classes)
+
+
+def by_classes(groups: Groups) -> list[tuple[str, dict[str, Sequence[RunRecord]]]]:
+    """Runs of segmentation by row, apart for rows that tell other classes apart, those with most classes first; each
+    group under "11 classes", or "3 classes (2)" where it is the second of so many."""
+    found: dict[tuple[str, ...], dict[str, Sequence[RunRecord]]] = {}
+    for row, runs in groups.items():
+        found.setdefault(tuple(class_names(runs[0])), {})[row] = runs
+    counts: dict[int, int] = {}
+    named = []
+    for names, of_names in sorted(found.items(), key=lambda item: -len(item[0])):
+        again = counts[len(names)] = counts.get(len(names), 0) + 1
+        named.append((f"{len(names)} classes{f' ({again})' if again > 1 else ''}", of_names))
+    return named
 
 
 def published(study: Study, row: str, metric: str) -> float | None:

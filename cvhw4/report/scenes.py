@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from colorsys import hsv_to_rgb
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cvhw4.data.dataset import CAMVID_COLOURS, VOID
 from cvhw4.errors import printable
-from cvhw4.metrics import classes_of
+from cvhw4.labels import VOID, Colour, Merged
 from cvhw4.records.samples import PredictionSamples, ValidationPictures
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import COLOURS, INK, MOST_SIDE, Picture, draw, frame, grid_of_panels, shrink_map
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 SCENES = 4  # that are shown at most
 _PANELS = 4  # of bars beside each other
-_PALETTE = np.array(list(CAMVID_COLOURS.values()), dtype=np.uint8)
-_THREE_PALETTE = _PALETTE[[0, 3, 8]]
 # Where two networks differ: their numbers below, in colours distinguishable with every common kind of colour blindness.
 SAME, FIRST, SECOND, NEITHER, UNLABELLED = range(5)
 _MARKS = ("#EDEDED", COLOURS[0], COLOURS[1], "#B5477F", "#9A9A9A")
@@ -67,6 +65,7 @@ def find_arms(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -> A
             seen = pictures(a.pictures)
             if b is not None and seen is not None and a.pictures == b.pictures and seen.masks is not None:
                 whole = all(x is not None and x.shape == seen.masks.shape for x in (a.predicted, b.predicted))
+                whole = whole and int(seen.masks.max()) < len(record.merged.targets)
                 if whole and np.array_equal(a.index, seen.index) and np.array_equal(b.index, seen.index):
                     return Arms(record, by_seed[record.seed], (a, b), seen)
     return None
@@ -76,14 +75,39 @@ def _without_skips(record: RunRecord) -> dict[str, object]:
     return {k: v for k, v in record.settings.items() if k != "skips"} | {"study": record.data.fingerprint}
 
 
-def scenes(stem: str, data: str, arms: Arms) -> Picture:
+def palette_of(classes: Sequence[str], merged: Merged, colours: Mapping[str, Colour]) -> NDArray[np.uint8]:
+    """uint8 [C + 1, 3]: the colours of the classes that a network tells apart, and of void.
+
+    A merged class has the colour of the first of its classes. What `colours` lacks is made: the same for a class of one
+    number everywhere, void black.
+    """
+    found = [colours.get(name) or _made(number) for number, name in enumerate(classes)]
+    void = colours.get(VOID, (0, 0, 0))
+    return np.array([*([*found, void][first] for first in merged.first), void], dtype=np.uint8)
+
+
+def _made(number: int) -> Colour:
+    """A colour for a class by its number: Okabe and Ito's, then hues a golden angle apart, in three tones."""
+    if number < len(COLOURS):
+        red, green, blue = _rgb([COLOURS[number]])[0].tolist()
+        return red, green, blue
+    bright = (0.95, 0.75, 0.5)[number % 3]
+    red, green, blue = (round(255 * part) for part in hsv_to_rgb(number * 0.618034 % 1, 0.65, bright))
+    return red, green, blue
+
+
+def scenes(stem: str, data: str, arms: Arms, colours: Mapping[str, Colour]) -> Picture:
     """Validation scenes from the one that the arms agree about most to the one they differ most about: image, truth,
-    with skips, without, and where they differ."""
-    classes = int(arms.fused.settings["classes"])
-    names = class_names(arms.fused)
-    palette = _THREE_PALETTE if classes == 3 else _PALETTE[[*range(classes), VOID]]
+    with skips, without, and where they differ.
+
+    Args:
+        colours: of the data's classes, as `Scenes.colours`.
+    """
+    merged = arms.fused.merged
+    names, classes = merged.names, len(merged.names)
+    palette = palette_of(arms.fused.data.classes, merged, colours)
     assert arms.pictures.masks is not None
-    truth = np.array(classes_of(classes), dtype=np.uint8)[arms.pictures.masks]
+    truth = np.array(merged.targets, dtype=np.uint8)[arms.pictures.masks]
     fused, plain = (e.predicted for e in arms.seen)
     assert fused is not None and plain is not None
     marks = differences(truth, fused, plain, classes)
@@ -117,7 +141,7 @@ def scenes(stem: str, data: str, arms: Arms) -> Picture:
             axes.xaxis.labelpad = 2
         patches = [
             Patch(facecolor=palette[c] / 255, edgecolor=INK, linewidth=0.5, label=in_picture(name))
-            for c, name in enumerate([*names, "void: not labelled"][: len(palette)])
+            for c, name in enumerate([*names, WORDS[UNLABELLED]])
             if c in shown
         ]
         differ = [
@@ -168,18 +192,14 @@ def spread_over(values: NDArray[np.floating], most: int) -> list[int]:
     return [int(order[place]) for place in places]
 
 
-def iou_bars(stem: str, data: str, groups: Groups, classes: int) -> Picture | None:
-    """IoU by class after the last epoch (one confusion matrix over the set, void left out), a panel per row; None
-    without rows of that many classes.
+def iou_bars(stem: str, data: str, rows: Groups) -> Picture:
+    """IoU by class after the last epoch (one confusion matrix over the set, void left out), a panel per row.
 
     Args:
-        groups: runs by row; those of rows with another number of classes are passed over.
-        classes: that the networks tell apart, 11 or 3.
+        rows: runs by row, one or more of each, all of which tell the same classes apart.
     """
-    rows = {row: runs for row, runs in groups.items() if runs and runs[0].settings.get("classes") == classes}
-    if not rows:
-        return None
     names = class_names(next(iter(rows.values()))[0])
+    classes = len(names)
     found = {
         row: [_over_seeds([r.by_class["set_iou"][c] for r in runs]) for c in range(classes)]
         for row, runs in rows.items()

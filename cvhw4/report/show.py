@@ -14,6 +14,7 @@ from cvhw4.errors import InputError
 from cvhw4.records.revisions import hint_of
 from cvhw4.records.schema import Failure, RunRecord, stem
 from cvhw4.records.store import Store, latest_runs
+from cvhw4.report.runs import class_names
 from cvhw4.report.tables import Table
 from cvhw4.report.text import clip, clock, sparkline
 from cvhw4.statistics.changes import as_text, flat
@@ -268,8 +269,7 @@ def _by_class(r: RunRecord) -> list[Table]:
     lengths = {len(values) for values in r.by_class.values()}
     if len(lengths) != 1:
         return []
-    (classes,) = lengths
-    names = r.data.classes if classes == len(r.data.classes) else [str(i) for i in range(classes)]
+    names = class_names(r)
     rows = [
         (name, *("-" if math.isnan(values[i]) else f"{values[i]:.3f}" for values in r.by_class.values()))
         for i, name in enumerate(names)

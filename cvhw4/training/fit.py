@@ -193,12 +193,13 @@ class _Run:
             if self.number <= self.row.recipe.epochs:
                 self.save_checkpoint(epoch_ends=True)
         labels = self.dataset.val.targets if self.dataset.task == "classification" else None
+        targets = self.objective.targets if isinstance(self.objective, Objective) else None
         return History(
             tuple(self.epochs),
             self.by_class,
             self.objective.primary,
             len(self.epochs) * len(self.dataset.train),
-            ImageResults.stack(self.by_image, labels, self.scored),
+            ImageResults.stack(self.by_image, labels, self.scored, targets),
             self.recorder.samples(),
             self.accumulated.parts,
             self.interruptions,

@@ -17,11 +17,12 @@ from cvhw4.data import augment
 from cvhw4.data.augment import stream
 from cvhw4.data.dataset import Dataset, Split
 from cvhw4.data.gather import gather, memory_limit, place
+from cvhw4.labels import merge_classes
 from cvhw4.metrics import segmentation_figures, segmentation_lists
 from cvhw4.models.build import Network
 from cvhw4.study import Row
 from cvhw4.tasks import CLASSIFICATION, SEGMENTATION, TASKS
-from cvhw4.training.counts import class_map, contours, count_pixels
+from cvhw4.training.counts import contours, count_pixels
 from cvhw4.training.memory import Spare, is_out_of_memory
 from cvhw4.training.recipe import make_loss
 
@@ -43,7 +44,7 @@ class Evaluation(NamedTuple):
     Attributes:
         figures: metrics on the validation split by name.
         by_class: lists with one figure per class.
-        images: what was made of each image: uint8 [V], the class predicted, or counts int64 [V, 2, 12, C]
+        images: what was made of each image: uint8 [V], the class predicted, or counts int32 [V, 2, L, C]
             (see `cvhw4.training.counts.count_pixels`).
         scores: float32 [V, classes], the probabilities of each image's classes; None for segmentation.
     """
@@ -62,6 +63,7 @@ class Objective(ABC):
     """
 
     primary: str  # the figure that tables put first
+    targets: tuple[int, ...] | None = None  # of segmentation, see `cvhw4.labels.Merged`
 
     def __init__(self, row: Row, dataset: Dataset, network: Network, device: torch.device, seed: int) -> None:
         self.row, self.device, self.seed = row, device, seed
@@ -286,7 +288,10 @@ class SegmentationObjective(Objective):
 
     def __init__(self, row: Row, dataset: Dataset, network: Network, device: torch.device, seed: int) -> None:
         super().__init__(row, dataset, network, device, seed)
-        self.classes = class_map(row.classes).to(device)
+        merged = merge_classes(dataset.classes, row.merge or {})
+        self.targets = merged.targets
+        self.shape = len(merged.targets), len(merged.names)  # labels, classes
+        self.classes = torch.tensor(merged.targets, dtype=torch.uint8, device=device)
         self._labels: list[tuple[Tensor, Tensor]] | None = None
 
     def augmented(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -312,14 +317,14 @@ class SegmentationObjective(Objective):
         counts = []
         for (inputs, _), (labels, near) in zip(self.validation(), self.truth(), strict=True):
             prediction = forward(inputs).max(1).indices  # quicker than argmax
-            counts.append(count_pixels(prediction, labels, near, self.row.classes))
+            counts.append(count_pixels(prediction, labels, near, self.shape))
         images = torch.cat(counts).cpu().numpy()
         together = images.sum(1)
-        figures = {k: float(v) for k, v in segmentation_figures(together).items()}
-        return Evaluation(figures, segmentation_lists(together), images)
+        figures = {k: float(v) for k, v in segmentation_figures(together, targets=self.targets).items()}
+        return Evaluation(figures, segmentation_lists(together, self.targets), images.astype(np.int32))
 
     def truth(self) -> list[tuple[Tensor, Tensor]]:
-        """Batch by batch the validation split's labels (int32 [B, size, size], CamVid's numbers), and which of their
+        """Batch by batch the validation split's labels (int32 [B, size, size]), and which of their
         pixels are near a contour; kept from epoch to epoch."""
         if self._labels is None:
             batches = torch.arange(len(self.val)).split(_EVALUATION_BATCH[self.primary])

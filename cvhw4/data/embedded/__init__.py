@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cvhw4.camvid import CLASSES as CAMVID_CLASSES
 from cvhw4.data.cache import cached_dataset
-from cvhw4.data.dataset import CAMVID_CLASSES, PORTRAIT_CLASSES, Dataset, Split
+from cvhw4.data.dataset import PORTRAIT_CLASSES, Dataset, Split
 from cvhw4.data.embedded.portraits import SIZE, face_mask, portraits
 from cvhw4.data.embedded.scenes import scenes
 from cvhw4.tasks import TaskName
@@ -39,7 +40,7 @@ def face_masks(dataset: Dataset) -> NDArray[np.bool_] | None:
 
 def embedded_scenes() -> Dataset:
     """80 training and 40 validation street scenes with CamVid's classes, uint8 RGB of 132 x 176 pixels."""
-    return _dataset("embedded scenes", "segmentation", CAMVID_CLASSES[:-1], scenes, SCENES)
+    return _dataset("embedded scenes", "segmentation", CAMVID_CLASSES, scenes, SCENES)
 
 
 def _dataset(

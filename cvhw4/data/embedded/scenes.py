@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cvhw4.data.dataset import CAMVID_CLASSES
+from cvhw4.camvid import CLASSES
 from cvhw4.data.embedded.raster import Canvas, Floats, Random, Shape, ellipse, polygon, rectangle, stroke, value_noise
 
 SIZE = (132, 176)
-SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST, VOID = range(len(CAMVID_CLASSES))
+SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST, VOID = range(len(CLASSES) + 1)
 _NEAR, _FAR = 1.5, 90.0  # metres; what is nearer is clipped, what is farther belongs to the skyline
 _SEEDS = {"train": 1_000_000, "val": 2_000_000}
 
@@ -802,7 +802,7 @@ def scenes(split: Literal["train", "val"], count: int) -> tuple[NDArray[np.uint8
     """The first `count` scenes of a split; scene i is the same whatever the count.
 
     Returns:
-        images, uint8 [count, 132, 176, 3], RGB; labels, uint8 [count, 132, 176], numbers of `CAMVID_CLASSES`.
+        images, uint8 [count, 132, 176, 3], RGB; labels, uint8 [count, 132, 176], numbers of CamVid's classes.
     """
     images, labels = np.zeros((count, *SIZE, 3), dtype=np.uint8), np.zeros((count, *SIZE), dtype=np.uint8)
     for i in range(count):

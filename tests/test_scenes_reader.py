@@ -1,7 +1,10 @@
-"""Reading CamVid: three layouts, one content, and what each kind of bad input is answered with."""
+"""Reading scenes: layouts and codings of one content, and what each kind of bad input is answered with."""
 
 import hashlib
 import shutil
+import struct
+import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cvhw4 import CAMVID, Scenes
+from cvhw4.camvid import CLASSES
 from cvhw4.data import cache
-from cvhw4.data.camvid import parse_list, read_camvid
-from cvhw4.data.dataset import CAMVID_CLASSES
+from cvhw4.data.dataset import Dataset
+from cvhw4.data.scenes import parse_list, read_scenes
 from cvhw4.errors import InputError
 
 HEIGHT, WIDTH = 18, 24
 COUNTS = {"train": 3, "val": 2}
+
+
+def read_camvid(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
+    return read_scenes(Scenes(folder, **CAMVID, resize=size))
 
 
 @pytest.fixture(autouse=True)
@@ -93,8 +102,8 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
 def test_every_layout_gives_the_same(plain: Path, layout: str) -> None:
     LAYOUTS[layout](plain)
     data = read_camvid(plain)
-    assert (data.name, data.task, data.embedded) == ("CamVid", "segmentation", False)
-    assert data.classes == CAMVID_CLASSES[:11] and "void" not in data.classes
+    assert (data.name, data.task, data.embedded) == ("streets", "segmentation", False)
+    assert data.classes == CLASSES and "void" not in data.classes
     for split, images, first in (("train", data.train, 0), ("val", data.val, 3)):
         count = COUNTS[split]
         assert images.names == tuple(image for image, _ in _pairs(split))
@@ -148,12 +157,15 @@ def test_scaling_averages_pictures_and_picks_labels(plain: Path) -> None:
     assert read_camvid(plain, size=(16, 40)).val.targets.shape == (2, 16, 40)
 
 
-@pytest.mark.parametrize("size", [None, (18, 24)])
-def test_pictures_of_other_sizes_are_refused_scaled_or_not(plain: Path, size: tuple[int, int] | None) -> None:
+def test_pictures_of_other_sizes_are_scaled_where_that_is_asked_for(plain: Path) -> None:
+    whole = np.repeat(_label(7), 2, 0)
     Image.fromarray(np.zeros((36, 24, 3), np.uint8)).save(plain / "val" / "0003.png")
-    Image.fromarray(np.zeros((36, 24), np.uint8)).save(plain / "valannot" / "0003.png")
-    with pytest.raises(InputError, match=r"0003\.png: measures 24x36, the first picture 24x18"):
-        read_camvid(plain, size=size)
+    Image.fromarray(whole).save(plain / "valannot" / "0003.png")
+    with pytest.raises(InputError, match=r"0003\.png: measures 24x36, the first picture 24x18.*resize=\(height, width"):
+        read_camvid(plain)
+    data = read_camvid(plain, size=(18, 24))
+    np.testing.assert_array_equal(data.val.targets[2], _label(7))  # every second line is the nearest
+    np.testing.assert_array_equal(data.val.images[:2], [_image(3), _image(4)])  # what fits is left as it is
 
 
 def test_a_size_below_the_least_is_refused(plain: Path) -> None:
@@ -209,6 +221,198 @@ def test_a_picture_in_both_splits_is_a_leak_and_equal_labels_are_not(plain: Path
             assert read_camvid(plain).leaks == ("train/0002.png = val/0001.png",)
 
 
+# Codings of masks: everything says one picture of three classes and pixels of none, or is refused.
+
+TRUTH = np.repeat(np.arange(HEIGHT * WIDTH // 2, dtype=np.uint8) % 4, 2).reshape(HEIGHT, WIDTH)  # 3: no class
+TWO = TRUTH // 2  # two classes
+SHOWN = {"sky": (9, 9, 200), "road": (128, 64, 128), "car": (64, 0, 128), "void": (0, 0, 0)}
+BY_VALUE = dict(classes=["sky", "road", "car"], ignore=3)
+BINARY = dict(values={"background": 0, "cell": 255})
+
+
+def _palette(*colours: tuple[int, int, int], values: np.ndarray = TRUTH) -> Image.Image:
+    mask = Image.fromarray(values, mode="L").convert("L")
+    mask.putpalette([part for colour in colours for part in colour])
+    return mask
+
+
+def _few_bits(values: np.ndarray, bits: int) -> bytes:
+    """A grey PNG of 1, 2 or 4 bits a pixel, as its standard has it."""
+    packed = np.packbits(np.unpackbits(values[..., None], axis=2)[..., 8 - bits :].reshape(HEIGHT, -1), axis=1)
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, 0, 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def _with_alpha(values: np.ndarray, alpha: int) -> np.ndarray:
+    return np.dstack([values, np.full((HEIGHT, WIDTH), alpha, np.uint8)])
+
+
+RGB = np.array([*SHOWN.values()], np.uint8)[TRUTH]
+GREY = [(tone, tone, tone) for tone in (0, 255)]
+# The mask, what `Scenes` is told, and the labels that it has to give, or a part of the message.
+CODINGS: dict[str, tuple[Any, dict[str, Any], Any]] = {
+    "numbers": (TRUTH, BY_VALUE, TRUTH),
+    "how many": (TRUTH, dict(classes=4), TRUTH),
+    "too few": (TRUTH, dict(classes=3), "has the value 3, in no class and not ignored (the values of the cl"),
+    "another void": (np.where(TRUTH == 3, 255, TRUTH).astype(np.uint8), dict(classes=3, ignore=255), TRUTH),
+    "void that is not ignored": (np.where(TRUTH == 3, 255, TRUTH).astype(np.uint8), dict(classes=3), "the value 255"),
+    "several of none": (TRUTH, dict(values={"a": 0, "b": 2}, ignore=[1, 3]), [0, 2, 1, 2]),
+    "several of one": (TRUTH, dict(values={"a": [0, 3], "b": [1, 2]}), [0, 1, 1, 0]),
+    "another order": (TRUTH, dict(classes=["x", "y"], values={"y": [0, 1], "x": [2, 3]}), [1, 1, 0, 0]),
+    "0 and 255": (TWO * 255, BINARY, TWO),
+    "0 and 255 as numbers": (TWO * 255, dict(classes=2), "has the value 255, in no class"),
+    "0 and 1 as 0 and 255": (TWO, BINARY, "has the value 1, in no class and not ignored (the values of"),
+    "1 bit": (TWO.astype(bool), dict(classes=2), TWO),
+    "1 bit as 0 and 255": (TWO.astype(bool), BINARY, TWO),
+    "1 bit that is either": (TWO.astype(bool), dict(classes=2, ignore=255), "mode 1) says other classes by"),
+    "2 bits": (_few_bits(TRUTH, 2), BY_VALUE, TRUTH),
+    "4 bits": (_few_bits(TRUTH, 4), dict(classes=4), TRUTH),
+    "4 bits that are either": (_few_bits(TRUTH, 4), dict(classes=60), "mode L) says other classes by"),
+    "4 bits by their tones": (_few_bits(TWO * 15, 4), BINARY, TWO),
+    "16 bits": (TRUTH.astype(np.uint16) * 9000, dict(values={c: 9000 * i for i, c in enumerate("abcd")}), TRUTH),
+    "16 bits beyond": (TRUTH.astype(np.uint16) * 9000, BY_VALUE, "has the values 9000, 18000, 27000, in no class"),
+    "alpha of no use": (_with_alpha(TRUTH, 255), BY_VALUE, TRUTH),
+    "alpha that hides": (_with_alpha(TRUTH, 254), BY_VALUE, "has transparent pixels"),
+    "colours and alpha": (np.dstack([RGB, np.full_like(TRUTH, 255)]), dict(colours=SHOWN), TRUTH),
+    "colours": (RGB, dict(colours=SHOWN), TRUTH),
+    "colours in another order": (RGB, dict(classes=["car", "sky", "road"], colours=SHOWN), [1, 2, 0, 3]),
+    "a colour of no class": (RGB + np.uint8(1), dict(colours=SHOWN), "has the colour (1, 1, 1), (10, 10, 201)"),
+    "colours that nobody explains": (RGB, BY_VALUE, "is coded by colour (RGB)"),
+    "numbers in three channels": (np.dstack([TRUTH] * 3), BY_VALUE, TRUTH),
+    "0 and 255 in three channels": (np.dstack([TWO * 255] * 3), BINARY, TWO),
+    "a palette": (_palette(*SHOWN.values()), BY_VALUE, TRUTH),
+    "a palette with its colours": (_palette(*SHOWN.values()), BY_VALUE | dict(colours=SHOWN), TRUTH),
+    "a palette with other colours": (
+        _palette((1, 2, 3), (4, 5, 6), (7, 8, 9), (0, 0, 0)), BY_VALUE | dict(colours=SHOWN), TRUTH,
+    ),
+    "a palette of colours in another order": (
+        _palette(*[*SHOWN.values()][::-1]), BY_VALUE | dict(colours=SHOWN), "(mode P) says other classes by",
+    ),
+    "a palette of 0 and 255": (_palette(*GREY, values=TWO), BINARY, TWO),
+    "a palette of 255 and 0": (_palette(*GREY[::-1], values=TWO), BINARY, 1 - TWO),  # no index says a class
+    "a palette of other tones": (
+        _palette(*GREY[:1], *GREY[:1], *GREY), dict(values={"a": [0, 2], "b": [1, 3, 255]}), "(mode P) says other",
+    ),
+    "a palette of 255 and 0 in numbers": (_palette(*GREY[::-1], values=TWO), dict(classes=2), TWO),
+    "TIFF": ((TRUTH, "TIFF"), BY_VALUE, TRUTH),
+    "TIFF of 16 bits": ((TRUTH.astype(np.uint16), "TIFF"), BY_VALUE, TRUTH),
+    "TIFF of floats": ((TRUTH.astype(np.float32), "TIFF"), BY_VALUE, "has pixels of mode F"),
+    "TIFF as JPEG": ((TRUTH, "TIFF", dict(compression="jpeg")), BY_VALUE, "is TIFF, which may not keep values"),
+    "TIFF upside down": ((TRUTH, "TIFF", dict(tiffinfo={262: 0})), BY_VALUE, "stored inverted"),
+    "TIFF of pages": (
+        (TRUTH, "TIFF", dict(save_all=True, append_images=[Image.fromarray(TRUTH)])), BY_VALUE, "holds 2 pictures",
+    ),
+    "GIF": ((TWO * 255, "GIF"), BINARY, TWO),
+    "BMP": ((TRUTH, "BMP"), BY_VALUE, TRUTH),
+    "JPEG": ((TRUTH, "JPEG"), BY_VALUE, "is JPEG, which may not keep values exactly"),
+    "WebP": ((np.dstack([TRUTH] * 3), "WEBP"), BY_VALUE, "is WEBP, which may not keep values exactly"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_mask_is_read_right_or_refused(tmp_path: Path, coding: str) -> None:
+    mask, told, expected = CODINGS[coding]
+    for part in (f"{kind}/{split}" for kind in ("images", "masks") for split in COUNTS):
+        (tmp_path / "x" / part).mkdir(parents=True)
+    for split in COUNTS:
+        Image.fromarray(_image(0)).save(tmp_path / "x" / "images" / split / "a.png")
+        path = tmp_path / "x" / "masks" / split / "a.png"  # whatever it is: files are known by their content
+        if isinstance(mask, bytes):
+            path.write_bytes(mask)
+        else:
+            pixels, kind, options = (*mask, {})[:3] if isinstance(mask, tuple) else (mask, "PNG", {})
+            image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+            image.save(path, format=kind, **options)
+    source = Scenes(tmp_path / "x", **told)
+    if isinstance(expected, str):
+        with pytest.raises(InputError) as caught, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_scenes(source)
+        assert caught.value.where.endswith("masks/train/a.png") and expected in caught.value.problem, caught.value
+    else:
+        with pytest.warns(UserWarning, match="training pictures too"):
+            data = read_scenes(source)
+        wanted = np.array(expected, np.uint8)[TRUTH] if isinstance(expected, list) else expected
+        np.testing.assert_array_equal(data.val.targets[0], wanted, strict=True)
+        assert data.classes == source.names
+
+
+def test_other_values_or_colours_are_read_anew(tmp_path: Path) -> None:
+    for part in (f"{split}/{kind}" for kind in ("images", "masks") for split in COUNTS):
+        (tmp_path / "x" / part).mkdir(parents=True)
+    for number, split in enumerate(COUNTS):
+        Image.fromarray(_image(number)).save(tmp_path / "x" / split / "images" / "a.jpg")
+        Image.fromarray(TWO).save(tmp_path / "x" / split / "masks" / "a.png")
+    first = read_scenes(Scenes(tmp_path / "x", classes=["a", "b"]))
+    turned = read_scenes(Scenes(tmp_path / "x", values={"a": 1, "b": 0}))
+    np.testing.assert_array_equal(first.train.targets, 1 - turned.train.targets)
+
+
+VOC = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """PASCAL VOC's layout: pictures of two sizes, palettes, one that is in no list."""
+    folder = tmp_path / "VOC2012"
+    for part in VOC:
+        (folder / part).mkdir(parents=True)
+    for number, stem in enumerate(("2007_01", "2007_02", "2007_03", "test_1")):
+        height = HEIGHT * (1 + number % 2)
+        Image.fromarray(np.repeat(_image(number), height // HEIGHT, 0)).save(folder / VOC[0] / f"{stem}.jpg")
+        mask = _palette(
+            (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), values=np.repeat(TRUTH, height // HEIGHT, 0)
+        )
+        mask.save(folder / VOC[1] / f"{stem}.png")
+    (folder / VOC[2] / "train.txt").write_text("2007_02\n2007_01\n\n")
+    (folder / VOC[2] / "val.txt").write_text("2007_03\n")
+    return folder
+
+
+def test_vocs_layout_with_its_lists_palettes_and_sizes(voc: Path) -> None:
+    data = read_scenes(Scenes(voc, classes=3, ignore=3, resize=(HEIGHT, WIDTH)))
+    assert data.train.names == ("JPEGImages/2007_02.jpg", "JPEGImages/2007_01.jpg")
+    assert (data.name, data.val.names) == ("VOC2012", ("JPEGImages/2007_03.jpg",))
+    for targets in (*data.train.targets, *data.val.targets):
+        np.testing.assert_array_equal(targets, TRUTH)
+    with pytest.raises(InputError, match=r"2007_01.jpg: measures 24x18, the first picture 24x36"):
+        read_scenes(Scenes(voc, classes=3, ignore=3))
+
+
+@pytest.mark.parametrize(
+    ("change", "named", "problem"),
+    [
+        (
+            lambda f: (f / VOC[2] / "train.txt").write_text("2007_09\n"),
+            "JPEGImages/2007_09.jpg",
+            "line 1 of Image",
+        ),
+        (lambda f: (f / VOC[1] / "2007_01.png").unlink(), "SegmentationClass/2007_01.png", "line 2 of ImageSets/"),
+        (lambda f: (f / VOC[2] / "val.txt").unlink(), "ImageSets/Segmentation/val.txt", "does not exist"),
+        (lambda f: (f / VOC[2] / "val.txt").write_text("../x\n"), "ImageSets/Segmentation/val.txt", "is not a name"),
+        (lambda f: (f / VOC[2] / "val.txt").write_text("a\na\n"), "ImageSets/Segmentation/val.txt", "repeats a of"),
+        (lambda f: (f / VOC[2] / "val.txt").write_text("\n"), "ImageSets/Segmentation/val.txt", "lists no pictures"),
+    ],
+)
+def test_vocs_lists_are_checked(voc: Path, change: Callable[[Path], object], named: str, problem: str) -> None:
+    change(voc)
+    with pytest.raises(InputError) as caught:
+        read_scenes(Scenes(voc, classes=3, ignore=3))
+    assert Path(caught.value.where).as_posix().endswith(named) and problem in caught.value.problem
+
+
+def test_two_layouts_in_one_folder_are_refused(plain: Path) -> None:
+    (plain / "masks" / "train").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"has masks in two layouts, trainannot/ and masks/train/"):
+        read_camvid(plain)
+
+
 def _save(pixels: np.ndarray, path: Path, **options: Any) -> None:
     Image.fromarray(pixels).save(path, **options)
 
@@ -241,7 +445,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "folders of classes": (
         lambda f: [shutil.rmtree(f / f"{split}annot") for split in COUNTS],
         "streets",
-        "neither a list, train.csv or train.txt, nor a folder trainannot/",
+        "neither a list, train.csv or train.txt, nor a folder trainannot/, masks/train/ or train/masks/",
         "rows that classify for folders of classes",
     ),
     "no val list": (
@@ -283,11 +487,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "measures 23x18, the first picture 24x18",
         "one size",
     ),
-    "value above void": (lambda f: _save(_label(0) * 0 + 12, f / LABEL), LABEL, "value 12, above 11", "renumber"),
-    "void as 255": (lambda f: _save(_label(0) * 0 + 255, f / LABEL), LABEL, "value 255, above 11", "void 11"),
-    "colour-coded": (lambda f: _save(_image(0), f / LABEL), LABEL, "coded by colour", "class numbers"),
-    "16-bit label": (lambda f: _save(_label(0).astype(np.uint16), f / LABEL), LABEL, "not 8-bit", "8-bit PNG"),
-    "jpeg label": (lambda f: _save(_label(0) * 0, f / LABEL, format="JPEG"), LABEL, "is JPEG", "8-bit PNG"),
+    "value above void": (lambda f: _save(_label(0) * 0 + 12, f / LABEL), LABEL, "value 12, in no class", "values="),
+    "void as 255": (lambda f: _save(_label(0) * 0 + 255, f / LABEL), LABEL, "value 255, in no", "ignore=value"),
+    "other colours": (lambda f: _save(_image(0), f / LABEL), LABEL, "has the colour (", "add it to colours"),
+    "16-bit label": (lambda f: _save(_label(0) * np.uint16(99), f / LABEL), LABEL, "values 99, 198", "values="),
+    "jpeg label": (lambda f: _save(_label(0) * 0, f / LABEL, format="JPEG"), LABEL, "is JPEG", "as PNG"),
     "empty image": (lambda f: (f / IMAGE).write_bytes(b""), IMAGE, "is empty (0 bytes)", "replace or delete"),
     "empty label": (lambda f: (f / LABEL).write_bytes(b""), LABEL, "is empty (0 bytes)", "replace or delete"),
     "truncated image": (lambda f: _truncate(f / IMAGE), IMAGE, "damaged", "replace or delete"),
