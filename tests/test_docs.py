@@ -32,6 +32,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ELSEWHERE = {
     "pip install cvhw4 scikit-learn": "tests/test_example.py",
     "python make_photos.py": "tests/test_example.py",
+    "python make_cells.py": "tests/test_own_study.py",
     "pytest --seeds 3": "tests/test_example.py",
     "cvhw4 compare before results --study": "tests/test_example.py",
     "cvhw4 compare main results --study": "tests/test_example.py",
@@ -195,6 +196,8 @@ def test_the_row_and_the_study_that_are_shown_are_right():
     assert [*made["rows"]] == ["full", "without_skips", "without_start", "without_norm"]
     new = eval("{" + shown[3] + "}", vars(cvhw4) | {"LITE0": "tf_efficientnet_lite0"})
     assert new == {"features": cvhw4.Row("tf_efficientnet_lite0", trained="last layer")}
+    (scenes,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/scenes.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert scenes == (EXAMPLE.with_name("binary-masks") / "test_cells.py").read_text()
 
 
 def test_options_are_shown_as_help_prints_them_and_those_that_are_named_exist(pytester):

@@ -412,6 +412,37 @@ def own(pytester, monkeypatch):
     return run
 
 
+def test_the_example_of_binary_masks_trains_and_its_pages_have_its_classes(own, pytester):
+    for name in ("test_cells.py", "make_cells.py"):
+        text = (ROOT / "examples" / "binary-masks" / name).read_text()
+        for long, short in (
+            ('"train": 24, "val": 8', '"train": 8, "val": 4'),
+            ("epochs=4", "epochs=1"),
+            ("> 0.4", "> 0"),
+        ):
+            text = text.replace(long, short)
+        (pytester.path / name).write_text(text)
+    subprocess.run([sys.executable, "make_cells.py"], cwd=pytester.path, check=True)
+    threads = torch.get_num_threads()
+    result = own("test_cells.py", "--seeds", "1")
+    torch.set_num_threads(threads)
+    result.assert_outcomes(passed=3)
+    runs = Store(pytester.path / "results", "cells").load()
+    assert {(r.row, r.data.name, *r.data.classes) for r in runs} == {
+        (row, "scenes", "background", "cell") for row in ("skips", "plain")
+    }
+    for r in runs:
+        assert Store(pytester.path / "results", "cells").images(r).counts.shape == (1, 4, 2, 3, 2)
+    report = (pytester.path / "results" / "cells" / "report.md").read_text()
+    assert "IoU by class, 2 classes" in report and re.search(r"^\| cell +\|", report, re.MULTILINE)
+    assert not re.search("Sky|Building|11 classes", report)
+    pixels = np.full((80, 80), 128, np.uint8)
+    Image.fromarray(pixels).save(pytester.path / "scenes" / "masks" / "val" / "03.png")
+    result = own("test_cells.py", "--seeds", "1", "--results", "other")
+    assert result.ret == 4 and not (pytester.path / "other").exists()
+    result.stderr.fnmatch_lines(["*masks/val/03.png: has the value 128, in no class and not ignored*0, 255)*Fix:*"])
+
+
 def test_studies_of_both_tasks_and_the_homework_train_in_one_session(own, pytester):
     pytester.makepyfile(test_scenes=SCENES, test_homework=HOMEWORK)
     streets(pytester.path / "streets")

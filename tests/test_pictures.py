@@ -331,7 +331,7 @@ def test_scenes_are_small_and_the_same_each_time():
     one, two = (scenes("panels-x", "embedded", find_arms(*two_arms(96)), {}) for _ in range(2))
     assert one == two and len(one.svg) < 400_000 and one.svg.count("<image") == 4 * 5
     assert re.findall("data:image/(png|jpeg)", one.svg).count("png") == 4 * 4  # class maps keep their colours
-    assert len(scenes("panels-x", "embedded", find_arms(*two_arms(256))).svg) < 1_500_000
+    assert len(scenes("panels-x", "embedded", find_arms(*two_arms(256)), {}).svg) < 1_500_000
 
 
 def test_three_classes_have_their_own_names_and_no_void():

@@ -51,7 +51,7 @@ def test_scenes_take_a_backbone_skips_and_classes():
     assert [(r.skips, r.classes) for r in study.of("segmentation")] == [(False, 3), (True, 3)]
     assert study.rows["fused"].merge == {"other": ("b", "void")}
     assert "merge" not in study.rows["plain"].settings()
-    assert study.rows["fused"].settings()["merge"] == {"other": ("b", "void")}
+    assert study.rows["fused"].settings()["merge"] == {"other": ["b", "void"]}
     source = study.sources["segmentation"]
     assert (source.resize, source.names, source.numbers) == ((120, 160), ("a", "b", "c"), {0: 0, 1: 1, 2: 2})
     assert study.rows["plain"].augmentation == "random crop"
@@ -140,7 +140,7 @@ REFUSED = {
         STREET | {"rows": {"a": Row("fcn8s/resnet18", classes=5)}},
         "has classes=5, and its data 2",
     ),
-    "scenes nobody named": ({"rows": STREET["rows"]}, r"Scenes\(nowhere\): does not say which classes there are"),
+    "scenes nobody named": ({"rows": STREET["rows"]}, r"nowhere.: does not say which classes there are"),
     "a merge of no classes": (
         STREET | {"rows": {"a": Row("fcn8s/resnet18", merge={"x": ["car"]})}},
         "row a: merges 'car', which is not one",

@@ -1,0 +1,1 @@
+pytest_plugins = ["cvhw4.plugin"]
