@@ -27,7 +27,7 @@ from cvhw4.report.text import code, escape, file_stem, in_picture
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS
 from tests.test_speed import speed
-from tests.tiny import QUICK, record
+from tests.tiny import MERGED, QUICK, record
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])  # with HTML
 HOSTILE = [
@@ -180,7 +180,7 @@ def test_no_text_from_outside_takes_effect_in_the_report(text):
 def scenes(classes, seed):
     """Counts [3, 4, 2, 12, C] of networks that predict 12 pixels of every label as its class or the next."""
     taken = (np.arange(12) + np.random.RandomState(seed).randint(0, 2, (3, 4, 2, 12))) % classes
-    return ImageResults(counts=12 * np.eye(classes, dtype=np.uint32)[taken])
+    return ImageResults(counts=12 * np.eye(classes, dtype=np.uint32)[taken], targets=MERGED[classes].targets)
 
 
 @cache

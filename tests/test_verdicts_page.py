@@ -20,7 +20,7 @@ from cvhw4.statistics.bounds import NO_BOUNDS, calibrate
 from cvhw4.statistics.comparison import rounding_sd
 from cvhw4.statistics.stability import stability
 from cvhw4.statistics.verdicts import judge, judge_all
-from tests.tiny import QUICK, record
+from tests.tiny import MERGED, QUICK, record
 
 SEEDS = 6
 CLAIMS = {claim.id: claim for claim in QUICK.claims}
@@ -38,8 +38,9 @@ def run(row, seed, level=None):
         images = ImageResults.of_two_classes(right=random.rand(3, 80) < level, labels=np.arange(80, dtype=np.uint8) % 2)
         figures = tuple((float(images.figure("accuracy", e)),) for e in (1, 2, 3))
     else:
-        images = ImageResults(counts=scenes(random, SHARE.get(short, 0.5), row.classes))
-        by_epoch = [segmentation_figures(counts.sum(1)) for counts in images.counts]
+        targets = MERGED[row.classes].targets
+        images = ImageResults(counts=scenes(random, SHARE.get(short, 0.5), row.classes), targets=targets)
+        by_epoch = [segmentation_figures(counts.sum(1), targets=targets) for counts in images.counts]
         figures = tuple(tuple(float(v) for v in f.values()) for f in by_epoch)
     made = record("q1_2-finetune" if task == "classification" else "q2_1a-skip", seed, figures)
     print_ = task.encode().hex()[:6] * 11
