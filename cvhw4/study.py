@@ -300,11 +300,10 @@ class Row:
         if self.flip in (None, self.augmentation != "none"):  # the default, which older records do not name
             del values["flip"]
         plain = {k: v for k, v in values.items() if k not in ("name", "study", "group")}
-        plain["merge"] = {new: [*members] for new, members in (self.merge or {}).items()}
-        if not self.merge:
-            del plain["merge"]
         if self.corruption is not None:
             plain["corruption"] = [part for part in self.corruption if part != ()]
+        if merge := plain.pop("merge"):
+            plain["merge"] = {new: [*members] for new, members in merge.items()}
         return plain
 
     def setting(self, name: str) -> Any:
