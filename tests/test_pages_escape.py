@@ -149,9 +149,12 @@ def named(name, text):
     for seed in range(3):
         r = record(name, seed)
         strange = dict.fromkeys(("device_name", "torch", "commit", "threads"), text)
-        data = replace(r.data, name=text, embedded=False, classes=[text] * len(r.data.classes), leaks=[text] * 4)
+        names = {c: f"{text}{i}" for i, c in enumerate(r.data.classes)}
+        data = replace(r.data, name=text, embedded=False, classes=[*names.values()], leaks=[text] * 4)
+        merge = r.settings.get("merge") and {into: [names.get(c, c) for c in of] for into, of in r.settings["merge"].items()}
         weights = replace(r.weights, origin=text)
-        runs.append(replace(r, data=data, weights=weights, environment=r.environment | strange))
+        changes = dict(data=data, weights=weights, settings={**r.settings, "merge": merge})
+        runs.append(replace(r, **changes, environment=r.environment | strange))
     return runs
 
 
