@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,21 +64,43 @@ def check_study(runner: Runner) -> None:
         if hasattr(source, "folder"):
             _check_size(study, name, runner)
     prepare_process()
-    from cvhw4.models.weights import pretrained_name
     from cvhw4.training.recipe import check_recipe
 
     for row in study.rows.values():
-        pretrained_name(row.network)
         try:
             check_recipe(row.recipe, row.task, row.classes, graphs=runner.cuda_graphs)
         except InputError as error:
             where = f"study {study.name}, row {row.name}, {error.where}"
             raise InputError(where, error.problem, error.hint) from error
     _check_transforms(runner)
-    if runner.weights is not None:
-        from cvhw4.models.weights import check_weights
+    _check_networks(runner)
 
-        check_weights(runner.weights, {r.network for r in study.rows.values() if r.start == "imagenet"})
+
+def _check_networks(runner: Runner) -> None:
+    """Builds and tries every row's network, and reads the files in the weights folder that are for them; raises
+    InputError."""
+    from cvhw4.models.names import take_apart
+    from cvhw4.models.trial import try_network
+    from cvhw4.models.weights import check_weights
+
+    rows = runner.study.rows.values()
+    pretrained = set()
+    for row in rows:
+        if not isinstance(row.network, str):
+            continue
+        if row.start == "imagenet":
+            pretrained.add(row.network)
+        found = take_apart(row.network)
+        if found.written not in ("", found.name):
+            warnings.warn(f"{row.study}, row {row.name}: timm now calls {found.written} {found.name}.", stacklevel=2)
+    if runner.weights is not None:
+        check_weights(runner.weights, pretrained)
+    for row in rows:
+        images = None
+        if hasattr(runner.study.sources[row.task.name], "folder"):
+            with suppress(DataUnavailable):
+                images = len(runner.data(row.task.name).train)
+        try_network(row, images)
 
 
 def _check_size(study: Study, task: str, runner: Runner) -> None:

@@ -240,7 +240,7 @@ class Runner:
             ),
             weights=WeightsUsed(
                 network=plan.network,
-                origin=source.origin if source else "random",
+                origin=source.origin if source else row.start,
                 sha256=source.sha256 if source else None,
             ),
             parameters=network.parameters,
@@ -363,7 +363,8 @@ class Runner:
 
         import torch
 
-        from cvhw4.models.weights import find_weights, pretrained_name
+        from cvhw4.models.names import take_apart
+        from cvhw4.models.weights import find_weights
         from cvhw4.records.environment import accelerator, code_digest, device_name, versions
         from cvhw4.training.device import pick_device
         from cvhw4.training.precision import choose_precision
@@ -373,8 +374,10 @@ class Runner:
         device = pick_device(self.device, self.worker)
         choice = choose_precision(self.precision, device, row, dataset)
         graphs, deterministic = (wanted and device.type == "cuda" for wanted in (self.cuda_graphs, self.deterministic))
-        network = pretrained_name(row.network)
-        source = find_weights(network, self.weights) if row.start == "imagenet" else None
+        source, network = None, row.network_name
+        if isinstance(row.network, str):
+            network = take_apart(row.network).name
+            source = find_weights(row.network, self.weights) if row.start == "imagenet" else None
         identity = {
             "settings": row.settings(),
             "data": dataset.fingerprint,

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeGuard, get_args
 
@@ -22,12 +23,12 @@ from cvhw4.camvid import CAMVID
 from cvhw4.errors import InputError
 from cvhw4.files import visible
 from cvhw4.labels import MOST_CLASSES, VOID, Colour, Merge, Merged, merge_classes
-from cvhw4.tasks import LOSSES, TASKS, Task, custom_task, task_of
+from cvhw4.tasks import LOSSES, TASKS, Task, TaskName, custom_task, task_of
 
 if TYPE_CHECKING:
     from cvhw4.report.evidence import Section
 
-Start = Literal["imagenet", "random"]
+Start = Literal["imagenet", "random", "as built"]  # the last of a callable, which decides itself
 Trained = Literal["last layer", "all layers"]
 Augmentation = Literal["none", "random-resized crop", "whole face", "crop + jitter + AutoAugment", "random crop"]
 # How batch norm runs in training: "train" with the statistics of each batch; "frozen" with the statistics it started
@@ -44,6 +45,13 @@ Operand = str | tuple[str, str]  # a row, or the difference of two: the first ro
 _MOST_CLASSES = 32767  # targets of more than 256 are int16
 _LARGEST_VALUE = 2**16 - 1  # of a pixel in a mask
 _LARGEST_SIDE = 2**15  # pixels
+_OF_SCENES = (
+    "train.csv",
+    "train.txt",
+    "trainannot",
+    "masks",
+    "SegmentationClass",
+)  # of their folders; pictures have none
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in what an object says of itself
 _OF_THE_STUDY: Any = None  # what a row leaves to its study, which fills it in
 
@@ -238,11 +246,15 @@ class Row:
     """A named variant of a study: everything that decides what is trained, but for the seed and the data.
 
     Attributes:
-        network: "alexnet"; any timm classifier ("resnet18", its last layer replaced), "+linear" behind it to keep the
-            1000-way classifier and add Linear(1000, classes); "fcn8s/vgg16" or "fcn8s/<any timm backbone>" for
-            segmentation.
-        start: where the pretrained part starts from.
-        trained: which layers the optimizer changes.
+        network: "alexnet"; any timm classifier ("resnet18", its last layer replaced), "torchvision/resnet18" for
+            torchvision's, "+linear" behind either to keep the 1000-way classifier and add Linear(1000, classes); for
+            segmentation "fcn8s/vgg16", "fcn8s/<any timm backbone>" with maps at 1/8, 1/16 and 1/32,
+            "torchvision/deeplabv3_resnet50", or, with segmentation_models_pytorch, "smp/Unet/resnet34". Or a callable
+            (a function, class or `functools.partial`) that is given the number of classes and gives a torch.nn.Module:
+            float [B, 3, size, size], normalised, to logits [B, classes], for segmentation [B, classes, size, size];
+            also as `out` or `logits` of a dict or object. torch is seeded before it is called.
+        start: where the pretrained part starts from; left out, "imagenet". A callable decides itself.
+        trained: which layers the optimizer changes, of those whose parameters require a gradient.
         augmentation: of the training pictures; left out, a random-resized crop (classification) or a random crop.
             "none" shows them as validation pictures are. Or a transform of `torchvision.transforms.v2`, called with
             each picture by itself (`tv_tensors.Image`, uint8 [3, H, W]) and for segmentation its mask
@@ -259,13 +271,17 @@ class Row:
         group: which tests train it: those whose mark names the same group. Rows without one are what a session trains
             by default, and what bounds and nightly jobs are about.
         corruption: what is wrong on purpose with the training data, see `Control`.
+        version: of a callable, to be changed when what it builds changes and its source text does not: `--reuse` knows
+            it by its text, its arguments and this.
+        for_task: of a callable, "classification" or "segmentation"; left out, what the study's data are for.
         name: filled in by the study.
         study: the name of the study, filled in by it.
+        source: the text of a callable with its arguments and version, filled in by the study.
     """
 
-    network: str
+    network: str | Callable[[int], Any]
     _: KW_ONLY
-    start: Start = "imagenet"
+    start: Start = _OF_THE_STUDY
     trained: Trained = "all layers"
     augmentation: Augmentation | Callable[..., Any] = _OF_THE_STUDY
     flip: bool | None = None
@@ -276,13 +292,27 @@ class Row:
     recipe: Recipe = _OF_THE_STUDY
     group: str = ""
     corruption: Corruption | None = None
+    version: str = ""
+    for_task: TaskName | None = None
     name: str = ""
     study: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.start is None:
+            object.__setattr__(self, "start", "imagenet" if isinstance(self.network, str) else "as built")
 
     @property
     def task(self) -> Task:
         """What the network is for."""
-        return task_of(self.network)
+        if isinstance(self.network, str):
+            return task_of(self.network)
+        return TASKS[self.for_task or "classification"]
+
+    @property
+    def network_name(self) -> str:
+        """The network's name, of a callable its own with the arguments of a partial: "unet(attention=True)"."""
+        return self.network if isinstance(self.network, str) else _call_of(self.network)
 
     @property
     def epochs(self) -> int | None:
@@ -291,15 +321,18 @@ class Row:
 
     def settings(self) -> dict[str, Any]:
         """All that changes what is trained, as plain JSON values: without names and groups, and without `merge` where
-        nothing is merged."""
-        values = asdict(replace(self, recipe=_OF_THE_STUDY, augmentation=_OF_THE_STUDY))
+        nothing is merged. A callable is there by its name and, as `network_source`, the sha256 of its text."""
+        values = asdict(replace(self, recipe=_OF_THE_STUDY, augmentation=_OF_THE_STUDY, network=self.network_name))
         values |= {"recipe": self.recipe and self.recipe.settings(), "augmentation": self.augmentation}
         if callable(self.augmentation):
             shown = _ADDRESS.sub("", " ".join(repr(self.augmentation).split()))
             values["augmentation"] = f"{shown} {_digest_of(_text_of(self.augmentation))}"
         if self.flip in (None, self.augmentation != "none"):  # the default, which older records do not name
             del values["flip"]
-        plain = {k: v for k, v in values.items() if k not in ("name", "study", "group")}
+        if not isinstance(self.network, str):
+            values["network_source"] = sha256(self.source.encode()).hexdigest()
+        left_out = ("name", "study", "group", "version", "for_task", "source")
+        plain = {k: v for k, v in values.items() if k not in left_out}
         if self.corruption is not None:
             plain["corruption"] = [part for part in self.corruption if part != ()]
         if merge := plain.pop("merge"):
@@ -463,6 +496,17 @@ def _name_of(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
+def _call_of(function: Callable[..., Any]) -> str:
+    """What pages call a callable: its name, of a partial with its arguments, at most 60 characters of them."""
+    given: list[str] = []
+    while isinstance(function, partial):
+        given = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items()), *given]
+        function = function.func
+    shown = _ADDRESS.sub("", ", ".join(given))
+    shown = shown if len(shown) <= 60 else f"{shown[:59]}…"
+    return _name_of(function).strip("<>") + f"({shown})" * bool(given)
+
+
 def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     """What a partial calls in the end."""
     while isinstance(function, partial):
@@ -498,9 +542,9 @@ def _held(value: Any, seen: frozenset[int]) -> str:
         return str({str(k): _held(v, seen) for k, v in value.items()})
     if isinstance(value, list | tuple):
         return str([_held(v, seen) for v in value])
-    if hasattr(value, "detach"):  # a tensor
+    if hasattr(value, "detach") and hasattr(value, "numpy"):  # a tensor
         value = value.detach().cpu().numpy()
-    if hasattr(value, "tobytes"):
+    if hasattr(value, "tobytes") and hasattr(value, "dtype"):
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     return _text_of(value, seen) if callable(value) else _ADDRESS.sub("", repr(value))
 
@@ -901,7 +945,7 @@ class Study:
             sources: dict[str, Source] = {}
             rows: list[Row] = [*self._custom_rows()]
         else:
-            sources = self._sources(self._check_rows(), here)
+            sources = self._sources(self._check_rows(here), here)
             self._check_metrics()
             rows = [*self._complete(sources)]
         object.__setattr__(self, "data", sources)
@@ -965,13 +1009,14 @@ class Study:
 
     @property
     def functions(self) -> tuple[Callable[..., Any], ...]:
-        """The user's own functions: metrics, losses and transforms, or what trains, and those among its settings."""
+        """The user's own functions: metrics, losses, transforms, networks' builders; or what trains, and its settings."""
         if self.train is not None:
             settings = (value for row in self.rows.values() for value in row.values.values())
             return (self.train, *(value for value in settings if callable(value)))
         losses = [row.recipe.loss.function for row in self.rows.values() if isinstance(row.recipe.loss, Loss)]
         transforms = [row.augmentation for row in self.rows.values() if callable(row.augmentation)]
-        return (*(metric.function for metric in self.metrics.values()), *losses, *transforms)
+        networks = [row.network for row in self.rows.values() if not isinstance(row.network, str)]
+        return (*(metric.function for metric in self.metrics.values()), *losses, *transforms, *networks)
 
     @property
     def nightly_claims(self) -> tuple[Claim, ...]:
@@ -1042,33 +1087,60 @@ class Study:
         for name, settings in self.rows.items():
             yield CustomRow(name=name, study=self.name, values=dict(settings), plain=_plain(settings), **shared)
 
-    def _check_rows(self) -> tuple[Task, ...]:
-        """Refuses rows that are none, and recipes that no training can follow; the tasks of the rows.
+    def _check_rows(self, here: Path) -> tuple[Task, ...]:
+        """Refuses rows that are none, and recipes that no training can follow; the tasks of the rows, which callables
+        are told.
 
         Raises:
             InputError: there is one.
         """
-        tasks = {}
+        tasks, rows = {}, dict[str, Row]()
         for name, row in self.rows.items():
             _check_name(name, "row")
             where = f"{self._where}, row {name}"
             if not isinstance(row, Row):
                 hint = 'write it as Row("resnet18", ...), or give the study train= for settings of your own'
                 raise InputError(where, f"is {row!r:.60}", hint)
-            if not isinstance(row.network, str) or not row.network:
+            if not row.network or not (isinstance(row.network, str) or callable(row.network)):
                 raise InputError(where, f"has network={row.network!r:.60}", 'name one, as in Row("resnet18")')
+            if hasattr(row.network, "state_dict") and not isinstance(row.network, type):
+                hint = "give what builds it, Row(lambda classes: ...), so that each seed has its own"
+                raise InputError(where, f"has a network that is built ({type(row.network).__name__})", hint)
             recipe = self._recipe_of(row)
             if not isinstance(recipe, Recipe):
                 raise InputError(where, f"has the recipe {recipe!r:.60}", "write it as Recipe(size=224, ...)")
             if isinstance(recipe.loss, str):
                 _choose(where, "loss", recipe.loss, [*LOSSES])
+            if not isinstance(row.network, str):
+                row = replace(row, for_task=self._task_of_callable(where, row, here))
+            rows[name] = row
             if row.task.name in self.also_after and recipe.schedule not in _BY_EPOCHS_SO_FAR:
                 problem = f"has schedule={recipe.schedule!r}, which depends on the number of epochs, beside also_after"
                 raise InputError(where, problem, f"choose one of {', '.join(_BY_EPOCHS_SO_FAR)}")
             tasks[row.task.name] = row.task
+        object.__setattr__(self, "rows", rows)
         if len(tasks) > 1 and not isinstance(self.data, list | tuple):
             raise InputError(self._where, "has classifiers and FCN8s", "make a study of each")
         return tuple(tasks.values())
+
+    def _task_of_callable(self, where: str, row: Row, here: Path) -> TaskName:
+        """What a callable's network is for: what the row says, or the data; where these are a folder that is not
+        described, what the rows with names are for, or what lies there."""
+        if row.for_task is not None:
+            _choose(where, "for_task", row.for_task, TaskName)
+            return row.for_task
+        if isinstance(self.data, str | os.PathLike):
+            names = [r.network for r in self.rows.values() if isinstance(r, Row)]
+            tasks = {task_of(name).name for name in names if isinstance(name, str)}
+            folder = here / Path(self.data).expanduser()
+            scenes = any(map(os.path.exists, (folder / name for name in _OF_SCENES)))
+            return tasks.pop() if len(tasks) == 1 else "segmentation" if scenes else "classification"
+        sources: Any = self.data if isinstance(self.data, list | tuple) else [self.data]
+        given: set[TaskName] = {source.task for source in sources}
+        if len(given) != 1:
+            hint = 'say for_task="classification" or for_task="segmentation"'
+            raise InputError(where, "has a callable in a study with data of both tasks", hint)
+        return given.pop()
 
     def _recipe_of(self, row: Row) -> Recipe:
         return self.recipe if row.recipe is None else row.recipe
@@ -1126,7 +1198,12 @@ class Study:
         """The rows with all that they left to the study."""
         for name, row in self.rows.items():
             where, recipe, task = f"{self._where}, row {name}", self._recipe_of(row), row.task
-            _choose(where, "start", row.start, Start)
+            built = not isinstance(row.network, str)
+            if built and row.start in ("imagenet", "random"):
+                raise InputError(where, f"has start={row.start!r}, which its callable decides", "leave it out")
+            _choose(where, "start", row.start, ["as built"] if built else ["imagenet", "random"])
+            if row.version and not built:
+                raise InputError(where, f"has version={row.version!r:.40}, which callables have", "leave it out")
             _choose(where, "trained", row.trained, Trained)
             _choose(where, "batch_norm", row.batch_norm, BatchNorm)
             merge: Merge | None = None
@@ -1145,12 +1222,18 @@ class Study:
                 source = sources[task.name]
                 classes = source.classes if isinstance(source, Pictures) and source.classes is not None else 2
             else:
-                skips = True if skips is None else skips
-                _choose(where, "skips", skips, [True, False])
+                fcn8s = isinstance(row.network, str) and row.network.startswith("fcn8s/")
+                if skips is not None and not fcn8s:
+                    raise InputError(where, "has skips, which are FCN8s's", "leave them out")
+                if fcn8s:
+                    skips = True if skips is None else skips
+                    _choose(where, "skips", skips, [True, False])
                 merge, classes = self._classes_of(where, row, sources[task.name])
-                if recipe.size % 32:
+                if fcn8s and recipe.size % 32:
                     raise InputError(where, f"trains at {recipe.size} px", "use a multiple of 32 for FCN8s")
             filled: dict[str, Any] = {"augmentation": augmentation, "skips": skips, "classes": classes, "merge": merge}
+            if not isinstance(row.network, str):  # kept: a process elsewhere may not have the file
+                filled["source"] = _source_of(row.network, row.version)
             yield replace(row, name=name, study=self.name, recipe=recipe, **filled)
 
     def _classes_of(self, where: str, row: Row, source: Source) -> tuple[Merge, int]:

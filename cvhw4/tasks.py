@@ -67,7 +67,7 @@ CLASSIFICATION = Task(
     augmentations=("random-resized crop", "whole face", "crop + jitter + AutoAugment", "none"),
     loss="cross_entropy",
     columns=lambda row: {
-        "network": row.network,
+        "network": row.network_name,
         "start": row.start,
         "trained": row.trained,
         "augmentation": row.augmentation_name,
@@ -90,9 +90,9 @@ SEGMENTATION = Task(
     augmentations=("random crop", "none"),
     loss="bce",
     columns=lambda row: {
-        "network": row.network,
+        "network": row.network_name,
         "classes": str(row.classes),
-        "skips": "yes" if row.skips else "no",
+        "skips": {True: "yes", False: "no", None: "-"}[row.skips],
         "batch norm": row.batch_norm,
     },
     in_images=False,
@@ -144,5 +144,7 @@ def custom_task(primary: str, shown: tuple[str, ...] = ()) -> Task:
 
 
 def task_of(network: str) -> Task:
-    """The task that a network is for, by its name: FCN8s segments, all others classify."""
-    return SEGMENTATION if network.startswith("fcn8s/") else CLASSIFICATION
+    """The task that a network is for, by its name: FCN8s, segmentation_models_pytorch's and torchvision's segmenters
+    segment, all others classify."""
+    segmenters = ("fcn8s/", "smp/", "torchvision/deeplabv3_", "torchvision/fcn_", "torchvision/lraspp_")
+    return SEGMENTATION if network.startswith(segmenters) else CLASSIFICATION

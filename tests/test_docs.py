@@ -16,7 +16,9 @@ import timm
 
 import cvhw4
 from cvhw4 import cli
+from cvhw4.discovery import find_study
 from cvhw4.homework import rows as homework_rows
+from cvhw4.models.trial import try_network
 from cvhw4.plugin.summary import Summary
 from cvhw4.runner import Runner
 from tests import tiny
@@ -198,6 +200,16 @@ def test_the_row_and_the_study_that_are_shown_are_right():
     assert new == {"features": cvhw4.Row("tf_efficientnet_lite0", trained="last layer")}
     (scenes,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/scenes.md").read_text(), re.MULTILINE | re.DOTALL)
     assert scenes == (EXAMPLE.with_name("binary-masks") / "test_cells.py").read_text()
+
+
+def test_the_networks_of_ones_own_that_are_shown_can_be_trained(tmp_path):
+    shown = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "rows.md").read_text(), re.MULTILINE | re.DOTALL)[4]
+    file = tmp_path / "networks.py"
+    file.write_text(shown)
+    found = find_study(str(file))
+    assert len(shown.splitlines()) <= 25 and len({str(row.settings()) for row in found.rows.values()}) == 3
+    for row in found.rows.values():
+        try_network(row, 21)
 
 
 def test_options_are_shown_as_help_prints_them_and_those_that_are_named_exist(pytester):

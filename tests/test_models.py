@@ -1,8 +1,11 @@
 """Networks against the report's facts, and weights through their doors."""
 
 import hashlib
+import math
 import os
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 
@@ -13,12 +16,16 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from cvhw4 import Recipe, Row
 from cvhw4.errors import InputError, WeightsUnavailable
 from cvhw4.models import weights as weights_module
-from cvhw4.models.build import build_network, set_training_mode, trainable
-from cvhw4.models.fcn8s import FCN8s, VGG16Features, timm_features
-from cvhw4.models.weights import Source, check_weights, find_weights, load_weights, pretrained_name, read_state
-from tests.tiny import FULL, QUICK, row
+from cvhw4.models.build import build_network, set_training_mode, trainable, trained_images
+from cvhw4.models.fcn8s import FCN8s, VGG16Features
+from cvhw4.models.names import on_meta, take_apart, timm_features
+from cvhw4.models.trial import try_network
+from cvhw4.models.weights import Source, check_weights, find_weights, load_weights, read_state
+from cvhw4.training.fit import fit
+from tests.tiny import FULL, QUICK, dataset, row
 
 
 @pytest.fixture(autouse=True)
@@ -172,12 +179,12 @@ def test_a_file_is_for_the_network_it_is_named_after(tmp_path):
     for name in ("vgg16_bn-6c64b313.pth", "efficientnet_b2_pruned.safetensors", "vgg16-397923af.pth"):
         torch.save({}, tmp_path / name)
     assert find_weights("vgg16", tmp_path).path.name == "vgg16-397923af.pth"
-    assert weights_module._in_folder("efficientnet_b2", tmp_path) is None
+    assert weights_module._in_folder(take_apart("efficientnet_b2"), tmp_path) is None
 
 
 def test_a_backbone_without_the_three_sizes_is_refused():
-    with pytest.raises(ValueError, match="1/8"):
-        timm_features("vit_tiny_patch16_224")
+    with pytest.raises(InputError, match=r"fcn8s/test_vit: has feature maps at 1/.*needs 1/8, 1/16 and 1/32"):
+        timm_features("test_vit")
 
 
 def test_seeds_decide_random_weights_and_leave_the_callers_draws_alone():
@@ -268,7 +275,7 @@ def test_unusable_files_are_named_and_run_nothing(name, content, tmp_path, capsy
 def test_weights_of_another_network_are_refused(alexnet_folder):
     file = alexnet_folder / "alexnet-owt-7be5be79.pth"
     with pytest.raises(InputError, match="does not fit vgg16"):
-        load_weights(VGG16Features(), Source("vgg16", "file", file, "0"), without=("classifier.",))
+        load_weights(VGG16Features(), Source(take_apart("fcn8s/vgg16"), "file", file, "0"), without=("classifier.",))
 
 
 LITE0 = "tf_efficientnet_lite0"
@@ -387,7 +394,7 @@ def test_a_hub_without_https_is_not_asked(monkeypatch):
 
 def test_unknown_networks_and_sizes_are_refused():
     with pytest.raises(InputError, match="alexnett"):
-        pretrained_name("alexnett")
+        take_apart("alexnett")
     with pytest.raises(InputError, match="multiple of 32"):
         build_network(row("q2_1a", size=100), seed=0)
     with pytest.raises(InputError, match="not a folder"):
@@ -401,3 +408,238 @@ def test_every_row_builds_and_answers():
         x = torch.rand(2, 3, small.recipe.size, small.recipe.size)
         y = network.module.eval()(x)
         assert y.shape == ((2, 2) if small.task.name == "classification" else (2, small.classes, *x.shape[2:]))
+
+
+# Names
+
+
+NAMES = {
+    "resnet18": ("timm", "resnet18"),
+    "vgg16": ("timm", "vgg16"),  # FCN8s stands on torchvision's
+    "fcn8s/vgg16": ("torchvision", "vgg16"),
+    "alexnet": ("torchvision", "alexnet"),
+    "torchvision/resnet18": ("torchvision", "resnet18"),
+    "torchvision/fcn_resnet50": ("torchvision", "fcn_resnet50"),
+    "tf_efficientnet_b0_ns": ("timm", "tf_efficientnet_b0.ns_jft_in1k"),  # renamed
+    "fcn8s/tf_efficientnet_b0_ns": ("timm", "tf_efficientnet_b0.ns_jft_in1k"),
+}
+
+
+@pytest.mark.parametrize("network", NAMES)
+def test_a_name_is_resolved_to_its_library(network):
+    assert take_apart(network)[:2] == NAMES[network]
+
+
+NO_NAMES = {
+    "resnet18.nonsense": r"names weights that timm has not \(nonsense\)\. Fix: use resnet18\.a1_in1k",
+    "resnet19": "is not a known network. Fix: use resnet1",
+    "torchvision/resnet19": "is not a known network. Fix: use torchvision/resnet1",
+    "torchvision/resnet18.nonsense": "names weights that torchvision has not .nonsense.. Fix: use IMAGENET1K_V1",
+    "torchvision/fasterrcnn_resnet50_fpn": "is not a known network",
+    "fcn8s/torchvision/resnet18": "is not a known network",
+}
+
+
+@pytest.mark.parametrize("network", NO_NAMES)
+def test_a_name_that_no_library_has_is_one_line(network):
+    with pytest.raises(InputError, match=NO_NAMES[network]) as error:
+        take_apart(network)
+    assert "\n" not in str(error.value)
+
+
+# Whose format a file of weights has
+
+
+def test_torchvisions_vgg16_is_found_for_timms_and_converted(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth").touch()
+    monkeypatch.setattr(weights_module, "_sha256", lambda path: "397923af" + "0" * 56)
+    assert find_weights("vgg16").origin == "torchvision VGG16_Weights.IMAGENET1K_V1"
+    theirs = on_meta(torchvision.models.vgg16).state_dict()
+    state = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in theirs.items()}  # of no size in memory
+    found = weights_module._converted(state, take_apart("vgg16"), None)
+    timms = on_meta(lambda: timm.create_model("vgg16")).state_dict()
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in timms.items()}
+
+
+def test_a_file_of_the_other_librarys_network_is_named(tmp_path):
+    state = {k: torch.zeros(v.shape, dtype=torch.float16) for k, v in on_meta(EFFICIENTNET).state_dict().items()}
+    save_file(state, tmp_path / "efficientnet_b0.safetensors")
+    check_weights(tmp_path, ["torchvision/efficientnet_b0"])
+    told = r'is torchvision\'s efficientnet_b0, and the row\'s is timm\'s\. Fix: .*Row\("torchvision/efficientnet_b0"\)'
+    with pytest.raises(InputError, match=told):
+        check_weights(tmp_path, ["efficientnet_b0"])
+
+
+def EFFICIENTNET():
+    return torchvision.models.efficientnet_b0()
+
+
+def test_torchvisions_own_file_starts_its_own_network(tmp_path):
+    torch.manual_seed(3)
+    whole = torchvision.models.resnet18()
+    torch.save(whole.state_dict(), tmp_path / "resnet18-f37072fd.pth")
+    network = build_network(named("torchvision/resnet18", classes=3), seed=0, weights=tmp_path)
+    assert torch.equal(network.module.conv1.weight, whole.conv1.weight)
+    assert network.module.fc.out_features == 3 and network.weights.origin == "file resnet18-f37072fd.pth"
+    other = build_network(named("torchvision/resnet18", classes=3, trained="last layer"), seed=0, weights=tmp_path)
+    assert [n for n, p in other.module.named_parameters() if p.requires_grad] == ["fc.weight", "fc.bias"]
+
+
+def test_a_network_built_for_one_size_takes_its_weights_at_another(tmp_path):
+    torch.manual_seed(3)
+    whole = timm.create_model("test_vit")  # 160 pixels
+    torch.save(whole.state_dict(), tmp_path / "test_vit.pth")
+    network = build_network(named("test_vit"), seed=0, weights=tmp_path).module
+    assert torch.equal(network.patch_embed.proj.weight, whole.patch_embed.proj.weight)
+    assert network.pos_embed.shape[1] < whole.pos_embed.shape[1]
+    assert network(torch.rand(2, 3, 64, 64)).shape == (2, 2)
+
+
+# Networks that are tried before anything is trained
+
+
+def named(network, *, size=64, batch=4, **changes):
+    """A row as a study completes it; its classes are 2 where they are not given."""
+    recipe = Recipe(size=size, batch=batch, epochs=1)
+    more = {"skips": True} if isinstance(network, str) and network.startswith("fcn8s/") else {}
+    return Row(network, recipe=recipe, name="a", **({"classes": 2} | more | changes))
+
+
+class Pooled(nn.Module):
+    """Batch norm behind global pooling."""
+
+    def __init__(self, classes, end=nn.Identity):
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3)
+        self.norm, self.head, self.end = nn.BatchNorm1d(8), nn.Linear(8, classes), end()
+
+    def forward(self, x):
+        return self.end(self.head(self.norm(self.body(x).relu().mean((2, 3)))))
+
+
+class Maps(nn.Module):
+    """Logits for every pixel, as they are or in what another library wraps them in."""
+
+    def __init__(self, classes, wrap=lambda x: x):
+        super().__init__()
+        self.layer, self.wrap = nn.Conv2d(3, classes, 1), wrap
+
+    def forward(self, x):
+        return self.wrap(self.layer(x))
+
+
+class Wrapped:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+class InPlace(nn.Module):
+    """Changes what the backward pass needs."""
+
+    def forward(self, x):
+        squared = x.square()
+        x += 1
+        return squared
+
+
+WORK = {
+    "a fixed size that can be passed on": named("test_vit"),
+    "channels last": named("fcn8s/swin_tiny_patch4_window7_224"),
+    "batch norm behind pooling, a last batch of one": named(Pooled),
+    "torchvision's with auxiliary logits": named("torchvision/googlenet"),
+    "logits in a dict": named(partial(Maps, wrap=lambda x: {"out": x, "aux": 0}), for_task="segmentation"),
+    "smaller logits of an object": named(
+        partial(Maps, wrap=lambda x: Wrapped(x[..., ::4, ::4])), for_task="segmentation"
+    ),
+    "a look at numbers": named(partial(Maps, wrap=lambda x: x * float(x.mean() > -9)), for_task="segmentation"),
+}
+
+
+@pytest.mark.parametrize("row", WORK.values(), ids=WORK)
+def test_what_can_be_trained_passes_the_trial(row):
+    try_network(row, images=9)
+
+
+FAIL = {
+    "a fixed size": (
+        named("torchvision/maxvit_t"),
+        "torchvision/maxvit_t cannot be trained on pictures of 64 pixels .RuntimeError: ",
+    ),
+    "batches of one": (named(Pooled, batch=1), "a: Pooled cannot be trained with batches of one picture"),
+    "no classifier": (
+        named(Maps),
+        r"a: Maps gives \[4, 2, 64, 64\] torch\.float32, not \[4, 2\]\. Fix: give floating-",
+    ),
+    "classes": (named(lambda classes: Pooled(5)), r"lambda gives \[4, 5\]"),
+    "a dict of other words": (named(partial(Pooled, end=lambda: dict)), "cannot be trained"),
+    "no network": (named(lambda classes: 3), "lambda gives 3, which is not a network"),
+    "no argument": (named(lambda: Pooled(2)), "lambda cannot be built .TypeError: "),
+    "nothing trained": (
+        named(lambda classes: Pooled(classes).requires_grad_(False)),
+        "has no parameters to be trained",
+    ),
+    "no gradient": (named(partial(Maps, wrap=lambda x: x.detach()), for_task="segmentation"), "logits without a grad"),
+    "in-place changes": (named(partial(Pooled, end=InPlace)), "cannot be trained .*modified by an inplace operation"),
+    "too small": (named("alexnet", size=32), "alexnet cannot be trained on pictures of 32 pixels .RuntimeError: "),
+    "no such maps": (named("fcn8s/test_vit"), "has feature maps at"),
+    "a last layer that is not known": (
+        named(lambda c: nn.Flatten(), trained="last layer"),
+        "has no layer with 2 outputs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("row", "told"), FAIL.values(), ids=FAIL)
+def test_what_cannot_be_trained_is_one_line_before_anything_is(row, told):
+    with pytest.raises(InputError, match=told) as error:
+        try_network(row, images=9)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("network", "trained"), [(Pooled, 4), (Maps, 5)])
+def test_a_last_batch_of_one_is_left_out_where_batch_norm_cannot_take_it(network, trained):
+    row = named(
+        network,
+        for_task="classification" if network is Pooled else "segmentation",
+        classes=2 if network is Pooled else 11,
+    )
+    row = replace(row, augmentation=row.task.augmentations[0], recipe=replace(row.recipe, size=32))
+    history = fit(row, dataset(row.task.name, train=5), build_network(row, seed=0), seed=0, device=torch.device("cpu"))
+    assert history.images == trained and math.isfinite(history.epochs[0].loss)
+    frozen = replace(row, batch_norm="frozen")  # as the report's rows of scenes, whose last batch is one picture
+    assert trained_images(build_network(frozen, seed=0).module, frozen, 5) == 5
+
+
+def test_segmentation_models_are_built_tried_and_start_from_their_encoders_weights(tmp_path):
+    pytest.importorskip("segmentation_models_pytorch")
+    row = named("smp/Unet/resnet18", classes=11)
+    assert (take_apart(row.network)[:3], row.task.name) == (("smp", "resnet18", "Unet"), "segmentation")
+    try_network(row, images=9)
+    torch.manual_seed(3)
+    whole = torchvision.models.resnet18()
+    torch.save(whole.state_dict(), tmp_path / "resnet18.pth")
+    check_weights(tmp_path, [row.network])
+    network = build_network(row, seed=0, weights=tmp_path)
+    assert torch.equal(network.module.encoder.conv1.weight, whole.conv1.weight) and network.mean[0] == 0.485
+    assert network.module.eval()(torch.rand(1, 3, 64, 64)).shape == (1, 11, 64, 64)
+    timms = timm.create_model(LITE0).state_dict()
+    save_file(timms, tmp_path / f"{LITE0}.safetensors")
+    encoder = build_network(named(f"smp/FPN/tu-{LITE0}", classes=11), seed=0, weights=tmp_path).module.encoder
+    assert torch.equal(encoder.model.conv_stem.weight, timms["conv_stem.weight"])
+    for name, told in {
+        "smp/Unett/resnet18": "write smp/Unet/resnet34",
+        "smp/Unet/resnet19": "use smp/Unet/resnet1",
+    }.items():
+        with pytest.raises(InputError, match=f"{name}: is not a known network. Fix: {told}"):
+            take_apart(name)
+
+
+def test_without_segmentation_models_a_name_of_theirs_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    take_apart.cache_clear()
+    with pytest.raises(
+        InputError, match=r"smp/Unet/resnet34: needs segmentation_models_pytorch.*Fix: pip install cvhw4"
+    ):
+        take_apart("smp/Unet/resnet34")

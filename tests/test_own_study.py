@@ -345,15 +345,26 @@ def test_files_that_say_which_images_were_right_are_still_read():
 
 
 FILE = """
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
+from torch import nn
 from cvhw4 import Study, Claim, Recipe, Row
+
+class Small(nn.Module):
+    def __init__(self, classes, width=8):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, width, 3, stride=2), nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu().mean((2, 3)))
 
 short = Recipe(size=32, batch=6, epochs=2)
 insects = Study(
     "insects", data="photos", recipe=short,
-    rows={"scratch": Row("resnet18", start="random"), "other": Row("resnet10t", start="random")},
+    rows={"scratch": Row("resnet18", start="random"), "other": Row(partial(Small, width=4))},
     metrics={"balanced": balanced_accuracy_score},
     claims=[Claim(better="other", worse="scratch", metric="balanced")],
 )
@@ -368,7 +379,15 @@ def test_claim(judged, claim):
 SCENES = """
 import numpy as np
 import pytest
+from torch import nn
 from cvhw4 import CAMVID, Scenes, Study, Recipe, Row
+
+class Maps(nn.Conv2d):
+    def forward(self, x):
+        return {"out": super().forward(x)}
+
+def build(classes):
+    return Maps(3, classes, 1)
 
 def mean_recall(confusion):
     there = confusion.sum(1) > 0
@@ -376,7 +395,8 @@ def mean_recall(confusion):
 
 scenes = Study(
     "scenes", data=Scenes("streets", **CAMVID), recipe=Recipe(size=32, batch=2, epochs=1),
-    rows={"plain": Row("fcn8s/resnet10t", start="random", skips=False)}, metrics={"recall": mean_recall},
+    rows={"plain": Row("fcn8s/resnet10t", start="random", skips=False), "own": Row(build)},
+    metrics={"recall": mean_recall},
 )
 
 @pytest.mark.study(scenes)
@@ -445,7 +465,7 @@ def test_studies_of_both_tasks_and_the_homework_train_in_one_session(own, pytest
     result = own("--seeds", "1", "-p", "tests.tiny", "--junit-xml", "runs.xml")
     torch.set_num_threads(threads)
     assert result.ret == 0, result.stdout.str()
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=6)
     screen = result.stdout.str()
     for title in ("ablation study insects", "ablation study scenes", "ablation study quick"):
         assert title in screen
@@ -454,7 +474,7 @@ def test_studies_of_both_tasks_and_the_homework_train_in_one_session(own, pytest
 
     results = pytester.path / "results"
     runs = {name: Store(results, name).load() for name in ("insects", "scenes", "quick")}
-    assert {name: len(found) for name, found in runs.items()} == {"insects": 2, "scenes": 1, "quick": 1}
+    assert {name: len(found) for name, found in runs.items()} == {"insects": 2, "scenes": 2, "quick": 1}
     for run in runs["insects"]:
         images = Store(results, "insects").images(run)
         assert run.data.classes == ["ant", "bee", "wasp"] and run.settings["classes"] == 3
@@ -465,7 +485,7 @@ def test_studies_of_both_tasks_and_the_homework_train_in_one_session(own, pytest
     report = (results / "insects" / "report.md").read_text()
     assert "### balanced" in report and "other beats scratch in balanced" in report
     assert "### recall" in (results / "scenes" / "report.md").read_text()
-    assert "make-up" in (results / "quick" / "report.md").read_text()
+    assert "The 2019 report's experiments" in (results / "quick" / "report.md").read_text()
 
     cases = ET.parse(pytester.path / "runs.xml").getroot().iter("testcase")
     found = {c.get("name"): {p.get("name"): p.get("value") for p in c.iter("property")} for c in cases}
@@ -479,6 +499,18 @@ def test_studies_of_both_tasks_and_the_homework_train_in_one_session(own, pytest
     torch.set_num_threads(threads)
     again.assert_outcomes(passed=3)
     assert again.stdout.str().count("reused") == 2
+
+    pytester.makepyfile(test_insects=FILE.replace("relu()", "sigmoid()"))
+    changed = own("--seeds", "1", "--reuse", "test_insects.py")
+    torch.set_num_threads(threads)
+    assert changed.ret == 0 and changed.stdout.str().count("reused") == 1  # the callable's text is another
+    found = {run.fingerprint: run for run in Store(results, "insects").load() if run.row == "other"}
+    assert len({run.settings["network_source"] for run in found.values()}) == 2
+    assert {run.settings["network"] for run in found.values()} == {"Small(width=4)"}
+    assert (
+        {run.settings["start"] for run in found.values()} == {"as built"} == {r.weights.origin for r in found.values()}
+    )
+    assert "Small(width=4)" in (results / "insects" / "report.md").read_text()
 
 
 def test_a_keyword_that_selects_nothing_is_answered_with_the_rows_that_tests_asked_for(own, pytester):
@@ -509,7 +541,7 @@ UNUSABLE = {
         "metric balanced: raises TypeError: len() takes exactly one argument (2 given)",
     ),
     "a network": (
-        lambda p: (p / "test_insects.py").write_text(FILE.replace("resnet10t", "resnet11t")),
+        lambda p: (p / "test_insects.py").write_text(FILE.replace("resnet18", "resnet11t")),
         "resnet11t: is not a known network",
     ),
     "the table": (
@@ -524,7 +556,7 @@ UNUSABLE = {
         lambda p: (p / "test_insects.py").write_text(
             FILE.replace("study(insects)", "study(insects, rows={'other': {'start': 'imagenet'}})")
         ),
-        "says start='imagenet' of other, which has 'random'",
+        "says start='imagenet' of other, which has 'as built'",
     ),
     "a word of the mark": (
         lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, row='other')")),
@@ -622,7 +654,10 @@ def test_a_study_reaches_a_process_that_cannot_import_its_files(tmp_path, monkey
         "from functools import partial\nimport counted\nfrom cvhw4 import Row, Study\n"
         "from shared.parts import part\n"
         "def share(of, labels, predicted):\n    return part(counted.right(labels, predicted), of)\n"
-        "a = Study('mine', data='p', rows={'r': Row('resnet18')}, metrics={'half': partial(share, 2)})\n"
+        "def build(classes):\n    return part(classes, 2)\n"
+        "rows = {'r': Row('resnet18'), 'own': Row(partial(build))}\n"
+        "a = Study('mine', data='p', rows=rows, metrics={'half': partial(share, 2)})\n"
+        "b = Study('nets', data='p', rows={'own': Row(build)})\n"
     )
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "parts.py").write_text("def part(whole, of):\n    return whole / of\n")
@@ -634,7 +669,7 @@ def test_a_study_reaches_a_process_that_cannot_import_its_files(tmp_path, monkey
     from shared import parts
 
     study = mine.a
-    assert _own_modules(study, None) == [mine]
+    assert _own_modules(study, None) == [mine] == _own_modules(mine.b, None)
     own = _own_modules(study, tmp_path)
     assert {module.__name__ for module in own} == {"mine", "counted", "shared.parts"}
     assert _own_modules(insects(metrics={"b": balanced_accuracy_score}), None) == []
@@ -653,8 +688,22 @@ def test_a_study_reaches_a_process_that_cannot_import_its_files(tmp_path, monkey
     code = (
         "import json, pickle, numpy as np\nstudy = pickle.load(open('runner', 'rb')).study\n"
         "half = study.metrics['half'].function(np.array([0, 1]), np.array([0, 0]))\n"
-        "print(json.dumps([half, str(study.sources['classification'].folder), study.rows['r'].name]))"
+        "print(json.dumps([half, str(study.sources['classification'].folder), study.rows['r'].name]))\n"
+        "own = study.rows['own']\nassert own.network(6) == 3.0 and 'def build' in own.source\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "there", env=env, capture_output=True, text=True)
     assert json.loads(told.stdout) == [0.25, str(tmp_path / "shares" / "p"), "r"], told.stderr
+
+
+def test_a_network_that_cannot_be_sent_to_another_process_is_one_error(tmp_path):
+    pytest.importorskip("ray")
+    from cvhw4.executors.ray import _check_travels
+
+    with (tmp_path / "file").open("w") as file:
+        study = insects(rows={"a": Row(partial(print, file=file)), "b": Row("resnet18")})
+        with pytest.raises(
+            InputError, match=r"study insects, row a: has a network or a loss that cannot be sent .*Fix: write"
+        ):
+            _check_travels(study)
+    _check_travels(insects())

@@ -151,7 +151,9 @@ def named(name, text):
         strange = dict.fromkeys(("device_name", "torch", "commit", "threads"), text)
         names = {c: f"{text}{i}" for i, c in enumerate(r.data.classes)}
         data = replace(r.data, name=text, embedded=False, classes=[*names.values()], leaks=[text] * 4)
-        merge = r.settings.get("merge") and {into: [names.get(c, c) for c in of] for into, of in r.settings["merge"].items()}
+        merge = r.settings.get("merge") and {
+            into: [names.get(c, c) for c in of] for into, of in r.settings["merge"].items()
+        }
         weights = replace(r.weights, origin=text)
         changes = dict(data=data, weights=weights, settings={**r.settings, "merge": merge})
         runs.append(replace(r, **changes, environment=r.environment | strange))

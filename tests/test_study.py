@@ -123,6 +123,20 @@ def test_a_study_of_both_tasks_names_the_data_of_each():
         insects(rows=ROWS | {"street": Row("fcn8s/resnet18")}, data=[Pictures("a")])
 
 
+def power(labels, predicted, by=1):
+    return right(labels, predicted) ** by
+
+
+class Built:
+    """As a torch.nn.Module is: it can be called, and has a state."""
+
+    def __call__(self, x):
+        return x
+
+    def state_dict(self):
+        return {}
+
+
 STREET = {"rows": {"a": Row("fcn8s/resnet18")}, "classes": 2}  # a study of scenes
 REFUSED = {
     "a name that is no folder's": ({"name": "a/b"}, "a/b: is not a valid study name"),
@@ -168,6 +182,21 @@ REFUSED = {
     "a row without a name": ({"rows": {None: ROWS["scratch"]}}, "None: is not a valid row name"),
     "no network": ({"rows": {"a": Row(None)}}, "study insects, row a: has network=None"),
     "networks": ({"rows": {"a": Row(["resnet18"])}}, r"row a: has network=\['resnet18'\]"),
+    "a network that is built": (
+        {"rows": {"a": Row(Built())}},
+        r"row a: has a network that is built \(Built\). Fix: give",
+    ),
+    "a callable's start": ({"rows": {"a": Row(power, start="random")}}, "start='random', which its callable decides"),
+    "a version of a name": ({"rows": {"a": Row("resnet18", version="2")}}, "version='2', which callables have"),
+    "skips of another": (
+        {"rows": {"a": Row(power, skips=True, for_task="segmentation")}, "data": Scenes("a", classes=2)},
+        "has skips, which are FCN8s's",
+    ),
+    "a task": ({"rows": {"a": Row(power, for_task="detection")}}, "has for_task='detection'"),
+    "a callable for one of two tasks": (
+        {"rows": {"a": Row(power)}, "data": [Pictures("a"), Scenes("b", classes=2)]},
+        "row a: has a callable in a study with data of both tasks. Fix: say for_task=",
+    ),
     "starts": ({"rows": {"a": Row("resnet18", start=["random"])}}, r"has start=\['random'\]"),
     "no augmentation": ({"rows": {"a": Row("resnet18", augmentation="")}}, "has augmentation=''"),
     "skips in words": (
@@ -318,11 +347,32 @@ def test_pyproject_names_the_studies_of_the_command_line(named, found, tmp_path)
         find_study("other", tmp_path)
 
 
+# Callables that build networks
+
+
+def test_a_callable_is_for_what_the_data_are_for(tmp_path):
+    (tmp_path / "train.csv").touch()
+    assert insects(rows={"a": Row(power)}).rows["a"].task.name == "classification"
+    assert insects(rows={"a": Row(power)}, data=Scenes("b")).rows["a"].task.name == "segmentation"
+    assert insects(rows={"a": Row(power)}, data=tmp_path).rows["a"].task.name == "segmentation"
+    streets = insects(rows={"a": Row(power), "b": Row("fcn8s/resnet18")}).rows["a"]
+    assert (streets.task.name, streets.skips, streets.augmentation) == ("segmentation", None, "random crop")
+    assert insects(rows={"a": Row("smp/Unet/resnet34")}).rows["a"].task.name == "segmentation"
+    assert insects(rows={"a": Row("torchvision/resnet18")}).rows["a"].task.name == "classification"
+
+
+def test_a_callable_is_known_by_its_text_its_arguments_and_a_version():
+    different = [Row(power), Row(right), Row(power, version="2"), Row(partial(power, by=2)), Row(partial(power, by=3))]
+    rows = {f"r{n}": row for n, row in enumerate(different)}
+    found, again = (insects(rows=rows).rows for _ in range(2))
+    assert len({row.settings()["network_source"] for row in found.values()}) == 5
+    assert [r.settings() for r in found.values()] == [r.settings() for r in again.values()]
+    assert [row.network_name for row in found.values()] == ["power", "right", "power", "power(by=2)", "power(by=3)"]
+    assert found["r0"].start == "as built" and Row("resnet18").start == "imagenet"
+    assert "network_source" not in insects().rows["scratch"].settings()
+
+
 # What tells a metric from another
-
-
-def power(labels, predicted, by=1):
-    return right(labels, predicted) ** by
 
 
 class Weighted:

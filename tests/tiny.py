@@ -16,6 +16,7 @@ import torch
 import torchvision
 from torch import nn
 
+import cvhw4.models.trial  # noqa: F401 - sessions inside a process remember which networks were tried
 from cvhw4 import Generated, Row, homework
 from cvhw4.camvid import CLASSES
 from cvhw4.data import load

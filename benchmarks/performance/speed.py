@@ -119,7 +119,7 @@ def compare(job: Job, *, machine: Machine, trials: int, command: str) -> SpeedRe
         family=family.name,
         row=row.name,
         study=row.study,
-        network=row.network,
+        network=row.network_name,
         size=row.recipe.size,
         batch=row.recipe.batch,
         work=work,

@@ -121,6 +121,7 @@ class Cluster:
         for study in {id(study): study for study, _, _ in runs}.values():
             for module in _own_modules(study, self._root):
                 self._by_value(module)
+            _check_travels(study)
         for study, row, seed in runs:
             self._runs[row.study, row.name, seed] = run = _Run(study, row, seed)
             self._begin(run)
@@ -314,6 +315,19 @@ def _own_modules(study: Study, root: Path | None) -> list[Any]:
         places.add(os.path.realpath(root))
     inside = tuple(os.path.join(place, "") for place in places)
     return [sys.modules[name] for name, file in files.items() if file.startswith(inside)]
+
+
+def _check_travels(study: Study) -> None:
+    """Refuses what cannot be sent to another process, such as a callable that holds an open file; raises InputError."""
+    import ray
+
+    for row in study.rows.values():
+        try:
+            ray.cloudpickle.dumps(row)
+        except Exception as error:  # whatever an object's own way to be pickled raises
+            problem = f"has a network or a loss that cannot be sent to Ray's workers ({_on_one_line(error)})"
+            hint = "write it as a function of a module, or a functools.partial of one with plain arguments"
+            raise InputError(f"study {study.name}, row {row.name}", problem, hint) from error
 
 
 def _train(

@@ -24,7 +24,7 @@ _PAIRS = {  # 11 and 3 classes
     "with skips": ("q2_1a-skip", "q2_c3-3class_fused"),
 }
 _FACTORS: dict[str, Callable[[Row], str]] = {
-    "network": lambda row: row.network,
+    "network": lambda row: row.network_name,
     "recipe": lambda row: _recipe(row),
     "augmentation": lambda row: row.augmentation_name,
 }

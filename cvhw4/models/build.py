@@ -1,23 +1,37 @@
-"""From a row to its network: names, heads, pretrained weights, frozen layers."""
+"""From a row to its network: what its name or its callable builds, heads, pretrained weights, frozen layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-import torchvision
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cvhw4.errors import InputError
-from cvhw4.models.fcn8s import FCN8s, VGG16Features, timm_features
-from cvhw4.models.weights import Source, find_weights, load_weights, pretrained_name
+from cvhw4.models.fcn8s import FCN8s, VGG16Features
+from cvhw4.models.names import (
+    Named,
+    build_segmenter,
+    build_whole,
+    last_layer,
+    take_apart,
+    timm_features,
+    torchvision_weights,
+)
+from cvhw4.models.weights import Source, find_weights, load_weights, pretrained_part
 from cvhw4.study import Row
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Colour = tuple[float, float, float]
+# segmentation_models_pytorch's encoders whose weights want other inputs; the library itself has to download this.
+_OF_ENCODERS: dict[str, tuple[Colour, Colour]] = {
+    name: ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)) for name in ("inceptionresnetv2", "inceptionv4", "xception")
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,7 @@ class Network:
         module: maps normalised float [B, 3, size, size] to logits [B, classes] or [B, classes, size, size].
         mean: of the inputs it expects, per channel, on the scale 0..1.
         std: likewise.
-        weights: what it started from; None where it starts at random.
+        weights: what it started from; None where it starts at random, or its callable decides.
     """
 
     module: nn.Module
@@ -50,34 +64,71 @@ def build_network(row: Row, *, seed: int, weights: Path | None = None) -> Networ
         weights: folder to look for pretrained weights in first.
 
     Raises:
-        InputError: unknown network, or a weights file that does not fit.
+        InputError: unknown network, one that cannot be made for the row's size or has no layer to be trained, or a
+            weights file that does not fit.
         WeightsUnavailable: the row starts from ImageNet and no source has the weights.
     """
-    name = pretrained_name(row.network)
-    source = find_weights(name, weights) if row.start == "imagenet" else None
+    source = find_weights(row.network, weights) if isinstance(row.network, str) and row.start == "imagenet" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if row.network.startswith("fcn8s/"):
-            module: nn.Module = _fcn8s(row, name, source)
-        else:
-            module = _classifier(row, name, source)
-    mean, std = _normalisation(name)
+        module = build_module(row, source)
+    mean, std = _normalisation(row, module)
     return Network(module, mean, std, source)
 
 
-def _classifier(row: Row, name: str, source: Source | None) -> nn.Module:
-    whole: nn.Module = torchvision.models.alexnet() if name == "alexnet" else timm.create_model(name)
+def build_module(row: Row, source: Source | None = None) -> nn.Module:
+    """The row's module, from random weights or from a file; what it draws is the caller's business.
+
+    Raises:
+        InputError: as `build_network`.
+    """
+    if not isinstance(row.network, str):
+        module = row.network(row.classes)
+        if not isinstance(module, nn.Module):
+            problem = f"gives {module!r:.40}, which is not a network"
+            raise InputError(f"{row.name}, {row.network_name}", problem, "let it return a torch.nn.Module")
+    else:
+        named = take_apart(row.network)
+        if named.use == "fcn8s":
+            module = _fcn8s(row, named, source)
+            if row.trained == "last layer":
+                _train_last_layer(row, module)
+            return module
+        if row.task.name == "segmentation":
+            module = build_segmenter(named, row.classes)
+            if source is not None:
+                part, without = pretrained_part(named, module)
+                load_weights(part, source, without=without)
+        else:
+            return _classifier(row, named, source)
+    module.register_forward_hook(logits_of)
+    if row.trained == "last layer":
+        _train_last_layer(row, module)
+    if not any(p.requires_grad for p in module.parameters()):
+        raise InputError(
+            f"{row.name}, {row.network_name}", "has no parameters to be trained", "leave some requires_grad"
+        )
+    return module
+
+
+def _classifier(row: Row, named: Named, source: Source | None) -> nn.Module:
+    size = row.recipe.size
+    whole = build_whole(named, size, pretrained=source is not None)
     if source is not None:
-        load_weights(whole, source)
-    head: nn.Linear
-    if row.network.endswith("+linear"):
-        head = nn.Linear(1000, row.classes)
+        load_weights(whole, source, size=size)
+    head: nn.Module
+    if named.use == "linear":
+        head = nn.Linear(getattr(whole, "num_classes", 1000), row.classes)
         module: nn.Module = nn.Sequential(whole, head)
-    elif isinstance(whole, torchvision.models.AlexNet):
-        last = whole.classifier[6]
-        assert isinstance(last, nn.Linear)
-        head = whole.classifier[6] = nn.Linear(last.in_features, row.classes)
+    elif named.library == "torchvision":
+        found = last_layer(whole, 1000)
+        assert found is not None
+        path, last = found
+        head = _with_outputs(last, row.classes)
+        whole.set_submodule(path, head)
         module = whole
+        if named.name in ("googlenet", "inception_v3"):
+            module.register_forward_hook(logits_of)
     else:
         reset: Callable[[int], None] = whole.reset_classifier  # type: ignore[assignment]
         reset(row.classes)
@@ -85,36 +136,84 @@ def _classifier(row: Row, name: str, source: Source | None) -> nn.Module:
         module = whole
     if row.trained == "last layer":
         module.requires_grad_(False)
-        head.requires_grad_(True)
+        for part in head if isinstance(head, tuple) else (head,):  # two of a distilled network
+            part.requires_grad_(True)
     return module
 
 
-def _fcn8s(row: Row, name: str, source: Source | None) -> nn.Module:
-    if row.recipe.size % 32:
-        raise InputError(row.name, f"trains at {row.recipe.size} px", "use a multiple of 32 for FCN8s")
+def _with_outputs(layer: nn.Module, outputs: int) -> nn.Module:
+    """A layer like another, linear or of 1x1 convolutions, with so many outputs and random weights."""
+    if isinstance(layer, nn.Conv2d):
+        return nn.Conv2d(layer.in_channels, outputs, kernel_size=layer.kernel_size)  # type: ignore[arg-type]
+    assert isinstance(layer, nn.Linear)
+    return nn.Linear(layer.in_features, outputs)
+
+
+def _fcn8s(row: Row, named: Named, source: Source | None) -> nn.Module:
+    size = row.recipe.size
+    if size % 32:
+        raise InputError(row.name, f"trains at {size} px", "use a multiple of 32 for FCN8s")
     backbone: nn.Module
-    if name == "vgg16":
+    if named.library == "torchvision":
         backbone = VGG16Features()
         channels: tuple[int, ...] = VGG16Features.channels
     else:
-        backbone, channels = timm_features(name)
+        backbone, channels = timm_features(named.name, size)
     if source is not None:
-        load_weights(backbone, source, without=("",))
+        load_weights(backbone, source, without=("",), size=size)
     assert row.skips is not None
-    module = FCN8s(backbone, channels, row.classes, skips=row.skips)
-    if row.trained == "last layer":
-        module.requires_grad_(False)
-        module.classifier.requires_grad_(True)
-    return module
+    return FCN8s(backbone, channels, row.classes, skips=row.skips)
 
 
-def _normalisation(name: str) -> tuple[Colour, Colour]:
-    if name in ("alexnet", "vgg16"):
+def _train_last_layer(row: Row, module: nn.Module) -> None:
+    """Freezes all but the layer that gives the logits; raises InputError where none has as many outputs as classes."""
+    found = last_layer(module, row.classes)
+    if found is None:
+        problem = f"has no layer with {row.classes} outputs, so that its last layer is not known"
+        hint = "freeze layers in the callable (requires_grad_(False)), and leave trained out"
+        raise InputError(f"{row.name}, {row.network_name}", problem, hint)
+    module.requires_grad_(False)
+    found[1].requires_grad_(True)
+
+
+def logits_of(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+    """A forward hook: the logits among what a network gives.
+
+    Of a dict, or of an object with such attributes, these are `out` (torchvision's segmenters) or `logits` (Hugging
+    Face's, torchvision's with auxiliary classifiers); a map of logits smaller than the picture is scaled up bilinearly,
+    as their own code does before it compares with labels. Auxiliary outputs are not trained.
+    """
+    if isinstance(output, Tensor):
+        return output
+    for name in ("out", "logits"):
+        found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+        if isinstance(found, Tensor):
+            if found.ndim == 4 and found.shape[2:] != inputs[0].shape[2:]:
+                return F.interpolate(found, inputs[0].shape[2:], mode="bilinear", align_corners=False)
+            return found
+    return output
+
+
+def _normalisation(row: Row, module: nn.Module) -> tuple[Colour, Colour]:
+    """Mean and standard deviation that inputs are normalised with: those of the pretrained weights where the network's
+    library, or timm's `pretrained_cfg` of the module, says so; else ImageNet's."""
+    known: Any = None
+    if not isinstance(row.network, str):
+        known = getattr(module, "pretrained_cfg", None)
+    else:
+        named = take_apart(row.network)
+        if named.library == "torchvision":
+            transform = torchvision_weights(named).transforms()
+            return tuple(transform.mean), tuple(transform.std)
+        if named.library == "smp" and not named.name.startswith("tu-"):
+            return _OF_ENCODERS.get(named.name, (IMAGENET_MEAN, IMAGENET_STD))
+        else:
+            known = timm.get_pretrained_cfg(named.name.removeprefix("tu-"))
+    get = known.get if isinstance(known, Mapping) else lambda name: getattr(known, name, None)
+    mean, std = get("mean"), get("std")
+    if not mean or not std or len(mean) != 3:
         return IMAGENET_MEAN, IMAGENET_STD
-    config = timm.get_pretrained_cfg(name)
-    if config is None:
-        return IMAGENET_MEAN, IMAGENET_STD
-    return tuple(config.mean), tuple(config.std)  # type: ignore[return-value]
+    return tuple(mean), tuple(std)
 
 
 def set_training_mode(module: nn.Module, row: Row) -> None:
@@ -135,3 +234,44 @@ def set_training_mode(module: nn.Module, row: Row) -> None:
 def trainable(module: nn.Module) -> list[Tensor]:
     """The parameters that the optimizer changes."""
     return [p for p in module.parameters() if p.requires_grad]
+
+
+def trained_images(module: nn.Module, row: Row, images: int) -> int:
+    """How many of the training images an epoch trains on: all, but for a last batch of one picture that the network
+    cannot be trained on, since a batch norm would see one value per channel (behind global pooling, or where maps are
+    one pixel large).
+
+    Incomplete last batches are left out by the loaders of timm (`create_loader`, in training), of torchvision's
+    segmentation reference and of fastai, and kept by those of PyTorch's ImageNet example and torchvision's
+    classification reference. Here they are kept wherever they can be trained on, so that no picture is lost without
+    need; which picture is left out changes from epoch to epoch.
+
+    Args:
+        module: of the row; its modes are left as they were.
+        images: in the training split.
+    """
+    batch = row.recipe.batch
+    if images % batch != 1 or images == 1 or batch == 1:
+        return images
+    return images - 1 if single_values(module, row) else images
+
+
+def single_values(module: nn.Module, row: Row) -> bool:
+    """Whether a batch norm in training mode sees one value per channel where the batch is one picture."""
+    modes = [(part, part.training) for part in module.modules()]
+    set_training_mode(module, row)
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    module.eval()
+    found: list[bool] = []
+    hooks = [m.register_forward_pre_hook(lambda _, x: found.append(x[0].numel() == x[0].shape[1])) for m in norms]
+    first = next(module.parameters())
+    try:
+        if norms:
+            with torch.inference_mode():
+                module(torch.zeros(1, 3, row.recipe.size, row.recipe.size, device=first.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for part, training in modes:
+            part.training = training
+    return any(found)

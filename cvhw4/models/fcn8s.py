@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
-import timm
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,21 +30,6 @@ class VGG16Features(nn.Module):
             if index in _VGG16_POOLS:
                 taps.append(x)
         return taps
-
-
-def timm_features(name: str) -> tuple[nn.Module, tuple[int, ...]]:
-    """A timm backbone that gives its maps at 1/8, 1/16 and 1/32 of the input's size, and their channels.
-
-    Raises:
-        ValueError: the network has no maps at these three sizes.
-    """
-    info: Any = timm.create_model(name, features_only=True).feature_info
-    reductions = list(info.reduction())
-    if not {8, 16, 32} <= set(reductions):
-        raise ValueError(f"{name} has feature maps at 1/{reductions}, and FCN8s needs 1/8, 1/16 and 1/32")
-    indices = tuple(reductions.index(r) for r in (8, 16, 32))
-    module = timm.create_model(name, features_only=True, out_indices=indices)
-    return module, tuple(info.channels(list(indices)))
 
 
 class FCN8s(nn.Module):

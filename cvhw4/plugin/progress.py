@@ -85,7 +85,7 @@ def _families(row: Row) -> tuple[object, ...]:
     """What a row's cost per epoch has in common with other rows', the closest first."""
     if row.epochs is None:  # a training loop of the study's own
         return (row.study, row.name), row.study
-    kind = row.network, row.recipe.size
+    kind = row.network_name, row.recipe.size
     return (row.study, row.name), (*kind, row.trained), kind, None
 
 

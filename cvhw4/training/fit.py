@@ -198,7 +198,7 @@ class _Run:
             tuple(self.epochs),
             self.by_class,
             self.objective.primary,
-            len(self.epochs) * len(self.dataset.train),
+            len(self.epochs) * self.objective.images,
             ImageResults.stack(self.by_image, labels, self.scored, targets),
             self.recorder.samples(),
             self.accumulated.parts,

@@ -55,6 +55,11 @@ class FrozenClassification:
             yield from self.block(index, generator)
 
     @property
+    def images(self) -> int:
+        """See `Objective.images`."""
+        return self.objective.images
+
+    @property
     def steps(self) -> int:
         """See `Objective.steps`."""
         return self.objective.steps

@@ -19,7 +19,7 @@ from cvhw4.data.dataset import Dataset, Split
 from cvhw4.data.gather import gather, memory_limit, place
 from cvhw4.labels import merge_classes
 from cvhw4.metrics import segmentation_figures, segmentation_lists
-from cvhw4.models.build import Network
+from cvhw4.models.build import Network, trained_images
 from cvhw4.study import Row
 from cvhw4.tasks import CLASSIFICATION, SEGMENTATION, TASKS
 from cvhw4.training.counts import contours, count_pixels
@@ -73,6 +73,7 @@ class Objective(ABC):
         self.size = row.recipe.size
         self._loss = make_loss(row.recipe, TASKS[dataset.task], device)
         self.train, self.val = (_DeviceSplit(split, device) for split in (dataset.train, dataset.val))
+        self.images = trained_images(network.module, row, len(self.train))  # that an epoch trains on
         self._kept: list[tuple[Tensor, Tensor]] | None = None
         self._keeps = True
         self.mean = torch.tensor(network.mean, device=device).view(1, 3, 1, 1) * 255
@@ -87,14 +88,14 @@ class Objective(ABC):
     def blocks(self, epoch: int) -> tuple[Tensor, ...]:
         """An epoch's images in the order they are trained in, some whole batches at once: indices int64 [M], on the
         CPU."""
-        order = torch.randperm(len(self.train), generator=stream(self.seed, "order", epoch))
+        order = torch.randperm(len(self.train), generator=stream(self.seed, "order", epoch))[: self.images]
         batch = self.row.recipe.batch
         return order.split(max(1, BLOCK // batch) * batch)
 
     @property
     def steps(self) -> int:
         """How many batches an epoch has."""
-        return -(-len(self.train) // self.row.recipe.batch)
+        return -(-self.images // self.row.recipe.batch)
 
     def generator(self, epoch: int) -> torch.Generator:
         """What an epoch's augmentation is drawn from, block by block."""
