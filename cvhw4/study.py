@@ -1009,7 +1009,7 @@ class Study:
 
     @property
     def functions(self) -> tuple[Callable[..., Any], ...]:
-        """The user's own functions: metrics, losses, transforms, networks' builders; or what trains, and its settings."""
+        """The user's own functions: metrics, losses, transforms, builders of networks; or what trains."""
         if self.train is not None:
             settings = (value for row in self.rows.values() for value in row.values.values())
             return (self.train, *(value for value in settings if callable(value)))
