@@ -194,7 +194,7 @@ def test_the_row_and_the_study_that_are_shown_are_right():
     files = [(EXAMPLE / name).read_text() for name in ("conftest.py", "test_insects.py")]
     assert shown[1:3] == of_readme == files
     made = {}
-    exec(shown[4], dict(vars(cvhw4)), made)
+    exec(shown[5], dict(vars(cvhw4)), made)
     assert [*made["rows"]] == ["full", "without_skips", "without_start", "without_norm"]
     new = eval("{" + shown[3] + "}", vars(cvhw4) | {"LITE0": "tf_efficientnet_lite0"})
     assert new == {"features": cvhw4.Row("tf_efficientnet_lite0", trained="last layer")}
