@@ -36,7 +36,7 @@ def leave_one_out(base: Variant, changes: Mapping[str, Any]) -> dict[str, Varian
     Args:
         base: a `Row`, or the settings of a row of a study that trains by a function of its own.
         changes: by name the value without it, `{"skips": False, "augmentation": "none"}`. A name is that of a field of
-            `Row` or `Recipe`, or any with a mapping of several of those: `{"schedule": {"lr": 1e-3, "lr_step": 2}}`.
+            `Row` or `Recipe`, or any with a mapping of several of those: `{"steps": {"lr": 1e-3, "lr_step": 2}}`.
 
     Raises:
         InputError: a name that no row has, a change that changes nothing, or one of a recipe where the row has none.

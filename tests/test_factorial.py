@@ -93,12 +93,12 @@ SHORT = Recipe(size=64, epochs=2)
 
 def test_one_thing_is_left_out_at_a_time():
     base = Row("fcn8s/resnet18", skips=True, recipe=SHORT)
-    several = {"schedule": {"lr": 0.1, "lr_step": 3}, "start": "random"}
+    several = {"steps": {"lr": 0.1, "lr_step": 3}, "start": "random"}
     rows = leave_one_out(base, {"skips": False, "lr": 0.01} | several)
-    assert [*rows] == ["full", "without_skips", "without_lr", "without_schedule", "without_start"]
+    assert [*rows] == ["full", "without_skips", "without_lr", "without_steps", "without_start"]
     assert rows["full"] == base and rows["without_skips"] == replace(base, skips=False)
     assert rows["without_lr"].recipe == replace(SHORT, lr=0.01)
-    assert rows["without_schedule"].recipe == replace(SHORT, lr=0.1, lr_step=3)
+    assert rows["without_steps"].recipe == replace(SHORT, lr=0.1, lr_step=3)
     assert leave_one_out({"depth": 2, "norm": True}, {"norm": False})["without_norm"] == {"depth": 2, "norm": False}
 
 
@@ -112,7 +112,7 @@ def test_a_factorial_has_every_combination_and_a_study_takes_its_rows():
         (True, True): (True, "train"),
     }
     assert [*design.rows] == ["base", "norm", "skips", "skips_norm"]
-    study = Study("streets", data="nowhere", rows=design.rows, sections=[effects_section(design, "miou")])
+    study = Study("streets", data="nowhere", classes=2, rows=design.rows, sections=[effects_section(design, "miou")])
     assert [*study.rows] == [*design.rows]
 
 

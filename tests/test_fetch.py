@@ -254,7 +254,10 @@ SPOILED: dict[str, tuple[dict[str, bytes], str]] = {
     "a drive": ({"C:/CamVid/train/evil.png": b"x"}, "leads out of its folder"),
     "one too many": ({f"{ROOT}/train/extra.png": b"x"}, "train holds 4 files, not 3"),
     "a broken picture": ({f"{ROOT}/val/00001.png": b"hello"}, "val/00001.png is not a picture"),
-    "a wrong label": ({f"{ROOT}/trainannot/00002.png": _png(np.full((16, 16), 30, np.uint8))}, "the value 30, above"),
+    "a wrong label": (
+        {f"{ROOT}/trainannot/00002.png": _png(np.full((16, 16), 30, np.uint8))},
+        "has the value 30, in no class and not ignored",
+    ),
     "a short list": ({f"{ROOT}/val.txt": b"/SegNet/CamVid/val/00000.png /SegNet/CamVid/valannot/00000.png"}, "lists 1"),
     "the same place twice": ({f"mirror/{ROOT}/val.txt": b"x"}, "not a sound zip"),
 }

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -491,11 +492,22 @@ def test_ctrl_c_ends_the_parts_of_make_gpu_full(tmp_path, sign):
     stub.chmod(0o755)
     command = ["make", "gpu-full", f"PYTHON={stub}", f"OUT={tmp_path}", "DEVICE=cpu", "AT_ONCE=3"]
     outer = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-    process = subprocess.Popen(command, cwd=ROOT, env=outer, start_new_session=True, stderr=subprocess.DEVNULL)
-    until(lambda: len(processes(mark)) == 3)
-    os.killpg(process.pid, sign)
-    assert process.wait(60) != 0
-    until(lambda: not processes(mark), 20)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=outer,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored in the background
+    )
+    try:
+        until(lambda: len(processes(mark)) == 3)
+        os.killpg(process.pid, sign)
+        assert process.wait(60) != 0
+        until(lambda: not processes(mark), 20)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_pinned_versions_are_installed_once_for_every_set_of_pins(tmp_path, monkeypatch):

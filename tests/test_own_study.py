@@ -178,7 +178,7 @@ def test_a_metric_of_scores_that_is_given_labels_is_told_of_when_the_study_is_ma
     with pytest.raises(InputError, match=told):
         insects(metrics={"mine": metric})
     with pytest.raises(InputError, match="metric mine: wants scores, of which scenes keep none"):
-        insects(rows={"a": Row("fcn8s/resnet18")}, metrics={"mine": Metric(right, of="scores")})
+        insects(rows={"a": Row("fcn8s/resnet18")}, classes=2, metrics={"mine": Metric(right, of="scores")})
     insects(metrics={"mine": Metric(own_auc, of="scores"), "f1": sklearn.metrics.f1_score})
 
 

@@ -188,6 +188,7 @@ def disturbed(action, at, kill):
             raise OSError(28, "No space left on device")
 
     code = 1
+    sys.dont_write_bytecode = True  # of what is imported for the first time
     sys.addaudithook(hook)
     try:
         action()

@@ -353,11 +353,11 @@ def test_pyproject_names_the_studies_of_the_command_line(named, found, tmp_path)
 def test_a_callable_is_for_what_the_data_are_for(tmp_path):
     (tmp_path / "train.csv").touch()
     assert insects(rows={"a": Row(power)}).rows["a"].task.name == "classification"
-    assert insects(rows={"a": Row(power)}, data=Scenes("b")).rows["a"].task.name == "segmentation"
-    assert insects(rows={"a": Row(power)}, data=tmp_path).rows["a"].task.name == "segmentation"
-    streets = insects(rows={"a": Row(power), "b": Row("fcn8s/resnet18")}).rows["a"]
+    assert insects(rows={"a": Row(power)}, data=Scenes("b", classes=2)).rows["a"].task.name == "segmentation"
+    assert insects(rows={"a": Row(power)}, data=tmp_path, classes=2).rows["a"].task.name == "segmentation"
+    streets = insects(rows={"a": Row(power), "b": Row("fcn8s/resnet18")}, classes=2).rows["a"]
     assert (streets.task.name, streets.skips, streets.augmentation) == ("segmentation", None, "random crop")
-    assert insects(rows={"a": Row("smp/Unet/resnet34")}).rows["a"].task.name == "segmentation"
+    assert insects(rows={"a": Row("smp/Unet/resnet34")}, classes=2).rows["a"].task.name == "segmentation"
     assert insects(rows={"a": Row("torchvision/resnet18")}).rows["a"].task.name == "classification"
 
 

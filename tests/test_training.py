@@ -166,7 +166,7 @@ def test_optimizers_are_the_recipes():
     sgd, adam = make_optimizer(row("q1_1").recipe, linear), make_optimizer(row("q1_8").recipe, linear)
     assert isinstance(sgd, torch.optim.SGD) and sgd.param_groups[0]["momentum"] == 0.9
     assert isinstance(adam, torch.optim.Adam)
-    with pytest.raises(ValueError, match="rmsprop"):
+    with pytest.raises(ValueError, match="rmsprob"):
         make_optimizer(row("q1_1", optimizer="rmsprob").recipe, linear)
 
 

@@ -172,8 +172,9 @@ class Store:
         stays; so does the lock, for which others may be waiting."""
         folder = self.unfinished / row
         own = self.run_folder(row, seed, fingerprint)
-        with suppress(OSError):
-            os.replace(own.with_suffix(".log"), self.path(row, seed, fingerprint).with_suffix(".log"))
+        if (log := own.with_suffix(".log")).exists():
+            with suppress(OSError):
+                os.replace(log, self.path(row, seed, fingerprint).with_suffix(".log"))
         if not own.is_symlink():
             shutil.rmtree(own, ignore_errors=True)
         remove(p for p in folder.glob(f"{stem(seed, fingerprint)}.*") if p.suffix != ".lock")
