@@ -269,6 +269,8 @@ class _Operations(TorchDispatchMode):
             return pinned
         if op is _aten.lift_fresh:
             target = gpu._ambient
+            if target != CPU:
+                gpu.wait("blocking copy to the device")  # torch.tensor(values, device=...) copies from pageable memory
         target = self._check(op, args, kwargs, tensors, there, target)
         if target != CPU:
             gpu.operations[str(op)] += 1
@@ -489,7 +491,7 @@ def emulated_gpu(
         is_initialized=lambda: True,
         is_current_stream_capturing=lambda: gpu._graph is not None,
         set_sync_debug_mode=lambda mode: setattr(gpu, "forbid_waiting", mode in ("error", 2)),
-        get_device_properties=lambda *_: mock.Mock(total_memory=total),
+        get_device_properties=lambda *_: mock.Mock(total_memory=total, major=9, minor=0),
         set_device=set_device,
         current_device=lambda: gpu.current,
         is_bf16_supported=lambda *_, **__: True,

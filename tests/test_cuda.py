@@ -82,6 +82,7 @@ def figures(history):
 EVERYWHERE = {
     "blocking copy to the device: data/gather.py _copy",
     "blocking copy to the device: training/fit.py _Run.__init__",
+    "blocking copy to the device: training/objectives.py Objective.__init__",
     "blocking copy to the device: training/fit.py evaluation_mode",
     "_local_scalar_dense: training/fit.py _Run.check",
     "copy to the host: training/fit.py _Run.check",
@@ -200,7 +201,8 @@ def test_deterministic_cuda_goes_on_to_the_same_bits(name, gpu, tmp_path, monkey
         going_on = Checkpoints(kept.path, "f" * 64, resume=True)
         runs.append(train(experiment, None, deterministic=True, checkpoints=going_on))
     for history, weights in runs:
-        assert trace(history) == trace(whole[0]) and history.by_class == whole[0].by_class
+        assert trace(history) == trace(whole[0])
+        assert repr(history.by_class) == repr(whole[0].by_class)  # NaN is equal to itself in a text
         assert all(torch.equal(weights[k], value) for k, value in whole[1].items())
 
 
@@ -555,6 +557,7 @@ BUGS = [  # what, file, text, what stands there instead, the test that sees it
     ("counts that wait", "counts.py", 'if cell.device.type == "cpu":', "if True:", "single_steps and q2_1a"),
     ("an index on the host", "objectives.py", "placed[augment.move(index, self.device)]", "placed[index]", "single_steps and q1_3"),
     ("members on the host", "augment.py", "index = move(torch.tensor(members), device)", "index = torch.tensor(members)", "single_steps and q1_8"),
+    ("members made on the device", "augment.py", "move(torch.tensor(members), device)", "torch.tensor(members, device=device)", "single_steps and q1_8"),
     ("matrices copied in each call", "pooling.py", "@lru_cache\n", "", "goes_on and q1_3"),
     ("momentum of the warm-up", "graphs.py", "tensor.zero_()", "pass", "single_steps and q1_3"),
     ("a graph of one learning rate", "graphs.py", '*(g["lr"] for g in self.optimizer.param_groups),', "", "single_steps and q1_3"),
