@@ -89,7 +89,7 @@ gpu:
 
 # cuBLAS reads its setting at a process's first product, so the tests of --deterministic need it from the start.
 gpu-check:
-	CUBLAS_WORKSPACE_CONFIG=:4096:8 $(PYTHON) -m pytest tests/test_cuda.py -p no:cacheprovider
+	CUBLAS_WORKSPACE_CONFIG=:4096:8 $(PYTHON) -m pytest tests/test_cuda.py -p no:cacheprovider $(CHECKS)
 
 gpu-speed:
 	$(PYTHON) -m pytest benchmarks/performance/test_speed.py -m speed -rP $(ON_GPU) $(ARGS)

@@ -6,11 +6,10 @@ from sklearn.metrics import balanced_accuracy_score
 from cvhw4 import Claim, Judged, Recipe, Row, Study, Train
 
 LITE0 = "tf_efficientnet_lite0"  # any timm model; this one's weights come with cvhw4
-
 insects = Study(
     "insects",
     data="photos",  # photos/{train,val}/<class>/*.jpg
-    recipe=Recipe(size=64, batch=10, epochs=3, optimizer="adam", lr=1e-3, lr_step=2),
+    recipe=Recipe(size=64, batch=10, epochs=3, lr=1e-3, lr_step=2),
     rows={
         "scratch": Row(LITE0, start="random"),
         "finetune": Row(LITE0),
