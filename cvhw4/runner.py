@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -445,7 +446,7 @@ class Runner:
 
 
 @dataclass
-class _Plan:
+class _Plan(ABC):
     """What a run starts from; `configuration` is its fingerprint without the seed."""
 
     row: Row
@@ -466,13 +467,13 @@ class _Plan:
         }
 
     @property
+    @abstractmethod
     def data(self) -> str:
         """How its data are called."""
-        raise NotImplementedError
 
+    @abstractmethod
     def environment(self) -> dict[str, Any]:
         """Where and how it computes, for the record."""
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True)

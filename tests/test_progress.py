@@ -110,7 +110,7 @@ def test_a_run_has_one_line_that_moves_and_stays(now):
         "q1_2-finetune seed 0 1/3 ▅ 0.700 120 img/s 0:03<0:06 [0/2, 12 s left]",
         "q1_2-finetune seed 0 2/3 ▁█ 0.900 120 img/s 0:06<0:03 [0/2, 6 s left]",
         "q1_2-finetune seed 0 3/3 ▁█▅ 0.800 120 img/s 0:09<0:00 [0/2, 0 s left]",
-        "q1_2-finetune seed 0 ▁█▅ best accuracy 0.900 at 2 10 s [1/2, 10 s left]",
+        "q1_2-finetune seed 0 ▁█▅ best accuracy 0.900 at 2, 10 s [1/2, 10 s left]",
     ]
     assert shown.screen == shown.lines[-1:] and shown.progress.reported == {("quick", "q1_2-finetune", 0)}
 
@@ -124,7 +124,7 @@ def test_a_wide_terminal_shows_words_and_colour_where_pytest_does():
     assert "\x1b[36m▁█▅\x1b[0m" in shown.raw and not re.search(r"\x1b\[\d", plain.raw)
 
 
-FINAL = "q1_2-finetune        seed 0  best accuracy 0.900 at 2 10 s [1/1, 0 s left]\n"
+FINAL = "q1_2-finetune        seed 0  best accuracy 0.900 at 2, 10 s [1/1, 0 s left]\n"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_run_from_disk_is_called_reused_and_one_that_went_on_continued():
     shown.progress.wait()
     assert shown.screen == ["q1_2-finetune seed 0  is being trained by another session: waiting for it"]
     shown.end(FIRST, record=record("q1_2"), reused=True)
-    assert shown.screen == ["q1_2-finetune seed 0 ▁█▅ best accuracy 0.900 at 2 reused [1/2, 0 s left]"]
+    assert shown.screen == ["q1_2-finetune seed 0 ▁█▅ best accuracy 0.900 at 2, reused [1/2, 0 s left]"]
     done = record("q1_2", 1)
     shown.train(FIRST, replace(done, times=replace(done.times, interruptions=1)), seed=1)
     assert shown.screen[1].endswith(" 10 s (continued) [2/2, 0 s left]")
@@ -239,7 +239,7 @@ def test_runs_on_a_cluster_show_what_was_told_of_them_before():
         shown.epoch(FIRST, epoch=epoch)
     assert " 3/3 ▁█▅ 0.800 " in shown.lines[-1]
     shown.end(FIRST, record=record("q1_2"), reused=False)
-    assert shown.lines[-1] == "q1_2-finetune seed 0 ▁█▅ best accuracy 0.900 at 2 10 s [1/2, 6 s left]"
+    assert shown.lines[-1] == "q1_2-finetune seed 0 ▁█▅ best accuracy 0.900 at 2, 10 s [1/2, 6 s left]"
     shown.begin(SECOND, images=None)
     assert " 1/3 " in shown.lines[-1] and len(shown.progress.epochs["quick", "q2_1a-skip", 0]) == 1
     shown.epoch(SECOND, epoch=record("q2_1a").epochs[0])  # begun again on another node
@@ -254,7 +254,7 @@ def test_the_controller_tells_of_runs_that_workers_finished_or_lost():
     shown.progress.report_run(record("q1_1", 0), 0.1)  # not planned
     shown.progress.mark_lost(("quick", "q1_2-finetune", 2))
     shown.progress.report_run(record("q1_2", 3), 0.1)
-    ends = [line.split(" at 2 ")[1] for line in shown.screen]
+    ends = [line.split(" at 2, ")[1] for line in shown.screen]
     assert ends == ["10 s [1/4, 15 s left]", "reused [2/4, 5 s left]", "reused [4/4, 0 s left]"]
 
 

@@ -232,9 +232,9 @@ class Progress:
         many, left = f"{len(self._over)}/{len(self._planned)}", self._left()[1] or 0.0
         self._write(
             f"{name}  {_CURVE}  best {metric} {value} at epoch {at}  {took}  [{many}, {clock(left)} left]",
-            f"{name} {_CURVE} best {metric} {value} at {at} {took} [{many}, {clock(left)} left]",
-            f"{name} {_CURVE} best {value} at {at} {took} [{many}, {clock(left)} left]",
-            f"{short} {_CURVE} {value} at {at} {took} [{many}, {stamp(left)} left]",
+            f"{name} {_CURVE} best {metric} {value} at {at}, {took} [{many}, {clock(left)} left]",
+            f"{name} {_CURVE} best {value} at {at}, {took} [{many}, {clock(left)} left]",
+            f"{short} {_CURVE} {value} at {at}, {took} [{many}, {stamp(left)} left]",
             f"{short} {value} {took} [{many}]",
             curve=[e.figures[metric] for e in record.epochs] if self._is_terminal else (),
         )
