@@ -2,8 +2,8 @@
 
 What is exported here is the public interface. A `Study` is a table of `Row`s with their `Recipe`, data, metrics and
 `Claim`s; `pytest.mark.study` runs it, with the fixtures of `cvhw4.plugin`. With `Study(train=...)` the training loop is
-your own, and is given a `Run`. All else is internal and may change with any
-version: what modules share among themselves, and below that, with an underscore, what each keeps to itself.
+your own, and is given a `Run`. All else is internal and may change with any version: what modules share among
+themselves, and below that, with an underscore, what each keeps to itself.
 
 For a study's own sections of the page of verdicts: a section is given an `Evidence` and returns paragraphs in Markdown,
 made with `table` and `gain` of what `estimate`, `effects`, `decompositions`, `near_and_far`, `mean_iou_of` and
@@ -11,7 +11,7 @@ made with `table` and `gain` of what `estimate`, `effects`, `decompositions`, `n
 and `factorial` make the rows of a design, and `effects_section` such a section of its effects.
 
 `Train`, `Judged`, `Detected` and `Bounds` are the types of the fixtures `train`, `judged`, `detected` and `bounds`.
-Importing this loads neither torch nor pandas.
+Importing this loads nothing else before a name is asked for.
 """
 
 from __future__ import annotations
@@ -20,28 +20,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cvhw4.camvid import CAMVID
-from cvhw4.designs import Factorial, factorial, leave_one_out
 from cvhw4.errors import InputError
-from cvhw4.study import (
-    Claim,
-    Control,
-    Corruption,
-    FromOptions,
-    Generated,
-    Loss,
-    Metric,
-    NotGiven,
-    Pictures,
-    Published,
-    Recipe,
-    Row,
-    Run,
-    Scenes,
-    Study,
-)
 
 if TYPE_CHECKING:
+    from cvhw4.camvid import CAMVID
+    from cvhw4.designs import Factorial, factorial, leave_one_out
     from cvhw4.metrics import segmentation_figures
     from cvhw4.records.schema import RunRecord
     from cvhw4.report.effects import effects_section
@@ -56,6 +39,23 @@ if TYPE_CHECKING:
     from cvhw4.statistics.intervals import Estimate, estimate
     from cvhw4.statistics.published import stated
     from cvhw4.statistics.verdicts import Outcome
+    from cvhw4.study import (
+        Claim,
+        Control,
+        Corruption,
+        FromOptions,
+        Generated,
+        Loss,
+        Metric,
+        NotGiven,
+        Pictures,
+        Published,
+        Recipe,
+        Row,
+        Run,
+        Scenes,
+        Study,
+    )
 
 __all__ = [
     "CAMVID",
@@ -104,25 +104,44 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-Train = Callable[[Row, int], "RunRecord"]
-Judged = Callable[[Claim], "Outcome"]
-Detected = Callable[[Control], list[str]]
+Train = Callable[["Row", int], "RunRecord"]
+Judged = Callable[["Claim"], "Outcome"]
+Detected = Callable[["Control"], list[str]]
 
-_LATER = {  # what takes a while to import, by module
+_LATER = {  # where each is from: nothing is imported before it is asked for
     "Bounds": "cvhw4.statistics.bounds",
+    "CAMVID": "cvhw4.camvid",
+    "Claim": "cvhw4.study",
+    "Control": "cvhw4.study",
+    "Corruption": "cvhw4.study",
     "Estimate": "cvhw4.statistics.intervals",
     "Evidence": "cvhw4.report.evidence",
+    "Factorial": "cvhw4.designs",
+    "FromOptions": "cvhw4.study",
+    "Generated": "cvhw4.study",
+    "Loss": "cvhw4.study",
+    "Metric": "cvhw4.study",
+    "NotGiven": "cvhw4.study",
     "Outcome": "cvhw4.statistics.verdicts",
     "Picture": "cvhw4.report.figures",
+    "Pictures": "cvhw4.study",
+    "Published": "cvhw4.study",
+    "Recipe": "cvhw4.study",
+    "Row": "cvhw4.study",
+    "Run": "cvhw4.study",
     "RunRecord": "cvhw4.records.schema",
+    "Scenes": "cvhw4.study",
     "Section": "cvhw4.report.evidence",
+    "Study": "cvhw4.study",
     "Style": "cvhw4.report.papers",
     "decompositions": "cvhw4.statistics.decomposition",
     "draw": "cvhw4.report.figures",
     "effects": "cvhw4.statistics.factorial",
     "effects_section": "cvhw4.report.effects",
     "estimate": "cvhw4.statistics.intervals",
+    "factorial": "cvhw4.designs",
     "gain": "cvhw4.report.numbers",
+    "leave_one_out": "cvhw4.designs",
     "mean_iou_of": "cvhw4.statistics.decomposition",
     "near_and_far": "cvhw4.statistics.decomposition",
     "results_table": "cvhw4.report.papers",

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from cvhw4.discovery import find_study
 from cvhw4.errors import InputError, printable
-from cvhw4.study import Study
 
 if TYPE_CHECKING:
     from cvhw4.records.store import Store
     from cvhw4.report.tables import Table
+    from cvhw4.study import Study
 
 WIDTH = 80  # of tables where there is no terminal
 
@@ -165,7 +164,7 @@ def report(
     from cvhw4.report.page import write_pages
     from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
-    chosen = find_study(study)
+    chosen = _study(study)
     path = bounds or _bounds_of(chosen)
     judged_by = NO_BOUNDS if path is None else load_bounds(path, chosen, named=bounds is not None)
     store = Store(results, chosen.name)
@@ -197,7 +196,7 @@ def agreement(
     from cvhw4.report.agreement import settings_of, write_agreement
 
     given = folders or [RESULTS]
-    studies = [find_study(name) for name in study] if study else _known() or [find_study(None)]
+    studies = [_study(name) for name in study] if study else _known() or [_study(None)]
     path = page or given[0] / "agreement.md"
     write_agreement(settings_of(studies, given), path)
     typer.echo(path)
@@ -222,7 +221,7 @@ def calibrate(
     from cvhw4.statistics.bounds import calibrate as make_bounds
     from cvhw4.statistics.bounds import to_toml
 
-    chosen = find_study(study)
+    chosen = _study(study)
     path = bounds or chosen.bounds
     if path is None:
         raise InputError(f"study {chosen.name}", "has no bounds file", "name one with --bounds, or Study(bounds=...)")
@@ -239,7 +238,7 @@ def rows(study: StudyOption = None) -> None:
     """
     from cvhw4.report.tables import Table
 
-    chosen = find_study(study)
+    chosen = _study(study)
     for task in chosen.tasks:
         lines = [
             {
@@ -345,7 +344,7 @@ def compare(
 
     if time_limit is not None and not 0 < time_limit < float("inf"):
         raise InputError(f"--time-limit {time_limit}", "is not a ratio of times", "give one above 0, as 1.2")
-    chosen = None if study is None else find_study(study)
+    chosen = None if study is None else _study(study)
     named = {Path(side).resolve().name for side in (a, b) if (Path(side) / "runs").is_dir()}
     name = chosen.name if chosen is not None else named.pop() if len(named) == 1 else None
     if name is None and (known := _known()):
@@ -359,9 +358,7 @@ def compare(
         if not found:
             raise InputError(side, f"has no runs of study {name_a}", "name a folder or revision that has some")
     broken = [latest_failures(r, f) for r, f in zip(records, failures, strict=True)]
-    changes = compare_runs(
-        chosen or find_study(name_a), records[0], records[1], broken[0], broken[1], time_limit, complete
-    )
+    changes = compare_runs(chosen or _study(name_a), records[0], records[1], broken[0], broken[1], time_limit, complete)
     if markdown:
         typer.echo(comment(changes, a, b), nl=False)
     else:
@@ -409,7 +406,7 @@ def write_table(
 
     if output is not None and output.suffix not in FORMATS:
         raise InputError(output, "is of a kind that no table is written as", f"end it in {', '.join(FORMATS)}")
-    chosen, store = find_study(study), _store(results, study)
+    chosen, store = _study(study), _store(results, study)
     given: dict[str, Any] = {
         "baseline": baseline, "epoch": epoch, "spread": spread, "percent": percent, "digits": digits,
         "siunitx": siunitx, "caption": caption, "label": label,
@@ -445,7 +442,7 @@ def plan(
     from cvhw4.records.store import latest_runs
     from cvhw4.report.plan import hours_table, plan_table
 
-    chosen = find_study(study)
+    chosen = _study(study)
     numbers = sorted(set(seeds or (3, 5, 10, 20)))
     if numbers[0] < 2:
         raise InputError(f"{numbers[0]} seed", "has no spread and decides nothing", "plan for 2 or more")
@@ -513,13 +510,20 @@ def find_commit(
     typer.echo(f"first worse: {bisect(row, good, bad, arguments or [], results, _say, seeds)}")
 
 
+def _study(named: str | None) -> Study:
+    """The study that is named; the first that pyproject.toml names where none is."""
+    from cvhw4.discovery import find_study
+
+    return find_study(named)
+
+
 def _store(results: Path, study: str | None) -> Store:
     """The stored runs of a study; where none is named and pyproject.toml names none, of the only one that has runs."""
     from cvhw4.records.revisions import studies_in
     from cvhw4.records.store import Store
 
     there = studies_in(results) if study is None and not _known() else []
-    return Store(results, there[0] if len(there) == 1 else find_study(study).name)
+    return Store(results, there[0] if len(there) == 1 else _study(study).name)
 
 
 def _bounds_of(study: Study) -> Path | None:
