@@ -197,9 +197,10 @@ def test_the_row_and_the_study_that_are_shown_are_right():
     assert shown[1:3] == files and of_readme == files[1:]
     assert files[0].strip() in (ROOT / "README.md").read_text()
     made = {}
-    exec(shown[5], dict(vars(cvhw4)), made)
+    public = {name: getattr(cvhw4, name) for name in cvhw4.__all__}
+    exec(shown[5], dict(public), made)
     assert [*made["rows"]] == ["full", "without_skips", "without_start", "without_norm"]
-    new = eval("{" + shown[3] + "}", vars(cvhw4) | {"LITE0": "tf_efficientnet_lite0"})
+    new = eval("{" + shown[3] + "}", public | {"LITE0": "tf_efficientnet_lite0"})
     assert new == {"features": cvhw4.Row("tf_efficientnet_lite0", trained="last layer")}
     (scenes,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/scenes.md").read_text(), re.MULTILINE | re.DOTALL)
     assert scenes == (EXAMPLE.with_name("binary-masks") / "test_cells.py").read_text()

@@ -179,7 +179,7 @@ def test_collection_is_quick_and_imports_nothing_heavy(study, tmp_path):
 
 def test_a_session_trains_records_and_tabulates(study, pytester):
     result = study("-k", "skip", "--seeds", "2", "--benchmark-json=timing.json")
-    result.assert_outcomes(passed=4, skipped=1)
+    result.assert_outcomes(passed=4, skipped=2)  # two rows with two seeds; two claims, which two seeds do not decide
     text = result.stdout.str()
     assert re.search(r"q2_1a-skip\s+seed 1\s+best miou 0\.\d{3} at (epoch )?\d\s+\d+ s\s+\[2/4, \d+ s left\]", text)
     assert re.search(

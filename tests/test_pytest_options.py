@@ -322,7 +322,7 @@ def test_sessions_of_others_keep_their_options(pytester, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("elsewhere"))
     result = pytester.runpytest_inprocess(
         "-p",
-        "cvhw4.early",
+        "cvhw4-paths",
         f"--rootdir={pytester.path}",
         "test_sessions_of_others_keep_their_options.py",
         "--results",
