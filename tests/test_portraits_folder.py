@@ -7,7 +7,6 @@ import shutil
 import struct
 import time
 import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ from cvhw4.data.dataset import Dataset
 from cvhw4.data.pictures import read_pictures
 from cvhw4.errors import InputError
 from cvhw4.records.images import ImageResults
+from tests.test_scenes_reader import deep_png
 
 CLASSES = ("heavy_makeup", "no_heavy_makeup")
 
@@ -210,26 +210,15 @@ def test_what_a_picture_loses_is_told(faces: Path) -> None:
     assert data.train.images[0].max() == 10
 
 
-def _deep_png(path: Path, values: np.ndarray) -> None:
-    """Writes 16-bit RGB, which Pillow cannot: [H, W, 3]."""
-    height, width, _ = values.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    content = b"\x89PNG\r\n\x1a\n"
-    for kind, data in (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows)),
-        (b"IEND", b""),
-    ):
-        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    path.write_bytes(content)
-
-
 def test_colours_of_12_bits_that_pillow_reads_as_black_are_told(faces: Path) -> None:
     values = np.random.RandomState(0).randint(0, 4096, (32, 32, 3))
-    _deep_png(faces / "train" / CLASSES[0] / "0.png", values)
+    (faces / "train" / CLASSES[0] / "0.png").write_bytes(deep_png(values))
+    grey = np.dstack([values[..., 0], np.full((32, 32), 0xFFFF)])  # opaque
+    (faces / "train" / CLASSES[0] / "1.png").write_bytes(deep_png(grey))
     (said,) = _told(faces)[1]
-    assert said.startswith("1 picture(s) with 16-bit colours that end at 4095, and look black with 8 bits")
-    _deep_png(faces / "train" / CLASSES[0] / "0.png", values * 16)
+    assert said.startswith("2 picture(s) with 16-bit colours that end at 4095, and look black with 8 bits")
+    (faces / "train" / CLASSES[0] / "0.png").write_bytes(deep_png(values * 16))
+    (faces / "train" / CLASSES[0] / "1.png").write_bytes(deep_png(grey * np.array([16, 1])))
     data, told = _told(faces)
     assert told == []
     np.testing.assert_array_equal(data.train.images[0, :32, :32], values >> 4)
@@ -356,6 +345,12 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "one class": (lambda p: shutil.rmtree(p.parent), "faces/train", "1 class folders (no_heavy_makeup)", "keep one"),
     "three classes": (_grow_third_class, "faces/train", "(heavy_makeup, no_heavy_makeup, third)", "keep one folder"),
     "other classes": (_odd_class_in_val, "faces/val", "beards and heavy_makeup, train/ has", "same two folders"),
+    "of no class": (
+        lambda p: p.rename(p.parents[1] / "a.JPG"),
+        "faces/train/a.JPG",
+        "is of no class",
+        "folder of its class",
+    ),
     "empty class": (_empty_class, "train/heavy_makeup", "holds no pictures", "add pictures"),
     "zero bytes": (lambda p: p.write_bytes(b""), "heavy_makeup/0.png", "is empty (0 bytes)", "replace or delete"),
     "not a picture": (lambda p: p.write_text("hello"), "heavy_makeup/0.png", "is not a picture", "convert, replace"),
@@ -408,12 +403,14 @@ def test_a_decompression_bomb_is_refused(faces: Path, monkeypatch: pytest.Monkey
         read_pictures(faces)
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12", b"Exif\0\0" + b"\xff" * 40])
 def test_what_pillow_makes_nothing_of_in_exif_turns_nothing(faces: Path, exif: bytes) -> None:
     (faces / "train" / CLASSES[0] / "0.png").unlink()
     _noise(24, 20, 3).save(faces / "train" / CLASSES[0] / "0.jpg", exif=exif)
-    assert read_pictures(faces).train.sizes[0].tolist() == [24, 20]
+    data, told = _told(faces)
+    assert data.train.sizes[0].tolist() == [24, 20]
+    assert all(re.search(rf"read over \(Corrupt EXIF.*\): train/{CLASSES[0]}/0.jpg$", line) for line in told)
+    assert len(told) == (exif == b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12")
 
 
 def test_exif_that_pillow_fails_on_is_named(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:

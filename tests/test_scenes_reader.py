@@ -1,6 +1,7 @@
 """Reading scenes: layouts and codings of one content, and what each kind of bad input is answered with."""
 
 import hashlib
+import re
 import shutil
 import struct
 import warnings
@@ -236,17 +237,27 @@ def _palette(*colours: tuple[int, int, int], values: np.ndarray = TRUTH) -> Imag
     return mask
 
 
-def _few_bits(values: np.ndarray, bits: int) -> bytes:
-    """A grey PNG of 1, 2 or 4 bits a pixel, as its standard has it."""
-    packed = np.packbits(np.unpackbits(values[..., None], axis=2)[..., 8 - bits :].reshape(HEIGHT, -1), axis=1)
-    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+def raw_png(lines: list[bytes], width: int, bits: int, kind: int = 0) -> bytes:
+    """A PNG as its standard has it, of lines with so many bits a sample; kind 0 is grey, 2 RGB, 4 grey and alpha."""
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, 0, 0, 0, 0)
-    parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, len(lines), bits, kind, 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(b"".join(b"\0" + line for line in lines))), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """One of 16 bits a sample, which Pillow cannot write: [H, W, 3] RGB, [H, W, 2] grey and alpha."""
+    lines = [line.astype(">u2").tobytes() for line in values]
+    return raw_png(lines, values.shape[1], 16, {2: 4, 3: 2}[values.shape[2]])
+
+
+def _few_bits(values: np.ndarray, bits: int) -> bytes:
+    """A grey PNG of 1, 2 or 4 bits a pixel."""
+    packed = np.packbits(np.unpackbits(values[..., None], axis=2)[..., 8 - bits :].reshape(HEIGHT, -1), axis=1)
+    return raw_png([line.tobytes() for line in packed], WIDTH, bits)
 
 
 def _with_alpha(values: np.ndarray, alpha: int) -> np.ndarray:
@@ -277,6 +288,11 @@ CODINGS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "4 bits by their tones": (_few_bits(TWO * 15, 4), BINARY, TWO),
     "16 bits": (TRUTH.astype(np.uint16) * 9000, dict(values={c: 9000 * i for i, c in enumerate("abcd")}), TRUTH),
     "16 bits beyond": (TRUTH.astype(np.uint16) * 9000, BY_VALUE, "has the values 9000, 18000, 27000, in no class"),
+    "16 bits in three channels": (deep_png(np.dstack([TRUTH] * 3)), dict(classes=4), "has colours of 16 bits"),
+    "16 bits and alpha": (deep_png(_with_alpha(TRUTH, 255)), dict(classes=4), "has colours of 16 bits"),
+    "TIFF of 12 bits in 16": (
+        (TRUTH.astype(np.uint16) * 1365, "TIFF"), dict(values={c: 1365 * i for i, c in enumerate("abcd")}), TRUTH,
+    ),
     "alpha of no use": (_with_alpha(TRUTH, 255), BY_VALUE, TRUTH),
     "alpha that hides": (_with_alpha(TRUTH, 254), BY_VALUE, "has transparent pixels"),
     "colours and alpha": (np.dstack([RGB, np.full_like(TRUTH, 255)]), dict(colours=SHOWN), TRUTH),
@@ -341,6 +357,67 @@ def test_a_mask_is_read_right_or_refused(tmp_path: Path, coding: str) -> None:
         wanted = np.array(expected, np.uint8)[TRUTH] if isinstance(expected, list) else expected
         np.testing.assert_array_equal(data.val.targets[0], wanted, strict=True)
         assert data.classes == source.names
+
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 6  # stored lying on its left side
+DAMAGED = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12"
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("mask", ["stored", "upright"])
+def test_pictures_and_masks_are_turned_as_their_exif_says(plain: Path, suffix: str, mask: str) -> None:
+    """Also where the one is stored turned and the other is not, as tools that draw on the upright picture save it."""
+    image, label = np.rot90(_image(9)), np.rot90(_label(9))  # so that it is as large as the others once it is turned
+    for folder in ("train", "trainannot"):
+        (plain / folder / "0000.png").unlink()
+    _save(image, plain / "train" / f"0000.{suffix}", exif=TURNED)
+    if mask == "stored":
+        _save(label, plain / "trainannot" / f"0000.{suffix}", exif=TURNED)
+    else:
+        _save(_label(9), plain / "trainannot" / f"0000.{suffix}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = read_camvid(plain)
+    np.testing.assert_array_equal(data.train.images[0], _image(9))
+    np.testing.assert_array_equal(data.train.targets[0], _label(9))
+
+
+def test_what_scenes_lose_is_told_by_name(plain: Path) -> None:
+    over = Image.Exif()
+    over[0x0112] = 3  # upside down: its mask fits either way
+    image = _image(0)
+    _save(image, plain / "train" / "0000.png", exif=over)
+    _save(image, plain / "train" / "0001.png", exif=DAMAGED)
+    image = np.dstack([_image(1), _label(1) * 20])
+    _save(image, plain / "train" / "0002.png")
+    frames = [Image.fromarray(_image(seed)) for seed in (7, 8)]
+    (plain / "val" / "0000.png").unlink()
+    frames[0].save(plain / "val" / "0000.tif", save_all=True, append_images=frames[1:])
+    grey = np.linspace(0, 4095, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
+    _save(grey, plain / "val" / "0001.png")
+    _save(_label(4), plain / "valannot" / "0001.png", exif=DAMAGED)
+    told = []
+    for _ in range(2):  # from the cache, too
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data = read_camvid(plain)
+        told.append([re.sub(r"Expecting.*?\)", "...)", str(w.message)) for w in caught])
+    assert (
+        told[0]
+        == told[1]
+        == [
+            "1 picture(s) with a fault that is read over (Corrupt EXIF data. ...): train/0001.png",
+            "1 picture(s) with an EXIF orientation, and masks without, which are taken as drawn on the upright "
+            "picture: train/0000.png",
+            "1 picture(s) with transparent parts, which are shown on white: train/0002.png",
+            "1 picture(s) with 16-bit grey of which all values are below 4096, read as 12-bit: val/0001.png",
+            "1 picture(s) with a fault that is read over (Corrupt EXIF data. ...): valannot/0001.png",
+            "1 picture(s) with several frames, of which the first is taken: val/0000.tif",
+        ]
+    )
+    np.testing.assert_array_equal(data.train.images[0], _image(0)[::-1, ::-1])
+    np.testing.assert_array_equal(data.val.images[1, ..., 0], grey >> 4)
 
 
 def test_other_values_or_colours_are_read_anew(tmp_path: Path) -> None:

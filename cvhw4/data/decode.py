@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cvhw4.errors import InputError, printable
 
@@ -80,11 +81,24 @@ def few(names: Iterable[str]) -> str:
     return printable(", ".join(found[:3])) + (", ..." if len(found) > 3 else "")
 
 
-def decode(path: Path, losses: Losses | None = None, name: str = "") -> Image.Image:
+@contextmanager
+def _heard(losses: Losses | None, name: str) -> Iterator[None]:
+    """Notes what Pillow warns of meanwhile: its own warnings name no file."""
+    with _OPENING, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+    for warning in said if losses is not None else ():
+        losses.add(f"a fault that is read over ({' '.join(str(warning.message).split())})", name)
+
+
+def decode(path: Path, losses: Losses | None = None, name: str = "", *, exact: bool = False) -> Image.Image:
     """The first frame of a picture, decoded to its last byte, in the mode it is stored in.
 
     Args:
-        losses: where further frames are noted, and 16-bit colours that Pillow reads as black, under `name`.
+        losses: where further frames are noted, faults that Pillow reads over, and 16-bit colours that it reads as
+            black, under `name`.
+        exact: whether 16-bit colours, whose lower bytes Pillow drops, are an error.
 
     Raises:
         InputError: it cannot be read, is no picture, is damaged or truncated, is larger than Pillow's
@@ -92,8 +106,7 @@ def decode(path: Path, losses: Losses | None = None, name: str = "") -> Image.Im
     """
     content = read_file(path)
     try:
-        with _OPENING, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with _heard(losses, name):
             image = Image.open(BytesIO(content), formats=_FORMATS)
         # A camera's JPEG has its own thumbnail as a second frame (MPO).
         frames = getattr(image, "is_animated", False) and image.format != "MPO"
@@ -112,11 +125,33 @@ def decode(path: Path, losses: Losses | None = None, name: str = "") -> Image.Im
         raise InputError(
             path, f"measures {width}x{height}, a side below {MIN_SIDE} pixels", "replace or delete the file"
         )
+    deep = ";16" in stored and not image.mode.startswith("I")
+    if exact and deep:
+        raise InputError(path, "has colours of 16 bits", "save the values with 8 bits, or in one channel")
     if losses is not None and frames:
         losses.add("several frames, of which the first is taken", name)
-    if losses is not None and image.mode == "RGB" and ";16" in stored and np.asarray(image).max() < 16:
+    if losses is not None and deep and np.asarray(image.convert("RGB")).max() < 16:
         losses.add("16-bit colours that end at 4095, and look black with 8 bits; save them with 8 bits", name)
     return image
+
+
+def upright(image: Image.Image, path: Path, losses: Losses | None = None, name: str = "") -> Image.Image:
+    """A decoded picture, turned as its EXIF orientation says.
+
+    Raises:
+        InputError: its EXIF block cannot be read.
+    """
+    try:
+        with _heard(losses, name):
+            image.getexif()
+        return ImageOps.exif_transpose(image)
+    except Exception as problem:  # whatever a damaged EXIF block makes Pillow raise
+        raise InputError(path, f"has a damaged EXIF block ({problem})", "save the picture without EXIF") from problem
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether a decoded picture, read before by `upright`, has an EXIF orientation other than upright."""
+    return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
 
 
 def grey_bits(paths: Iterable[Path]) -> int:
@@ -132,7 +167,7 @@ def grey_bits(paths: Iterable[Path]) -> int:
         if path.suffix.lower() not in _DEEP:
             continue
         try:
-            with _OPENING, Image.open(path, formats=_FORMATS) as image:
+            with _heard(None, ""), Image.open(path, formats=_FORMATS) as image:
                 deep = image.mode.startswith("I")
         except Exception:  # whoever decodes it says what is wrong with it
             continue
@@ -142,7 +177,12 @@ def grey_bits(paths: Iterable[Path]) -> int:
 
 
 def decode_rgb(path: Path, losses: Losses | None = None, name: str = "", bits: int = 16) -> Image.Image:
-    """A picture as `decode` reads it, turned upright by its EXIF orientation, in 8-bit RGB.
+    """A picture as `decode` reads it and `as_rgb` shows it."""
+    return as_rgb(decode(path, losses, name), path, losses, name, bits)
+
+
+def as_rgb(image: Image.Image, path: Path, losses: Losses | None = None, name: str = "", bits: int = 16) -> Image.Image:
+    """A decoded picture, turned upright by its EXIF orientation, in 8-bit RGB.
 
     Transparent parts show white, 16-bit grey keeps the upper eight of its bits.
 
@@ -151,13 +191,9 @@ def decode_rgb(path: Path, losses: Losses | None = None, name: str = "", bits: i
         bits: how many bits 16-bit grey has, see `grey_bits`.
 
     Raises:
-        InputError: as `decode`, or the pixels have no meaning as colours (32-bit integers, floats).
+        InputError: as `upright`, or the pixels have no meaning as colours (32-bit integers, floats).
     """
-    image = decode(path, losses, name)
-    try:
-        image = ImageOps.exif_transpose(image)
-    except Exception as problem:  # whatever a damaged EXIF block makes Pillow raise
-        raise InputError(path, f"has a damaged EXIF block ({problem})", "save the picture without EXIF") from problem
+    image = upright(image, path, losses, name)
     if image.mode.startswith(("I", "F")):
         if losses is not None and bits < 16:
             losses.add(f"16-bit grey of which all values are below {1 << bits}, read as {bits}-bit", name)

@@ -19,7 +19,7 @@ from cvhw4.files import visible
 _SPLITS = ("train", "val")
 
 _SHOWN = 12  # class folders that an error names
-_READING = 2  # raise it when pictures are read in another way: sets that are cached by another one are decoded anew
+_READING = 3  # raise it when pictures are read in another way: sets that are cached by another one are decoded anew
 # Longer pictures keep their middle: a random-resized crop falls back to the middle of anything longer than 16.7 times
 # its width (an area of 0.08 in the ratio of 4:3 does not fit), and evaluation sees nothing but the middle.
 _LONGEST = 20
@@ -41,8 +41,9 @@ def read_pictures(folder: Path, *, short_side: int | None = None, classes: int =
         and width of the split, `sizes` int32 [N, 2], `targets` uint8 [N] (int16 for more than 256 classes).
 
     Raises:
-        InputError: a split or class is missing, empty or one too many; a file is no sound picture of at least 16
-            pixels a side; `short_side` is below 16; or the decoded pictures fit neither in the cache nor in memory.
+        InputError: a split or class is missing, empty or one too many; a picture is in no class; a file is no sound
+            picture of at least 16 pixels a side; `short_side` is below 16; or the decoded pictures fit neither in the
+            cache nor in memory.
 
     Warns:
         UserWarning: a picture is in both splits, or in two classes, pixel for pixel; pictures lose something when they
@@ -80,7 +81,8 @@ def read_pictures(folder: Path, *, short_side: int | None = None, classes: int =
 
 def _list_split(folder: Path, needed: int) -> dict[str, list[str]]:
     """Names of the picture files in a split's folder, by class, both sorted."""
-    classes = [entry for entry in visible(folder) if os.path.isdir(entry)]
+    entries = visible(folder)
+    classes = [entry for entry in entries if os.path.isdir(entry)]
     if len(classes) != needed:
         found = ", ".join(entry.name for entry in classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
         number = "two" if needed == 2 else needed
@@ -89,6 +91,9 @@ def _list_split(folder: Path, needed: int) -> dict[str, list[str]]:
             f"holds {len(classes)} class folders ({found or 'none'}), not {number}",
             f"keep one folder for each of {number} classes",
         )
+    for entry in entries:
+        if entry.suffix.lower() in EXTENSIONS and entry not in classes:
+            raise InputError(entry, "is of no class", "move it into the folder of its class, or away")
     return {entry.name: _list_class(entry) for entry in classes}
 
 

@@ -21,7 +21,18 @@ from PIL import Image
 
 from cvhw4.data.cache import Undecoded, cache_key, cached_dataset, file_digests
 from cvhw4.data.dataset import Dataset
-from cvhw4.data.decode import EXTENSIONS, MIN_SIDE, decode, decode_rgb, read_text
+from cvhw4.data.decode import (
+    EXTENSIONS,
+    MIN_SIDE,
+    Losses,
+    as_rgb,
+    decode,
+    decode_rgb,
+    grey_bits,
+    is_turned,
+    read_text,
+    upright,
+)
 from cvhw4.errors import InputError
 from cvhw4.files import visible
 from cvhw4.labels import VOID
@@ -34,6 +45,7 @@ _VOC = "ImageSets/Segmentation"  # lists of stems, beside JPEGImages/ and Segmen
 _TUTORIAL_ROOT = "/SegNet/CamVid/"  # how the SegNet tutorial's lists begin every path
 _LOSSLESS = ("PNG", "BMP", "GIF", "TIFF")
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+_READING = 2  # raise it when scenes are read in another way: sets that are cached by another one are decoded anew
 _MOST_SHOWN = 5  # values or colours that an error names
 
 
@@ -65,7 +77,9 @@ def read_scenes(source: Scenes) -> Dataset:
             pictures fit neither in the cache nor in memory.
 
     Warns:
-        UserWarning: a picture is in both splits, pixel for pixel; or the cache cannot be written.
+        UserWarning: a picture is in both splits, pixel for pixel; pictures lose something when they are read (frames,
+            transparency, bits), or are turned by an EXIF orientation that their masks do not have; or the cache cannot
+            be written.
     """
     folder, size = Path(source.folder), source.resize
     if size is not None and min(size) < MIN_SIDE:
@@ -75,13 +89,16 @@ def read_scenes(source: Scenes) -> Dataset:
 
     def build() -> tuple[Undecoded, Undecoded]:
         frame = size or _frame(folder, pairs["train"][0])
-        train, val = (_pictures(source, pairs[split], frame) for split in SPLITS)
+        bits = grey_bits(folder / pair.image for split in SPLITS for pair in pairs[split])
+        train, val = (_pictures(source, pairs[split], frame, bits) for split in SPLITS)
         return train, val
 
     order = [pair[:2] for split in SPLITS for pair in pairs[split]]
     coding = [source.numbers, sorted(source.colours.items()), source.names]
     return cached_dataset(
-        cache_key("scenes", digests, size=size, order=order, train=len(pairs["train"]), coding=coding),
+        cache_key(
+            "scenes", digests, size=size, order=order, train=len(pairs["train"]), coding=coding, reading=_READING
+        ),
         build,
         name=os.path.basename(os.path.abspath(folder)),
         task="segmentation",
@@ -261,13 +278,18 @@ def _frame(folder: Path, pair: Pair) -> tuple[int, int]:
     return height, width
 
 
-def _pictures(source: Scenes, pairs: list[Pair], frame: tuple[int, int]) -> Undecoded:
+def _pictures(source: Scenes, pairs: list[Pair], frame: tuple[int, int], bits: int) -> Undecoded:
     """The pairs, scaled to the frame; all of them of its size where the source does not ask for one."""
-    folder, tables = Path(source.folder), _Tables(source)
+    folder, tables, losses = Path(source.folder), _Tables(source), Losses()
 
     def read(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         pair = pairs[number]
-        image, label = decode_rgb(folder / pair.image), tables.read(folder / pair.label)
+        stored, mask = (decode(folder / name, losses, name, exact=name == pair.label) for name in pair[:2])
+        image = as_rgb(stored, folder / pair.image, losses, pair.image, bits)
+        label = tables.read(mask, folder / pair.label, losses, pair.label)
+        if is_turned(stored) and not is_turned(mask) and stored.size == label.size == image.size:
+            kind = "an EXIF orientation, and masks without, which are taken as drawn on the upright picture"
+            losses.add(kind, pair.image)
         if label.size != image.size:
             raise InputError(
                 folder / pair.label,
@@ -285,7 +307,7 @@ def _pictures(source: Scenes, pairs: list[Pair], frame: tuple[int, int]) -> Unde
             label = label.resize(frame[::-1], Image.Resampling.NEAREST)
         return np.asarray(image), np.asarray(label)
 
-    return Undecoded(folder, tuple(pair.image for pair in pairs), read)
+    return Undecoded(folder, tuple(pair.image for pair in pairs), read, losses.sentences)
 
 
 def _measure(image: Image.Image) -> str:
@@ -304,14 +326,14 @@ class _Tables:
         self.colours = {_packed(colour): labels.index(name) for name, colour in source.colours.items()}
         self.values = f"the values of the classes are {_listed(known[known[:, 1] < self.void, 0])}"
 
-    def read(self, path: Path) -> Image.Image:
-        """A mask as labels, mode L.
+    def read(self, mask: Image.Image, path: Path, losses: Losses, name: str) -> Image.Image:
+        """A decoded mask, turned upright by its EXIF orientation, as labels, mode L.
 
         Raises:
             InputError: as `read_scenes`.
         """
-        mask = decode(path)
         self._check_format(mask, path)
+        mask = upright(mask, path, losses, name)
         if mask.mode in ("LA", "RGBA", "PA"):
             if int(np.asarray(mask.getchannel("A")).min()) < 255:
                 raise InputError(path, "has transparent pixels, which may mean anything", "save it without alpha")
