@@ -2,16 +2,24 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torchvision.transforms import v2
 
 from cvhw4.data import gather as module
-from cvhw4.data.gather import gather, memory_limit, place
+from cvhw4.data.dataset import Dataset, Packed, Split
+from cvhw4.data.gather import alike, gather, memory_limit, place
+from cvhw4.models.build import Network
+from cvhw4.training.objectives import make_objective
+from tests.tiny import row
 
 CPU = torch.device("cpu")
 SHAPES = [(9,), (5, 2), (7, 4, 6, 3)]
@@ -52,6 +60,53 @@ def test_gather_is_indexing(arrays: list[np.ndarray], data: st.DataObject) -> No
     assert rows.dtype == torch.uint8
     np.testing.assert_array_equal(rows.numpy(), array[index], strict=True)
     rows += 1  # a copy: neither the file nor the array changes
+
+
+SIDES = st.integers(1, 40)
+
+
+@given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=30), st.randoms())
+def test_packed_pictures_come_in_frames_of_twice_their_size_at_most(sides: list[tuple[int, int]], random: Any) -> None:
+    sizes = np.array(sides, np.int32)
+    packed = Packed(np.random.default_rng(0).integers(1, 256, int(3 * sizes.prod(1).sum()), np.uint8), sizes)
+    index = np.array(random.choices(range(len(sides)), k=10))
+    groups = alike(packed, index)
+    assert sorted(np.concatenate(groups).tolist()) == [*range(10)]
+    for group in groups:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_SMALL", -1)
+            frames = gather(packed, index[group])
+        assert frames.shape == packed[index[group]].shape
+        assert frames[..., 0].numel() <= 2 * sizes[index[group]].prod(1).sum()
+        for frame, number in zip(frames.numpy(), index[group], strict=True):
+            height, width = sizes[number]
+            np.testing.assert_array_equal(frame[:height, :width], packed[number])
+            assert np.count_nonzero(frame) == 3 * height * width
+
+
+@pytest.mark.parametrize("augmentation", ["random-resized crop", "whole face", v2.Resize((32, 32))], ids=str)
+def test_what_is_trained_on_is_the_same_packed_and_in_frames(augmentation: Any) -> None:
+    sizes = np.random.default_rng(0).integers(20, 60, (12, 2)).astype(np.int32)
+    sizes[3] = 16, 400
+    frames = np.zeros((12, 60, 400, 3), np.uint8)
+    for frame, (height, width) in zip(frames, sizes, strict=True):
+        frame[:height, :width] = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    values = [frame[:height, :width].ravel() for frame, (height, width) in zip(frames, sizes, strict=True)]
+    made = []
+    chosen = replace(row("q1_2"), augmentation=augmentation, recipe=replace(row("q1_2").recipe, size=32, batch=4))
+    for images in (frames, Packed(np.concatenate(values), sizes)):
+        split = Split(images, sizes, np.arange(12, dtype=np.uint8) % 2, ("",) * 12)
+        given = Dataset("x", "classification", ("a", "b"), split, split, "", embedded=False)
+        network = Network(nn.Linear(1, 1), (0.5,) * 3, (0.2,) * 3, None)
+        objective = make_objective(chosen, given, network, CPU, 0)
+        made.append([*objective.batches(0), *objective.validation()])
+        objective.train.give_up()
+        again = [*objective.batches(0)]
+        for (inputs, _), (others, _) in zip(again, made[-1], strict=False):
+            assert torch.equal(inputs, others)  # the pictures on the device or brought there
+    for (inputs, targets), (others, same) in zip(*made, strict=True):
+        assert torch.equal(targets, same)
+        torch.testing.assert_close(inputs, others, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("small", [-1, 1 << 20])

@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageOps
 
 from cvhw4.data import cache
-from cvhw4.data.augment import random_resized_crops
-from cvhw4.data.dataset import Dataset
+from cvhw4.data.dataset import Dataset, Packed
 from cvhw4.data.pictures import read_pictures
 from cvhw4.errors import InputError
 from cvhw4.records.images import ImageResults
@@ -236,25 +234,36 @@ def test_the_same_picture_in_two_classes_is_told(faces: Path) -> None:
     ]
 
 
-def test_a_panorama_keeps_its_middle_and_what_it_costs_is_told(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    long = _noise(16, 4000, 5)
-    long.save(faces / "train" / CLASSES[0] / "0.png")
-    data, told = _told(faces)
-    assert data.train.sizes[0].tolist() == [16, 320] and data.train.images.shape[2] == 320
-    np.testing.assert_array_equal(data.train.images[0, :16], np.asarray(long)[:, 1840:2160])
-    middle = "1 picture(s) with sides of more than 20 to 1, whose middle is kept"
-    assert told == [f"{middle}: train/{CLASSES[0]}/0.png"]
-    # What networks see of it is what they saw of the whole: a random-resized crop of anything this long is its middle.
-    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
-    whole, cut = (
-        random_resized_crops(torch.tensor([size] * 50), g)
-        for size, g in zip(((16, 4000), (16, 320)), generators, strict=True)
-    )
-    assert torch.equal(whole.box - torch.tensor([0, 1840, 0, 0]), cut.box)
-    monkeypatch.setattr(cache, "_MUCH", 1 << 10)
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_panorama_costs_what_it_takes_itself_and_loses_nothing(
+    faces: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    """Where frames of its size would take several times what the pictures do, these lie one behind the other."""
+    _noise(16, 4000, 5).save(faces / "train" / CLASSES[0] / "0.png")
     _noise(240, 16, 6).save(faces / "train" / CLASSES[1] / "1.png")
-    cost = next(said for said in _told(faces)[1] if " MiB instead of " in said)
-    assert re.search(r"a frame of 320x240 .*: crop train/\w+/0.png \(320x16\), train/\w+/1.png \(16x240\)$", cost)
+    monkeypatch.setattr(cache, "_MUCH", 1 << 10)
+    pictures = _noise(16, 4000, 5), _noise(24, 20, 1), _noise(24, 20, 2), _noise(240, 16, 6)
+    monkeypatch.setattr(cache, "MAX_BYTES", sum(3 * p.width * p.height for p in pictures))
+    if writable:
+        data, told = _told(faces)
+        assert told == []
+    else:
+        cache_folder.write_text("a file where the folder should be")
+        with pytest.warns(UserWarning, match="CVHW4_CACHE"):
+            data = read_pictures(faces)
+    assert isinstance(data.train.images, Packed) and data.train.images.shape == (4, 240, 4000, 3)
+    assert isinstance(data.val.images, np.ndarray)
+    for found, picture in zip(data.train.images, pictures, strict=True):
+        np.testing.assert_array_equal(found, np.asarray(picture), strict=True)
+    for found, picture in zip(data.train.images[np.array([3, 0])], (pictures[3], pictures[0]), strict=True):
+        np.testing.assert_array_equal(found, np.asarray(picture))
+    if writable:
+        (stored,) = cache_folder.rglob("train-images.npy")
+        assert stored.stat().st_size == 128 + sum(3 * p.width * p.height for p in pictures)
+    else:
+        monkeypatch.setattr(cache, "MAX_BYTES", 100)
+        with pytest.raises(InputError, match="its 4 pictures take"):
+            read_pictures(faces)
 
 
 @pytest.mark.parametrize("classes", [256, 257, 300])
@@ -484,7 +493,7 @@ def test_more_than_fits_anywhere_is_refused_early(
     _noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
     with pytest.raises(
         InputError,
-        match=r"faces: its 4 pictures in a frame of 20x25 .* kept in .*cache\. .* CVHW4_CACHE .* scaled down",
+        match=r"faces: its 4 pictures take .* kept in .*cache\. .* CVHW4_CACHE .* scaled down",
     ):
         read_pictures(faces)
 

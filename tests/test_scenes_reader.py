@@ -210,7 +210,7 @@ def test_the_same_bytes_as_made_in_memory(
 def test_more_than_fits_anywhere_is_refused(plain: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache_folder.write_text("a file where the folder should be")
     monkeypatch.setattr(cache, "MAX_BYTES", 3 * HEIGHT * WIDTH * 3 - 1)
-    with pytest.raises(InputError, match=r"streets: its 3 pictures in a frame of 24x18 .* scaled down"):
+    with pytest.raises(InputError, match=r"streets: its 3 pictures take .* scaled down"):
         read_camvid(plain)
 
 

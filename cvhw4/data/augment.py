@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,7 +196,7 @@ def mirrored(images: Tensor, targets: Tensor, generator: Generator) -> tuple[Ten
 
 def transformed(
     transform: Callable[..., Any],
-    images: Tensor,
+    images: Sequence[Tensor] | Tensor,
     sizes: Tensor,
     size: int,
     numbers: Tensor,
@@ -206,7 +206,7 @@ def transformed(
     """Pictures as a transform of `torchvision.transforms.v2` makes them, one by one, on the host.
 
     Args:
-        images: uint8 [B, H, W, 3], on the host.
+        images: uint8 [H, W, 3] each, on the host.
         sizes: int [B, 2], height and width of each picture in its frame.
         size: side of the output.
         numbers: int64 [B], which images of the split they are.
@@ -229,7 +229,7 @@ def transformed(
             random.seed(seed)
             np.random.seed(seed % 2**32)
             height, width = sizes[i].tolist()
-            given: list[Tensor] = [tv_tensors.Image(images[i, :height, :width].permute(2, 0, 1).contiguous())]
+            given: list[Tensor] = [tv_tensors.Image(images[i][:height, :width].permute(2, 0, 1).contiguous())]
             if targets is not None:
                 there = targets[i, :height, :width]
                 given.append(tv_tensors.Mask(torch.stack([there, torch.ones_like(there)])))

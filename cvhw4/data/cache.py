@@ -34,7 +34,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from cvhw4.data.dataset import Dataset, Split
+from cvhw4.data.dataset import Dataset, Packed, Split
 from cvhw4.data.decode import few, read_file
 from cvhw4.errors import InputError, printable
 from cvhw4.files import locked, remove
@@ -48,7 +48,8 @@ _WHOLE, _SAMPLES = 2 << 30, 256  # bytes up to which a file's checksum covers it
 _BLOCK = 1 << 20  # bytes that are read for a checksum at once
 _HEADER = 128  # bytes before the values in a .npy file
 _THREADS = 4  # that decode
-_MUCH, _WASTEFUL = 64 << 20, 4  # bytes of a split, and times what its pictures need, from which on a warning says so
+_MUCH, _WASTEFUL = 64 << 20, 4  # bytes that frames may take in any case, and times what their pictures need
+_ENOUGH = 64  # pictures after which it is reckoned what all of them take
 _ABANDONED = 24 * 3600  # seconds after which an entry that nothing more is written to is taken for interrupted
 
 _T = TypeVar("_T")
@@ -174,7 +175,7 @@ def fingerprint(*splits: Split) -> str:
     """sha256 in hex over the dtypes, shapes and values of all pictures, sizes and targets."""
     sha = hashlib.sha256()
     for split in splits:
-        for array in (split.images, split.sizes, split.targets):
+        for array in (split.pixels, split.sizes, split.targets):
             sha.update(f"{array.dtype.str}{array.shape}".encode())
             for block in blocks(array):
                 sha.update(np.ascontiguousarray(block).data)
@@ -308,8 +309,8 @@ def cached_dataset(
         InputError: neither the cache can take the decoded pictures nor do they fit in `MAX_BYTES` of memory.
 
     Warns:
-        UserWarning: a picture is in both splits, or in two classes; pictures lost something; some make the others take
-            much more room; or the cache cannot be written.
+        UserWarning: a picture is in both splits, or in two classes; pictures lost something; or the cache cannot be
+            written.
     """
     build = cache(build)
     found = cached(key, lambda folder: _pack(folder, *build()))
@@ -341,10 +342,10 @@ def _pack(folder: Path | None, *sources: Split | Undecoded) -> Arrays:
             count = sum(len(later.names) for later in sources[number:])
             losses = source.losses
             source, digests[name] = _decode_split(source, folder and folder / name, count)
-            notes += [*losses(), *_of_two_classes(source, digests[name]), *_wasted(source)]
+            notes += [*losses(), *_of_two_classes(source, digests[name])]
         splits[name] = source
-    parts = ("images", "sizes", "targets")
-    arrays = {f"{name}-{part}": getattr(split, part) for name, split in splits.items() for part in parts}
+    parts = {"images": "pixels", "sizes": "sizes", "targets": "targets"}
+    arrays = {f"{s}-{name}": getattr(split, part) for s, split in splits.items() for name, part in parts.items()}
     texts = {name: split.names for name, split in splits.items()}
     texts |= {"fingerprint": (fingerprint(*splits.values()),), "leaks": leaks(**digests), "notes": tuple(notes)}
     return Arrays(arrays, texts)
@@ -362,20 +363,6 @@ def _of_two_classes(split: Split, digests: Mapping[str, bytes]) -> Iterator[str]
             pairs.append(f"{split.names[before]} = {name}")
     if pairs:
         yield f"{len(pairs)} picture(s) in two classes, of which one is wrong: {few(pairs)}"
-
-
-def _wasted(split: Split) -> Iterator[str]:
-    """Says which pictures make the frame of a split, in which each is stored, much larger than the others need."""
-    areas = split.sizes.astype(np.int64).prod(1)
-    taken, needed = split.images.nbytes, 3 * int(areas.sum())
-    if taken < _MUCH or taken < _WASTEFUL * needed:
-        return
-    most = split.sizes.max(0)
-    widest = [f"{split.names[n]} ({w}x{h})" for n, (h, w) in enumerate(split.sizes) if h == most[0] or w == most[1]]
-    yield (
-        f"{len(split)} pictures take {taken / 2**20:.0f} MiB instead of {needed / 2**20:.0f}, and are slower to read, "
-        f"as each is stored in a frame of {most[1]}x{most[0]} that holds the largest: crop " + few(widest)
-    )
 
 
 def _decode_split(source: Undecoded, stem: Path | None, count: int) -> tuple[Split, dict[str, bytes]]:
@@ -407,21 +394,27 @@ def _decode_split(source: Undecoded, stem: Path | None, count: int) -> tuple[Spl
             images.append(picture)
             targets.append(target)
             digests[name] = sha256
-            needed = count * (prod(images.frame) + prod(targets.frame))
+            if len(images.shapes) < min(_ENOUGH, len(source.names)):
+                continue
+            needed = images.needed(count) + targets.needed(count)
             if stem and needed > free:
                 raise OSError(errno.ENOSPC, f"{needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} free")
             if not stem:
-                _check_memory(source, *images.frame)
+                _check_memory(source, images.needed(len(source.names)))
         sizes = np.array([shape[:2] for shape in images.shapes], np.int32)
-        return Split(images.finish(), sizes, targets.finish(), source.names), digests
+        return Split(_unframed(images.finish(), sizes), sizes, targets.finish(), source.names), digests
 
 
-def _check_memory(source: Undecoded, height: int, width: int, channels: int) -> None:
-    if (needed := len(source.names) * height * width * channels) > MAX_BYTES:
+def _unframed(images: NDArray[np.uint8], sizes: NDArray[np.int32]) -> NDArray[np.uint8] | Packed:
+    return Packed(images, sizes) if images.ndim == 1 else images
+
+
+def _check_memory(source: Undecoded, needed: int) -> None:
+    if needed > MAX_BYTES:
         raise InputError(
             source.folder,
-            f"its {len(source.names)} pictures in a frame of {width}x{height} take {needed / 2**30:.0f} GiB decoded,"
-            f" more than {MAX_BYTES / 2**30:.0f}, and cannot be kept in {cache_root()}",
+            f"its {len(source.names)} pictures take {needed / 2**30:.0f} GiB decoded, more than"
+            f" {MAX_BYTES / 2**30:.0f}, and cannot be kept in {cache_root()}",
             "point CVHW4_CACHE to a folder with that much free space, or have the pictures scaled down while they are"
             " read (a shorter side of 288 pixels is plenty for 224)",
         )
@@ -430,7 +423,8 @@ def _check_memory(source: Undecoded, height: int, width: int, channels: int) -> 
 class _Rows:
     """An array made row by row, in a `.npy` file or in memory; smaller rows fill a corner of a frame of zeros.
 
-    Rows are written one after the other as they are, and moved apart at the end if their shapes differ.
+    Rows are written one after the other as they are, and moved apart at the end if their shapes differ, unless frames
+    would take several times as much.
     """
 
     def __init__(self, stem: Path | None, part: str) -> None:
@@ -439,6 +433,7 @@ class _Rows:
         self.file.write(bytes(_HEADER))
         self.shapes: list[tuple[int, ...]] = []
         self.frame: tuple[int, ...] = ()
+        self.taken = 0  # bytes
         self.dtype = np.dtype(np.uint8)
 
     def append(self, row: NDArray[Any]) -> None:
@@ -446,13 +441,21 @@ class _Rows:
         self.dtype = row.dtype
         self.file.write(row.tobytes())
         self.shapes.append(row.shape)
+        self.taken += row.nbytes
         self.frame = tuple(map(max, row.shape, self.frame or row.shape))
 
+    def needed(self, count: int) -> int:
+        """The bytes that so many rows like these take; at least, where they stay as they are."""
+        framed = count * prod(self.frame) * self.dtype.itemsize
+        return self.taken if framed > max(_MUCH, _WASTEFUL * self.taken * count / len(self.shapes)) else framed
+
     def finish(self) -> NDArray[Any]:
-        """The array [rows, *frame], memory-mapped if it is in a file."""
-        if any(shape != self.frame for shape in self.shapes):
+        """The array [rows, *frame], or [bytes] of rows that stay as they are; memory-mapped if it is in a file."""
+        shape: tuple[int, ...] = (len(self.shapes), *self.frame)
+        if (apart := prod(shape) * self.dtype.itemsize) > self.needed(len(self.shapes)):
+            shape = (self.taken,)
+        elif apart > self.taken:
             self._pad()
-        shape = (len(self.shapes), *self.frame)
         self.file.seek(0)
         np.lib.format.write_array_header_1_0(
             self.file, {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
@@ -484,7 +487,7 @@ class _Rows:
 
 def _unpack(found: Arrays, split: str) -> Split:
     images, sizes, targets = (found.arrays[f"{split}-{part}"] for part in ("images", "sizes", "targets"))
-    return Split(images, sizes, targets, found.texts[split])
+    return Split(_unframed(images, sizes), sizes, targets, found.texts[split])
 
 
 def _remove_damaged(entry: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,45 @@ from cvhw4.tasks import TaskName
 PORTRAIT_CLASSES = ("heavy_makeup", "no_heavy_makeup")
 
 
+class Packed:
+    """Pictures of many sizes, one behind the other as their frame would take much more room.
+
+    An index gives a picture, uint8 [h, w, 3]; several of them (a slice or array), or all in turn.
+    """
+
+    def __init__(self, values: NDArray[np.uint8], sizes: NDArray[np.int32], starts: NDArray[np.int64] | None = None):
+        """Takes the pixels, [bytes], and height and width of each picture, [N, 2].
+
+        Args:
+            starts: where each begins; left out, every one where the one before ends.
+        """
+        self.values, self.sizes = values, sizes
+        ends = 3 * sizes.astype(np.int64).prod(1).cumsum()
+        self.starts = np.concatenate([[0], ends[:-1]]).astype(np.int64) if starts is None else starts
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """As the array that holds each in a frame: number, largest height and width, channels."""
+        height, width = self.sizes.max(0, initial=0).tolist()
+        return len(self.sizes), height, width, 3
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice | np.ndarray):
+            return Packed(self.values, self.sizes[index], self.starts[index])
+        (height, width), start = self.sizes[index].tolist(), self.starts[index]
+        return self.values[start : start + 3 * height * width].reshape(height, width, 3)
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Decoded pictures and their targets.
 
     Attributes:
         images: uint8 [N, H, W, 3], RGB; may be memory-mapped. A picture smaller than H x W fills the upper left
-            corner of its frame, the rest is zero.
+            corner of its frame, the rest is zero. Where frames would take several times what the pictures do, `Packed`.
         sizes: int32 [N, 2], height and width of each picture inside its frame, in pixels.
         targets: uint8 [N] class numbers (classification; int16 for more than 256 classes), or uint8 [N, H, W] class
             numbers per pixel, the number of classes where nothing is labelled (segmentation; there every picture has
@@ -26,13 +59,18 @@ class Split:
         names: where each picture came from: the path below its folder, or "train/0007" for a generated one.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | Packed
     sizes: NDArray[np.int32]
     targets: NDArray[np.uint8]
     names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The array that `images` lie in."""
+        return self.images.values if isinstance(self.images, Packed) else self.images
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cvhw4.data.cache import blocks, forget, mapping
+from cvhw4.data.dataset import Packed
 
 _SMALL = 64 << 20  # bytes of a memory-mapped array that may stay resident whole
 _CHUNK = 256 << 20  # bytes that go to another device at once
 
 
-def gather(array: NDArray[Any], index: NDArray[np.integer[Any]]) -> Tensor:
-    """A copy of some rows, on the host.
+def gather(array: NDArray[Any] | Packed, index: NDArray[np.integer[Any]]) -> Tensor:
+    """A copy of some rows, on the host; packed pictures in a frame that holds the largest of them.
 
     Rows of a large memory-mapped array are read in the order of the file, and the memory that its pages take in the
     process is given up again.
@@ -34,6 +35,12 @@ def gather(array: NDArray[Any], index: NDArray[np.integer[Any]]) -> Tensor:
     Raises:
         IndexError: an index is out of range.
     """
+    if isinstance(array, Packed):
+        frames = framed(_view(array.values), array[index])
+        if array.values.nbytes > _SMALL:
+            for number in index:
+                forget(array[number])
+        return frames
     if array.nbytes <= _SMALL or mapping(array) is None:
         return torch.from_numpy(np.asarray(array).take(index, axis=0))
     rows = np.empty((len(index), *array.shape[1:]), array.dtype)
@@ -42,6 +49,31 @@ def gather(array: NDArray[Any], index: NDArray[np.integer[Any]]) -> Tensor:
         rows[place] = row
         forget(row)
     return torch.from_numpy(rows)
+
+
+def framed(values: Tensor, pictures: Packed) -> Tensor:
+    """uint8 [N, H, W, 3] on the device that packed pictures' pixels are on; H and W are the largest among them."""
+    frames = values.new_zeros(pictures.shape)
+    for frame, (height, width), start in zip(frames, pictures.sizes.tolist(), pictures.starts.tolist(), strict=True):
+        frame[:height, :width] = values[start : start + 3 * height * width].view(height, width, 3)
+    return frames
+
+
+def alike(images: NDArray[Any] | Packed, index: NDArray[np.integer[Any]]) -> list[NDArray[np.intp]]:
+    """Places in the index, in groups: frames of one take at most twice what its packed pictures do."""
+    if not isinstance(images, Packed):
+        return [np.arange(len(index))]
+    groups: list[list[int]] = []
+    sizes = images.sizes[index].astype(np.int64)
+    height = width = area = 0
+    for place in np.lexsort(sizes.T).tolist():  # by width, and by height among equal ones
+        h, w = sizes[place].tolist()
+        height, width, area = max(height, h), max(width, w), area + h * w
+        if not groups or (len(groups[-1]) + 1) * height * width > 2 * area:
+            groups.append([])
+            height, width, area = h, w, h * w
+        groups[-1].append(place)
+    return [np.array(group) for group in groups]
 
 
 def place(array: NDArray[Any], device: torch.device, *, limit_bytes: int) -> Tensor | None:

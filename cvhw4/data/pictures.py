@@ -20,9 +20,6 @@ _SPLITS = ("train", "val")
 
 _SHOWN = 12  # class folders that an error names
 _READING = 3  # raise it when pictures are read in another way: sets that are cached by another one are decoded anew
-# Longer pictures keep their middle: a random-resized crop falls back to the middle of anything longer than 16.7 times
-# its width (an area of 0.08 in the ratio of 4:3 does not fit), and evaluation sees nothing but the middle.
-_LONGEST = 20
 
 
 def read_pictures(folder: Path, *, short_side: int | None = None, classes: int = 2) -> Dataset:
@@ -38,7 +35,7 @@ def read_pictures(folder: Path, *, short_side: int | None = None, classes: int =
 
     Returns:
         a classification data set named as the folder. `images` uint8 [N, H, W, 3] with H and W the largest height
-        and width of the split, `sizes` int32 [N, 2], `targets` uint8 [N] (int16 for more than 256 classes).
+        and width of the split, or packed, `sizes` int32 [N, 2], `targets` uint8 [N] (int16 for more than 256 classes).
 
     Raises:
         InputError: a split or class is missing, empty or one too many; a picture is in no class; a file is no sound
@@ -47,8 +44,7 @@ def read_pictures(folder: Path, *, short_side: int | None = None, classes: int =
 
     Warns:
         UserWarning: a picture is in both splits, or in two classes, pixel for pixel; pictures lose something when they
-            are read (frames, transparency, bits); a few make the frame that all are stored in many times larger; or the
-            cache cannot be written.
+            are read (frames, transparency, bits); or the cache cannot be written.
     """
     if short_side is not None and short_side < MIN_SIDE:
         raise InputError("short_side", f"is {short_side}", f"give at least {MIN_SIDE} pixels")
@@ -118,9 +114,6 @@ def _pictures(
 
     def read(number: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         picture = _shrink(decode_rgb(folder / names[number], losses, names[number], bits), short_side)
-        if max(picture.size) > _LONGEST * min(picture.size):
-            losses.add(f"sides of more than {_LONGEST} to 1, whose middle is kept", names[number])
-            picture = _middle(picture)
         return np.asarray(picture), np.array(targets[number], kind)
 
     return Undecoded(folder, tuple(names), read, losses.sentences)
@@ -131,10 +124,3 @@ def _shrink(image: Image.Image, short_side: int | None) -> Image.Image:
         return image
     scale = short_side / min(image.size)
     return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
-
-
-def _middle(image: Image.Image) -> Image.Image:
-    longest = _LONGEST * min(image.size)
-    width, height = (min(side, longest) for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cvhw4.data.augment import Boxes, move, resample, whole_views
+from cvhw4.data.augment import Boxes, move, whole_views
 from cvhw4.data.gather import memory_limit
 from cvhw4.models.frozen import Frozen
 from cvhw4.training.memory import in_parts, is_out_of_memory
@@ -120,7 +120,7 @@ class FrozenClassification:
             boxes = replace(boxes, flip=torch.full((len(index),), mirrored))
 
             def make(objective: Objective, index: Tensor = index, boxes: Boxes = boxes) -> Tensor:
-                return objective.normalised(resample(objective.train.images(index), boxes, objective.size))
+                return objective.normalised(objective.train.resampled(index, boxes, objective.size))
 
             features.append(self._in_batches(self.objective.fitting(make)))
         return torch.cat(features)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from cvhw4.data import augment
 from cvhw4.data.augment import stream
-from cvhw4.data.dataset import Dataset, Split
-from cvhw4.data.gather import gather, memory_limit, place
+from cvhw4.data.dataset import Dataset, Packed, Split
+from cvhw4.data.gather import alike, framed, gather, memory_limit, place
 from cvhw4.labels import merge_classes
 from cvhw4.metrics import segmentation_figures, segmentation_lists
 from cvhw4.models.build import Network, trained_images
@@ -72,7 +72,7 @@ class Objective(ABC):
         self._host: Objective | None = None  # the same on the CPU, once the device's memory did not hold a block
         self.size = row.recipe.size
         self._loss = make_loss(row.recipe, TASKS[dataset.task], device)
-        self.train, self.val = (_DeviceSplit(split, device) for split in (dataset.train, dataset.val))
+        self.train, self.val = (DeviceSplit(split, device) for split in (dataset.train, dataset.val))
         self.images = trained_images(network.module, row, len(self.train))  # that an epoch trains on
         self._kept: list[tuple[Tensor, Tensor]] | None = None
         self._keeps = True
@@ -173,7 +173,7 @@ class Objective(ABC):
         targets = gather(split.targets, rows) if masks else None
         transform, sizes = self.row.augmentation, self.train.sizes[index]
         assert callable(transform)
-        images = gather(split.images, rows)
+        images = [gather(split.images, row)[0] for row in rows[:, None]]  # one by one, whatever their sizes
         made = augment.transformed(transform, images, sizes, self.size, index, generator, targets)
         return made[0].to(self.device), None if made[1] is None else made[1].to(self.device)
 
@@ -205,14 +205,14 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     return augment.move(tensor, device)
 
 
-class _DeviceSplit:
+class DeviceSplit:
     """A split whose pictures lie on the device where they fit, and are brought there block by block where not."""
 
     def __init__(self, split: Split, device: torch.device) -> None:
         self.split, self.device = split, device
         self.sizes = torch.tensor(split.sizes)
         # The limit is a share of what is free, so that what was placed before counts.
-        self._images = place(split.images, device, limit_bytes=memory_limit(device))
+        self._images = place(split.pixels, device, limit_bytes=memory_limit(device))
         self._targets = place(split.targets, device, limit_bytes=memory_limit(device))
 
     def __len__(self) -> int:
@@ -220,7 +220,15 @@ class _DeviceSplit:
 
     def images(self, index: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] on the device, for indices int64 [B] on the CPU."""
+        if isinstance(self.split.images, Packed) and self._images is not None:
+            return framed(self._images, self.split.images[index.numpy()])
         return self._pick(self._images, self.split.images, index)
+
+    def resampled(self, index: Tensor, boxes: augment.Boxes, size: int) -> Tensor:
+        """Parts of pictures, see `augment.resample`, for indices int64 [B] on the CPU."""
+        groups = [torch.from_numpy(group) for group in alike(self.split.images, index.numpy())]
+        found = torch.cat([augment.resample(self.images(index[group]), boxes[group], size) for group in groups])
+        return found if len(groups) == 1 else found[augment.move(torch.cat(groups).argsort(), self.device)]
 
     def targets(self, index: Tensor) -> Tensor:
         """uint8 (int16 for more than 256 classes) [B], or uint8 [B, H, W], on the device, likewise."""
@@ -232,7 +240,7 @@ class _DeviceSplit:
         self._images = self._targets = None
         return held
 
-    def _pick(self, placed: Tensor | None, array: NDArray[np.uint8], index: Tensor) -> Tensor:
+    def _pick(self, placed: Tensor | None, array: NDArray[np.uint8] | Packed, index: Tensor) -> Tensor:
         if placed is None:
             return upload(gather(array, index.numpy()), self.device)
         return placed[augment.move(index, self.device)]
@@ -247,7 +255,7 @@ class ClassificationObjective(Objective):
         """See `Objective.augmented`."""
         if callable(self.row.augmentation):
             return self.transformed(index, generator, masks=False)[0], self.train.targets(index).long()
-        images = augment.resample(self.train.images(index), self.boxes(index, generator), self.size)
+        images = self.train.resampled(index, self.boxes(index, generator), self.size)
         if self.row.augmentation == "crop + jitter + AutoAugment":
             images = augment.colour_jitter(images, generator)
             images = augment.auto_augment(images.round().to(torch.uint8), generator).float()
@@ -264,7 +272,7 @@ class ClassificationObjective(Objective):
     def centred(self, index: Tensor) -> Tensor:
         """See `Objective.centred`."""
         boxes = augment.whole_views(self.val.sizes[index], self.size)
-        return augment.resample(self.val.images(index), boxes, self.size)
+        return self.val.resampled(index, boxes, self.size)
 
     def evaluate(self, forward: Forward) -> Evaluation:
         """See `Objective.evaluate`."""

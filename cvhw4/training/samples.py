@@ -23,6 +23,7 @@ from cvhw4.data.dataset import Dataset
 from cvhw4.data.embedded import face_masks
 from cvhw4.data.gather import gather
 from cvhw4.records.samples import MOST_BYTES, MOST_IMAGES, PredictionSamples, ValidationPictures, even_choice
+from cvhw4.training.objectives import DeviceSplit
 
 _PART = 64  # images that go through the head at once
 QUALITY = 90  # of JPEG
@@ -207,17 +208,17 @@ def validation_pictures(dataset: Dataset, size: int) -> ValidationPictures:
     from PIL import Image
 
     index, val = _chosen_images(dataset, size), dataset.val
-    images, targets = (gather(array, index) for array in (val.images, val.targets))
+    targets = gather(val.targets, index)
     faces = None
     if dataset.task == "classification":
         boxes = whole_views(torch.tensor(val.sizes[index]), size)
-        seen = resample(images, boxes, size)
+        seen = DeviceSplit(val, torch.device("cpu")).resampled(torch.from_numpy(index), boxes, size)
         if (drawn := face_masks(dataset)) is not None:
             covered = torch.from_numpy(drawn[index])[..., None].expand(-1, -1, -1, 3).to(torch.uint8)
             faces = (resample(covered, boxes, size)[:, 0] > 0.5).numpy()
         pixels = seen.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     else:
-        pixels = centre(images, size).numpy()
+        pixels = centre(gather(val.images, index), size).numpy()
     files = []
     for picture in pixels:
         buffer = BytesIO()
