@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterable
@@ -164,7 +165,7 @@ def report(
     from cvhw4.report.page import write_pages
     from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
 
-    chosen = _study(study)
+    chosen = _study(study, results)
     path = bounds or _bounds_of(chosen)
     judged_by = NO_BOUNDS if path is None else load_bounds(path, chosen, named=bounds is not None)
     store = Store(results, chosen.name)
@@ -221,7 +222,7 @@ def calibrate(
     from cvhw4.statistics.bounds import calibrate as make_bounds
     from cvhw4.statistics.bounds import to_toml
 
-    chosen = _study(study)
+    chosen = _study(study, results)
     path = bounds or chosen.bounds
     if path is None:
         raise InputError(f"study {chosen.name}", "has no bounds file", "name one with --bounds, or Study(bounds=...)")
@@ -337,6 +338,7 @@ def compare(
 
     Example: cvhw4 compare main results --time-limit 1.2
     """
+    from cvhw4.discovery import stored_study
     from cvhw4.records.revisions import opened
     from cvhw4.report.changes import comment, headline, short_lines, short_tables
     from cvhw4.report.failures import latest_failures
@@ -352,13 +354,14 @@ def compare(
     with opened(a, name) as (store_a, name_a), opened(b, name) as (store_b, name_b):
         if name_a != name_b:
             raise InputError(b, f"is of study {name_b}, and A of {name_a}", "name runs of one study")
+        judged = chosen or stored_study(store_b.folder) or _study(name_a)
         records = [store.load() for store in (store_a, store_b)]
         failures = [store.failures() for store in (store_a, store_b)]
     for side, found in zip((a, b), records, strict=True):
         if not found:
             raise InputError(side, f"has no runs of study {name_a}", "name a folder or revision that has some")
     broken = [latest_failures(r, f) for r, f in zip(records, failures, strict=True)]
-    changes = compare_runs(chosen or _study(name_a), records[0], records[1], broken[0], broken[1], time_limit, complete)
+    changes = compare_runs(judged, records[0], records[1], broken[0], broken[1], time_limit, complete)
     if markdown:
         typer.echo(comment(changes, a, b), nl=False)
     else:
@@ -406,7 +409,7 @@ def write_table(
 
     if output is not None and output.suffix not in FORMATS:
         raise InputError(output, "is of a kind that no table is written as", f"end it in {', '.join(FORMATS)}")
-    chosen, store = _study(study), _store(results, study)
+    chosen, store = _study(study, results), _store(results, study)
     given: dict[str, Any] = {
         "baseline": baseline, "epoch": epoch, "spread": spread, "percent": percent, "digits": digits,
         "siunitx": siunitx, "caption": caption, "label": label,
@@ -428,6 +431,70 @@ def write_table(
 
 
 @app.command()
+def judge(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="CSV, Parquet or pytest-benchmark's JSON; MLflow's, TensorBoard's or W&B's folder; or KIND:WHERE.",
+        ),
+    ],
+    figure: Annotated[
+        list[str] | None,
+        typer.Option("--metric", "-m", help="A figure, or NAME=LOGGED_AS; several times."),
+    ] = None,
+    lower: Annotated[list[str] | None, typer.Option("--lower", help="A figure of which the lowest is best.")] = None,
+    row: Annotated[list[str] | None, typer.Option("--row", help="Setting that tells rows apart (row).")] = None,
+    seed: Annotated[str, typer.Option("--seed", help="Setting that holds the seed.")] = "seed",
+    better: Annotated[list[str] | None, typer.Option("--better", help="Row that should win; several times.")] = None,
+    worse: Annotated[str | None, typer.Option("--worse", help="Row that it is held against.")] = None,
+    margin: Annotated[float, typer.Option(help="By more than this.")] = 0.0,
+    epoch: Annotated[str | None, typer.Option(help="Tables: column that numbers a run's lines.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="NAME=VALUE that runs must have.")] = None,
+    pattern: Annotated[str, typer.Option(help="TensorBoard: settings in a folder's path.")] = "{row}/seed{seed}",
+    experiment: Annotated[str | None, typer.Option(help="MLflow: only this experiment.")] = None,
+    name: Annotated[str, typer.Option("--name", help="Of the study that is made of them.")] = "judged",
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Judges runs that were trained elsewhere. Intervals, verdicts and pages, as for runs trained here.
+
+    Example: cvhw4 judge runs.csv --row arm --metric accuracy --better skip --worse noskip
+    """
+    from cvhw4.discovery import study_as_json
+    from cvhw4.files import write_atomically
+    from cvhw4.readers import Wanted, claims_of, figures_of, judged_study, read_runs
+    from cvhw4.records.store import Store
+    from cvhw4.report.page import write_pages
+    from cvhw4.report.summary import session_summary
+
+    figures, lowest = figures_of(figure or [], lower or [])
+    if not figures:
+        raise InputError("--metric", "is missing", "name what the runs logged, as --metric accuracy")
+    pairs = dict(text.partition("=")[::2] for text in only or [])
+    wanted = Wanted(
+        row=row or ["row"], seed=seed, figures=figures, lower_is_better=lowest, epoch=epoch, only=pairs,
+        pattern=pattern, experiment=experiment,
+    )  # fmt: skip
+    finished, unfinished = read_runs(sources, wanted)
+    for run in unfinished:
+        _say(f"left out: {printable(run.where)} did not finish ({printable(run.unfinished)})")
+    source = ", ".join(os.path.basename(text.rstrip("/")) for text in sources)
+    claims = claims_of(better or [], worse, [*figures], margin)
+    study, records = judged_study(name, finished, wanted, claims, source)
+    store = Store(results, name)
+    if store.runs.is_dir() and not (store.folder / "judged.json").is_file():
+        raise InputError(store.folder, "holds runs that were trained here", "choose another --name")
+    shutil.rmtree(store.runs, ignore_errors=True)
+    write_atomically(store.folder / "judged.json", study_as_json(study))
+    for record in records:
+        store.save(record)
+    for line in session_summary(study, records, [], None, {}):
+        typer.echo(line)
+    for path, what in write_pages(study, store, None, {}):
+        typer.echo(f"{what}: {path}")
+
+
+@app.command()
 def plan(
     seeds: Annotated[
         list[int] | None, typer.Argument(help="Numbers of seeds to plan for (default: 3 5 10 20).")
@@ -442,7 +509,7 @@ def plan(
     from cvhw4.records.store import latest_runs
     from cvhw4.report.plan import hours_table, plan_table
 
-    chosen = _study(study)
+    chosen = _study(study, results)
     numbers = sorted(set(seeds or (3, 5, 10, 20)))
     if numbers[0] < 2:
         raise InputError(f"{numbers[0]} seed", "has no spread and decides nothing", "plan for 2 or more")
@@ -510,11 +577,15 @@ def find_commit(
     typer.echo(f"first worse: {bisect(row, good, bad, arguments or [], results, _say, seeds)}")
 
 
-def _study(named: str | None) -> Study:
-    """The study that is named; the first that pyproject.toml names where none is."""
-    from cvhw4.discovery import find_study
+def _study(named: str | None, results: Path = RESULTS) -> Study:
+    """The study that is named; the first that pyproject.toml names where none is. `cvhw4 judge` leaves some in
+    `results`, of which the only one there need not be named."""
+    from cvhw4.discovery import find_study, stored_study
+    from cvhw4.records.revisions import studies_in
 
-    return find_study(named)
+    there = studies_in(results) if named is None and not _known() else []
+    name = named or (there[0] if len(there) == 1 else None)
+    return (name and stored_study(results / name)) or find_study(named)
 
 
 def _store(results: Path, study: str | None) -> Store:
@@ -523,7 +594,7 @@ def _store(results: Path, study: str | None) -> Store:
     from cvhw4.records.store import Store
 
     there = studies_in(results) if study is None and not _known() else []
-    return Store(results, there[0] if len(there) == 1 else _study(study).name)
+    return Store(results, there[0] if len(there) == 1 else _study(study, results).name)
 
 
 def _bounds_of(study: Study) -> Path | None:

@@ -4,16 +4,17 @@ controller, which imports no tests itself."""
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from cvhw4.errors import InputError
-from cvhw4.study import Study
+from cvhw4.study import Claim, Run, Study
 
 _HINT = "name the file that makes it with --study FILE"
 
@@ -132,3 +133,40 @@ def _choose(found: Iterable[Study], name: str, where: object) -> Study:
         problem = f"makes no study {name}" if name else f"makes {len(by_name)} studies"
         raise InputError(str(where), problem, f"choose one of {', '.join(by_name)}, as in FILE::{next(iter(by_name))}")
     return by_name[name]
+
+
+# Studies of runs that were logged elsewhere (`cvhw4 judge`): beside the records, so that other commands know them
+
+
+def logged_elsewhere(run: Run) -> Iterator[Mapping[str, float]]:
+    """What trains the rows of such a study: nothing does."""
+    raise InputError(f"the run with seed {run.seed}", "was trained elsewhere", "read it again with cvhw4 judge")
+
+
+def study_as_json(study: Study) -> str:
+    """What `stored_study` reads."""
+    whole = {
+        "title": study.title,
+        "primary": study.primary,
+        "lower_is_better": sorted(study.lower_is_better),
+        "rows": {name: row.settings() for name, row in study.rows.items()},
+        "claims": [vars(claim) for claim in study.claims],
+    }
+    return json.dumps(whole, indent=1) + "\n"
+
+
+def stored_study(folder: Path) -> Study | None:
+    """The study that `cvhw4 judge` wrote to `<results>/<name>/judged.json`; None where there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / "judged.json"
+    if not path.is_file():
+        return None
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        claims = [Claim(**claim) for claim in raw.pop("claims")]
+        return Study(folder.resolve().name, train=logged_elsewhere, claims=claims, **raw)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(path, f"is not what cvhw4 judge writes ({error})", "judge the runs again") from error

@@ -53,6 +53,7 @@ ELSEWHERE = {
     "export PORTRAITS=local/portraits": "tests/test_nights.py",
     "python3 .github/scripts/night.py": "tests/test_nights.py",
     "cvhw4 history": "tests/test_nights.py",
+    "cvhw4 judge": "tests/test_judge.py",
     "cvhw4 bisect": "tests/test_nights.py",
     "cvhw4 fetch camvid": "tests/test_fetch.py",
     "cvhw4 fetch portraits": "tests/test_fetch.py",

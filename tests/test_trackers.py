@@ -5,8 +5,8 @@ import json
 import math
 import os
 import re
-import struct
 import time
+import typing
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 from cvhw4 import trackers
 from cvhw4.errors import InputError
 from cvhw4.plugin import hookspec
+from cvhw4.readers import Wanted, claims_of, figures_of, judged_study, read_runs
 from cvhw4.trackers import TRACKERS, Run, Trackers, check_trackers, final_figures, tags
 from tests.tiny import QUICK, record
 
@@ -175,12 +176,14 @@ def test_wandbs_offline_run_has_figures_settings_and_summary(tmp_path, monkeypat
     run_logged(wandb="project")
     from wandb.proto.wandb_internal_pb2 import Record
 
+    from cvhw4.readers.trackers import records_in
+
     (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     found, patience = [], time.monotonic() + 20
     while not any(r.WhichOneof("record_type") == "exit" for r in found):  # another process writes it
         assert time.monotonic() < patience
         time.sleep(0.1)
-        found = [Record.FromString(content) for content in logged_in(path)]
+        found = [Record.FromString(content) for content in records_in(path)]
     kinds = {kind: [r for r in found if r.WhichOneof("record_type") == kind] for kind in ("run", "history", "exit")}
     (run,) = (r.run for r in kinds["run"][:1])
     assert (run.project, run.run_group, run.display_name) == ("project", "quick/q2_1a-skip", "q2_1a-skip-seed0")
@@ -199,21 +202,60 @@ def test_wandbs_offline_run_has_figures_settings_and_summary(tmp_path, monkeypat
     assert [r.exit.exit_code for r in kinds["exit"]] == [0]
 
 
-def logged_in(path):
-    """The records of a file of wandb's: LevelDB's log behind 7 bytes, in blocks of 32 KiB."""
-    data, at, parts = path.read_bytes(), 7, b""
-    while at + 7 <= len(data):
-        if (room := 32768 - at % 32768) < 7:
-            at += room
-            continue
-        length, kind = struct.unpack("<xxxxHB", data[at : at + 7])
-        parts += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if at > len(data):
-            return
-        if kind in (1, 4):  # whole, or the last part
-            yield parts
-            parts = b""
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+def test_what_was_logged_comes_back_as_a_study_with_the_same_figures(name, tmp_path, monkeypatch):
+    pytest.importorskip(TRACKERS[name].module)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    folder = str(tmp_path / "wandb") if name == "wandb" else str(tmp_path / "logged")
+    given = {"mlflow": f"file:{folder}", "tensorboard": folder, "wandb": "project"}[name]
+    runs = [record(row, seed, figures=[[x + seed / 7 for x in e] for e in FIGURES]) for row in ("q2_1a", "q2_1b")
+            for seed in (0, 1)]  # fmt: skip
+    session = Hooks(Trackers({name: given}))
+    for run in runs:
+        row = QUICK.row(run.row)
+        session.begin(row, images=IMAGES, seed=run.seed)
+        session.end(row, record=run, reused=False, seed=run.seed)
+    session.begin(images=IMAGES, seed=9)
+    session.failed(reason="interrupted", seed=9)
+    session.finish()
+    figures, lower = figures_of(["validation/miou", "pixels=validation/pixel_accuracy"], ["training/loss"])
+    wanted = Wanted(figures=figures, lower_is_better=lower, only={"study": "quick"} if name != "tensorboard" else {})
+    until = time.monotonic() + 20
+    while True:  # wandb's file is written by another process
+        finished, unfinished = read_runs([f"{name}:{given}" if name == "mlflow" else folder], wanted)
+        if (len(finished), len(unfinished)) == (4, 1) or time.monotonic() > until:
+            break
+        time.sleep(0.2)
+    study, read = judged_study("again", finished, wanted, claims_of(["q2_1a-skip"], "q2_1b-noskip", ["miou"], 0.0), "x")
+    exact = {"tensorboard": 1e-6}.get(name, 0)  # TensorBoard holds float32
+    assert [(r.row, r.seed) for r in sorted(read, key=lambda r: (r.row, r.seed))] == [(r.row, r.seed) for r in runs]
+    for run in runs:
+        (back,) = (r for r in read if (r.row, r.seed) == (run.row, run.seed))
+        for mine, theirs in zip(run.epochs, back.epochs, strict=True):
+            expected = {"miou": mine.figures["miou"], "pixels": mine.figures["pixel_accuracy"], "loss": mine.loss}
+            assert theirs.figures == pytest.approx(expected, rel=exact, abs=0)
+    assert [*study.rows["q2_1a-skip"].settings()] and study.rows["q2_1a-skip"].settings()["skips"] in (True, "True")
+    assert len(unfinished) == 1
+
+
+def test_wandbs_service_is_read_by_its_own_interface(monkeypatch):
+    wandb = pytest.importorskip("wandb")
+
+    class Logged:
+        name, id, state, config, created_at = "r", "abc", "finished", {"row": "a", "seed": 3}, "2026-01-02T03:04:05"
+        summary: typing.ClassVar = {"_runtime": 7, "val/acc": 0.9}
+
+        def scan_history(self, keys):
+            assert keys == ["val/acc"]
+            return iter([{"val/acc": 0.5, "_step": 1}, {"val/acc": 0.9, "_step": 2}])
+
+    monkeypatch.setattr(wandb, "Api", lambda: type("Api", (), {"runs": lambda self, path: [Logged()]})())
+    wanted = Wanted(figures={"acc": "val/acc"})
+    (run,), _ = read_runs(["wandb:team/project"], wanted)
+    _, (back,) = judged_study("again", [run], wanted, [], "team/project")
+    assert ([e.figures["acc"] for e in back.epochs], back.seed, back.row) == ([0.5, 0.9], 3, "a")
+    assert back.times.total_seconds == 7 and back.started.startswith("2026-01-02")
 
 
 @pytest.mark.parametrize("told", [0, 2, 3])

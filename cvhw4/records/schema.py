@@ -220,7 +220,8 @@ class RunRecord(_Stored):
         if self.task != CUSTOM.name:
             return [f"torch {self.environment['torch']}"]
         packages = {name: version for name, version in self.environment.items() if name not in _PLACE}
-        return [f"{name} {version}" for name, version in packages.items()] or [f"Python {self.environment['python']}"]
+        python = self.environment.get("python")
+        return [f"{name} {version}" for name, version in packages.items()] or [f"Python {python}"] * bool(python)
 
     @property
     def merged(self) -> Merged:

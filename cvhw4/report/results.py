@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from cvhw4.discovery import logged_elsewhere
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import BIASED, failures_table, share
 from cvhw4.report.figures import Picture
@@ -96,11 +97,11 @@ def _tally(outcomes: Sequence[Outcome]) -> str:
 def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
     if not records:
         return "No runs yet."
-    machines = sorted({f"{r.environment['device_name']}, {device(r)}" for r in records})
+    machines = sorted({", ".join(dict.fromkeys((r.environment["device_name"], device(r)))) for r in records})
     versions = sorted({text for r in records for text in r.software})
     commits = sorted({str(r.environment["commit"]) for r in records if r.environment["commit"] or study.train is None})
     code = f"; code {', '.join(commits)}" if commits else ""
-    where = f"{days(records)}; {'; '.join(machines)}; {', '.join(versions)}{code}"
+    where = "; ".join([days(records), *machines, *([", ".join(versions)] if versions else [])]) + code
     of_publication = (
         " *Published* is the publication's figure, on its own data and networks: on others, or at another size, the "
         "difference shows how far apart the two studies are, not an error of either."
@@ -158,15 +159,17 @@ class _Section:
         if self.task is SEGMENTATION:
             parts += self._conventions()
         costs = "Weights, time and memory" if self.task.name != CUSTOM.name else "Time and memory"
-        return [*parts, f"### {costs}", self._costs(), *self._continued()]
+        timed = any(r.times.total_seconds for r in runs)
+        return [*parts, *([f"### {costs}", self._costs(), *self._continued()] if timed else [])]
 
     def _about(self) -> str:
         if self.first is None:
             return "No run has finished on these data."
         about = f"{self.first.data.train} training and {self.first.data.val} validation images."
         if self.task.name == CUSTOM.name:
-            about = f"A training loop of its own (`{escape(self.first.weights.network)}`), which alone knows its data."
-            about += lower_note(self.study)
+            loop = f"A training loop of its own (`{escape(self.first.weights.network)}`), which alone knows its data."
+            logged = "Runs that were trained and logged elsewhere; their data and settings are not checked."
+            about = (logged if self.study.train is logged_elsewhere else loop) + lower_note(self.study)
         if self.bounds is not None and self.bounds.rows and not self.bounded:
             about += " The bounds are calibrated on other data and do not apply: these rows are reported, not judged."
         return about

@@ -93,11 +93,11 @@ def summary(
                     "publ.": "-" if stated is None else f"{stated:.3f}",
                     "diff": "-" if stated is None else f"{best.mean - stated:+.3f}",
                     "n": str(best.n),
-                    "time": f"{estimate([r.times.total_seconds for r in runs]).mean:.0f} s",
+                    "time": f"{took:.0f} s" if (took := estimate([r.times.total_seconds for r in runs]).mean) else "-",
                     "bounds": "FAILED" if row.name in broken else judged(runs, bounds),
                 }
             )
-    empty = [("publ.", {"-"}), ("diff", {"-"}), ("bounds", {"none"})]
+    empty = [("publ.", {"-"}), ("diff", {"-"}), ("bounds", {"none"}), ("time", {"-"})]
     idle = [column for column, nothing in empty if {line[column] for line in lines} <= nothing]
     return Table.of(lines, idle).plain("row")
 

@@ -1,0 +1,320 @@
+"""Runs that were logged elsewhere, as a study and its records: for `cvhw4 judge`.
+
+A reader is a function that is given where the runs are and what is asked of them, and yields `LoggedRun`s. A package
+may bring one of its own, as an entry point of the group `cvhw4.readers`: `cvhw4 judge NAME:WHERE` calls it with WHERE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from cvhw4.discovery import logged_elsewhere
+from cvhw4.errors import InputError
+from cvhw4.records.schema import DataUsed, Epoch, RunRecord, Times, WeightsUsed
+from cvhw4.study import Claim, Study, is_name
+
+_WORD = re.compile(r"[^A-Za-z0-9_.+-]+")
+_NAMED = 3  # bad runs that an error names
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedRun:
+    """A run as a reader gives it.
+
+    Attributes:
+        where: the run in words, for messages: "runs.csv, line 3".
+        values: its settings by name, the seed among them.
+        history: figures by name at each step, in order; one step for a run of which only the end is known.
+        started: ISO 8601, or empty.
+        seconds: wall time; 0 where it is not known.
+        unfinished: why it is not a finished run ("FAILED"); empty for one that is.
+    """
+
+    where: str
+    values: Mapping[str, Any]
+    history: Sequence[Mapping[str, float]]
+    started: str = ""
+    seconds: float = 0.0
+    unfinished: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is asked of logged runs.
+
+    Attributes:
+        row: the settings that tell rows apart; a row is called by their values, with hyphens between.
+        seed: the setting that holds the seed, a whole number.
+        figures: by the name they get, the names they were logged by; the first is the study's primary one.
+        lower_is_better: those of which the lowest is best.
+        epoch: of a table, the column that numbers the lines of a run; None where a run is one line.
+        only: settings by the value that they must have; other runs are passed over.
+        pattern: of TensorBoard's folders, "{row}/seed{seed}": where in the path settings stand.
+        experiment: of MLflow, its name; None takes all.
+    """
+
+    row: Sequence[str] = ("row",)
+    seed: str = "seed"
+    figures: Mapping[str, str] = field(default_factory=dict)
+    lower_is_better: frozenset[str] = frozenset()
+    epoch: str | None = None
+    only: Mapping[str, str] = field(default_factory=dict)
+    pattern: str = ""
+    experiment: str | None = None
+
+
+Reader = Callable[[str, Wanted], Iterable[LoggedRun]]
+_READERS = {
+    "csv": "cvhw4.readers.tables:read_csv",
+    "parquet": "cvhw4.readers.tables:read_parquet",
+    "benchmark": "cvhw4.readers.tables:read_benchmark",
+    "records": "cvhw4.readers.tables:read_records",
+    "mlflow": "cvhw4.readers.trackers:read_mlflow",
+    "tensorboard": "cvhw4.readers.trackers:read_tensorboard",
+    "wandb": "cvhw4.readers.trackers:read_wandb",
+}
+
+
+def read_runs(sources: Iterable[str], wanted: Wanted) -> tuple[list[LoggedRun], list[LoggedRun]]:
+    """The finished runs of sources, and the unfinished ones.
+
+    Args:
+        sources: files and folders, whose kind is seen from their names and what they hold, or KIND:WHERE.
+
+    Raises:
+        InputError: a source is not there, of no known kind, or cannot be read; no run is left.
+    """
+    found: list[LoggedRun] = []
+    for source in sources:
+        kind, where = _kind_of(source)
+        reader: Reader = _loaded(kind)
+        try:
+            found += [run for run in reader(where, wanted) if _is_wanted(run, wanted)]
+        except ImportError as error:
+            hint = f"pip install {error.name or kind}"
+            raise InputError(source, f"needs a package that is missing ({error})", hint) from error
+    if not found:
+        only = "".join(f", {name}={value}" for name, value in wanted.only.items())
+        raise InputError(", ".join(sources), f"has no runs{only and f' with {only[2:]}'}", "name what was logged")
+    return [run for run in found if not run.unfinished], [run for run in found if run.unfinished]
+
+
+def _kind_of(source: str) -> tuple[str, str]:
+    """The kind of a source, and where it is."""
+    kind, _, where = source.partition(":")
+    if where and (kind in _READERS or kind in _others()):
+        return kind, where
+    path = Path(source).expanduser()
+    if path.is_file():
+        endings = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".json": "benchmark", ".wandb": "wandb"}
+        if path.suffix in endings:
+            return endings[path.suffix], str(path)
+    elif path.is_dir():
+        holds = {"records": "*/runs/*/*.json", "wandb": "**/*.wandb", "tensorboard": "**/*tfevents*"}
+        for kind, pattern in ({"records": "runs/*/*.json"} | holds | {"mlflow": "*/meta.yaml"}).items():
+            if next(path.glob(pattern), None) is not None:
+                return kind, str(path)
+    else:
+        raise InputError(source, "is neither a file nor a folder", f"name one, or KIND:WHERE ({', '.join(_READERS)})")
+    raise InputError(source, "holds no runs of a known kind", f"say which: {', '.join(_READERS)}, as in csv:{source}")
+
+
+def _others() -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group="cvhw4.readers")}
+
+
+def _loaded(kind: str) -> Reader:
+    if kind in _READERS:
+        module, _, name = _READERS[kind].partition(":")
+        loaded: Reader = getattr(import_module(module), name)
+    else:
+        loaded = _others()[kind].load()
+    return loaded
+
+
+def _is_wanted(run: LoggedRun, wanted: Wanted) -> bool:
+    return all(str(run.values.get(name)) == value for name, value in wanted.only.items())
+
+
+def figures_of(names: Iterable[str], lower: Iterable[str]) -> tuple[dict[str, str], frozenset[str]]:
+    """What the options --metric and --lower name: "accuracy", "val/acc" (called acc) or "accuracy=val/acc".
+
+    Raises:
+        InputError: two get one name.
+    """
+    figures: dict[str, str] = {}
+    lowest = set()
+    for given, is_lower in [*((n, False) for n in names), *((n, True) for n in lower)]:
+        name, equals, logged = given.partition("=")
+        name, logged = (name, logged) if equals else (_as_name(given.rpartition("/")[2]), given)
+        if name in figures and figures[name] != logged:
+            raise InputError(f"figure {name}", f"is {figures[name]} and {logged}", "name them apart, as a=train/loss")
+        figures[name] = logged
+        lowest |= {name} if is_lower else set()
+    return figures, frozenset(lowest)
+
+
+def claims_of(better: Iterable[str], worse: str | None, figures: Iterable[str], margin: float) -> list[Claim]:
+    """A claim for each row that should win and each figure: that it beats the other row, or the margin itself."""
+    loser = None if worse is None else _as_name(worse)
+    rows = [_as_name(row) for row in better]
+    return [Claim(better=row, worse=loser, metric=figure, margin=margin) for row in rows for figure in figures]
+
+
+def judged_study(
+    name: str, runs: Sequence[LoggedRun], wanted: Wanted, claims: Sequence[Claim], source: str
+) -> tuple[Study, list[RunRecord]]:
+    """A study of logged runs, and their records.
+
+    Args:
+        name: of the study.
+        runs: finished ones.
+        claims: about rows by the values in `wanted.row` or by their names.
+        source: where the runs are from, in a word or two.
+
+    Raises:
+        InputError: a run lacks a setting or figure or has one that is not a number, two have one row and seed, two
+            rows one name, or a claim is about a row that there is not. Every message names the runs.
+    """
+    rows: dict[str, dict[int, LoggedRun]] = {}
+    labels: dict[str, str] = {}
+    problems: list[str] = []
+    for run in runs:
+        lacking = [key for key in (*wanted.row, wanted.seed) if run.values.get(key) is None]
+        seed = _whole(run.values.get(wanted.seed))
+        if lacking or seed is None:
+            there = ", ".join(map(str, run.values)) or "nothing"
+            what = f"has no {lacking[0]}, but {there}" if lacking else f"has {wanted.seed}={run.values[wanted.seed]!r}"
+            problems.append(f"{run.where} {what}")
+            continue
+        label = "-".join(str(run.values[key]) for key in wanted.row)
+        row = _as_name(label)
+        if labels.setdefault(row, label) != label:
+            problems.append(f"{run.where} is of the row {label!r}, which has the name of {labels[row]!r}")
+        elif (other := rows.setdefault(row, {}).get(seed)) is not None:
+            problems.append(f"{run.where} is of row {row}, seed {seed}, and so is {other.where}")
+        else:
+            rows[row][seed] = run
+    _refuse(problems, source, "give every run one row and one seed; --only NAME=VALUE leaves others out")
+    epochs = {(row, seed): _epochs(run, wanted, problems) for row, of in rows.items() for seed, run in of.items()}
+    _refuse(problems, source, "log every figure of every run, or name others with --metric and --lower")
+    settings = _settings(rows, wanted)
+    study = Study(
+        name,
+        train=logged_elsewhere,
+        rows=settings,
+        primary=next(iter(wanted.figures)),
+        lower_is_better=wanted.lower_is_better,
+        claims=claims,
+        title=f"Runs of {source}",
+    )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    records = [
+        RunRecord(
+            row=row,
+            study=name,
+            task="custom",
+            seed=seed,
+            fingerprint=_digest([name, row, seed, settings[row], [dict(e.figures) for e in of_run]]),
+            configuration=_digest([name, row, settings[row]]),
+            settings=settings[row],
+            data=DataUsed(name=source, embedded=False, fingerprint=_digest(name), train=0, val=0, classes=[]),
+            weights=WeightsUsed(network=source, origin="logged elsewhere"),
+            parameters=0,
+            trained_parameters=0,
+            primary=study.primary,
+            epochs=of_run,
+            times=Times(
+                build_seconds=0.0,
+                train_seconds=rows[row][seed].seconds,
+                evaluate_seconds=0.0,
+                total_seconds=rows[row][seed].seconds,
+                images_per_second=0.0,
+            ),
+            environment={"device": "elsewhere", "device_name": "trained elsewhere", "threads": None, "commit": None},
+            started=_instant(rows[row][seed].started) or now,
+            lower_is_better=sorted(wanted.lower_is_better),
+        )
+        for (row, seed), of_run in epochs.items()
+    ]
+    return study, records
+
+
+def _refuse(problems: Sequence[str], source: str, hint: str) -> None:
+    if problems:
+        more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        raise InputError(source, f"has runs that cannot be used: {'; '.join(problems[:_NAMED])}{more}", hint)
+
+
+def _whole(value: object) -> int | None:
+    """A seed as a whole number, as trackers hold it: 3, 3.0 or "3"."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() and number >= 0 else None
+
+
+def _epochs(run: LoggedRun, wanted: Wanted, problems: list[str]) -> list[Epoch]:
+    """The steps at which all figures were logged."""
+    logged = {name for step in run.history for name in step}
+    if missing := [tag for tag in wanted.figures.values() if tag not in logged]:
+        problems.append(f"{run.where} has no {missing[0]}, but {', '.join(sorted(logged)) or 'no figures'}")
+        return []
+    steps = [step for step in run.history if step.keys() >= {*wanted.figures.values()}]
+    if not steps:
+        problems.append(f"{run.where} never has {' and '.join(wanted.figures.values())} at one step")
+    epochs = []
+    for number, step in enumerate(steps, 1):
+        figures = {name: float(step[tag]) for name, tag in wanted.figures.items()}
+        if bad := [f"{wanted.figures[name]}={value}" for name, value in figures.items() if not math.isfinite(value)]:
+            problems.append(f"{run.where} has {bad[0]} at step {number} of {len(steps)}")
+            break
+        whole: dict[str, Any] = {"epoch": number, "lr": 0.0, "loss": math.nan, "figures": figures}
+        epochs.append(Epoch(**whole, train_seconds=run.seconds / len(steps), evaluate_seconds=0.0))
+    return epochs
+
+
+def _settings(rows: Mapping[str, Mapping[int, LoggedRun]], wanted: Wanted) -> dict[str, dict[str, Any]]:
+    """What tells rows apart: the settings that all runs of a row have alike, and not all rows."""
+    of_row: dict[str, dict[str, Any]] = {}
+    for row, runs in rows.items():
+        values = [run.values for run in runs.values()]
+        same = {k: v for k, v in values[0].items() if all(other.get(k) == v for other in values[1:])}
+        of_row[row] = {_as_name(k): v for k, v in same.items() if k != wanted.seed and _is_plain(v)}
+    shared = set.intersection(*({*settings.items()} for settings in of_row.values())) if len(of_row) > 1 else set()
+    columns = [name for name in next(iter(of_row.values())) if all(name in s for s in of_row.values())]
+    figures = {_as_name(tag) for tag in wanted.figures.values()}
+    kept = [c for c in columns if c not in figures and not any(name == c for name, _ in shared)]
+    return {row: {c: settings[c] for c in kept} for row, settings in of_row.items()}
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _as_name(text: str) -> str:
+    """A text as the name of a row or figure."""
+    name = _WORD.sub("_", text).lstrip("_.+-") or "unnamed"
+    return name if is_name(name) else f"x{name}"
+
+
+def _instant(text: str) -> str:
+    try:
+        return datetime.fromisoformat(text).isoformat(timespec="seconds")
+    except ValueError:
+        return ""
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

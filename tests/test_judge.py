@@ -1,0 +1,182 @@
+"""Runs that were logged elsewhere, judged: files, and what is wrong with them. Trackers: see test_trackers."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cvhw4 import cli
+from cvhw4.records.schema import RunRecord
+from cvhw4.records.store import Store
+from tests.tiny import record
+
+SKIP, PLAIN = [0.81, 0.83, 0.80, 0.84, 0.82], [0.70, 0.74, 0.71, 0.75, 0.70]
+JUDGE = ("judge", "runs.csv", "--row", "arm", "--metric", "accuracy")
+AGAINST = ("--better", "skip", "--worse", "no skip")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["cvhw4", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        output = capsys.readouterr()
+        return stop.value.code or 0, output.out, output.err
+
+    return call
+
+
+def table(*lines, head="arm,seed,lr,accuracy"):
+    Path("runs.csv").write_text("\n".join([head, *lines]) + "\n")
+
+
+def arms():
+    both = (("skip", SKIP), ("no skip", PLAIN))
+    return [f"{arm},{seed},0.1,{value}" for arm, values in both for seed, value in enumerate(values)]
+
+
+def test_a_csv_gives_interval_verdict_and_pages(run):
+    table(*arms())
+    code, out, _ = run(*JUDGE, *AGAINST)
+    differences = np.subtract(SKIP, PLAIN)
+    low, high = stats.t.interval(0.95, 4, differences.mean(), stats.sem(differences))
+    line = next(line for line in out.splitlines() if line.startswith("skip_above_no_skip-accuracy"))
+    assert code == 0 and line.split()[1:] == [
+        f"{differences.mean():+.3f}", f"[{low:.3f},", f"{high:.3f}]", "5", "supported",
+    ]  # fmt: skip
+    pages = Path("results/judged")
+    assert "skip beats no_skip in accuracy" in (pages / "verdicts.md").read_text()
+    report = (pages / "report.md").read_text()
+    assert "Runs of runs.csv" in report and "training loop" not in report and "0 s" not in report
+    assert (pages / "report.html").exists()
+
+
+def test_the_commands_of_the_documentation_run(run):
+    page = (Path(__file__).parent.parent / "docs" / "trackers.md").read_text()
+    shown = [line.split()[1:] for line in page.splitlines() if line.startswith("cvhw4 judge runs.csv")]
+    arms = [("skip", 2, "batch"), ("noskip", 8, "group")]
+    lines = [f"{a},{d},{n},{s},1,0.{d}{s},0.{d}{s},0.{s}1" for a, d, n in arms for s in range(3)]
+    table(*lines, head="arm,depth,norm,seed,epoch,accuracy,val/acc,val/loss")
+    assert len(shown) == 2 and all(run(*words)[0] == 0 for words in shown)
+
+
+def test_other_commands_know_what_was_judged(run):
+    table(*arms())
+    assert run(*JUDGE, *AGAINST)[0] == 0
+    assert run("report", "--study", "judged")[0] == 0
+    assert "0.820" in run("table", "--figure", "accuracy")[1]
+    assert "skip-seed4" in run("show", "skip-seed4")[1].replace(", seed 4", "-seed4")
+    table(*[line.replace("0.8", "0.5") for line in arms()])
+    assert run(*JUDGE, "--results", "later", "--name", "judged", *AGAINST)[0] == 0
+    code, out, _ = run("compare", "results", "later")
+    assert code == 1 and "skip" in out
+
+
+def test_judged_again_the_runs_of_before_are_gone_and_runs_trained_here_are_never(run):
+    table(*arms())
+    run(*JUDGE)
+    table(*arms()[:3])
+    assert run(*JUDGE)[0] == 0
+    assert len(Store(Path("results"), "judged").load()) == 3
+    Store(Path("results"), "quick").save(record())
+    code, _, err = run(*JUDGE, "--name", "quick")
+    assert code == 4 and "holds runs that were trained here. Fix: choose another --name." in err
+    assert len(Store(Path("results"), "quick").load()) == 1
+
+
+def test_a_line_per_epoch_and_rows_by_two_settings(run):
+    head = "depth,aug,seed,epoch,val/acc,loss"
+    lines = [
+        f"{d},{a},{s},{e},{0.1 * e + s / 100},{1 / e}" for d in (2, 8) for a in "xy" for s in (0, 1) for e in (2, 1)
+    ]
+    table(*lines, head=head)
+    code, _, err = run(
+        "judge", "runs.csv", "--row", "depth", "--row", "aug", "-m", "val/acc", "--lower", "loss", "--epoch", "epoch",
+        "--better", "8-x", "--worse", "2-x",
+    )  # fmt: skip
+    assert code == 0, err
+    runs = {(r.row, r.seed): r for r in Store(Path("results"), "judged").load()}
+    assert {row for row, _ in runs} == {"2-x", "2-y", "8-x", "8-y"}
+    one = runs["8-y", 1]
+    assert [e.figures["loss"] for e in one.epochs] == [1.0, 0.5]
+    assert [e.figures["acc"] for e in one.epochs] == pytest.approx([0.11, 0.21])
+    assert one.settings == {"depth": 8, "aug": "y"} and one.lower_is_better == ["loss"] and one.best("loss") == 0.5
+
+
+def test_pytest_benchmarks_json_has_figures_in_extra_info_and_times(run):
+    benchmarks = [
+        {"name": f"test[{arm}-{s}]", "params": {"arm": arm}, "extra_info": {"seed": s, "iou": 0.5 + s / 10},
+         "stats": {"mean": 2.0 + s, "total": 4.0, "rounds": 2}}
+        for arm in "ab" for s in (0, 1)
+    ]  # fmt: skip
+    Path("b.json").write_text(json.dumps({"benchmarks": benchmarks, "datetime": "2026-01-02T03:04:05+00:00"}))
+    code, _, err = run("judge", "b.json", "--row", "arm", "-m", "iou", "--lower", "seconds=mean")
+    assert code == 0, err
+    runs = Store(Path("results"), "judged").load()
+    assert {(r.row, r.seed): r.last("seconds") for r in runs}["b", 1] == 3.0
+    assert runs[0].started.startswith("2026-01-02") and runs[0].times.total_seconds == 4.0
+
+
+def test_records_of_another_study_are_judged_by_a_claim_of_ones_own(run):
+    for row, best in (("q1_1", 0.6), ("q1_2", 0.8)):
+        for seed in range(3):
+            Store(Path("results"), "quick").save(record(row, seed, figures=((best + seed / 100,),)))
+    code, out, err = run(
+        "judge", "results", "-m", "accuracy", "--better", "q1_2-finetune", "--worse", "q1_1-features", "--name", "again"
+    )
+    assert code == 0 and "+0.200" in out, err
+    assert (Path("results") / "again" / "report.md").exists()
+
+
+def test_records_hold_to_the_schema(run):
+    table(*arms())
+    run(*JUDGE)
+    for path in Path("results/judged/runs").glob("*/*.json"):
+        RunRecord.from_json(path.read_text(), path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "words"),
+    [
+        (["skip,0,0.1,0.8", "skip,0,0.1,0.9"], (), "line 3, is of row skip, seed 0, and so is runs.csv, line 2,"),
+        (["skip,0,0.1,0.8", "skip,1,0.1,"], (), "runs.csv, line 3, has accuracy=nan at step 1 of 1"),
+        (["skip,0,0.1,0.8", "skip,1,0.1,good"], (), "has 'good' for accuracy in line 3"),
+        (["skip,0,0.1,inf"], (), "has accuracy=inf"),
+        (["skip,half,0.1,0.8"], (), "has seed='half'"),
+        (["skip,-1,0.1,0.8"], (), "has seed=-1"),
+        ([",0,0.1,0.8"], (), "has no arm"),
+        (["a b,0,0.1,0.8", "a/b,1,0.1,0.8"], (), "'a/b', which has the name of 'a b'"),
+        (["skip,0,0.1,0.8"], ("--metric", "miou"), "has no column miou. Fix: name columns that are there: arm,"),
+        (["skip,0,0.1,0.8"], ("--metric", "accuracy=lr"), "figure accuracy: is accuracy and lr"),
+        (["skip,0,0.1,0.8"], ("--better", "full"), "study judged, claim full_above_0-accuracy: has row='full'"),
+        (["skip,0,0.1,0.8"], ("--only", "lr=0.2"), "has no runs with lr=0.2"),
+        (["skip,0,0.1,0.8"], ("--epoch", "epoch"), "has no column epoch"),
+        ([], (), "has no runs"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_judged_is_one_line_that_names_it(run, lines, options, words):
+    table(*lines)
+    code, out, err = run(*JUDGE, *options)
+    assert code == 4 and not out and err.count("\n") == 1 and words in err and "Fix: " in err
+    assert not Path("results").exists()
+
+
+def test_sources_that_are_none(run, tmp_path):
+    for source, words in (
+        ("none.csv", "is neither a file nor a folder"),
+        (tmp_path, "holds no runs of a known kind"),
+        ("csv:none", "cannot be read as CSV"),
+    ):
+        code, _, err = run("judge", source, "-m", "accuracy")
+        assert code == 4 and words in err
+    (tmp_path / "x.json").write_text("[]")
+    assert "is not pytest-benchmark's" in run("judge", "x.json", "-m", "accuracy")[2]
+    assert "--metric: is missing" in run("judge", "x.json")[2]
+    (tmp_path / "x.wandb").write_bytes(b"nothing of theirs")
+    assert "is not a file of wandb's" in run("judge", "x.wandb", "-m", "accuracy")[2]
