@@ -30,6 +30,7 @@ from cvhw4 import Claim, InputError, Metric, Recipe, Row
 from cvhw4.errors import TrainingFailed
 from cvhw4.records.images import ImageResults, confusion
 from cvhw4.records.store import Store
+from cvhw4.report.plots import curves, forest
 from cvhw4.report.results import report_page
 from cvhw4.report.verdicts import verdicts_page
 from cvhw4.runner import Runner
@@ -296,23 +297,33 @@ def test_a_run_whose_metric_has_no_figure_in_an_epoch_is_noted_and_told_of_as_fa
     assert "1 of 1 seeds failed" in page and "metric mine: returns nan" in page
 
 
-def test_pages_have_a_table_of_the_metric_and_the_verdict_and_nothing_of_the_report():
-    claim = Claim(better="finetune", worse="scratch", metric="mine", sentence="a start <helps>")
-    study = insects(metrics={"mine": right}, claims=[claim], title="Insects")
-    runs = [own_record("scratch", s, ((0.3, 0.2), (0.4, 0.3))) for s in range(3)]
-    runs += [own_record("finetune", s, ((0.8, 0.7 + s / 50), (0.7, 0.6))) for s in range(3)]
+@pytest.mark.parametrize("names", [("scratch", "finetune"), ("q1_1-features", "q1_2-finetune"), ("q1_1", "q1_2")])
+def test_pages_have_a_table_of_the_metric_and_the_verdict_and_nothing_of_the_report(names):
+    """Whatever the rows are called; and no share of a variance that there is not."""
+    worse, better = names
+    claim = Claim(better=better, worse=worse, metric="mine", sentence="a start <helps>")
+    rows = {name: Row("tf_efficientnet_lite0") for name in names}
+    study = insects(metrics={"mine": right}, claims=[claim], title="Insects", rows=rows)
+    runs = [own_record(worse, s, ((0.3, 0.2), (0.4, 0.3))) for s in range(3)]
+    runs += [own_record(better, s, ((0.8, 0.7 + s / 50), (0.7, 0.6))) for s in range(3)]
     text = report_page(study, runs, NO_BOUNDS, {})
     assert "# Insects\n" in text and "## Insects (photos)" in text and "### mine" in text
-    assert re.search(r"\| finetune \|.*\| 0\.7200 ± 0\.0200 ", text.split("### mine")[1])
+    assert re.search(rf"\| {better} +\|.*\| 0\.7200 ± 0\.0200 ", text.split("### mine")[1])
     assert re.search(r"a start &lt;helps&gt; +\| mine +\| \+0\.4200 .*\| supported", text)
-    assert not re.search(r"[Rr]eport|make-up|bound", text)
+
+    assert "bound" not in text
 
     images = ImageResults(predicted=np.stack([LABELS, LABELS]), labels=LABELS)
     page, pictures = verdicts_page(study, runs, lambda run: images, NO_BOUNDS)
-    assert page.startswith("# Insects: what holds, and how sure") and "the report" not in page and not pictures
+    assert page.startswith("# Insects: what holds, and how sure") and not pictures
     assert re.search(r"a start &lt;helps&gt; \| mine +\| \+0\.4200 .* 3 .*\*\*supported\*\*", page)
     (outcome,) = judge_all(study, runs, lambda run: images)
     assert outcome.noise.mean_variance == 0 and outcome.resolution == 1 / 6  # the images say what the records do not
+    assert re.search(rf"^\| {worse} +\| accuracy +\| ± 0\.0000 .*\| - +\| - +\| - +\| 3 +\|$", page, re.MULTILINE)
+    groups = {name: [r for r in runs if r.row == name] for name in names}
+    drawn = [forest([outcome], study), curves("x", "photos", groups, [*study.rows.values()], "mine", study)]
+    for shown in (text, page, *(f"{picture.svg} {picture.alt} {picture.caption}" for picture in drawn)):
+        assert not re.search(r"(?<!`cvhw4 )[Rr]eport|make-up|ublished|nan\b|0\.8300|0\.8750", shown)
 
 
 def test_runs_from_before_a_metric_are_passed_over_where_it_is_asked_for():

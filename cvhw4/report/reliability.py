@@ -79,7 +79,8 @@ def noise_section(sets: Sequence[Evidence]) -> list[str]:
             seeds = estimate([r.best(metric) for r, _ in pairs]).sd ** 2
             # In the model of `image_noise`, the spread over seeds on the same images has the part of both in it.
             alone = max(0.0, seeds - noise.interaction)
-            total = alone + noise.one_run or math.nan
+            total = alone + noise.one_run
+            total = total if total > 1e-20 else math.nan  # less is rounding: runs that are all alike
             lines.append(
                 {
                     "row": row.name,
