@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cvhw4 import Bounds, Claim, Control, InputError, Metric, Recipe, Row, Study
 from cvhw4.errors import TrainingDiverged, TrainingFailed
@@ -620,54 +619,3 @@ def test_the_example_with_lightning_is_judged(place):
     records = Store(place.folder / "results", "width").load()
     assert len(records) == 4 and all(len(r.epochs) == 3 and r.best("loss") < 3 for r in records)
     assert {r.row for r in records if r.best("accuracy") > 0.7} == {"wide"}
-
-
-UNET = """
-from pathlib import Path
-import numpy as np
-import torch
-from PIL import Image
-from torch import nn
-
-class UNet(nn.Module):
-    def __init__(self, attention):
-        super().__init__()
-        self.down, self.inner = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.gate = nn.Conv2d(16, 8, 1) if attention else None
-        self.up = nn.Conv2d(16, 1, 3, padding=1)
-
-    def forward(self, x):
-        skip = self.down(x).relu()
-        low = nn.functional.interpolate(self.inner(nn.functional.max_pool2d(skip, 2)).relu(), scale_factor=2.0)
-        if self.gate is not None:
-            skip = skip * self.gate(torch.cat([skip, low], 1)).sigmoid()
-        return self.up(torch.cat([skip, low], 1))
-
-def batches(split, device):
-    for path in sorted(Path("images", split).glob("*.png")):
-        image, mask = (np.array(Image.open(p)) for p in (path, Path("masks", split, path.name)))
-        assert set(np.unique(mask)) <= {0, 255}
-        image = torch.tensor(image).permute(2, 0, 1)[None].float() / 255
-        yield image.to(device), torch.tensor(mask > 0)[None, None].float().to(device)
-"""
-
-
-def test_the_example_of_a_u_net_finds_bright_cells(place):
-    (place.folder / "test_depth.py").write_text(example("A U-Net of your own, with and without attention"))
-    (place.folder / "unet.py").write_text(UNET)
-    for split, number in (("train", 6), ("val", 2)):
-        for folder in ("images", "masks"):
-            (place.folder / folder / split).mkdir(parents=True)
-        for i in range(number):
-            random = np.random.RandomState([i, number])
-            row, column = random.randint(4, 16, 2)
-            mask = np.zeros((32, 32), np.uint8)
-            mask[row : row + 12, column : column + 12] = 255
-            image = random.randint(0, 60, (32, 32, 3)) + mask[..., None] // 2
-            Image.fromarray(image.astype(np.uint8)).save(place.folder / "images" / split / f"{i}.png")
-            Image.fromarray(mask).save(place.folder / "masks" / split / f"{i}.png")
-    done = place("-m", "pytest", "-p", "no:cacheprovider", "--seeds", "1", "--device", "cpu")
-    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
-    records = Store(place.folder / "results", "cells").load()
-    assert {r.row: r.settings for r in records} == {"plain": {"attention": False}, "attention": {"attention": True}}
-    assert all(len(r.epochs) == 8 and r.best("dice") > 0.8 for r in records), [r.best("dice") for r in records]
