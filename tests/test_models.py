@@ -18,6 +18,7 @@ from torch import nn
 
 from cvhw4 import Recipe, Row
 from cvhw4.errors import InputError, WeightsUnavailable
+from cvhw4.models import trial
 from cvhw4.models import weights as weights_module
 from cvhw4.models.build import build_network, set_training_mode, trainable, trained_images
 from cvhw4.models.fcn8s import FCN8s, VGG16Features
@@ -536,12 +537,16 @@ class Wrapped:
 
 
 class InPlace(nn.Module):
-    """Changes what the backward pass needs."""
+    """Changes what the backward pass of a function needs: what it is given or, where that is needed, what it gives."""
+
+    def __init__(self, function=torch.square, given=True):
+        super().__init__()
+        self.function, self.given = function, given
 
     def forward(self, x):
-        squared = x.square()
-        x += 1
-        return squared
+        made = self.function(x)
+        (x if self.given else made).add_(1)
+        return made
 
 
 WORK = {
@@ -553,8 +558,23 @@ WORK = {
     "smaller logits of an object": named(
         partial(Maps, wrap=lambda x: Wrapped(x[..., ::4, ::4])), for_task="segmentation"
     ),
+    "activations in place": named(partial(Pooled, end=lambda: nn.Sequential(nn.ReLU6(True), nn.ReLU(True)))),
     "a look at numbers": named(partial(Maps, wrap=lambda x: x * float(x.mean() > -9)), for_task="segmentation"),
 }
+
+
+def test_twenty_rows_are_eight_networks_tried_on_shapes_alone(monkeypatch):
+    """What differs in classes, augmentation, corruption or seeds alone is one network."""
+    tried = []
+    take = trial._take_through
+    monkeypatch.setattr(
+        trial, "_take_through", lambda row, where, *more: tried.append(where) or take(row, where, *more)
+    )
+    trial._try.cache_clear()
+    rows = QUICK.rows.values()
+    for row in rows:
+        try_network(row)
+    assert len(rows) == 20 and tried == ["meta"] * 8
 
 
 @pytest.mark.parametrize("row", WORK.values(), ids=WORK)
@@ -562,6 +582,7 @@ def test_what_can_be_trained_passes_the_trial(row):
     try_network(row, images=9)
 
 
+INPLACE = "cannot be trained .*modified by an inplace operation"
 FAIL = {
     "a fixed size": (
         named("torchvision/maxvit_t"),
@@ -581,7 +602,16 @@ FAIL = {
         "has no parameters to be trained",
     ),
     "no gradient": (named(partial(Maps, wrap=lambda x: x.detach()), for_task="segmentation"), "logits without a grad"),
-    "in-place changes": (named(partial(Pooled, end=InPlace)), "cannot be trained .*modified by an inplace operation"),
+    **{
+        f"in-place changes {name}": (named(partial(Pooled, end=partial(InPlace, *change))), INPLACE)
+        for name, change in {
+            "by itself": (),
+            "before a batch norm": (nn.BatchNorm1d(2),),
+            "before ReLU6": (nn.ReLU6(),),
+            "before GELU": (nn.GELU(),),
+            "after ReLU": (nn.ReLU(), False),
+        }.items()
+    },
     "too small": (named("alexnet", size=32), "alexnet cannot be trained on pictures of 32 pixels .RuntimeError: "),
     "no such maps": (named("fcn8s/test_vit"), "has feature maps at"),
     "a last layer that is not known": (

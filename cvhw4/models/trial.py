@@ -34,7 +34,7 @@ def try_network(row: Row, images: int | None = None) -> None:
     start = row.start if row.start == "as built" else "random"
     kind = replace(row, name="", study="", group="", start=start, corruption=None)
     if row.start != "as built":
-        kind = replace(kind, classes=2, augmentation=row.task.augmentations[0])  # type: ignore[arg-type]
+        kind = replace(kind, classes=2, merge=None, augmentation=row.task.augmentations[0])  # type: ignore[arg-type]
     try:
         _try(replace(kind, recipe=Recipe(size=row.recipe.size, batch=batch)), *sizes)
     except _Refused as refused:
@@ -94,7 +94,7 @@ def _take_through(row: Row, device: str, batch: int, last: int, *, refuse: bool 
             raise found from error
     try:
         module.eval()
-        with torch.inference_mode(), _QuickNorms():
+        with torch.inference_mode(), _Quick():
             _check_logits(module(_inputs(2, size, device)), row, 2)
     except _Refused:
         raise
@@ -105,7 +105,7 @@ def _take_through(row: Row, device: str, batch: int, last: int, *, refuse: bool 
 
 
 def _step(module: nn.Module, row: Row, images: int, device: str) -> None:
-    with _QuickNorms() if device == "meta" else torch.enable_grad():
+    with _Quick() if device == "meta" else torch.enable_grad():
         logits = module(_inputs(images, row.recipe.size, device))
     _check_logits(logits, row, images)
     if not logits.requires_grad:
@@ -135,20 +135,29 @@ def _check_logits(logits: Any, row: Row, images: int) -> None:
         )
 
 
-class _QuickNorms(TorchFunctionMode):
-    """Within it batch norms check their inputs and do nothing else: on the meta device nothing takes as long."""
+_KEEP_INPUT = (F.hardtanh, F.relu6, F.hardswish, F.hardsigmoid, F.gelu)  # what the backward pass needs
+
+
+class _Quick(TorchFunctionMode):
+    """Within it batch norms on the meta device check their inputs, and they and activations are what is quickest there:
+    functions in C++ that keep the same for the backward pass, so that what is changed in place is found out."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         kwargs = kwargs or {}
-        if func is not F.batch_norm:
-            return func(*args, **kwargs)
-        inputs = kwargs.get("input", args[0] if args else None)
-        if not inputs.is_meta:
-            return func(*args, **kwargs)
-        if kwargs.get("training", args[5] if len(args) > 5 else False) and inputs.numel() == inputs.shape[1]:
-            raise ValueError(f"Expected more than 1 value per channel when training, got input size {inputs.shape}")
-        return inputs.neg()
+        if func is F.batch_norm or func is F.relu or func in _KEEP_INPUT:
+            inputs = kwargs.get("input", args[0] if args else None)
+            if inputs.is_meta and func is F.batch_norm:
+                training = kwargs.get("training", args[5] if len(args) > 5 else False)
+                if training and inputs.numel() == inputs.shape[1]:
+                    problem = f"Expected more than 1 value per channel when training, got input size {inputs.shape}"
+                    raise ValueError(problem)
+                return F.silu(inputs)
+            if inputs.is_meta and kwargs.get("inplace"):
+                return inputs.exp_()
+            if inputs.is_meta:
+                return inputs.exp() if func is F.relu else F.silu(inputs)
+        return func(*args, **kwargs)
 
 
 def _first_line(error: BaseException) -> str:
