@@ -405,10 +405,10 @@ def write_table(
 
     from cvhw4.files import write_atomically
     from cvhw4.records.store import latest_runs
-    from cvhw4.report.papers import FORMATS, Style, read_style, rendered, results_table, style_of
+    from cvhw4.report.papers import Style, check_table, read_style, rendered, results_table, style_of
 
-    if output is not None and output.suffix not in FORMATS:
-        raise InputError(output, "is of a kind that no table is written as", f"end it in {', '.join(FORMATS)}")
+    if output is not None:
+        check_table(output)
     chosen, store = _study(study, results), _store(results, study)
     given: dict[str, Any] = {
         "baseline": baseline, "epoch": epoch, "spread": spread, "percent": percent, "digits": digits,
@@ -428,6 +428,33 @@ def write_table(
     else:
         write_atomically(output, text)
         typer.echo(output)
+
+
+@app.command("figure")
+def write_figure(
+    kind: Annotated[str, typer.Argument(help="claims, curves, or a picture of the study's own, as decomposition.")],
+    output: Annotated[Path, typer.Argument(help="File: .pdf, .svg or .png.", parser=_folder)],
+    rows: Annotated[
+        list[str] | None, typer.Argument(help="Rows of curves (default: all).", autocompletion=_row_names)
+    ] = None,
+    results: ResultsOption = RESULTS,
+    study: StudyOption = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Of curves (default: the first).")] = None,
+    width: Annotated[float | None, typer.Option(help="In inches, of claims and curves; a column has some 3.3.")] = None,
+) -> None:
+    """Draws a figure for a paper. A forest plot of the claims, learning curves with their bands, or a section's own.
+
+    Example: cvhw4 figure claims claims.pdf --width 3.3
+    """
+    from cvhw4.report.page import paper_picture
+    from cvhw4.report.stored import Stored
+
+    if width is not None and not 2 <= width <= 20:
+        raise InputError(f"--width {width:g}", "is no width of a figure", "give 2 to 20 inches")
+    chosen = _study(study, results)
+    picture = paper_picture(Stored(chosen, _store(results, study)), kind, rows or [], metric, width)
+    picture.save(output)
+    typer.echo(f"{output}\n{picture.alt}")
 
 
 @app.command()

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 # Those of `cvhw4.plugin` and of `cvhw4.homework.options` that take a path.
-_NAMES = ("results", "weights", "bounds", "tensorboard", "portraits", "camvid")
+_NAMES = ("results", "weights", "bounds", "tensorboard", "table", "portraits", "camvid")
 _OPTIONS = {f"--{prefix}{name}" for name in _NAMES for prefix in ("", "cvhw4-")}
 _ARGUMENTS: pytest.StashKey[list[str]] = pytest.StashKey()  # of the session that is to be run in this one's place
 

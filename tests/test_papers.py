@@ -147,8 +147,8 @@ def stored(tmp_path, monkeypatch):
     return tmp_path
 
 
-def command(*arguments):
-    return CliRunner().invoke(app, ["table", "--study", "quick", *map(str, arguments)])
+def command(*arguments, of="table"):
+    return CliRunner().invoke(app, [of, "--study", "quick", *map(str, arguments)])
 
 
 def test_the_command_prints_a_table_for_each_task_and_writes_every_format(stored):
@@ -173,6 +173,42 @@ def test_a_style_file_names_rows_and_columns_and_options_come_before_it(stored):
     assert r"0.8**\*" in done.stdout and "| Fine-tuned | **91.0 ± 0.8*** |" in flat(done.stdout)
     done = command("q1_1", "--style", stored / "paper.toml", "--spread", "none", "--digits", "0")
     assert "| Features | 82 " in flat(done.stdout) and "Fine" not in done.stdout
+
+
+def test_figures_for_papers_are_of_a_columns_width_with_fonts_embedded(stored):
+    for path, arguments in (
+        ("claims.pdf", ("claims", "--width", "3.3")),
+        ("curves.svg", ("curves", "q1_1", "q1_2", "--width", "3.3")),
+        ("curves.png", ("curves", "q2_1a")),
+        ("once/more.pdf", ("claims", "--width", "3.3")),
+    ):
+        kind, *rest = arguments
+        done = command(kind, stored / path, *rest, of="figure")
+        assert done.exit_code == 0, done.exception
+    pdf, svg = (stored / "claims.pdf").read_bytes(), (stored / "curves.svg").read_text()
+    assert b"/FontFile2" in pdf and b"/MediaBox [ 0 0 237.6 " in pdf  # 3.3 inches, TrueType
+    assert pdf == (stored / "once" / "more.pdf").read_bytes()
+    assert 'width="237.6pt"' in svg and "<text" not in svg and "q1_3" not in svg
+    assert (stored / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("claims", "c.docx"), "c.docx: is of a kind that no picture is saved as. Fix: end it in pdf, svg, png"),
+        (("claims", "c.pdf", "--width", "99"), "--width 99: is no width of a figure"),
+        (
+            ("curves", "c.pdf", "q1_8"),
+            "curves: is not a picture that these runs make. Fix: choose one of claims, curves",
+        ),
+        (("curves", "c.pdf", "--metric", "beauty"), "curves: is not a picture"),
+        (("portrait", "c.pdf"), "portrait: is not a picture"),
+    ],
+)
+def test_a_figure_that_cannot_be_is_one_line(stored, arguments, told):
+    done = command(*arguments, of="figure")
+    assert isinstance(done.exception, InputError) and told in str(done.exception)
+    assert not list(stored.glob("c.*"))
 
 
 @pytest.mark.parametrize(

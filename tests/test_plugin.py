@@ -178,7 +178,8 @@ def test_collection_is_quick_and_imports_nothing_heavy(study, tmp_path):
 
 
 def test_a_session_trains_records_and_tabulates(study, pytester):
-    result = study("-k", "skip", "--seeds", "2", "--benchmark-json=timing.json")
+    (pytester.path / "paper.toml").write_text('[rows]\nq2_1a = "With skips"\n')
+    result = study("-k", "skip", "--seeds", "2", "--benchmark-json=timing.json", "--table", "paper.tex")
     result.assert_outcomes(passed=4, skipped=2)  # two rows with two seeds; two claims, which two seeds do not decide
     text = result.stdout.str()
     assert re.search(r"q2_1a-skip\s+seed 1\s+best miou 0\.\d{3} at (epoch )?\d\s+\d+ s\s+\[2/4, \d+ s left\]", text)
@@ -197,6 +198,8 @@ def test_a_session_trains_records_and_tabulates(study, pytester):
     page = (pytester.path / "results" / "quick" / "report.html").read_text()
     assert page.count("<svg") == 5 and "The comparisons in full" in page  # the claims, two figures' curves, scenes, IoU
     assert text.index("claims, 2 judged together") < text.index("all of it as a page to read, with pictures: ")
+    paper = (pytester.path / "paper.tex").read_text()
+    assert "With skips & $" in paper and r"\pm" in paper and "q2" not in paper and "table for a paper: " in text
     timing = json.loads((pytester.path / "timing.json").read_text())["benchmarks"]
     assert len(timing) == 4
     for benchmark in timing:

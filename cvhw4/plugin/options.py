@@ -85,6 +85,13 @@ def add_options(parser: pytest.Parser) -> Names:
     add("--mlflow", metavar="URI", help="log runs to an MLflow server, or a folder (file:DIR)")
     add("--wandb", metavar="PROJECT", help="log runs to Weights & Biases (WANDB_MODE=offline: to ./wandb)")
     add("--bounds", type=folder, metavar="FILE", help="calibrated bounds (default: those of the study)")
+    add(
+        "--table",
+        type=folder,
+        metavar="FILE",
+        help="table of this session's runs for a paper: .tex, .typ, .md, .csv or .html; as FILE's name with .toml "
+        "says, if there is one (see cvhw4 table)",
+    )
     return names
 
 
@@ -131,6 +138,10 @@ def check_options(config: pytest.Config) -> None:
         # A worker that waits with a claim could be handed a run behind it that the claim waits for.
         raise InputError("--dist worksteal", "breaks the order of runs and claims", "use --dist load")
     check_trackers(trackers(config))
+    if (table := config.getoption("cvhw4_table")) is not None:
+        from cvhw4.report.papers import check_table
+
+        check_table(table)
 
 
 def trackers(config: pytest.Config) -> dict[str, str | None]:

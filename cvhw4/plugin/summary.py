@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ from cvhw4.errors import InputError, printable
 from cvhw4.plugin.collection import Collection, load
 from cvhw4.plugin.session import Session, issue, postponed
 from cvhw4.study import Study
+
+if TYPE_CHECKING:
+    from cvhw4.records.schema import RunRecord
 
 
 class Summary:
@@ -63,6 +67,7 @@ class Summary:
                 terminalreporter.write_line(wrapped(f"study {name}: no tables, as {file} cannot be imported here"))
                 continue
             pages += self._summarise_study(terminalreporter, found)
+        pages += self._write_table()
         if session.in_runs and session.make_cluster is None:  # not with xdist, whose workers train
             wall = time.monotonic() - session.began
             overhead = wall - session.in_runs
@@ -88,13 +93,10 @@ class Summary:
         Raises:
             InputError: as `_summarise`.
         """
-        from cvhw4.records.schema import RunRecord
         from cvhw4.report.page import write_pages
         from cvhw4.report.summary import session_summary
 
-        session = self.session
-        paths = [path for (name, _, _), path in session.runs.items() if name == study.name]
-        records = [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
+        session, records = self.session, self._records(study)
         bounds, store = load(self.config, study), session.studies.make_runner(study).store
         broken = [f for f in store.failures() if (study.name, f.row, f.seed) in session.failed]
         missing = {row: reason for (name, row), reason in session.missing.items() if name == study.name}
@@ -104,3 +106,23 @@ class Summary:
         for line in tables:
             terminalreporter.write_line(line)
         return write_pages(study, store, bounds, missing)
+
+    def _records(self, study: Study) -> list[RunRecord]:
+        """The session's runs of a study."""
+        from cvhw4.records.schema import RunRecord
+
+        paths = [path for (name, _, _), path in self.session.runs.items() if name == study.name]
+        return [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
+
+    def _write_table(self) -> list[tuple[Path, str]]:
+        """Writes what `--table` names; raises InputError as `_summarise`."""
+        from cvhw4.files import write_atomically
+        from cvhw4.report.papers import check_table, rendered, results_table
+
+        path: Path | None = self.config.getoption("cvhw4_table")
+        if path is None:
+            return []
+        style, found = check_table(path), (self._study(name, file) for name, file in self.session.trained.items())
+        tables = [table for study in found if study for table in results_table(study, self._records(study), style)]
+        write_atomically(path, rendered(tables, path.suffix))
+        return [(path, "table for a paper")]

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cvhw4.errors import InputError
 from cvhw4.files import write_atomically
 from cvhw4.report.text import escape
 
@@ -36,6 +39,11 @@ _QUALITY = 85  # of photographs, as JPEG
 _IMAGE = re.compile(r"<image[^>]*>")
 _PNG = re.compile(r"data:image/png;base64,\s*([A-Za-z0-9+/=]+)")
 _PIXELATED = "image-rendering:crisp-edges;image-rendering:pixelated"
+_OF_PAPERS: dict[str, dict[str, Any]] = {  # without what differs from one time to the next
+    "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
+    "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
+    "png": {"Software": None},
+}
 _INKS = "<style>.ink{color:#1f2328}@media(prefers-color-scheme:dark){.ink{color:#e6edf3}}</style>"
 
 
@@ -48,17 +56,34 @@ class Picture:
         svg: the file's text; the same records always give the same.
         alt: what it shows, in words, for those who do not see it.
         caption: what to read from it, units and n: markdown (names from outside escaped).
+        drawn: draws it anew, within `style`, for `save`.
     """
 
     stem: str
     svg: str
     alt: str
     caption: str
+    drawn: Callable[[], Figure] | None = field(default=None, compare=False, repr=False)
 
     @property
     def markdown(self) -> str:
         """The picture on a page beside the folder `figures`, its caption below it."""
         return f"![{escape(self.alt)}]({FOLDER}/{self.stem}.svg)\\\n{self.caption}"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes it for a paper, black on nothing: as PDF with its fonts embedded, SVG with texts as outlines, or PNG
+        with 300 dots an inch, by the path's ending. The same figures always give the same file.
+
+        Raises:
+            InputError: another ending, or the file cannot be written.
+        """
+        kind = Path(path).suffix.removeprefix(".")
+        if kind not in _OF_PAPERS or self.drawn is None:
+            raise InputError(path, "is of a kind that no picture is saved as", f"end it in {', '.join(_OF_PAPERS)}")
+        buffer = io.BytesIO()
+        with style({"svg.fonttype": "path", "pdf.fonttype": 42}):
+            self.drawn().savefig(buffer, format=kind, dpi=300, metadata=_OF_PAPERS[kind])
+        write_atomically(Path(path), buffer.getvalue())
 
 
 def write_pictures(folder: Path, pictures: Iterable[Picture], kinds: Iterable[str]) -> None:
@@ -81,7 +106,7 @@ def write_pictures(folder: Path, pictures: Iterable[Picture], kinds: Iterable[st
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def style(changes: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
     """Within it, figures are made (`matplotlib.figure.Figure`, never pyplot) and saved in the project's style."""
     import matplotlib
     from matplotlib.rcsetup import cycler
@@ -105,7 +130,7 @@ def style() -> Iterator[None]:
         "figure.facecolor": "none",
         "savefig.facecolor": "none",
     }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings | dict(changes)):
         yield
 
 
@@ -129,10 +154,13 @@ def draw(
     """
     from matplotlib.figure import Figure
 
-    with style():
+    def drawn() -> Figure:
         figure = Figure(figsize=size, layout=layout)
         paint(figure)
-        return Picture(stem, _to_svg(figure), alt, caption)
+        return figure
+
+    with style():
+        return Picture(stem, _to_svg(drawn()), alt, caption, drawn)
 
 
 def grid_of_panels(figure: Figure, panels: int, across: int) -> NDArray[Any]:
@@ -179,8 +207,8 @@ def _to_svg(figure: Figure) -> str:
     if layout:  # it sees to the margins; done here, print_figure need not draw twice for it
         layout.execute(figure)
         figure.set_layout_engine(None)
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    canvas.print_figure(buffer, format="svg", bbox_inches=None if layout else "tight", metadata=nothing)
+    tight = None if layout else "tight"
+    canvas.print_figure(buffer, format="svg", bbox_inches=tight, metadata=_OF_PAPERS["svg"])
     drawn = buffer.getvalue()
     start = drawn.index("<svg")
     end = drawn.index(">", start)

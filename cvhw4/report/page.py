@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cvhw4.errors import InputError
 from cvhw4.files import write_atomically
 from cvhw4.records.store import Store
 from cvhw4.report.figures import FOLDER, Picture, write_pictures
@@ -16,7 +17,7 @@ from cvhw4.report.results import report_page
 from cvhw4.report.runs import all_shown, by_data, with_metric
 from cvhw4.report.stored import Stored
 from cvhw4.report.text import file_stem
-from cvhw4.report.verdicts import write_verdicts
+from cvhw4.report.verdicts import section_pictures, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.study import Study
 
@@ -110,3 +111,36 @@ def write_html(folder: Path) -> Path:
     path = folder / "report.html"
     write_atomically(path, html_page(report.read_text("utf-8"), judged, pictures))
     return path
+
+
+def paper_picture(stored: Stored, kind: str, rows: Sequence[str], metric: str | None, width: float | None) -> Picture:
+    """A picture for a paper; see `Picture.save`.
+
+    Args:
+        kind: "claims" (a forest plot), "curves", or the name of a picture in one of the study's sections
+            ("decomposition").
+        rows: of curves, those shown, on one data set; none for all.
+        metric: of curves; left out, the task's primary one.
+        width: in inches, of claims and curves; left out, as pages have it.
+
+    Raises:
+        InputError: there is no such picture of these runs.
+    """
+    study = stored.study
+    if kind == "claims" and stored.outcomes:
+        return forest(stored.outcomes, study) if width is None else forest(stored.outcomes, study, width)
+    if kind == "curves":
+        wanted = [study.row(name).name for name in rows] or [*study.rows]
+        runs = [r for r in stored.rows if r.row in wanted]
+        metric = metric or (runs[0].primary if runs else "")
+        sets = by_data([r for r in runs if metric in r.metrics])
+        if len(sets) > 1:
+            raise InputError("curves", f"would be of {', '.join(sets)}", "name rows on one of them")
+        for data, groups in sets.items():
+            there = [study.rows[name] for name in wanted if name in groups]
+            return curves("curves", data, groups, there, metric, study, width)
+    found = {picture.stem: picture for picture in section_pictures(study, stored)}
+    if kind not in found:
+        names = ", ".join(dict.fromkeys(("claims", "curves", *found)))
+        raise InputError(kind, "is not a picture that these runs make", f"choose one of {names}")
+    return found[kind]

@@ -274,6 +274,18 @@ FORMATS: Mapping[str, Callable[[ResultsTable], str]] = {  # by the ending of a f
 }
 
 
+def check_table(path: Path) -> Style:
+    """The style of a table that is to be written there: that of the TOML file of the same name, or the default one.
+
+    Raises:
+        InputError: the path has an ending that `FORMATS` lacks, or the file cannot be used.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(path, "is of a kind that no table is written as", f"end it in {', '.join(FORMATS)}")
+    beside = path.with_suffix(".toml")
+    return read_style(beside) if beside.is_file() else Style()
+
+
 def rendered(tables: Iterable[ResultsTable], ending: str) -> str:
     """Tables as the text of a file with that ending, which `FORMATS` has."""
     return "\n\n".join(FORMATS[ending](table).rstrip("\n") for table in tables) + "\n"

@@ -38,7 +38,13 @@ def band(values: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def curves(
-    stem: str, data: str, groups: Mapping[str, Sequence[RunRecord]], rows: Sequence[Row], metric: str, study: Study
+    stem: str,
+    data: str,
+    groups: Mapping[str, Sequence[RunRecord]],
+    rows: Sequence[Row],
+    metric: str,
+    study: Study,
+    width: float | None = None,
 ) -> Picture:
     """A panel per row: a metric on the validation set by epoch.
 
@@ -48,14 +54,16 @@ def curves(
         rows: those that have runs, one or more.
         metric: its name in the record.
         study: whose published figures are marked.
+        width: in inches, for a column of a paper; left out, as pages have it.
     """
+    across = COLUMNS if width is None else max(int(width / 1.6), 1)
     longest = max(len(r.epochs) for row in rows for r in groups[row.name])
     share = metric in LABELS and rows[0].task.name != CUSTOM.name  # 0 to 1
     marks = {row.name: published(study, row.name, metric) for row in rows}
     name = metric_name(metric)
 
     def paint(figure: Figure) -> None:
-        panels = grid_of_panels(figure, len(rows), COLUMNS)
+        panels = grid_of_panels(figure, len(rows), across)
         for axes, row in zip(panels.flat, rows, strict=False):
             runs = groups[row.name]
             shortest = min(len(r.epochs) for r in runs)  # a training loop of one's own may stop when it likes
@@ -83,7 +91,7 @@ def curves(
     marked = any(mark is not None for mark in marks.values())
     return draw(
         stem,
-        (2.3 * max(min(COLUMNS, len(rows)), 2) + 0.4, 1.55 * -(-len(rows) // COLUMNS) + 0.55),
+        (width or 2.3 * max(min(COLUMNS, len(rows)), 2) + 0.4, 1.55 * -(-len(rows) // across) + 0.55),
         paint,
         f"Learning curves on {printable(data)}: {LABELS.get(metric, metric)} by epoch; after the last one {last}.",
         f"{name[0].upper()}{name[1:]}{' (share, 0 to 1)' if share else ''}"
@@ -93,14 +101,19 @@ def curves(
     )
 
 
-def forest(outcomes: Sequence[Outcome], study: Study) -> Picture:
-    """A line per claim: difference over seeds with its intervals, the published one beside it."""
+def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Picture:
+    """A line per claim: difference over seeds with its intervals, the published one beside it.
+
+    Args:
+        width: in inches; narrow ones are columns of a paper.
+    """
+    size = 8 if width > 6 else 6.5  # of letters, in points
     marks = [stated(o.claim, study).difference - o.claim.margin for o in outcomes]
     marked = not all(map(math.isnan, marks))
     sentences = [o.claim.sentence for o in outcomes]
     if len({o.claim.id for o in outcomes}) < len(outcomes):  # on several data sets
         sentences = [f"{o.claim.sentence} ({printable(o.data)})" for o in outcomes]
-    labels = [fill(in_picture(sentence), 54) for sentence in sentences]
+    labels = [fill(in_picture(sentence), max(round(6.3 * width), 18)) for sentence in sentences]
     heights = [1.0 + 0.45 * label.count("\n") for label in labels]
     centres = np.cumsum(heights) - np.array(heights) / 2
     shares = study.train is None and all(o.claim.metric in LABELS for o in outcomes)
@@ -119,17 +132,19 @@ def forest(outcomes: Sequence[Outcome], study: Study) -> Picture:
             if not math.isnan(mark):
                 axes.plot(mark, y, "D", color=COLOURS[1], markersize=6, markerfacecolor="none", markeredgewidth=1.3)
             number = f"{o.difference.mean - margin:+.3f}  "
-            axes.text(1.01, y, number + o.verdict, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+            axes.text(1.01, y, number + o.verdict, transform=axes.get_yaxis_transform(), va="center", fontsize=size)
         if shares:  # two seeds have intervals beyond all of them
             left, right = axes.get_xlim()
             axes.set_xlim(max(left, -1), min(right, 1))
-        axes.set_yticks(centres, labels, fontsize=8)
+        axes.set_yticks(centres, labels, fontsize=size)
         axes.set_ylim(sum(heights), 0)
         axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", labelsize=size)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
         unit = " (shares, 0 to 1)" if shares else ""
-        axes.set_xlabel(f"difference of best figures{unit}; the claim holds on the right", fontsize=8)
+        words = f"difference of best figures{unit}; the claim holds on the right"
+        axes.set_xlabel(fill(words, round(12 * width)), fontsize=size)
         keys = [
             Line2D([], [], color=colour, marker=marker, linewidth=3.4, label=v)
             for v, (colour, marker) in _VERDICTS.items()
@@ -141,7 +156,9 @@ def forest(outcomes: Sequence[Outcome], study: Study) -> Picture:
             diamond = Line2D([], [], color=COLOURS[1], marker="D", linewidth=0, markerfacecolor="none")
             diamond.set_label("published")
             keys.append(diamond)
-        figure.legend(handles=keys, loc="outside upper left", ncols=len(keys), fontsize=8)
+        figure.legend(
+            handles=keys, loc="outside upper left", ncols=min(len(keys), max(int(width / 1.6), 1)), fontsize=size
+        )
 
     words = "; ".join(
         f"{sentence}: {o.difference.mean - o.claim.margin:+.3f}, {o.verdict}"
@@ -149,7 +166,7 @@ def forest(outcomes: Sequence[Outcome], study: Study) -> Picture:
     )
     return draw(
         "forest-claims",
-        (8.6, 0.27 * sum(heights) + 1.0),
+        (width, 0.27 * size / 8 * sum(heights) + 1.0),
         paint,
         f"The claims as a forest plot. {words}.",
         "Each claim's difference: mean over seeds, thick bar: its 95 % interval (Student's t), "

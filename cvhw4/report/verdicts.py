@@ -90,6 +90,14 @@ def verdicts_page(
     return "\n\n".join(parts) + "\n", pictures
 
 
+def section_pictures(study: Study, stored: Stored) -> list[Picture]:
+    """The pictures of a study's own sections, each once."""
+    found = [
+        part for e in evidence(study, stored.rows, stored.images) for section in study.sections for part in section(e)
+    ]
+    return [part for part in found if isinstance(part, Picture)]
+
+
 def _sections(study: Study, sets: Sequence[Evidence]) -> tuple[list[str], list[Picture]]:
     """The study's own sections on every data set, each once where it says the same of several; and their pictures."""
     parts: list[str] = []
