@@ -54,6 +54,7 @@ ELSEWHERE = {
     "python3 .github/scripts/night.py": "tests/test_nights.py",
     "cvhw4 history": "tests/test_nights.py",
     "cvhw4 judge": "tests/test_judge.py",
+    "cvhw4 figure": "tests/test_papers.py",
     "cvhw4 bisect": "tests/test_nights.py",
     "cvhw4 fetch camvid": "tests/test_fetch.py",
     "cvhw4 fetch portraits": "tests/test_fetch.py",

@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -190,6 +191,13 @@ def test_figures_for_papers_are_of_a_columns_width_with_fonts_embedded(stored):
     assert pdf == (stored / "once" / "more.pdf").read_bytes()
     assert 'width="237.6pt"' in svg and "<text" not in svg and "q1_3" not in svg
     assert (stored / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_pictures_of_a_studys_sections_are_figures_too(stored):
+    of_checkout = ("--results", Path(__file__).parent.parent / "results")
+    done = command("decomposition", stored / "d.pdf", *of_checkout, of="figure")
+    assert done.exit_code == 0 and "The rise of the mIoU from 11 to 3 classes" in done.stdout, done.exception
+    assert (stored / "d.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.parametrize(
