@@ -572,8 +572,8 @@ def test_twenty_rows_are_eight_networks_tried_on_shapes_alone(monkeypatch):
     )
     trial._try.cache_clear()
     rows = QUICK.rows.values()
-    for row in rows:
-        try_network(row)
+    for one in rows:
+        try_network(one)
     assert len(rows) == 20 and tried == ["meta"] * 8
 
 
