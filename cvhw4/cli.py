@@ -396,6 +396,9 @@ def write_table(
     output: Annotated[
         Path | None, typer.Option(help="File: .tex, .typ, .md, .csv or .html (default: Markdown, printed).")
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="The study's own tables, into RESULTS/STUDY/tables; PDFs too, with pdflatex.")
+    ] = False,
 ) -> None:
     """Makes a table for a paper. Means over seeds; bold and marks only where the runs support them.
 
@@ -405,11 +408,15 @@ def write_table(
 
     from cvhw4.files import write_atomically
     from cvhw4.records.store import latest_runs
-    from cvhw4.report.papers import Style, check_table, read_style, rendered, results_table, style_of
+    from cvhw4.report.papers import Style, check_table, read_style, rendered, results_table, style_of, write_tables
 
     if output is not None:
         check_table(output)
     chosen, store = _study(study, results), _store(results, study)
+    if every:
+        for path in write_tables(chosen, latest_runs(store.load()), store.folder / "tables"):
+            typer.echo(path)
+        return
     given: dict[str, Any] = {
         "baseline": baseline, "epoch": epoch, "spread": spread, "percent": percent, "digits": digits,
         "siunitx": siunitx, "caption": caption, "label": label,

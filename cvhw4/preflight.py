@@ -57,6 +57,11 @@ def check_study(runner: Runner) -> None:
         InputError: something does not fit, or cannot be read.
     """
     study = runner.study
+    if study.tables:
+        from cvhw4.report.papers import style_of
+
+        for name, raw in study.tables.items():
+            style_of(raw, f"study {study.name}, table {name}")
     if study.train is not None:
         return  # all that is known of its own training loop was checked when it was made
     _check_metrics(study)

@@ -896,6 +896,8 @@ class Study:
         published: by row, what a publication states for it, shown beside the study's own figures.
         published_images: number of validation images behind the published accuracies.
         sections: of the page of verdicts, beside those that every study has.
+        tables: of papers, by the name of their files: what a `Style` has, as {"rows": {"a": "Baseline"}, "percent":
+            True}. `cvhw4 table --all` writes them.
         also_after: by task, a number of epochs after which tables show its rows as well; the schedule must not depend
             on the number of epochs, so that the first 20 of 50 are a run of 20.
         train: trains a row: a generator function that is given a `Run` and yields the figures of every epoch, finite
@@ -928,6 +930,7 @@ class Study:
     published: Mapping[str, Published] = field(default_factory=dict)
     published_images: int = 0
     sections: Sequence[Section] = ()
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     also_after: Mapping[str, int] = field(default_factory=dict)
     train: Fit | None = None
     primary: str = ""
@@ -964,6 +967,8 @@ class Study:
                 raise InputError(where, "corrupts training data or a recipe that train has not", "give it changes=")
         for row in self.published:
             _choose(self._where, "published row", row, [*self.rows])
+        for name in self.tables:
+            _check_name(name, "table")
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -164,6 +164,22 @@ def test_the_command_prints_a_table_for_each_task_and_writes_every_format(stored
         assert all(a < b for a, b in pairwise(places)) and "q1_3" not in text
 
 
+def test_a_studys_own_tables_are_written_at_once(stored, monkeypatch):
+    done = command("--all")
+    assert done.exit_code == 0, done.exception
+    folder = stored / "results" / "quick" / "tables"
+    assert "Fine-tuned & " in (folder / "q1_4.tex").read_text()
+    assert "With skip connections & $0.205" in (folder / "q2_1.tex").read_text()
+    assert not (folder / "q2_4.tex").exists()  # none of its rows was trained
+    if shutil.which("pdflatex"):
+        first = (folder / "q1_4.pdf").read_bytes()
+        command("--all")
+        assert first.startswith(b"%PDF") and first == (folder / "q1_4.pdf").read_bytes()
+    monkeypatch.setenv("PATH", "")
+    shutil.rmtree(folder)
+    assert command("--all").exit_code == 0 and not list(folder.glob("*.pdf"))
+
+
 def test_a_style_file_names_rows_and_columns_and_options_come_before_it(stored):
     (stored / "paper.toml").write_text(
         'percent = true\nbaseline = "q1_1"\n[rows]\nq1_2 = "Fine-tuned"\nq1_1 = "Features"\n'

@@ -1,4 +1,4 @@
-"""What the 2019 report states for its rows: best validation figures, their epochs, and wall times."""
+"""What the 2019 report states for its rows (best validation figures, their epochs, wall times), and its tables."""
 
 from cvhw4 import Published
 
@@ -12,4 +12,26 @@ PUBLISHED = {
     "q2_1a-skip": Published({"miou": 0.4295, "pixel_accuracy": 0.8523}, {"miou": 41, "pixel_accuracy": 41}),
     "q2_1b-noskip": Published({"miou": 0.4055, "pixel_accuracy": 0.8384}, {"miou": 20, "pixel_accuracy": 17}),
     "q2_3-3class": Published({"miou": 0.8261, "pixel_accuracy": 0.9629}, {"miou": 20, "pixel_accuracy": 20}),
+}
+
+_SCENES = {"miou": "mIoU", "pixel_accuracy": "Pixel accuracy"}
+TABLES = {  # as `cvhw4.Style` has them, named for the report's questions
+    "q1_4": {
+        "rows": {"q1_1": "Feature extractor", "q1_2": "Fine-tuned", "q1_3": "From scratch"},
+        "columns": {"accuracy": "Accuracy"},
+        "baseline": "q1_3",
+        "caption": "One network, three ways to train it.",
+    },
+    "q2_1": {
+        "rows": {"q2_1a": "With skip connections", "q2_1b": "Without"},
+        "columns": _SCENES,
+        "baseline": "q2_1b",
+        "caption": "FCN8s with and without skip connections, 11 classes.",
+    },
+    "q2_4": {
+        "rows": {"q2_1b": "11 classes", "q2_3": "3 classes"},
+        "columns": _SCENES,
+        "baseline": "q2_1b",
+        "caption": "FCN8s without skip connections, on 11 and on 3 classes.",
+    },
 }

@@ -12,7 +12,11 @@ import csv
 import html
 import io
 import math
+import os
 import re
+import shutil
+import subprocess
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -21,6 +25,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from cvhw4.errors import InputError, printable
+from cvhw4.files import write_atomically
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.runs import by_row
 from cvhw4.report.text import escape
@@ -284,6 +289,45 @@ def check_table(path: Path) -> Style:
         raise InputError(path, "is of a kind that no table is written as", f"end it in {', '.join(FORMATS)}")
     beside = path.with_suffix(".toml")
     return read_style(beside) if beside.is_file() else Style()
+
+
+def write_tables(study: Study, records: Iterable[RunRecord], folder: Path) -> list[Path]:
+    """Writes the study's own tables (`Study.tables`) as LaTeX, and where there is a pdflatex as PDF.
+
+    Raises:
+        InputError: the study has none, one of them fits no run, the folder cannot be written to, or LaTeX fails.
+    """
+    runs, written = list(records), []
+    if not study.tables:
+        raise InputError(f"study {study.name}", "has no tables of its own", "name rows, or give it Study(tables=...)")
+    for name, raw in study.tables.items():
+        tables = results_table(study, runs, style_of(raw, f"study {study.name}, table {name}"))
+        if not tables:
+            continue  # none of its rows was trained
+        text = rendered(tables, ".tex")
+        write_atomically(folder / f"{name}.tex", text)
+        written.append(folder / f"{name}.tex")
+        if pdf := _compiled(text, written[-1]):
+            write_atomically(folder / f"{name}.pdf", pdf)
+            written.append(folder / f"{name}.pdf")
+    return written
+
+
+def _compiled(text: str, path: Path) -> bytes | None:
+    """A table as a page of PDF, the same bytes each time; None where no pdflatex is installed."""
+    if shutil.which("pdflatex") is None:
+        return None
+    page = r"\documentclass{article}\usepackage{booktabs}\usepackage{siunitx}\pagestyle{empty}\begin{document}"
+    page = page if r"\num{" in text else page.replace(r"\usepackage{siunitx}", "")
+    with tempfile.TemporaryDirectory(prefix="cvhw4-") as folder:
+        (Path(folder) / "table.tex").write_text(f"{page}\n{text}\\end{{document}}\n", "utf-8")
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+        fixed = os.environ | {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+        done = subprocess.run(command, cwd=folder, env=fixed, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            told = next((line for line in done.stdout.splitlines() if line.startswith("!")), "see its log")
+            raise InputError(path, f"cannot be compiled ({told})", "install booktabs and siunitx, or look at the names")
+        return (Path(folder) / "table.pdf").read_bytes()
 
 
 def rendered(tables: Iterable[ResultsTable], ending: str) -> str:
