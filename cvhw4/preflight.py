@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvhw4.errors import DataUnavailable, InputError
+from cvhw4.records.environment import OTHERS
 from cvhw4.study import Scenes, Study
-from cvhw4.training.device import OTHERS
 from cvhw4.training.process import prepare_process
 
 if TYPE_CHECKING:

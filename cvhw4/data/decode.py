@@ -88,8 +88,9 @@ def _heard(losses: Losses | None, name: str) -> Iterator[None]:
         warnings.simplefilter("always")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
-    for warning in said if losses is not None else ():
-        losses.add(f"a fault that is read over ({' '.join(str(warning.message).split())})", name)
+    for warning in said:
+        if losses is not None:
+            losses.add(f"a fault that is read over ({' '.join(str(warning.message).split())})", name)
 
 
 def decode(path: Path, losses: Losses | None = None, name: str = "", *, exact: bool = False) -> Image.Image:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cvhw4.errors import InputError
+from cvhw4.records.environment import OTHERS
 from cvhw4.trackers import TRACKERS, check_trackers
-from cvhw4.training.device import OTHERS
 
 
 class Names:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cvhw4.errors import InputError
+from cvhw4.records.environment import OTHERS
 
 if TYPE_CHECKING:
     import torch
-
-
-OTHERS = ("mps", "xpu")  # accelerators that only an emulated device has tried this on: by their name alone, no graphs
 
 
 def pick_device(wanted: str, worker: int = 0) -> torch.device:

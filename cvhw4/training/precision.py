@@ -176,7 +176,8 @@ def _key(row: Row) -> dict[str, Any]:
     settings = row.settings()
     of_row = {name: settings[name] for name in ("network", "trained", "classes", "skips", "batch_norm")}
     of_row["network_source"] = settings.get("network_source")  # of a callable
-    of_recipe = {name: settings["recipe"][name] for name in ("size", "batch", "optimizer")}
+    recipe = settings["recipe"]  # what was added later stands there where it is in use
+    of_recipe = {n: recipe[n] for n in ("size", "batch", "optimizer", "loss", "clip_grad") if n in recipe}
     where = {"processor": processor(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     key: dict[str, Any] = json.loads(json.dumps(where | of_row | of_recipe))
     return key
