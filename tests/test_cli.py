@@ -59,8 +59,10 @@ def test_help_and_rows(run):
     assert "fcn8s/vgg16" in out and "224" in out
 
 
-def test_calibrate_then_report(run, results, tmp_path):
-    code, out, _ = run("calibrate", "--bounds", "b.toml")
+def test_calibrate_then_report(run, results, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, out, _ = run("calibrate", "--bounds=~/b.toml", "--results=~/results")
+    assert not Path("~").exists()
     assert code == 0 and f"{8 * len(QUICK.rows)} runs" in out
     assert load_bounds(tmp_path / "b.toml", QUICK) == calibrate(QUICK, stored())
     code, out, _ = run("report", "--bounds", "b.toml")

@@ -553,6 +553,8 @@ WORK = {
     "a fixed size that can be passed on": named("test_vit"),
     "channels last": named("fcn8s/swin_tiny_patch4_window7_224"),
     "batch norm behind pooling, a last batch of one": named(Pooled),
+    "maps of one pixel, a last batch of one": named("resnet18", size=32),
+    "attention over what is pooled, a last batch of one": named("resnest14d"),
     "torchvision's with auxiliary logits": named("torchvision/googlenet"),
     "logits in a dict": named(partial(Maps, wrap=lambda x: {"out": x, "aux": 0}), for_task="segmentation"),
     "smaller logits of an object": named(
