@@ -252,11 +252,11 @@ class _Operations(TorchDispatchMode):
         if gpu._off and gpu.numbers:
             return func(*args, **kwargs)
         op = func.overloadpacket
+        if func.namespace == "prim":
+            return CPU if op is torch.ops.prim.device else func(*args, **kwargs)
         if func not in self.composite:
             key = "CompositeImplicitAutograd"
             self.composite[func] = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
-        if func.namespace == "prim":
-            return CPU if op is torch.ops.prim.device else func(*args, **kwargs)
         if self.composite[func]:
             with self:  # inference mode does not take such operations apart
                 return func.decompose(*args, **kwargs)

@@ -1,6 +1,7 @@
 """What a run costs at least, against figures worked by hand; what a machine reaches; the page of both."""
 
 import math
+import warnings
 from copy import copy
 from dataclasses import replace
 from types import SimpleNamespace
@@ -23,7 +24,9 @@ from benchmarks.performance.cost import (
 from cvhw4.models.build import build_network, set_training_mode
 from cvhw4.records.environment import device_name
 from cvhw4.records.store import Store
-from tests.tiny import FULL, QUICK, record
+from cvhw4.training.fit import fit
+from tests.emulated_gpu import emulated_gpu
+from tests.tiny import FULL, QUICK, dataset, record
 
 CPU = torch.device("cpu")
 
@@ -230,3 +233,28 @@ def test_the_command_measures_and_writes_the_page(tmp_path, monkeypatch, capsys)
     with pytest.raises(SystemExit):
         floors.main(["--device", "tpu"])
     assert "invalid choice: 'tpu'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["q1_2", "q1_1", "q2_1a"])
+def test_memory_by_shapes_alone_is_that_of_real_numbers(name):
+    row = QUICK.row(name)
+    row = replace(row, start="random", recipe=replace(row.recipe, size=32, batch=4, epochs=2))
+    peaks = []
+    for numbers in (True, False):
+        network = build_network(row, seed=0)
+        with emulated_gpu(numbers=numbers) as gpu, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fit(row, dataset(row.task.name), network, seed=0, device=gpu.device)
+        peaks.append(gpu.peak)
+    assert peaks[0] == peaks[1] > 0
+
+
+def test_the_page_of_memory_counts_as_the_formula_does_and_a_larger_card_takes_a_larger_batch():
+    row = QUICK.row("q1_3")
+    page = floors.memory_page("quick", [row])
+    (line,) = (x for x in page.splitlines() if x.startswith("| q1_3"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    counted, formula = float(cells[5]), float(cells[6])
+    batches = [int(cell.replace(",", "")) for cell in cells[7:]]
+    assert formula < counted < 1.2 * formula  # beside the network's there are the products that resample pictures
+    assert batches == sorted(batches) and batches[0] > 16

@@ -87,13 +87,18 @@ def flops_per_image(row: Row, module: nn.Module) -> Flops:
             part.training = training
 
 
+def flop_counter() -> FlopCounterMode:
+    """PyTorch's counter, which takes a grouped convolution's backward pass for an ungrouped one's, with that mended."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward})
+
+
 def _count(row: Row, module: nn.Module, *, on_meta: bool) -> Flops:
     def stand_in(tensor: Tensor) -> Tensor:
         copy = tensor.detach().to("meta") if on_meta else tensor.detach().clone()
         return copy.requires_grad_(tensor.requires_grad)
 
     own = next(module.parameters()).device
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward})
+    counter = flop_counter()
     before_dropout: list[int] = []
     hooks = [
         part.register_forward_pre_hook(lambda *_: before_dropout.append(counter.get_total_flops()))
