@@ -26,7 +26,7 @@ from cvhw4.labels import MOST_CLASSES, VOID, Colour, Merge, Merged, merge_classe
 from cvhw4.tasks import LOSSES, TASKS, Task, TaskName, custom_task, task_of
 
 if TYPE_CHECKING:
-    from cvhw4.report.evidence import Section
+    from cvhw4.report.evidence import Evidence, Section
 
 Start = Literal["imagenet", "random", "as built"]  # the last of a callable, which decides itself
 Trained = Literal["last layer", "all layers"]
@@ -40,6 +40,7 @@ Schedule = Literal[
 ]  # of the learning rate; the order is that of messages
 _BY_EPOCHS_SO_FAR = ("step", "multistep", "constant", "plateau")  # the first 20 of 50 epochs are a run of 20
 Precision = Literal["float32", "bf16"]  # what networks compute in; weights and optimizer are always float32
+EpochRule = Literal["last", "best"]
 Operand = str | tuple[str, str]  # a row, or the difference of two: the first row's figure minus the second's
 
 _MOST_CLASSES = 32767  # targets of more than 256 are int16
@@ -560,7 +561,10 @@ class Claim:
         worse: what it is compared with, seed by seed; None compares the figure itself with `margin`, which says
             something on real data alone.
         metric: figure compared, as in `RunRecord.best`.
-        control: whether it checks the study itself and is not one of its conclusions.
+        smallest: difference of interest, above 0: the claim is "equivalent" where its difference is surely nearer to
+            `margin` than that. 0 for none: it is then never called so.
+        control: whether it checks the study itself and is not one of its conclusions: it is judged by itself.
+        note: what has to be said beside the verdict, as Markdown, of the runs on one data set; "" for nothing.
 
     Raises:
         InputError: something of another kind than that.
@@ -572,7 +576,9 @@ class Claim:
     worse: Operand | None = None
     metric: str
     margin: float = 0.0
+    smallest: float = 0.0
     control: bool = False
+    note: Callable[[Evidence], str] | None = None
 
     def __post_init__(self) -> None:
         self._check()
@@ -593,7 +599,9 @@ class Claim:
             ("worse", self.worse is None or _is_operand(self.worse), f"{row}, or leave it out"),
             ("metric", isinstance(self.metric, str) and self.metric != "", 'name a figure ("accuracy")'),
             ("margin", _is_number(self.margin), "give a number"),
+            ("smallest", _is_number(self.smallest) and self.smallest >= 0, "give a number above 0, or leave it out"),
             ("control", isinstance(self.control, bool), "give True or False"),
+            ("note", self.note is None or callable(self.note), "give a function of an Evidence, or leave it out"),
         )
         for name, fine, hint in required:
             if not fine:
@@ -885,6 +893,7 @@ class Study:
             JSON values, functions, classes, or objects that say in their `repr` what they hold.
         recipe: of all rows that have none of their own.
         claims: what should beat what, by the names of rows and metrics.
+        epoch: whose figures claims are judged by: "last", or "best", of which each run has the highest it ever saw.
         metrics: your own, by name, evaluated after every epoch: a function, or a `Metric`.
         controls: negative controls, trained by tests marked with `group="control"`.
         title: for pages; None for the name.
@@ -920,6 +929,7 @@ class Study:
     rows: Mapping[str, Any]
     recipe: Recipe = Recipe()
     claims: Sequence[Claim] = ()
+    epoch: EpochRule = "last"
     metrics: Mapping[str, Any] = field(default_factory=dict)
     controls: Sequence[Control] = ()
     title: str | None = None
@@ -1056,6 +1066,7 @@ class Study:
         for name, fine, hint in required:
             if not fine:
                 raise InputError(self._where, f"has {name}={getattr(self, name)!r:.60}", hint)
+        _choose(self._where, "epoch", self.epoch, EpochRule)
         if not self.rows:
             raise InputError(self._where, "has no rows", "give it one or more")
 

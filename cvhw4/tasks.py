@@ -7,7 +7,7 @@ How each task is trained and evaluated is `cvhw4.training.objectives`; how its p
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, cast
@@ -54,6 +54,18 @@ class Task:
     def primary(self) -> str:
         """The metric that tables put first and that progress shows."""
         return self.metrics[0]
+
+    def collapsed(self, by_class: Mapping[str, Sequence[float]]) -> bool:
+        """Whether a training failed: after the last epoch no more than one class is right anywhere.
+
+        So it is where one class is predicted everywhere, which is no better than the commonest class. Nothing is known
+        of a study's own training loop, of which it is never said.
+
+        Args:
+            by_class: the lists of a record: the first of `Task.by_class`, recall or IoU, decides.
+        """
+        lists = [by_class[name] for name in self.by_class[:1] if name in by_class]
+        return any(sum(value > 0 for value in values) <= 1 for values in lists)
 
 
 CLASSIFICATION = Task(

@@ -109,10 +109,10 @@ def test_the_page_sets_generated_beside_real_and_published(run, measured):  # no
     assert every[SKIPS] == {
         "claim": SKIPS,
         "figure": "mIoU",
-        "generated, quick": "+0.1100 [0.0852, 0.1348], 3 seeds: **supported**",
-        "real, quick": "-0.0900 [-0.1148, -0.0652], 3 seeds: **contradicted**",
+        "generated, quick": "+0.110 [0.085, 0.135], 3 seeds: **supported**",
+        "real, quick": "-0.090 [-0.115, -0.065], 3 seeds: **contradicted**",
         "real, full": "not measured yet",
-        "published": "+0.0240",
+        "published": "+0.024",
     }
     assert every[CLASSES]["real, quick"] == "not measured yet"
     signs = lines(page, "Signs")[SKIPS]
@@ -127,7 +127,7 @@ def test_the_page_sets_generated_beside_real_and_published(run, measured):  # no
         in page
     )
     real = lines(page, "The claims on real pictures")
-    assert (real[SKIPS]["here"], real[SKIPS]["size"], real[SKIPS]["seeds"]) == ("-0.0900", "quick", "3")
+    assert (real[SKIPS]["here"], real[SKIPS]["size"], real[SKIPS]["seeds"]) == ("-0.090", "quick", "3")
     assert real[CLASSES]["here"] == "not measured yet"
     orders = lines(page, "Order of the rows")["mIoU"]
     assert (orders["tau"], orders["swapped"]) == ("-1.00", "q2_1a-skip above q2_1b-noskip here alone")
@@ -138,7 +138,7 @@ def test_full_size_is_what_the_rest_is_held_against_once_it_is_there(run, measur
     save(measured, "q2_1b", (0.4,), study=FULL)
     assert run("agreement", "results", "--page", "page.md")[0] == 0
     page = (measured.parent / "page.md").read_text("utf-8")
-    assert lines(page, "Every claim in every setting")[SKIPS]["real, full"] == "+0.0500, 1 seed: **undecided**"
+    assert lines(page, "Every claim in every setting")[SKIPS]["real, full"] == "+0.050, 1 seed: **undecided**"
     signs = lines(page, "Signs")[SKIPS]
     assert signs["held against"] == "real, full" and signs["published"] == "same sign"
     assert signs["generated, quick"] == "open, means agree" and signs["real, quick"] == "open, means differ"
@@ -154,10 +154,10 @@ def test_a_longer_training_is_also_held_against_as_many_steps(run, tmp_path):  #
         save(results / "camvid", name, figures, train=9)
     run("agreement")
     page = (results / "agreement.md").read_text("utf-8")
-    assert lines(page, "Every claim in every setting")[SKIPS]["real, quick"].startswith("+0.2000 ")
+    assert lines(page, "Every claim in every setting")[SKIPS]["real, quick"].startswith("+0.200 ")
     found = lines(page, "After as many optimizer steps")[SKIPS]
-    assert found["generated, quick"].startswith("+0.0500 ") and found["generated, quick"].endswith("(4 steps)")
-    assert found["real, quick"].startswith("+0.0000 ") and found["real, quick"].endswith("(3 steps)")
+    assert found["generated, quick"].startswith("+0.050 ") and found["generated, quick"].endswith("(4 steps)")
+    assert found["real, quick"].startswith("+0.000 ") and found["real, quick"].endswith("(3 steps)")
 
 
 def test_classes_that_no_run_detects_are_named(run, measured):  # noqa: F811

@@ -130,7 +130,8 @@ def test_over_seeds():
         labels, eleven, three = drawn(seed)
         pairs.append((counted(eleven, labels, 11), counted(three, labels, 3)))
     found = decompositions(pairs)
-    assert set(found) == {*PARTS, *OTHER_ORDER, "whole"}
+    assert set(found) == {*PARTS, *OTHER_ORDER, "whole", "measuring"}
+    assert found["measuring"].mean == pytest.approx(1 - found["training"].mean / found["whole"].mean)
     assert found["merging"] == estimate([decompose(*pair)["merging"] for pair in pairs])
     assert sum(found[part].mean for part in PARTS) == pytest.approx(found["whole"].mean, abs=1e-12)
     with pytest.raises(ValueError, match="at least one value"):

@@ -138,10 +138,10 @@ def test_a_section_has_the_effects_of_the_stored_runs():
     runs = [record(row, s, figures=((v + s / 100,),)) for row, v in level.items() for s in range(3)]
     (e,) = evidence(QUICK, runs, lambda run: None)
     heading, text, lines, picture, cells = effects_section(design, "miou", "Skips or norm?")(e)
-    assert heading.startswith("## Skips or norm?") and "with the same 3 seeds" in text and "+0.4000" in text
+    assert heading.startswith("## Skips or norm?") and "with the same 3 seeds" in text and "+0.400" in text
     flat = " ".join(lines.split())
     # main effects by hand: ((.3 - .1) + (.5 - .2)) / 2, ((.2 - .1) + (.5 - .3)) / 2; interaction (.3 - .2) / 2
-    for name, value in (("skips", "+0.2500"), ("norm", "+0.1500"), ("skips x norm", "+0.0500")):
+    for name, value in (("skips", "+0.250"), ("norm", "+0.150"), ("skips x norm", "+0.050")):
         assert f"| {name} | {value} [" in flat
-    assert "skips x norm" in picture.svg and "| q2_1a-skip | yes | no | 0.3100" in " ".join(cells.split())
+    assert "skips x norm" in picture.svg and "| q2_1a-skip | yes | no | 0.310" in " ".join(cells.split())
     assert effects_section(design, "miou")(evidence(QUICK, runs[:3], lambda run: None)[0]) == []

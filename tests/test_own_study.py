@@ -309,18 +309,18 @@ def test_pages_have_a_table_of_the_metric_and_the_verdict_and_nothing_of_the_rep
     runs += [own_record(better, s, ((0.8, 0.7 + s / 50), (0.7, 0.6))) for s in range(3)]
     text = report_page(study, runs, NO_BOUNDS, {})
     assert "# Insects\n" in text and "## Insects (photos)" in text and "### mine" in text
-    assert re.search(rf"\| {better} +\|.*\| 0\.7200 ± 0\.0200 ", text.split("### mine")[1])
-    assert re.search(r"a start &lt;helps&gt; +\| mine +\| \+0\.4200 .*\| supported", text)
+    assert re.search(rf"\| {better} +\|.*\| 0\.720 ± 0\.020 ", text.split("### mine")[1])
+    assert re.search(r"a start &lt;helps&gt; +\| mine +\| \+0\.300 .*\| \*\*supported\*\*", text)
 
     assert "bound" not in text
 
     images = ImageResults(predicted=np.stack([LABELS, LABELS]), labels=LABELS)
     page, pictures = verdicts_page(study, runs, lambda run: images, NO_BOUNDS)
     assert page.startswith("# Insects: what holds, and how sure") and not pictures
-    assert re.search(r"a start &lt;helps&gt; \| mine +\| \+0\.4200 .* 3 .*\*\*supported\*\*", page)
+    assert re.search(r"a start &lt;helps&gt; \| mine +\| \+0\.300 .*\*\*supported\*\* +\| 3", page)
     (outcome,) = judge_all(study, runs, lambda run: images)
     assert outcome.noise.mean_variance == 0 and outcome.resolution == 1 / 6  # the images say what the records do not
-    assert re.search(rf"^\| {worse} +\| accuracy +\| ± 0\.0000 .*\| - +\| - +\| - +\| 3 +\|$", page, re.MULTILINE)
+    assert re.search(rf"^\| {worse} +\| accuracy +\| ± 0\.000 .*\| - +\| - +\| - +\| 3 +\|$", page, re.MULTILINE)
     groups = {name: [r for r in runs if r.row == name] for name in names}
     drawn = [forest([outcome], study), curves("x", "photos", groups, [*study.rows.values()], "mine", study)]
     for shown in (text, page, *(f"{picture.svg} {picture.alt} {picture.caption}" for picture in drawn)):

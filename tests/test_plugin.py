@@ -197,7 +197,7 @@ def test_a_session_trains_records_and_tabulates(study, pytester):
     assert "## Q2: street scenes (embedded scenes)" in report and "q1_2-finetune" in report.split("Rows without")[1]
     page = (pytester.path / "results" / "quick" / "report.html").read_text()
     assert page.count("<svg") == 5 and "The comparisons in full" in page  # the claims, two figures' curves, scenes, IoU
-    assert text.index("claims, 2 judged together") < text.index("all of it as a page to read, with pictures: ")
+    assert text.index("claims by the last epoch") < text.index("all of it as a page to read, with pictures: ")
     paper = (pytester.path / "paper.tex").read_text()
     assert "With skips & $" in paper and r"\pm" in paper and "q2" not in paper and "table for a paper: " in text
     timing = json.loads((pytester.path / "timing.json").read_text())["benchmarks"]

@@ -13,6 +13,7 @@ from cvhw4.errors import printable
 from cvhw4.homework import studies, study
 from cvhw4.records.schema import Failure
 from cvhw4.report.failures import latest_failures
+from cvhw4.report.numbers import limits, number
 from cvhw4.report.results import report_page
 from cvhw4.report.runs import by_data, by_row, device, origins
 from cvhw4.report.summary import session_summary, short_claims, short_detections, summary
@@ -47,19 +48,19 @@ def test_a_row_of_the_page_is_worked_by_hand():
     line = cells(section(page(runs), "Accuracy"), "q1_2-finetune")
     assert line[1:5] == ["tf_efficientnet_lite0", "imagenet", "all layers", "random-resized crop"]
     # best: 0.90 and 0.86; sd 0.0283; t(1) = 12.7062, half width 0.2541
-    assert line[5:9] == ["5", "0.8800 ± 0.0283", "[0.6259, 1.1341]", "2, 1"]
-    assert line[9:13] == ["0.7500 ± 0.0707", "0.8750", "+0.0050", "2"]
+    assert line[5:9] == ["5", "0.880 ± 0.028", "[0.626, 1.134]", "2, 1"]
+    assert line[9:13] == ["0.750 ± 0.071", "0.8750", "+0.005", "2"]
     cost = cells(section(page(runs), "Weights, time and memory"), "q1_2-finetune")
     assert cost[1] == "package x 1.0" and cost[3] == "9.5 ± 0.0 s" and "1.00 GiB" in cost and "5m24s" in cost
 
 
 def test_both_conventions_and_classes_stand_on_the_page():
     text = page([record("q2_1a", figures=((0.4, 0.8, 0.5, 0.85),)), record("q2_1b", figures=((0.3, 0.7, 0.2, 0.75),))])
-    assert cells(section(text, "The same predictions"), "q2_1a-skip")[1:] == ["0.4000", "0.5000", "0.8000", "0.8500"]
+    assert cells(section(text, "The same predictions"), "q2_1a-skip")[1:] == ["0.400", "0.500", "0.800", "0.850"]
     by_class = section(text, "IoU by class, 11 classes")
     assert cells(by_class, "Sky")[1:] == ["0.500", "0.250", "0.500", "0.250"]
     assert cells(by_class, "Pole")[1:] == ["0.500", "-", "0.500", "-"]
-    assert cells(section(text, "Claims"), "q2_2-skip_miou")[2:] == ["mIoU", "+0.1000", "-", "1", "-", "undecided"]
+    assert cells(section(text, "Claims"), "q2_2-skip_miou")[2:] == ["mIoU", "+0.100", "-", "1", "-", "**undecided**"]
     three = section(page([record("q2_3")]), "IoU by class, 3 classes")
     assert cells(three, "everything else")[1:] == ["0.500", "-"]
 
@@ -70,8 +71,8 @@ def test_published_figures_stand_where_a_row_shown_has_them():
     lines = [line for line in section(text, "mIoU").splitlines() if line.startswith("| q2_1a-skip ")]
     whole, first = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     # and after the template's epochs, in a line of its own
-    assert whole[5:10] == ["50", "0.5000", "-", "50", "0.5000"] and first[5:10] == ["20", "0.2000", "-", "20", "0.2000"]
-    assert first[10:12] == ["0.4295 at epoch 41", "-0.2295"]
+    assert whole[5:10] == ["50", "0.500", "-", "50", "0.500"] and first[5:10] == ["20", "0.200", "-", "20", "0.200"]
+    assert first[10:12] == ["0.4295 at epoch 41", "-0.230"]
     assert "| published " in section(page([record("q1_2")]), "Accuracy")
     without = page([record("q1_5")])
     assert "| published " not in without and "| difference |" not in without and "published time" not in without
@@ -102,7 +103,7 @@ def test_a_studys_own_metric_has_a_table_and_its_runs_from_before_are_left_out()
     text = page(runs, of=own)
     assert text.startswith("# A \\*b\\*\n") and "## A \\*b\\* (embedded)" in text
     line = cells(section(text, "f1\\_"), "a")
-    assert line[6] == "-2.5000" and line[-1] == "1"
+    assert line[6] == "-2.500" and line[-1] == "1"
     assert summary(by_row(runs), own, None)[2].split() == ["a", "f1_", "-2.500", "-2.500", "1", "10", "s"]
 
 
@@ -244,7 +245,10 @@ def test_a_sessions_tables():
     assert ["q1_1-features", "acc.", "0.810±0.000", "0.810", "0.830", "-0.020", "2", "10", "s", "met"] in starts
     assert ["q2_1b-noskip", "mIoU", "-", "-", "-", "-", "0", "-", "FAILED"] in starts
     assert ["device:", "cpu", "(2", "threads)"] in starts
-    assert "negative controls, in sessions of 3 seeds" in lines and "claims, 1 judged together (Holm)" in lines
+    assert (
+        "negative controls, in sessions of 3 seeds" in lines
+        and "claims by the last epoch (Holm; controls each by itself)" in lines
+    )
     assert next(s for s in starts if s[0].startswith("q1_6x"))[-2:] == ["yes", "1.00"]
     assert lines[-1] == "q2_3-3class skipped: no data"
     elsewhere = [replace(r, data=replace(r.data, name="photos", fingerprint="f" * 64)) for r in runs]
@@ -293,7 +297,8 @@ def test_every_row_and_claim_fits(of):
 
 def outcome(id, mean, n, low=-0.5, high=0.5):
     difference = SimpleNamespace(mean=mean, n=n, low=low, high=high)
-    return SimpleNamespace(claim=SimpleNamespace(id=id, worse="q1_1"), difference=difference, verdict="contradicted")
+    claim, others = SimpleNamespace(id=id, worse="q1_1"), dict(other_epoch=None, trained=None)
+    return SimpleNamespace(claim=claim, difference=difference, verdict="contradicted", **others)
 
 
 DRAWN = st.lists(st.tuples(NAMES, NUMBERS, NUMBERS, st.integers(1, 99)), min_size=1, max_size=4)
@@ -304,7 +309,7 @@ DRAWN = st.lists(st.tuples(NAMES, NUMBERS, NUMBERS, st.integers(1, 99)), min_siz
 def test_claims_and_negative_controls_fit_and_their_numbers_stay_whole(drawn, figure):
     names = [name for name, *_ in drawn]
     text = check_width(short_claims([outcome(name, mean, n, mean, high) for name, mean, high, n in drawn]), names)
-    assert all(f"{mean:+.3f}" in text and (n == 1 or f"[{mean:.3f}, {high:.3f}]" in text) for _, mean, high, n in drawn)
+    assert all(number(mean, sign="+") in text and (n == 1 or limits(mean, high) in text) for _, mean, high, n in drawn)
     found = [
         SimpleNamespace(
             control=SimpleNamespace(name=name, strengths=(0.05,)),
@@ -319,7 +324,24 @@ def test_claims_and_negative_controls_fit_and_their_numbers_stay_whole(drawn, fi
         for name, mean, high, n in drawn
     ]
     text = check_width(short_detections(found), names)
-    assert all(f"{mean:.3f}" in text and f"[{mean:.3f}, {high:.3f}]" in text for _, mean, high, _ in drawn)
+    assert all(number(mean) in text and limits(mean, high) in text for _, mean, high, _ in drawn)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0345, "0.035"),  # as is 0.03449999999999999, which sums of 0.0345 come to
+        (0.03449999999999999, "0.035"),
+        (0.0335, "0.034"),
+        (-0.0005, "-0.001"),
+        (-0.0004, "0.000"),
+        (1234.5, "1234.500"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_a_figure_between_two_is_shown_the_same_everywhere(value, shown):
+    assert number(value) == shown
+    assert number(value, sign="+").lstrip("+") == shown
 
 
 @settings(deadline=None, max_examples=50)

@@ -34,11 +34,11 @@ def bounds():
 
 
 def assert_same(page, committed):
-    """The same words, and numbers that differ by rounding at most."""
+    """The same words, and numbers that differ by rounding at most: by one step of the last of three decimals."""
     flat = [re.sub(r"[ \-]{2,}", " ", text) for text in (page, committed)]
     assert NUMBER.sub("#", flat[0]) == NUMBER.sub("#", flat[1])
     for one, other in zip(*(NUMBER.findall(text) for text in flat), strict=True):
-        assert float(one.replace(",", "")) == pytest.approx(float(other.replace(",", "")), rel=1e-6, abs=2e-4)
+        assert float(one.replace(",", "")) == pytest.approx(float(other.replace(",", "")), rel=1e-6, abs=1.001e-3)
 
 
 def test_every_row_has_its_seeds(records):

@@ -14,6 +14,7 @@ from cvhw4 import Claim, Row, Study
 from cvhw4.errors import InputError
 from cvhw4.homework import study
 from cvhw4.homework.rows import rows_at
+from cvhw4.report.numbers import verdict as flagged
 from cvhw4.statistics.bounds import (
     NIGHTLY_SEEDS,
     NO_BOUNDS,
@@ -28,9 +29,11 @@ from cvhw4.statistics.bounds import (
     load_bounds,
     to_toml,
 )
-from cvhw4.statistics.intervals import Estimate, estimate, prediction_half_width
+from cvhw4.statistics.comparison import holm
+from cvhw4.statistics.intervals import Estimate, estimate, prediction_half_width, ratio_of_means
 from cvhw4.statistics.published import stated
-from cvhw4.statistics.verdicts import judge, judge_all
+from cvhw4.statistics.verdicts import families, judge, judge_all
+from cvhw4.tasks import TASKS
 from tests.tiny import QUICK, record
 
 FULL = study("full")
@@ -63,6 +66,23 @@ def test_intervals_cover_as_often_as_they_say():
         assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
 
 
+def test_a_ratio_of_means_by_hand_and_as_fieller_has_it():
+    # ratio 0.5; residuals 0.1, -0.05, -0.05 over 4: sd 0.02165, half width 4.3027 * 0.02165 / sqrt(3)
+    found = ratio_of_means([2.1, 1.95, 1.95], [4.0, 4.0, 4.0])
+    assert (found.mean, found.high - found.mean) == pytest.approx((0.5, 4.3027 * 0.021651 / math.sqrt(3)), rel=1e-4)
+    assert math.isnan(ratio_of_means([1.0, 2.0], [1.0, -1.0]).mean)
+    random = np.random.RandomState(3)
+    wholes = random.normal(0.34, 0.08, 20)
+    parts = 0.3 * wholes + random.normal(0, 0.02, 20)
+    found = ratio_of_means(parts.tolist(), wholes.tolist())
+
+    def p_of(ratio):
+        return stats.ttest_1samp(parts - ratio * wholes, 0).pvalue
+
+    # Fieller (1954): the ratios that a t test of part == ratio * whole does not reject
+    assert p_of(found.low) == pytest.approx(0.05, abs=0.01) and p_of(found.high) == pytest.approx(0.05, abs=0.01)
+
+
 @pytest.mark.parametrize("k", [1, 3])
 def test_prediction_intervals_miss_as_often_as_they_say(k):
     random = np.random.RandomState(1)
@@ -90,8 +110,81 @@ def test_claims_are_judged_pairwise_by_seed():
     assert judge(CLAIM, better[:1] + worse, QUICK).difference.n == 1
     turned = runs("q1_2", [0.1, 0.2, 0.3]) + runs("q1_1", [0.5, 0.61, 0.69])
     assert judge(CLAIM, turned, QUICK).verdict == "contradicted"
-    best = judge(CLAIM, [record("q1_2", figures=((0.9,), (0.5,))), record("q1_1", figures=((0.7,), (0.8,)))], QUICK)
-    assert best.difference.mean == pytest.approx(0.1)  # of best epochs
+
+
+def test_the_last_epoch_decides_unless_the_study_says_otherwise_and_the_other_stands_beside_it():
+    # last epochs agree in every seed but for their level, best ones scatter
+    better = [record("q1_2", s, ((0.9 - 0.1 * s,), (0.5 + 0.01 * s,))) for s in range(3)]
+    worse = [record("q1_1", s, ((0.7,), (0.3,))) for s in range(3)]
+    (last,) = judge_all(QUICK, [*better, *worse])
+    assert last.epoch == "last" and last.verdict == "supported"
+    assert last.differences == pytest.approx((0.2, 0.21, 0.22))
+    assert last.other_epoch.epoch == "best" and last.other_epoch.verdict == "undecided"
+    assert last.other_epoch.differences == pytest.approx((0.2, 0.1, 0.0))
+    by_best = study("quick")
+    object.__setattr__(by_best, "epoch", "best")
+    (best,) = judge_all(by_best, [*better, *worse])
+    assert best.comparison == last.other_epoch.comparison and best.other_epoch.comparison == last.comparison
+    assert flagged(last) == "**supported** (best epoch: undecided)"
+    assert flagged(best) == "**undecided** (last epoch: supported)"
+
+
+def test_a_training_that_finds_one_class_alone_is_counted_and_the_rest_is_compared_without_it():
+    flat = {"recall": [1.0, 0.0]}
+    better = [*runs("q1_2", [0.8, 0.82, 0.84, 0.82]), record("q1_2", 4, ((0.5,),), by_class=flat)]
+    worse = runs("q1_1", [0.70, 0.71, 0.72, 0.73, 0.74])
+    (outcome,) = judge_all(QUICK, better + worse)
+    assert outcome.collapsed == {"q1_2-finetune": 1} and outcome.difference.n == 5
+    assert outcome.trained.seeds == (0, 1, 2, 3)
+    assert outcome.trained.differences == pytest.approx((0.10, 0.11, 0.12, 0.09))
+    assert (outcome.verdict, outcome.trained.verdict) == ("undecided", "supported")
+    assert flagged(outcome) == "**undecided** (without failed trainings: supported)"
+    (none_left,) = judge_all(QUICK, [replace(r, by_class=flat) for r in better] + worse)
+    assert none_left.collapsed == {"q1_2-finetune": 5} and none_left.trained is None
+
+
+@pytest.mark.parametrize(
+    ("task", "lists", "failed"),
+    [
+        ("classification", {"recall": [1.0, 0.0]}, True),
+        ("classification", {"recall": [0.99, 0.0]}, True),  # no better than always the first class
+        ("classification", {"recall": [0.99, 0.01]}, False),
+        ("segmentation", {"iou": [0.0, 0.4, math.nan]}, True),
+        ("segmentation", {"iou": [0.1, 0.4, math.nan]}, False),
+        ("custom", {}, False),
+    ],
+)
+def test_what_a_failed_training_is(task, lists, failed):
+    assert TASKS[task].collapsed(lists) == failed
+
+
+def test_claims_on_one_data_set_are_a_family_and_controls_are_none():
+    rows = ("q1_1", "q1_2", "q1_3", "q1_8", "q1_c8")
+    of_q1 = [r for i, row in enumerate(rows) for r in runs(row, [0.50 + 0.02 * i, 0.55 + 0.03 * i, 0.52])]
+    data = replace(of_q1[0].data, fingerprint="a" * 64, name="scenes")
+    of_q2 = runs("q2_1a", [0.2, 0.21, 0.24], data=data) + runs("q2_1b", [0.1, 0.12, 0.13], data=data)
+    found = {o.claim.id: o for o in judge_all(QUICK, of_q1 + of_q2)}
+    three = [id for id in found if id.startswith("q1_4")]
+    assert len(three) == 3 and all(found[id].together == 3 for id in three)
+    adjusted = holm([found[id].comparison.p_value for id in three])
+    assert [found[id].adjusted_p for id in three] == pytest.approx(adjusted)
+    control = found["q1_c9-pretraining"]
+    assert control.together == 1 and control.adjusted_p == control.comparison.p_value
+    assert found["q2_2-skip_miou"].together == 2  # with pixel accuracy, on the same scenes
+    assert {frozenset(o.claim.id for o in family) for family in families(found.values())} == {
+        frozenset(three),
+        frozenset([control.claim.id]),
+        frozenset(["q2_2-skip_miou", "q2_2-skip_pixel_accuracy"]),
+    }
+
+
+def test_a_claim_with_a_smallest_difference_can_be_equivalent():
+    same = [r for row, a in (("q1_2", 0.0001), ("q1_1", 0.0)) for r in runs(row, [0.7 + a, 0.75 - a, 0.8, 0.72 + a])]
+    (outcome,) = judge_all(QUICK, same)
+    assert CLAIM.smallest == 0.01 and outcome.verdict == "equivalent"
+    without = study("quick")
+    object.__setattr__(without, "claims", [replace(CLAIM, smallest=0.0)])
+    assert judge_all(without, same)[0].verdict == "undecided"
 
 
 def test_a_claim_without_runs_or_with_a_figure_that_is_not_finite_is_not_judged():
@@ -141,15 +234,13 @@ def test_a_studys_own_metric_of_classification_moves_by_images():
 def test_what_published_single_runs_could_show():
     found = {claim.id: stated(claim, FULL) for claim in FULL.claims}
     # standard errors of 0.875, 0.83 and 0.7175 over 400 images: 0.0165, 0.0188, 0.0225
-    assert found[CLAIM.id].verdict == "undecided"
-    assert found[CLAIM.id].p_value == pytest.approx(0.0717, abs=5e-4)
-    assert found["q1_4-features_above_scratch"].verdict == "supported"
-    assert found["q1_9-passes_0.895"].verdict == "undecided"  # 363 of 400 against 0.895
+    assert found[CLAIM.id].images.p_value == pytest.approx(0.0717, abs=5e-4)
+    assert found["q1_4-features_above_scratch"].images.p_value < 0.001
+    assert found["q1_9-passes_0.895"].images.p_value > 0.05  # 363 of 400 against 0.895
     of_miou = found["q2_2-skip_miou"]
-    assert of_miou.verdict is None and of_miou.difference == pytest.approx(0.4295 - 0.4055)
-    assert np.isnan(of_miou.p_value)
+    assert of_miou.images is None and of_miou.difference == pytest.approx(0.4295 - 0.4055)
     for nothing in ("q1_7-whole_face_features", "q2_c2-norm_interaction", "q1_c9-pretraining"):
-        assert np.isnan(found[nothing].difference) and found[nothing].verdict is None
+        assert np.isnan(found[nothing].difference) and found[nothing].images is None
 
 
 # Bounds

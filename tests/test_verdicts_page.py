@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from cvhw4 import Claim, Row, Study
 from cvhw4.homework import sections
@@ -13,13 +14,14 @@ from cvhw4.metrics import segmentation_figures
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import Failure
 from cvhw4.records.store import Store
+from cvhw4.report.numbers import verdict
 from cvhw4.report.page import write_pages, write_report
 from cvhw4.report.stored import Stored
-from cvhw4.report.verdicts import claims_overview, verdicts_page, write_verdicts
+from cvhw4.report.verdicts import verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS, calibrate
 from cvhw4.statistics.comparison import rounding_sd
 from cvhw4.statistics.stability import stability
-from cvhw4.statistics.verdicts import judge, judge_all
+from cvhw4.statistics.verdicts import families, judge, judge_all
 from tests.tiny import MERGED, QUICK, record
 
 SEEDS = 6
@@ -104,6 +106,7 @@ def cells(text, start):
 def test_the_page_has_every_part(page):
     assert re.findall(r"^## (.*)$", page, re.M) == [
         "The claims",
+        "By the best epoch, and as published",
         "What the report's own runs could show",
         "Skip connections: spatial detail, or a network that is hard to train? (embedded segmentation)",
         "From 11 to 3 classes: where the rise of the mIoU comes from (embedded segmentation)",
@@ -120,14 +123,49 @@ def test_the_page_has_every_part(page):
 
 def test_a_claims_line_is_its_runs(page, store, records):
     outcome = next(o for o in judge_all(QUICK, records, store.images) if o.claim == FIRST)
-    by = {row: [r.best("accuracy") for r in records if r.row == row] for row in FIRST.rows}
-    expected = np.mean(by["q1_2-finetune"]) - np.mean(by["q1_1-features"])
+    last, best = (
+        [np.mean([r.figure(f"{rule} accuracy") for r in records if r.row == row]) for row in FIRST.rows]
+        for rule in ("last", "best")
+    )
     line = cells(section(page, "The claims"), FIRST.sentence)
-    assert line[2] == "+0.0450" and line[3] == "undecided (p 0.072)"
-    assert line[4] == f"{expected:+.4f}" and line[6] == str(SEEDS) and line[7] == f"**{outcome.verdict}**"
+    e = outcome.difference
+    assert line[2:4] == [f"{last[0] - last[1]:+.3f}", f"[{e.low:.3f}, {e.high:.3f}]"] and line[5] == str(SEEDS)
+    assert line[4] == verdict(outcome) and line[4].startswith(f"**{outcome.verdict}**")
+    line = cells(section(page, "By the best epoch"), FIRST.id)
+    assert line[1] == f"{best[0] - best[1]:+.3f}" and line[3:5] == [outcome.other_epoch.verdict, "+0.045"]
     both = outcome.with_other_images.estimate
-    assert line[8] in (f"[{both.low:.4f}, {both.high:.4f}]", "as wide")
-    assert both.high - both.low >= outcome.difference.high - outcome.difference.low
+    assert f"[{both.low:.3f}, {both.high:.3f}]" in cells(section(page, "The comparisons in full"), FIRST.id)
+    assert both.high - both.low >= e.high - e.low
+
+
+def test_a_screen_has_the_claims_and_a_second_table_the_controls(page):
+    of_claims, of_controls = section(page, "The claims").split("### Controls")
+    for claim in QUICK.claims:
+        if claim.worse is not None:
+            assert cells(of_controls if claim.control else of_claims, claim.sentence)
+    table = [line for line in of_claims.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 9 and max(map(len, table)) <= 140
+    assert of_claims.count("** of 9 claims.") == 1 and "They share 8 rows" in of_claims
+
+
+def test_published_differences_are_held_against_further_runs(page):
+    """Those of the mIoU are none: by `SHARE` skips gain far more here than they did there."""
+    text = section(page, "By the best epoch")
+    inside = re.search(r"(\d) of 7 lie where a run here would.*?: (.*?)\. Other", text)
+    assert int(inside[1]) == len(inside[2].split("; ")) and "skip connections raise mIoU" not in inside[2]
+
+
+def test_trainings_that_failed_are_counted(page, store, records):
+    flat = {"recall": [0.0, 1.0]}
+    some = [replace(r, by_class=flat) if r.row == "q1_3-scratch" and r.seed < 2 else r for r in records]
+    text = section(verdicts_page(QUICK, some, store.images, NO_BOUNDS)[0], "Trainings that failed")
+    low, high = stats.binomtest(2, SEEDS).proportion_ci(method="exact")
+    assert cells(text, "q1_3-scratch")[1:] == [f"2 of {SEEDS}", f"[{100 * low:.0f} %, {100 * high:.0f} %]"]
+    claim = CLAIMS["q1_4-features_above_scratch"]
+    without = judge(claim, [r for r in records if r.seed >= 2], QUICK).difference
+    line = cells(text, claim.id)
+    assert line[3:6] == [f"{without.mean:+.3f}", f"[{without.low:.3f}, {without.high:.3f}]", str(SEEDS - 2)]
+    assert FIRST.id not in text
 
 
 def test_the_parts_of_the_rise_add_up_on_the_page(page, store, records):
@@ -136,12 +174,16 @@ def test_the_parts_of_the_rise_add_up_on_the_page(page, store, records):
         numbers = [
             float(cells(table, start)[column].split()[0]) for start in ("(a)", "(b)", "(c)", "(d)", "**the whole")
         ]
-        assert sum(numbers[:4]) == pytest.approx(numbers[4], abs=3e-4)
-    ends = [np.mean([r.best("miou") for r in records if r.row == row]) for row in ("q2_1a-skip", "q2_c3-3class_fused")]
+        assert sum(numbers[:4]) == pytest.approx(numbers[4], abs=2.5e-3)  # five roundings
+    ends = [np.mean([r.last("miou") for r in records if r.row == row]) for row in ("q2_1a-skip", "q2_c3-3class_fused")]
     rise = ends[1] - ends[0]
-    assert float(cells(table, "**the whole")[2].split()[0]) == pytest.approx(rise, abs=1e-4)
+    assert float(cells(table, "**the whole")[2].split()[0]) == pytest.approx(rise, abs=6e-4)
     training = float(cells(table, "(c)")[2].split()[0])
-    assert f" and {100 * (1 - training / rise):.0f} % with skips needs no training on 3 classes" in table
+    share = re.search(r" and (\d+) % \[(\d+), (\d+)\] with skips needs no training on 3 classes", table)
+    assert float(share[1]) == pytest.approx(100 * (1 - training / rise), abs=1)
+    assert int(share[2]) <= int(share[1]) <= int(share[3])
+    beside = re.search(r"raises mIoU: (.*) of the rise needs no training on 3 classes", section(page, "The claims"))
+    assert f"Of the rise, {beside[1]} without skips" in table
     picture = store.folder / "figures" / "section-decomposition-embedded-segmentation.svg"
     assert picture.read_text().startswith("<svg") and f"(figures/{picture.name})" in table
 
@@ -153,24 +195,24 @@ def test_the_interaction_of_skips_and_batch_norm_is_the_difference_of_gains(page
     expected = float(gains[0].split()[0]) - float(gains[1].split()[0])
     crossed = cells(table, "mIoU (template)")  # the second table: the first has the mode before it
     assert [float(cell.split()[0]) for cell in crossed[1:3]] == [float(g.split()[0]) for g in gains]
-    assert float(crossed[3].split()[0]) == pytest.approx(expected, abs=2e-4)
+    assert float(crossed[3].split()[0]) == pytest.approx(expected, abs=1.5e-3)
 
 
 def test_the_share_of_errors_removed_is_what_it_says():
     # 0.5 to 0.7 near contours: 0.2 of 0.5 errors; 0.9 to 0.98 away: 0.08 of 0.1
     text = sections._answer("train", ([0.7, 0.7], [0.5, 0.5]), ([0.98, 0.98], [0.9, 0.9]))
-    assert "skips bring +0.1200 [0.1200, 0.1200] more" in text and "40 points smaller" in text and "disagree" in text
+    assert "skips bring +0.120 [0.120, 0.120] more" in text and "40 points smaller" in text and "disagree" in text
     agreed = sections._answer("frozen", ([0.9, 0.9], [0.5, 0.5]), ([0.91, 0.91], [0.9, 0.9]))
     assert "70 points larger" in agreed and agreed.endswith("largest at contours.")
 
 
 def test_guarded_are_claims_that_a_nightly_session_checks_and_its_bounds_promise(page, records):
     bounds = calibrate(QUICK, records)
-    table = section(page, "The claims")
+    table = section(page, "By the best epoch")
     for claim in QUICK.claims:
         if claim.worse is not None:
             expected = claim in QUICK.nightly_claims and bounds.guards(claim)
-            assert cells(table, claim.sentence)[9] == ("yes" if expected else "no"), claim.id
+            assert cells(table, claim.id)[5] == ("yes" if expected else "no"), claim.id
     assert CLAIMS["q1_c4-pretraining"] not in QUICK.nightly_claims  # one of its rows is an extra one
 
 
@@ -181,12 +223,16 @@ def test_controls_are_on_the_page_with_the_bound_that_detects_them(page):
 
 def test_five_of_six_seeds_are_drawn_in_all_six_ways(page, records):
     table = section(page, "Would 5 seeds")
-    assert "embedded classification, all 6 draws of 5 of 6 seeds" in table
-    of_task = [r for r in records if r.task == "classification"]
-    family = [o for o in judge_all(QUICK, of_task) if len(o.seeds) == SEEDS]
-    floor = rounding_sd(1 / 80)
-    found = stability([o.differences for o in family], 0.0, np.random.default_rng(1), floors=floor)[0]
-    assert cells(table, family[0].claim.id)[2:] == [f"{100 * share:.1f} %" for share in found]
+    family, *controls = families(judge_all(QUICK, [r for r in records if r.task == "classification"]))
+    assert len(family) == 5 and [len(alone) for alone in controls] == [1, 1]
+    for together in (family, *controls):
+        smallest = [o.claim.smallest for o in together]
+        rng, floor = np.random.default_rng(1), rounding_sd(1 / 80)
+        found = stability([o.differences for o in together], 0.0, rng, floors=floor, smallest=smallest)
+        for o, shares in zip(together, found, strict=True):
+            line = cells(table, o.claim.id)
+            assert line[1:3] == ["embedded classification", o.verdict] and line[5:] == ["all 6", "6"]
+            assert line[3:5] == [f"{100 * share:.1f} %" for share in shares]
 
 
 def test_without_images_the_rest_of_the_page_stands(store, records):
@@ -194,12 +240,12 @@ def test_without_images_the_rest_of_the_page_stands(store, records):
     text, pictures = verdicts_page(QUICK, bare, store.images, calibrate(QUICK, bare))
     assert "## The claims" in text and "## The better recipe" in text
     assert "## Skip connections" not in text and [p.stem for p in pictures if "effects" not in p.stem] == []
-    assert cells(section(text, "The claims"), FIRST.sentence)[8] == "-"
+    assert "95 % interval, other images too" not in text and "other validation images" not in text
 
 
 def test_claims_about_differences_of_differences(records):
     outcome = judge(CLAIMS["q2_c2-norm_interaction"], records, QUICK)
-    by = {(r.row.split("-")[0], r.seed): r.best("miou") for r in records if r.task == "segmentation"}
+    by = {(r.row.split("-")[0], r.seed): r.last("miou") for r in records if r.task == "segmentation"}
     expected = [(by["q2_1a", s] - by["q2_1b", s]) - (by["q2_n1a", s] - by["q2_n1b", s]) for s in range(SEEDS)]
     assert outcome.differences == pytest.approx(tuple(expected))
     assert outcome.difference.mean == pytest.approx(np.mean(expected))
@@ -219,7 +265,6 @@ def test_ten_thousand_records_are_judged_in_ten_seconds():
     assert len(records) >= 10_000
     started = time.process_time()
     outcomes = judge_all(QUICK, records)
-    claims_overview(QUICK, outcomes, NO_BOUNDS)
     assert time.process_time() - started < 10
     assert len(outcomes) == len([c for c in QUICK.nightly_claims if c.worse])
 
@@ -232,7 +277,7 @@ def test_data_that_changed_under_one_name_are_two_data_sets(store, records):
             r = replace(r, data=replace(r.data, fingerprint="ab12cd" + r.data.fingerprint[6:]))
         changed.append(r)
     text, pictures = verdicts_page(QUICK, changed, store.images, calibrate(QUICK, records))
-    assert cells(section(text, "The claims"), FIRST.sentence)[6] == "3"
+    assert cells(section(text, "The claims"), FIRST.sentence)[5] == "3"
     assert "embedded segmentation ab12cd" in text and "embedded classification ab12cd" in text
     assert "without skips" not in section(text, "From 11 to 3 classes").split("|")[2]
     print_ = b"segmentation".hex()[:6]
@@ -254,8 +299,9 @@ def test_two_data_sets_never_share_a_picture(store, records):
 
 def test_one_seed_says_so(store, records):
     text, _ = verdicts_page(QUICK, [r for r in records if r.seed == 0], store.images, NO_BOUNDS)
-    assert "one seed has no spread" in text and "The comparisons in full" not in text
-    assert " -]" not in text and re.search(r"[+-]0\.\d{4} -( |$)", text, re.M) is None
+    assert cells(section(text, "The claims"), FIRST.sentence)[3:] == ["-", "**undecided**", "1"]
+    assert "The comparisons in full" not in text and "lie where a run here would" not in text
+    assert " -]" not in text and "nan" not in text and re.search(r"[+-]0\.\d{3} -( |$)", text, re.M) is None
 
 
 def test_a_page_of_rows_without_claims_says_so(store, records):
@@ -303,9 +349,9 @@ def test_both_pages_read_the_failures_that_are_stored(records, tmp_path):
     assert cells(page, "q1_2-finetune")[12] == "3 (1 of 4 seeds failed)"
     table = section(write_verdicts(Stored(QUICK, made), NO_BOUNDS).read_text("utf-8"), "The claims")
     without = CLAIMS["q1_4-features_above_scratch"]
-    assert cells(table, FIRST.sentence)[6] == "3, others failed"
+    assert cells(table, FIRST.sentence)[5] == "3, others failed"
     assert f"- {FIRST.sentence}: 1 of 4 seeds failed in q1_2-finetune on embedded classification." in table
-    assert cells(table, without.sentence)[6] == "3" and f"- {without.sentence}" not in table
+    assert cells(table, without.sentence)[5] == "3" and f"- {without.sentence}" not in table
     assert "finished is biased" in table
 
 
@@ -346,7 +392,7 @@ def test_nothing_of_the_homework_is_on_the_pages_of_another_study(tmp_path):
     report, verdicts, _ = (path.read_text("utf-8") for path, _ in pages)
     assert report.startswith("# Ants &amp; bees\n") and "## Ants &amp; bees (hymenoptera)" in report
     assert verdicts.startswith("# Ants &amp; bees: what holds, and how sure\n")
-    assert re.findall(r"^## (.*)$", verdicts, re.M) == ["The claims", "The comparisons in full"]
+    assert re.findall(r"^## (.*)$", verdicts, re.M) == ["The claims", "By the best epoch", "The comparisons in full"]
     for word in ("published", "report's", "2019", "guarded", "bound", "Diamond"):
         assert word not in report + verdicts, word
     curves = next((store.folder / "figures").glob("curves-*.svg")).read_text()
@@ -357,8 +403,8 @@ def test_a_studys_own_sections_are_on_its_page(tmp_path):
     from cvhw4 import draw, estimate, gain, table
 
     def spread(e):
-        best = {row: e.best(row, "accuracy", e.seeds(row)) for row in e.runs}
-        lines = [{"row": row, "best": gain(estimate(figures))} for row, figures in best.items()]
+        last = {row: e.figures(row, "accuracy", e.seeds(row)) for row in e.runs}
+        lines = [{"row": row, "last": gain(estimate(figures))} for row, figures in last.items()]
         picture = draw("dots", (2, 2), lambda figure: figure.subplots().plot([1, 2]), f"Dots on {e.data}", "*Dots.*")
         return [f"## Spread ({e.title})", table(lines), picture]
 
@@ -367,7 +413,7 @@ def test_a_studys_own_sections_are_on_its_page(tmp_path):
     elsewhere = [replace(r, data=replace(r.data, name="b|c", fingerprint="f" * 64)) for r in records]
     text, pictures = verdicts_page(study, [*records, *elsewhere], lambda _: None, NO_BOUNDS)
     assert "## Spread (hymenoptera)" in text and "## Spread (b|c)" in text and text.count("## Once") == 1
-    assert cells(section(text, "Spread"), "frozen")[1].startswith("+0.6100 [")
+    assert cells(section(text, "Spread"), "frozen")[1].startswith("+0.610 [")
     assert [p.stem for p in pictures] == ["section-dots-hymenoptera", "section-dots-b-c"]
     assert "![Dots on hymenoptera](figures/section-dots-hymenoptera.svg)\\\n*Dots.*" in text
 

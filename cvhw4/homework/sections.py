@@ -57,31 +57,42 @@ def _single_runs(e: Evidence) -> list[str | Picture]:
     """What the report's own figures, of one run each, can show."""
     lines = []
     for claim in e.study.claims:
-        one = cvhw4.stated(claim, e.study)
-        if one.images is None:
+        images = cvhw4.stated(claim, e.study).images
+        if images is None:
             continue
         figures = [e.study.published[row].figures[claim.metric] for row in claim.rows]
         against = claim.margin if claim.worse is None else figures[1]
-        interval = f"[{one.images.low:.4f}, {one.images.high:.4f}]"
+        seeds = e.seeds(*claim.rows)
+        best = ([r.best(claim.metric) for r in e.runs.get(row, ()) if r.seed in seeds] for row in claim.rows)
+        spread = [x - sum(rest) for x, *rest in zip(*best, strict=True)]
+        both = images.p_with_seeds(cvhw4.estimate(spread).sd, len(spread)) if spread else math.nan
         lines.append(
             {
                 "claim": claim.sentence,
                 "report": f"{figures[0]:.4f} against {against:.4f}",
                 "difference": f"{figures[0] - against:+.4f}",
-                "95 % interval": interval + (" of the figure" if claim.worse is None else ""),
-                "p": "< 0.001" if one.p_value < 0.001 else f"{one.p_value:.3f}",
-                "so its images show": str(one.verdict),
+                "95 % interval, images alone": f"[{images.low:.3f}, {images.high:.3f}]"
+                + (" of the figure" if claim.worse is None else ""),
+                "p, images alone": _p(images.p_value),
+                "p, with the spread over seeds here": _p(both),
             }
         )
+    if all(line["p, with the spread over seeds here"] == "-" for line in lines):
+        return []
     return [
         "## What the report's own runs could show",
         f"Each of its Q1 figures is the share of {e.study.published_images} validation images, from one run. From the "
-        "binomial error of those images alone (the spread between seeds, which one run does not show, comes on top; "
-        "that the images are the same in both would narrow it by an amount the report does not state):",
+        "binomial error of those images alone, and of images and seeds, where runs here say how far seeds differ (of "
+        "their best epochs, as the report's are). That the images are the same in both would narrow the error by an "
+        "amount the report does not state.",
         cvhw4.table(lines),
         "Its Q2 figures have no such error: pixels of one image are not independent, and its figures by image are not "
         "stated. About mIoU and pixel accuracy one run shows nothing but itself.",
     ]
+
+
+def _p(p: float) -> str:
+    return "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 # Skips
@@ -99,12 +110,12 @@ def _place(band: int, metric: str) -> Callable[[np.ndarray], float]:
     return lambda counts: cvhw4.near_and_far(counts, metric)[band]
 
 
-_NEAR, _AWAY = "pixel accuracy near contours", "pixel accuracy away from contours"
+_NEAR, _AWAY, _THIN = "pixel accuracy near contours", "pixel accuracy away from contours", "IoU of thin classes"
 _PLACES: dict[str, Callable[[np.ndarray], float]] = {  # of networks with all classes
     "mIoU (template)": _figure("miou"),
     "pixel accuracy (template)": _figure("pixel_accuracy"),
     "mIoU": _figure("set_miou"),
-    "IoU of thin classes": _thin,
+    _THIN: _thin,
     "mIoU near contours": _place(0, "set_miou"),
     "mIoU away from contours": _place(1, "set_miou"),
     _NEAR: _place(0, "set_pixel_accuracy"),
@@ -121,35 +132,40 @@ def _skips(e: Evidence) -> list[str | Picture]:
         mode: {place: ([f(c) for c in counts[fused]], [f(c) for c in counts[plain]]) for place, f in _PLACES.items()}
         for mode, (fused, plain) in _BATCH_NORMS.items()
     }
+    # Classes of which hardly a pixel is ever right in either arm say nothing about the arms.
+    found = [max(map(max, arms)) >= 0.001 for of_mode in values.values() for arms in [of_mode[_THIN]]]
+    places = [place for place in _PLACES if place != _THIN or all(found)]
     lines = [
         {
             "batch norm": mode,
             "measured on": place,
-            "with skips": f"{cvhw4.estimate(arms[0]).mean:.4f}",
-            "without": f"{cvhw4.estimate(arms[1]).mean:.4f}",
-            "gain, 95 % interval": cvhw4.gain(cvhw4.estimate(_less(*arms)))
-            if max(*arms[0], *arms[1]) > 0
-            else "no pixel of theirs is right in either: these runs cannot tell",
+            "with skips": f"{cvhw4.estimate(arms[0]).mean:.3f}",
+            "without": f"{cvhw4.estimate(arms[1]).mean:.3f}",
+            "gain, 95 % interval": cvhw4.gain(cvhw4.estimate(_less(*arms))),
             "of the errors removed": _removed(arms) if place.startswith("pixel accuracy") else "-",
         }
         for mode, of_mode in values.items()
         for place, arms in of_mode.items()
+        if place in places
     ]
     crossed = [
         {
             "measured on": place,
-            "gain in the report's mode": f"{cvhw4.estimate(frozen).mean:+.4f}",
-            "gain where batch norm trains": f"{cvhw4.estimate(trains).mean:+.4f}",
+            "gain in the report's mode": f"{cvhw4.estimate(frozen).mean:+.3f}",
+            "gain where batch norm trains": f"{cvhw4.estimate(trains).mean:+.3f}",
             "the first less the second": cvhw4.gain(cvhw4.estimate(_less(frozen, trains))),
         }
-        for place in _PLACES
+        for place in places
         for frozen, trains in [[_less(*values[mode][place]) for mode in ("frozen", "train")]]
     ]
     return [
         f"## Skip connections: spatial detail, or a network that is hard to train? ({e.title})",
-        f"{len(seeds)} seeds, each run at the epoch with its best mIoU. *Thin classes*: Pole and SignSymbol. *Near "
-        "contours*: within 3 pixels of another label. All but the first two by one confusion matrix over the set, void "
-        "ignored; away from contours a class with hardly any pixels weighs as much in the mIoU as any other.",
+        f"{len(seeds)} seeds, {e.study.epoch} epoch. *Near contours*: within 3 pixels of another label. "
+        "All but the first two by one confusion matrix over the set, void ignored; away from contours a class with "
+        "hardly any pixels weighs as much in the mIoU as any other. "
+        + (
+            "*Thin classes*: Pole and SignSymbol." if _THIN in places else "Of poles and signs hardly a pixel is found."
+        ),
         cvhw4.table(lines),
         "Were the gain only about a network that cannot train without normalisation, it would vanish where batch norm "
         "trains, and the last column below would be as large as the first.",
@@ -173,8 +189,7 @@ def _removed(arms: Arms) -> str:
     shares = _shares(arms)
     if any(map(math.isnan, shares)):
         return "-"
-    e = cvhw4.estimate(shares)
-    return f"{100 * e.mean:.0f} %" + ("" if e.n == 1 else f" [{100 * e.low:.0f}, {100 * e.high:.0f}]")
+    return _percent(cvhw4.estimate(shares))
 
 
 def _answer(mode: str, near: Arms, away: Arms) -> str:
@@ -201,38 +216,55 @@ def _answer(mode: str, near: Arms, away: Arms) -> str:
 # From 11 to 3 classes
 
 
+def _parts(e: Evidence, rows: tuple[str, str]) -> dict[str, Estimate] | None:
+    """The rise between two rows, in parts; None where they have no seed in common with results by image."""
+    seeds, counts = e.counts(*rows)
+    if not seeds:
+        return None
+    many, few = ([c.sum(1) for c in counts[row]] for row in rows)
+    return cvhw4.decompositions(list(zip(many, few, strict=True)), e.merged(rows[1]))
+
+
+def _percent(x: Estimate) -> str:
+    return f"{100 * x.mean:.0f} %" + ("" if x.n == 1 else f" [{100 * x.low:.0f}, {100 * x.high:.0f}]")
+
+
+def of_the_rise(e: Evidence) -> str:
+    """What the report's conclusion about fewer classes leaves out, for beside its verdict."""
+    parts = _parts(e, _PAIRS["without skips"])
+    return "" if parts is None else f"{_percent(parts['measuring'])} of the rise needs no training on 3 classes"
+
+
 def _fewer_classes(e: Evidence) -> list[str | Picture]:
     """The rise from 11 to 3 classes, in parts."""
-    columns: dict[str, dict[str, Estimate]] = {}
-    ends: dict[str, tuple[float, float]] = {}
-    for name, rows in _PAIRS.items():
-        seeds, counts = e.counts(*rows)
-        if not seeds:
-            continue
-        many, few = ([c.sum(1) for c in counts[row]] for row in rows)
-        merge = e.merged(rows[1])
-        columns[name] = cvhw4.decompositions(list(zip(many, few, strict=True)), merge)
-        start = [float(cvhw4.segmentation_figures(c)["miou"]) for c in many]
-        end = [float(cvhw4.segmentation_figures(c, targets=merge.targets)["miou"]) for c in few]
-        ends[name] = cvhw4.estimate(start).mean, cvhw4.estimate(end).mean
+    found = {name: _parts(e, rows) for name, rows in _PAIRS.items()}
+    columns: dict[str, dict[str, Estimate]] = {name: parts for name, parts in found.items() if parts is not None}
     if not columns:
         return []
+    ends = {}
+    for name in columns:
+        seeds = e.counts(*_PAIRS[name])[0]
+        start, end = (cvhw4.estimate(e.figures(row, "miou", seeds)).mean for row in _PAIRS[name])
+        ends[name] = start, end
 
     def line(label: str, part: str) -> dict[str, str]:
         return {"part": label, **{f"{k} (n = {v[part].n})": cvhw4.gain(v[part]) for k, v in columns.items()}}
 
-    parts = sorted((words, part) for part, (words, _) in _PARTS.items())
-    shares = {name: 1 - found["training"].mean / found["whole"].mean for name, found in columns.items()}
-    measured = " and ".join(f"{100 * share:.0f} % {name}" for name, share in shares.items())
-    between = "; ".join(f"{name}: {start:.4f} to {end:.4f}" for name, (start, end) in ends.items())
+    measured = " and ".join(f"{_percent(parts['measuring'])} {name}" for name, parts in columns.items())
+    between = "; ".join(f"{name}: {start:.3f} to {end:.3f}" for name, (start, end) in ends.items())
     steps = "; ".join(
-        f"{name}: {', '.join(f'{part} {found[part].mean:+.3f}' for part in _PARTS)}" for name, found in columns.items()
+        f"{name}: {', '.join(f'{part} {parts[part].mean:+.3f}' for part in _PARTS)}" for name, parts in columns.items()
     )
     return [
         f"## From 11 to 3 classes: where the rise of the mIoU comes from ({e.title})",
-        f"The report has the rise without skips. mIoU by the template, each run's best epoch: {between}. Intervals "
-        "over seeds, on these images.",
-        cvhw4.table([*(line(*part) for part in parts), line("**the whole rise**", "whole")]),
+        f"The report has the rise without skips. mIoU by the template, {e.study.epoch} epoch: {between}. "
+        "Intervals over seeds, on these images.",
+        cvhw4.table(
+            [
+                *(line(*part) for part in sorted((words, part) for part, (words, _) in _PARTS.items())),
+                line("**the whole rise**", "whole"),
+            ]
+        ),
         f"Of the rise, {measured} needs no training on 3 classes: it comes from how networks are measured. The parts "
         "add up to the whole, seed by seed. The same rise in another order, all by the template: first the 11-class "
         "network's own predictions are merged, then the network is changed:",
@@ -245,7 +277,7 @@ def _fewer_classes(e: Evidence) -> list[str | Picture]:
         cvhw4.draw(
             "decomposition",
             (4.3 * len(columns), 3.6),
-            lambda figure: _waterfall(figure, columns, ends),
+            lambda figure: _waterfall(figure, columns, ends, f"mIoU ({e.study.epoch} epoch)"),
             f"The rise of the mIoU from 11 to 3 classes on {e.data}, in steps. {steps}.",
             "mIoU (share, 0 to 1) from 11 to 3 classes, step by step; bars: 95 % intervals over seeds.",
         ),
@@ -254,18 +286,18 @@ def _fewer_classes(e: Evidence) -> list[str | Picture]:
 
 
 def _waterfall(
-    figure: Figure, columns: Mapping[str, Mapping[str, Estimate]], ends: Mapping[str, tuple[float, float]]
+    figure: Figure, columns: Mapping[str, Mapping[str, Estimate]], ends: Mapping[str, tuple[float, float]], name: str
 ) -> None:
     """Steps from one mIoU to the other, with 95 % intervals, a panel for each pair of rows."""
     from matplotlib import rcParams
 
     ink, last = rcParams["text.color"], len(_PARTS) + 1
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axes, (name, found) in zip(panels, columns.items(), strict=True):
-        for x, height in zip((0, last), ends[name], strict=True):
+    for axes, (arm, found) in zip(panels, columns.items(), strict=True):
+        for x, height in zip((0, last), ends[arm], strict=True):
             axes.bar(x, height, color=_TOTAL)
             axes.text(x, height + 0.01, f"{height:.3f}", ha="center", va="bottom", fontsize=8)
-        level = ends[name][0]
+        level = ends[arm][0]
         for x, part in enumerate(_PARTS, 1):
             change = found[part]
             axes.bar(x, change.mean, bottom=level, color=_RISE if change.mean >= 0 else _FALL)
@@ -278,8 +310,8 @@ def _waterfall(
             axes.text(x, top + 0.01, f"{change.mean:+.3f}", ha="center", va="bottom", fontsize=8)
         labels = ["11\nclasses", *(step for _, step in _PARTS.values()), "3\nclasses"]
         axes.set_xticks(range(last + 1), labels, fontsize=8)
-        axes.set_title(f"{name} (n = {found['whole'].n})", fontsize=9)
-    panels[0].set_ylabel("mIoU (best epoch)")
+        axes.set_title(f"{arm} (n = {found['whole'].n})", fontsize=9)
+    panels[0].set_ylabel(name)
     panels[0].set_ylim(0, 1)
 
 

@@ -247,6 +247,16 @@ class RunRecord(_Stored):
         """A metric after the last epoch."""
         return self.epochs[-1].figures[metric]
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the training failed, as its task has it (`Task.collapsed`)."""
+        return TASKS[self.task].collapsed(self.by_class)
+
+    def epoch_of(self, name: str) -> int:
+        """The epoch of a figure by its full name: "best accuracy" or "last accuracy"."""
+        which, metric = name.split(" ", 1)
+        return self.best_epoch(metric) if which == "best" else self.epochs[-1].epoch
+
     def figure(self, name: str) -> float:
         """A figure by its full name: "best accuracy", "last miou", or "training loss", of the last epoch."""
         if name == "training loss":

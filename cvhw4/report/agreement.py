@@ -14,7 +14,7 @@ from cvhw4.errors import InputError
 from cvhw4.files import write_atomically
 from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import Store, latest_runs
-from cvhw4.report.numbers import difference, ends, interval
+from cvhw4.report.numbers import difference, ends, interval, signed, verdict
 from cvhw4.report.runs import by_row, class_names, days, device, metric_name, with_metric
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape
@@ -54,20 +54,20 @@ class Setting:
         judged together, as on its own pages."""
         found: dict[str, Outcome] = {}
         for records in self.runs.values():
-            for outcome in judge_all(self.study, records, permutations=False):
+            for outcome in judge_all(self.study, records):
                 known = found.get(outcome.claim.id)
                 if known is None or known.difference.n < outcome.difference.n:
                     found[outcome.claim.id] = outcome
         return found
 
     def figures(self, metric: str) -> dict[str, Estimate]:
-        """Mean best figure by row, of those that have it; of several data sets, the one with the most runs."""
+        """Mean figure by row, of those that have it; of several data sets, the one with the most runs."""
         found: dict[str, Estimate] = {}
         for records in self.runs.values():
             for row, runs in by_row(with_metric(records, metric)).items():
                 names = [r.data.fingerprint for r in runs]
                 most = max(set(names), key=names.count)
-                one = estimate([r.best(metric) for r in runs if r.data.fingerprint == most])
+                one = estimate([r.figure(f"{self.study.epoch} {metric}") for r in runs if r.data.fingerprint == most])
                 if (row not in found or found[row].n < one.n) and math.isfinite(one.mean):
                     found[row] = one
         return found
@@ -122,8 +122,8 @@ def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
     parts = [
         "# Do generated pictures answer as real ones do?",
         "Written by `cvhw4 agreement` from the stored runs, nothing by hand. Every figure is the mean over seeds of "
-        "the difference of best epochs, with its 95 % interval (Student's t over seeds); verdicts as on the pages "
-        "linked below.",
+        f"the difference after the {settings[0].study.epoch} epoch, with its 95 % interval (Student's t over seeds); "
+        "verdicts as on the pages linked below. What is published is of best epochs.",
         _sources(settings, folder),
         "## The claims on real pictures",
         "Each where it was measured closest to what is published.",
@@ -136,8 +136,9 @@ def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
         "not, or is of one run; then the means alone agree or differ. Of what is published only the sign is known.",
         *_signs(settings, claims),
         "## Order of the rows",
-        "By mean best figure, as Kendall's tau-b (1: the same order, -1: the reverse). *Swapped*: pairs in another "
-        "order whose 95 % intervals do not overlap in either setting; *open*: the other pairs in another order.",
+        f"By mean figure after the {settings[0].study.epoch} epoch, as Kendall's tau-b (1: the same order, -1: the "
+        "reverse). *Swapped*: pairs in another order whose 95 % intervals do not overlap in either setting; *open*: "
+        "the other pairs in another order.",
         *_orders(settings),
         *_equal_steps(settings, claims),
         *_detected(settings),
@@ -182,7 +183,7 @@ def real_table(settings: Sequence[Setting], claims: Sequence[Claim]) -> str:
             line |= {
                 "here": difference(o),
                 "95 % interval": interval(o.difference),
-                "verdict": f"**{o.verdict}**",
+                "verdict": verdict(o),
                 "seeds": str(o.difference.n),
                 "size": real[-1].study.name,
                 "data": escape(o.data),
@@ -352,10 +353,10 @@ def _words(claim: Claim) -> str:
 
 
 def _cell(o: Outcome) -> str:
-    """ "+0.1264 [0.1164, 0.1364], 20 seeds: **supported**"."""
+    """ "+0.126 [0.116, 0.136], 20 seeds: **supported**"."""
     n = o.difference.n
     width = f" {interval(o.difference)}" if n > 1 else ""
-    return f"{difference(o)}{width}, {n} seed{'s' * (n > 1)}: **{o.verdict}**"
+    return f"{difference(o)}{width}, {n} seed{'s' * (n > 1)}: {verdict(o)}"
 
 
 def _stated(settings: Sequence[Setting], claim: Claim) -> float:
@@ -366,4 +367,4 @@ def _stated(settings: Sequence[Setting], claim: Claim) -> float:
 
 def _published(settings: Sequence[Setting], claim: Claim) -> str:
     one = _stated(settings, claim)
-    return "-" if math.isnan(one) else f"{one:{'' if claim.worse is None else '+'}.4f}"
+    return "-" if math.isnan(one) else signed(one, claim)

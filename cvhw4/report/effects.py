@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cvhw4.designs import Factorial
 from cvhw4.report.evidence import Evidence, Section
 from cvhw4.report.figures import COLOURS, INK, Picture, draw
-from cvhw4.report.numbers import gain
+from cvhw4.report.numbers import gain, number
 from cvhw4.report.runs import metric_name
 from cvhw4.report.tables import table
 from cvhw4.report.text import escape, file_stem, in_picture
@@ -31,7 +31,7 @@ def effects_section(
 
     Args:
         design: whose rows the study has.
-        metric: figure whose best value is compared, higher being better.
+        metric: figure that is compared, of the epoch that the study's claims go by; higher is better.
         title: of the section.
         about: a sentence before the figures, Markdown.
         off: how tables call the level of a factor that is off; `on` likewise.
@@ -41,13 +41,13 @@ def effects_section(
         seeds = e.seeds(*design.cells.values())
         if not seeds:
             return []
-        figures = {cell: e.best(row, metric, seeds) for cell, row in design.cells.items()}
+        figures = {cell: e.figures(row, metric, seeds) for cell, row in design.cells.items()}
         found = effects(figures, design.factors)
         cells = [
             {
                 "row": escape(row),
                 **{escape(f): on if is_on else off for f, is_on in zip(design.factors, cell, strict=True)},
-                f"best {metric_name(metric)}": gain(estimate(figures[cell])).lstrip("+"),
+                metric_name(metric): gain(estimate(figures[cell])).lstrip("+"),
             }
             for cell, row in design.cells.items()
         ]
@@ -56,11 +56,12 @@ def effects_section(
         lines = [{"effect": escape(n), metric_name(metric): gain(x), "n": str(x.n)} for n, x in found.items()]
         return [
             f"## {title} ({e.title})",
-            f"{about and about + ' '}Every combination ran, with the same {len(seeds)} seeds; all changes together "
-            f"make {gain(whole)}. A main effect is the mean over the settings of the others, an interaction what two "
-            "changes together do beside the sum of both; intervals over seeds, on these images.",
+            f"{about and about + ' '}Every combination ran, with the same {len(seeds)} seeds; after the "
+            f"{e.study.epoch} epoch all changes together make {gain(whole)}. A main effect is the mean over the "
+            "settings of the others, an interaction what two changes together do beside the sum of both; intervals "
+            "over seeds, on these images.",
             table(lines),
-            _picture(found, metric, e.data),
+            _picture(found, metric, e),
             table(cells),
             *e.notes,
         ]
@@ -68,24 +69,24 @@ def effects_section(
     return section
 
 
-def _picture(found: Mapping[str, Estimate], metric: str, data: str) -> Picture:
+def _picture(found: Mapping[str, Estimate], metric: str, e: Evidence) -> Picture:
     """A line per effect, with its interval."""
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=0.8)
-        for y, e in enumerate(found.values()):
-            if e.n > 1:
-                axes.plot([e.low, e.high], [y, y], color=COLOURS[0], linewidth=3.4)
-            axes.plot(e.mean, y, "o", color=COLOURS[0], markersize=7, markeredgecolor="none")
+        for y, x in enumerate(found.values()):
+            if x.n > 1:
+                axes.plot([x.low, x.high], [y, y], color=COLOURS[0], linewidth=3.4)
+            axes.plot(x.mean, y, "o", color=COLOURS[0], markersize=7, markeredgecolor="none")
         axes.set_yticks(range(len(found)), [in_picture(name) for name in found], fontsize=8)
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
-        axes.set_xlabel(f"effect on the best {in_picture(metric)}", fontsize=8)
+        axes.set_xlabel(f"effect on {in_picture(metric)}, {e.study.epoch} epoch", fontsize=8)
 
-    words = "; ".join(f"{name}: {e.mean:+.3f}" for name, e in found.items())
+    words = "; ".join(f"{name}: {number(x.mean, sign='+')}" for name, x in found.items())
     n = next(iter(found.values())).n
     return draw(
         f"effects-{file_stem(metric)}",
@@ -93,5 +94,5 @@ def _picture(found: Mapping[str, Estimate], metric: str, data: str) -> Picture:
         paint,
         f"Effects as a forest plot. {words}.",
         f"Each effect on {metric_name(metric)}: mean over n = {n} seeds, bar: its 95 % interval (Student's t). "
-        f"Data: {escape(data)}.",
+        f"Data: {escape(e.data)}.",
     )

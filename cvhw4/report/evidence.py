@@ -48,9 +48,9 @@ class Evidence:
         found = [{r.seed for r in self.runs.get(row, ())} for row in rows]
         return sorted(set.intersection(*found)) if found else []
 
-    def best(self, row: str, metric: str, seeds: Sequence[int]) -> list[float]:
-        """The best figure of a row's runs with those seeds, in their order."""
-        by_seed = {r.seed: r.best(metric) for r in self.runs[row]}
+    def figures(self, row: str, metric: str, seeds: Sequence[int]) -> list[float]:
+        """The figure of a row's runs with those seeds, in their order, of the epoch that the study's claims go by."""
+        by_seed = {r.seed: r.figure(f"{self.study.epoch} {metric}") for r in self.runs[row]}
         return [by_seed[seed] for seed in seeds]
 
     def merged(self, row: str) -> Merged:
@@ -65,14 +65,15 @@ class Evidence:
 
     def counts(self, *rows: str) -> tuple[list[int], dict[str, list[Counts]]]:
         """The seeds of which all of some rows of segmentation have their results by image, and by row the pixel counts
-        of each at the epoch with its best mIoU.
+        of each at the epoch that the study's claims go by.
 
         Returns:
             Seeds, and by row a list with an array uint32 [V, 2, 12, C] for each of them: pixels away from (0) and near
             (1) a contour, by the data set's label, void last, and predicted class.
         """
+        figure = f"{self.study.epoch} miou"
         found = {
-            row: {r.seed: i.counts[r.best_epoch("miou") - 1] for r, i in self.with_images(row) if i.counts is not None}
+            row: {r.seed: i.counts[r.epoch_of(figure) - 1] for r, i in self.with_images(row) if i.counts is not None}
             for row in rows
         }
         seeds = sorted(set.intersection(*(set(of_row) for of_row in found.values())))

@@ -31,7 +31,8 @@ LONG = 250  # characters of a paragraph that defines terms, from which it folds
 _LONG_LIST = 400  # characters of a list, likewise
 SHORT = 34  # characters of a cell, up to which it stays on one line; lists of numbers always do
 _NARROWEST = 600  # px: a picture wider than this is made no narrower, and scrolls
-_PILLS = {"supported": "good", "contradicted": "bad", "undecided": "open", "MISSED": "bad", "failed": "bad"}
+_PILLS = {"supported": "good", "contradicted": "bad", "equivalent": "open", "undecided": "open"}  # by the first word
+_PILLS |= {"MISSED": "bad", "failed": "bad"}
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _SHAPES = {
@@ -137,6 +138,7 @@ class _Page:
             if part.text == CLAIMS:
                 claims.title = part.title
                 claims.blocks += part.blocks
+                claims.parts += part.parts
             else:
                 parts.append(part)
         if claims.title:
@@ -248,8 +250,8 @@ class _Page:
     def _cell(self, content: Token, column: int) -> str:
         text = _plain_text([content])
         classes = ["short" if len(text) <= SHORT or re.fullmatch(r"[\d, ]+", text) else "text"]
-        if text in _PILLS:
-            classes.append(_PILLS[text])
+        if (word := text.split(" (")[0]) in _PILLS:
+            classes.append(_PILLS[word])
         kind = "td" if column else 'th scope="row"'
         return f'<{kind} class="{" ".join(classes)}">{self._inline([content])}</{kind[:2]}>'
 

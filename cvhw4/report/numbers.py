@@ -4,34 +4,73 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import ROUND_HALF_UP, Decimal
+from typing import get_args
 
-from cvhw4.statistics.intervals import Estimate, estimate
+from cvhw4.statistics.intervals import Estimate, Verdict, estimate
 from cvhw4.statistics.verdicts import Outcome
+from cvhw4.study import Claim
+
+
+def number(value: float, digits: int = 3, sign: str = "") -> str:
+    """ "0.872", or with the sign "+" "+0.045"; what lies between two of these goes away from 0, however a sum of floats
+    came out, so that a figure is the same wherever it is shown."""
+    if not math.isfinite(value):
+        return f"{value:{sign}f}"
+    rounded = Decimal(repr(round(value, 12))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return f"{rounded or abs(rounded):{sign}f}"
 
 
 def spread(e: Estimate) -> str:
-    """ "0.8720 ± 0.0110": mean and standard deviation over seeds; a single run has none."""
-    return f"{e.mean:.4f}" if e.n == 1 else f"{e.mean:.4f} ± {e.sd:.4f}"
+    """ "0.872 ± 0.011": mean and standard deviation over seeds; a single run has none."""
+    return number(e.mean) if e.n == 1 else f"{number(e.mean)} ± {number(e.sd)}"
 
 
 def interval(e: Estimate) -> str:
-    """ "[0.8610, 0.8830]": the mean's 95 % interval."""
+    """ "[0.861, 0.883]": the mean's 95 % interval."""
     return "-" if e.n == 1 else limits(e.low, e.high)
 
 
-def limits(low: float, high: float, digits: int = 4) -> str:
-    """ "[0.8610, 0.8830]"."""
-    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+def limits(low: float, high: float, digits: int = 3) -> str:
+    """ "[0.861, 0.883]"."""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
 def gain(e: Estimate) -> str:
-    """ "+0.0450 [0.0210, 0.0690]", or the difference alone where one seed has no interval."""
-    return f"{e.mean:+.4f}" + ("" if e.n == 1 else f" {interval(e)}")
+    """ "+0.045 [0.021, 0.069]", or the difference alone where one seed has no interval."""
+    return number(e.mean, sign="+") + ("" if e.n == 1 else f" {interval(e)}")
 
 
-def difference(o: Outcome, digits: int = 4) -> str:
-    """ "+0.0450", or "0.9135" of a claim about a figure itself."""
-    return f"{o.difference.mean:{'' if o.claim.worse is None else '+'}.{digits}f}"
+def signed(value: float, claim: Claim) -> str:
+    """ "+0.045" of a difference, "0.914" of a claim about a figure itself."""
+    return number(value, sign="" if claim.worse is None else "+")
+
+
+def difference(o: Outcome) -> str:
+    """The mean of a claim's difference, likewise."""
+    return signed(o.difference.mean, o.claim)
+
+
+def verdict(o: Outcome) -> str:
+    """ "**supported**", and in brackets where another rule for the epoch, or leaving out the trainings that failed,
+    would say something else."""
+    names = {"best": "best epoch", "last": "last epoch"}
+    others = [(names[other.epoch], other) for other in (o.other_epoch,) if other is not None]
+    others += [("without failed trainings", other) for other in (o.trained,) if other is not None]
+    differing = [f"{what}: {other.verdict}" for what, other in others if other.verdict != o.verdict]
+    return f"**{o.verdict}**" + (f" ({', '.join(differing)})" if differing else "")
+
+
+def tally(outcomes: Sequence[Outcome]) -> str:
+    """ "**7 supported, 2 undecided** of 9 claims; controls: 4 supported, 1 undecided"."""
+    parts = []
+    for control in (False, True):
+        verdicts = [o.verdict for o in outcomes if o.claim.control == control]
+        counts = [f"{verdicts.count(v)} {v}" for v in get_args(Verdict) if v in verdicts]
+        many = f"{len(verdicts)} claim{'s' * (len(verdicts) > 1)}"
+        if counts:
+            parts.append(f"controls: {', '.join(counts)}" if control else f"**{', '.join(counts)}** of {many}")
+    return "; ".join(parts)
 
 
 def p_value(p: float) -> str:

@@ -441,7 +441,7 @@ def _compared(first: Mapping[int, float], second: Mapping[int, float], step: flo
     if len(seeds) < 2:
         return None
     pairs = ([first[s] for s in seeds], [second[s] for s in seeds])
-    return compare(*pairs, resolution=step, permutations=False)
+    return compare(*pairs, resolution=step)
 
 
 def _winner(rows: Sequence[str], metric: str, values: Values, lower: bool, step: float) -> str | None:

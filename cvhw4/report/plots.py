@@ -12,7 +12,7 @@ import numpy as np
 from cvhw4.errors import printable
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import COLOURS, INK, Picture, draw, grid_of_panels
-from cvhw4.report.numbers import ends
+from cvhw4.report.numbers import ends, number
 from cvhw4.report.runs import metric_name, published, seeds
 from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.intervals import t_quantile
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 4  # panels beside each other
-_VERDICTS = {"supported": (COLOURS[2], "o"), "contradicted": (COLOURS[5], "X"), "undecided": (COLOURS[6], "s")}
+_VERDICTS = {
+    "supported": (COLOURS[2], "o"),
+    "contradicted": (COLOURS[5], "X"),
+    "equivalent": (COLOURS[4], "^"),
+    "undecided": (COLOURS[6], "s"),
+}
 
 
 def band(values: Sequence[Sequence[float]]) -> np.ndarray:
@@ -131,8 +136,8 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
             axes.plot(o.difference.mean - margin, y, marker, color=colour, markersize=7, markeredgecolor="none")
             if not math.isnan(mark):
                 axes.plot(mark, y, "D", color=COLOURS[1], markersize=6, markerfacecolor="none", markeredgewidth=1.3)
-            number = f"{o.difference.mean - margin:+.3f}  "
-            axes.text(1.01, y, number + o.verdict, transform=axes.get_yaxis_transform(), va="center", fontsize=size)
+            shown = f"{number(o.difference.mean - margin, sign='+')}  {o.verdict}"
+            axes.text(1.01, y, shown, transform=axes.get_yaxis_transform(), va="center", fontsize=size)
         if shares:  # two seeds have intervals beyond all of them
             left, right = axes.get_xlim()
             axes.set_xlim(max(left, -1), min(right, 1))
@@ -143,7 +148,7 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
         unit = " (shares, 0 to 1)" if shares else ""
-        words = f"difference of best figures{unit}; the claim holds on the right"
+        words = f"difference after the {study.epoch} epoch{unit}; the claim holds on the right"
         axes.set_xlabel(fill(words, round(12 * width)), fontsize=size)
         keys = [
             Line2D([], [], color=colour, marker=marker, linewidth=3.4, label=v)
@@ -161,7 +166,7 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         )
 
     words = "; ".join(
-        f"{sentence}: {o.difference.mean - o.claim.margin:+.3f}, {o.verdict}"
+        f"{sentence}: {number(o.difference.mean - o.claim.margin, sign='+')}, {o.verdict}"
         for sentence, o in zip(sentences, outcomes, strict=True)
     )
     return draw(
@@ -169,9 +174,11 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         (width, 0.27 * size / 8 * sum(heights) + 1.0),
         paint,
         f"The claims as a forest plot. {words}.",
-        "Each claim's difference: mean over seeds, thick bar: its 95 % interval (Student's t), "
+        f"Each claim's difference after the {study.epoch} epoch: mean over seeds, thick bar: its 95 % interval "
+        "(Student's t, for this claim alone: the verdict is corrected for several), "
         f"{'' if study.train else 'thin: that with other validation images as well, '}"
         f"n = {ends(sorted({o.difference.n for o in outcomes}))} seeds, paired; "
-        f"{'open diamond: the published difference; ' if marked else ''}right of the line the claim holds. "
+        f"{'open diamond: the published difference, of best epochs; ' if marked else ''}"
+        "right of the line the claim holds. "
         f"Data: {', '.join(map(escape, dict.fromkeys(o.data for o in outcomes)))}.",
     )

@@ -9,19 +9,19 @@ import numpy as np
 
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.evidence import Evidence, notes_by_data
-from cvhw4.report.numbers import gain, limits, p_value, percent
+from cvhw4.report.numbers import difference, gain, interval, limits, number, p_value, percent
 from cvhw4.report.runs import figure_name
 from cvhw4.report.tables import table
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import Bounds, Check
-from cvhw4.statistics.comparison import pooled_pairing, rounding_sd
+from cvhw4.statistics.comparison import LEVEL, rounding_sd
 from cvhw4.statistics.images import image_noise
 from cvhw4.statistics.intervals import estimate
-from cvhw4.statistics.power import seeds_to_decide
+from cvhw4.statistics.power import smallest_effect
 from cvhw4.statistics.selection import selection_over_seeds
 from cvhw4.statistics.sensitivity import DETECTED, Detection, least
 from cvhw4.statistics.stability import stability
-from cvhw4.statistics.verdicts import Outcome
+from cvhw4.statistics.verdicts import Outcome, families
 from cvhw4.tasks import LABELS
 
 SPLITS = 100  # of the validation images into halves
@@ -43,8 +43,8 @@ def selection_section(sets: Sequence[Evidence]) -> list[str]:
                     {
                         "row": row.name,
                         "metric": LABELS[metric],
-                        "best": f"{found['best'].mean:.4f}",
-                        "best less last": f"{apart.mean:+.4f}",
+                        "best": number(found["best"].mean),
+                        "best less last": number(apart.mean, sign="+"),
                         "optimism on half the images": gain(found["optimism"]),
                         "on all, expected at most": gain(found["best_optimism"]),
                         "gain from choosing": gain(found["gain"]),
@@ -74,9 +74,10 @@ def noise_section(sets: Sequence[Evidence]) -> list[str]:
             if len(pairs) < 2:
                 continue
             metric = row.task.primary
-            runs = [(images, r.best_epoch(metric)) for r, images in pairs]
+            figure = f"{e.study.epoch} {metric}"
+            runs = [(images, r.epoch_of(figure)) for r, images in pairs]
             noise = image_noise([(1, runs)], metric, np.random.default_rng(0))
-            seeds = estimate([r.best(metric) for r, _ in pairs]).sd ** 2
+            seeds = estimate([r.figure(figure) for r, _ in pairs]).sd ** 2
             # In the model of `image_noise`, the spread over seeds on the same images has the part of both in it.
             alone = max(0.0, seeds - noise.interaction)
             total = alone + noise.one_run
@@ -85,8 +86,8 @@ def noise_section(sets: Sequence[Evidence]) -> list[str]:
                 {
                     "row": row.name,
                     "metric": LABELS[metric],
-                    "other seed, same images": f"± {math.sqrt(seeds):.4f}",
-                    "other images, same seed": f"± {math.sqrt(noise.one_run):.4f}",
+                    "other seed, same images": f"± {number(math.sqrt(seeds))}",
+                    "other images, same seed": f"± {number(math.sqrt(noise.one_run))}",
                     "of the variance: seed": percent(alone / total),
                     "images": percent(noise.images_alone / total),
                     "both together": percent(noise.interaction / total),
@@ -99,11 +100,54 @@ def noise_section(sets: Sequence[Evidence]) -> list[str]:
         return []
     return [
         "## Two sources of noise: the seed, and the validation images",
-        "Standard deviations of one run's best figure: over seeds on the same images, and over bootstrap draws of "
-        "as many images (by class; whole images for the mIoU) with the same network. More seeds average the first "
-        "away, and do nothing about what is the images' alone. *Both together*: what a seed does on some images only.",
+        f"Standard deviations of one run's figure, {sets[0].study.epoch} epoch: over seeds on the same images, and "
+        "over bootstrap draws of as many images (by class; whole images for the mIoU) with the same network. More "
+        "seeds average the first away, and do nothing about what is the images' alone. *Both together*: what a seed "
+        "does on some images only.",
         *parts,
     ]
+
+
+def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome]) -> list[str]:
+    """The trainings that failed: how often, and what the claims come to without them."""
+    rows = []
+    for e in sets:
+        for row, runs in e.runs.items():
+            k = sum(r.collapsed for r in runs)
+            if k:
+                rows.append({"row": row, "failed": f"{k} of {len(runs)}", "95 % interval": _rate(k, len(runs))})
+    if not rows:
+        return []
+    claims = [
+        {
+            "claim": o.claim.id,
+            "with them": difference(o),
+            "n": str(o.difference.n),
+            "without": "-" if o.trained is None else difference(o.trained),
+            "95 % interval": "-" if o.trained is None else interval(o.trained.difference),
+            "n without": "0" if o.trained is None else str(o.trained.difference.n),
+            "verdict without": "-" if o.trained is None else o.trained.verdict,
+        }
+        for o in outcomes
+        if o.collapsed
+    ]
+    return [
+        "## Trainings that failed",
+        "After the last epoch their network is right about no more than one class: as good as always giving the same "
+        "answer. The verdicts above count them with the figures that they have; here is how often they come "
+        "(Clopper-Pearson intervals), and the difference over the seeds of which every run trained. Rows that are not "
+        "listed had none.",
+        table(rows),
+        *([table(claims)] if claims else []),
+    ]
+
+
+def _rate(k: int, n: int) -> str:
+    """ "[1 %, 32 %]": interval of a share of k in n."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(k, n).proportion_ci(0.95, method="exact")
+    return f"[{percent(low)}, {percent(high)}]"
 
 
 def details_section(outcomes: Sequence[Outcome]) -> list[str]:
@@ -113,76 +157,74 @@ def details_section(outcomes: Sequence[Outcome]) -> list[str]:
         c, both = o.comparison, o.with_other_images
         if o.difference.n < 2:
             continue
-        seen, best, worst = seeds_to_decide(c)
         lines.append(
             {
                 "claim": o.claim.id,
+                "n": str(o.difference.n),
+                "together": str(o.together),
                 "p": p_value(c.p_value),
                 "p (Holm)": p_value(o.adjusted_p),
-                "p (sign flips)": p_value(c.permutation_p),
-                "p with other images": "-" if both is None else p_value(both.p_value(o.claim.margin)),
-                "effect size": "-" if math.isnan(c.effect) else f"{c.effect:.2f}",
-                "P(A > B)": f"{c.superiority:.2f} {limits(c.superiority_low, c.superiority_high, 2)}",
-                "correlation": "-" if math.isnan(c.correlation) else f"{c.correlation:+.2f}",
-                "pairing": "-" if math.isnan(c.pairing) else f"{c.pairing:.2f}",
-                "seeds to decide": f"{seen or '-'} ({best or '-'} to {worst or 'none'})",
-                "n": str(o.difference.n),
+                "smallest of interest": number(o.claim.smallest) if o.claim.smallest else "-",
+                "p of equivalence (Holm)": p_value(o.equivalent_p),
+                "such seeds show": number(smallest_effect(o.difference.n, LEVEL / o.together) * c.sd),
+                "95 % interval, other images too": "-" if both is None else interval(both.estimate),
+                "p, likewise": "-" if both is None else p_value(both.p_value(o.claim.margin)),
             }
         )
     if not lines:
         return []
-    images = any(o.noise is not None for o in outcomes)
-    if not images:
-        lines = [{name: text for name, text in line.items() if name != "p with other images"} for line in lines]
-    paired = [o.comparison for o in outcomes if not math.isnan(o.comparison.pairing)]
-    pooled = ""
-    if len(paired) > 1:
-        mean, low, high = pooled_pairing(paired)
-        pooled = f" Over all claims (geometric mean; they share rows): {mean:.2f} {limits(low, high, 2)}."
+    empty = [name for name in lines[0] if all(line[name] == "-" for line in lines)]
+    lines = [{name: text for name, text in line.items() if name not in empty} for line in lines]
+    images = (
+        " *Other images too*: for other validation images as well, from a bootstrap over images (by class, the same in "
+        "both rows); its p is not corrected."
+    )
     return [
         "## The comparisons in full",
-        "*Effect size*: Cohen's d of the paired differences, with Hedges' correction. *P(A > B)*: probability that one "
-        "run of the better row beats one of the worse, with a Wilson interval. *Pairing*: the rows of a comparison "
-        "share seeds and order, and augmentation where it is not what they compare; the variance of the difference "
-        "were they not paired, over the variance as it is: 2.00 halves the runs needed, 1.00 gains nothing, less than "
-        f"1 costs. By itself each ratio is rough.{pooled} *Seeds to decide*: for the t test at 5 % to decide in 90 of "
-        "100 studies, at the mean and spread seen, and at the ends of the effect's interval (before Holm's "
-        f"correction).{' *p with other images*: both sources of noise, not corrected.' if images else ''}",
+        "*Together*: the claims that p is corrected for (Holm): those on the same data; a control is judged by itself. "
+        "*Such seeds show*: the smallest difference that as many decide in nine of ten studies, at the spread seen."
+        + (" *p of equivalence*: two one-sided tests." if "smallest of interest" not in empty else "")
+        + (images if "p, likewise" not in empty else ""),
         table(lines),
     ]
 
 
 def stability_section(outcomes: Sequence[Outcome]) -> list[str]:
     """How often few seeds give the verdict of all."""
-    parts: list[str] = []
-    for data, seeds in dict.fromkeys((o.data, o.seeds) for o in outcomes):
-        family = [o for o in outcomes if (o.data, o.seeds) == (data, seeds)]
+    lines = []
+    for family in families(outcomes):
+        seeds = sorted(set.intersection(*(set(o.seeds) for o in family)))
         if len(seeds) <= FEW:
             continue
-        floors = [rounding_sd(o.resolution) for o in family]
-        margins = [o.claim.margin for o in family]
-        rng = np.random.default_rng(0)
-        found = stability([o.differences for o in family], margins, rng, FEW, _DRAWS, floors=floors)
+        found = stability(
+            [[d for s, d in zip(o.seeds, o.differences, strict=True) if s in seeds] for o in family],
+            [o.claim.margin for o in family],
+            np.random.default_rng(0),
+            FEW,
+            _DRAWS,
+            floors=[rounding_sd(o.resolution) for o in family],
+            smallest=[o.claim.smallest for o in family],
+        )
         ways = math.comb(len(seeds), FEW)
-        drawn = f"all {ways}" if ways <= _DRAWS else f"{_DRAWS:,}"
-        lines = [
+        lines += [
             {
                 "claim": o.claim.id,
+                "data": escape(o.data),
                 "verdict of all": o.verdict,
-                "the same": percent(s.same, 1),
-                "undecided": percent(s.undecided, 1),
+                f"the same from {FEW}": percent(s.same, 1),
                 "the opposite": percent(s.opposite, 1),
+                "draws": f"all {ways}" if ways <= _DRAWS else f"{_DRAWS:,}",
+                "n": str(len(seeds)),
             }
             for o, s in zip(family, found, strict=True)
         ]
-        parts += [f"{escape(data)}, {drawn} draws of {FEW} of {len(seeds)} seeds:", table(lines)]
-    if not parts:
+    if not lines:
         return []
     return [
         f"## Would {FEW} seeds have been enough?",
-        "The same seeds are drawn for all claims of a table, which are judged again, together: how often they say what "
-        "all seeds, judged in the same way, say.",
-        *parts,
+        f"So often do {FEW} of the seeds say what all say. The same are drawn for claims that are judged together, and "
+        "these are judged again, together.",
+        table(lines),
     ]
 
 
@@ -197,7 +239,7 @@ def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str]
             + (" **(least)**" if d.strength == enough[d.control.name] else ""),
             "row": d.control.row,
             "detected by": figure_name(d.figure),
-            "mean": f"{d.mean:.4f}",
+            "mean": number(d.mean),
             "bound": limits(d.bound.low, d.bound.high),
             "n": str(d.n),
             "a bound missed": "yes" if d.caught else "no",
@@ -233,7 +275,7 @@ def held_out_section(checks: Sequence[tuple[RunRecord, Check]], bounds: Bounds) 
             "row": run.row,
             "seed": str(run.seed),
             "figure": figure_name(check.name),
-            "value": f"{check.value:.4f}",
+            "value": number(check.value),
             "bound without it": limits(check.bound.low, check.bound.high),
         }
         for run, check in missed

@@ -11,7 +11,7 @@ from cvhw4.discovery import logged_elsewhere
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import BIASED, failures_table, share
 from cvhw4.report.figures import Picture
-from cvhw4.report.numbers import difference, ends, interval, p_value, seconds, spread
+from cvhw4.report.numbers import difference, ends, interval, number, p_value, seconds, spread, tally, verdict
 from cvhw4.report.runs import (
     Groups,
     all_shown,
@@ -58,9 +58,9 @@ def report_page(
         pictures: by task and data set, each with its heading; those of the claims under two empty names.
     """
     parts = [f"# {escape(study.title)}", _preamble(study, records)]
-    outcomes = judge_all(study, records, permutations=False)
+    outcomes = judge_all(study, records)
     if outcomes:
-        parts += ["## The claims", _tally(outcomes), *(p.markdown for _, p in pictures.get(("", ""), ()))]
+        parts += ["## The claims", _tally(study, outcomes), *(p.markdown for _, p in pictures.get(("", ""), ()))]
     for task in study.tasks:
         failed = [f for f in failures if f.task == task.name]
         for data, groups in by_data([r for r in records if r.task == task.name], failed).items():
@@ -84,13 +84,11 @@ def report_page(
     return "\n\n".join(parts) + "\n"
 
 
-def _tally(outcomes: Sequence[Outcome]) -> str:
-    """ "**11 supported, 0 contradicted, 3 undecided** of 14 claims, ...": the answer in a line."""
-    counts = {v: sum(o.verdict == v for o in outcomes) for v in ("supported", "contradicted", "undecided")}
-    found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+def _tally(study: Study, outcomes: Sequence[Outcome]) -> str:
+    """ "**7 supported, 2 undecided** of 9 claims, ...": the answer in a line."""
     return (
-        f"**{found}** of {len(outcomes)} claim{'s' * (len(outcomes) > 1)}, judged together (paired t test over seeds "
-        "at 5 %, Holm's correction)."
+        f"{tally(outcomes)}. By the {study.epoch} epoch: paired t test over seeds at 5 %, Holm's correction for the "
+        "claims about the same data, controls each by itself."
     )
 
 
@@ -201,7 +199,7 @@ class _Section:
                     "at epoch": _listed([r.best_epoch(metric, within) for r in runs]),
                     f"last {name}": "-" if last is None else spread(last),
                     "published": self._stated(row, metric),
-                    "difference": "-" if best is None or stated is None else f"{best.mean - stated:+.4f}",
+                    "difference": "-" if best is None or stated is None else number(best.mean - stated, sign="+"),
                     "n": f"{len(runs)}{remark}",
                     "bounds": judged(runs, self.bounds) if runs and within is None else "-",  # of whole runs
                 }
@@ -233,7 +231,7 @@ class _Section:
                     "95 % interval": interval(outcome.difference),
                     "n": str(outcome.difference.n),
                     "p (Holm)": p_value(outcome.adjusted_p),
-                    "verdict": outcome.verdict,
+                    "verdict": verdict(outcome),
                     "bound": "none" if check is None else "met" if check.met else "MISSED",
                 }
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import latest_failures
-from cvhw4.report.numbers import difference, limits
+from cvhw4.report.numbers import difference, interval, limits, number, verdict
 from cvhw4.report.runs import SHORT, Groups, by_data, figure_name, judged, origins, published, with_metric
 from cvhw4.report.tables import Table
 from cvhw4.report.text import cut, wrapped
@@ -16,6 +16,8 @@ from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.sensitivity import Detection, detections
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
+
+_ASIDE = "* the other epoch, or the seeds that trained, would say something else: see verdicts.md"
 
 
 def session_summary(
@@ -49,10 +51,9 @@ def session_summary(
     if bounds and found:
         lines.append(f"negative controls, in sessions of {bounds.seeds} seeds")
         lines += [*short_detections(found), ""]
-    outcomes = judge_all(study, rows, permutations=False)
+    outcomes = judge_all(study, rows)
     if outcomes:
-        lines.append(f"claims, {len(outcomes)} judged together (Holm)")
-        lines += short_claims(outcomes)
+        lines += [f"claims by the {study.epoch} epoch (Holm; controls each by itself)", *short_claims(outcomes)]
     for row, reason in missing.items():
         if row in study.rows:
             lines += wrapped(f"{row} skipped: {printable(reason)}").splitlines()
@@ -88,10 +89,10 @@ def summary(
             lines.append(
                 line
                 | {
-                    "best±sd": f"{best.mean:.3f}" + ("" if best.n == 1 else f"±{best.sd:.3f}"),
-                    "last": f"{estimate([r.last(metric) for r in runs]).mean:.3f}",
-                    "publ.": "-" if stated is None else f"{stated:.3f}",
-                    "diff": "-" if stated is None else f"{best.mean - stated:+.3f}",
+                    "best±sd": number(best.mean) + ("" if best.n == 1 else f"±{number(best.sd)}"),
+                    "last": number(estimate([r.last(metric) for r in runs]).mean),
+                    "publ.": "-" if stated is None else number(stated),
+                    "diff": "-" if stated is None else number(best.mean - stated, sign="+"),
                     "n": str(best.n),
                     "time": f"{took:.0f} s" if (took := estimate([r.times.total_seconds for r in runs]).mean) else "-",
                     "bounds": "FAILED" if row.name in broken else judged(runs, bounds),
@@ -103,18 +104,18 @@ def summary(
 
 
 def short_claims(outcomes: Sequence[Outcome]) -> list[str]:
-    """The claims."""
+    """The claims; an asterisk where the best epoch or the trainings that failed make another verdict."""
     lines = [
         {
             "claim": o.claim.id,
-            "diff": difference(o, 3),
-            "interval": "-" if o.difference.n == 1 else limits(o.difference.low, o.difference.high, 3),
+            "diff": difference(o),
+            "interval": interval(o.difference),
             "n": str(o.difference.n),
-            "verdict": o.verdict,
+            "verdict": o.verdict + "*" * ("(" in verdict(o)),
         }
         for o in outcomes
     ]
-    return Table.of(lines).plain("claim")
+    return [*Table.of(lines).plain("claim"), *(wrapped(_ASIDE).splitlines() if "*" in str(lines) else [])]
 
 
 def short_detections(found: Sequence[Detection]) -> list[str]:
@@ -124,8 +125,8 @@ def short_detections(found: Sequence[Detection]) -> list[str]:
             "control": d.control.name,
             "strength": f"{d.strength:g}",
             "detected by": figure_name(d.figure, SHORT),
-            "mean": f"{d.mean:.3f}",
-            "bound": limits(d.bound.low, d.bound.high, 3),
+            "mean": number(d.mean),
+            "bound": limits(d.bound.low, d.bound.high),
             "n": str(d.n),
             "detected": "yes" if d.caught else "NO" if d.strength == d.control.strengths[0] else "no",
             "chance": f"{d.probability:.2f}",

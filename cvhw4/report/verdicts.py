@@ -14,8 +14,9 @@ from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.evidence import Evidence, evidence, notes_by_data
 from cvhw4.report.failures import BIASED, share
 from cvhw4.report.figures import Picture, write_pictures
-from cvhw4.report.numbers import difference, ends, interval, p_value
+from cvhw4.report.numbers import difference, ends, interval, signed, tally, verdict
 from cvhw4.report.reliability import (
+    collapsed_section,
     details_section,
     held_out_section,
     noise_section,
@@ -28,8 +29,8 @@ from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
 from cvhw4.statistics.bounds import Bounds, held_out
-from cvhw4.statistics.power import seeds_to_decide
-from cvhw4.statistics.published import Stated, stated
+from cvhw4.statistics.intervals import t_quantile
+from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import detections
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
@@ -75,10 +76,14 @@ def verdicts_page(
     outcomes = judge_all(study, rows, read) if judged is None else judged
     sets = evidence(study, rows, read)
     of_study, pictures = _sections(study, sets)
+    claims_failed = _failed(study, rows, failures)
     parts = [
         f"# {escape(study.title)}: what holds, and how sure",
+        *_claims(study, outcomes, claims_failed, sets),
         _preamble(study, rows),
-        *_claims(study, outcomes, bounds, _failed(study, rows, failures), notes_by_data(sets)),
+        *_controls(outcomes, claims_failed),
+        *_other_figures(study, outcomes, bounds),
+        *collapsed_section(sets, outcomes),
         *of_study,
         *selection_section(sets),
         *noise_section(sets),
@@ -123,52 +128,115 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
     data = ", ".join(name + what for name, what in generated.items())
     about = f" {escape(study.about)}" if study.about else ""
     what = "networks at this size" if study.train is None else "rows"
+    equivalent = (
+        "; *equivalent*: it is surely smaller than the smallest one of interest, by two one-sided tests, likewise"
+        if any(claim.smallest for claim in study.claims)
+        else ""
+    )
     return (
         f"From {len(records)} runs of study `{study.name}`, {days(records)}, on {data}, {seeds} seeds a row; written "
         "by `cvhw4 report`, nothing by hand.\n\n"
-        f"A verdict is about these {what} on these data.{about} *Supported*: the difference lies above "
-        "its margin, the paired t test over seeds being below 5 % after Holm's correction for all claims together; "
-        "*contradicted*: below it, likewise; *undecided*: neither. Intervals are 95 %, Student's t over seeds: with 3 "
-        "to 20 seeds the normal interval would be too narrow, and a bootstrap has too few runs to draw from."
+        f"*Size*: mean over seeds of the difference after the {study.epoch} epoch, the rule for all claims."
+        f"{lower_note(study)} A verdict is about these {what} on these data.{about} *Supported*: the difference lies "
+        "above its margin, the paired t test over seeds being below 5 % after Holm's correction for the claims about "
+        f"the same data; *contradicted*: below it, likewise{equivalent}; *undecided*: nothing of that. Intervals are "
+        "95 %, Student's t over seeds, each for its claim alone, so that one may leave 0 out where the corrected "
+        "verdict is still undecided."
     )
 
 
 def _claims(
-    study: Study,
-    outcomes: Sequence[Outcome],
-    bounds: Bounds,
-    failed: Mapping[str, str],
-    of_data: Sequence[str],
+    study: Study, outcomes: Sequence[Outcome], failed: Mapping[str, str], sets: Sequence[Evidence]
 ) -> list[str]:
+    """The verdicts on one screen, and what has to be said beside them."""
     sentences = {c.id: escape(c.sentence) for c in study.claims}
-    notes = ["\n".join(f"- {sentences[id]}: {seeds}." for id, seeds in failed.items()), BIASED] if failed else []
+    lines = [f"- {sentences[id]}: {seeds}." for id, seeds in failed.items()]
+    of_runs = [f"- {sentences[c.id]}: {text}." for c in study.claims if c.note for e in sets if (text := c.note(e))]
+    notes = ["\n".join(lines), BIASED] if failed else []
+    of_data = notes_by_data(sets)
     if not outcomes:
         return ["## The claims", "No claim has runs of all its rows yet.", *notes, *of_data]
     known = {o.claim.id for o in outcomes}
     why = {True: "about a figure on real data, of which generated pictures say nothing", False: "a row has no runs"}
     missing = [f"{escape(c.sentence)} ({why[c.worse is None]})" for c in study.claims if c.id not in known]
-    images = (
-        " *With other images*: the interval for other validation images as well, from a bootstrap over images (by "
-        'class, and the same images in both rows); "as wide" where they add nothing that the seeds\' spread '
-        "does not cover."
+    own = [o for o in outcomes if not o.claim.control]
+    rows = [row for o in own for row in o.claim.rows]
+    alike = f" They share {len(set(rows))} rows, so that they are not as many independent findings."
+    parts = ["## The claims"]
+    if own:
+        parts += [claims_table(own, failed).markdown(), tally(own) + "." + alike * (len(rows) > len(set(rows)))]
+    parts += ["\n".join(of_runs)] * bool(of_runs) + [*notes, *of_data]
+    return [*parts, f"Not judged: {'; '.join(missing)}."] if missing else parts
+
+
+def _controls(outcomes: Sequence[Outcome], failed: Container[str]) -> list[str]:
+    controls = [o for o in outcomes if o.claim.control]
+    about = "They check the study itself: each is judged by itself, and none counts among the claims above."
+    return ["### Controls", claims_table(controls, failed).markdown(), about] if controls else []
+
+
+def claims_table(outcomes: Sequence[Outcome], failed: Container[str] = ()) -> Table:
+    """Claim, size, interval and verdict.
+
+    Args:
+        failed: claims, by id, that have rows of which seeds failed.
+    """
+    return Table.of(
+        {
+            "claim": escape(o.claim.sentence),
+            "figure": metric_name(o.claim.metric),
+            "size": difference(o),
+            "95 % interval": interval(o.difference),
+            "verdict": verdict(o),
+            "n": str(o.difference.n) + (", others failed" if o.claim.id in failed else ""),
+        }
+        for o in outcomes
     )
-    guarded = (
-        " *Guarded*: whether a build fails when the claim no longer holds in the mean of "
-        f"{bounds.seeds} seeds; where the spread over seeds is too large to promise that, it checks the difference "
-        "against its bound alone."
-    )
-    return [
-        "## The claims",
-        claims_overview(study, outcomes, bounds, failed).markdown(),
-        *notes,
-        *of_data,
-        "*Here*: mean over seeds of the difference of best epochs."
-        + (images if study.train is None else "")
-        + lower_note(study)
-        + (guarded if bounds.claims else ""),
-        *([f"Not judged: {'; '.join(missing)}."] if missing else []),
-        *_in_words(study, outcomes),
+
+
+def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
+    """The claims by the other epoch and as published, and which of them a build guards."""
+    nightly = {claim.id for claim in study.nightly_claims}
+    lines, inside, sized = [], [], 0
+    rule = "best" if study.epoch == "last" else "last"
+    for o in outcomes:
+        one, claim, other = stated(o.claim, study), o.claim, o.other_epoch
+        best = o if o.epoch == "best" else other
+        guarded = claim.id in nightly and bounds.apply_to(o.fingerprint) and bounds.guards(claim)
+        lines.append(
+            {
+                "claim": claim.id,
+                f"{rule} epoch": "-" if other is None else difference(other),
+                "95 % interval": "-" if other is None else interval(other.difference),
+                "verdict by it": "-" if other is None else other.verdict,
+                "published": "-" if math.isnan(one.difference) else signed(one.difference, claim),
+                "guarded": "yes" if guarded else "no",
+            }
+        )
+        if best is not None and not math.isnan(one.difference) and claim.worse is not None and best.difference.n > 1:
+            sized += 1
+            n, error = best.difference.n, 0.0 if one.images is None else one.images.error
+            half = t_quantile(0.975, n - 1) * math.hypot(best.comparison.sd * math.sqrt(1 + 1 / n), error)
+            inside += [escape(claim.sentence)] * (abs(one.difference - best.difference.mean) <= half)
+    if not lines:
+        return []
+    parts = [
+        f"## By the {rule} epoch{', and as published' * bool(sized)}",
+        Table.of(lines, ["published"] * (not sized) + ["guarded"] * (not bounds.claims)).markdown(),
     ]
+    if bounds.claims:
+        parts.append(
+            "*Guarded*: whether a build fails when the claim no longer holds in the mean of "
+            f"{bounds.seeds} seeds; where the spread over seeds is too large to promise that, it checks the difference "
+            "against its bound alone."
+        )
+    if sized:
+        parts.append(
+            f"A published difference is of one run each, and of best epochs. {len(inside)} of {sized} lie where a run "
+            "here would, seed and, of accuracies, published images being others (95 % prediction interval)"
+            f"{': ' * bool(inside) + '; '.join(inside)}. Other data and networks give other sizes."
+        )
+    return parts
 
 
 def _failed(study: Study, records: Sequence[RunRecord], failures: Sequence[Failure]) -> dict[str, str]:
@@ -183,82 +251,3 @@ def _failed(study: Study, records: Sequence[RunRecord], failures: Sequence[Failu
     }
     of_claim = {c.id: [text for (row, _), text in shares.items() if row in c.rows] for c in study.claims}
     return {id: ", ".join(texts) for id, texts in of_claim.items() if texts}
-
-
-def claims_overview(study: Study, outcomes: Sequence[Outcome], bounds: Bounds, failed: Container[str] = ()) -> Table:
-    """What was claimed, what a publication's one run could show, and what the seeds say.
-
-    Args:
-        outcomes: what the runs say.
-        bounds: say which claims a build guards, on their data.
-        failed: claims, by id, that have rows of which seeds failed.
-    """
-    nightly = {claim.id for claim in study.nightly_claims}
-    lines = []
-    for o in outcomes:
-        one, both, claim = stated(o.claim, study), o.with_other_images, o.claim
-        guarded = claim.id in nightly and bounds.apply_to(o.fingerprint) and bounds.guards(claim)
-        sign = "" if claim.worse is None else "+"
-        lines.append(
-            {
-                "claim": escape(claim.sentence) + (" *(control)*" if claim.control else ""),
-                "figure": metric_name(claim.metric),
-                "published": "-" if math.isnan(one.difference) else f"{one.difference:{sign}.4f}",
-                "its one run shows": f"{one.verdict} (p {p_value(one.p_value)})" if one.verdict else _nothing(o, one),
-                "here": difference(o),
-                "95 % interval": interval(o.difference),
-                "seeds": str(o.difference.n) + (", others failed" if claim.id in failed else ""),
-                "verdict": f"**{o.verdict}**",
-                "with other images": "-" if both is None else _wider(o, interval(both.estimate)),
-                "guarded": "yes" if guarded else "no",
-            }
-        )
-    without = [] if study.published else ["published", "its one run shows"]
-    if study.train is not None:
-        without.append("with other images")
-    return Table.of(lines, without if bounds.claims else [*without, "guarded"])
-
-
-def _nothing(o: Outcome, one: Stated) -> str:
-    if o.claim.control:
-        return "-"
-    return "no figure" if math.isnan(one.difference) else "nothing (no error known)"
-
-
-def _wider(o: Outcome, text: str) -> str:
-    return "as wide" if text == interval(o.difference) != "-" else text
-
-
-def _in_words(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
-    lines = []
-    open_ = [o for o in outcomes if o.verdict == "undecided"]
-    for verdict in ("supported", "contradicted", "undecided"):
-        found = [o for o in outcomes if o.verdict == verdict]
-        if found:
-            names = "; ".join(escape(o.claim.sentence) + _to_decide(o, len(open_)) for o in found)
-            lines.append(f"- **{verdict.capitalize()}** ({len(found)} of {len(outcomes)}): {names}.")
-    sized = [
-        (o, o.difference.low <= one.difference <= o.difference.high)
-        for o in outcomes
-        for one in [stated(o.claim, study)]
-        if not math.isnan(one.difference) and o.claim.worse is not None and o.difference.n > 1
-    ]
-    if sized:
-        inside = [o.claim.sentence for o, fits in sized if fits]
-        lines.append(
-            f"- **How large**: of {len(sized)} published differences, {len(inside)} lie inside the "
-            f"interval here{' (' + '; '.join(inside) + ')' if inside else ''}. Other data and networks give other "
-            "sizes."
-        )
-    return ["\n".join(lines)]
-
-
-def _to_decide(o: Outcome, together: int) -> str:
-    if o.verdict != "undecided":
-        return ""
-    if o.difference.n < 2:
-        return " (one seed has no spread)"
-    seen, best, _ = seeds_to_decide(o.comparison, 0.05 / together)
-    if seen is None:
-        return " (no feasible number of seeds would decide it" + (f", {best} at best)" if best else ")")
-    return f" (about {seen} seeds would decide it if the mean and spread seen were the true ones, {best} at best)"

@@ -284,7 +284,7 @@ def calibrate(
     for claim in claims:
         compared = [r for row in dict.fromkeys(claim.rows) for r in by_row[row]]
         by_seed = {seed: [r for r in compared if r.seed == seed] for seed in sorted({r.seed for r in compared})}
-        outcomes = [o for runs in by_seed.values() if (o := judge(claim, runs, study, permutations=False)) is not None]
+        outcomes = [o for runs in by_seed.values() if (o := judge(claim, runs, study)) is not None]
         if len(outcomes) < _FEWEST_RUNS:
             problem = f"has {len(outcomes)} seeds common to its rows, too few to calibrate a bound"
             raise InputError(claim.id, problem, f"{more}, all rows of it")
@@ -404,7 +404,7 @@ def to_toml(study: Study, bounds: Bounds) -> str:
         ]
     lines += [
         "",
-        "# Differences of best figures, paired by seed, for one seed; of k seeds the mean is judged, more narrowly.",
+        f"# Differences of {study.epoch} epochs, by seed, for one seed; of k seeds the mean is judged, more narrowly.",
     ]
     lines += [f"[{name}.claims]", *(f"{_key(id)} = {_inline(b)}" for id, b in bounds.claims.items())]
     return "\n".join(lines) + "\n"

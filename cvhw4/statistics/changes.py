@@ -344,9 +344,7 @@ def _claims(
     Args:
         untouched: rows whose runs are the same to the bit.
     """
-    of_a, of_b = (
-        {(o.claim.id, o.data): o for o in judge_all(study, records, permutations=False)} for records in (a, b)
-    )
+    of_a, of_b = ({(o.claim.id, o.data): o for o in judge_all(study, records)} for records in (a, b))
     moves = []
     for place in (p for p in of_a if p in of_b):
         before, after = of_a[place], of_b[place]
@@ -366,7 +364,8 @@ def _claims(
         elif old.differences == new.differences:
             kind = "correction"
         elif old.verdict == "supported":
-            kind = "lost" if new.verdict == "contradicted" or place in fell else "undecided"
+            lost = new.verdict == "contradicted" or place in fell
+            kind = "lost" if lost else "undecided" if new.verdict == "undecided" else "changed"
         changes.append(ClaimChange(place[0], place[1], old, new, kind))
     return changes
 

@@ -1,8 +1,7 @@
 """Two rows held against each other over seeds: how large the difference is, and how sure.
 
-The verdict is the paired t test's, corrected for the number of claims judged together (Holm). The other figures say
-what a verdict alone does not: how large the difference is beside its spread, how often a single run would show it,
-and what pairing by seed gained.
+The difference is tested by the paired t test, and where the smallest difference of interest is named, equivalence by
+two one-sided t tests (Schuirmann 1987). Both are corrected for the claims judged together (Holm).
 
 Figures are taken at twelve decimals, so that differences that are equal but for rounding (0.9 - 0.8 and 0.4 - 0.3)
 are equal here.
@@ -21,8 +20,6 @@ from cvhw4.statistics.intervals import Estimate, Verdict, estimate, t_quantile
 
 DECIMALS = 12
 LEVEL = 0.05  # of verdicts
-_PERMUTATIONS = 9999
-_MOST_EXACT = 13  # seeds of which all 2**n flips are taken
 
 
 @dataclass(frozen=True)
@@ -34,36 +31,17 @@ class Comparison:
         margin: what the difference is held against.
         p_value: two-sided paired t test of difference == margin; NaN for one seed. For differences that are all equal
             0, or 1 where they equal the margin, unless the figures' resolution was given.
+        equivalence_p: of two one-sided t tests that the difference is as far from the margin as the smallest difference
+            of interest, the larger p-value; NaN for one seed, or where none is named.
         sd: standard deviation of the differences, never below what the figures' resolution implies (`rounding_sd`), as
-            the test and the intervals take it; `difference.sd` is the one seen. NaN for one seed.
-        permutation_p: the same by flipping the signs of difference - margin, all 2**n ways up to 13 seeds. It assumes
-            no normal spread but never falls below 2 / 2**n, 0.0625 at 5 seeds and 0.002 at 10: with so few seeds it
-            cannot decide, least of all after Holm's correction, so the t test does.
-        effect: (mean - margin) / standard deviation of the differences, Cohen's d_z times Hedges' factor. NaN for one
-            or two seeds, where the factor does not exist; infinite, or 0, where all differences are equal.
-        superiority: probability that a run of the better row, with any seed, beats a run of the worse, with any
-            seed, by more than the margin: the share of all n**2 pairs, ties half (Mann-Whitney; rliable's "probability
-            of improvement"). Without a worse row the share of runs above the margin.
-        superiority_low: lower end of its interval, see `superiority_interval`.
-        superiority_high: upper end.
-        pairing: variance of the difference were the runs not paired, var(better) + var(worse), over its variance as
-            they are: 2.0 means that pairing halves the runs needed, less than 1 that it costs. NaN without a worse
-            row, for one seed, or where all differences are equal.
-        correlation: Pearson's, over seeds, between the two rows' figures. NaN without a worse row, for one or two
-            seeds, or where a row's figures are all equal.
+            the tests and the intervals take it; `difference.sd` is the one seen. NaN for one seed.
     """
 
     difference: Estimate
     margin: float
     p_value: float
+    equivalence_p: float
     sd: float
-    permutation_p: float
-    effect: float
-    superiority: float
-    superiority_low: float
-    superiority_high: float
-    pairing: float
-    correlation: float
 
 
 def compare(
@@ -71,7 +49,7 @@ def compare(
     worse: Sequence[float] | NDArray[np.float64] | None,
     margin: float = 0.0,
     resolution: float = 0.0,
-    permutations: bool = True,
+    smallest: float = 0.0,
 ) -> Comparison:
     """Compares two rows seed by seed, or one row with a margin.
 
@@ -82,7 +60,7 @@ def compare(
         resolution: least step of a figure, 1 / images for an accuracy; 0 for one that has none. The differences'
             spread is then never taken as less than `rounding_sd`: three equal differences of accuracies are chance
             more often than p = 0 says.
-        permutations: whether `permutation_p`, which takes longer than all the rest, is worked out; else it is NaN.
+        smallest: difference of interest, above 0; 0 for none.
 
     Raises:
         ValueError: no figures, not as many of one row as of the other, or one that is not finite.
@@ -99,22 +77,12 @@ def compare(
     if difference.sd < floor:
         half = t_quantile(0.975, n - 1) * floor / math.sqrt(n)
         difference = replace(difference, low=difference.mean - half, high=difference.mean + half)
-    excess, spread = (float(x) for x in moments(b - w - margin, floor))
-    pairs = (b if worse is None else np.subtract.outer(b, w)) - margin
-    superiority = float((np.sign(np.round(pairs, DECIMALS)) + 1).mean() / 2)
-    low, high = superiority_interval(superiority, n)
     return Comparison(
         difference=difference,
         margin=margin,
         p_value=float(t_p_values(b - w, margin, floor)),
-        sd=spread,
-        permutation_p=_permutation_p(b - w - margin) if permutations else math.nan,
-        effect=_effect(excess, spread, n),
-        superiority=superiority,
-        superiority_low=low,
-        superiority_high=high,
-        pairing=math.nan if worse is None else _pairing(b, w),
-        correlation=math.nan if worse is None else _correlation(b, w),
+        equivalence_p=float(equivalence_p_values(b - w, margin, smallest, floor)),
+        sd=float(moments(b - w, floor)[1]),
     )
 
 
@@ -167,84 +135,32 @@ def t_p_values(differences: ArrayLike, margin: ArrayLike = 0.0, floor: float = 0
     return np.where((sd == 0) & (excess == 0), 1.0, p)
 
 
-def _permutation_p(excess: NDArray[np.float64]) -> float:
-    """Two-sided sign-flip test that the values lie about 0; flips are drawn with a fixed seed where there are many."""
-    values, n = np.round(excess, DECIMALS), len(excess)
-    if exact := n <= _MOST_EXACT:
-        flips = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-    else:
-        flips = np.random.default_rng(0).integers(0, 2, (_PERMUTATIONS, n), np.int8)
-    sums = np.round(values.sum() - 2 * (flips @ values), DECIMALS)
-    seen = np.round(values.sum(), DECIMALS)
-    drawn = 0 if exact else 1  # the flip that was seen counts among those drawn
-    tail = min(int((sums >= seen).sum()), int((sums <= seen).sum())) + drawn
-    return min(1.0, 2 * tail / (len(sums) + drawn))
-
-
-def hedges_factor(freedom: int) -> float:
-    """What a mean over its standard deviation is multiplied by to be unbiased (Hedges 1981); NaN below two."""
-    if freedom < 2:
-        return math.nan
-    return math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(freedom / 2)
-
-
-def _effect(excess: float, spread: float, n: int) -> float:
-    if spread == 0 and n > 2:
-        return math.copysign(math.inf, excess) if excess else 0.0
-    return hedges_factor(n - 1) * excess / spread if n > 2 else math.nan
-
-
-def superiority_interval(share: float, n: int) -> tuple[float, float]:
-    """Wilson's score interval for a share that n seeds gave, be it over n runs or all n**2 pairs of them.
-
-    A share over pairs P has at most the variance P (1 - P) / n, that of a share of n independent trials (Birnbaum and
-    Klose 1957), if the rows' runs are independent; Wilson's interval with n trials is the score test with that
-    largest variance turned around, the idea of Schüürhuis, Konietschke and Brunner (2025). Where a shared seed makes
-    runs alike the variance is smaller still, so the interval is wide rather than narrow. (Rows correlated below about
-    -0.5 could exceed it.) Where all pairs agree it is not [1, 1], as a bootstrap's, but [0.44, 1] at 3 seeds.
+def equivalence_p_values(
+    differences: ArrayLike, margin: ArrayLike = 0.0, smallest: ArrayLike = 0.0, floor: float = 0.0
+) -> NDArray[np.float64]:
+    """Two one-sided t tests that a mean is no nearer to the margin than the smallest difference of interest.
 
     Args:
-        share: within 0..1; need not be a multiple of 1 / n.
-        n: seeds.
-    """
-    from scipy.stats import norm
-
-    z2 = float(norm.ppf(0.975)) ** 2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _pairing(better: NDArray[np.float64], worse: NDArray[np.float64]) -> float:
-    sds = [float(moments(v)[1]) for v in (better, worse, better - worse)]
-    return (sds[0] ** 2 + sds[1] ** 2) / sds[2] ** 2 if sds[2] > 0 else math.nan
-
-
-def _correlation(better: NDArray[np.float64], worse: NDArray[np.float64]) -> float:
-    (b, b_sd), (w, w_sd) = moments(better), moments(worse)
-    if len(better) < 3 or not (b_sd > 0 and w_sd > 0):
-        return math.nan
-    products = float(((better - b) * (worse - w)).sum()) / (len(better) - 1)
-    return max(-1.0, min(1.0, products / float(b_sd * w_sd)))
-
-
-def pooled_pairing(comparisons: Sequence[Comparison]) -> tuple[float, float, float]:
-    """What pairing gained over several comparisons: the geometric mean of `pairing`, with a 95 % interval.
-
-    The interval is Student's t on the logarithms, as if the comparisons were independent. They share rows and seeds, so
-    it says how the comparisons at hand differ rather than what others would show.
-
-    Args:
-        comparisons: those whose `pairing` is NaN do not count.
+        differences: [..., n].
+        margin: [...] or one for all; `smallest` likewise.
+        floor: least standard deviation, see `rounding_sd`.
 
     Returns:
-        The mean and the ends of its interval: 0 and infinity for one comparison, all NaN for none.
+        [...] the larger of the two p-values; without spread 0, or 1 at that distance and beyond; NaN for n = 1, and
+        where `smallest` is 0.
     """
-    logs = [math.log(c.pairing) for c in comparisons if c.pairing > 0]
-    if not logs:
-        return math.nan, math.nan, math.nan
-    e = estimate(logs)
-    return math.exp(e.mean), math.exp(e.low), math.exp(e.high)
+    from scipy.stats import t
+
+    values, least = np.asarray(differences, dtype=float), np.asarray(smallest, dtype=float)
+    n = values.shape[-1]
+    excess, sd = moments(values - np.asarray(margin, dtype=float)[..., None], floor)
+    if n == 1:
+        return sd
+    inside = np.round(least - np.abs(excess), DECIMALS)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = t.sf(inside / sd * math.sqrt(n), n - 1)
+    p = np.where((sd == 0) & (inside == 0), 1.0, p)
+    return np.where(least > 0, p, np.nan)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -267,9 +183,14 @@ def holm_adjust(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def verdict_of(comparison: Comparison, adjusted_p: float, level: float = LEVEL) -> Verdict:
-    """The verdict on a comparison among others, by its adjusted p-value; "undecided" where that is NaN."""
+def verdict_of(comparison: Comparison, adjusted_p: float, equivalent_p: float = math.nan) -> Verdict:
+    """The verdict on a comparison among others, by its adjusted p-values; "undecided" where they are NaN.
+
+    A difference that is surely smaller than any of interest is "equivalent", be it surely above the margin or not.
+    """
+    if equivalent_p < LEVEL:
+        return "equivalent"
     excess = round(comparison.difference.mean - comparison.margin, DECIMALS)
-    if not adjusted_p < level or excess == 0:
+    if not adjusted_p < LEVEL or excess == 0:
         return "undecided"
     return "supported" if excess > 0 else "contradicted"

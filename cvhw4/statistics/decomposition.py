@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from cvhw4.labels import Merged
 from cvhw4.metrics import Counts, Targets, iou_by_image, merged, segmentation_figures, set_iou
-from cvhw4.statistics.intervals import Estimate, estimate
+from cvhw4.statistics.intervals import Estimate, estimate, ratio_of_means
 
 PARTS = ("void", "averaging", "merging", "training")
 OTHER_ORDER = ("merging_first", "training_last")
@@ -78,11 +79,16 @@ def decompositions(pairs: Sequence[tuple[Counts, Counts]], merge: Merged) -> dic
         pairs: of each seed, the counts that `decompose` takes.
         merge: what the second of them merge, as `Evidence.merged` gives it.
 
+    Returns:
+        By part; and "measuring", the share of the whole that is not training: 1 - training / whole, of the means.
+
     Raises:
         ValueError: no pairs, or as `decompose`.
     """
     found = [decompose(many, few, merge) for many, few in pairs]
-    return {name: estimate([parts[name] for parts in found]) for name in (*PARTS, *OTHER_ORDER, "whole")}
+    means = {name: estimate([parts[name] for parts in found]) for name in (*PARTS, *OTHER_ORDER, "whole")}
+    e = ratio_of_means([parts["training"] for parts in found], [parts["whole"] for parts in found])
+    return means | {"measuring": replace(e, mean=1 - e.mean, low=1 - e.high, high=1 - e.low)}
 
 
 def mean_iou_of(counts: Counts, names: Sequence[str], classes: Sequence[str]) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-Verdict = Literal["supported", "contradicted", "undecided"]
+Verdict = Literal["supported", "contradicted", "equivalent", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,21 @@ def estimate(values: Sequence[float]) -> Estimate:
     sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
     half = t_quantile(0.975, n - 1) * sd / math.sqrt(n)
     return Estimate(n, mean, sd, mean - half, mean + half)
+
+
+def ratio_of_means(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
+    """A mean over another, of pairs of figures; the interval is linearised (Cochran 1977, section 6.4).
+
+    Returns:
+        `sd` is that of the linearised pairs; all NaN where the second mean is 0.
+
+    Raises:
+        ValueError: no pairs, or not as many of the one as of the other.
+    """
+    mean = estimate(wholes).mean or math.nan
+    ratio = estimate(parts).mean / mean
+    e = estimate([(part - ratio * whole) / mean for part, whole in zip(parts, wholes, strict=True)])  # about 0
+    return Estimate(e.n, ratio, e.sd, ratio + e.low, ratio + e.high)
 
 
 def prediction_half_width(sd: float, n: int, error: float, k: int = 1) -> float:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cvhw4.statistics.comparison import LEVEL
-from cvhw4.statistics.intervals import Verdict
 from cvhw4.study import Claim, Study
 
 
@@ -20,6 +18,7 @@ class SingleRuns:
         high: upper end.
         margin: what the difference is held against.
         p_value: two-sided, of difference == margin; NaN where the figures leave no error to estimate.
+        error: standard error of the difference for the choice of images alone.
     """
 
     difference: float
@@ -27,6 +26,22 @@ class SingleRuns:
     high: float
     margin: float
     p_value: float
+    error: float
+
+    def p_with_seeds(self, sd: float, n: int) -> float:
+        """The same for another seed as well: t test with the spread of one run's difference added to the error.
+
+        Args:
+            sd: of n seeds' differences, here; its n - 1 degrees of freedom become more as the images have a share in
+                the error (Welch and Satterthwaite).
+        """
+        from scipy.stats import t
+
+        error = math.hypot(self.error, sd)
+        if n < 2 or not error > 0:
+            return math.nan
+        freedom = (n - 1) * (error / sd) ** 4 if sd > 0 else math.inf
+        return float(2 * t.sf(abs(self.difference - self.margin) / error, freedom))
 
 
 def binomial_comparison(better: float, worse: float | None, images: int, margin: float = 0.0) -> SingleRuns:
@@ -54,14 +69,16 @@ def binomial_comparison(better: float, worse: float | None, images: int, margin:
     if worse is None:
         test = binomtest(round(better * images), images, margin)
         low, high = test.proportion_ci(0.95, method="exact")
-        return SingleRuns(better, float(low), float(high), margin, float(test.pvalue))
+        error = math.sqrt(better * (1 - better) / images)
+        return SingleRuns(better, float(low), float(high), margin, float(test.pvalue), error)
     difference = better - worse
     error = math.sqrt((better * (1 - better) + worse * (1 - worse)) / images)
     if error == 0:  # none wrong or none right, in both
-        return SingleRuns(difference, -1.0, 1.0, margin, math.nan)
+        return SingleRuns(difference, -1.0, 1.0, margin, math.nan, 0.0)
     half = float(norm.ppf(0.975)) * error
     p_value = float(2 * norm.sf(abs(difference - margin) / error))
-    return SingleRuns(difference, max(-1.0, difference - half), min(1.0, difference + half), margin, p_value)
+    low, high = max(-1.0, difference - half), min(1.0, difference + half)
+    return SingleRuns(difference, low, high, margin, p_value, error)
 
 
 @dataclass(frozen=True)
@@ -77,19 +94,6 @@ class Stated:
 
     difference: float
     images: SingleRuns | None = None
-
-    @property
-    def p_value(self) -> float:
-        """Of that comparison; NaN without one."""
-        return math.nan if self.images is None else self.images.p_value
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """At 5 %, for this claim by itself; None without a comparison."""
-        if self.images is None:
-            return None
-        decided: Verdict = "supported" if self.difference > self.images.margin else "contradicted"
-        return decided if self.p_value < LEVEL else "undecided"
 
 
 def stated(claim: Claim, study: Study) -> Stated:

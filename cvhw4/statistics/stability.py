@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvhw4.statistics.comparison import LEVEL, holm_adjust, moments, t_p_values
+from cvhw4.statistics.comparison import LEVEL, equivalence_p_values, holm_adjust, moments, t_p_values
 
 
 class Stability(NamedTuple):
@@ -18,12 +18,10 @@ class Stability(NamedTuple):
 
     Attributes:
         same: share of draws with the verdict of all seeds.
-        undecided: share of draws that leave the claim undecided. Where all seeds do so too, this is `same`.
         opposite: share of draws that contradict what all seeds support, or the other way round.
     """
 
     same: float
-    undecided: float
     opposite: float
 
 
@@ -33,8 +31,8 @@ def stability(
     rng: np.random.Generator,
     draw: int = 5,
     resamples: int = 1000,
-    level: float = LEVEL,
     floors: ArrayLike = 0.0,
+    smallest: ArrayLike = 0.0,
 ) -> list[Stability]:
     """Draws some of the seeds without replacement, the same for all claims, and judges the claims again, by Holm.
 
@@ -47,8 +45,8 @@ def stability(
         rng: draws the seeds, unless there are no more than `resamples` ways to draw, which are then all taken, once.
         draw: seeds drawn, at least 2.
         resamples: number of draws.
-        level: of the family, here and for all seeds.
         floors: [claims] or one for all, least standard deviations, see `comparison.rounding_sd`.
+        smallest: [claims] or one for all, differences of interest, as `comparison.compare` takes them.
 
     Raises:
         ValueError: the claims differ in their number of seeds, or these are fewer than drawn.
@@ -62,18 +60,22 @@ def stability(
         drawn = np.array(list(combinations(range(seeds), draw)))
     else:
         drawn = np.argsort(rng.random((resamples, seeds)), axis=1)[:, :draw]
-    against, least = np.broadcast_to(margins, count), np.broadcast_to(floors, count)
-    whole = _signs(values[:, None], against, least, level)[0]
-    parts = _signs(values[:, drawn], against, least, level)
-    same, undecided, opposite = (parts == whole).mean(0), (parts == 0).mean(0), (parts * whole == -1).mean(0)
-    return [Stability(float(s), float(u), float(o)) for s, u, o in zip(same, undecided, opposite, strict=True)]
+    settings = [np.broadcast_to(of_claim, count) for of_claim in (margins, smallest, floors)]
+    whole = _signs(values[:, None], *settings)[0]
+    parts = _signs(values[:, drawn], *settings)
+    same, opposite = (parts == whole).mean(0), (parts * whole == -1).mean(0)
+    return [Stability(float(s), float(o)) for s, o in zip(same, opposite, strict=True)]
 
 
 def _signs(
-    values: NDArray[np.float64], margins: NDArray[np.float64], floors: NDArray[np.float64], level: float
+    values: NDArray[np.float64],
+    margins: NDArray[np.float64],
+    smallest: NDArray[np.float64],
+    floors: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """[claims, draws, n] to verdicts [draws, claims]: 1 supported, -1 contradicted, 0 undecided."""
-    claims = list(zip(values, margins, floors, strict=True))
-    p = np.stack([t_p_values(v, margin, floor) for v, margin, floor in claims], axis=-1)
-    signs = np.stack([np.sign(moments(v - margin)[0]) for v, margin, _ in claims], axis=-1)
-    return np.where(holm_adjust(p) < level, signs, 0.0)
+    """[claims, draws, n] to verdicts [draws, claims]: 1 supported, -1 contradicted, 2 equivalent, 0 undecided."""
+    claims = list(zip(values, margins, smallest, floors, strict=True))
+    differ = holm_adjust(np.stack([t_p_values(v, margin, floor) for v, margin, _, floor in claims], axis=-1))
+    equal = holm_adjust(np.stack([equivalence_p_values(*of_claim) for of_claim in claims], axis=-1))
+    signs = np.stack([np.sign(moments(v - margin)[0]) for v, margin, _, _ in claims], axis=-1)
+    return np.where(equal < LEVEL, 2.0, np.where(differ < LEVEL, signs, 0.0))

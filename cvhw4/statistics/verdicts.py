@@ -1,10 +1,17 @@
-"""Claims held against runs."""
+"""Claims held against runs.
+
+One rule, fixed before anything is trained, says which epoch of a run counts (`Study.epoch`), the last one unless the
+study says otherwise; what the other rule would say stands beside it. The claims about one data set are a family, whose
+verdicts together are wrong in 5 % of studies at most (Holm); a control is judged by itself. "Equivalent" is a family of
+its own: verdicts of difference and of equivalence are wrong in 5 % each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +21,7 @@ from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.comparison import Comparison, compare, holm, verdict_of
 from cvhw4.statistics.images import Combined, ImageNoise, combine, image_noise, squared_error
 from cvhw4.statistics.intervals import Estimate, Verdict
-from cvhw4.study import Claim, Metric, Operand, Study
+from cvhw4.study import Claim, EpochRule, Metric, Operand, Study
 
 _CALLS = 2000  # at most, of a study's own metric, which may take milliseconds, to resample images
 ReadImages = Callable[[RunRecord], ImageResults | None]
@@ -26,13 +33,20 @@ class Outcome:
 
     Attributes:
         claim: the claim.
-        comparison: best figure of the better row minus the worse row's, paired by seed, over the seeds; the best figure
-            itself where the claim compares with no row.
+        comparison: figure of the better row minus the worse row's, paired by seed, over the seeds; the figure itself
+            where the claim compares with no row.
         seeds: the seeds compared.
         differences: of each seed.
-        adjusted_p: p-value of the comparison, corrected for all claims that were judged together (Holm).
+        epoch: whose figures these are.
+        adjusted_p: p-value of the difference, corrected for all claims that were judged together (Holm).
+        equivalent_p: p-value of equivalence, likewise.
+        together: how many claims were judged together; 1 for a control.
         data: name of the data set.
         fingerprint: of that data, by which bounds know it.
+        collapsed: how many of the seeds' runs failed to train (`RunRecord.collapsed`), by row; rows without are left
+            out.
+        other_epoch: what the other rule says, where both were looked at.
+        trained: what the seeds say none of whose runs collapsed; None where none did, or none is left.
         noise: what other validation images would change; None where images were not looked at, or are not stored.
         resolution: the steps that the figure comes in: an image's for classification, 0 for what has none.
     """
@@ -41,9 +55,15 @@ class Outcome:
     comparison: Comparison
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
+    epoch: EpochRule
     adjusted_p: float
+    equivalent_p: float
     data: str
     fingerprint: str
+    together: int = 1
+    collapsed: Mapping[str, int] = field(default_factory=dict)
+    other_epoch: Outcome | None = None
+    trained: Outcome | None = None
     noise: ImageNoise | None = None
     resolution: float = 0.0
 
@@ -55,7 +75,7 @@ class Outcome:
     @property
     def verdict(self) -> Verdict:
         """Whether it holds with other seeds, on these validation images."""
-        return verdict_of(self.comparison, self.adjusted_p)
+        return verdict_of(self.comparison, self.adjusted_p, self.equivalent_p)
 
     @property
     def with_other_images(self) -> Combined | None:
@@ -72,7 +92,8 @@ def judge(
     records: Iterable[RunRecord],
     study: Study,
     read_images: ReadImages | None = None,
-    permutations: bool = True,
+    epoch: EpochRule | None = None,
+    trained: bool = False,
 ) -> Outcome | None:
     """Compares the claim's rows, seed by seed, or its row with its margin; by itself, corrected for no other claim.
 
@@ -81,7 +102,8 @@ def judge(
             before the study had the metric.
         study: whose claim it is.
         read_images: gives what a run made of every validation image, for `noise`.
-        permutations: as `compare` takes it.
+        epoch: whose figures are compared; the study's rule where it is left out.
+        trained: whether seeds are left out of which a run collapsed.
 
     Returns:
         None where no seed has all rows, where a figure is not finite (a mean without it would be another claim), or
@@ -95,8 +117,12 @@ def judge(
         if record.row in runs and claim.metric in record.epochs[-1].figures:
             runs[record.row][record.seed] = record
     seeds = sorted(set.intersection(*(set(of_row) for of_row in runs.values())))
+    collapsed = {row: {s for s in seeds if of_row[s].collapsed} for row, of_row in runs.items()}
+    if trained:
+        seeds = sorted(set(seeds).difference(*collapsed.values()))
     if not seeds:
         return None
+    epoch = epoch or study.epoch
     used = {of_row[s].data.fingerprint: of_row[s].data for s in seeds for of_row in runs.values()}
     if len(used) > 1:
         names = ", ".join(d.name for d in used.values())
@@ -104,39 +130,43 @@ def judge(
     (data,) = used.values()
     if claim.worse is None and data.embedded:
         return None
-    better = figures(claim.better, runs, seeds, claim.metric)
-    worse = None if claim.worse is None else figures(claim.worse, runs, seeds, claim.metric)
+    metric = f"{epoch} {claim.metric}"
+    better = _figures(claim.better, runs, seeds, metric)
+    worse = None if claim.worse is None else _figures(claim.worse, runs, seeds, metric)
     if worse is not None and claim.metric in runs[claim.rows[0]][seeds[0]].lower_is_better:
         better, worse = worse, better
     if not np.isfinite([*better, *(worse or ())]).all():
         return None
     # Of a metric of the study's own this is about what one image makes.
     resolution = 1 / data.val if study.rows[claim.rows[0]].task.in_images else 0.0
-    comparison = compare(better, worse, claim.margin, resolution=resolution, permutations=permutations)
+    comparison = compare(better, worse, claim.margin, resolution=resolution, smallest=claim.smallest)
     noise = None
     if read_images is not None:
-        noise = _noise(claim, runs, seeds, read_images, study.metrics.get(claim.metric))
+        noise = _noise(claim, runs, seeds, read_images, epoch, study.metrics.get(claim.metric))
     differences = tuple(b - w for b, w in zip(better, worse or [0.0] * len(better), strict=True))
     return Outcome(
         claim=claim,
         comparison=comparison,
         seeds=tuple(seeds),
         differences=differences,
+        epoch=epoch,
         adjusted_p=comparison.p_value,
+        equivalent_p=comparison.equivalence_p,
         data=data.name,
         fingerprint=data.fingerprint,
+        collapsed={row: len(of_row) for row, of_row in collapsed.items() if of_row and not trained},
         noise=noise,
         resolution=resolution,
     )
 
 
-def figures(
-    operand: Operand, runs: Mapping[str, Mapping[int, RunRecord]], seeds: Sequence[int], metric: str
+def _figures(
+    operand: Operand, runs: Mapping[str, Mapping[int, RunRecord]], seeds: Sequence[int], figure: str
 ) -> list[float]:
-    """The best figure of a row, or the difference of two rows', by seed."""
+    """A figure of a row ("last miou"), or the difference of two rows', by seed."""
     if isinstance(operand, str):
-        return [runs[operand][s].best(metric) for s in seeds]
-    first, second = (figures(row, runs, seeds, metric) for row in operand)
+        return [runs[operand][s].figure(figure) for s in seeds]
+    first, second = (_figures(row, runs, seeds, figure) for row in operand)
     return [a - b for a, b in zip(first, second, strict=True)]
 
 
@@ -145,6 +175,7 @@ def _noise(
     runs: Mapping[str, Mapping[int, RunRecord]],
     seeds: Sequence[int],
     read: ReadImages,
+    epoch: EpochRule,
     metric: Metric | None,
 ) -> ImageNoise | None:
     """What other images would change; None where a run's results by image, or the scores that the study's own metric
@@ -153,7 +184,7 @@ def _noise(
     for sign, operand in ((1, claim.better), (-1, claim.worse)):
         rows = () if operand is None else (operand,) if isinstance(operand, str) else operand
         for row, inner in zip(rows, (1, -1), strict=False):
-            pairs = [(read(runs[row][s]), runs[row][s].best_epoch(claim.metric)) for s in seeds]
+            pairs = [(read(runs[row][s]), runs[row][s].epoch_of(f"{epoch} {claim.metric}")) for s in seeds]
             whole = [(results, epoch) for results, epoch in pairs if results is not None]
             if len(whole) < len(pairs):
                 return None
@@ -171,22 +202,45 @@ def judge_all(
     study: Study,
     records: Sequence[RunRecord],
     read_images: ReadImages | None = None,
-    permutations: bool = True,
     claims: Sequence[Claim] | None = None,
 ) -> list[Outcome]:
-    """The outcome of every claim that the runs can say something about, by data set, all judged together (Holm).
+    """The outcome of every claim that the runs can say something about, by data set, those on one data set judged
+    together (Holm) and each control by itself; beside each what the other epoch, and the seeds that trained, say.
 
     Args:
         claims: those to be judged, where they are not the study's.
     """
-    outcomes = []
     by_data: dict[str, list[RunRecord]] = {}
     for record in records:
         by_data.setdefault(record.data.fingerprint, []).append(record)
-    for claim in study.claims if claims is None else claims:
-        for of_data in by_data.values():
-            outcome = judge(claim, of_data, study, read_images, permutations)
-            if outcome is not None:
-                outcomes.append(outcome)
-    adjusted = holm([outcome.comparison.p_value for outcome in outcomes])
-    return [replace(outcome, adjusted_p=p) for outcome, p in zip(outcomes, adjusted, strict=True)]
+    judged = study.claims if claims is None else claims
+
+    def outcomes(read: ReadImages | None = None, **how: Any) -> dict[tuple[Claim, str], Outcome]:
+        found = (judge(claim, of_data, study, read, **how) for claim in judged for of_data in by_data.values())
+        return {(o.claim, o.fingerprint): o for o in _together([o for o in found if o is not None])}
+
+    other_rule: EpochRule = "best" if study.epoch == "last" else "last"
+    other_epoch, trained = outcomes(epoch=other_rule), outcomes(trained=True)
+    return [
+        replace(o, other_epoch=other_epoch.get(place), trained=trained.get(place) if o.collapsed else None)
+        for place, o in outcomes(read_images).items()
+    ]
+
+
+def families(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
+    """The outcomes that are judged together: of all claims on one data set, and of each control by itself."""
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    for o in outcomes:
+        found.setdefault((o.fingerprint, o.claim.id if o.claim.control else ""), []).append(o)
+    return list(found.values())
+
+
+def _together(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The same, with p-values corrected for each other, in the same order."""
+    corrected = {}
+    for family in families(outcomes):
+        differ = holm([o.comparison.p_value for o in family])
+        equal = holm([o.comparison.equivalence_p for o in family])
+        for o, p, q in zip(family, differ, equal, strict=True):
+            corrected[id(o)] = replace(o, adjusted_p=p, equivalent_p=q, together=len(family))
+    return [corrected[id(o)] for o in outcomes]
