@@ -19,12 +19,16 @@ INSTALLED := .venv/.installed
 # tests of the CUDA path, the speed comparison, the benchmarks at full size. Everything is written below $(OUT), and finished runs
 # and comparisons are taken from there: each part can be called by itself, and again after an interruption.
 # Example: make gpu ARGS="--seeds 5 --camvid local/CamVid --portraits local/portraits --weights local/weights"
+# MINUTES=15 is for a machine that is lent for so long: 2 of them for the tests, 8 for the benchmarks, 4 for speed, each
+# ended then; pages are of what is finished, and what is not goes on in the next call.
 DEVICE ?= cuda
 PROFILE ?= full
 OUT ?= results
 GRAPHS ?= $(if $(filter cuda,$(DEVICE)),--cuda-graphs)
 AT_ONCE ?= $(if $(filter cuda,$(DEVICE)),4,1)
 ON_GPU = --device $(DEVICE) $(GRAPHS) --results $(OUT) --reuse -p no:cacheprovider
+MINUTES ?=
+limit = $(if $(MINUTES),timeout --signal=TERM --kill-after=10 $$(($(MINUTES) * 60 * $(1) / 15)))
 FULL = $(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
 
 .PHONY: help lint integration docs bench speed growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
@@ -84,8 +88,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # All three whatever becomes of each, as time on such a machine is dear; red if one of them is.
 gpu:
-	@failed=; for part in gpu-check gpu-full gpu-speed; do $(MAKE) $$part || failed="$$failed $$part"; done; \
-	    test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+	@failed=; \
+	    $(call limit,2) $(MAKE) gpu-check || failed="$$failed gpu-check"; \
+	    $(call limit,8) $(MAKE) gpu-full || failed="$$failed gpu-full"; \
+	    $(call limit,4) $(MAKE) gpu-speed || failed="$$failed gpu-speed"; \
+	    $(if $(MINUTES),$(PYTHON) -c "from cvhw4.cli import main; main()" report --study $(PROFILE) --results $(OUT);) \
+	    test -z "$$failed" || { echo "failed or ended early:$$failed"; exit 1; }
 
 # cuBLAS reads its setting at a process's first product, so the tests of --deterministic need it from the start.
 gpu-check:

@@ -51,6 +51,13 @@ def test_the_gpu_commands_need_only_what_a_gpu_machine_has():
     assert {str(f.relative_to(ROOT)): missing for f in files if (missing := {*imported(f)} - INSTALLED)} == {}
 
 
+def _read(path):
+    try:
+        return path.read_bytes()
+    except OSError:  # it ended
+        return b""
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
     """`make gpu` on the CPU: CUDA tests, a comparison of speed, the benchmarks; again, it takes what is finished."""
@@ -67,6 +74,11 @@ def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
         f"ARGS={arguments}",
     ]
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    quarter = ["make", "gpu", "MINUTES=1", *settings]
+    cut = subprocess.run(quarter, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
+    assert cut.returncode, cut.stdout  # no part is done in so few seconds
+    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(p)]
+    assert not left, "sessions go on behind a cut"
     outputs = [
         subprocess.run(
             ["make", part, *settings],
