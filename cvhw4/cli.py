@@ -487,6 +487,7 @@ def judge(
     only: Annotated[list[str] | None, typer.Option("--only", help="NAME=VALUE that runs must have.")] = None,
     pattern: Annotated[str, typer.Option(help="TensorBoard: settings in a folder's path.")] = "{row}/seed{seed}",
     experiment: Annotated[str | None, typer.Option(help="MLflow: only this experiment.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="By each run's best epoch instead of its last.")] = False,
     name: Annotated[str, typer.Option("--name", help="Of the study that is made of them.")] = "judged",
     results: ResultsOption = RESULTS,
 ) -> None:
@@ -507,7 +508,7 @@ def judge(
     pairs = dict(text.partition("=")[::2] for text in only or [])
     wanted = Wanted(
         row=row or ["row"], seed=seed, figures=figures, lower_is_better=lowest, epoch=epoch, only=pairs,
-        pattern=pattern, experiment=experiment,
+        pattern=pattern, experiment=experiment, best=best,
     )  # fmt: skip
     finished, unfinished = read_runs(sources, wanted)
     for run in unfinished:

@@ -149,6 +149,7 @@ def study_as_json(study: Study) -> str:
         "title": study.title,
         "primary": study.primary,
         "lower_is_better": sorted(study.lower_is_better),
+        "epoch": study.epoch,
         "rows": {name: row.settings() for name, row in study.rows.items()},
         "claims": [vars(claim) for claim in study.claims],
     }

@@ -109,6 +109,18 @@ def test_a_line_per_epoch_and_rows_by_two_settings(run):
     assert one.settings == {"depth": 8, "aug": "y"} and one.lower_is_better == ["loss"] and one.best("loss") == 0.5
 
 
+def test_claims_are_by_the_last_epoch_or_by_the_best(run):
+    runs = [f"{arm},{s}" for arm in ("skip", "no skip") for s in range(5)]
+    table(*[f"{r},{e},{(0.9 if e == 1 else 0.5) - 0.2 * (r[0] == 'n') * (e == 1) + int(r[-1]) / 100}" for r in runs
+            for e in (1, 2)], head="arm,seed,epoch,accuracy")  # fmt: skip
+    for option, words in (("--best", "+0.200"), ("--worse", "+0.000")):
+        extra = [option] if option == "--best" else []
+        code, out, err = run(*JUDGE, "--epoch", "epoch", *AGAINST, *extra)
+        assert code == 0 and words in out.partition("claim ")[2], err
+        assert run("report", "--study", "judged")[0] == 0
+        assert words[:6] in Path("results/judged/verdicts.md").read_text().partition("\n## ")[2].partition("\n### ")[0]
+
+
 def test_pytest_benchmarks_json_has_figures_in_extra_info_and_times(run):
     benchmarks = [
         {"name": f"test[{arm}-{s}]", "params": {"arm": arm}, "extra_info": {"seed": s, "iou": 0.5 + s / 10},

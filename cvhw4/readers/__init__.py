@@ -61,6 +61,7 @@ class Wanted:
         only: settings by the value that they must have; other runs are passed over.
         pattern: of TensorBoard's folders, "{row}/seed{seed}": where in the path settings stand.
         experiment: of MLflow, its name; None takes all.
+        best: whether claims are judged by the best epoch instead of the last.
     """
 
     row: Sequence[str] = ("row",)
@@ -71,6 +72,7 @@ class Wanted:
     only: Mapping[str, str] = field(default_factory=dict)
     pattern: str = ""
     experiment: str | None = None
+    best: bool = False
 
 
 Reader = Callable[[str, Wanted], Iterable[LoggedRun]]
@@ -215,6 +217,7 @@ def judged_study(
         rows=settings,
         primary=next(iter(wanted.figures)),
         lower_is_better=wanted.lower_is_better,
+        epoch="best" if wanted.best else "last",
         claims=claims,
         title=f"Runs of {source}",
     )
