@@ -57,7 +57,7 @@ def test_what_was_timed_is_kept_for_a_processor_torch_threads_network_and_size(t
     choose(), choose(replace(ROW, start="imagenet"))
     assert len(calls) == 1
     other = [untrained("q2_1a", size=64), untrained("q2_1a", batch=2), untrained("q2_1b"), untrained("q1_8")]
-    other += [untrained("q2_1a", loss="dice"), untrained("q2_1a", clip_grad=1.0)]
+    other += [untrained("q2_1a", loss="focal"), untrained("q2_1a", clip_grad=1.0)]
     for number, row in enumerate(other, 2):
         choose(row), choose(row)
         assert len(calls) == number, row

@@ -147,6 +147,7 @@ def diverging(monkeypatch, seed):
     ("args", "message"),
     [
         (("--dist", "worksteal", "-n", "2"), "--dist worksteal: breaks the order of runs and claims"),
+        (("--dist", "each", "-n", "2"), "--dist each: trains every run on every worker"),
         (("--executor", "ray", "-n", "2"), "--executor ray: cannot go with -n 2"),
         (("--ray-address", "auto"), "--ray-address: is given without --executor ray"),
         (("--cuda-graphs", "--device", "cpu"), "--cuda-graphs: cannot go with --device cpu"),

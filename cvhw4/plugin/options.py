@@ -134,9 +134,10 @@ def check_options(config: pytest.Config) -> None:
         raise InputError(f"--device {config.getoption('cvhw4_device')}", problem, "use --device cpu or cuda")
     if config.getoption("cvhw4_ray_address") and config.getoption("cvhw4_executor") != "ray":
         raise InputError("--ray-address", "is given without --executor ray", "add --executor ray")
-    if config.getoption("dist", "no") == "worksteal":
-        # A worker that waits with a claim could be handed a run behind it that the claim waits for.
-        raise InputError("--dist worksteal", "breaks the order of runs and claims", "use --dist load")
+    # With worksteal a worker that waits with a claim could be handed a run behind it that the claim waits for.
+    refused = {"worksteal": "breaks the order of runs and claims", "each": "trains every run on every worker"}
+    if (dist := config.getoption("dist", "no")) in refused:
+        raise InputError(f"--dist {dist}", refused[dist], "use --dist load")
     check_trackers(trackers(config))
     if (table := config.getoption("cvhw4_table")) is not None:
         from cvhw4.report.papers import check_table
