@@ -303,7 +303,7 @@ def test_a_plan_says_what_so_many_seeds_could_show_and_how_long_they_take(run, t
         store.save(record("q2_1b", seed, figures=((0.2,),)))
         store.save(record("q2_1a", seed, figures=((0.2 + gain,),)))
     code, out, _ = run("plan", "10", "3", "--study", "quick")
-    assert code == 0 and "90 % of studies of 2 claims" in out
+    assert code == 0 and "decided in 90 % of studies" in out
     line = next(x.split() for x in out.splitlines() if x.startswith("q2_2-skip_miou"))
     assert line[1:6] == ["+0.120", "±", "0.020,", "n", "3"]
     three, ten = float(line[6]), float(line[8])

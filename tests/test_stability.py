@@ -12,7 +12,7 @@ from scipy import stats
 
 from cvhw4.statistics.comparison import compare, holm, holm_adjust, moments, rounding_sd, t_p_values, verdict_of
 from cvhw4.statistics.intervals import t_quantile
-from cvhw4.statistics.stability import stability
+from cvhw4.statistics.stability import stability, wrong_verdicts
 
 STUDIES, CLAIMS, IMAGES = 2000, 13, 80
 
@@ -63,6 +63,23 @@ def test_what_would_be_wrong_more_often():
     assert by_normal == pytest.approx(1 - 2 * stats.t.sf(1.959964, 2), abs=0.01) and by_normal < 0.83
     # Three equal differences have no spread; their p = 0 passes any correction.
     assert rates(accuracies(3, rng))[1] > 0.06
+
+
+def test_wrong_verdicts_of_a_normal_shape_are_5_percent_and_more_where_a_study_looks_again():
+    values = stats.norm.ppf((np.arange(2000) + 0.5) / 2000) + 7.0  # whatever their mean
+    rates, again = wrong_verdicts(values, np.random.default_rng(1), (3, 20), (3, 10, 20), draws=STUDIES * 4)
+    assert rates == pytest.approx([0.05, 0.05], abs=error(0.05, STUDIES * 4))
+    # Armitage, McPherson and Rowe (1969): with three looks 10.7 % at equal steps of a normal mean of known spread; here
+    # the first look is at 3 of 20 and the spread is estimated
+    assert 0.10 < again < 0.14
+
+
+def test_wrong_verdicts_of_two_groups_are_many():
+    two = [0.03] * 9 + [0.02] * 9 + [-0.22, -0.23]
+    (rate,), again = wrong_verdicts(two, np.random.default_rng(2), (10,), (10,))
+    # without one of the two in ten draws (0.9 ** 10 = 0.35) the rest agree, and are decided wrongly
+    assert rate == again and 0.3 < rate < 0.4
+    assert wrong_verdicts(two, np.random.default_rng(2), (10,), (10,), floor=0.2)[0][0] < 0.05
 
 
 def verdicts(claims, margins, smallest):

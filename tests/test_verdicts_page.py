@@ -16,11 +16,12 @@ from cvhw4.records.schema import Failure
 from cvhw4.records.store import Store
 from cvhw4.report.numbers import verdict
 from cvhw4.report.page import write_pages, write_report
+from cvhw4.report.reliability import shape_section
 from cvhw4.report.stored import Stored
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS, calibrate
 from cvhw4.statistics.comparison import rounding_sd
-from cvhw4.statistics.stability import stability
+from cvhw4.statistics.stability import stability, wrong_verdicts
 from cvhw4.statistics.verdicts import families, judge, judge_all
 from tests.tiny import MERGED, QUICK, record
 
@@ -233,6 +234,20 @@ def test_five_of_six_seeds_are_drawn_in_all_six_ways(page, records):
             line = cells(table, o.claim.id)
             assert line[1:3] == ["embedded classification", o.verdict] and line[5:] == ["all 6", "6"]
             assert line[3:5] == [f"{100 * share:.1f} %" for share in shares]
+
+
+def test_the_rates_under_a_claims_own_shape_are_on_the_page_from_ten_seeds_on():
+    rng = np.random.default_rng(9)
+    levels = {"q1_1-features": 0.7, "q1_2-finetune": 0.8}
+    many = [record(row, s, ((level + rng.normal(0, 0.02),),)) for row, level in levels.items() for s in range(10)]
+    many[-1] = replace(many[-1], by_class={"recall": [1.0, 0.0]})
+    (o,) = judge_all(QUICK, many)
+    rates, again = wrong_verdicts(
+        o.differences, np.random.default_rng(0), (3, 5, 10, 20), (3, 10, 20), 1 / 400 / 6**0.5
+    )
+    line = cells("\n".join(shape_section([o])), FIRST.id)
+    assert line[1:] == [*(f"{100 * rate:.1f} %" for rate in (*rates, again)), "-"]  # nine seeds trained
+    assert shape_section([judge(FIRST, many[1:], QUICK)]) == []
 
 
 def test_without_images_the_rest_of_the_page_stands(store, records):

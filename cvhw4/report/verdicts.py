@@ -22,6 +22,7 @@ from cvhw4.report.reliability import (
     noise_section,
     selection_section,
     sensitivity_section,
+    shape_section,
     stability_section,
 )
 from cvhw4.report.runs import by_row, days, lower_note, metric_name
@@ -89,6 +90,7 @@ def verdicts_page(
         *noise_section(sets),
         *details_section(outcomes),
         *stability_section(outcomes),
+        *shape_section(outcomes),
         *sensitivity_section(detections(study, records, bounds), bounds),
         *held_out_section(held_out(study, rows, bounds), bounds),
     ]
