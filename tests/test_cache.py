@@ -14,20 +14,8 @@ import numpy as np
 import pytest
 
 from cvhw4.data import cache
-from cvhw4.data.cache import (
-    Arrays,
-    blocks,
-    cache_root,
-    cached,
-    digest,
-    file_digests,
-    fingerprint,
-    forget,
-    in_order,
-    mapping,
-    new_folder,
-)
-from cvhw4.data.dataset import Split
+from cvhw4.data.cache import Arrays, cache_root, cached, digest, file_digests, fingerprint, in_order, new_folder
+from cvhw4.data.dataset import Split, blocks, forget, mapping
 from cvhw4.errors import InputError
 
 

@@ -2,8 +2,7 @@
 
 Digests of what was read (`file_digests`, `digest`), folders that appear whole or not at all (`new_folder`), and the
 cache in which decoded arrays lie under such a digest (`cached`, `cached_dataset`). A set may be far larger than memory:
-pictures go to their file one by one, and what is read back is read in blocks whose pages are given up again (`blocks`,
-`forget`).
+pictures go to their file one by one.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import mmap
 import os
 import re
 import secrets
@@ -34,7 +32,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from cvhw4.data.dataset import Dataset, Packed, Split
+from cvhw4.data.dataset import Dataset, Split, blocks
 from cvhw4.data.decode import few, read_file
 from cvhw4.errors import InputError, printable
 from cvhw4.files import locked, remove
@@ -81,41 +79,7 @@ def new_folder(destination: Path) -> Iterator[Path]:
         raise
 
 
-# Undecoded
-
-
-def blocks(array: NDArray[Any], size: int = 64 << 20) -> Iterator[NDArray[Any]]:
-    """An array's rows in order, as views of about `size` bytes (one row at least), forgotten once they are used."""
-    rows = max(1, size // max(1, array[:1].nbytes))
-    for start in range(0, len(array), rows):
-        yield (block := array[start : start + rows])
-        forget(block)
-
-
-def forget(array: NDArray[Any]) -> None:
-    """Gives up the memory that pages of this part of a read-only memory-mapped file take in the process.
-
-    The next access reads them anew, from the system's cache of files if they are still there. Does nothing for other
-    arrays, nor where the system has no such call.
-    """
-    base = mapping(array)
-    if base is None or not hasattr(base, "madvise"):
-        return
-    whole = np.frombuffer(base, np.uint8)
-    if whole.flags.writeable:  # changes might be lost
-        return
-    start = array.ctypes.data - whole.ctypes.data
-    margin = 2 << 20  # a page that is read brings neighbours along: at most what the kernel holds in one piece
-    first = max(0, start - margin) // mmap.PAGESIZE * mmap.PAGESIZE
-    base.madvise(mmap.MADV_DONTNEED, first, min(start + array.nbytes + margin, len(whole)) - first)
-
-
-def mapping(array: NDArray[Any]) -> mmap.mmap | None:
-    """The memory-mapped file that a contiguous array is a view of, or None."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return base if isinstance(base, mmap.mmap) else None
+# Decoding
 
 
 def in_order(function: Callable[[int], _T], count: int) -> Iterator[_T]:
@@ -161,12 +125,7 @@ def digest(files: Mapping[str, str], **parameters: Any) -> str:
 
 
 def leaks(train: Mapping[str, bytes], val: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Which validation pictures are training pictures too: "train/a.jpg = val/b.png".
-
-    Args:
-        train: digest of each training picture, by its name.
-        val: likewise of validation.
-    """
+    """Which validation pictures are training pictures too ("train/a.jpg = val/b.png"), by the digests of both."""
     trained = {digest: name for name, digest in train.items()}
     return tuple(f"{trained[digest]} = {name}" for name, digest in val.items() if digest in trained)
 
@@ -340,10 +299,10 @@ def _pack(folder: Path | None, *sources: Split | Undecoded) -> Arrays:
     for number, (name, source) in enumerate(zip(("train", "val"), sources, strict=True)):
         if isinstance(source, Undecoded):
             count = sum(len(later.names) for later in sources[number:])
-            losses = source.losses
-            source, digests[name] = _decode_split(source, folder and folder / name, count)
-            notes += [*losses(), *_of_two_classes(source, digests[name])]
-        splits[name] = source
+            splits[name], digests[name] = _decode_split(source, folder and folder / name, count)
+            notes += [*source.losses(), *_of_two_classes(splits[name], digests[name])]
+        else:
+            splits[name] = source
     parts = {"images": "pixels", "sizes": "sizes", "targets": "targets"}
     arrays = {f"{s}-{name}": getattr(split, part) for s, split in splits.items() for name, part in parts.items()}
     texts = {name: split.names for name, split in splits.items()}
@@ -399,25 +358,16 @@ def _decode_split(source: Undecoded, stem: Path | None, count: int) -> tuple[Spl
             needed = images.needed(count) + targets.needed(count)
             if stem and needed > free:
                 raise OSError(errno.ENOSPC, f"{needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} free")
-            if not stem:
-                _check_memory(source, images.needed(len(source.names)))
+            if not stem and (needed := images.needed(len(source.names))) > MAX_BYTES:
+                raise InputError(
+                    source.folder,
+                    f"its {len(source.names)} pictures take {needed / 2**30:.0f} GiB decoded, more than"
+                    f" {MAX_BYTES / 2**30:.0f}, and cannot be kept in {cache_root()}",
+                    "point CVHW4_CACHE to a folder with that much free space, or have the pictures scaled down while"
+                    " they are read (a shorter side of 288 pixels is plenty for 224)",
+                )
         sizes = np.array([shape[:2] for shape in images.shapes], np.int32)
-        return Split(_unframed(images.finish(), sizes), sizes, targets.finish(), source.names), digests
-
-
-def _unframed(images: NDArray[np.uint8], sizes: NDArray[np.int32]) -> NDArray[np.uint8] | Packed:
-    return Packed(images, sizes) if images.ndim == 1 else images
-
-
-def _check_memory(source: Undecoded, needed: int) -> None:
-    if needed > MAX_BYTES:
-        raise InputError(
-            source.folder,
-            f"its {len(source.names)} pictures take {needed / 2**30:.0f} GiB decoded, more than"
-            f" {MAX_BYTES / 2**30:.0f}, and cannot be kept in {cache_root()}",
-            "point CVHW4_CACHE to a folder with that much free space, or have the pictures scaled down while they are"
-            " read (a shorter side of 288 pixels is plenty for 224)",
-        )
+        return Split.of(images.finish(), sizes, targets.finish(), source.names), digests
 
 
 class _Rows:
@@ -487,7 +437,7 @@ class _Rows:
 
 def _unpack(found: Arrays, split: str) -> Split:
     images, sizes, targets = (found.arrays[f"{split}-{part}"] for part in ("images", "sizes", "targets"))
-    return Split(_unframed(images, sizes), sizes, targets, found.texts[split])
+    return Split.of(images, sizes, targets, found.texts[split])
 
 
 def _remove_damaged(entry: Path) -> None:

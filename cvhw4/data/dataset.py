@@ -1,7 +1,13 @@
-"""What every source of pictures delivers: decoded uint8 arrays, one `Split` to train on and one to validate on."""
+"""What every source of pictures delivers: decoded uint8 arrays, one `Split` to train on and one to validate on.
+
+They may be memory-mapped and far larger than memory: what is read of them is read in blocks whose pages are given up
+again (`blocks`, `forget`).
+"""
 
 from __future__ import annotations
 
+import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +70,13 @@ class Split:
     targets: NDArray[np.uint8]
     names: tuple[str, ...]
 
+    @classmethod
+    def of(
+        cls, pixels: NDArray[np.uint8], sizes: NDArray[np.int32], targets: NDArray[Any], names: tuple[str, ...]
+    ) -> Split:
+        """A split of pictures in frames, [N, H, W, 3], or packed, [bytes]."""
+        return cls(Packed(pixels, sizes) if pixels.ndim == 1 else pixels, sizes, targets, names)
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -94,3 +107,37 @@ class Dataset:
     fingerprint: str
     embedded: bool
     leaks: tuple[str, ...] = ()
+
+
+def blocks(array: NDArray[Any], size: int = 64 << 20) -> Iterator[NDArray[Any]]:
+    """An array's rows in order, as views of about `size` bytes (one row at least), forgotten once they are used."""
+    rows = max(1, size // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        yield (block := array[start : start + rows])
+        forget(block)
+
+
+def forget(array: NDArray[Any]) -> None:
+    """Gives up the memory that pages of this part of a read-only memory-mapped file take in the process.
+
+    The next access reads them anew, from the system's cache of files if they are still there. Does nothing for other
+    arrays, nor where the system has no such call.
+    """
+    base = mapping(array)
+    if base is None or not hasattr(base, "madvise"):
+        return
+    whole = np.frombuffer(base, np.uint8)
+    if whole.flags.writeable:  # changes might be lost
+        return
+    start = array.ctypes.data - whole.ctypes.data
+    margin = 2 << 20  # a page that is read brings neighbours along: at most what the kernel holds in one piece
+    first = max(0, start - margin) // mmap.PAGESIZE * mmap.PAGESIZE
+    base.madvise(mmap.MADV_DONTNEED, first, min(start + array.nbytes + margin, len(whole)) - first)
+
+
+def mapping(array: NDArray[Any]) -> mmap.mmap | None:
+    """The memory-mapped file that a contiguous array is a view of, or None."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None

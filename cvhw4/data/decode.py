@@ -212,6 +212,3 @@ def _upper_byte(image: Image.Image, path: Path, bits: int) -> Image.Image:
     if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
         raise InputError(path, f"has 32-bit pixels (mode {image.mode})", "convert the picture to 8 bits a channel")
     return Image.fromarray((values >> (bits - 8)).astype(np.uint8))
-
-
-# Arrays larger than memory

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cvhw4.data.cache import blocks, forget, mapping
-from cvhw4.data.dataset import Packed
+from cvhw4.data.dataset import Packed, blocks, forget, mapping
 
 _SMALL = 64 << 20  # bytes of a memory-mapped array that may stay resident whole
 _CHUNK = 256 << 20  # bytes that go to another device at once
