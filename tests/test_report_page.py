@@ -40,16 +40,30 @@ def cells(text, start):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def figures(text, start, title="Accuracy"):
+    """The cells of a line, by the heads of their columns."""
+    lines = section(text, title).splitlines()
+    head = next(line for line in lines if line.startswith("| row"))
+    return dict(
+        zip([name.strip() for name in head.strip("|").split("|")], cells(section(text, title), start), strict=True)
+    )
+
+
 def test_a_row_of_the_page_is_worked_by_hand():
     runs = [
         record("q1_2", seed=0, figures=((0.80,), (0.90,), (0.70,))),
         record("q1_2", seed=1, figures=((0.86,), (0.8,))),
     ]
-    line = cells(section(page(runs), "Accuracy"), "q1_2-finetune")
-    assert line[1:5] == ["tf_efficientnet_lite0", "imagenet", "all layers", "random-resized crop"]
     # best: 0.90 and 0.86; sd 0.0283; t(1) = 12.7062, half width 0.2541
-    assert line[5:9] == ["5", "0.880 ± 0.028", "[0.626, 1.134]", "2, 1"]
-    assert line[9:13] == ["0.750 ± 0.071", "0.8750", "+0.005", "2"]
+    assert figures(page(runs), "q1_2-finetune") == {
+        "row": "q1_2-finetune", "best accuracy": "0.880 ± 0.028", "95 % interval": "[0.626, 1.134]",
+        "last accuracy": "0.750 ± 0.071", "published": "0.8750", "difference": "+0.005", "n": "2", "epochs": "5",
+        "best at": "2, 1",
+    }  # fmt: skip
+    many = figures(page([record("q1_2", seed=s, figures=((0.1 * s,), (0.2,))) for s in range(5)]), "q1_2")
+    assert many["best at"] == "1 to 2, median 1"
+    settings = cells(section(page(runs), "Settings"), "q1_2-finetune")
+    assert settings[1:] == ["tf_efficientnet_lite0", "imagenet", "all layers", "random-resized crop"]
     cost = cells(section(page(runs), "Weights, time and memory"), "q1_2-finetune")
     assert cost[1] == "package x 1.0" and cost[3] == "9.5 ± 0.0 s" and "1.00 GiB" in cost and "5m24s" in cost
 
@@ -71,8 +85,8 @@ def test_published_figures_stand_where_a_row_shown_has_them():
     lines = [line for line in section(text, "mIoU").splitlines() if line.startswith("| q2_1a-skip ")]
     whole, first = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     # and after the template's epochs, in a line of its own
-    assert whole[5:10] == ["50", "0.500", "-", "50", "0.500"] and first[5:10] == ["20", "0.200", "-", "20", "0.200"]
-    assert first[10:12] == ["0.4295 at epoch 41", "-0.230"]
+    assert whole[1:4] == ["0.500", "-", "0.500"] and whole[-2:] == ["50", "50"]
+    assert first[1:] == ["0.200", "-", "0.200", "0.4295 at epoch 41", "-0.230", "1", "20", "20"]
     assert "| published " in section(page([record("q1_2")]), "Accuracy")
     without = page([record("q1_5")])
     assert "| published " not in without and "| difference |" not in without and "published time" not in without
@@ -89,7 +103,7 @@ def test_rows_without_a_run_say_why():
 def test_runs_on_the_bounds_data_are_judged_and_others_are_not():
     good, bad = record("q1_1"), record("q1_1", seed=1, figures=((0.01,),))
     for runs, word in (([good], "met"), ([good, bad], "MISSED"), ([record("q1_2")], "none")):
-        assert cells(section(page(runs, bounds=BOUNDS), "Accuracy"), "q1_")[-1] == word
+        assert figures(page(runs, bounds=BOUNDS), "q1_")["bounds"] == word
     foreign = replace(record("q1_1"), data=replace(record().data, fingerprint="f" * 64, name="hymenoptera"))
     text = page([foreign, record("q1_1", seed=1)], bounds=BOUNDS)
     assert "(hymenoptera)" in text and "(embedded)" in text and text.count("not judged") == 1
@@ -102,8 +116,8 @@ def test_a_studys_own_metric_has_a_table_and_its_runs_from_before_are_left_out()
     runs[1] = replace(runs[1], epochs=[replace(e, figures=e.figures | {"f1_": -2.5}) for e in runs[1].epochs])
     text = page(runs, of=own)
     assert text.startswith("# A \\*b\\*\n") and "## A \\*b\\* (embedded)" in text
-    line = cells(section(text, "f1\\_"), "a")
-    assert line[6] == "-2.500" and line[-1] == "1"
+    line = figures(text, "a", "f1\\_")
+    assert line["best f1\\_"] == "-2.500" and line["n"] == "1"
     assert summary(by_row(runs), own, None)[2].split() == ["a", "f1_", "-2.500", "-2.500", "1", "10", "s"]
 
 
@@ -139,9 +153,9 @@ def failure(name="q1_2", seed=1, **changes):
 
 def test_a_row_whose_every_run_failed_is_failed_not_missing():
     text = page([record("q1_1")], [failure("q1_2", 0), failure("q1_2", 1)])
-    line = cells(section(text, "Accuracy"), "q1_2-finetune")
-    assert line[6] == "**failed**" and line[10] == "0.8750" and line[12] == "0 (2 of 2 seeds failed)"
-    assert cells(section(text, "Accuracy"), "q1_1-features")[12] == "1"
+    line = figures(text, "q1_2-finetune")
+    assert line["best accuracy"] == "**failed**" and line["published"] == "0.8750"
+    assert line["n"] == "0 (2 of 2 seeds failed)" and figures(text, "q1_1-features")["n"] == "1"
     reason = ["q1_2-finetune", "0", "2", "7", "0.0005", "the loss became NaN", "seed1-6162.safetensors"]
     assert cells(section(text, "Failed runs"), "q1_2-finetune") == reason
     assert "| q1_2-finetune" not in section(text, "Rows without a run")
@@ -150,11 +164,11 @@ def test_a_row_whose_every_run_failed_is_failed_not_missing():
 def test_a_mean_over_survivors_says_how_many_failed():
     survivors = [record("q1_2", seed=s) for s in (0, 2)]
     text = page(survivors, [failure()])
-    assert cells(text, "q1_2-finetune")[12] == "2 (1 of 3 seeds failed)" and "finished is biased" in text
+    assert figures(text, "q1_2-finetune")["n"] == "2 (1 of 3 seeds failed)" and "finished is biased" in text
     untouched = page(survivors)
     assert "failed" not in untouched and "biased" not in untouched
     older = page([replace(r, configuration="e" * 64) for r in survivors], [failure()])
-    assert cells(older, "q1_2-finetune")[12] == "2 (1 of 1 seeds failed since)"
+    assert figures(older, "q1_2-finetune")["n"] == "2 (1 of 1 seeds failed since)"
 
 
 def test_what_is_not_known_of_a_failure_is_left_open():

@@ -36,7 +36,7 @@ from cvhw4.study import Row, Study
 from cvhw4.tasks import CUSTOM, LABELS, SEGMENTATION, Task
 
 _CONVENTIONS = ("miou", "set_miou", "pixel_accuracy", "set_pixel_accuracy")
-_MOST_LISTED = 20  # seeds whose epochs are listed one by one
+_MOST_LISTED = 3  # seeds whose best epochs are listed one by one
 _NO_PICTURES: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = {}
 
 
@@ -143,6 +143,7 @@ class _Section:
             lines = list(self._figures(metric))
             if lines:
                 parts += [f"### {_heading(metric)}", self._without_empty(lines), *self.notes]
+        parts += self._settings()
         for heading, shown in groupby(self.pictures, lambda picture: picture[0]):
             parts += [f"### {heading}", *(p.markdown for _, p in shown)]
         drawn = any(p.stem.startswith(("attention", "panels")) for _, p in self.pictures)
@@ -186,23 +187,27 @@ class _Section:
                 if not runs and not failed:
                     continue
                 shown = str(within or (ends(lengths) if lengths else "-"))
-                columns = self.task.columns(row)
-                if row.epochs is None:  # settings are the user's texts
-                    columns = {escape(name): escape(text) for name, text in columns.items()}
-                line = {"row": row.name, **columns, "epochs": shown}
                 best = estimate([r.best(metric, within) for r in runs]) if runs else None
                 last = estimate([r.epochs[:within][-1].figures[metric] for r in runs]) if runs else None
                 stated = published(self.study, row.name, metric)
-                yield line | {
+                yield {
+                    "row": row.name,
                     f"best {name}": "**failed**" if best is None else spread(best),
                     "95 % interval": "-" if best is None else interval(best),
-                    "at epoch": _listed([r.best_epoch(metric, within) for r in runs]),
                     f"last {name}": "-" if last is None else spread(last),
                     "published": self._stated(row, metric),
                     "difference": "-" if best is None or stated is None else number(best.mean - stated, sign="+"),
-                    "n": f"{len(runs)}{remark}",
                     "bounds": judged(runs, self.bounds) if runs and within is None else "-",  # of whole runs
+                    "n": f"{len(runs)}{remark}",
+                    "epochs": shown,
+                    "best at": _listed([r.best_epoch(metric, within) for r in runs]),
                 }
+
+    def _settings(self) -> list[str]:
+        """What the rows that ran train; nothing where that is their names alone."""
+        rows = [row for row in self.rows if row in self.ran or any(f.row == row.name for f in self.failures)]
+        lines = [{"row": row.name} | {escape(k): escape(v) for k, v in self.task.columns(row).items()} for row in rows]
+        return ["### Settings", Table.of(lines).markdown()] if lines and len(lines[0]) > 1 else []
 
     def _without_empty(self, lines: Sequence[Mapping[str, str]]) -> str:
         """A table without the columns that no row has anything in."""
