@@ -212,6 +212,14 @@ def calibrate(
         float, typer.Option(help="Share of nightly sessions in which any bound at all may be missed by chance.")
     ] = 0.01,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of a nightly session.")] = 3,
+    twins: Annotated[
+        Path | None,
+        typer.Option(
+            help="Results folder of the same rows and seeds from another machine, or with other threads: rows "
+            "that give the same figures there are held against the run of the same seed.",
+            parser=_folder,
+        ),
+    ] = None,
 ) -> None:
     """Writes the bounds file anew. From the stored runs, five seeds of every row or more.
 
@@ -219,16 +227,24 @@ def calibrate(
     """
     from cvhw4.files import write_atomically
     from cvhw4.records.store import Store, latest_runs
-    from cvhw4.statistics.bounds import calibrate as make_bounds
-    from cvhw4.statistics.bounds import to_toml
+    from cvhw4.statistics.calibration import calibrate as make_bounds
+    from cvhw4.statistics.calibration import to_toml
 
     chosen = _study(study, results)
     path = bounds or chosen.bounds
     if path is None:
         raise InputError(f"study {chosen.name}", "has no bounds file", "name one with --bounds, or Study(bounds=...)")
     records = latest_runs(Store(results, chosen.name).load())
-    write_atomically(Path(path), to_toml(chosen, make_bounds(chosen, records, false_alarms, seeds)))
+    elsewhere = None if twins is None else latest_runs(Store(twins, chosen.name).load())
+    made = make_bounds(chosen, records, false_alarms, seeds, elsewhere)
+    write_atomically(Path(path), to_toml(chosen, made))
     typer.echo(f"wrote {path} from {len(records)} runs")
+    if made.held_out is None:
+        typer.echo(f"how often unchanged code misses them is not known: {seeds} of these seeds leave too few", err=True)
+    elif made.held_out > false_alarms:
+        typer.echo(
+            f"unchanged code misses them in {made.held_out:.1%} of nights, as all runs of a row collapse", err=True
+        )
 
 
 @app.command()

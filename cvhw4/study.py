@@ -368,6 +368,7 @@ class CustomRow(Row):
         columns: the names of the settings of all rows of its study, in the order of tables.
         primary: the study's first figure.
         shown: further figures that tables show.
+        shares: figures that lie between 0 and 1.
     """
 
     network: str = ""
@@ -377,11 +378,12 @@ class CustomRow(Row):
     columns: tuple[str, ...] = ()
     primary: str = ""
     shown: tuple[str, ...] = ()
+    shares: frozenset[str] = frozenset()
 
     @property
     def task(self) -> Task:
         """What its figures are: the study's own."""
-        return custom_task(self.primary, self.shown)
+        return custom_task(self.primary, self.shown, self.shares)
 
     @property
     def epochs(self) -> None:
@@ -915,6 +917,7 @@ class Study:
         primary: with `train`, the figure that tables put first and that progress shows.
         lower_is_better: with `train`, the names of figures of which the lowest is best ("loss"). A claim about one
             holds where `better` is lower, and its difference is `worse` less `better`.
+        shares: with `train`, the names of figures that lie between 0 and 1: their bounds do too.
         version: with `train`, to be changed when what it does changes and its source text does not (a function that it
             calls, the data that it reads): `--reuse` knows a run by that text, the row's settings and this.
         train_text: the source text of `train`, once the study is made.
@@ -945,6 +948,7 @@ class Study:
     train: Fit | None = None
     primary: str = ""
     lower_is_better: Collection[str] = frozenset()
+    shares: Collection[str] = frozenset()
     version: str = ""
     train_text: str = field(default="", init=False, repr=False)
 
@@ -1051,7 +1055,7 @@ class Study:
             isinstance(self.data, list | tuple) and all(isinstance(source, Source) for source in self.data)
         )
         custom = self.train is not None
-        lower = self.lower_is_better
+        lower, shares = self.lower_is_better, self.shares
         required = (
             ("train", self.train is None or _takes_a_run(self.train), "give a function of one argument, the run"),
             ("data", data or custom, "name a folder"),
@@ -1062,6 +1066,7 @@ class Study:
             ("version", isinstance(self.version, str), "give a text, or leave it out"),
             ("primary", isinstance(self.primary, str), 'name a figure ("accuracy")'),
             ("lower_is_better", isinstance(lower, Collection) and not isinstance(lower, str), 'write it as {"loss"}'),
+            ("shares", isinstance(shares, Collection) and not isinstance(shares, str), 'write it as {"accuracy"}'),
         )
         for name, fine, hint in required:
             if not fine:
@@ -1079,7 +1084,7 @@ class Study:
                 raise InputError(self._where, f"has {name}, which cannot go with train", hint)
         if not self.primary:
             raise InputError(self._where, "has train and no primary", 'name its first figure, as primary="accuracy"')
-        for name in (self.primary, *self.lower_is_better):
+        for name in (self.primary, *self.lower_is_better, *self.shares):
             _check_name(name, "figure")
         for name, settings in self.rows.items():
             _check_name(name, "row")
@@ -1100,6 +1105,7 @@ class Study:
         claimed = (claim.metric for claim in self.claims if isinstance(claim, Claim))
         shown = tuple(dict.fromkeys(m for m in (*claimed, *sorted(self.lower_is_better)) if m != self.primary))
         shared: dict[str, Any] = {"columns": columns, "primary": self.primary, "shown": shown}
+        shared["shares"] = frozenset(self.shares)
         for name, settings in self.rows.items():
             yield CustomRow(name=name, study=self.name, values=dict(settings), plain=_plain(settings), **shared)
 
@@ -1269,7 +1275,7 @@ class Study:
         return merge, len(merged.names)
 
     def _check_metrics(self) -> None:
-        for name in ("primary", "lower_is_better", "version"):
+        for name in ("primary", "lower_is_better", "shares", "version"):
             if getattr(self, name):
                 raise InputError(self._where, f"has {name}, which goes with train", "leave it out")
         built_in = {"loss", *(name for task in TASKS.values() for name in task.metrics)}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cvhw4.study import CustomRow, Row
 
 TaskName = Literal["classification", "segmentation", "custom"]
+ScaleName = Literal["plain", "share", "log"]  # see `cvhw4.statistics.scales`
 LOSSES = ("cross_entropy", "bce", "focal")  # see `cvhw4.Recipe`
 
 
@@ -26,7 +27,8 @@ class Task:
     Attributes:
         name: "classification", "segmentation", or "custom" for what a study's own training loop does.
         metrics: built-in metrics that every epoch of a run has (computed by `cvhw4.metrics`), the primary one
-            first; shares, 0..1, higher is better. Records from before a metric was there lack it.
+            first; higher is better. Records from before a metric was there lack it.
+        shares: figures that lie between 0 and 1.
         shown: those that tables show for every row, and that every record has.
         by_class: lists by class that every record has.
         bounded: figures that bounds are calibrated for, as `RunRecord.figure` takes them.
@@ -40,6 +42,7 @@ class Task:
 
     name: TaskName
     metrics: tuple[str, ...]
+    shares: frozenset[str]
     shown: tuple[str, ...]
     by_class: tuple[str, ...]
     bounded: tuple[str, ...]
@@ -67,10 +70,22 @@ class Task:
         lists = [by_class[name] for name in self.by_class[:1] if name in by_class]
         return any(sum(value > 0 for value in values) <= 1 for values in lists)
 
+    def scale(self, figure: str, loss: object = None) -> ScaleName:
+        """The scale on which a bounded figure spreads evenly over seeds.
+
+        Args:
+            figure: as `RunRecord.figure` takes it.
+            loss: of the recipe; None for the task's. Losses of `LOSSES` are never negative, others may be.
+        """
+        if figure == "training loss":
+            return "log" if (loss or self.loss) in LOSSES else "plain"
+        return "share" if figure.partition(" ")[2] in self.shares else "plain"
+
 
 CLASSIFICATION = Task(
     name="classification",
     metrics=("accuracy",),
+    shares=frozenset({"accuracy"}),
     shown=("accuracy",),
     by_class=("recall",),
     bounded=("best accuracy", "last accuracy", "training loss"),
@@ -89,6 +104,7 @@ CLASSIFICATION = Task(
 SEGMENTATION = Task(
     name="segmentation",
     metrics=("miou", "pixel_accuracy", "set_miou", "set_pixel_accuracy"),
+    shares=frozenset({"miou", "pixel_accuracy", "set_miou", "set_pixel_accuracy"}),
     shown=("miou", "pixel_accuracy"),
     by_class=("iou", "set_iou"),
     bounded=("best miou", "last miou", "best pixel_accuracy", "last set_miou", "training loss"),
@@ -130,6 +146,7 @@ _LONGEST = 60  # characters of a setting in a table
 CUSTOM = Task(  # what holds for all of them; of a study's own see `custom_task`
     name="custom",
     metrics=(),
+    shares=frozenset(),
     shown=(),
     by_class=(),
     bounded=(),
@@ -144,15 +161,16 @@ LABELS: dict[str, str] = {metric: label for task in TASKS.values() for metric, l
 
 
 @lru_cache
-def custom_task(primary: str, shown: tuple[str, ...] = ()) -> Task:
+def custom_task(primary: str, shown: tuple[str, ...] = (), shares: frozenset[str] = frozenset()) -> Task:
     """The task of a study with a training loop of its own.
 
     Args:
         primary: its first figure.
         shown: further figures that tables show.
+        shares: those of its figures that lie between 0 and 1.
     """
     bounded = (f"best {primary}", f"last {primary}")
-    return replace(CUSTOM, metrics=(primary,), shown=(primary, *shown), bounded=bounded)
+    return replace(CUSTOM, metrics=(primary,), shares=shares, shown=(primary, *shown), bounded=bounded)
 
 
 def task_of(network: str) -> Task:

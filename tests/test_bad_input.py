@@ -51,10 +51,10 @@ from cvhw4.models.build import build_network
 from cvhw4.models.weights import read_state
 from cvhw4.records.store import Store
 from cvhw4.runner import Runner
-from cvhw4.statistics.bounds import calibrate, to_toml
+from cvhw4.statistics.calibration import calibrate, to_toml
+from tests.test_bounds import stored
 from tests.test_fetch import ATTRIBUTES, ROOT, SMALL, _edit, _link_member, _official, _tutorial, _zip
 from tests.test_portraits_folder import GREY, MODES, _noise
-from tests.test_statistics import stored
 from tests.tiny import QUICK, record, row, shrink
 
 pytest_plugins = ["pytester"]
@@ -489,7 +489,14 @@ _session("no seeds", _nothing, "--seeds 0", "--seeds 0", "", "--seeds 1 or more"
 _session("seeds below none", _nothing, "--seeds -1", "--seeds -1", "", "--seeds 1 or more")
 _session("no CUDA", _nothing, "--device cuda", "--device cuda", "finds no CUDA device", "use --device cpu")
 _session("no bounds", _nothing, "--bounds {}/b.toml", "{}/b.toml", "does not exist", "name a bounds file with --bounds")
-_session("bounds cut off", _bounds(BOUNDED[:-30]), "--bounds {}/b.toml", "{}/b.toml", "is not a bounds file", ANEW)
+_session(
+    "bounds cut off",
+    _bounds(BOUNDED[:-999]),
+    "--bounds {}/b.toml",
+    "{}/b.toml",
+    "is not a bounds file",
+    ANEW,
+)
 _session("bounds that are text", _bounds("hello\n"), "--bounds {}/b.toml", "{}/b.toml", "is not a bounds file", ANEW)
 _session("bounds of bytes", _bounds(b"\xff\xfe\0"), "--bounds {}/b.toml", "{}/b.toml", "is not a bounds file", ANEW)
 _session(

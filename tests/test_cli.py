@@ -16,8 +16,9 @@ from scipy import stats
 from cvhw4 import cli
 from cvhw4.errors import InputError
 from cvhw4.records.store import Store
-from cvhw4.statistics.bounds import calibrate, load_bounds
-from tests.test_statistics import stored
+from cvhw4.statistics.bounds import load_bounds
+from cvhw4.statistics.calibration import calibrate
+from tests.test_bounds import stored
 from tests.test_store import failure
 from tests.test_store import results as by_image
 from tests.tiny import FULL, QUICK, record
@@ -128,7 +129,13 @@ def test_a_bounds_file_that_is_named_has_the_study(run, results, tmp_path):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("low = ", "low = 9"), ("n = 8", "n = 1"), ("sd = ", "sd = -"), ("mean = 0", "mean = '0'#"), ("= 0.01", "= 7")],
+    [
+        ("low = ", "low = 9"),
+        ("n = 8", "n = 1"),
+        ("sd = ", "sd = -"),
+        ("mean = 0", "mean = '0'#"),
+        ("alarms = 0.01", "alarms = 7"),
+    ],
 )
 def test_bounds_that_nothing_could_meet_are_refused(run, results, tmp_path, old, new):
     run("calibrate", "--bounds", "b.toml")

@@ -22,7 +22,8 @@ from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.records.store import Store
 from cvhw4.report.page import write_pages
 from cvhw4.runner import Runner
-from cvhw4.statistics.bounds import NO_BOUNDS, calibrate, load_bounds, to_toml
+from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
+from cvhw4.statistics.calibration import calibrate, to_toml
 from cvhw4.statistics.changes import compare_runs
 from cvhw4.statistics.verdicts import judge_all
 from cvhw4.trackers import Run as TrackedRun
@@ -619,3 +620,35 @@ def test_the_example_with_lightning_is_judged(place):
     records = Store(place.folder / "results", "width").load()
     assert len(records) == 4 and all(len(r.epochs) == 3 and r.best("loss") < 3 for r in records)
     assert {r.row for r in records if r.best("accuracy") > 0.7} == {"wide"}
+
+
+SHIFTED = """
+import os
+import random
+import pytest
+from cvhw4 import Study
+
+def fit(run):
+    yield {"accuracy": float(os.environ.get("FIGURE", 0.5 + random.random() / 50))}
+
+study = Study("x", train=fit, rows={"a": {}}, primary="accuracy", shares={"accuracy"}, bounds="bounds.toml")
+
+@pytest.mark.study(study)
+def test_row(train, row, seed, bounds):
+    assert not bounds.missed(train(row, seed))
+"""
+
+
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.integration)])
+def test_a_shift_that_no_run_shows_fails_with_the_last_run_of_its_row(place, monkeypatch, workers):
+    """With two workers the last two may both be it."""
+    (place.folder / "test_depth.py").write_text(SHIFTED)
+    run = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "9 passed" in place(*run, "--seeds", "9").stdout
+    assert place("-m", "cvhw4", "calibrate", "--study", "test_depth.py").returncode == 0
+    monkeypatch.setenv("FIGURE", "0.5325")
+    done = place(*run, *workers)
+    assert re.search(r"^[.F]+ +\[", done.stdout, re.M)[0].count("F") in ((1, 2) if workers else (1,)), done.stdout
+    assert workers or "..F" in done.stdout
+    assert re.search(r"best accuracy in the mean of 3 seeds 0\.5325 is above its bound \[0\.4\d+, 0\.5", done.stdout)
+    assert "best accuracy 0" not in done.stdout

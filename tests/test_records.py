@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import os
 import subprocess
 import sys
@@ -35,21 +34,6 @@ def same(a, b):
 
 
 # Fields
-
-
-@pytest.mark.parametrize(
-    ("lists", "expected"),
-    [
-        ({"recall": [1.0, 0.0], "best_recall": [1.0, 0.0]}, True),
-        ({"recall": [1.0, 0.0], "best_recall": [0.6, 0.5]}, False),  # it did find both once
-        ({"best_iou": [0.0, 0.7, math.nan], "best_set_iou": [0.0, 0.6, 0.0]}, True),
-        ({"best_iou": [0.0, 0.7, 0.1], "best_set_iou": [0.0, 0.6, 0.1]}, False),
-        ({"recall": [1.0, 0.0]}, False),  # nothing is known of its best epoch
-        ({}, False),
-    ],
-)
-def test_a_run_that_finds_one_class_alone_is_untrained(lists, expected):
-    assert record(by_class=lists).untrained is expected
 
 
 def test_best_and_last_are_what_they_say():

@@ -23,7 +23,7 @@ from cvhw4.statistics.bounds import Bound, Bounds
 from tests.tiny import QUICK, record
 
 FULL = study("full")
-BOUND = Bound(low=0.8, high=1.0, mean=0.9, sd=0.02, n=20)
+BOUND = Bound(low=0.8, high=1.0, mean=0.9, sd=0.02, n=20, runs=2)
 BOUNDS = Bounds({"q1_1-features": {"best accuracy": BOUND}}, {}, "made up", {"embedded": record().data.fingerprint})
 
 

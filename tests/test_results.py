@@ -10,7 +10,8 @@ from cvhw4.report.page import pictures_of_report
 from cvhw4.report.results import report_page
 from cvhw4.report.stored import Stored
 from cvhw4.report.verdicts import verdicts_page
-from cvhw4.statistics.bounds import calibrate, load_bounds
+from cvhw4.statistics.bounds import load_bounds
+from cvhw4.statistics.calibration import calibrate
 from tests.committed import ROOT, committed_results
 from tests.tiny import FULL, QUICK
 
@@ -92,8 +93,23 @@ def test_readme_shows_every_claim_in_every_setting_first():
 def test_the_bounds_are_those_of_the_records(records, bounds):
     made = calibrate(QUICK, records, bounds.false_alarms, bounds.seeds)
     assert made.rows.keys() == bounds.rows.keys() and made.claims.keys() == bounds.claims.keys()
-    assert made.data == bounds.data
+    assert (made.data, made.collapsed, made.nights) == (bounds.data, bounds.collapsed, bounds.nights)
+    assert (made.held_out, made.unforeseen) == pytest.approx((bounds.held_out, bounds.unforeseen))
     pairs = [(made.rows[row][name], bound) for row, figures in bounds.rows.items() for name, bound in figures.items()]
     pairs += [(made.claims[id], bound) for id, bound in bounds.claims.items()]
     for ours, committed in pairs:
-        assert vars(ours) == pytest.approx(vars(committed), abs=2e-4)
+        assert ours.scale == committed.scale
+        assert vars(ours) == pytest.approx(vars(committed) | {"scale": ours.scale}, abs=2e-4)
+
+
+def test_every_bound_is_possible_and_says_something(bounds):
+    """Whatever scale it was made on: of shares within 0 and 1 and less than half of that wide, of losses above 0 and
+    within a factor of ten; and of what night it is missed without reason is measured, and no more than stated."""
+    assert bounds.nights == 1140 and bounds.held_out <= bounds.false_alarms == 0.01
+    for row, figures in bounds.rows.items():
+        assert figures, row
+        for figure, b in figures.items():
+            assert 0 < b.low < b.mean < b.high, (row, figure)
+            widest = 10 * b.low if figure == "training loss" else b.low + 0.5
+            assert b.high < widest and (figure == "training loss" or b.high < 1), (row, figure)
+    assert all(-1 < b.low < b.high < 1 and b.high - b.low < 0.5 for b in bounds.claims.values())

@@ -7,11 +7,11 @@ import pytest
 from scipy.stats import t
 
 from cvhw4.statistics.bounds import Bound, Bounds
-from cvhw4.statistics.sensitivity import Detection, chance, detect, detections, least
+from cvhw4.statistics.sensitivity import Detection, chance, detect, detections, found_shift, least
 from tests.tiny import QUICK, record
 
 NOISE = next(c for c in QUICK.controls if c.corrupts == "label noise")
-BOUND = Bound(low=0.8, high=1.0, mean=0.9, sd=0.02, n=20)
+BOUND = Bound(low=0.8, high=1.0, mean=0.9, sd=0.02, n=20, runs=3)
 DATA = {"embedded": record().data.fingerprint}
 BOUNDS = Bounds({"q1_6-finetune": {"best accuracy": BOUND, "last accuracy": BOUND}}, {}, "made up", DATA)
 
@@ -25,44 +25,48 @@ def corrupted(strength, figures):
 def test_a_control_is_held_against_the_bounds_of_the_row_it_corrupts():
     found = detect(NOISE, 0.2, QUICK, corrupted(0.2, [0.85, 0.75, 0.70]), BOUNDS)
     assert found.caught and found.n == 3
-    assert [c.value for c in found.missed] == [0.70, 0.70, 0.75, 0.75]  # worst first, two figures each
+    # Worst first, two figures each: the mean, and the one run outside of 0.9 +- 0.1655.
+    assert [c.value for c in found.missed] == pytest.approx([2.3 / 3, 2.3 / 3, 0.70, 0.70])
+    assert found.mean == pytest.approx(2.3 / 3)
     weaker = detect(NOISE, 0.1, QUICK, corrupted(0.1, [0.89, 0.9]), BOUNDS)
     assert not weaker.caught and weaker.low < weaker.probability < 0.01
 
 
+@pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("values", [[0.79, 0.83, 0.81], [0.72, 0.8], [0.9], [1.02, 1.03, 1.01, 1.05]])
-def test_the_chance_of_one_run_is_students_prediction(values):
+def test_the_chance_is_students_prediction(values, k):
     n, own = len(values), np.var(values, ddof=1) if len(values) > 1 else 0.0
     freedom = 19 + n - 1
-    scale = np.sqrt((19 * 0.02**2 + (n - 1) * own) / freedom * (1 + 1 / n))
+    scale = np.sqrt((19 * 0.02**2 + (n - 1) * own) / freedom * (1 / k + 1 / n))
     low, high = ((end - np.mean(values)) / scale for end in (0.8, 1.0))
-    assert chance(values, BOUND, 1)[0] == pytest.approx(t.cdf(low, freedom) + t.sf(high, freedom), abs=1e-3)
+    found = chance(values, replace(BOUND, runs=k))[0]
+    assert found == pytest.approx(t.cdf(low, freedom) + t.sf(high, freedom), abs=1e-3)
 
 
-def test_the_chance_is_that_of_any_of_the_nights_runs():
-    """Against draws of a spread, of a mean about the one seen, and of three runs that share both."""
-    values, random = [0.80, 0.83, 0.82], np.random.default_rng(0)
-    n, pooled = 3, (19 * 0.02**2 + 2 * np.var([0.80, 0.83, 0.82], ddof=1)) / 21
-    spread = np.sqrt(21 * pooled / random.chisquare(21, 100_000))
-    mean = random.normal(np.mean(values), spread / np.sqrt(n))
-    nights = random.normal(mean[:, None], spread[:, None], (100_000, 3))
-    drawn = ((nights < 0.8) | (nights > 1)).any(1).mean()
-    found = detect(NOISE, 0.2, QUICK, corrupted(0.2, values), BOUNDS)
-    assert found.probability == pytest.approx(drawn, abs=0.006)
-    one = chance(values, BOUND, 1)[0]
-    assert found.probability < 1 - (1 - one) ** 3 - 0.03  # runs that share their mean come together
+def test_the_chance_is_taken_on_the_figures_scale():
+    on_log = Bound(low=np.exp(-0.1), high=np.exp(0.1), mean=1.0, sd=0.02, n=20, runs=3, scale="log")
+    plain = Bound(low=-0.1, high=0.1, mean=0.0, sd=0.02, n=20, runs=3)
+    values = [0.09, 0.12, 0.07]
+    assert chance(np.exp(values), on_log) == pytest.approx(chance(values, plain))
+
+
+def test_the_shift_that_is_found_is_found_as_often_as_said():
+    random, shift = np.random.default_rng(3), found_shift(BOUND)
+    nights = random.normal(0.9 + shift * BOUND.sd, BOUND.sd, (20_000, 3)).mean(1)
+    assert np.mean(nights > BOUND.high) == pytest.approx(0.9, abs=0.01)
+    assert found_shift(replace(BOUND, sd=0.0)) == np.inf
 
 
 def test_the_chance_is_as_often_as_it_says():
-    """Over many true means: of nights after runs whose chance is about 0.6, six in ten miss."""
+    """Over many true means: of nights after runs whose chance is about 0.6, six in ten means miss."""
     random = np.random.default_rng(1)
     said, came = [], []
     for _ in range(1500):
         true = random.uniform(0.73, 0.9)
         calibration, runs, night = (random.normal(true, 0.02, k) for k in (20, 3, 3))
         bound = replace(BOUND, sd=float(calibration.std(ddof=1)))
-        said.append(chance(runs.tolist(), bound, 3)[0])
-        came.append(not bound.holds(float(night.min())))
+        said.append(chance(runs.tolist(), bound)[0])
+        came.append(not bound.holds(float(night.mean())))
     said, came = np.array(said), np.array(came)
     unsure = (said > 0.3) & (said < 0.9)
     assert unsure.sum() > 150 and came[unsure].mean() == pytest.approx(said[unsure].mean(), abs=0.08)
@@ -72,8 +76,8 @@ def test_the_lower_end_is_below_the_true_chance_nearly_always():
     random, kept = np.random.default_rng(2), []
     for _ in range(600):
         bound = replace(BOUND, sd=float(random.normal(0, 0.02, 20).std(ddof=1)))
-        kept.append(chance(random.normal(0.79, 0.02, 3).tolist(), bound, 3, 0.2)[1])
-    true = 1 - t.sf(0.5, np.inf) ** 3  # the bound is half a spread above the true mean
+        kept.append(chance(random.normal(0.79, 0.02, 3).tolist(), bound, 0.2)[1])
+    true = t.cdf(0.5 * np.sqrt(3), np.inf)  # the bound is half a spread above the true mean
     assert np.mean(np.array(kept) <= true) == pytest.approx(0.9, abs=0.04)
 
 
@@ -82,12 +86,12 @@ def test_the_figure_chosen_pays_for_the_choice():
     runs = corrupted(0.2, [0.80, 0.79, 0.78])
     one, of_two = detect(NOISE, 0.2, QUICK, runs, alone), detect(NOISE, 0.2, QUICK, runs, BOUNDS)
     assert one.probability == of_two.probability and of_two.low < one.low < one.probability
-    assert one.low == chance([0.80, 0.79, 0.78], BOUND, 3)[1]
+    assert one.low == chance([0.80, 0.79, 0.78], BOUND)[1]
 
 
 def test_figures_without_any_spread_are_certain():
     still = replace(BOUND, sd=0.0)
-    assert chance([0.7, 0.7], still, 3) == (1.0, 1.0) and chance([0.9], still, 3) == (0.0, 0.0)
+    assert chance([0.7, 0.7], still) == (1.0, 1.0) and chance([0.9], still) == (0.0, 0.0)
 
 
 def test_nothing_is_said_without_runs_bounds_or_on_other_data():

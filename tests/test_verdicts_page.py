@@ -19,7 +19,8 @@ from cvhw4.report.page import write_pages, write_report
 from cvhw4.report.reliability import shape_section
 from cvhw4.report.stored import Stored
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
-from cvhw4.statistics.bounds import NO_BOUNDS, calibrate
+from cvhw4.statistics.bounds import NO_BOUNDS
+from cvhw4.statistics.calibration import calibrate
 from cvhw4.statistics.comparison import rounding_sd
 from cvhw4.statistics.stability import stability, wrong_verdicts
 from cvhw4.statistics.verdicts import families, judge, judge_all
@@ -117,7 +118,7 @@ def test_the_page_has_every_part(page):
         "The comparisons in full",
         "Would 5 seeds have been enough?",
         "Negative controls: how little corruption the bounds detect",
-        "The bounds on runs they were not made of",
+        "The bounds: false alarms, and the smallest shift they show",
     ]
     assert page.startswith(f"# {QUICK.title}: what holds, and how sure\n") and QUICK.about[:40] in page
 

@@ -14,6 +14,7 @@ planned.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,7 @@ def detected(request: pytest.FixtureRequest, study: Study) -> Callable[[Control]
 
 @pytest.fixture
 def bounds(request: pytest.FixtureRequest, study: Study) -> Bounds:
-    """The calibrated bounds of the test's study."""
+    """The calibrated bounds of the test's study; the last run of a row to be held against them is joined by the
+    session's others."""
     found: Bounds = load(request.config, study)
-    return found
+    return replace(found, beside=_session(request).beside)

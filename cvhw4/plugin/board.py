@@ -53,8 +53,8 @@ class SessionBoard:
         ahead of any claim there. But a crashed worker's runs go to the end of another's list, and some ways of --dist
         hand claims out first: then nobody is at a run, and waiting would not end.
         """
-        notes, idle_since = [self._note(run) for run in runs], None
-        while not all(note.exists() for note in notes):
+        wanted, idle_since = list(runs), None
+        while not self.over(wanted):
             if any(not begun.with_suffix(".json").exists() for begun in self.folder.glob("*/*/*.begun")):
                 idle_since = None
             elif idle_since is None:
@@ -63,6 +63,10 @@ class SessionBoard:
                 return False
             time.sleep(POLL_SECONDS)
         return True
+
+    def over(self, runs: Iterable[Run]) -> bool:
+        """Whether runs are over."""
+        return all(self._note(run).exists() for run in runs)
 
     def records(self, runs: Iterable[Run]) -> list[Path]:
         """The files of the records of those runs that have one by now."""

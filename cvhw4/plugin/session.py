@@ -233,9 +233,18 @@ class Session:
             return diverged
         found = detect(control, strength, study, records, load(self.config, study))
         if found is None:
-            why = "no bounds for its data" if records else f"no run of {row.name}"
+            why = f"no bounds of {control.row} for its data" if records else f"no run of {row.name}"
             self._not_judged(why, [row.name] if not records else [], study)
         return [str(check) for check in found.missed]
+
+    def beside(self, record: RunRecord) -> list[RunRecord]:
+        """This session's other runs of a record's row, and stored ones that it did not select; none before all of the
+        session's are over."""
+        row = self.studies.by_name[record.study].rows.get(record.row)
+        planned = [run for run in self._planned if run[:2] == (record.study, record.row)]
+        if row is None or not self.board.over(planned):
+            return []
+        return [r for r in self.finished([row], [row]) if r.seed != record.seed]
 
     def finished(self, rows: Sequence[Row], needed: Sequence[Row]) -> list[RunRecord]:
         """This session's runs of some rows, once they are over. With `--reuse`, and where the session did not select

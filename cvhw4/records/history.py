@@ -75,7 +75,7 @@ class Measurement:
     Attributes:
         figure: full name, "best accuracy".
         values: by seed.
-        low: the lower bound of one run that held then; None where there was none. `high` likewise.
+        low: the lower bound of so many runs' mean that held then; None where there was none. `high` likewise.
     """
 
     row: Name

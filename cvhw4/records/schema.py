@@ -209,12 +209,6 @@ class RunRecord(_Stored):
         return tuple(name for name in self.epochs[0].figures if name != "loss" or self.task == CUSTOM.name)
 
     @property
-    def untrained(self) -> bool:
-        """Whether the network learnt nothing: in its best epoch, too, it finds one class alone, whatever it sees."""
-        kept = [values for name, values in self.by_class.items() if name.startswith("best_")]
-        return bool(kept) and all(sum(v > 0 for v in values) < 2 for values in kept)
-
-    @property
     def software(self) -> list[str]:
         """What it computed with, as "torch 2.15.0": torch, or the packages that a study's own training loop uses."""
         if self.task != CUSTOM.name:

@@ -198,7 +198,7 @@ def _pictures(found: Mapping[Key, tuple[list[Point], list[Shift]]], nights: Sequ
                 paint,
                 f"{printable(figure)} on {printable(data)} over {len(nights)} nights: {cuts} changes of level.",
                 f"{escape(figure_name(figure))} on {escape(data)}, a panel per row: mean over seeds of every "
-                "measurement, band: its 95 % interval, grey lines: bounds of one run. Red line: change of level; "
+                "measurement, band: its 95 % interval, grey lines: bounds of the mean. Red line: change of level; "
                 "triangle: accepted; dotted line: another version, driver or device.",
             )
         )

@@ -108,9 +108,10 @@ def seeds(by_row: Mapping[str, Sized]) -> str:
 
 def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
     """Whether runs meet their bounds: "met", "MISSED", or "none" where no bounds apply."""
-    if bounds is None or not any(bounds.check(run) or bounds.changed(run) for run in runs):
+    missed = [] if bounds is None else bounds.missed(*runs)
+    if bounds is None or not (missed or bounds.check(*runs)):
         return "none"
-    return "MISSED" if any(bounds.missed(run) for run in runs) else "met"
+    return "MISSED" if missed else "met"
 
 
 # What has to be said

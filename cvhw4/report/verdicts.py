@@ -16,9 +16,9 @@ from cvhw4.report.failures import BIASED, share
 from cvhw4.report.figures import Picture, write_pictures
 from cvhw4.report.numbers import difference, ends, interval, signed, tally, verdict
 from cvhw4.report.reliability import (
+    bounds_section,
     collapsed_section,
     details_section,
-    held_out_section,
     noise_section,
     selection_section,
     sensitivity_section,
@@ -29,7 +29,7 @@ from cvhw4.report.runs import by_row, days, lower_note, metric_name
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
-from cvhw4.statistics.bounds import Bounds, held_out
+from cvhw4.statistics.bounds import Bounds
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import detections
@@ -92,7 +92,7 @@ def verdicts_page(
         *stability_section(outcomes),
         *shape_section(outcomes),
         *sensitivity_section(detections(study, records, bounds), bounds),
-        *held_out_section(held_out(study, rows, bounds), bounds),
+        *bounds_section(study, bounds),
     ]
     return "\n\n".join(parts) + "\n", pictures
 

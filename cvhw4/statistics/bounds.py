@@ -1,53 +1,51 @@
-"""The bounds that a build checks: where they come from, and whether a run meets them.
+"""The bounds that a build checks: whether the runs of a session meet them.
 
-A bound is the prediction interval of one further run, from n runs of the same row with different seeds (Student's t): a
-tolerance interval in expectation. What share of nights may raise a false alarm is stated for a whole nightly session,
-all its bounds together, and divided among them (Sidak): exact for bounds that are independent of each other, an upper
-limit where they are not. Bounds are written by `cvhw4 calibrate`, never by hand. They hold for runs on the data that
-they were calibrated on, which they know by its fingerprint, and for no others.
+A bound is the prediction interval of the mean of further runs, from n runs of the same row with other seeds (Student's
+t), on the scale on which the figure spreads evenly (`cvhw4.statistics.scales`): of a share it ends at 0 and 1. A run is
+held against the interval of one, a session's runs of a row also against that of their mean, which shows smaller shifts.
+One that would span a third of its scale, or a factor of ten, says nothing and is not checked. Rows of which other
+machines give the same figures are held against the run of the same seed as well (`Twin`).
+
+Bounds are written by `cvhw4 calibrate` (`cvhw4.statistics.calibration`), never by hand. They hold for runs on the data
+that they were calibrated on, which they know by its fingerprint, and for no others.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from cvhw4.errors import InputError, printable
+from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord
-from cvhw4.statistics.comparison import moments
-from cvhw4.statistics.intervals import prediction_half_width
-from cvhw4.statistics.verdicts import Outcome, judge
-from cvhw4.study import Claim, Generated, Row, Study
-from cvhw4.tasks import TASKS
+from cvhw4.statistics.scales import SCALES
+from cvhw4.statistics.verdicts import Outcome
+from cvhw4.study import Claim, Row, Study
+from cvhw4.tasks import ScaleName
 
-_FALSE_ALARMS = 0.01  # share of nightly sessions in which any bound at all may be missed by chance
+FALSE_ALARMS = 0.01  # share of nightly sessions in which any bound at all may be missed by chance
 NIGHTLY_SEEDS = 3
-_FEWEST_RUNS = 5
-_BARE = re.compile(r"[A-Za-z0-9_-]+")  # a key that TOML takes without quotes
+FEWEST_RUNS = 5
+FORMAT = 2  # of the file
+AGAIN = "run cvhw4 calibrate again"
 
 
 @dataclass(frozen=True)
 class Bound:
-    """Limits of one figure, and the runs they come from.
+    """Limits of the mean of further runs, and the runs they come from. Means are taken on the figure's scale.
 
     Attributes:
-        low: lower limit for one run.
-        high: upper limit for one run.
+        low: lower limit.
+        high: upper limit.
         mean: mean of the runs it was calibrated on.
-        sd: their standard deviation.
+        sd: their standard deviation on the scale.
         n: their number.
-
-    Limits, mean and spread may be arrays of one shape, for many calibrations at once.
+        runs: the number of further runs.
+        scale: of the figure.
     """
 
     low: float
@@ -55,17 +53,53 @@ class Bound:
     mean: float
     sd: float
     n: int
+    runs: int = 1
+    scale: ScaleName = "plain"
+
+    @property
+    def half_width(self) -> float:
+        """From the mean to a limit, on the scale."""
+        to = SCALES[self.scale].to
+        return float(max(to(self.high) - to(self.mean), to(self.mean) - to(self.low)))  # one may be the scale's end
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether it is so wide that it says nothing."""
+        return 2 * self.half_width > SCALES[self.scale].most
 
     def holds(self, value: float) -> bool:
-        """Whether the value lies within; NaN never does. Elementwise for arrays."""
-        return (self.low <= value) & (value <= self.high)
+        """Whether the value lies within; NaN never does."""
+        return self.low <= value <= self.high
 
-    def for_mean_of(self, k: int) -> Bound:
-        """The same bound for the mean of k runs: narrower, for the part of the spread that averaging takes away."""
-        factor = math.sqrt((1 / k + 1 / self.n) / (1 + 1 / self.n))
-        return replace(
-            self, low=self.mean - (self.mean - self.low) * factor, high=self.mean + (self.high - self.mean) * factor
-        )
+    def for_mean_of(self, runs: int) -> Bound:
+        """The same bound for the mean of other numbers of runs: averaging takes a part of the spread away."""
+        scale = SCALES[self.scale]
+        half = self.half_width * math.sqrt((1 / runs + 1 / self.n) / (1 / self.runs + 1 / self.n))
+        low, high = (float(scale.of(scale.to(self.mean) + end)) for end in (-half, half))
+        return self if runs == self.runs else replace(self, low=low, high=high, runs=runs)
+
+    def mean_of(self, values: Iterable[float]) -> float:
+        """The mean of figures as it is held against the bound."""
+        scale = SCALES[self.scale]
+        found = [float(scale.to(value)) for value in values]
+        return float(scale.of(math.fsum(found) / len(found))) if len(found) > 1 else next(iter(values))
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The calibrated runs of a row whose figures other machines give too, each for its own seed.
+
+    Attributes:
+        tolerance: by how much a figure may differ from the calibrated run's of the same seed.
+        values: the calibrated runs' figures, by seed.
+    """
+
+    tolerance: float
+    values: Mapping[int, float]
+
+    def holds(self, seed: int, value: float) -> bool:
+        """Whether the figure is that of the calibrated run, which the file has to five digits; NaN never is."""
+        return abs(value - self.values[seed]) <= self.tolerance + 1e-5 * abs(self.values[seed])
 
 
 @dataclass(frozen=True)
@@ -96,7 +130,7 @@ class Check:
         )
         return (
             f"{self.name} {self.value:.4f} is {where} its bound [{b.low:.4f}, {b.high:.4f}], from {b.n} runs with mean "
-            f"{b.mean:.4f} and standard deviation {b.sd:.4f} ({self.source})"
+            f"{b.mean:.4f} ({self.source})"
         )
 
 
@@ -105,48 +139,112 @@ class Bounds:
     """The bounds of one study.
 
     Attributes:
-        rows: bounds by row and figure.
-        claims: bounds of a claim's difference, by claim id.
+        rows: bounds by row and figure, for the mean of `seeds` runs.
+        claims: bounds of a claim's difference, by claim id, likewise.
         source: when, where and on which code they were calibrated.
         data: on which data: fingerprints by name. For runs on data of another name there are no bounds; other data of
             the same name are missed bounds.
         false_alarms: share of nightly sessions in which any of them may be missed by chance.
         seeds: seeds of such a session.
+        held_out: share of sessions made of the calibrated runs themselves that miss any bound made of the others; None
+            where there were too few runs.
+        nights: the number of those sessions.
+        unforeseen: the same share where the first collapsed runs of a row count as missed bounds, too.
+        collapsed: rows of which some runs collapse (`RunRecord.collapsed`) and lie outside of what the others do, and
+            how many did. Their bounds are those of the others, and such runs are passed over as long as a session has
+            any other.
+        twins: what the figures of single seeds are, by row and figure, where other machines give them too.
+        beside: gives a session's other runs of a record's row, as soon as all of them are over.
     """
 
     rows: Mapping[str, Mapping[str, Bound]]
     claims: Mapping[str, Bound]
     source: str
     data: Mapping[str, str] = field(default_factory=dict)
-    false_alarms: float = _FALSE_ALARMS
+    false_alarms: float = FALSE_ALARMS
     seeds: int = NIGHTLY_SEEDS
+    held_out: float | None = None
+    nights: int = 0
+    unforeseen: float = 0.0
+    collapsed: Mapping[str, int] = field(default_factory=dict)
+    twins: Mapping[str, Mapping[str, Twin]] = field(default_factory=dict)
+    beside: Callable[[RunRecord], Sequence[RunRecord]] = field(default=lambda _: (), compare=False, repr=False)
 
     def apply_to(self, fingerprint: str) -> bool:
         """Whether they were calibrated on the data with that fingerprint."""
         return fingerprint in self.data.values()
 
-    def check(self, record: RunRecord, row: str | None = None) -> list[Check]:
-        """Every bounded figure of a run; empty where the bounds do not apply (other data, or a row without bounds).
+    def check(self, *records: RunRecord, row: str | None = None) -> list[Check]:
+        """Every bounded figure of runs of one row, of each by itself and in the mean of all; empty where the bounds do
+        not apply (other data, a row without bounds, or collapsed runs where some are).
 
         Args:
-            row: the row whose bounds the run is held against, where that is not its own (a negative control).
+            row: the row whose bounds the runs are held against, where that is not their own (a negative control).
         """
-        if not self.apply_to(record.data.fingerprint):
-            return []
-        bounds = self.rows.get(row or record.row, {})
-        return [Check(name, record.figure(name), bound, self.source) for name, bound in bounds.items()]
+        row = row or next((r.row for r in records), "")
+        runs = [r for r in records if self.apply_to(r.data.fingerprint) and not (row in self.collapsed and r.collapsed)]
+        checks = []
+        for figure, bound in self.rows.get(row, {}).items():
+            values, of_one = [r.figure(figure) for r in runs], bound.for_mean_of(1)
+            if not of_one.vacuous:
+                names = [figure] if len(runs) == 1 else [f"{figure} with seed {r.seed}" for r in runs]
+                checks += [Check(name, x, of_one, self.source) for name, x in zip(names, values, strict=True)]
+            if len(values) > 1:
+                words, of_mean = f"{figure} in the mean of {len(values)} seeds", bound.for_mean_of(len(values))
+                checks.append(Check(words, bound.mean_of(values), of_mean, self.source))
+        return checks
 
-    def missed(self, record: RunRecord) -> list[str]:
-        """What a run misses, in words; empty where it meets all its bounds, or none apply to it."""
-        return [*self.changed(record), *failed(self.check(record))]
+    def missed(self, *records: RunRecord) -> list[str]:
+        """What runs of one row miss, each by itself and all in the mean, which notices smaller shifts; in words, empty
+        where they meet all their bounds, or none apply to them.
+
+        One run is joined in the mean by the session's others of its row, where these are over (see `beside`).
+        """
+        together = (*records, *self.beside(records[0])) if len(records) == 1 else records
+        runs = [r for r in together if self.apply_to(r.data.fingerprint)]
+        found = list(dict.fromkeys(text for r in records for text in self.changed(r)))
+        if len(runs) >= max(self.seeds, 2) and all(r.row in self.collapsed and r.collapsed for r in runs):
+            found.append(f"all {len(runs)} runs of {runs[0].row} collapsed; {self._some(runs[0].row)}")
+        checks = self.check(*records)
+        if together != records:
+            checks += [check for check in self.check(*together) if check.bound.runs > 1]
+        missed = failed(checks)
+        own = [r for r in records if self.apply_to(r.data.fingerprint)]
+        return [*found, *missed, *self._apart(own, alone=not missed)]
+
+    def _some(self, row: str) -> str:
+        n = max((b.n for b in self.rows[row].values()), default=0) + self.collapsed[row]
+        return f"of those calibrated {self.collapsed[row]} of {n} did ({self.source})"
+
+    def _apart(self, runs: Iterable[RunRecord], alone: bool) -> list[str]:
+        """Figures that are not those of the calibrated runs of the same seeds; one text where most are not, and yet all
+        lie within the spread over seeds (`alone`): other random streams, as a rule."""
+        of_seed = [
+            (r, figure, twin)
+            for r in runs
+            for figure, twin in self.twins.get(r.row, {}).items()
+            if r.seed in twin.values
+        ]
+        apart = [(r, f, t) for r, f, t in of_seed if not t.holds(r.seed, r.figure(f))]
+        if alone and 2 * len(apart) > len(of_seed):
+            seeds = ", ".join(str(seed) for seed in dict.fromkeys(r.seed for r, _, _ in apart))
+            return [
+                f"{len(apart)} of {len(of_seed)} figures of {apart[0][0].row} with seed {seeds} are not the calibrated "
+                "runs' any more, though all lie within the spread over seeds: the training changed, or its random "
+                f"streams; if that is meant, {AGAIN}"
+            ]
+        return [
+            f"{f} {r.figure(f):.4f} with seed {r.seed} is not {t.values[r.seed]:.4f}, as calibrated, within "
+            f"{t.tolerance:.4g} ({self.source})"
+            for r, f, t in apart
+        ]
 
     def changed(self, record: RunRecord) -> list[str]:
         """That a run's data have the name of those that its row was calibrated on and are not the same; else empty."""
         known = self.data.get(record.data.name, record.data.fingerprint)
         if known == record.data.fingerprint or record.row not in self.rows:
             return []
-        name = record.data.name
-        return [f"{name} are not the data of that name that the bounds were calibrated on: run cvhw4 calibrate again"]
+        return [f"{record.data.name} are not the data of that name that the bounds were calibrated on: {AGAIN}"]
 
     def promises(self, outcome: Outcome) -> bool:
         """Whether the claim must hold in the mean over as many seeds as the outcome has, going by the calibration:
@@ -162,15 +260,23 @@ class Bounds:
         return bound is not None and bound.for_mean_of(seeds).low > claim.margin
 
     def check_claim(self, outcome: Outcome) -> Check | None:
-        """A claim's difference; None where the bounds do not apply."""
+        """A claim's difference, over the seeds that trained in rows of which some runs collapse; None where the bounds
+        do not apply, or no seed is left."""
         bound = self.claims.get(outcome.claim.id)
-        if bound is None or not self.apply_to(outcome.fingerprint):
+        trained = outcome.trained if self.collapsed.keys() & outcome.collapsed.keys() else outcome
+        if bound is None or trained is None or not self.apply_to(outcome.fingerprint):
             return None
-        name = f"mean difference in {outcome.claim.metric} over {outcome.difference.n} seeds"
-        return Check(name, outcome.difference.mean, bound.for_mean_of(outcome.difference.n), self.source)
+        n = trained.difference.n
+        name = f"mean difference in {outcome.claim.metric} over {n} seeds"
+        return Check(name, trained.difference.mean, bound.for_mean_of(n), self.source)
 
 
 NO_BOUNDS = Bounds({}, {}, "")
+
+
+def scale_of(row: Row, figure: str) -> ScaleName:
+    """The scale of a row's bounded figure."""
+    return row.task.scale(figure, row.recipe.loss if row.recipe is not None else None)
 
 
 def load_bounds(path: Path, study: Study, *, named: bool = False) -> Bounds:
@@ -194,26 +300,46 @@ def load_bounds(path: Path, study: Study, *, named: bool = False) -> Bounds:
             raise InputError(path, problem, "run cvhw4 calibrate, or name another file with --bounds")
         if study.name not in whole:
             return NO_BOUNDS
-        part = whole[study.name]
-        rows = {row: {name: _read_bound(b) for name, b in figures.items()} for row, figures in part["rows"].items()}
-        claims = {claim: _read_bound(b) for claim, b in part["claims"].items()}
-        _check_names(rows, claims, study)
-        data, share, seeds = part["data"], part.get("false_alarms", _FALSE_ALARMS), part.get("seeds", NIGHTLY_SEEDS)
-        texts = all(isinstance(text, str) for text in (part["source"], *data.values()))
-        if not (texts and 0 < share < 1 and isinstance(seeds, int) and seeds > 0):
-            raise ValueError("data, false_alarms, seeds or source")
-        return Bounds(rows, claims, part["source"], data, share, seeds)
+        return _read(whole[study.name], study)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = "run cvhw4 calibrate to write it again"
         raise InputError(path, f"is not a bounds file ({error})", hint) from error
 
 
-def _check_names(rows: Mapping[str, Iterable[str]], claims: Iterable[str], study: Study) -> None:
+def _read(part: Mapping[str, Any], study: Study) -> Bounds:
+    """The bounds of one study; ValueError, KeyError, TypeError or AttributeError for what is not written so."""
+    if part["format"] != FORMAT:
+        raise ValueError("it is of another version of cvhw4")
+    _check_names(part, study)
+    seeds, rate, counted = part["seeds"], part.get("held_out"), dict(part.get("collapsed", {}))
+    rows = {
+        row: {name: _read_bound(b, seeds, scale_of(study.rows[row], name)) for name, b in figures.items()}
+        for row, figures in part["rows"].items()
+    }
+    claims = {claim: _read_bound(b, seeds, "plain") for claim, b in part["claims"].items()}
+    twins = {
+        row: {name: Twin(t["tolerance"], {int(s): v for s, v in t["seeds"].items()}) for name, t in figures.items()}
+        for row, figures in part.get("twins", {}).items()
+    }
+    data, share, nights = part["data"], part["false_alarms"], part.get("nights", 0)
+    unforeseen = part.get("unforeseen", rate or 0.0)
+    texts = all(isinstance(text, str) for text in (part["source"], *data.values()))
+    numbers = [share, unforeseen, *([] if rate is None else [rate])]
+    numbers += [x for figures in twins.values() for t in figures.values() for x in (t.tolerance, *t.values.values())]
+    counts = all(isinstance(n, int) and n > 0 for n in (seeds, *counted.values())) and isinstance(nights, int)
+    if not (texts and counts and 0 < share < 1 and all(math.isfinite(x) for x in numbers)):
+        raise ValueError("data, false_alarms, seeds, held_out, collapsed, twins or source")
+    return Bounds(rows, claims, part["source"], data, share, seeds, rate, nights, unforeseen, counted, twins)
+
+
+def _check_names(part: Mapping[str, Any], study: Study) -> None:
     """ValueError for a bound of what the study does not have: it would never be checked."""
-    odd = [*(row for row in rows if row not in study.rows), *({*claims} - {claim.id for claim in study.claims})]
+    by_row = [*part["rows"].items(), *part.get("twins", {}).items(), *((row, ()) for row in part.get("collapsed", {}))]
+    odd = [*(row for row, _ in by_row if row not in study.rows)]
+    odd += sorted({*part["claims"]} - {claim.id for claim in study.claims})
     odd += [
         f"{name} of {row}"
-        for row, figures in rows.items()
+        for row, figures in by_row
         for name in figures
         if row in study.rows and name not in study.rows[row].task.bounded
     ]
@@ -221,206 +347,13 @@ def _check_names(rows: Mapping[str, Iterable[str]], claims: Iterable[str], study
         raise ValueError(f"there is no {odd[0]}")
 
 
-def _read_bound(fields: dict[str, Any]) -> Bound:
-    """A bound of a bounds file; ValueError or TypeError for anything that `_inline` does not write."""
-    bound = Bound(**fields)
+def _read_bound(fields: dict[str, Any], runs: int, scale: ScaleName) -> Bound:
+    """A bound of a bounds file; ValueError or TypeError for anything that `cvhw4 calibrate` does not write."""
+    bound = Bound(**fields, runs=runs, scale=scale)
     finite = math.isfinite(bound.low) and math.isfinite(bound.high)
-    if not (finite and bound.low <= bound.mean <= bound.high and bound.sd >= 0 and bound.n >= _FEWEST_RUNS):
+    if not (finite and bound.low <= bound.mean <= bound.high and bound.sd >= 0 and bound.n >= FEWEST_RUNS):
         raise ValueError(f"{fields} is not a bound")
     return bound
-
-
-def calibrate(
-    study: Study,
-    records: Iterable[RunRecord],
-    false_alarms: float = _FALSE_ALARMS,
-    seeds: int = NIGHTLY_SEEDS,
-) -> Bounds:
-    """Bounds from stored runs on the study's own data: of every row that a nightly session trains, of its other rows
-    where they have enough runs, and of every claim all of whose rows are bounded.
-
-    Args:
-        false_alarms: share of nightly sessions in which any bound at all may be missed by chance.
-        seeds: seeds of a nightly session.
-
-    Raises:
-        InputError: a row has fewer than five runs, rows of one task were run on different data, a claim's rows share
-            fewer than five seeds, or the share is not one.
-    """
-    if not 0 < false_alarms < 1:
-        raise InputError(f"--false-alarms {false_alarms}", "is not a share of sessions", "give one above 0 and below 1")
-    more = f"train study {study.name} with --seeds {_FEWEST_RUNS} or more"
-    by_row: dict[str, list[RunRecord]] = {row: [] for row in study.rows}
-    for record in records:
-        if record.row in by_row and record.data.embedded == isinstance(study.sources.get(record.task), Generated):
-            by_row[record.row].append(record)
-    bounded = [row for row in study.rows.values() if row.group == "" or len(by_row[row.name]) >= _FEWEST_RUNS]
-    for row in bounded:
-        runs = len(by_row[row.name])
-        if runs < _FEWEST_RUNS:
-            raise InputError(row.name, f"has {runs} runs on the study's data, too few to calibrate a bound", more)
-    data: dict[str, str] = {}
-    for task in study.tasks:
-        of_task = [r for row in bounded if row.task.name == task.name for r in by_row[row.name]]
-        newest = max(of_task, key=lambda r: r.started, default=None)
-        if newest is None:
-            continue
-        data[newest.data.name] = newest.data.fingerprint
-        odd = next((r for r in of_task if r.data.fingerprint != newest.data.fingerprint), None)
-        if odd:
-            problem = f"was run on other {odd.data.name} than {newest.row}, so that their runs cannot be compared"
-            raise InputError(odd.row, problem, f"{more} and -k {odd.row}")
-    names = {row.name for row in bounded}
-    claims = [claim for claim in study.claims if claim.worse is not None and names.issuperset(claim.rows)]
-    error = error_of_one(bounded, claims, false_alarms, seeds)
-    rows = {
-        row.name: {
-            name: _bound([r.figure(name) for r in by_row[row.name]], _resolution(name, by_row[row.name][0]), error)
-            for name in row.task.bounded
-        }
-        for row in bounded
-    }
-    differences = {}
-    for claim in claims:
-        compared = [r for row in dict.fromkeys(claim.rows) for r in by_row[row]]
-        by_seed = {seed: [r for r in compared if r.seed == seed] for seed in sorted({r.seed for r in compared})}
-        outcomes = [o for runs in by_seed.values() if (o := judge(claim, runs, study)) is not None]
-        if len(outcomes) < _FEWEST_RUNS:
-            problem = f"has {len(outcomes)} seeds common to its rows, too few to calibrate a bound"
-            raise InputError(claim.id, problem, f"{more}, all rows of it")
-        values = [outcome.difference.mean for outcome in outcomes]
-        differences[claim.id] = _bound(values, _resolution(claim.metric, compared[0]), error)
-    return Bounds(
-        rows, differences, _source([r for row in bounded for r in by_row[row.name]]), data, false_alarms, seeds
-    )
-
-
-def held_out(study: Study, records: Sequence[RunRecord], bounds: Bounds) -> list[tuple[RunRecord, Check]]:
-    """Every run held against bounds made of its row's other seeds: what the stated rate is worth on figures as they
-    come, which are no draws of a normal distribution.
-
-    Args:
-        records: runs; those of data that the bounds are not for, and of rows that a nightly session does not train,
-            are passed over.
-        bounds: gives the data, the rate of false alarms and the seeds of a session.
-    """
-    on_data = [r for r in records if bounds.apply_to(r.data.fingerprint)]
-    nightly = {row.name: [r for r in on_data if r.row == row.name] for row in study.in_group("")}
-    rows = {study.rows[name]: runs for name, runs in nightly.items() if len(runs) > _FEWEST_RUNS}
-    if not rows:
-        return []
-    claims = [claim for claim in study.claims if claim.worse is not None]
-    error = error_of_one(rows, claims, bounds.false_alarms, bounds.seeds)
-    found = []
-    for row, runs in rows.items():
-        for name in row.task.bounded:
-            values = [r.figure(name) for r in runs]
-            for i, run in enumerate(runs):
-                bound = _bound(np.delete(values, i), _resolution(name, run), error)
-                found.append((run, Check(name, values[i], bound, "the row's other seeds")))
-    return found
-
-
-def error_of_one(bounded: Iterable[Row], claims: Iterable[Claim], false_alarms: float, seeds: int) -> float:
-    """The rate of false alarms of one check, such that those of a nightly session together have the rate stated.
-
-    Sidak (1967): exact for checks that are independent of each other. A session checks every figure of every row
-    without a group once for each seed, and every claim between such rows once, in the mean over the seeds.
-
-    Args:
-        bounded: rows with bounds.
-        claims: claims with a bound.
-        false_alarms: share of sessions in which any check at all may be missed by chance.
-        seeds: seeds of a session.
-    """
-    nightly = {row.name: row for row in bounded if row.group == ""}
-    checks = seeds * sum(len(row.task.bounded) for row in nightly.values())
-    checks += sum(nightly.keys() >= set(claim.rows) for claim in claims)
-    return 1 - (1 - false_alarms) ** (1 / checks)
-
-
-def _resolution(figure: str, record: RunRecord) -> float:
-    """The least by which a figure can differ for reasons that are not the row's: one image, or a thousandth of IoU."""
-    return 1 / record.data.val if TASKS[record.task].in_images and figure != "training loss" else 0.001
-
-
-def _bound(values: ArrayLike, resolution: float, error: float) -> Bound:
-    low, high, mean, sd = (round(float(x), 4) for x in limits(values, resolution, error))
-    return Bound(low, high, mean, sd, np.size(values))
-
-
-def limits(
-    values: ArrayLike, resolution: float, error: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The prediction interval of one further run.
-
-    Args:
-        values: [..., n] figures of n runs.
-        resolution: of the figure; a spread below it is taken as that.
-        error: share of further runs that miss it.
-
-    Returns:
-        [...] lower and upper limits, and the runs' [...] means and standard deviations: the first fields of `Bound`.
-    """
-    mean, sd = moments(values)
-    half = prediction_half_width(1.0, np.shape(values)[-1], error) * np.maximum(sd, resolution)
-    return mean - half, mean + half, mean, sd
-
-
-def _source(records: Sequence[RunRecord]) -> str:
-    days = sorted({r.started[:10] for r in records})
-    devices = sorted({r.environment["device"] for r in records})
-    software = sorted({text for r in records for text in r.software})
-    commits = sorted({str(r.environment["commit"] or r.environment.get("code", "unknown"))[:18] for r in records})
-    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return (
-        f"calibrated on {len(records)} runs of {span} on {', '.join(devices)}, {', '.join(software)}, "
-        f"code {', '.join(commits)}"
-    )
-
-
-def to_toml(study: Study, bounds: Bounds) -> str:
-    """The bounds as the file that `load_bounds` reads."""
-    name = _key(study.name)
-    lines = [
-        "# Written by `cvhw4 calibrate`; not to be edited by hand.",
-        "# low and high: the prediction interval of one further run (Student's t, two sides) from n runs with other",
-        "# seeds, so wide that all bounds of a nightly session together raise a false alarm in the share",
-        "# `false_alarms` of nights. For runs on the data with these fingerprints alone.",
-        "",
-        f"[{name}]",
-        f"source = {_quoted(bounds.source)}",
-        f"false_alarms = {bounds.false_alarms:g}",
-        f"seeds = {bounds.seeds}",
-        "",
-        f"[{name}.data]",
-        *(f"{_quoted(data)} = {_quoted(fingerprint)}" for data, fingerprint in bounds.data.items()),
-    ]
-    for row, figures in bounds.rows.items():
-        lines += [
-            "",
-            f"[{name}.rows.{_key(row)}]",
-            *(f"{_quoted(figure)} = {_inline(b)}" for figure, b in figures.items()),
-        ]
-    lines += [
-        "",
-        f"# Differences of {study.epoch} epochs, by seed, for one seed; of k seeds the mean is judged, more narrowly.",
-    ]
-    lines += [f"[{name}.claims]", *(f"{_key(id)} = {_inline(b)}" for id, b in bounds.claims.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _quoted(name)
-
-
-def _quoted(text: str) -> str:
-    """A text as TOML and JSON both have it."""
-    return json.dumps(printable(text), ensure_ascii=False)
-
-
-def _inline(b: Bound) -> str:
-    return f"{{ low = {b.low:.4f}, high = {b.high:.4f}, mean = {b.mean:.4f}, sd = {b.sd:.4f}, n = {b.n} }}"
 
 
 def failed(checks: Iterable[Check]) -> list[str]:

@@ -271,7 +271,8 @@ def _measurements(place: Place, runs: Sequence[RunRecord], bounds: Bounds) -> li
             values = {str(r.seed): round(r.figure(figure), 6) for r in runs}
             if all(map(math.isfinite, values.values())):
                 bound = limits.get(figure)
-                low, high = (bound.low, bound.high) if bound else (None, None)
+                of_mean = bound.for_mean_of(len(runs)) if bound else None
+                low, high = (of_mean.low, of_mean.high) if of_mean else (None, None)
                 found.append(Measurement(row=place[0], data=place[1], figure=figure, values=values, low=low, high=high))
     return found
 

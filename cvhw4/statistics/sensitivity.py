@@ -11,6 +11,7 @@ import numpy as np
 from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.bounds import Bound, Bounds, Check
 from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.scales import SCALES
 from cvhw4.study import Control, Study
 
 DETECTED = 0.9  # probability from which on a corruption counts as one that the bounds detect
@@ -21,13 +22,12 @@ _MEANS, _SPREADS = 400, 100  # slices that an integral is taken over
 class Detection:
     """One control at one strength, held against the bounds of the row it corrupts.
 
-    The chance that a nightly session of k seeds misses a bound follows from the figure's true mean and spread in
-    corrupted runs, which n runs show only roughly. The spread is pooled from these runs and the calibration's, as if
-    corruption left it as it is, s**2 = ((n - 1) s_runs**2 + (m - 1) s_calibration**2) / f with f = n + m - 2 degrees of
-    freedom, (m - 1 for one run); then f s**2 / sigma**2 is chi-squared and the true mean normal about the one seen
-    with sigma / sqrt(n). That is the distribution behind Student's t prediction interval (Geisser 1993), and the
-    posterior of Jeffreys' prior. `probability` is the mean of the chance over it: of k runs that share an unknown mean
-    and spread, so that they miss or meet together more often than k independent ones would.
+    The chance that the mean of a nightly session misses a bound follows from the figure's true mean and spread in
+    corrupted runs, on its scale, which n runs show only roughly. The spread is pooled from these runs and the
+    calibration's, as if corruption left it as it is, s**2 = ((n - 1) s_runs**2 + (m - 1) s_calibration**2) / f with
+    f = n + m - 2 degrees of freedom (m - 1 for one run); then f s**2 / sigma**2 is chi-squared and the true mean normal
+    about the one seen with sigma / sqrt(n). That is the distribution behind Student's t prediction interval (Geisser
+    1993), and the posterior of Jeffreys' prior. `probability` is the mean of the chance over it.
 
     Attributes:
         control: the control.
@@ -36,10 +36,9 @@ class Detection:
         missed: the bounds that its runs missed, worst first.
         figure: the bounded figure that gives it away most surely, by `probability`.
         mean: that figure's mean over the runs.
-        bound: its bound.
-        probability: that a nightly session (of as many seeds as the bounds are made for) misses that figure's bound:
-            that any of its runs does. Choosing the figure flatters it; that other figures may be missed as well, it
-            leaves out.
+        bound: its bound, for the mean of a nightly session's runs.
+        probability: that this mean misses it. Choosing the figure flatters the chance; that other figures, or single
+            runs, may miss theirs as well, it leaves out.
         low: lower end of the 95 % interval of the same chance, at the level 5 % / figures chosen from (Bonferroni), so
             that it holds for the figure chosen.
     """
@@ -75,12 +74,12 @@ def detect(
     runs = [r for r in records if r.row == name and bounds.apply_to(r.data.fingerprint)]
     if not runs or not figures:
         return None
-    missed = [check for run in runs for check in bounds.check(run, control.row) if not check.met]
+    missed = [check for check in bounds.check(*runs, row=control.row) if not check.met]
     missed.sort(key=lambda check: -abs(check.value - check.bound.mean) / (check.bound.high - check.bound.low))
     level = 0.05 / len(figures)
-    chances = {name: chance([r.figure(name) for r in runs], b, bounds.seeds, level) for name, b in figures.items()}
+    chances = {name: chance([r.figure(name) for r in runs], b, level) for name, b in figures.items()}
     surest = max(chances, key=lambda name: chances[name])
-    mean = estimate([r.figure(surest) for r in runs]).mean
+    mean = figures[surest].mean_of([r.figure(surest) for r in runs])
     return Detection(control, strength, len(runs), tuple(missed), surest, mean, figures[surest], *chances[surest])
 
 
@@ -100,13 +99,13 @@ def least(found: Sequence[Detection], control: Control) -> float | None:
     return smallest
 
 
-def chance(values: Sequence[float], bound: Bound, seeds: int, level: float = 0.05) -> tuple[float, float]:
-    """How surely any of so many further runs like these leaves the bound.
+def chance(values: Sequence[float], bound: Bound, level: float = 0.05) -> tuple[float, float]:
+    """How surely the mean of further runs like these leaves its bound.
 
     Args:
         values: [n] figures of corrupted runs.
-        bound: of one run; its own spread and number of runs are pooled with theirs (see `Detection`).
-        seeds: further runs.
+        bound: of the mean of `bound.runs` runs; its own spread and number of runs are pooled with theirs (see
+            `Detection`).
         level: two-sided, of the interval of the chance.
 
     Returns:
@@ -115,15 +114,24 @@ def chance(values: Sequence[float], bound: Bound, seeds: int, level: float = 0.0
     """
     from scipy.special import chdtri, ndtr, ndtri
 
-    e = estimate(values)
+    to = SCALES[bound.scale].to
+    e, middle, half = estimate([float(to(value)) for value in values]), float(to(bound.mean)), bound.half_width
     freedom = bound.n - 1 + e.n - 1
     squares = (bound.n - 1) * bound.sd**2 + (e.n - 1) * (e.sd**2 if e.n > 1 else 0.0)
     if squares == 0:
-        certain = float(not bound.holds(e.mean))
+        certain = float(abs(e.mean - middle) > half)
         return certain, certain
     # The middles of equally likely slices, of the true spread and of the true mean. [_MEANS, 1] and [_SPREADS]
     spreads = np.sqrt(squares / chdtri(freedom, (np.arange(_SPREADS) + 0.5) / _SPREADS))
-    means = e.mean + ndtri((np.arange(_MEANS) + 0.5) / _MEANS)[:, None] * spreads / math.sqrt(e.n)
-    within = ndtr((bound.high - means) / spreads) - ndtr((bound.low - means) / spreads)
-    missed = 1 - within**seeds
+    means = e.mean - middle + ndtri((np.arange(_MEANS) + 0.5) / _MEANS)[:, None] * spreads / math.sqrt(e.n)
+    of_means = spreads / math.sqrt(bound.runs)
+    missed = 1 - (ndtr((half - means) / of_means) - ndtr((-half - means) / of_means))
     return float(missed.mean()), float(np.quantile(missed, level / 2))
+
+
+def found_shift(bound: Bound, probability: float = DETECTED) -> float:
+    """The smallest shift of a figure's mean that the mean of a session's runs shows with that probability, in standard
+    deviations of runs on the figure's scale; the spread seen taken as the true one."""
+    from scipy.special import ndtri
+
+    return bound.half_width / bound.sd + float(ndtri(probability)) / math.sqrt(bound.runs) if bound.sd else math.inf

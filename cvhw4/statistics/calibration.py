@@ -1,0 +1,420 @@
+"""Bounds from stored runs, and how often nights of these runs would miss them though nothing has changed.
+
+What share of nights may raise a false alarm is stated for a whole nightly session, all its bounds together. Divided
+among them as if they were independent and every figure normal on its scale (Sidak 1967), it gives each bound its width;
+then the runs themselves are made nights of: a night's seeds are left out, the bounds are made of the others, and where
+more nights miss any of them than stated, all are widened until no more do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvhw4.errors import InputError, printable
+from cvhw4.records.schema import RunRecord
+from cvhw4.statistics.bounds import FALSE_ALARMS, FEWEST_RUNS, FORMAT, NIGHTLY_SEEDS, Bound, Bounds, Twin, scale_of
+from cvhw4.statistics.intervals import t_quantile
+from cvhw4.statistics.scales import SCALES
+from cvhw4.statistics.verdicts import judge
+from cvhw4.study import Claim, Generated, Row, Study
+from cvhw4.tasks import TASKS, ScaleName
+
+_NIGHTS = 2000  # at most, of the ways to choose a night's seeds
+_FEWEST_TWINS = 3
+_SAME = 1e-4  # what twins' figures may differ by for their rounding alone, where they do not come in steps
+_SMALLEST = 1e-3  # spread of a share that does not come in steps, and relative one of a loss, that is taken for none
+_BARE = re.compile(r"[A-Za-z0-9_-]+")  # a key that TOML takes without quotes
+Runs = Mapping[str, Sequence[RunRecord]]
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a bound is made of: a figure by seed, on its scale.
+
+    Attributes:
+        values: [n].
+        seeds: [n].
+        counted: [n], whether the run is among those that the bound is made of (see `Bounds.collapsed`).
+        floor: a spread below it is taken as that: one step of the figure.
+        scale: of the figure.
+        of_row: whether it is a row's, so that a night holds each run, too, against its bound; or a claim's.
+    """
+
+    values: NDArray[np.float64]
+    seeds: NDArray[np.int64]
+    counted: NDArray[np.bool_]
+    floor: float
+    scale: ScaleName = "plain"
+    of_row: bool = True
+
+    def bound(self, error: float, runs: int) -> Bound:
+        """The prediction interval of the mean of so many further runs, which the share `error` of them misses."""
+        kept, scale = self.values[self.counted], SCALES[self.scale]
+        n, mean, sd = len(kept), float(kept.mean()), float(kept.std(ddof=1))
+        half = t_quantile(1 - error / 2, n - 1) * max(sd, self.floor) * math.sqrt(1 / runs + 1 / n)
+        low, high, middle = (_rounded(float(scale.of(mean + end))) for end in (-half, half, 0.0))
+        return Bound(low, high, middle, _rounded(sd), n, runs, self.scale)
+
+
+def _rounded(value: float) -> float:
+    """As the file has it."""
+    return float(f"{value:.5g}")
+
+
+def calibrate(
+    study: Study,
+    records: Iterable[RunRecord],
+    false_alarms: float = FALSE_ALARMS,
+    seeds: int = NIGHTLY_SEEDS,
+    twins: Iterable[RunRecord] | None = None,
+) -> Bounds:
+    """Bounds from stored runs on the study's own data: of every row that a nightly session trains, of its other rows
+    where they have enough runs, and of every claim all of whose rows are bounded; all that say something.
+
+    Args:
+        false_alarms: share of nightly sessions in which any bound at all may be missed by chance.
+        seeds: seeds of a nightly session.
+        twins: runs of the same rows, seeds and data on another machine or with other threads.
+
+    Raises:
+        InputError: a row has fewer than five runs, rows of one task were run on different data, a claim's rows share
+            fewer than five seeds, the share is not one, or no run is a twin of another.
+    """
+    if not 0 < false_alarms < 1:
+        raise InputError(f"--false-alarms {false_alarms}", "is not a share of sessions", "give one above 0 and below 1")
+    runs, data = _usable(study, records)
+    rows = [study.rows[name] for name in runs]
+    claims = [claim for claim in study.claims if claim.worse is not None and runs.keys() >= set(claim.rows)]
+    nightly = {row.name for row in rows if row.group == ""}
+    error = error_of_one(rows, claims, false_alarms, seeds)
+    collapsed = _collapsed(rows, runs, error)
+    of_rows = {
+        (row.name, figure): _series(row, figure, runs[row.name], row.name in collapsed)
+        for row in rows
+        for figure in row.task.bounded
+    }
+    of_claims = {claim.id: _of_claim(claim, study, runs, collapsed) for claim in claims}
+    checked = [series for (row, _), series in of_rows.items() if row in nightly]
+    checked += [of_claims[claim.id] for claim in claims if nightly >= set(claim.rows)]
+    drawn = _nights([{r.seed for r in runs[row]} for row in nightly], seeds)
+    rate, unforeseen = None, 0.0
+    if len(drawn):
+        error, *rates = widened(checked, drawn, error, false_alarms)
+        rate, unforeseen = map(_rounded, rates)
+    made = {key: series.bound(error, seeds) for key, series in of_rows.items()}
+    source, found = _source([r for of_row in runs.values() for r in of_row]), {}
+    if twins is not None:
+        pairs = _pairs(runs, twins)
+        found = _twins(study, runs, pairs, made, error)
+        source += f"; twins: {len(pairs)} runs on {', '.join(sorted({_machine(twin) for _, twin in pairs}))}"
+    return Bounds(
+        rows={row: {figure: b for (of, figure), b in made.items() if of == row and not b.vacuous} for row in runs},
+        claims={id: series.bound(error, seeds) for id, series in of_claims.items()},
+        source=source,
+        data=data,
+        false_alarms=false_alarms,
+        seeds=seeds,
+        held_out=rate,
+        nights=len(drawn),
+        unforeseen=unforeseen,
+        collapsed=collapsed,
+        twins=found,
+    )
+
+
+def _usable(study: Study, records: Iterable[RunRecord]) -> tuple[dict[str, list[RunRecord]], dict[str, str]]:
+    """The runs of rows that are bounded, and the data they are on: fingerprints by name; raises InputError."""
+    more = f"train study {study.name} with --seeds {FEWEST_RUNS} or more"
+    by_row: dict[str, list[RunRecord]] = {row: [] for row in study.rows}
+    for record in records:
+        if record.row in by_row and record.data.embedded == isinstance(study.sources.get(record.task), Generated):
+            by_row[record.row].append(record)
+    bounded = [row for row in study.rows.values() if row.group == "" or len(by_row[row.name]) >= FEWEST_RUNS]
+    for row in bounded:
+        runs = len(by_row[row.name])
+        if runs < FEWEST_RUNS:
+            raise InputError(row.name, f"has {runs} runs on the study's data, too few to calibrate a bound", more)
+    data: dict[str, str] = {}
+    for task in study.tasks:
+        of_task = [r for row in bounded if row.task.name == task.name for r in by_row[row.name]]
+        newest = max(of_task, key=lambda r: r.started, default=None)
+        if newest is None:
+            continue
+        data[newest.data.name] = newest.data.fingerprint
+        odd = next((r for r in of_task if r.data.fingerprint != newest.data.fingerprint), None)
+        if odd:
+            problem = f"was run on other {odd.data.name} than {newest.row}, so that their runs cannot be compared"
+            raise InputError(odd.row, problem, f"{more} and -k {odd.row}")
+    return {row.name: by_row[row.name] for row in bounded}, data
+
+
+def error_of_one(rows: Iterable[Row], claims: Iterable[Claim], false_alarms: float, seeds: int) -> float:
+    """The rate of false alarms of one check, such that those of a nightly session together have the rate stated.
+
+    Sidak (1967): exact for checks that are independent of each other. A session checks every figure of every row
+    without a group once for each seed and once in their mean, and every claim between such rows once.
+
+    Args:
+        rows: rows with bounds.
+        claims: claims with a bound.
+        false_alarms: share of sessions in which any check at all may be missed by chance.
+        seeds: seeds of a session.
+    """
+    nightly = {row.name: row for row in rows if row.group == ""}
+    checks = (seeds + (seeds > 1)) * sum(len(row.task.bounded) for row in nightly.values())
+    checks += sum(nightly.keys() >= set(claim.rows) for claim in claims)
+    return 1 - (1 - false_alarms) ** (1 / max(checks, 1))
+
+
+def _collapsed(rows: Iterable[Row], runs: Runs, error: float) -> dict[str, int]:
+    """The rows of which some runs collapse and lie outside of what the others' bound allows, and how many do."""
+    found = {}
+    for row in rows:
+        of_row = runs[row.name]
+        failed = [r for r in of_row if r.collapsed]
+        if failed and len(of_row) - len(failed) >= FEWEST_RUNS:
+            figure = row.task.bounded[0]
+            others = _series(row, figure, of_row, aside=True).bound(error, 1)
+            if not any(others.holds(r.figure(figure)) for r in failed):
+                found[row.name] = len(failed)
+    return found
+
+
+def _series(row: Row, figure: str, runs: Sequence[RunRecord], aside: bool) -> Series:
+    """A figure of a row; with `aside` without its collapsed runs."""
+    name = scale_of(row, figure)
+    values, scale = np.array([r.figure(figure) for r in runs]), SCALES[name]
+    counted = np.array([not (aside and r.collapsed) for r in runs])
+    middle = float(scale.of(scale.to(values[counted]).mean()))
+    step = _step(figure, runs[0])
+    return Series(
+        scale.to(values),
+        np.array([r.seed for r in runs]),
+        counted,
+        scale.step(middle, step or _SMALLEST * (middle if name == "log" else 1)),
+        name,
+    )
+
+
+def _step(figure: str, record: RunRecord) -> float:
+    """What one image makes of a figure; 0 where it does not come in such steps."""
+    return 1 / record.data.val if TASKS[record.task].in_images and figure != "training loss" else 0.0
+
+
+def _of_claim(claim: Claim, study: Study, runs: Runs, collapsed: Mapping[str, int]) -> Series:
+    """A claim's differences.
+
+    Raises:
+        InputError: its rows share fewer than five seeds.
+    """
+    compared = [r for row in dict.fromkeys(claim.rows) for r in runs[row]]
+    outcome = judge(claim, compared, study)
+    trained = judge(claim, compared, study, trained=True) if collapsed.keys() & set(claim.rows) else outcome
+    n = 0 if trained is None else len(trained.seeds)
+    if outcome is None or trained is None or n < FEWEST_RUNS:
+        problem = f"has {n} seeds common to its rows, too few to calibrate a bound"
+        hint = f"train study {study.name} with --seeds {FEWEST_RUNS} or more, all rows of it"
+        raise InputError(claim.id, problem, hint)
+    step = _step(f"{outcome.epoch} {claim.metric}", compared[0]) or _SMALLEST
+    seeds = np.array(outcome.seeds)
+    return Series(np.array(outcome.differences), seeds, np.isin(seeds, trained.seeds), step, of_row=False)
+
+
+# Nights of the runs themselves
+
+
+def _nights(seeds: Sequence[set[int]], k: int) -> NDArray[np.int64]:
+    """[nights, k] the seeds of every night that can be made of those that all rows have, or of a sample of them; none
+    where too few would be left to make bounds of."""
+    common = sorted(set.intersection(*seeds)) if seeds else []
+    if len(common) < k + FEWEST_RUNS:
+        return np.empty((0, k), dtype=np.int64)
+    if math.comb(len(common), k) <= _NIGHTS:
+        return np.array(list(combinations(common, k)))
+    rng = np.random.default_rng(0)
+    return np.array([rng.choice(common, k, replace=False) for _ in range(_NIGHTS)])
+
+
+def widened(
+    checked: Sequence[Series], drawn: NDArray[np.int64], error: float, false_alarms: float
+) -> tuple[float, float, float]:
+    """The rate of one check at which no more nights of the runs than stated miss any bound made of the other runs.
+
+    Args:
+        checked: what a night checks.
+        drawn: [nights, k] their seeds.
+        error: rate to begin with.
+        false_alarms: share of nights.
+
+    Returns:
+        That rate, or the first one where collapsed runs fill more nights than stated; the share of nights that miss a
+        bound; and the same where the first collapsed runs of a row count as missed, too.
+    """
+    k = drawn.shape[1]
+    of_means, of_singles = np.array([_p_values(series, drawn) for series in checked]).swapaxes(0, 1)
+    while True:
+        bounds = [series.bound(error, k) for series in checked]
+        least = np.ones(len(drawn))
+        for series, bound, mean, single in zip(checked, bounds, of_means, of_singles, strict=True):
+            if not bound.vacuous:
+                least = np.minimum(least, mean)
+                if series.of_row and not bound.for_mean_of(1).vacuous:
+                    least = np.minimum(least, single)
+        limit = float(np.sort(least)[int(false_alarms * len(drawn))])
+        if limit >= error or limit == 0:
+            break
+        error = limit
+    missed = least < error
+    new = [_first_collapsed(series, drawn) for series in checked]
+    return error, float(missed.mean()), float((missed | np.any(new, axis=0)).mean())
+
+
+def _p_values(series: Series, drawn: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[nights] how rarely a bound made of the other runs misses the night's mean, and its run that is farthest off."""
+    from scipy.special import stdtr
+
+    tonight = (series.seeds[:, None] == drawn[:, None, :]).any(2)  # [nights, n]
+    values = series.values - series.values.mean()
+    own, others = tonight & series.counted, ~tonight & series.counted
+    k, n = own.sum(1), others.sum(1)
+    mean = others @ values / np.maximum(n, 1)
+    squares = np.where(others, (values - mean[:, None]) ** 2, 0.0).sum(1)
+    sd = np.maximum(np.sqrt(squares / np.maximum(n - 1, 1)), series.floor)
+    apart = np.abs(own @ values / np.maximum(k, 1) - mean) / (sd * np.sqrt(1 / np.maximum(k, 1) + 1 / n))
+    farthest = np.where(own, np.abs(values - mean[:, None]), 0.0).max(1) / (sd * np.sqrt(1 + 1 / n))
+    found = [np.where(n > 1, 2 * stdtr(n - 1.0, -t), 1.0) for t in (apart, farthest)]
+    nothing = 0.0 if series.of_row and drawn.shape[1] > 1 else 1.0  # all runs of the night collapsed
+    return np.where(k > 0, found[0], nothing), np.where(k > 0, found[1], 1.0)
+
+
+def _first_collapsed(series: Series, drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[nights] whether the night has all collapsed runs."""
+    tonight = (series.seeds[:, None] == drawn[:, None, :]).any(2)
+    aside = ~series.counted
+    return (tonight & aside).any(1) & ~(~tonight & aside).any(1)
+
+
+# Twins
+
+
+def _pairs(runs: Runs, twins: Iterable[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
+    """Runs and their twins: of the same row, settings, seed and data, on another machine or with other threads."""
+    by_key = {(r.row, r.seed): r for of_row in runs.values() for r in of_row}
+    pairs = [(r, twin) for twin in twins if (r := by_key.get((twin.row, twin.seed))) is not None]
+    pairs = [
+        (r, twin)
+        for r, twin in pairs
+        if _machine(r) != _machine(twin) and (r.settings, r.data.fingerprint) == (twin.settings, twin.data.fingerprint)
+    ]
+    if not pairs:
+        problem = "has no run of the same row, settings, seed and data on another machine or with other threads"
+        raise InputError("--twins", problem, "train the rows there, with the same seeds")
+    return pairs
+
+
+def _machine(record: RunRecord) -> str:
+    return f"{record.environment['device_name']} ({record.environment['threads']} threads)"
+
+
+def _twins(
+    study: Study,
+    runs: Runs,
+    pairs: Sequence[tuple[RunRecord, RunRecord]],
+    made: Mapping[tuple[str, str], Bound],
+    error: float,
+) -> dict[str, dict[str, Twin]]:
+    """The figures that twins give too, or nearly: closer than the bound that all seeds have in common is wide. By how
+    much a further twin may differ follows from the spread of these differences about zero (Student's t)."""
+    found: dict[str, dict[str, Twin]] = {}
+    for row, of_row in runs.items():
+        of_twins = [(r, twin) for r, twin in pairs if r.row == row]
+        for figure in study.rows[row].task.bounded if len(of_twins) >= _FEWEST_TWINS else ():
+            apart = math.fsum((r.figure(figure) - twin.figure(figure)) ** 2 for r, twin in of_twins)
+            spread = t_quantile(1 - error / 2, len(of_twins)) * math.sqrt(apart / len(of_twins))
+            tolerance = max(_step(figure, of_row[0]) or _SAME, spread)
+            if 2 * tolerance < made[row, figure].high - made[row, figure].low:
+                values = {r.seed: _rounded(r.figure(figure)) for r in sorted(of_row, key=lambda r: r.seed)}
+                found.setdefault(row, {})[figure] = Twin(_rounded(tolerance), values)
+    return found
+
+
+# The file
+
+
+def _source(records: Sequence[RunRecord]) -> str:
+    days = sorted({r.started[:10] for r in records})
+    devices = sorted({r.environment["device"] for r in records})
+    software = sorted({text for r in records for text in r.software})
+    commits = sorted({str(r.environment["commit"] or r.environment.get("code", "unknown"))[:18] for r in records})
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return (
+        f"calibrated on {len(records)} runs of {span} on {', '.join(devices)}, {', '.join(software)}, "
+        f"code {', '.join(commits)}"
+    )
+
+
+def to_toml(study: Study, bounds: Bounds) -> str:
+    """The bounds as the file that `load_bounds` reads."""
+    name = _key(study.name)
+    lines = [
+        "# Written by `cvhw4 calibrate`; not to be edited by hand. For runs on the data with these fingerprints alone.",
+        "# low and high: limits of the mean of a session's `seeds` runs, from n runs with other seeds (Student's t).",
+        "# sd is on the scale that they are made on: the logarithm of losses, the arcsine of the root of shares.",
+        "# held_out: the share of `nights`, sessions made of calibrated runs, that miss a bound made of the others.",
+        "",
+        f"[{name}]",
+        f"format = {FORMAT}",
+        f"source = {_quoted(bounds.source)}",
+        f"false_alarms = {bounds.false_alarms:g}",
+        f"seeds = {bounds.seeds}",
+    ]
+    if bounds.held_out is None:
+        lines.append("# held_out is not known: too few runs to leave a night's out")
+    else:
+        lines += [f"nights = {bounds.nights}", f"held_out = {bounds.held_out:.5g}"]
+        if bounds.held_out > bounds.false_alarms:
+            lines.append("# more than stated: in too many nights all runs of a row collapse")
+        if bounds.collapsed:
+            lines.append("# the same where the first collapsed runs of a row are missed bounds, too:")
+            lines.append(f"unforeseen = {bounds.unforeseen:.5g}")
+    lines += ["", f"[{name}.data]"]
+    lines += [f"{_quoted(data)} = {_quoted(fingerprint)}" for data, fingerprint in bounds.data.items()]
+    if bounds.collapsed:
+        lines += ["", "# Of so many runs of a row, which collapsed, bounds are not made.", f"[{name}.collapsed]"]
+        lines += [f"{_key(row)} = {n}" for row, n in bounds.collapsed.items()]
+    for row, figures in bounds.rows.items():
+        lines += ["", f"[{name}.rows.{_key(row)}]"]
+        lines += [f"{_quoted(figure)} = {_inline(b)}" for figure, b in figures.items()]
+        left_out = [figure for figure in study.rows[row].task.bounded if figure not in figures]
+        lines += [f"# {figure}: no bound, as its seeds spread too far for one to say anything" for figure in left_out]
+    lines += ["", f"# Differences of {study.epoch} epochs, by seed.", f"[{name}.claims]"]
+    lines += [f"{_key(id)} = {_inline(b)}" for id, b in bounds.claims.items()]
+    if not bounds.twins:
+        lines += ["", "# No twins were given, so that no run is held against the calibrated one of the same seed."]
+    for row, of_seeds in bounds.twins.items():
+        lines += ["", f"[{name}.twins.{_key(row)}]"]
+        for figure, twin in of_seeds.items():
+            values = ", ".join(f"{seed} = {value:.5g}" for seed, value in twin.values.items())
+            lines.append(f"{_quoted(figure)} = {{ tolerance = {twin.tolerance:.5g}, seeds = {{ {values} }} }}")
+    return "\n".join(lines) + "\n"
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _quoted(name)
+
+
+def _quoted(text: str) -> str:
+    """A text as TOML and JSON both have it."""
+    return json.dumps(printable(text), ensure_ascii=False)
+
+
+def _inline(b: Bound) -> str:
+    return f"{{ low = {b.low:.5g}, high = {b.high:.5g}, mean = {b.mean:.5g}, sd = {b.sd:.5g}, n = {b.n} }}"

@@ -1,0 +1,538 @@
+"""Bounds: where they come from, what they notice, and how often unchanged code misses them."""
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cvhw4 import Claim, Row, Study
+from cvhw4.errors import InputError
+from cvhw4.homework import study
+from cvhw4.homework.rows import rows_at
+from cvhw4.statistics.bounds import NIGHTLY_SEEDS, NO_BOUNDS, Bound, Bounds, Check, failed, load_bounds
+from cvhw4.statistics.calibration import Series, calibrate, error_of_one, to_toml, widened
+from cvhw4.statistics.intervals import prediction_half_width
+from cvhw4.statistics.scales import SCALES
+from cvhw4.statistics.verdicts import judge, judge_all
+from tests.tiny import QUICK, record
+
+FULL = study("full")
+CLAIMS = {claim.id: claim for claim in FULL.claims}
+CLAIM = CLAIMS["q1_4-finetune_above_features"]
+BETWEEN_ROWS = [claim for claim in QUICK.claims if claim.worse is not None]
+COLLAPSED = {"recall": [1.0, 0.0]}  # by class
+
+
+def runs(row, figures, **changes):
+    return [record(row, seed=s, figures=((value,),), **changes) for s, value in enumerate(figures)]
+
+
+def stored(n=8, spread=0.01):
+    """n runs of every quick row, with a spread of its own over seeds."""
+    random = np.random.RandomState(5)
+
+    def figures(i):
+        return ((float(0.5 + 0.02 * i + random.normal(0, spread)),),)
+
+    return [
+        record(row, seed=s, figures=figures(i), loss=random.uniform(0.4, 0.6))
+        for i, row in enumerate(QUICK.rows)
+        for s in range(n)
+    ]
+
+
+def bounds_of(rows=None, claims=None, **more):
+    """Bounds of the data that records are of."""
+    return Bounds(rows or {}, claims or {}, "made up", {"embedded": "d" * 64}, **more)
+
+
+# Scales
+
+
+@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("value", [0.0, 1e-6, 0.3, 0.999, 1.0])
+def test_a_scale_gives_figures_back(name, value):
+    scale = SCALES[name]
+    assert scale.of(scale.to(value)) == pytest.approx(value, abs=2e-9)
+
+
+def test_a_figure_has_the_scale_of_its_task():
+    of = {row.task.name: row.task for row in QUICK.rows.values()}
+    assert {of["classification"].scale(f) for f in ("best accuracy", "last accuracy")} == {"share"}
+    assert {of["segmentation"].scale(f) for f in of["segmentation"].bounded} == {"share", "log"}
+    assert of["segmentation"].scale("training loss") == "log"
+    assert of["segmentation"].scale("training loss", "a loss of the user's, which may be negative") == "plain"
+    own = {"train": lambda run: iter(()), "rows": {"a": {}}, "primary": "dice"}
+    assert Study("x", **own).rows["a"].task.scale("best dice") == "plain"
+    assert Study("x", **own, shares={"dice"}).rows["a"].task.scale("last dice") == "share"
+
+
+@pytest.mark.parametrize(
+    ("figures", "low", "high"),
+    [
+        ([1.0] * 8, 0.9, 1.0),  # of 400 images all right: some wrong are none the worse
+        ([0.0] * 8, 0.0, 0.1),
+        ([0.99, 1.0, 0.98, 1.0, 0.99, 1.0, 0.97, 1.0] * 2, 0.85, 1.0),
+        ([0.02, 0.05, 0.01, 0.0, 0.02, 0.04, 0.03, 0.01] * 2, 0.0, 0.3),
+    ],
+)
+def test_no_bound_of_a_share_ends_outside_of_it(figures, low, high):
+    made = calibrate(QUICK, [r for row in QUICK.rows for r in runs(row, figures)])
+    bound = made.rows["q1_2-finetune"]["best accuracy"]
+    assert low <= bound.low <= np.mean(figures) <= bound.high <= high and bound.high - bound.low < 0.3
+    assert not failed(made.check(*runs("q1_2", figures)))
+
+
+def test_a_loss_is_bounded_by_its_ratio():
+    random = np.random.default_rng(0)
+    losses = np.exp(random.normal(-2, 0.1, 12))
+    made = calibrate(QUICK, [record(row, seed=s, loss=float(x)) for row in QUICK.rows for s, x in enumerate(losses)])
+    bound = made.rows["q1_2-finetune"]["training loss"]
+    assert bound.mean == pytest.approx(stats.gmean(losses), rel=1e-4)
+    assert bound.high / bound.mean == pytest.approx(bound.mean / bound.low, rel=1e-3) and bound.low > 0
+
+
+def test_what_says_nothing_is_not_bounded(tmp_path):
+    wide = [0.1, 0.9, 0.5, 0.2, 0.8, 0.5, 0.3, 0.7]
+    made = calibrate(QUICK, [r for row in QUICK.rows for r in runs(row, wide if row == "q1_3-scratch" else [0.5] * 8)])
+    assert {*made.rows["q1_3-scratch"]} == {"training loss"} and "best accuracy" in made.rows["q1_2-finetune"]
+    assert "# best accuracy: no bound" in to_toml(QUICK, made)
+    of_mean = Bound(0.4, 0.8, 0.61, 0.07, 20, runs=3, scale="share")
+    assert not of_mean.vacuous and of_mean.for_mean_of(1).vacuous  # one run may lie anywhere
+    bounds = bounds_of({"q1_3-scratch": {"best accuracy": of_mean}})
+    assert not bounds.missed(*runs("q1_3", [0.1])) and bounds.missed(*runs("q1_3", [0.3, 0.3, 0.35]))
+
+
+# From runs to bounds
+
+
+def test_calibrated_bounds_pass_their_own_runs_and_survive_the_file(tmp_path):
+    made = calibrate(QUICK, stored())
+    path = tmp_path / "bounds.toml"
+    path.write_text(to_toml(QUICK, made))
+    read = load_bounds(path, QUICK, named=True)
+    assert read == made and read.data == {"embedded": "d" * 64}
+    assert set(read.rows) == set(QUICK.rows) and set(read.claims) == {c.id for c in BETWEEN_ROWS}
+    for row in QUICK.rows:
+        assert read.missed(*(r for r in stored() if r.row == row)) == []
+    assert load_bounds(path, FULL) == NO_BOUNDS
+    with pytest.raises(InputError, match=r"has no bounds of study full, but of quick. Fix: run cvhw4 calibrate"):
+        load_bounds(path, FULL, named=True)
+    assert "2026-11-23" in read.source and "torch 2.15.0" in read.source
+    for outcome in judge_all(QUICK, stored()):
+        assert read.check_claim(outcome).met
+
+
+def test_a_users_study_is_calibrated_in_the_same_way(tmp_path):
+    """On its own folder, whose name and whose rows' names need quotes in the file; runs on other data do not count."""
+    own = Study(
+        "insects.v2",
+        data="hymenoptera",
+        rows={"resnet-18": Row("resnet18"), "frozen+linear": Row("resnet18", trained="last layer")},
+        claims=[Claim(better="resnet-18", worse="frozen+linear", metric="accuracy")],
+    )
+    mine = replace(record().data, embedded=False, name='my "bees"\\\n', fingerprint="b" * 64)
+    records = [
+        replace(record(seed=s, figures=((0.8 + 0.1 * better + 0.001 * s,),)), row=row, study=own.name, data=mine)
+        for better, row in enumerate(("frozen+linear", "resnet-18"))
+        for s in range(6)
+    ]
+    elsewhere = [replace(r, data=record().data) for r in records]  # generated pictures
+    made = calibrate(own, [*records, *elsewhere])
+    path = tmp_path / "bounds.toml"
+    path.write_text(to_toml(own, made))
+    read = load_bounds(path, own)
+    assert read.rows == made.rows and read.claims == made.claims and list(read.data.values()) == ["b" * 64]
+    assert made.rows["resnet-18"]["best accuracy"].n == 6
+    assert len(read.check(records[0])) == 3 and read.check(elsewhere[0]) == []
+    (outcome,) = judge_all(own, records)
+    assert read.promises(outcome) and read.check_claim(outcome).met
+
+
+def test_bounds_are_students_prediction_intervals():
+    records = stored(20)
+    made = calibrate(QUICK, records)
+    figures = np.arcsin(np.sqrt([r.best("accuracy") for r in records if r.row == "q1_2-finetune"]))
+    bound, claim = made.rows["q1_2-finetune"]["best accuracy"], made.claims[CLAIM.id]
+    assert (bound.n, bound.runs) == (20, 3) and bound.sd == pytest.approx(figures.std(ddof=1), rel=1e-4)
+    assert bound.mean == pytest.approx(np.sin(figures.mean()) ** 2, rel=1e-4)
+    outcome = judge(CLAIM, records, QUICK)
+    sd, half = outcome.difference.sd, (claim.high - claim.low) / 2
+    assert (claim.mean, claim.sd) == pytest.approx((outcome.difference.mean, sd), rel=1e-4)
+    # One error for all: each half width is the same quantile times its own spread.
+    quantile = half / sd / math.sqrt(1 / 3 + 1 / 20)
+    assert bound.half_width / bound.sd / math.sqrt(1 / 3 + 1 / 20) == pytest.approx(quantile, rel=1e-3)
+    at_most = error_of_one(QUICK.rows.values(), BETWEEN_ROWS, 0.01, 3)
+    assert 2 * stats.t.sf(quantile, 19) <= at_most * 1.001
+    wider = calibrate(QUICK, records, false_alarms=0.001).claims[CLAIM.id]
+    assert wider.high > claim.high
+
+
+@pytest.mark.parametrize("runs_", [1, 3, 7])
+def test_the_mean_of_more_runs_is_bounded_more_narrowly(runs_):
+    sd, n, error = 0.01, 8, 0.001
+    half = prediction_half_width(sd, n, error)
+    narrowed = Bound(0.5 - half, 0.5 + half, 0.5, sd, n).for_mean_of(runs_)
+    assert narrowed.high - 0.5 == pytest.approx(prediction_half_width(sd, n, error, k=runs_))
+    back = narrowed.for_mean_of(1)
+    assert (back.low, back.high) == pytest.approx((0.5 - half, 0.5 + half))
+
+
+OF_FACTORIAL = replace(CLAIM, id="made_up", better="q1_f1-net")  # a row that a night does not train
+
+
+def test_the_rate_of_one_check_by_hand():
+    some = [QUICK.row(name) for name in ("q1_1", "q1_2", "q1_f1", "q2_1b")]
+    # two rows of 3 figures and one of 5, each of 3 seeds and in their mean, make 44 checks, the claim one more
+    assert error_of_one(some, [CLAIM], 0.01, 3) == pytest.approx(1 - 0.99 ** (1 / 45))
+    assert error_of_one(some, [CLAIM, OF_FACTORIAL], 0.01, 3) == error_of_one(some, [CLAIM], 0.01, 3)
+    assert error_of_one(some, [CLAIM], 0.01, 1) == pytest.approx(1 - 0.99 ** (1 / 12))  # a run is its own mean
+
+
+def test_rows_beside_the_nightly_ones_are_bounded_where_they_have_runs_and_so_are_claims_about_them():
+    sources = [*QUICK.sources.values()]
+    with_made_up = Study("quick", data=sources, rows=rows_at("quick"), claims=[CLAIM, OF_FACTORIAL])
+    whole = calibrate(with_made_up, stored())
+    assert set(whole.claims) == {CLAIM.id, "made_up"}
+    for fewest in (0, 4):
+        few = [r for r in stored() if not r.row.startswith("q1_f") or r.seed < fewest]
+        made = calibrate(with_made_up, few)
+        assert not any(row.startswith("q1_f") for row in made.rows)
+        # nights are no stricter for a claim that they do not judge
+        assert made.claims == {CLAIM.id: whole.claims[CLAIM.id]}
+    assert sum(row.startswith("q1_f") for row in whole.rows) == 6
+
+
+def shifted(seeds):
+    return [replace(r, seed=r.seed + seeds) if r.row == "q1_2-finetune" else r for r in stored()]
+
+
+@pytest.mark.parametrize(
+    ("records", "rate", "message"),
+    [
+        (stored(4), 0.01, r"q1_1-features: has 4 runs on the study's data, too few.*--seeds 5"),
+        (shifted(4), 0.01, rf"{CLAIM.id}: has 4 seeds common to its rows, too few.*--seeds 5"),
+        (shifted(40), 0.01, "has 0 seeds common"),
+        (stored(), 0.0, "not a share"),
+        (stored(), 1.0, "not a share"),
+        (
+            [*stored(), *(replace(r, data=replace(r.data, fingerprint="f" * 64)) for r in runs("q1_1", [0.5]))],
+            0.01,
+            "q1_1-features: was run on other embedded than",
+        ),
+    ],
+)
+def test_what_cannot_be_calibrated_is_named(records, rate, message):
+    with pytest.raises(InputError, match=message):
+        calibrate(QUICK, records, false_alarms=rate)
+
+
+# Nights
+
+
+def nights_missed(rate, nights, random, n=20, k=3):
+    """The share of simulated nights in which any of 60 independent figures misses its bound."""
+    checks = 60
+    error, missed = 1 - (1 - rate) ** (1 / checks), np.zeros(nights, bool)
+    for night in range(nights):
+        values, tonight = random.normal(0, 1, (checks, n)), random.normal(0, 1, (checks, k)).mean(1)
+        for figure, value in zip(values, tonight, strict=True):
+            series = Series(figure, np.arange(n), np.ones(n, bool), 0.0)
+            missed[night] |= not series.bound(error, k).holds(value)
+    return missed.mean()
+
+
+def test_false_alarms_of_normal_figures_are_as_rare_as_stated():
+    assert nights_missed(0.2, 400, np.random.default_rng(7)) == pytest.approx(0.2, abs=3 * math.sqrt(0.16 / 400))
+
+
+def drawn_nights(n, k):
+    from itertools import combinations
+
+    return np.array(list(combinations(range(n), k)))
+
+
+def figures_of(draw, n, of, counted=None):
+    counted = np.ones(n, bool) if counted is None else counted
+    return [Series(draw(n) - 50 * ~counted, np.arange(n), counted, 0.001) for _ in range(of)]
+
+
+def test_bounds_are_widened_until_held_out_nights_miss_them_as_rarely_as_stated():
+    """By hand: the bounds that the function's rate gives are made of a night's other seeds, and held against it."""
+    random = np.random.default_rng(3)
+    heavy = figures_of(lambda n: random.standard_cauchy(n), 14, 6)  # tails that no normal interval knows
+    nights, start = drawn_nights(14, 3), 1 - 0.99 ** (1 / 24)
+    error, rate, unforeseen = widened(heavy, nights, start, 0.01)
+    assert error < start and rate == unforeseen <= 0.01
+
+    def missed(error):
+        found = 0
+        for night in nights:
+            others = np.setdiff1d(np.arange(14), night)
+            of_others = [Series(s.values[others], others, np.ones(11, bool), 0.001) for s in heavy]
+            values = [(s.bound(error, 3), h.values[night]) for s, h in zip(of_others, heavy, strict=True)]
+            singles = [b.for_mean_of(1).holds(x) for b, of in values for x in of]
+            found += not all([*singles, *(b.holds(of.mean()) for b, of in values)])
+        return found / len(nights)
+
+    assert missed(error) == rate and missed(start) > 0.01
+
+
+def test_normal_figures_need_no_more_width_than_stated():
+    random = np.random.default_rng(4)
+    kept = [
+        widened(figures_of(lambda n: random.normal(0, 1, n), 20, 10), drawn_nights(20, 3), 1e-5, 0.01)[:2]
+        for _ in range(3)
+    ]
+    assert [error for error, _ in kept] == [1e-5] * 3 and all(rate <= 0.01 for _, rate in kept)
+
+
+def test_collapsed_runs_are_left_out_and_a_night_of_such_runs_alone_is_missed():
+    random, nights = np.random.default_rng(5), drawn_nights(20, 3)
+    for nothing, lone in ((2, 0), (3, 1), (4, 4)):
+        counted = np.arange(20) >= nothing
+        found = figures_of(lambda n: random.normal(0, 1, n), 20, 4, counted)
+        error, rate, unforeseen = widened(found, nights, 1e-6, 0.01)
+        assert error == 1e-6 and rate == lone / 1140  # nights of which no run is left
+        others = math.comb(20 - nothing, 3 - nothing) if nothing <= 3 else 0
+        assert unforeseen == max(lone, others) / 1140  # nights that have all of them
+
+
+def test_too_many_nights_of_collapsed_runs_alone_are_told():
+    random, nights = np.random.default_rng(6), drawn_nights(10, 2)
+    counted = np.arange(10) >= 3
+    error, rate, _ = widened(figures_of(lambda n: random.normal(0, 1, n), 10, 2, counted), nights, 1e-5, 0.01)
+    assert error == 1e-5 and rate == 3 / 45
+
+
+def test_the_rate_stands_in_the_file_and_too_few_runs_are_said(tmp_path):
+    made = calibrate(QUICK, stored(10))
+    assert made.nights == math.comb(10, NIGHTLY_SEEDS) and made.held_out <= 0.01
+    assert f"held_out = {made.held_out:.5g}\n" in to_toml(QUICK, made)
+    few = calibrate(QUICK, stored(7))
+    assert few.held_out is None and few.nights == 0 and "held_out is not known: too few" in to_toml(QUICK, few)
+
+
+# Collapsed runs
+
+
+def some_collapsed(figure=0.5, of=(1, 11)):
+    """Twenty runs of every row, of which two of q1_6 collapse."""
+    records = stored(20, spread=0.005)
+    nothing = [
+        replace(r, by_class=COLLAPSED, epochs=[replace(e, figures={"accuracy": figure}) for e in r.epochs])
+        if (r.row, r.seed) in {("q1_6-finetune", s) for s in of}
+        else r
+        for r in records
+    ]
+    return nothing, [r for r in nothing if r.row == "q1_6-finetune"]
+
+
+def test_a_row_of_which_some_runs_collapse_is_bounded_by_the_others(tmp_path):
+    records, of_row = some_collapsed(figure=0.2)
+    made = calibrate(QUICK, records)
+    assert made.collapsed == {"q1_6-finetune": 2} and made.rows["q1_6-finetune"]["best accuracy"].n == 18
+    assert made.held_out <= 0.01 < made.unforeseen
+    assert made.missed(of_row[1]) == made.missed(*of_row[:3]) == []
+    (told,) = made.missed(*(replace(of_row[1], seed=s) for s in range(3)))
+    assert told.startswith("all 3 runs of q1_6-finetune collapsed; of those calibrated 2 of 20 did")
+    other = replace(of_row[1], row="q1_2-finetune")
+    assert made.missed(other)  # of that row all runs train
+    claims = [claim for claim in BETWEEN_ROWS if "q1_6-finetune" in claim.rows]
+    assert claims and {made.claims[claim.id].n for claim in claims} == {18}
+    outcomes = judge_all(QUICK, [r for r in records if r.seed < 3])
+    outcome = next(o for o in outcomes if o.claim == claims[0])
+    check = made.check_claim(outcome)
+    assert check.met and "over 2 seeds" in check.name
+    assert not made.check_claim(replace(outcome, collapsed={})).met and not made.check_claim(
+        replace(outcome, trained=None)
+    )
+    path = tmp_path / "b.toml"
+    path.write_text(to_toml(QUICK, made))
+    assert load_bounds(path, QUICK) == made
+
+
+def test_collapsed_runs_that_lie_among_the_others_are_runs_like_them():
+    among = float(np.median([r.best("accuracy") for r in some_collapsed()[1]]))
+    made = calibrate(QUICK, some_collapsed(among)[0])
+    assert made.collapsed == {} and made.rows["q1_6-finetune"]["best accuracy"].n == 20
+
+
+# What a run misses
+
+
+def test_a_bound_says_value_bound_and_source():
+    made = calibrate(QUICK, stored())
+    message = made.missed(record("q1_2", figures=((0.1,),)))[0]
+    bound = made.rows["q1_2-finetune"]["best accuracy"].for_mean_of(1)
+    assert message.startswith("best accuracy 0.1000 is below its bound [")
+    assert f"[{bound.low:.4f}, {bound.high:.4f}]" in message
+    assert f"from 8 runs with mean {bound.mean:.4f}" in message and "runs of 2026-11-23" in message
+    assert "above" in failed(made.check(record("q1_2", figures=((0.99,),))))[0]
+    nan = Check("best accuracy", math.nan, Bound(0.0, 1.0, 0.5, 0.1, 5), "somewhere")
+    assert not nan.met and "outside" in str(nan)
+
+
+def test_a_shift_that_no_run_shows_by_itself_shows_in_their_mean():
+    bound = Bound(0.48, 0.52, 0.5, 0.006, 20, runs=3)
+    bounds = bounds_of({"q1_2-finetune": {"best accuracy": bound}})
+    tonight = runs("q1_2", [0.470, 0.474, 0.472])
+    assert [bounds.missed(run) for run in tonight] == [[]] * 3
+    (told,) = bounds.missed(*tonight)
+    assert told.startswith("best accuracy in the mean of 3 seeds 0.4720 is below its bound [0.4800, 0.5200]")
+    session = replace(bounds, beside=lambda run: [r for r in tonight if r.seed != run.seed])
+    assert session == bounds and session.missed(tonight[2]) == [told]  # told once, by the last of them
+    (of_one, of_mean) = bounds.missed(*runs("q1_2", [0.1, 0.5, 0.5]))
+    assert of_one.startswith("best accuracy with seed 0 0.1000") and "mean of 3 seeds" in of_mean
+
+
+def test_bounds_do_not_apply_to_other_data():
+    made = calibrate(QUICK, stored())
+    photos = replace(record().data, name="photos", fingerprint="f" * 64)
+    foreign = replace(record("q1_2", figures=((0.1,),)), data=photos)
+    assert made.check(foreign) == [] and made.missed(foreign) == made.missed() == []
+    outcome = judge(CLAIM, [foreign, replace(record("q1_1"), data=foreign.data)], QUICK)
+    assert made.check_claim(outcome) is None and not made.promises(outcome)
+
+
+def test_other_data_of_the_name_that_the_bounds_know_are_missed_bounds():
+    """A generator that changed must not end in a green session of runs that nobody judged."""
+    bounds = calibrate(QUICK, stored())
+    run = stored()[0]
+    changed = replace(run, data=replace(run.data, fingerprint="f" * 64))
+    (told,) = bounds.missed(changed, replace(changed, seed=1))
+    assert told.startswith(f"{run.data.name} are not the data of that name") and bounds.check(changed) == []
+    assert bounds.missed(replace(changed, data=replace(changed.data, name="photos"))) == []
+    assert bounds.missed(replace(changed, row="of nobody")) == []
+
+
+def test_a_claim_is_guarded_where_a_nights_mean_is_promised():
+    made = bounds_of(claims={CLAIM.id: Bound(-0.01, 0.19, 0.09, 0.02, 8)}, seeds=3)
+    assert made.guards(CLAIM) and not replace(made, seeds=1).guards(CLAIM)
+    # three runs: 0.09 - 0.1 sqrt((1/3 + 1/8) / (1 + 1/8)) = 0.0262
+    assert made.guards(replace(CLAIM, margin=0.026)) and not made.guards(replace(CLAIM, margin=0.027))
+    assert not made.guards(CLAIMS["q1_c9-pretraining"]) and not NO_BOUNDS.guards(CLAIM)
+    # what is promised goes by the outcome's own seeds
+    one, three = (judge(CLAIM, runs("q1_2", [0.9] * n) + runs("q1_1", [0.8] * n), QUICK) for n in (1, 3))
+    assert made.promises(three) and not made.promises(one) and not NO_BOUNDS.promises(three)
+    assert not replace(made, data={"embedded": "f" * 64}).promises(three)
+
+
+# Twins
+
+
+def elsewhere(records, by=0.0, threads=8):
+    """The same runs on a machine that gives figures which differ by so much, up for even seeds and down for odd."""
+    return [
+        replace(
+            r,
+            fingerprint="9" * 64,
+            environment={**r.environment, "device_name": "another make", "threads": threads},
+            epochs=[
+                replace(e, figures={name: x + (-by if r.seed % 2 else by) for name, x in e.figures.items()})
+                for e in r.epochs
+            ],
+        )
+        for r in records
+    ]
+
+
+def test_rows_that_twins_reproduce_are_held_against_the_run_of_the_same_seed(tmp_path):
+    records = stored(20)
+    same = [r for r in records if r.row == "q1_2-finetune"]
+    other = [r for r in records if r.row == "q1_1-features"]
+    few = [r for r in records if r.row == "q1_3-scratch"][:2]
+    made = calibrate(QUICK, records, twins=[*elsewhere(same[:3]), *elsewhere(other[:3], by=0.05), *elsewhere(few)])
+    assert {*made.twins} == {"q1_2-finetune", "q1_1-features"} and {*made.twins["q1_1-features"]} == {"training loss"}
+    twin = made.twins["q1_2-finetune"]["best accuracy"]
+    assert twin.tolerance == 1 / 400 and {*twin.values} == {*range(20)}  # one image
+    assert made.twins["q1_2-finetune"]["training loss"].tolerance == 1e-4
+    assert "twins: 8 runs on another make (8 threads)" in made.source
+    path = tmp_path / "b.toml"
+    path.write_text(to_toml(QUICK, made))
+    assert load_bounds(path, QUICK) == made
+    assert made.missed(*same) == [] and made.missed(*elsewhere(same, by=1 / 400)) == []
+    (told,) = made.missed(replace(same[4], epochs=[replace(e, loss=e.loss + 0.001) for e in same[4].epochs]))
+    assert told.startswith(f"training loss {same[4].epochs[-1].loss + 0.001:.4f} with seed 4 is not ")
+
+
+def test_other_random_streams_are_told_of_once():
+    """Every figure is another, and each lies within the spread over seeds."""
+    records = stored(20)
+    of_row = [r for r in records if r.row == "q1_2-finetune"]
+    made = calibrate(QUICK, records, twins=elsewhere(of_row))
+    mixed = [replace(r, seed=(r.seed + 1) % 20) for r in of_row]
+    (told,) = made.missed(*mixed[:3])
+    assert re.match(
+        r"[6-9] of 9 figures of q1_2-finetune with seed 1, 2, 3 are not the calibrated runs' any more", told
+    )
+    assert told.endswith("run cvhw4 calibrate again")
+    worse = [replace(r, epochs=[replace(e, figures={"accuracy": 0.1}) for e in r.epochs]) for r in mixed[:3]]
+    assert len(made.missed(*worse)) > 5 and not any("calibrate again" in text for text in made.missed(*worse))
+
+
+def test_a_twins_tolerance_grows_with_what_twins_differ_by():
+    records = stored(20)
+    of_row = [r for r in records if r.row == "q1_2-finetune"]
+    found = [calibrate(QUICK, records, twins=elsewhere(of_row[:n], by=1 / 400)) for n in (8, 20)]
+    few, many = (made.twins["q1_2-finetune"]["best accuracy"].tolerance for made in found)
+    assert 1 / 400 < many < few
+
+
+def test_what_are_no_twins_is_one_error():
+    records = stored()
+    changed = [replace(r, settings=r.settings | {"epochs": 99}) for r in elsewhere(records)]
+    for twins in ([], records, changed, elsewhere([replace(r, seed=r.seed + 50) for r in records])):
+        with pytest.raises(InputError, match="--twins: has no run of the same row, settings, seed and data on another"):
+            calibrate(QUICK, records, twins=twins)
+
+
+# The file
+
+
+def whole_file(old, new):
+    records = stored()
+    made = calibrate(QUICK, records, twins=elsewhere(records))
+    text = to_toml(QUICK, replace(made, collapsed={"q1_1-features": 2}, held_out=0.005, nights=56))
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[quick",
+        "[quick]\nsource = 1",
+        "quick = 3",
+        "[quick.rows.a]\nx = { low = 1 }",
+        whole_file('"best accuracy"', '"best recall"'),
+        whole_file("[quick.rows.q1_1-features]", "[quick.rows.q9]"),
+        whole_file('"embedded" = "', '"embedded" = 1 # "'),
+        whole_file("[quick.data]", "[quick.datum]"),
+        whole_file("n = 8", "n = 4"),
+        whole_file("false_alarms = 0.01", "false_alarms = 2"),
+        whole_file("format = 2", "format = 1"),  # limits of one run, as an earlier version wrote them
+        whole_file("held_out = 0.005", "held_out = nan"),
+        whole_file("q1_1-features = 2", "q1_1-features = -2"),
+        whole_file("q1_1-features = 2", "q9 = 2"),
+        whole_file("[quick.twins.q1_1-features]", "[quick.twins.q9]"),
+        whole_file("tolerance = ", "tolerance = nan #"),
+    ],
+)
+def test_a_foreign_bounds_file_is_named(text, tmp_path):
+    path = tmp_path / "b.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"b\.toml: is not a bounds file.*cvhw4 calibrate"):
+        load_bounds(path, QUICK)
+
+
+def test_a_bounds_file_that_is_none_is_named(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_bounds(tmp_path / "none.toml", QUICK)
+    with pytest.raises(InputError, match="is not a file"):
+        load_bounds(tmp_path, QUICK)
+    (tmp_path / "empty.toml").touch()
+    assert load_bounds(tmp_path / "empty.toml", QUICK, named=True) == NO_BOUNDS
