@@ -161,6 +161,14 @@ def test_a_row_whose_every_run_failed_is_failed_not_missing():
     assert "| q1_2-finetune" not in section(text, "Rows without a run")
 
 
+def test_trainings_that_failed_are_counted_on_the_page_and_in_the_terminal():
+    flat = {"iou": [0.0, 0.4, 0.0], "set_iou": [0.0, 0.4, 0.0]}
+    runs = [record("q2_3", s, by_class=flat) if s else record("q2_3", s) for s in range(3)]
+    line = "Trainings that failed, one class alone being right after the last epoch: 2 of 3 of q2_3-3class."
+    assert page(runs).count(line) == 1 and line in " ".join(map(str.strip, session_summary(QUICK, runs, [], None, {})))
+    assert "Trainings that failed" not in page(runs[:1]) + str(session_summary(QUICK, runs[:1], [], None, {}))
+
+
 def test_a_mean_over_survivors_says_how_many_failed():
     survivors = [record("q1_2", seed=s) for s in (0, 2)]
     text = page(survivors, [failure()])

@@ -18,6 +18,7 @@ from cvhw4.report.runs import (
     by_classes,
     by_data,
     class_names,
+    collapsed,
     days,
     device,
     judged,
@@ -137,7 +138,7 @@ class _Section:
         """Its parts in Markdown."""
         source = self.study.sources.get(self.task.name)
         title = (source.title if source is not None else "") or self.study.title
-        parts = [f"## {escape(title)} ({escape(self.data)})", self._about()]
+        parts = [f"## {escape(title)} ({escape(self.data)})", self._about(), *collapsed(self.groups)]
         runs = [r for of_row in self.groups.values() for r in of_row]
         for metric in all_shown(self.study, self.task, runs):
             lines = list(self._figures(metric))

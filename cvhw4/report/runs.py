@@ -128,7 +128,14 @@ def origins(groups: Groups) -> list[str]:
     runs = [r for of_row in groups.values() for r in of_row]
     devices = ", ".join(sorted({device(r) for r in runs}))
     weights = [f"weights: {printable(origin)} ({', '.join(rows)})" for origin, rows in by_weights.items()]
-    return [*weights, *([f"device: {printable(devices)}"] if runs else []), *notes(runs, printable)]
+    return [*weights, *([f"device: {printable(devices)}"] if runs else []), *collapsed(groups), *notes(runs, printable)]
+
+
+def collapsed(groups: Groups) -> list[str]:
+    """A line that says how many trainings of each row failed (`RunRecord.collapsed`); none where none did."""
+    counts = {row: sum(r.collapsed for r in runs) for row, runs in groups.items()}
+    rows = ", ".join(f"{n} of {len(groups[row])} of {row}" for row, n in counts.items() if n)
+    return [f"Trainings that failed, one class alone being right after the last epoch: {rows}."] if rows else []
 
 
 def notes(runs: Sequence[RunRecord], show: Callable[[str], str] = escape) -> list[str]:
