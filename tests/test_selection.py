@@ -1,7 +1,5 @@
 """Optimism of best-epoch figures: on curves whose true figures are known."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -49,10 +47,9 @@ def test_two_epochs_by_hand():
     # one of each: both of one epoch's (chosen 1, honest 0), or one of each epoch's (1/2 and 1/2, the first is chosen).
     images = classified([[1, 1, 0, 0], [0, 0, 1, 1]])
     found = selection(images, "accuracy", rng(), splits=4000)
-    assert (found["best"], found["last"]) == (0.5, 0.5)
+    assert found["last"] == 0.5
     assert found["chosen_there"] == pytest.approx(3 / 4, abs=0.03) and found["honest"] == pytest.approx(1 / 4, abs=0.03)
     assert found["optimism"] == pytest.approx(found["chosen_there"] - found["honest"])
-    assert found["best_optimism"] == pytest.approx(found["optimism"] / math.sqrt(2))
     assert found["gain"] == pytest.approx(found["honest"] - found["last"])
     # What one half shows too much, the other shows too little.
     assert found["chosen_there"] + found["honest"] == pytest.approx(1.0)
@@ -68,9 +65,6 @@ def test_flat_curves_are_honest_at_their_level_and_flatter_where_chosen():
     assert found["chosen_there"].mean == pytest.approx(expected, abs=0.003)
     assert found["honest"].mean == pytest.approx(0.8, abs=0.004)
     assert found["last"].mean == pytest.approx(0.8, abs=0.004)
-    assert found["best"].mean == pytest.approx(highest_of(25, 200, 0.8), abs=0.004)
-    # Of the whole set, 1 / sqrt(2) of the halves' optimism: what the best figure exceeds 0.8 by.
-    assert found["best_optimism"].mean == pytest.approx(highest_of(25, 200, 0.8) - 0.8, abs=0.005)
     assert found["optimism"].low > 0.06 and found["gain"].low < 0 < found["gain"].high
 
 
@@ -79,12 +73,12 @@ def test_rising_curves_have_no_optimism():
     best."""
     images = classified(np.arange(10)[:, None] >= np.arange(200) // 2 % 10)
     found = selection(images, "accuracy", rng())
-    assert (found["best"], found["last"], found["honest"], found["chosen_there"]) == (1.0, 1.0, 1.0, 1.0)
+    assert (found["last"], found["honest"], found["chosen_there"]) == (1.0, 1.0, 1.0)
     assert (found["optimism"], found["gain"]) == (0.0, 0.0)
 
     noisy = classified(rng(2).random((6, 400)) < np.array([0.3, 0.4, 0.5, 0.6, 0.7, 0.9])[:, None])
     found = selection(noisy, "accuracy", rng())
-    assert found["optimism"] == pytest.approx(0, abs=1e-12) and found["honest"] == pytest.approx(found["best"])
+    assert found["optimism"] == pytest.approx(0, abs=1e-12) and found["honest"] == pytest.approx(found["last"])
 
 
 def test_falling_curves_gain_by_choosing():
@@ -92,19 +86,6 @@ def test_falling_curves_gain_by_choosing():
     found = selection(noisy, "accuracy", rng())
     assert found["optimism"] == pytest.approx(0, abs=1e-12)
     assert found["gain"] == pytest.approx(float(noisy.figure("accuracy", 1) - noisy.figure("accuracy", 5)))
-
-
-def test_epochs_that_differ_flatter_the_whole_by_less_than_the_limit():
-    """Accuracies 0.78, 0.80 and 0.82: the best of 200 images exceeds what its epoch truly scores by less than 1 /
-    sqrt(2) of what 100 images give."""
-    random, truth = rng(4), np.array([0.78, 0.80, 0.82])
-    flattered, found = [], []
-    for _ in range(400):
-        images = classified(random.random((3, 200)) < truth[:, None])
-        shares = images.right.mean(1)
-        flattered.append(shares.max() - truth[shares.argmax()])
-        found.append(selection(images, "accuracy", random, splits=5)["best_optimism"])
-    assert 0 < estimate(flattered).mean < estimate(found).mean
 
 
 def segmented(seed, epochs=8, images=40, good=0.7):
@@ -135,7 +116,6 @@ def test_over_seeds_are_the_single_runs():
     found, random = selection_over_seeds(runs, "miou", rng(5), 20), rng(5)
     singles = [selection(images, "miou", random, 20) for images in runs]
     assert found["gain"] == estimate([s["gain"] for s in singles])
-    assert found["best"].mean == pytest.approx(np.mean([max(r.figure("miou", e) for e in range(1, 9)) for r in runs]))
     assert found["optimism"].mean == pytest.approx(found["chosen_there"].mean - found["honest"].mean)
 
 

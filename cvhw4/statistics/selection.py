@@ -6,7 +6,6 @@ epoch is chosen on one half of the validation images, and its figure taken on th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,15 +57,9 @@ def selection(images: ImageResults, metric: str, rng: np.random.Generator, split
 
     Returns:
         Means over splits and both halves: "chosen_there", the highest figure over the epochs, on the half that the
-        epoch is chosen on; "honest", that epoch's on the other half; "last", the last epoch's. "best", the highest
-        figure over the epochs on all images. And "optimism", chosen_there - honest, by how much choosing on half of the
-        images flatters; "best_optimism", optimism / sqrt(2), the most by which `best` is expected to flatter; "gain",
-        honest - last, what choosing brings over the last epoch on other images.
-
-        Noise of standard deviation s adds s * E[Z at the highest m + s * Z] to the highest figure, and that expectation
-        does not fall as s grows (it is the slope of E[max(m + s * Z)], which is convex). All images have 1 / sqrt(2) of
-        a half's noise, so at most 1 / sqrt(2) of its optimism: as much where the epochs are equally good, less where
-        they differ. For figures that are means over images; close to it for others.
+        epoch is chosen on; "honest", that epoch's on the other half; "last", the last epoch's. And "optimism",
+        chosen_there - honest, by how much choosing on half of the images flatters; "gain", honest - last, what choosing
+        brings over the last epoch on other images.
 
     Raises:
         ValueError: fewer than two images, or no splits.
@@ -74,10 +67,9 @@ def selection(images: ImageResults, metric: str, rng: np.random.Generator, split
     """
     if splits < 1:
         raise ValueError("needs at least one split")
-    weights = half_weights(images.strata, splits, rng)
-    drawn = np.concatenate([weights.reshape(2 * splits, -1), np.ones((1, len(images)), np.int64)])  # all images last
-    drawn_figures = np.stack([images.figure(metric, e, drawn) for e in range(1, images.epochs + 1)])
-    figures = drawn_figures[:, :-1].reshape(-1, 2, splits)  # [E, half, S]
+    weights = half_weights(images.strata, splits, rng).reshape(2 * splits, -1)
+    of_epochs = [images.figure(metric, e, weights) for e in range(1, images.epochs + 1)]
+    figures = np.reshape(of_epochs, (-1, 2, splits))  # [E, half, S]
     chosen = figures.argmax(0)[None]
     chosen_there = float(np.take_along_axis(figures, chosen, 0).mean())
     honest = float(np.take_along_axis(figures[:, ::-1], chosen, 0).mean())
@@ -86,9 +78,7 @@ def selection(images: ImageResults, metric: str, rng: np.random.Generator, split
         "chosen_there": chosen_there,
         "honest": honest,
         "last": last,
-        "best": float(drawn_figures[:, -1].max()),
         "optimism": chosen_there - honest,
-        "best_optimism": (chosen_there - honest) / math.sqrt(2),
         "gain": honest - last,
     }
 
