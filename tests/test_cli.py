@@ -18,7 +18,7 @@ from cvhw4.errors import InputError
 from cvhw4.records.store import Store
 from cvhw4.statistics.bounds import load_bounds
 from cvhw4.statistics.calibration import calibrate
-from tests.test_bounds import stored
+from tests.test_bounds import elsewhere, stored
 from tests.test_store import failure
 from tests.test_store import results as by_image
 from tests.tiny import FULL, QUICK, record
@@ -70,6 +70,20 @@ def test_calibrate_then_report(run, results, tmp_path, monkeypatch):
     assert code == 0
     assert out.split() == [str(results.folder.relative_to(tmp_path) / name) for name in PAGES]
     assert "| met " in (results.folder / "report.md").read_text()
+
+
+def test_calibrate_takes_twins_and_says_what_it_does_not_know(run, results, tmp_path):
+    there = Store(tmp_path / "there", "quick")
+    for r in elsewhere([r for r in stored() if r.seed < 3]):
+        there.save(r)
+    code, _, err = run("calibrate", "--bounds", "b.toml", "--twins", "there")
+    made = load_bounds(tmp_path / "b.toml", QUICK)
+    assert (code, err) == (0, "") and {*made.twins} == {*QUICK.rows} and "on another make" in made.source
+    code, _, err = run("calibrate", "--bounds", "c.toml", "--twins", "results")
+    assert code == 4 and "--twins: has no run of the same row" in err and not (tmp_path / "c.toml").exists()
+    code, _, err = run("calibrate", "--bounds", "b.toml", "--seeds", "4")
+    assert code == 0 and err == "how often unchanged code misses them is not known: 4 of these seeds leave too few\n"
+    assert load_bounds(tmp_path / "b.toml", QUICK).held_out is None
 
 
 def test_errors_are_one_line_and_exit_code_4(run, tmp_path):
