@@ -94,6 +94,16 @@ def test_claims_are_judged_pairwise_by_seed():
     assert judge(CLAIM, turned, QUICK).verdict == "contradicted"
 
 
+def own_study(epoch="last", **of_claim):
+    claim = Claim(better="a", worse="b", metric="accuracy", **of_claim)
+    rows = {"a": Row("resnet18"), "b": Row("resnet18")}
+    return Study("own", data="folder", rows=rows, claims=[claim], epoch=epoch)
+
+
+def as_row(name, records):
+    return [replace(r, row=name) for r in records]
+
+
 def test_the_last_epoch_decides_unless_the_study_says_otherwise_and_the_other_stands_beside_it():
     # last epochs agree in every seed but for their level, best ones scatter
     better = [record("q1_2", s, ((0.9 - 0.1 * s,), (0.5 + 0.01 * s,))) for s in range(3)]
@@ -103,10 +113,8 @@ def test_the_last_epoch_decides_unless_the_study_says_otherwise_and_the_other_st
     assert last.differences == pytest.approx((0.2, 0.21, 0.22))
     assert last.other_epoch.epoch == "best" and last.other_epoch.verdict == "undecided"
     assert last.other_epoch.differences == pytest.approx((0.2, 0.1, 0.0))
-    by_best = study("quick")
-    object.__setattr__(by_best, "epoch", "best")
-    (best,) = judge_all(by_best, [*better, *worse])
-    assert best.comparison == last.other_epoch.comparison and best.other_epoch.comparison == last.comparison
+    (best,) = judge_all(own_study(epoch="best"), [*as_row("a", better), *as_row("b", worse)])
+    assert best.differences == last.other_epoch.differences and best.other_epoch.differences == last.differences
     assert flagged(last) == "**supported** (best epoch: undecided)"
     assert flagged(best) == "**undecided** (last epoch: supported)"
 
@@ -161,12 +169,9 @@ def test_claims_on_one_data_set_are_a_family_and_controls_are_none():
 
 
 def test_a_claim_with_a_smallest_difference_can_be_equivalent():
-    same = [r for row, a in (("q1_2", 0.0001), ("q1_1", 0.0)) for r in runs(row, [0.7 + a, 0.75 - a, 0.8, 0.72 + a])]
-    (outcome,) = judge_all(QUICK, same)
-    assert CLAIM.smallest == 0.01 and outcome.verdict == "equivalent"
-    without = study("quick")
-    object.__setattr__(without, "claims", [replace(CLAIM, smallest=0.0)])
-    assert judge_all(without, same)[0].verdict == "undecided"
+    same = [r for row, a in (("a", 0.0001), ("b", 0.0)) for r in as_row(row, runs("q1_2", [0.7 + a, 0.75 - a, 0.8]))]
+    assert judge_all(own_study(smallest=0.02), same)[0].verdict == "equivalent"
+    assert judge_all(own_study(), same)[0].verdict == "undecided"
 
 
 def test_a_claim_without_runs_or_with_a_figure_that_is_not_finite_is_not_judged():

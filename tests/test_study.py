@@ -209,6 +209,7 @@ REFUSED = {
     "no recipe": ({"recipe": None}, "study insects, row scratch: has the recipe None"),
     "no data": ({"data": None}, "study insects: has data=None. Fix: name a folder"),
     "a title that is none": ({"title": 3}, "has title=3"),
+    "an epoch that is neither": ({"epoch": "first"}, "study insects: has epoch='first'. Fix: choose one of last, best"),
     "a single claim": ({"claims": Claim(better="scratch", metric="accuracy")}, r"has claims=Claim\("),
     "a list of metrics": ({"metrics": [right]}, r"has metrics=\[<function right"),
     "a metric without a name": ({"metrics": {3: right}}, "3: is not a valid metric name"),
@@ -258,6 +259,9 @@ NO_CLAIMS = {
     "a path for an id": ({"id": "a/b"}, "a/b: is not a valid claim name"),
     "no sentence": ({"sentence": None}, "has sentence=None"),
     "a control in words": ({"control": "yes"}, "has control='yes'"),
+    "a smallest difference below 0": ({"smallest": -0.01}, "has smallest=-0.01. Fix: give a number above 0, or leave"),
+    "a smallest difference in words": ({"smallest": "1 %"}, "has smallest='1 %'"),
+    "a note that is no function": ({"note": "mind the gap"}, "has note='mind the gap'. Fix: give a function"),
 }
 
 
