@@ -251,7 +251,10 @@ class _Page:
         text = _plain_text([content])
         classes = ["short" if len(text) <= SHORT or re.fullmatch(r"[\d, ]+", text) else "text"]
         if (word := text.split(" (")[0]) in _PILLS:
-            classes.append(_PILLS[word])
+            classes = [
+                _PILLS[word],
+                *(classes if word == text else []),
+            ]  # a remark may wrap
         kind = "td" if column else 'th scope="row"'
         return f'<{kind} class="{" ".join(classes)}">{self._inline([content])}</{kind[:2]}>'
 

@@ -207,12 +207,19 @@ class _Section:
     def _settings(self) -> list[str]:
         """What the rows that ran train; nothing where that is their names alone."""
         rows = [row for row in self.rows if row in self.ran or any(f.row == row.name for f in self.failures)]
-        lines = [{"row": row.name} | {escape(k): escape(v) for k, v in self.task.columns(row).items()} for row in rows]
+        lines = [
+            {"row": row.name}
+            | {escape(k): escape(v) for k, v in self.task.columns(row).items()}
+            | ({} if row.epochs is None else {"epochs": str(row.epochs)})
+            for row in rows
+        ]
         return ["### Settings", Table.of(lines).markdown()] if lines and len(lines[0]) > 1 else []
 
     def _without_empty(self, lines: Sequence[Mapping[str, str]]) -> str:
         """A table without the columns that no row has anything in."""
         without = [] if self.bounded else ["bounds"]
+        if self.task.name != CUSTOM.name and len({line["row"] for line in lines}) == len(lines):
+            without.append("epochs")  # of whole runs alone: as the settings say
         if all(line["published"] == "-" for line in lines):
             without += ["published", "difference"]
         return Table.of(lines, without).markdown()
