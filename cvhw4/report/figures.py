@@ -207,7 +207,7 @@ def _to_svg(figure: Figure) -> str:
     if layout:  # it sees to the margins; done here, print_figure need not draw twice for it
         layout.execute(figure)
         figure.set_layout_engine(None)
-    tight = None if layout else "tight"
+    tight: Literal["tight"] | None = None if layout else "tight"
     canvas.print_figure(buffer, format="svg", bbox_inches=tight, metadata=_OF_PAPERS["svg"])
     drawn = buffer.getvalue()
     start = drawn.index("<svg")
