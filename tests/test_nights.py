@@ -26,6 +26,7 @@ from cvhw4.records.history import Canary, History, JudgedRow, Measurement, Night
 from cvhw4.records.store import Store
 from cvhw4.report.history import badge, found_shifts, history_page
 from cvhw4.report.history import write_history as page_of  # by another name: `box` has that write nothing
+from cvhw4.statistics.bounds import Bound, Bounds
 from cvhw4.statistics.nights import CANARY, judge_canary, judge_night, series_of, shifts
 from tests import year
 from tests.test_changes import runs
@@ -673,6 +674,17 @@ def confirmation(drop, later, rng):
     tonight = Night(started="2026-01-02T00:00:00+00:00", state="fine", study="quick")
     judged = judge_night(QUICK, tonight, new, reference, lambda r: old if r else [], retrain).night
     return bool(asked), judged.state == "regression"
+
+
+def test_a_figure_is_stored_with_the_bounds_of_its_mean():
+    bound = Bound(low=0.6, high=1.0, mean=0.8, sd=0.1, n=20, runs=3)
+    bounds = Bounds({"q1_2-finetune": {"best accuracy": bound}}, {}, "made up", {"embedded": "d" * 64})
+    tonight = Night(started="2026-01-02T00:00:00+00:00", state="fine", study="quick")
+    five = [record(seed=s, figures=((0.8,),)) for s in range(5)]
+    night = judge_night(QUICK, tonight, five, None, lambda _: [], lambda _: [], bounds=bounds).night
+    best, last = (next(m for m in night.figures if m.figure == f"{which} accuracy") for which in ("best", "last"))
+    half = 0.2 * math.sqrt((1 / 5 + 1 / 20) / (1 / 3 + 1 / 20))
+    assert (best.low, best.high) == pytest.approx((0.8 - half, 0.8 + half)) and last.low is last.high is None
 
 
 def test_fresh_seeds_refute_chance_and_confirm_a_fall():

@@ -240,7 +240,8 @@ class Session:
     def beside(self, record: RunRecord) -> list[RunRecord]:
         """This session's other runs of a record's row, and stored ones that it did not select; none before all of the
         session's are over."""
-        row = self.studies.by_name[record.study].rows.get(record.row)
+        study = self.studies.by_name.get(record.study)
+        row = study.rows.get(record.row) if study is not None else None
         planned = [run for run in self._planned if run[:2] == (record.study, record.row)]
         if row is None or not self.board.over(planned):
             return []
