@@ -501,7 +501,9 @@ def judge(
     margin: Annotated[float, typer.Option(help="By more than this.")] = 0.0,
     epoch: Annotated[str | None, typer.Option(help="Tables: column that numbers a run's lines.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="NAME=VALUE that runs must have.")] = None,
-    pattern: Annotated[str, typer.Option(help="TensorBoard: settings in a folder's path.")] = "{row}/seed{seed}",
+    pattern: Annotated[
+        str, typer.Option(help="TensorBoard: settings in a folder's path; left out, {row}/seed{seed} where it fits.")
+    ] = "",
     experiment: Annotated[str | None, typer.Option(help="MLflow: only this experiment.")] = None,
     best: Annotated[bool, typer.Option("--best", help="By each run's best epoch instead of its last.")] = False,
     name: Annotated[str, typer.Option("--name", help="Of the study that is made of them.")] = "judged",
@@ -528,7 +530,7 @@ def judge(
     )  # fmt: skip
     finished, unfinished = read_runs(sources, wanted)
     for run in unfinished:
-        _say(f"left out: {printable(run.where)} did not finish ({printable(run.unfinished)})")
+        _say(f"left out: {printable(run.where)}: {printable(run.unfinished)}")
     source = ", ".join(os.path.basename(text.rstrip("/")) for text in sources)
     claims = claims_of(better or [], worse, [*figures], margin)
     study, records = judged_study(name, finished, wanted, claims, source)

@@ -156,8 +156,8 @@ def test_records_hold_to_the_schema(run):
 @pytest.mark.parametrize(
     ("lines", "options", "words"),
     [
-        (["skip,0,0.1,0.8", "skip,0,0.1,0.9"], (), "line 3, is of row skip, seed 0, and so is runs.csv, line 2,"),
-        (["skip,0,0.1,0.8", "skip,1,0.1,"], (), "runs.csv, line 3, has accuracy=nan at step 1 of 1"),
+        (["skip,0,0.1,0.8", "skip,0,0.1,0.9"], (), "line 3 of runs.csv is of row skip, seed 0, and so is line 2 of"),
+        (["skip,0,0.1,0.8", "skip,1,0.1,"], (), "line 3 of runs.csv has accuracy=nan at step 1 of 1"),
         (["skip,0,0.1,0.8", "skip,1,0.1,good"], (), "has 'good' for accuracy in line 3"),
         (["skip,0,0.1,inf"], (), "has accuracy=inf"),
         (["skip,half,0.1,0.8"], (), "has seed='half'"),
@@ -166,7 +166,9 @@ def test_records_hold_to_the_schema(run):
         (["a b,0,0.1,0.8", "a/b,1,0.1,0.8"], (), "'a/b', which has the name of 'a b'"),
         (["skip,0,0.1,0.8"], ("--metric", "miou"), "has no column miou. Fix: name columns that are there: arm,"),
         (["skip,0,0.1,0.8"], ("--metric", "accuracy=lr"), "figure accuracy: is accuracy and lr"),
-        (["skip,0,0.1,0.8"], ("--better", "full"), "study judged, claim full_above_0-accuracy: has row='full'"),
+        (["skip,0,0.1,0.8"], ("--better", "full", "--worse", "skip"), "claim full_above_skip-accuracy: has row='full'"),
+        (["skip,0,0.1,0.8"], ("--better", "skip"), "--better skip: has nothing to beat. Fix: name a row with --worse"),
+        (["skip,0,0.1,0.8"], ("--worse", "skip"), "--worse skip: has nothing that should beat it"),
         (["skip,0,0.1,0.8"], ("--only", "lr=0.2"), "has no runs with lr=0.2"),
         (["skip,0,0.1,0.8"], ("--epoch", "epoch"), "has no column epoch"),
         ([], (), "has no runs"),
@@ -192,3 +194,61 @@ def test_sources_that_are_none(run, tmp_path):
     assert "--metric: is missing" in run("judge", "x.json")[2]
     (tmp_path / "x.wandb").write_bytes(b"nothing of theirs")
     assert "is not a file of wandb's" in run("judge", "x.wandb", "-m", "accuracy")[2]
+
+
+def stored(name="judged"):
+    return {(r.row, r.seed): r for r in Store(Path("results"), name).load()}
+
+
+def test_a_table_as_people_have_it(run):
+    """An index, spaces, seeds with letters, a column of a tracker's states, and a run whose seeds are large."""
+    large = 2**53 + 1
+    lines = [f"{i}, {a} , s{s + large}, {state}, {v}" for i, (a, s, state, v) in enumerate([
+        ("skip", 0, "finished", 0.8), ("skip", 1, "finished", 0.9), ("skip", 2, "crashed", 0.1),
+        ("no skip", 0, "finished", 0.7), ("no skip", 1, "finished", 0.75)])]  # fmt: skip
+    table(*lines, head=", arm, seed, State, accuracy")
+    code, _, err = run(*JUDGE, *AGAINST)
+    assert code == 0 and err == "left out: line 4 of runs.csv: crashed\n"
+    assert stored().keys() == {(arm, large + s) for arm in ("skip", "no_skip") for s in (0, 1)}
+    assert {tuple(r.settings) for r in stored().values()} == {("arm",)}
+
+
+def test_training_and_validation_may_have_a_line_each_of_an_epoch(run):
+    lines = [f"skip,{s},{e},{lr},{loss},{acc}" for s in (0, 1) for e in (10, 9) for lr, loss, acc in
+             ((0.1 / e, s + 1 / e, ""), (0.1 / e, "", s / 10 + e / 100))]  # fmt: skip
+    table(*lines, head="arm,seed,epoch,lr,loss,accuracy")
+    code, _, err = run(*JUDGE, "--lower", "loss", "--epoch", "epoch")
+    assert code == 0, err
+    assert [e.figures for e in stored()["skip", 1].epochs] == [
+        {"accuracy": pytest.approx(0.1 + e / 100), "loss": pytest.approx(1 + 1 / e)} for e in (9, 10)
+    ]
+    assert "lr" not in stored()["skip", 1].settings  # it changes from epoch to epoch
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [
+        ("e9 e10", "has 'e9' for epoch in line 2"),
+        ("1 ", "has nan for epoch in line 3"),
+        ("3 3", "has epoch 3 twice (arm=skip, seed=0)"),
+    ],
+)
+def test_epochs_are_numbers_and_each_is_there_once(run, epochs, words):
+    table(*(f"skip,0,{epoch},0.8" for epoch in epochs.split(" ")), head="arm,seed,epoch,accuracy")
+    code, _, err = run(*JUDGE, "--epoch", "epoch")
+    assert code == 4 and words in err
+
+
+def test_without_a_finished_run_nothing_is_judged(run):
+    table("skip,0,failed,0.8", head="arm,seed,status,accuracy")
+    code, _, err = run(*JUDGE)
+    assert code == 4 and "runs.csv: has no finished run (line 2 of runs.csv: failed)" in err
+
+
+def test_a_later_table_of_another_name_is_compared(run):
+    table(*arms())
+    assert run(*JUDGE)[0] == 0
+    table(*[line.replace("0.8", "0.5") for line in arms()])
+    Path("runs.csv").rename("later.csv")
+    assert run("judge", "later.csv", *JUDGE[2:], "--results", "later")[0] == 0
+    assert run("compare", "results", "later", "--study", "judged")[0] == 1

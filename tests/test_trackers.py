@@ -239,6 +239,43 @@ def test_what_was_logged_comes_back_as_a_study_with_the_same_figures(name, tmp_p
     assert len(unfinished) == 1
 
 
+def logged(folder, *points, **hparams):
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        for tag, step, value in points:
+            writer.add_scalar(tag, value, step)
+        if hparams:
+            writer.add_hparams(hparams, {"final": 0.0})  # into a folder below
+
+
+@needs("tensorboard")
+def test_folders_of_tensorboard_are_runs_as_pytorch_and_keras_lay_them_out(tmp_path):
+    for arm in ("skip", "no_skip"):
+        for seed in (0, 1):
+            for part, value in (("train", 0.9), ("validation", 0.5 + seed / 8)):
+                logged(tmp_path / "keras" / f"{arm}_{seed}" / part, ("epoch_acc", 0, value))
+            logged(tmp_path / "torch" / f"{arm}{seed}", ("val/acc", 0, 0.5), ("val/acc", 1, 0.75), arm=arm, seed=seed)
+    everything = [(arm, seed) for arm in ("no_skip", "skip") for seed in (0, 1)]
+    for where, wanted, last, left_out in (
+        ("keras", Wanted(figures={"acc": "epoch_acc"}, pattern="{row}_{seed}/validation"), [0.5, 0.625] * 2, "pattern"),
+        ("torch", Wanted(figures={"acc": "val/acc"}, row=["arm"]), [0.75] * 4, "it logged no val/acc"),
+    ):
+        finished, unfinished = read_runs([str(tmp_path / where)], wanted)
+        _, runs = judged_study("again", finished, wanted, [], "x")
+        assert [(r.row, r.seed) for r in runs] == everything and [r.last("acc") for r in runs] == last
+        assert len(unfinished) == 4 and all(left_out in run.unfinished for run in unfinished)
+
+
+@needs("tensorboard")
+def test_a_run_whose_figures_end_at_different_steps_is_refused(tmp_path):
+    logged(tmp_path / "a" / "seed0", *(("acc", s, 0.1 * s) for s in range(5)), *(("loss", s, 1.0) for s in (0, 2)))
+    wanted = Wanted(figures={"acc": "acc", "loss": "loss"})
+    finished, _ = read_runs([str(tmp_path)], wanted)
+    with pytest.raises(InputError, match="folder a/seed0 ends with acc, without loss"):
+        judged_study("again", finished, wanted, [], "x")
+
+
 def test_wandbs_service_is_read_by_its_own_interface(monkeypatch):
     wandb = pytest.importorskip("wandb")
 

@@ -24,6 +24,7 @@ from cvhw4.records.schema import DataUsed, Epoch, RunRecord, Times, WeightsUsed
 from cvhw4.study import Claim, Study, is_name
 
 _WORD = re.compile(r"[^A-Za-z0-9_.+-]+")
+_SEED = re.compile(r"(?:[A-Za-z]+[ _=-]?)?(\d+)(?:\.0*)?", re.ASCII)
 _NAMED = 3  # bad runs that an error names
 
 
@@ -32,7 +33,7 @@ class LoggedRun:
     """A run as a reader gives it.
 
     Attributes:
-        where: the run in words, for messages: "runs.csv, line 3".
+        where: the run in words, for messages: "line 3 of runs.csv".
         values: its settings by name, the seed among them.
         history: figures by name at each step, in order; one step for a run of which only the end is known.
         started: ISO 8601, or empty.
@@ -59,7 +60,8 @@ class Wanted:
         lower_is_better: those of which the lowest is best.
         epoch: of a table, the column that numbers the lines of a run; None where a run is one line.
         only: settings by the value that they must have; other runs are passed over.
-        pattern: of TensorBoard's folders, "{row}/seed{seed}": where in the path settings stand.
+        pattern: of TensorBoard's folders: where in the path settings stand; those that it does not fit are left out.
+            None is given: "{row}/seed{seed}", where it fits.
         experiment: of MLflow, its name; None takes all.
         best: whether claims are judged by the best epoch instead of the last.
     """
@@ -108,7 +110,11 @@ def read_runs(sources: Iterable[str], wanted: Wanted) -> tuple[list[LoggedRun], 
     if not found:
         only = "".join(f", {name}={value}" for name, value in wanted.only.items())
         raise InputError(", ".join(sources), f"has no runs{only and f' with {only[2:]}'}", "name what was logged")
-    return [run for run in found if not run.unfinished], [run for run in found if run.unfinished]
+    finished, unfinished = [run for run in found if not run.unfinished], [run for run in found if run.unfinished]
+    if not finished:
+        problem = f"has no finished run ({unfinished[0].where}: {unfinished[0].unfinished})"
+        raise InputError(", ".join(sources), problem, "name runs that ended")
+    return finished, unfinished
 
 
 def _kind_of(source: str) -> tuple[str, str]:
@@ -166,8 +172,17 @@ def figures_of(names: Iterable[str], lower: Iterable[str]) -> tuple[dict[str, st
     return figures, frozenset(lowest)
 
 
-def claims_of(better: Iterable[str], worse: str | None, figures: Iterable[str], margin: float) -> list[Claim]:
-    """A claim for each row that should win and each figure: that it beats the other row, or the margin itself."""
+def claims_of(better: Sequence[str], worse: str | None, figures: Iterable[str], margin: float) -> list[Claim]:
+    """A claim for each row that should win and each figure: that it beats the other row, or the margin itself.
+
+    Raises:
+        InputError: there is a row and nothing that it is held against, or the other way round.
+    """
+    if worse is not None and not better:
+        raise InputError(f"--worse {worse}", "has nothing that should beat it", "name a row with --better")
+    if better and worse is None and not margin:
+        hint = "name a row with --worse, or the figure to be passed with --margin"
+        raise InputError(f"--better {better[0]}", "has nothing to beat", hint)
     loser = None if worse is None else _as_name(worse)
     rows = [_as_name(row) for row in better]
     return [Claim(better=row, worse=loser, metric=figure, margin=margin) for row in rows for figure in figures]
@@ -207,9 +222,10 @@ def judged_study(
             problems.append(f"{run.where} is of row {row}, seed {seed}, and so is {other.where}")
         else:
             rows[row][seed] = run
-    _refuse(problems, source, "give every run one row and one seed; --only NAME=VALUE leaves others out")
+    hint = "give every run one row and one seed (--row, --seed; --epoch where a run has several lines)"
+    _refuse(problems, source, f"{hint}; --only NAME=VALUE leaves others out")
     epochs = {(row, seed): _epochs(run, wanted, problems) for row, of in rows.items() for seed, run in of.items()}
-    _refuse(problems, source, "log every figure of every run, or name others with --metric and --lower")
+    _refuse(problems, source, "log all figures at the same steps of every run, or judge them apart")
     settings = _settings(rows, wanted)
     study = Study(
         name,
@@ -231,7 +247,7 @@ def judged_study(
             fingerprint=_digest([name, row, seed, settings[row], [dict(e.figures) for e in of_run]]),
             configuration=_digest([name, row, settings[row]]),
             settings=settings[row],
-            data=DataUsed(name=source, embedded=False, fingerprint=_digest(name), train=0, val=0, classes=[]),
+            data=DataUsed(name=name, embedded=False, fingerprint=_digest(name), train=0, val=0, classes=[]),
             weights=WeightsUsed(network=source, origin="logged elsewhere"),
             parameters=0,
             trained_parameters=0,
@@ -260,23 +276,24 @@ def _refuse(problems: Sequence[str], source: str, hint: str) -> None:
 
 
 def _whole(value: object) -> int | None:
-    """A seed as a whole number, as trackers hold it: 3, 3.0 or "3"."""
-    try:
-        number = float(str(value))
-    except ValueError:
-        return None
-    return int(number) if number.is_integer() and number >= 0 else None
+    """A seed as a whole number, as trackers and people hold it: 3, 3.0, "3", "s3" or "seed_3"."""
+    found = _SEED.fullmatch(str(value).strip())
+    return int(found[1]) if found else None
 
 
 def _epochs(run: LoggedRun, wanted: Wanted, problems: list[str]) -> list[Epoch]:
-    """The steps at which all figures were logged."""
+    """The steps at which all figures were logged; the last of each figure has to be among them."""
     logged = {name for step in run.history for name in step}
     if missing := [tag for tag in wanted.figures.values() if tag not in logged]:
         problems.append(f"{run.where} has no {missing[0]}, but {', '.join(sorted(logged)) or 'no figures'}")
         return []
-    steps = [step for step in run.history if step.keys() >= {*wanted.figures.values()}]
+    tags = {*wanted.figures.values()}
+    steps = [step for step in run.history if step.keys() >= tags]
     if not steps:
-        problems.append(f"{run.where} never has {' and '.join(wanted.figures.values())} at one step")
+        problems.append(f"{run.where} never has {' and '.join(sorted(tags))} at one step")
+    elif (last := next(step for step in reversed(run.history) if step.keys() & tags)) is not steps[-1]:
+        lacking = " and ".join(sorted(tags - last.keys()))
+        problems.append(f"{run.where} ends with {' and '.join(sorted(tags & last.keys()))}, without {lacking}")
     epochs = []
     for number, step in enumerate(steps, 1):
         figures = {name: float(step[tag]) for name, tag in wanted.figures.items()}

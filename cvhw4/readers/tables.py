@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from cvhw4.readers import LoggedRun, Wanted
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+_UNFINISHED = {"crashed", "failed", "killed", "pending", "preempted", "preempting", "running", "scheduled"}
+
 
 def read_csv(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     """A line of CSV or TSV (.tsv) is a run, or an epoch of one; the first line names the columns."""
@@ -20,7 +22,7 @@ def read_csv(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
 
     path = Path(where).expanduser()
     try:
-        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", skipinitialspace=True)
     except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
         raise InputError(path, f"cannot be read as CSV ({error})", "name a file of lines with a head") from error
     yield from _of_table(table, path, wanted)
@@ -41,48 +43,57 @@ def read_parquet(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
 
 
 def _of_table(table: DataFrame, path: Path, wanted: Wanted) -> Iterator[LoggedRun]:
-    columns = [*wanted.row, wanted.seed, *wanted.figures.values(), *([wanted.epoch] if wanted.epoch else [])]
-    if missing := [column for column in columns if column not in table.columns]:
-        hint = f"name columns that are there: {', '.join(map(str, table.columns))}"
+    import pandas as pd
+
+    table = table.rename(columns=lambda name: str(name).strip())
+    tags = list(dict.fromkeys(wanted.figures.values()))
+    numbered = [wanted.epoch] if wanted.epoch else []
+    if missing := [column for column in (*wanted.row, wanted.seed, *tags, *numbered) if column not in table.columns]:
+        hint = f"name columns that are there: {', '.join(table.columns)}"
         raise InputError(path, f"has no column {missing[0]}", hint)
-    for column in wanted.figures.values() if len(table) else ():
-        if table[column].dtype.kind not in "fiub":
-            odd = next((i for i, value in enumerate(table[column]) if not _is_number(value)), 0)
-            problem = f"has {table[column].iloc[odd]!r} for {column} in line {odd + 2}"
+    for column in (*tags, *numbered):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        odd = numbers.isna() & (table[column].notna() | (column == wanted.epoch))
+        if odd.any():
+            first = int(odd.to_numpy().argmax())
+            cell = table[column].iloc[first]
+            problem = f"has {repr(cell) if isinstance(cell, str) else cell} for {column} in line {first + 2}"
             raise InputError(path, problem, "give numbers, and nothing else, in that column")
-    settings = [column for column in table.columns if column not in {*wanted.figures.values(), wanted.epoch}]
-    groups: list[tuple[str, Any]]
+        table = table.assign(**{column: numbers})
+    settings = [c for c in table.columns if c not in {*tags, *numbered} and not c.startswith("Unnamed:")]
+    groups: Iterable[tuple[str, DataFrame]]
     if wanted.epoch is None:
-        groups = [(f"line {i + 2}", table.iloc[[i]]) for i in range(len(table))]
+        groups = ((f"line {i + 2}", table.iloc[[i]]) for i in range(len(table)))
     else:
         keys = [*wanted.row, wanted.seed]
-        groups = [
-            (f"lines of {', '.join(f'{k}={v}' for k, v in zip(keys, key, strict=True))}", lines)
+        groups = (
+            (", ".join(f"{k}={v}" for k, v in zip(keys, key, strict=True)), lines)
             for key, lines in table.groupby(keys, sort=False, dropna=False)
-        ]
+        )
     for name, lines in groups:
-        if wanted.epoch is not None:
-            if lines[wanted.epoch].duplicated().any():
-                twice = lines[wanted.epoch][lines[wanted.epoch].duplicated()].iloc[0]
-                raise InputError(path, f"has {wanted.epoch} {twice} twice ({name})", "give every run another seed")
-            lines = lines.sort_values(wanted.epoch)
-        first = lines.iloc[0]
-        values = {str(k): None if first[k] != first[k] else _plain(first[k]) for k in settings}
-        history = [{tag: float(line[tag]) for tag in wanted.figures.values()} for _, line in lines.iterrows()]
-        yield LoggedRun(where=f"{path.name}, {name},", values=values, history=history)
+        steps = lines[tags]
+        if wanted.epoch is not None:  # some loggers give training and validation a line each
+            by_epoch = lines.groupby(wanted.epoch)[tags]
+            counts = by_epoch.count()
+            if (twice := counts.index[(counts > 1).any(axis=1)]).size:
+                raise InputError(path, f"has {wanted.epoch} {twice[0]:g} twice ({name})", "give every run another seed")
+            steps = by_epoch.first()
+        first_cells = {k: lines[k].iloc[0] for k in settings if lines[k].nunique(dropna=False) == 1}
+        values = {k: None if cell != cell else _plain(cell) for k, cell in first_cells.items()}
+        history = [{str(tag): value for tag, value in step.items()} for step in steps.to_dict("records")]
+        where = f"{name} of {path.name}"
+        yield LoggedRun(where=where, values=values, history=history, unfinished=_unfinished(values))
 
 
-def _is_number(value: object) -> bool:
-    try:
-        float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return False
-    return True
+def _unfinished(values: Mapping[str, Any]) -> str:
+    """What tables that trackers export say of a run that did not finish: W&B's column State, MLflow's status."""
+    states = [str(value).lower() for name, value in values.items() if name.lower() in ("state", "status")]
+    return next((state for state in states if state in _UNFINISHED), "")
 
 
 def _plain(value: Any) -> Any:
     """A cell as a plain value."""
-    value = value.item() if hasattr(value, "item") else value
+    value = value.item() if hasattr(value, "item") else value.strip() if isinstance(value, str) else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -99,7 +110,7 @@ def read_benchmark(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
             times = {k: v for k, v in benchmark["stats"].items() if isinstance(v, int | float)}
             values = {k: v for k, v in values.items() if k not in wanted.figures.values()}
             yield LoggedRun(
-                where=f"{path.name}, {benchmark['name']},",
+                where=f"{benchmark['name']} of {path.name}",
                 values=values | {"machine": machine.get("node", "")},
                 history=[times | numbers],
                 started=str(content.get("datetime", "")),
@@ -119,7 +130,7 @@ def read_records(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     for study in studies:
         for record in latest_runs(Store(study.parent, study.name).load()):
             yield LoggedRun(
-                where=f"{study.name}, {record.row}, seed {record.seed},",
+                where=f"{record.row}, seed {record.seed}, of {study.name}",
                 values={**record.settings, "study": record.study, "row": record.row, "seed": record.seed},
                 history=[epoch.figures for epoch in record.epochs],
                 started=record.started,

@@ -65,36 +65,44 @@ def _by_step(points: Iterable[tuple[int, str, float]]) -> list[dict[str, float]]
 
 
 def read_tensorboard(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
-    """A folder of event files; a folder that has one is a run. Settings are those of the plug-in "hparams", and what
-    `wanted.pattern` finds at the end of the folder's path."""
+    """A folder of event files; a folder that has one with the figures is a run. Settings are those of the plug-in
+    "hparams", and what `wanted.pattern` finds at the end of the folder's path."""
+    root, tags = Path(where).expanduser(), {*wanted.figures.values()}
+    logged = {folder: _events(folder) for folder in sorted({path.parent for path in root.rglob("*tfevents*")})}
+    for folder, (points, hparams, started) in logged.items():
+        below = [h for other, (_, h, _) in logged.items() if other.parent == folder and h]  # PyTorch's add_hparams
+        found = _found(wanted.pattern or "{row}/seed{seed}", folder.absolute().as_posix(), wanted.seed)
+        unfinished = "" if any(tag in tags for _, tag, _ in points) else f"it logged no {' and no '.join(sorted(tags))}"
+        yield LoggedRun(
+            where=f"folder {folder.relative_to(root)}",
+            values=(below[0] if len(below) == 1 else {}) | hparams | found,
+            history=_by_step(point for point in points if point[1] in tags),
+            started=started,
+            unfinished="its path does not fit --pattern" if wanted.pattern and not found else unfinished,
+        )
+
+
+def _events(folder: Path) -> tuple[list[tuple[int, str, float]], dict[str, Any], str]:
+    """The scalars of a folder, as step, name and value; its hparams; and when the first was logged."""
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, TENSORS, EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
     from tensorboard.util import tensor_util
 
-    root = Path(where).expanduser()
-    for folder in sorted({path.parent for path in root.rglob("*tfevents*")}):
-        events = EventAccumulator(str(folder), {SCALARS: 0, TENSORS: 0})
-        events.Reload()
-        points = [(e.step, tag, e.value) for tag in events.Tags()[SCALARS] for e in events.Scalars(tag)]
-        for tag in events.Tags()[TENSORS]:  # TensorFlow's and Keras's scalars
-            for event in events.Tensors(tag):
-                value = tensor_util.make_ndarray(event.tensor_proto)
-                points += [(event.step, tag, float(value))] if value.size == 1 and value.dtype.kind in "fi" else []
-        values: dict[str, Any] = {}
-        try:
-            for content in events.PluginTagToContent("hparams").values():
-                given = HParamsPluginData.FromString(content).session_start_info.hparams
-                values |= {name: _of_protobuf(value) for name, value in given.items()}
-        except KeyError:
-            pass  # it has none
-        name = str(folder.relative_to(root))
-        yield LoggedRun(
-            where=f"folder {name}",
-            values=values | _found(wanted.pattern or "{row}/seed{seed}", folder.absolute().as_posix()),
-            history=_by_step((step, tag, value) for step, tag, value in points if tag in wanted.figures.values()),
-            started=datetime.fromtimestamp(events.FirstEventTimestamp(), UTC).isoformat() if points else "",
-            unfinished="" if points else "it logged no figures",
-        )
+    events = EventAccumulator(str(folder), {SCALARS: 0, TENSORS: 0})
+    events.Reload()
+    points = [(e.step, tag, e.value) for tag in events.Tags()[SCALARS] for e in events.Scalars(tag)]
+    for tag in events.Tags()[TENSORS]:  # TensorFlow's and Keras's scalars
+        for event in events.Tensors(tag):
+            value = tensor_util.make_ndarray(event.tensor_proto)
+            points += [(event.step, tag, float(value))] if value.size == 1 and value.dtype.kind in "fi" else []
+    hparams: dict[str, Any] = {}
+    try:
+        for content in events.PluginTagToContent("hparams").values():
+            given = HParamsPluginData.FromString(content).session_start_info.hparams
+            hparams |= {name: _of_protobuf(value) for name, value in given.items()}
+    except KeyError:
+        pass  # it has none
+    return points, hparams, datetime.fromtimestamp(events.FirstEventTimestamp(), UTC).isoformat() if points else ""
 
 
 def _of_protobuf(value: Any) -> Any:
@@ -103,10 +111,14 @@ def _of_protobuf(value: Any) -> Any:
     return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
 
 
-def _found(pattern: str, path: str) -> dict[str, str]:
-    """What stands in a path for the names in braces of a pattern, which is about its end."""
+def _found(pattern: str, path: str, seed: str) -> dict[str, str]:
+    """What stands in a path for the names in braces of a pattern, which is about its end; a seed is digits alone."""
     parts = re.split(r"\{(\w+)\}", pattern)
-    text = "".join(f"(?P<{part}>[^/]+?)" if i % 2 else re.escape(part) for i, part in enumerate(parts))
+    kinds = (
+        f"(?P<{part}>{'[0-9]+' if part == seed else '[^/]+?'})" if i % 2 else re.escape(part)
+        for i, part in enumerate(parts)
+    )
+    text = "".join(kinds)
     try:
         found = re.search(f"(?:^|/){text}$", path)
     except re.error as error:
