@@ -13,6 +13,7 @@ from scipy import stats
 
 from cvhw4.statistics.comparison import (
     compare,
+    decimal_step,
     equivalence_p_values,
     holm,
     holm_adjust,
@@ -117,6 +118,21 @@ def test_a_known_resolution_leaves_equal_differences_a_spread():
     same = compare(BETTER, WORSE, resolution=1 / 400, smallest=0.01)
     assert same == compare(BETTER, WORSE, smallest=0.01)
     assert rounding_sd(1 / 80, figures=1) == pytest.approx(1 / 80 / math.sqrt(12))
+
+
+@pytest.mark.parametrize(
+    ("figures", "step"),
+    [
+        ([0.82, 0.8], 0.01),
+        (np.float32([0.82, 0.8]), 0.01),
+        ([81.5, 80.0], 0.1),
+        ([12.0, 10.0, -3.0], 1.0),
+        ([0.8125, 0.5], 1e-4),
+        ([1 / 3, 0.5], 0.0),
+    ],
+)
+def test_the_decimals_that_figures_were_rounded_to(figures, step):
+    assert decimal_step(figures) == pytest.approx(step, abs=0)
 
 
 def test_a_row_against_its_margin():

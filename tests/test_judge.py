@@ -57,6 +57,16 @@ def test_a_csv_gives_interval_verdict_and_pages(run):
     assert (pages / "report.html").exists()
 
 
+def test_equal_differences_of_rounded_figures_decide_nothing(run):
+    """Two seeds at 0.82 and 0.83 against 0.81 and 0.82: as much as rounding makes."""
+    table("skip,0,0.1,0.82", "skip,1,0.1,0.83", "no skip,0,0.1,0.81", "no skip,1,0.1,0.82")
+    out = run(*JUDGE, *AGAINST)[1]
+    half = stats.t.ppf(0.975, 1) * 0.01 * np.sqrt(2 / 12) / np.sqrt(2)
+    line = next(line for line in out.splitlines() if line.startswith("skip_above"))
+    assert line.split()[1:] == ["+0.010", f"[{0.01 - half:.3f},", f"{0.01 + half:.3f}]", "2", "undecided"]
+    assert "**" not in run("table")[1]
+
+
 def test_the_commands_of_the_documentation_run(run):
     page = (Path(__file__).parent.parent / "docs" / "trackers.md").read_text()
     shown = [line.split()[1:] for line in page.splitlines() if line.startswith("cvhw4 judge runs.csv")]

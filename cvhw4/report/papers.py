@@ -29,7 +29,7 @@ from cvhw4.files import write_atomically
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.runs import by_row
 from cvhw4.report.text import escape
-from cvhw4.statistics.comparison import LEVEL, Comparison, compare, holm
+from cvhw4.statistics.comparison import LEVEL, Comparison, compare, decimal_step, holm
 from cvhw4.statistics.intervals import estimate
 from cvhw4.study import Study
 from cvhw4.tasks import LABELS
@@ -361,7 +361,7 @@ def results_table(study: Study, records: Iterable[RunRecord], style: Style | Non
             groups = by_row(runs)
             rows = [row for row in style.rows if row in groups]
             if metrics:
-                step = 1 / runs[0].data.val if task.in_images else 0.0
+                step = None if study.train is not None else 1 / runs[0].data.val if task.in_images else 0.0
                 title = f"{runs[0].data.name}, {task.name}"
                 tables.append(_table(title, rows, metrics, groups, study, style, step))
     return tables
@@ -388,7 +388,7 @@ def _table(
     groups: Mapping[str, Sequence[RunRecord]],
     study: Study,
     style: Style,
-    step: float,
+    step: float | None,
 ) -> ResultsTable:
     scale = 100 if style.percent else 1
     low = study.lower_is_better if study.train is not None else {"loss"}
@@ -435,16 +435,20 @@ def _notes(lines: Sequence[tuple[str, Sequence[Cell | None]]], style: Style, mar
 Values = Mapping[tuple[str, str], Mapping[int, float]]  # by row and metric, by seed
 
 
-def _compared(first: Mapping[int, float], second: Mapping[int, float], step: float) -> Comparison | None:
-    """Two rows over the seeds that both have; None for fewer than two of them, or where one is not finite."""
+def _compared(first: Mapping[int, float], second: Mapping[int, float], step: float | None) -> Comparison | None:
+    """Two rows over the seeds that both have; None for fewer than two of them, or where one is not finite.
+
+    Args:
+        step: that the figures come in; None where they alone tell.
+    """
     seeds = [s for s in first if s in second and math.isfinite(first[s]) and math.isfinite(second[s])]
     if len(seeds) < 2:
         return None
     pairs = ([first[s] for s in seeds], [second[s] for s in seeds])
-    return compare(*pairs, resolution=step)
+    return compare(*pairs, resolution=decimal_step([*pairs[0], *pairs[1]]) if step is None else step)
 
 
-def _winner(rows: Sequence[str], metric: str, values: Values, lower: bool, step: float) -> str | None:
+def _winner(rows: Sequence[str], metric: str, values: Values, lower: bool, step: float | None) -> str | None:
     """The row that beats every other one of a column, if one does."""
     there = [row for row in rows if values[row, metric]]
     if len(there) < 2:
@@ -458,7 +462,7 @@ def _winner(rows: Sequence[str], metric: str, values: Values, lower: bool, step:
 
 
 def _marks(
-    rows: Sequence[str], metrics: Sequence[str], values: Values, baseline: str, step: float
+    rows: Sequence[str], metrics: Sequence[str], values: Values, baseline: str, step: float | None
 ) -> dict[tuple[str, str], str]:
     """By row and metric the mark against the baseline, "" where the difference is not sure."""
     if baseline not in rows:

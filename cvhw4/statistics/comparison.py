@@ -10,7 +10,7 @@ are equal here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from cvhw4.statistics.intervals import Estimate, Verdict, estimate, t_quantile
 
 DECIMALS = 12
 LEVEL = 0.05  # of verdicts
+_FLOAT32 = 1e-7  # relative error, at most
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,14 @@ def rounding_sd(resolution: float, figures: int = 2) -> float:
     A value rounded to steps of h is off by an error of variance h**2 / 12 (Sheppard), and a difference has two of them.
     """
     return resolution * math.sqrt(figures / 12)
+
+
+def decimal_step(figures: Iterable[float]) -> float:
+    """The step that logged figures were rounded to: the largest power of ten from 1 to 1e-6 of which all are multiples,
+    but for what float32 makes of them; 0 where there is none."""
+    x = np.asarray(list(figures), dtype=float)
+    steps = (10.0**-digits for digits in range(7))
+    return next((h for h in steps if (np.abs(x - np.round(x / h) * h) <= _FLOAT32 * np.abs(x)).all()), 0.0)
 
 
 def moments(values: ArrayLike, floor: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -18,7 +18,7 @@ import numpy as np
 from cvhw4.errors import InputError
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
-from cvhw4.statistics.comparison import Comparison, compare, holm, verdict_of
+from cvhw4.statistics.comparison import Comparison, compare, decimal_step, holm, verdict_of
 from cvhw4.statistics.images import Combined, ImageNoise, combine, image_noise, squared_error
 from cvhw4.statistics.intervals import Estimate, Verdict
 from cvhw4.study import Claim, EpochRule, Metric, Operand, Study
@@ -48,7 +48,8 @@ class Outcome:
         other_epoch: what the other rule says, where both were looked at.
         trained: what the seeds say none of whose runs collapsed; None where none did, or none is left.
         noise: what other validation images would change; None where images were not looked at, or are not stored.
-        resolution: the steps that the figure comes in: an image's for classification, 0 for what has none.
+        resolution: the steps that the figure comes in: an image's for classification, of a training loop of the
+            study's own the decimals that it was rounded to; 0 for what has none.
     """
 
     claim: Claim
@@ -137,8 +138,10 @@ def judge(
         better, worse = worse, better
     if not np.isfinite([*better, *(worse or ())]).all():
         return None
-    # Of a metric of the study's own this is about what one image makes.
-    resolution = 1 / data.val if study.rows[claim.rows[0]].task.in_images else 0.0
+    if study.train is not None:  # only the figures tell
+        resolution = decimal_step([*better, *(worse or ())])
+    else:  # of a metric of the study's own this is about what one image makes
+        resolution = 1 / data.val if study.rows[claim.rows[0]].task.in_images else 0.0
     comparison = compare(better, worse, claim.margin, resolution=resolution, smallest=claim.smallest)
     noise = None
     if read_images is not None:
