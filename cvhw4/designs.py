@@ -39,7 +39,8 @@ def leave_one_out(base: Variant, changes: Mapping[str, Any]) -> dict[str, Varian
             `Row` or `Recipe`, or any with a mapping of several of those: `{"steps": {"lr": 1e-3, "lr_step": 2}}`.
 
     Raises:
-        InputError: a name that no row has, a change that changes nothing, or one of a recipe where the row has none.
+        InputError: a name that no row has, or that settings lack, a change that changes nothing, or one of a recipe
+            where the row has none.
     """
     return {"full": base} | {f"without_{name}": _changed(base, name, value) for name, value in changes.items()}
 
@@ -78,8 +79,9 @@ def _changed(base: Any, name: str, value: Any) -> Any:
     several = value if isinstance(value, Mapping) and name not in known else {name: value}
     row = base
     for setting, to in several.items():
-        if of_row and setting not in known:
-            raise InputError(f"change {name}", f"sets {setting}, which no row has", f"use {', '.join(sorted(known))}")
+        if setting not in known:
+            whose = "no row has" if of_row else "the row has not"
+            raise InputError(f"change {name}", f"sets {setting}, which {whose}", f"use {', '.join(sorted(known))}")
         if not of_row:
             row = {**row, setting: to}
         elif setting in _OF_ROW:

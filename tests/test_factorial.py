@@ -123,7 +123,8 @@ def test_a_factorial_has_every_combination_and_a_study_takes_its_rows():
         (lambda: leave_one_out(Row("resnet18"), {"lr": 3}), "change lr: sets lr of a row without a recipe"),
         (lambda: factorial(Row("resnet18"), {"start": "imagenet"}), "change start: is 'imagenet', which the row has"),
         (lambda: factorial({"a": 1}, {}), "factorial: has no changes"),
-        (lambda: factorial({"x": 0}, {"a_b": 1, "a": 1, "b": 1}), "factorial, row a_b: is there twice"),
+        (lambda: factorial({"a_b": 0, "a": 0, "b": 0}, {"a_b": 1, "a": 1, "b": 1}), "row a_b: is there twice"),
+        (lambda: leave_one_out({"attention": True}, {"atention": False}), "sets atention, which the row has not"),
     ],
 )
 def test_a_design_that_is_none_is_refused(make, told):

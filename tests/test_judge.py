@@ -54,6 +54,7 @@ def test_a_csv_gives_interval_verdict_and_pages(run):
     assert "skip beats no_skip in accuracy" in (pages / "verdicts.md").read_text()
     report = (pages / "report.md").read_text()
     assert "Runs of runs.csv" in report and "training loop" not in report and "0 s" not in report
+    assert "Learning curves" not in report  # a point each
     assert (pages / "report.html").exists()
 
 

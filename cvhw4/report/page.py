@@ -91,7 +91,8 @@ def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, 
             for metric in all_shown(study, task, [r for runs in groups.values() for r in runs]):
                 measured = {row: kept for row, runs in groups.items() if (kept := with_metric(runs, metric))}
                 rows = [row for row in study.rows.values() if row.name in measured]
-                if rows:
+                drawable = study.train is None or any(len(r.epochs) > 1 for runs in measured.values() for r in runs)
+                if rows and drawable:
                     stem = f"curves-{task.name}-{file_stem(f'{metric} {name}')}"
                     drawn.append(("Learning curves", curves(stem, name, measured, rows, metric, study)))
             drawn += pictures_of(study, task, groups, stored.images, store.samples, store.pictures, name)
