@@ -227,6 +227,10 @@ def test_the_pictures_of_a_studys_sections_are_figures_too(stored):
         ),
         (("curves", "c.pdf", "--metric", "beauty"), "curves: is not a picture"),
         (("portrait", "c.pdf"), "portrait: is not a picture"),
+        (
+            ("decomposition", "c.pdf", "--width", "3"),
+            "--width 3: is for claims and curves; decomposition has a size of",
+        ),
     ],
 )
 def test_a_figure_that_cannot_be_is_one_line(stored, arguments, told):

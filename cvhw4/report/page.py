@@ -128,6 +128,9 @@ def paper_picture(stored: Stored, kind: str, rows: Sequence[str], metric: str | 
         InputError: there is no such picture of these runs.
     """
     study = stored.study
+    if width is not None and kind not in ("claims", "curves"):
+        hint = "leave it out, and scale the figure where it is placed"
+        raise InputError(f"--width {width:g}", f"is for claims and curves; {kind} has a size of its own", hint)
     if kind == "claims" and stored.outcomes:
         return forest(stored.outcomes, study) if width is None else forest(stored.outcomes, study, width)
     if kind == "curves":
