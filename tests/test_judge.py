@@ -150,11 +150,11 @@ def test_records_of_another_study_are_judged_by_a_claim_of_ones_own(run):
     for row, best in (("q1_1", 0.6), ("q1_2", 0.8)):
         for seed in range(3):
             Store(Path("results"), "quick").save(record(row, seed, figures=((best + seed / 100,),)))
-    code, out, err = run(
-        "judge", "results", "-m", "accuracy", "--better", "q1_2-finetune", "--worse", "q1_1-features", "--name", "again"
-    )
-    assert code == 0 and "+0.200" in out, err
-    assert (Path("results") / "again" / "report.md").exists()
+    rows = ("--better", "q1_2-finetune", "--worse", "q1_1-features")
+    for source, name in (("results", "again"), ("results/quick", "once_more")):
+        code, out, err = run("judge", source, "-m", "accuracy", *rows, "--name", name)
+        assert code == 0 and "+0.200" in out, err
+        assert (Path("results") / name / "report.md").exists()
 
 
 def test_records_hold_to_the_schema(run):

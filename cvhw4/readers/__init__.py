@@ -128,8 +128,8 @@ def _kind_of(source: str) -> tuple[str, str]:
         if path.suffix in endings:
             return endings[path.suffix], str(path)
     elif path.is_dir():
-        holds = {"records": "*/runs/*/*.json", "wandb": "**/*.wandb", "tensorboard": "**/*tfevents*"}
-        for kind, pattern in ({"records": "runs/*/*.json"} | holds | {"mlflow": "*/meta.yaml"}).items():
+        holds = {"runs/*/*.json": "records", "*/runs/*/*.json": "records", "**/*.wandb": "wandb"}
+        for pattern, kind in (holds | {"**/*tfevents*": "tensorboard", "*/meta.yaml": "mlflow"}).items():
             if next(path.glob(pattern), None) is not None:
                 return kind, str(path)
     else:
