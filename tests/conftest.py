@@ -2,6 +2,7 @@
 examples in every run, so that a build fails for what changed (`--hypothesis-profile search` draws new ones)."""
 
 import os
+import sys
 
 import pytest
 
@@ -30,6 +31,23 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture
+def cvhw4_command(monkeypatch, capsys, tmp_path):
+    """The command line, called in an empty folder: its exit code, what it printed, and what it said beside that."""
+    from cvhw4 import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["cvhw4", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        output = capsys.readouterr()
+        return stop.value.code or 0, output.out, output.err
+
+    return call
 
 
 @pytest.fixture

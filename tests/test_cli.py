@@ -28,19 +28,10 @@ PAGES = ("report.md", "verdicts.md", "report.html")
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def run(cvhw4_command, monkeypatch, tmp_path):
     Path("pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
     monkeypatch.setenv("CVHW4_CACHE", str(tmp_path / "cache"))
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["cvhw4", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        output = capsys.readouterr()
-        return stop.value.code or 0, output.out, output.err
-
-    return call
+    return cvhw4_command
 
 
 @pytest.fixture

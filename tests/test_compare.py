@@ -3,31 +3,20 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import pytest
 
-from cvhw4 import cli
 from cvhw4.records.store import Store
 from tests.test_changes import failure, runs
 from tests.tiny import QUICK, record
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def run(cvhw4_command, tmp_path):
     (tmp_path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["cvhw4", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        output = capsys.readouterr()
-        return stop.value.code or 0, output.out, output.err
-
-    return call
+    return cvhw4_command
 
 
 def save(folder, records, study="quick"):

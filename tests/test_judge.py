@@ -1,14 +1,12 @@
 """Runs that were logged elsewhere, judged: files, and what is wrong with them. Trackers: see test_trackers."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from cvhw4 import cli
 from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import Store
 from tests.tiny import record
@@ -19,17 +17,8 @@ AGAINST = ("--better", "skip", "--worse", "no skip")
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["cvhw4", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        output = capsys.readouterr()
-        return stop.value.code or 0, output.out, output.err
-
-    return call
+def run(cvhw4_command):
+    return cvhw4_command
 
 
 def table(*lines, head="arm,seed,lr,accuracy"):

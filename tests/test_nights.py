@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cvhw4 import cli
 from cvhw4.records.history import Canary, History, JudgedRow, Measurement, Night, file_name
 from cvhw4.records.store import Store
 from cvhw4.report.history import badge, found_shifts, history_page
@@ -740,30 +739,18 @@ def test_damaged_nights_are_passed_over_with_a_warning(tmp_path):
 # Commands
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cvhw4", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        output = capsys.readouterr()
-        return stop.value.code or 0, output.out, output.err
-
-    return call
-
-
-def test_history_says_what_moved_and_writes_the_page(tmp_path, command):
-    assert command("history", tmp_path)[0] == 4
+def test_history_says_what_moved_and_writes_the_page(tmp_path, cvhw4_command):
+    assert cvhw4_command("history", tmp_path)[0] == 4
     history = History(tmp_path)
     for day in range(1, 11):
         level = 0.8 if day < 6 else 0.7
         history.add(nightly(day, [level + 0.001 * (day + i) for i in range(3)], commit=f"c{day}", study="full"))
-    code, out, err = command("history", tmp_path, "--row", "r", "--page")
+    code, out, err = cvhw4_command("history", tmp_path, "--row", "r", "--page")
     assert (code, err) == (0, "") and "c5..c6" in " ".join(out.split()) and "10 nights, the last of 2026-01-10" in out
     page = (tmp_path / "index.html").read_text()
     assert "c5..c6" in page and "<svg" in page and "http:" not in page.replace("http://www.w3.org", "")
     assert "#2da44e" in (tmp_path / "badge.svg").read_text() and "fine 2026-01-10" in badge(history.nights[-1])
-    assert command("history", tmp_path, "--row", "q")[0] == 4
+    assert cvhw4_command("history", tmp_path, "--row", "q")[0] == 4
 
 
 STUB = """
@@ -796,7 +783,7 @@ def test_it(seed, request, record_property):
 """
 
 
-def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, command):
+def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, cvhw4_command):
     """Of eight commits, one of which cannot be trained."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.json").write_text(record("q1_2", figures=((0.5,),)).to_json())
@@ -810,12 +797,12 @@ def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, co
         subprocess.run([*git, "add", "conftest.py", "level", "test_q1_2-finetune.py"], check=True)
         subprocess.run([*git, "commit", "--quiet", "-m", level], check=True)
         commits.append(subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip())
-    code, out, err = command("bisect", "q1_2-finetune", commits[0], "main", "--seeds", "2")
+    code, out, err = cvhw4_command("bisect", "q1_2-finetune", commits[0], "main", "--seeds", "2")
     assert code == 0, err
     assert commits[3] in out and commits[4] in out and commits[2] not in out  # between these two nobody can tell
     assert "cannot be trained" in err and f"{commits[6][:12]} 0.7905" in err
-    assert command("bisect", "q1_2-finetune", "main", commits[0], "--seeds", "2")[0] == 4  # the wrong way round
-    assert command("bisect", "q1_2-finetune", "nowhere", "main")[0] == 4
+    assert cvhw4_command("bisect", "q1_2-finetune", "main", commits[0], "--seeds", "2")[0] == 4  # the wrong way round
+    assert cvhw4_command("bisect", "q1_2-finetune", "nowhere", "main")[0] == 4
     assert subprocess.run(["git", "worktree", "list"], capture_output=True, text=True).stdout.count("\n") == 1
 
 

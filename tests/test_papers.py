@@ -107,8 +107,9 @@ def test_latex_compiles(style, tmp_path):
     table = made(rows={"q1_2": NASTY, "q1_1": "features"}, baseline="q1_1", **style)
     text = rendered([table, made()], ".tex")
     assert text.count(r"\begin{tabular}") == 2 and r"\boldmath" in text
-    if not shutil.which("pdflatex"):
-        pytest.skip("no pdflatex")
+    sty = ["kpsewhich", "booktabs.sty", *(["siunitx.sty"] if style.get("siunitx") else [])]
+    if not shutil.which("pdflatex") or subprocess.run(sty, stdout=subprocess.DEVNULL).returncode:
+        pytest.skip("no pdflatex, or not its packages")
     packages = r"\usepackage{booktabs}" + (r"\usepackage{siunitx}" if style.get("siunitx") else "")
     page = r"\documentclass{article}" + packages + r"\begin{document}" + "\n" + text + r"\end{document}"
     (tmp_path / "t.tex").write_text(page)
