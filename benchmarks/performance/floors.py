@@ -90,6 +90,7 @@ def _lines(
 _CARDS = (8, 16, 24, 80)  # GiB
 _USABLE = 0.9  # of a card: the rest is CUDA's, its libraries' and fragments'
 _SIDES = {"classification": (218, 178), "segmentation": (360, 480)}  # of the report's pictures, in pixels
+_BATCHES = 256, 512  # so large that what an image takes decides the peak, and no network's own parameters
 _STEPS = 2  # the second has the optimizer's state beside it
 
 
@@ -139,7 +140,7 @@ def shapes_of(row: Row, batch: int, precision: Precision = "bf16") -> Shapes:
     training = (both - least) / (few[0] - 1)
     flops = numbers[0] * training + numbers[1] * (least - training) / few[1]
     stored = sum(_bytes(row) * (n - f) for n, f in zip(numbers, few, strict=True))
-    return Shapes(peak + max(stored, 0), flops)
+    return Shapes(peak + stored, flops)
 
 
 def _blank(row: Row, images: int) -> Split:
@@ -161,19 +162,19 @@ def memory_page(name: str, rows: Sequence[Row]) -> str:
         "By shapes alone, without a GPU: two steps and a validation of each row as they run on CUDA in bf16, every "
         "tensor counted and rounded up to the allocator's 512 bytes, with the report's pictures on the device (2000 + "
         "400 of 218 x 178 px, 367 + 101 of 360 x 480 px). What cuDNN takes for its work, fragments and CUDA itself are "
-        f"not in it; the batches are those that fit into {_USABLE:.0%} of a card, on the line through the recipe's "
-        "batch and twice that. *By the formula*: the work as `floors.md` counts it, without the products that resample "
-        "pictures. No GPU has confirmed these figures."
+        f"not in it; the batches are those that fit into {_USABLE:.0%} of a card, on the line through batches of "
+        f"{_BATCHES[0]} and {_BATCHES[1]}. *By the formula*: the work as `floors.md` counts it, without the "
+        "products that resample pictures. No GPU has confirmed these figures."
     )
     lines = []
     for row in rows:
         batch = row.recipe.batch
-        once, twice = (shapes_of(row, n) for n in (batch, 2 * batch))
-        each = (twice.peak - once.peak) / batch
+        once, some, more = (shapes_of(row, n) for n in (batch, *_BATCHES))
+        each = (more.peak - some.peak) / (_BATCHES[1] - _BATCHES[0])
         module = build_network(replace(row, start="random"), seed=0).module
         train, val = PROTOCOL[row.task.name]
         formula = run_cost(replace(row, recipe=replace(row.recipe, epochs=1)), module, train=train, val=val).flops
-        fits = [(_USABLE * gib * 2**30 - once.peak) / each + batch for gib in _CARDS]
+        fits = [(_USABLE * gib * 2**30 - some.peak) / each + _BATCHES[0] for gib in _CARDS]
         lines.append(
             {
                 "row": row.name,
