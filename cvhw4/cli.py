@@ -399,7 +399,7 @@ def write_table(
     study: StudyOption = None,
     figure: Annotated[list[str] | None, typer.Option("--figure", help="A column, as accuracy; several times.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Row that the others are marked against.")] = None,
-    epoch: Annotated[str | None, typer.Option(help="best (default) or last.")] = None,
+    epoch: Annotated[str | None, typer.Option(help="best or last (default: as claims are judged).")] = None,
     spread: Annotated[str | None, typer.Option(help="sd (default), interval (half of 95 %) or none.")] = None,
     percent: Annotated[bool | None, typer.Option("--percent", help="Figures times 100.")] = None,
     digits: Annotated[int | None, typer.Option(help="Behind the point (default: as the spread deserves).")] = None,
@@ -543,6 +543,11 @@ def judge(
         store.save(record)
     for line in session_summary(study, records, [], None, {}):
         typer.echo(line)
+    highest = [name for name in figures if name not in lowest]
+    best_is = [
+        f"the {which} {', '.join(names)}" for which, names in (("highest", highest), ("lowest", lowest)) if names
+    ]
+    typer.echo(f"best is {', and '.join(best_is)} (see --metric, --lower)\n")
     for path, what in write_pages(study, store, None, {}):
         typer.echo(f"{what}: {path}")
 

@@ -146,6 +146,15 @@ def test_records_of_another_study_are_judged_by_a_claim_of_ones_own(run):
         assert (Path("results") / name / "report.md").exists()
 
 
+def test_a_figure_whose_best_is_known_to_be_the_lowest_is_not_judged_as_the_highest(run):
+    Store(Path("results"), "quick").save(record())
+    code, _, err = run("judge", "results", "-m", "loss", "--name", "again")
+    assert code == 4 and "has the lowest loss as its best. Fix: name it with --lower loss." in err
+    table(*arms())
+    assert "best is the highest accuracy (see --metric, --lower)" in run(*JUDGE)[1]
+    assert "and the lowest lr" in run(*JUDGE, "--lower", "lr")[1]
+
+
 def test_records_hold_to_the_schema(run):
     table(*arms())
     run(*JUDGE)

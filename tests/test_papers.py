@@ -29,7 +29,7 @@ def runs(seeds=SEEDS):
 
 
 def made(seeds=SEEDS, **style):
-    (table,) = results_table(QUICK, runs(seeds), Style(**{"columns": {"accuracy": "Acc."}} | style))
+    (table,) = results_table(QUICK, runs(seeds), Style(**{"columns": {"accuracy": "Acc."}, "epoch": "best"} | style))
     return table
 
 
@@ -43,13 +43,19 @@ def cells(table):
 
 def test_cells_are_means_and_spreads_of_the_best_or_last_epoch():
     values = pd.Series(SEEDS["q1_1"])
-    cell = cells(made())["q1_1"]
+    cell = cells(made(epoch="best"))["q1_1"]
+    assert cells(made(epoch=""))["q1_1"] == cells(made(epoch="last"))["q1_1"]  # as the study's claims are judged
     assert cell[:3] == pytest.approx((values.mean(), values.std(), 4))
     half = values.sem() * 3.182446  # Student's t, 3 degrees of freedom
     assert cells(made(spread="interval"))["q1_1"].spread == pytest.approx(half, rel=1e-6)
     last = cells(made(epoch="last", percent=True))["q1_1"]
     assert last[:2] == pytest.approx((100 * (values.mean() - 0.01), 100 * values.std()))
     assert math.isnan(cells(made(spread="none"))["q1_1"].spread)
+
+
+def test_figures_above_1_are_no_shares():
+    with pytest.raises(InputError, match="column accuracy: has figures above 1, so it is no share"):
+        made({"q1_2": (70.0, 71.5)}, percent=True)
 
 
 def test_bold_is_what_beats_every_other_row_and_nothing_else():
@@ -155,7 +161,7 @@ def command(*arguments, of="table"):
 
 def test_the_command_prints_a_table_for_each_task_and_writes_every_format(stored):
     printed = flat(command().stdout)
-    assert "| q1_1-features | 0.815 ± 0.013" in printed and "| q2_1a-skip" in printed
+    assert "| q1_1-features | 0.805 ± 0.013" in printed and "| q2_1a-skip" in printed
     for ending in FORMATS:
         assert command("q1_2", "q1_1", "--output", stored / f"t{ending}").exit_code == 0
         text = (stored / f"t{ending}").read_text()
@@ -188,9 +194,9 @@ def test_a_style_file_names_rows_and_columns_and_options_come_before_it(stored):
     )
     assert read_style(stored / "paper.toml").rows == {"q1_2": "Fine-tuned", "q1_1": "Features"}
     done = command("--style", stored / "paper.toml")
-    assert r"0.8**\*" in done.stdout and "| Fine-tuned | **91.0 ± 0.8*** |" in flat(done.stdout)
+    assert r"0.8**\*" in done.stdout and "| Fine-tuned | **90.0 ± 0.8*** |" in flat(done.stdout)
     done = command("q1_1", "--style", stored / "paper.toml", "--spread", "none", "--digits", "0")
-    assert "| Features | 82 " in flat(done.stdout) and "Fine" not in done.stdout
+    assert "| Features | 80 " in flat(done.stdout) and "Fine" not in done.stdout
 
 
 def test_figures_for_papers_are_of_a_columns_width_with_fonts_embedded(stored):

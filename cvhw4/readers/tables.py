@@ -129,6 +129,11 @@ def read_records(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     studies = [folder] if (folder / "runs").is_dir() else sorted(path.parent for path in folder.glob("*/runs"))
     for study in studies:
         for record in latest_runs(Store(study.parent, study.name).load()):
+            lowest = {*record.lower_is_better, *({"loss"} if record.task != "custom" else ())}
+            given = {name: tag for name, tag in wanted.figures.items() if tag in lowest}
+            if wrong := [name for name in given if name not in wanted.lower_is_better]:
+                problem = f"has the lowest {given[wrong[0]]} as its best"
+                raise InputError(study, problem, f"name it with --lower {given[wrong[0]]}")
             yield LoggedRun(
                 where=f"{record.row}, seed {record.seed}, of {study.name}",
                 values={**record.settings, "study": record.study, "row": record.row, "seed": record.seed},

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Spread = Literal["sd", "interval", "none"]
-Which = Literal["best", "last"]
+Which = Literal["best", "last", ""]
 ABOVE, BELOW = "*", "†"
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
@@ -60,7 +60,7 @@ class Style:
         rows: rows shown, in this order, and what each is called; none: all that have runs, by their own names.
         columns: figures shown, likewise; none: those of the study's tables.
         baseline: row that the others are marked against; none for no marks.
-        epoch: "best" of all epochs, as the pages of a study have it, or "last".
+        epoch: "best" of all epochs or "last"; left out, as the study's claims are judged.
         spread: "sd": standard deviation over seeds; "interval": half of the mean's 95 % interval; "none".
         percent: figures times 100.
         digits: behind the point; None: two digits of the median spread of a column, three of single runs.
@@ -72,7 +72,7 @@ class Style:
     rows: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     baseline: str = ""
-    epoch: Which = "best"
+    epoch: Which = ""
     spread: Spread = "sd"
     percent: bool = False
     digits: int | None = None
@@ -125,7 +125,7 @@ def style_of(raw: Mapping[str, Any], where: str) -> Style:
         else:
             fits = isinstance(value, str) and (choices is None or value in choices)
         if not fits:
-            hint = f"choose one of {', '.join(choices)}" if choices else "see cvhw4 table --help"
+            hint = f"choose one of {', '.join(filter(None, choices))}" if choices else "see cvhw4 table --help"
             raise InputError(where, f"has {name} = {value!r:.60}", hint)
     return Style(**raw)
 
@@ -377,7 +377,8 @@ def _named(study: Study, records: Sequence[RunRecord], style: Style) -> Style:
     baseline = study.row(style.baseline).name if style.baseline else ""
     if baseline and rows and baseline not in rows:
         raise InputError(f"baseline {baseline}", "is not among the rows of the table", "add it to them")
-    changes = {"rows": rows or {row: row for row in study.rows}, "baseline": baseline}
+    epoch = style.epoch or study.epoch
+    changes = {"rows": rows or {row: row for row in study.rows}, "baseline": baseline, "epoch": epoch}
     return Style(**{f.name: getattr(style, f.name) for f in fields(Style)} | changes)
 
 
@@ -397,6 +398,8 @@ def _table(
         for row in rows
         for metric in metrics
     }
+    if style.percent and (large := [m for (_, m), of in values.items() if any(abs(v) > 1 for v in of.values())]):
+        raise InputError(f"column {large[0]}", "has figures above 1, so it is no share", "leave percent out")
     marks = _marks(rows, metrics, values, style.baseline, step)
     lines = []
     winners = {metric: _winner(rows, metric, values, metric in low, step) for metric in metrics}
