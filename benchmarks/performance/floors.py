@@ -132,7 +132,7 @@ def shapes_of(row: Row, batch: int, precision: Precision = "bf16") -> Shapes:
         network = build_network(row, seed=0)
         if not with_training:  # an epoch of one picture, so that the difference is the training's
             pictures = replace(pictures, train=_blank(row, 1))
-        with emulated_gpu(numbers=False) as gpu, flop_counter() as counter, warnings.catch_warnings():
+        with emulated_gpu(total=1 << 40, numbers=False) as gpu, flop_counter() as counter, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of figures of zeros
             fit(row, pictures, network, seed=0, device=gpu.device, precision=precision)
         counted.append((gpu.peak, counter.get_total_flops()))
