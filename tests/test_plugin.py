@@ -162,7 +162,9 @@ def diverging(monkeypatch):
     result = study(*args)
     result.assert_outcomes(passed=1, skipped=1)
     assert "loss nan in epoch 1: detected: training diverged" in result.stdout.str()
-    study("-k", "q1_2-finetune", "--seeds", "1").assert_outcomes(failed=1)  # of a row it is a failure
+    result = study("-k", "q1_2-finetune", "--seeds", "1")
+    result.assert_outcomes(failed=1)  # of a row it is a failure, told once
+    assert "During handling" not in result.stdout.str() and "direct cause" not in result.stdout.str()
 
 
 def test_collection_is_quick_and_imports_nothing_heavy(study, tmp_path):

@@ -96,7 +96,7 @@ class Session:
             pytest.skip(printable(str(reason)))
         except InputError as error:
             failed(str(error))
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None  # else pytest shows it twice
         except TrainingFailed as error:
             failed(str(error))
             if row.group == "control" and isinstance(error, TrainingDiverged):
@@ -104,7 +104,8 @@ class Session:
                 pytest.skip(f"{error}: detected: training diverged")
             note["failed"] = [row.name, seed]
             request.node.user_properties += [("row", row.name), ("seed", seed), ("failed", str(error))]
-            pytest.fail(f"{error}\n\n{error.traceback}" if error.traceback else str(error), pytrace=False)
+            told = f"{error}\n\n{error.traceback}" if error.traceback else str(error)
+            raise pytest.fail.Exception(told, pytrace=False) from None
         except BaseException as error:
             failed("interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
             raise
