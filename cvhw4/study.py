@@ -17,6 +17,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeGuard, get_args
 
 from cvhw4.camvid import CAMVID
@@ -51,6 +52,7 @@ _OF_SCENES = (
     "train.txt",
     "trainannot",
     "masks",
+    "train/masks",
     "SegmentationClass",
 )  # of their folders; pictures have none
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in what an object says of itself
@@ -280,7 +282,7 @@ class Row:
         source: the text of a callable with its arguments and version, filled in by the study.
     """
 
-    network: str | Callable[[int], Any]
+    network: str | Callable[[int], Any] = field(hash=False)  # an object that is called may have no hash
     _: KW_ONLY
     start: Start = _OF_THE_STUDY
     trained: Trained = "all layers"
@@ -518,14 +520,14 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _text_of(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> str:
-    """The source text of a function, or of an object's class, what the object says of itself and what it holds; of a
-    partial also its arguments. Where there is no text, the name."""
+    """The source text of a function and what it holds beside it, or of an object's class, what the object says of
+    itself and what it holds; of a partial also its arguments. Where there is no text, the name."""
     seen |= {id(function)}
     if isinstance(function, partial):
         held = f"{_held(function.args, seen)}, {_held(function.keywords, seen)}"
         return f"partial({_text_of(function.func, seen)}, {held})"
     known = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
-    of_object = ""
+    of_object = _beside_text(function, seen)
     if known is not function:
         parts = ("_buffers", "_modules", "_parameters")  # a module's
         holds = {k: v for k, v in getattr(function, "__dict__", {}).items() if not k.startswith("_") or k in parts}
@@ -534,6 +536,25 @@ def _text_of(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -
         return inspect.getsource(known) + of_object
     except (OSError, TypeError):
         return f"{getattr(known, '__module__', '')}.{getattr(known, '__qualname__', known)}{of_object}"
+
+
+def _beside_text(function: Callable[..., Any], seen: frozenset[int]) -> str:
+    """What a function holds that its text may not say: the object that it is a method of, variables of the functions
+    around it, defaults; "" where there is nothing."""
+    plain: Any = inspect.unwrap(function)
+    held: list[Any] = []
+    if isinstance(plain, MethodType):
+        owner, plain = plain.__self__, plain.__func__
+        own = {} if isinstance(owner, type) else getattr(owner, "__dict__", {})
+        held = [owner, {k: v for k, v in own.items() if not k.startswith("_")}]
+    if isinstance(plain, FunctionType):
+        for cell in plain.__closure__ or ():
+            try:
+                held.append(cell.cell_contents)
+            except ValueError:  # not set yet
+                continue
+        held += [*(plain.__defaults__ or ()), *(plain.__kwdefaults__ or {}).values()]
+    return f" {_held(held, seen)}" if held else ""
 
 
 def _held(value: Any, seen: frozenset[int]) -> str:
@@ -545,6 +566,10 @@ def _held(value: Any, seen: frozenset[int]) -> str:
         return str({str(k): _held(v, seen) for k, v in value.items()})
     if isinstance(value, list | tuple):
         return str([_held(v, seen) for v in value])
+    if isinstance(value, set | frozenset):
+        return str(sorted(_held(v, seen) for v in value))
+    if isinstance(value, ModuleType):
+        return value.__name__
     if hasattr(value, "detach") and hasattr(value, "numpy"):  # a tensor
         value = value.detach().cpu().numpy()
     if hasattr(value, "tobytes") and hasattr(value, "dtype"):
@@ -1155,7 +1180,8 @@ class Study:
             names = [r.network for r in self.rows.values() if isinstance(r, Row)]
             tasks = {task_of(name).name for name in names if isinstance(name, str)}
             folder = here / Path(self.data).expanduser()
-            scenes = any(map(os.path.exists, (folder / name for name in _OF_SCENES)))
+            named = isinstance(self.classes, list | tuple)  # of pictures there is a number of classes at most
+            scenes = named or any(map(os.path.exists, (folder / name for name in _OF_SCENES)))
             return tasks.pop() if len(tasks) == 1 else "segmentation" if scenes else "classification"
         sources: Any = self.data if isinstance(self.data, list | tuple) else [self.data]
         given: set[TaskName] = {source.task for source in sources}

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.error import URLError
@@ -531,6 +531,14 @@ class Maps(nn.Module):
         return self.wrap(self.layer(x))
 
 
+@dataclass
+class Described:
+    width: int = 8
+
+    def __call__(self, classes):
+        return Pooled(classes)
+
+
 class Wrapped:
     def __init__(self, logits):
         self.logits = logits
@@ -561,6 +569,7 @@ WORK = {
         partial(Maps, wrap=lambda x: Wrapped(x[..., ::4, ::4])), for_task="segmentation"
     ),
     "activations in place": named(partial(Pooled, end=lambda: nn.Sequential(nn.ReLU6(True), nn.ReLU(True)))),
+    "an object without a hash": named(Described()),
     "a look at numbers": named(partial(Maps, wrap=lambda x: x * float(x.mean() > -9)), for_task="segmentation"),
 }
 

@@ -357,6 +357,9 @@ def test_pyproject_names_the_studies_of_the_command_line(named, found, tmp_path)
 def test_a_callable_is_for_what_the_data_are_for(tmp_path):
     (tmp_path / "train.csv").touch()
     assert insects(rows={"a": Row(power)}).rows["a"].task.name == "classification"
+    assert insects(rows={"a": Row(power)}, classes=["x", "y"]).rows["a"].task.name == "segmentation"
+    (tmp_path / "scenes" / "train" / "masks").mkdir(parents=True)  # and no class called masks
+    assert insects(rows={"a": Row(power)}, data=tmp_path / "scenes", classes=2).rows["a"].task.name == "segmentation"
     assert insects(rows={"a": Row(power)}, data=Scenes("b", classes=2)).rows["a"].task.name == "segmentation"
     assert insects(rows={"a": Row(power)}, data=tmp_path, classes=2).rows["a"].task.name == "segmentation"
     streets = insects(rows={"a": Row(power), "b": Row("fcn8s/resnet18")}, classes=2).rows["a"]
@@ -392,11 +395,32 @@ class Weighted:
         return right(labels, predicted)
 
 
+class Power:
+    """Says nothing of what it holds."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def of(self, labels, predicted):
+        return right(labels, predicted) ** self.by
+
+
+def raised(by):
+    def to_a_power(labels, predicted):
+        return right(labels, predicted) ** by
+
+    return to_a_power
+
+
 SOURCES = {
     "functions": (right, always_nan),
     "versions": (Metric(right, version="1"), Metric(right, version="2")),
     "arguments of a partial": (partial(power, by=1), partial(power, by=2)),
     "objects": (Weighted([1]), Weighted([2])),
+    "methods": (Power(1).of, Power(2).of),
+    "variables of a function around them": (raised(1), raised(2)),
+    "sets of those": (raised({"a", "b"}), raised({"a", "c"})),
+    "defaults": tuple(lambda labels, predicted, by=n: by for n in (1, 2)),
     "built-in functions": (max, min),
 }
 
