@@ -440,8 +440,9 @@ class Runner:
 
     def _threads(self) -> int:
         """How many threads a run on a CPU may use, without asking torch."""
-        if self.threads is not None:
-            return self.threads
+        given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+        if self.threads is not None or (given.isdecimal() and int(given)):
+            return self.threads or int(given)
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
