@@ -321,7 +321,7 @@ def other(run):
     yield {"accuracy": 0.5, "loss": 0.5}
 
 
-def test_a_run_is_known_by_text_settings_and_version(tmp_path):
+def test_a_run_is_known_by_text_settings_and_version(tmp_path, monkeypatch):
     def prints(**changes):
         runner = runner_of(tmp_path, changes.pop("train", draws), **changes)
         return tuple(runner._plan(row, 0).fingerprint for row in runner.study.rows.values())
@@ -330,6 +330,10 @@ def test_a_run_is_known_by_text_settings_and_version(tmp_path):
     assert prints() == (shallow, deep) and shallow != deep
     assert not {shallow, deep} & {*prints(version="2"), *prints(train=other), *prints(lower_is_better=())}
     assert prints(rows=ROWS | {"deep": {"depth": 9}})[0] == shallow != prints(rows=ROWS | {"deep": {"depth": 9}})[1]
+    for given, threads in {"3": 3, "5,2": 5, "": len(os.sched_getaffinity(0))}.items():  # as torch and others take it
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        runner = replace(runner_of(tmp_path), threads=None)
+        assert runner._plan(runner.study.rows["deep"], 0).threads == threads
     models = [
         {"deep": {"model": made}} for made in (Metric, Recipe, Recipe(epochs=3), Recipe(epochs=4), partial(max, 1))
     ]
@@ -576,7 +580,9 @@ class Net(lightning.LightningModule):
         self.layers = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
 
     def training_step(self, batch, _):
-        return nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
+        loss = nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
+        self.log("train_loss", loss, on_epoch=True)
+        return loss
 
     def validation_step(self, batch, _):
         scores = self.layers(batch[0])
