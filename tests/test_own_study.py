@@ -466,6 +466,7 @@ def test_the_example_of_binary_masks_trains_and_its_pages_have_its_classes(own, 
         assert store.images(r).counts.shape == (8, 8, 2, 3, 2)
     report = (pytester.path / "results" / "cells" / "report.md").read_text()
     assert "IoU by class, 2 classes" in report and re.search(r"^\| cell +\|", report, re.MULTILINE)
+    assert "segmented by attention and plain. Pixels right only in attention, right only in plain" in report
     assert not re.search("Sky|Building|11 classes", report)
 
 

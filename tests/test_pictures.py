@@ -315,16 +315,30 @@ def test_the_shares_below_the_scenes_are_of_labelled_pixels():
 def test_arms_are_any_two_rows_that_differ_in_skips_alone_at_a_seed_both_have():
     groups, samples, pictures = two_arms(rows=("q2_3", "q2_n1b", "q2_1b", "q2_n1a"))
     arms = find_arms(groups, samples, pictures)
-    assert (arms.fused.row, arms.plain.row) == ("q2_n1a-fused_norm", "q2_n1b-plain_norm")
+    assert (arms.first.row, arms.second.row, arms.skips) == ("q2_n1a-fused_norm", "q2_n1b-plain_norm", True)
 
     runs = {"a": [record("q2_1a", s) for s in (0, 1)], "b": [record("q2_1b", s) for s in (1, 2)]}
     seen = {r.fingerprint: samples(groups["q2_n1a-fused_norm"][0]) for of in runs.values() for r in of}
     arms = find_arms(runs, lambda r: seen[r.fingerprint], pictures)
-    assert (arms.fused.seed, arms.plain.seed) == (1, 1)
+    assert (arms.first.seed, arms.second.seed) == (1, 1)
     other = replace(seen[runs["b"][0].fingerprint], pictures="b" * 64)
     assert find_arms(runs, lambda r: other if r.row == "q2_1b-noskip" else seen[r.fingerprint], pictures) is None
     assert find_arms({"a": runs["a"]}, lambda r: seen[r.fingerprint], pictures) is None
     assert find_arms(runs, lambda r: None, pictures) is None
+
+
+def test_rows_that_differ_in_something_else_are_shown_by_their_names():
+    """As of a network of the user's own, with and without something; not those of other classes."""
+    groups, samples, pictures = two_arms(rows=("q2_3", "q2_1a", "q2_n1a"))
+    arms = find_arms(groups, samples, pictures)
+    assert (arms.first.row, arms.second.row, arms.skips) == ("q2_1a-skip", "q2_n1a-fused_norm", False)
+    found = pictures_of(QUICK, SEGMENTATION, groups, lambda _: None, samples, pictures)
+    heading, picture = found[0]
+    assert heading == "What networks make of scenes" and picture.stem == "panels-segmentation-embedded"
+    words = {"q2_1a-skip", "q2_n1a-fused_norm", "right only in q2_1a-skip", "right only in q2_n1a-fused_norm"}
+    assert words <= set(texts(picture)) and "right only in q2_1a-skip · right only in q2" in picture.caption
+    assert "by q2_1a-skip and q2_n1a-fused_norm. Pixels right only in q2_1a-skip, right" in picture.alt
+    assert "with" not in f"{picture.alt} {picture.caption}".replace("within", "")
 
 
 def test_scenes_are_small_and_the_same_each_time():

@@ -55,7 +55,8 @@ def pictures_of(
         source = study.sources[task.name]
         colours = {} if isinstance(source, Pictures) else source.colours
         arms = find_arms(of, samples, pictures)
-        found = [("With and without skip connections", scenes(f"panels-{end}", name, arms, colours) if arms else None)]
+        heading = "With and without skip connections" if arms and arms.skips else "What networks make of scenes"
+        found = [(heading, scenes(f"panels-{end}", name, arms, colours) if arms else None)]
         for title, rows in by_classes(of):
             number = "-".join(re.findall(r"\d+", title))
             found.append((f"IoU by class, {title}", iou_bars(f"iou-{number}-{end}", name, rows)))

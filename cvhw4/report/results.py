@@ -149,7 +149,8 @@ class _Section:
             parts += [f"### {heading}", *(p.markdown for _, p in shown)]
         drawn = any(p.stem.startswith(("attention", "panels")) for _, p in self.pictures)
         if self.task.name != CUSTOM.name and self.pictures and not drawn:
-            parts += ["No validation pictures are stored with these runs, so none are shown."]
+            alone = ", or no two rows tell the same classes apart at one seed" if self.task is SEGMENTATION else ""
+            parts += [f"No validation pictures are stored with these runs{alone}, so none are shown."]
         if self.failures:
             parts += ["### Failed runs", failures_table(self.failures, self.rows), BIASED]
         if self.first is None:

@@ -1,4 +1,4 @@
-"""Pictures of segmentation: what networks make of street scenes, and IoU by class."""
+"""Pictures of segmentation: what networks make of scenes, and IoU by class."""
 
 from __future__ import annotations
 
@@ -30,35 +30,39 @@ _PANELS = 4  # of bars beside each other
 # Where two networks differ: their numbers below, in colours distinguishable with every common kind of colour blindness.
 SAME, FIRST, SECOND, NEITHER, UNLABELLED = range(5)
 _MARKS = ("#EDEDED", COLOURS[0], COLOURS[1], "#B5477F", "#9A9A9A")
-WORDS = {
-    FIRST: "right only with skips",
-    SECOND: "right only without",
-    NEITHER: "both wrong, differently",
-    SAME: "the same",
-    UNLABELLED: "void: not labelled",
-}
+_UNLABELLED = "void: not labelled"
 
 
 class Arms(NamedTuple):
-    """Two runs with one seed that differ in their skip connections alone, and what they made of the same pictures."""
+    """Two runs with one seed, and what they made of the same pictures.
 
-    fused: RunRecord
-    plain: RunRecord
+    Attributes:
+        skips: whether they differ in their skip connections alone, which the first has.
+    """
+
+    first: RunRecord
+    second: RunRecord
     seen: tuple[PredictionSamples, PredictionSamples]
     pictures: ValidationPictures
+    skips: bool
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """How what one of them does alone is called."""
+        return ("with skips", "without") if self.skips else (f"in {self.first.row}", f"in {self.second.row}")
 
 
 def find_arms(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -> Arms | None:
-    """Of the first two rows with the same settings but for `skips` the first seed for which both have samples."""
-    for one, two in combinations([runs for runs in groups.values() if runs], 2):
-        fused, plain = (one, two) if one[0].settings.get("skips") else (two, one)
-        if (
-            _without_skips(fused[0]) != _without_skips(plain[0])
-            or fused[0].settings["skips"] == plain[0].settings["skips"]
-        ):
+    """Of the first two rows with the same settings but for `skips`, or else of the first two of the same classes, the
+    first seed for which both have samples of the same pictures."""
+    pairs = combinations([runs for runs in groups.values() if runs], 2)
+    for one, two in sorted(pairs, key=lambda pair: not _skips_alone(*pair)):
+        if one[0].merged != two[0].merged:
             continue
-        by_seed = {r.seed: r for r in plain}
-        for record in fused:
+        skips = _skips_alone(one, two)
+        first, second = (two, one) if skips and two[0].settings["skips"] else (one, two)
+        by_seed = {r.seed: r for r in second}
+        for record in first:
             if record.seed not in by_seed or (a := samples(record)) is None:
                 continue
             b = samples(by_seed[record.seed])
@@ -67,8 +71,14 @@ def find_arms(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -> A
                 whole = all(x is not None and x.shape == seen.masks.shape for x in (a.predicted, b.predicted))
                 whole = whole and int(seen.masks.max()) < len(record.merged.targets)
                 if whole and np.array_equal(a.index, seen.index) and np.array_equal(b.index, seen.index):
-                    return Arms(record, by_seed[record.seed], (a, b), seen)
+                    return Arms(record, by_seed[record.seed], (a, b), seen, skips)
     return None
+
+
+def _skips_alone(one: Sequence[RunRecord], two: Sequence[RunRecord]) -> bool:
+    """Whether the runs of two rows differ in nothing but their skip connections."""
+    a, b = one[0], two[0]
+    return _without_skips(a) == _without_skips(b) and a.settings["skips"] != b.settings["skips"]
 
 
 def _without_skips(record: RunRecord) -> dict[str, object]:
@@ -98,24 +108,32 @@ def _made(number: int) -> Colour:
 
 def scenes(stem: str, data: str, arms: Arms, colours: Mapping[str, Colour]) -> Picture:
     """Validation scenes from the one that the arms agree about most to the one they differ most about: image, truth,
-    with skips, without, and where they differ.
+    what the first made of it, what the second, and where they differ.
 
     Args:
         colours: of the data's classes, as `Scenes.colours`.
     """
-    merged = arms.fused.merged
+    merged = arms.first.merged
     names, classes = merged.names, len(merged.names)
-    palette = palette_of(arms.fused.data.classes, merged, colours)
+    palette = palette_of(arms.first.data.classes, merged, colours)
+    one, other = arms.words
+    words = {
+        FIRST: f"right only {in_picture(one)}",
+        SECOND: f"right only {in_picture(other)}",
+        NEITHER: "both wrong, differently",
+        SAME: "the same",
+        UNLABELLED: _UNLABELLED,
+    }
     assert arms.pictures.masks is not None
     truth = np.array(merged.targets, dtype=np.uint8)[arms.pictures.masks]
-    fused, plain = (e.predicted for e in arms.seen)
-    assert fused is not None and plain is not None
-    marks = differences(truth, fused, plain, classes)
+    first, second = (e.predicted for e in arms.seen)
+    assert first is not None and second is not None
+    marks = differences(truth, first, second, classes)
     shares = np.stack([(marks == m).sum((1, 2)) for m in (FIRST, SECOND, NEITHER)], 1)
     labelled = np.maximum((marks != UNLABELLED).sum((1, 2)), 1)[:, None]
     shares = shares / labelled
     chosen = spread_over(shares.sum(1), SCENES)
-    shown = {int(c) for k in chosen for array in (truth, fused, plain) for c in np.unique(array[k])}
+    shown = {int(c) for k in chosen for array in (truth, first, second) for c in np.unique(array[k])}
 
     def paint(figure: Figure) -> None:
         from matplotlib.patches import Patch
@@ -126,14 +144,15 @@ def scenes(stem: str, data: str, arms: Arms, colours: Mapping[str, Colour]) -> P
         for line, k in zip(panels, chosen, strict=True):
             frame(line[0], arms.pictures.picture(k, MOST_SIDE))
             line[0].set_xlabel(in_picture(ending(arms.pictures.names[k], 22)))
-            for axes, array in zip(line[1:4], (truth, fused, plain), strict=True):
+            for axes, array in zip(line[1:4], (truth, first, second), strict=True):
                 frame(axes, palette[shrink_map(array[k])])
-            for axes, array in zip(line[2:4], (fused, plain), strict=True):
+            for axes, array in zip(line[2:4], (first, second), strict=True):
                 right = (array[k] == truth[k]).sum() / labelled[k, 0]
                 axes.set_xlabel(f"{100 * right:.1f} % of pixels right")
             frame(line[4], _rgb(_MARKS)[shrink_map(marks[k])])
             line[4].set_xlabel(" · ".join(f"{100 * share:.1f}" for share in shares[k]) + " %")
-        arm_titles = [f"{w} skips\n{in_picture(r.row)}" for w, r in (("with", arms.fused), ("without", arms.plain))]
+        of_skips = ("with skips\n", "without skips\n") if arms.skips else ("", "")
+        arm_titles = [w + in_picture(r.row) for w, r in zip(of_skips, (arms.first, arms.second), strict=True)]
         for axes, title in zip(panels[0], ["image", "truth", *arm_titles, "where they differ"], strict=True):
             axes.set_title(title, fontsize=8.5)
         for axes in panels.flat:
@@ -141,12 +160,12 @@ def scenes(stem: str, data: str, arms: Arms, colours: Mapping[str, Colour]) -> P
             axes.xaxis.labelpad = 2
         patches = [
             Patch(facecolor=palette[c] / 255, edgecolor=INK, linewidth=0.5, label=in_picture(name))
-            for c, name in enumerate([*names, WORDS[UNLABELLED]])
+            for c, name in enumerate([*names, _UNLABELLED])
             if c in shown
         ]
         differ = [
-            Patch(facecolor=_MARKS[m], edgecolor=INK, linewidth=0.5, label=words)
-            for m, words in WORDS.items()
+            Patch(facecolor=_MARKS[m], edgecolor=INK, linewidth=0.5, label=text)
+            for m, text in words.items()
             if (marks[chosen] == m).any()
         ]
         for axes, handles, columns in zip(keys, (patches, differ), (4, 1), strict=True):
@@ -158,16 +177,18 @@ def scenes(stem: str, data: str, arms: Arms, colours: Mapping[str, Colour]) -> P
         for k, (a, b, c) in zip(chosen, shares[chosen], strict=True)
     )
     whole = (shares * labelled).sum(0) / labelled.sum()
+    alone = printable(one.removesuffix(" skips"))
+    by = "with and without skip connections" if arms.skips else f"by {arms.first.row} and {arms.second.row}"
     return draw(
         stem,
         (8.2, 1.84 * len(chosen) + 1.2),
         paint,
-        f"Scenes of {printable(data)}, segmented with and without skip connections. Pixels right only with, right only "
-        f"without, wrong in both but differently: {by_scene}.",
+        f"Scenes of {printable(data)}, segmented {printable(by)}. Pixels right only {alone}, right only "
+        f"{printable(other)}, wrong in both but differently: {by_scene}.",
         f"{len(chosen)} of {len(truth)} validation scenes of {escape(data)} after the last epoch, seed "
-        f"{arms.fused.seed}, from the one where {escape(arms.fused.row)} and {escape(arms.plain.row)} differ least to "
+        f"{arms.first.seed}, from the one where {escape(arms.first.row)} and {escape(arms.second.row)} differ least to "
         "the one where they differ most, in even steps. Below the last column the shares of labelled pixels right only "
-        f"with skips · right only without · wrong in both but differently; over all {len(truth)} scenes "
+        f"{escape(one)} · right only {escape(other)} · wrong in both but differently; over all {len(truth)} scenes "
         f"{100 * whole[0]:.1f} · {100 * whole[1]:.1f} · {100 * whole[2]:.1f} %.",
     )
 
