@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -91,6 +92,7 @@ WRONG = {
         r"gives torch.float32 that is not uint8, nor float from 0 to 1. Fix: leave Normalize out",
     ),
     "of batches": (v2.MixUp(num_classes=2), "augmentation: raises"),
+    "larger than one picture": (v2.RandomCrop(32), "augmentation: raises ValueError: Required crop size"),
 }
 
 
@@ -98,6 +100,7 @@ WRONG = {
 def test_a_transform_that_cannot_be_used_is_told_of_before_training(transform, told, tmp_path):
     rows = {"a": Row("resnet10t", start="random", augmentation=transform)}
     study = insects(data=pictures(tmp_path / "photos"), rows=rows, recipe=Recipe(size=32))
+    Image.new("RGB", (40, 28)).save(tmp_path / "photos" / "train" / "wasp" / "small.png")  # the last
     with pytest.raises(InputError, match=told) as error:
         Runner(study=study, results=tmp_path / "results").check()
     assert "row a, augmentation" in str(error.value) and "\n" not in str(error.value)

@@ -214,6 +214,8 @@ class _Section:
             | ({} if row.epochs is None else {"epochs": str(row.epochs)})
             for row in rows
         ]
+        if self.task is SEGMENTATION and all(row.skips is None for row in rows):
+            lines = [{k: v for k, v in line.items() if k != "skips"} for line in lines]  # which FCN8s alone has
         return ["### Settings", Table.of(lines).markdown()] if lines and len(lines[0]) > 1 else []
 
     def _without_empty(self, lines: Sequence[Mapping[str, str]]) -> str:
@@ -290,12 +292,12 @@ class _Section:
             runs = self.groups[row.name]
             memory = [r.times.peak_memory_bytes for r in runs if r.times.peak_memory_bytes is not None]
             of_publication = self.study.published.get(row.name)
-            trained = f"{runs[0].trained_parameters / 1e6:.3g} M"
+            trained, whole = f"{runs[0].trained_parameters / 1e6:.3g} M", runs[0].parameters / 1e6
             lines.append(
                 {
                     "row": row.name,
                     "weights": escape(", ".join(sorted({r.weights.origin for r in runs}))),
-                    "parameters (trained)": f"{runs[0].parameters / 1e6:.2f} M ({trained})",
+                    "parameters (trained)": f"{whole:{'.2f' if whole >= 0.1 else '.2g'}} M ({trained})",
                     "time per run": seconds([r.times.total_seconds for r in runs]),
                     "training": seconds([r.times.train_seconds for r in runs]),
                     "images/s": f"{estimate([r.times.images_per_second for r in runs]).mean:.0f}",
