@@ -381,6 +381,15 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "8 bits",
     ),
     "other file": (lambda p: p.rename(p.with_name("a.txt")), "heavy_makeup/a.txt", "no extension", "convert it"),
+    "scenes": (
+        lambda p: [
+            p.parent.rename(p.parents[1] / "images"),
+            (p.parents[1] / CLASSES[1]).rename(p.parents[1] / "masks"),
+        ],
+        "train",
+        "which are scenes and no two classes",
+        "give Scenes(",
+    ),
     "folder inside": (_make_folder, "heavy_makeup/0.png", "folder among pictures", "move"),
     "broken link": (
         _steps(Path.unlink, lambda p: p.symlink_to("nowhere.png")),

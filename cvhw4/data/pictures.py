@@ -79,6 +79,9 @@ def _list_split(folder: Path, needed: int) -> dict[str, list[str]]:
     """Names of the picture files in a split's folder, by class, both sorted."""
     entries = visible(folder)
     classes = [entry for entry in entries if os.path.isdir(entry)]
+    if [entry.name for entry in classes] == ["images", "masks"]:
+        hint = "give Scenes(folder, classes=[...]) and networks that segment, or rename the folders"
+        raise InputError(folder, "holds images/ and masks/, which are scenes and no two classes", hint)
     if len(classes) != needed:
         found = ", ".join(entry.name for entry in classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
         number = "two" if needed == 2 else needed
