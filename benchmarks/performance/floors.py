@@ -181,7 +181,7 @@ def memory_page(name: str, rows: Sequence[Row]) -> str:
                 "network": f"{row.network}, {row.recipe.size} px",
                 "batch": str(batch),
                 "peak": f"{once.peak / 2**30:.2f} GiB",
-                "an image more": f"{each / 2**20:,.0f} MiB",
+                "an image more": f"{each / 2**20:,.1f} MiB",
                 "TFLOP an epoch": f"{once.flops / 1e12:.2f}",
                 "by the formula": f"{formula / 1e12:.2f}",
                 **{f"batch on {g} GiB": f"{max(int(n), 0):,}" for g, n in zip(_CARDS, fits, strict=True)},
