@@ -208,13 +208,17 @@ def test_what_a_picture_loses_is_told(faces: Path) -> None:
     assert data.train.images[0].max() == 10
 
 
-def test_colours_of_12_bits_that_pillow_reads_as_black_are_told(faces: Path) -> None:
+def test_colours_of_12_and_14_bits_that_pillow_reads_as_darker_are_told(faces: Path) -> None:
     values = np.random.RandomState(0).randint(0, 4096, (32, 32, 3))
     (faces / "train" / CLASSES[0] / "0.png").write_bytes(deep_png(values))
     grey = np.dstack([values[..., 0], np.full((32, 32), 0xFFFF)])  # opaque
     (faces / "train" / CLASSES[0] / "1.png").write_bytes(deep_png(grey))
     (said,) = _told(faces)[1]
     assert said.startswith("2 picture(s) with 16-bit colours that end at 4095, and look black with 8 bits")
+    for part in ("0.png", "1.png"):
+        (faces / "train" / CLASSES[0] / part).write_bytes(deep_png(values * 4))
+    (said,) = _told(faces)[1]
+    assert said.startswith("2 picture(s) with 16-bit colours that end at 16383, and look a quarter as bright")
     (faces / "train" / CLASSES[0] / "0.png").write_bytes(deep_png(values * 16))
     (faces / "train" / CLASSES[0] / "1.png").write_bytes(deep_png(grey * np.array([16, 1])))
     data, told = _told(faces)

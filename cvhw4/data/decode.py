@@ -131,8 +131,9 @@ def decode(path: Path, losses: Losses | None = None, name: str = "", *, exact: b
         raise InputError(path, "has colours of 16 bits", "save the values with 8 bits, or in one channel")
     if losses is not None and frames:
         losses.add("several frames, of which the first is taken", name)
-    if losses is not None and deep and np.asarray(image.convert("RGB")).max() < 16:
-        losses.add("16-bit colours that end at 4095, and look black with 8 bits; save them with 8 bits", name)
+    if losses is not None and deep and (highest := np.asarray(image.convert("RGB")).max()) < 64:  # 12 bits, or 14
+        ends = "4095, and look black" if highest < 16 else "16383, and look a quarter as bright"
+        losses.add(f"16-bit colours that end at {ends} with 8 bits; save them with 8 bits", name)
     return image
 
 
