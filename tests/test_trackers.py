@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import sys
 import time
 import typing
 import warnings
@@ -71,6 +72,13 @@ def by_epoch():
     assert expected["validation/miou"] == [(1, 0.7), (2, 0.9), (3, 0.8)]
     assert expected["training/images_per_second"][0] == (1, IMAGES / 2.0) and expected["training/lr"][0] == (1, 0.1)
     return expected
+
+
+def log_wandb_to(folder, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(folder))
+    if (wandb := sys.modules.get("wandb")) is not None:  # which reads them once
+        wandb.teardown()
 
 
 class Noted:
@@ -171,8 +179,7 @@ def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path
 
 @needs("wandb")
 def test_wandbs_offline_run_has_figures_settings_and_summary(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    log_wandb_to(tmp_path, monkeypatch)
     run_logged(wandb="project")
     from wandb.proto.wandb_internal_pb2 import Record
 
@@ -205,8 +212,7 @@ def test_wandbs_offline_run_has_figures_settings_and_summary(tmp_path, monkeypat
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
 def test_what_was_logged_comes_back_as_a_study_with_the_same_figures(name, tmp_path, monkeypatch):
     pytest.importorskip(TRACKERS[name].module)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    log_wandb_to(tmp_path, monkeypatch)
     folder = str(tmp_path / "wandb") if name == "wandb" else str(tmp_path / "logged")
     given = {"mlflow": f"file:{folder}", "tensorboard": folder, "wandb": "project"}[name]
     runs = [record(row, seed, figures=[[x + seed / 7 for x in e] for e in FIGURES]) for row in ("q2_1a", "q2_1b")

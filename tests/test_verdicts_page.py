@@ -362,7 +362,7 @@ def test_both_pages_read_the_failures_that_are_stored(records, tmp_path):
     where = dict(epoch=2, step=7, lr=0.0005, reason="the loss became NaN")
     made.fail(Failure(**same, **where, seed=3, fingerprint="f" * 64, data=whole.data.name))
     page = write_report(Stored(QUICK, made), None, {}).read_text("utf-8")
-    assert cells(page, "q1_2-finetune")[12] == "3 (1 of 4 seeds failed)"
+    assert "3 (1 of 4 seeds failed)" in cells(page, "q1_2-finetune")
     table = section(write_verdicts(Stored(QUICK, made), NO_BOUNDS).read_text("utf-8"), "The claims")
     without = CLAIMS["q1_4-features_above_scratch"]
     assert cells(table, FIRST.sentence)[5] == "3, others failed"
