@@ -28,6 +28,7 @@ def test_an_epoch_over_mapped_files_takes_every_image(written, tmp_path):
     assert measures.write_set(tmp_path / "set", 3, (218, 178)) == 3 * 218 * 178 * 3  # in a larger frame
 
 
+@pytest.mark.integration
 def test_a_measure_is_taken_in_a_process_of_its_own(written):
     measured = measures.run(written[0], GIB)
     assert measured["images"] == 600 and 0 < measured["peak_memory"] < 2 * GIB

@@ -783,6 +783,7 @@ def test_it(seed, request, record_property):
 """
 
 
+@pytest.mark.integration
 def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, cvhw4_command):
     """Of eight commits, one of which cannot be trained."""
     monkeypatch.chdir(tmp_path)

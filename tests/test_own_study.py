@@ -642,6 +642,7 @@ def test_tests_of_the_users_own_keep_their_names(own, pytester):
     assert "test_lone.py::test_it" in lone.outlines
 
 
+@pytest.mark.integration
 def test_two_workers_share_the_runs_and_judge_the_claim(own, pytester):
     result = own("-n", "2", "--seeds", "1", subprocess=True)
     result.assert_outcomes(passed=3)

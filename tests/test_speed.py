@@ -62,6 +62,7 @@ def test_pictures_have_the_protocols_sizes_and_both_classes_and_repeat_in_turn(t
     assert np.array_equal(images[0], images[4]) and not np.array_equal(images[0], images[1])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name", [f.name for f in FAMILIES if f.name not in ("FCN8s over VGG16", "frozen, seeds at once")]
 )
@@ -120,6 +121,7 @@ def test_seeds_at_once_are_compared_with_one_after_another(tmp_path, monkeypatch
     assert record.images == 2 * 10 * 72 and "2 runs at once" in record.work
 
 
+@pytest.mark.integration
 def test_a_side_is_timed_in_a_process_of_its_own_and_says_why_it_fails(tmp_path):
     job = Job(find_family("FCN8s, validation alone"), tmp_path, CPU)
     with pytest.raises(RuntimeError, match=r"(?s)benchmarks\.performance\.speed ours FCN8s, .*No such file"):
@@ -129,6 +131,7 @@ def test_a_side_is_timed_in_a_process_of_its_own_and_says_why_it_fails(tmp_path)
     assert result["ended"] > result["started"] and result["seconds"] > 0 and result["peak_memory"] > 2**20
 
 
+@pytest.mark.integration
 def test_long_measurements_are_left_out_unless_asked_for():
     command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", "-p", "no:cacheprovider"]
     collected = [
