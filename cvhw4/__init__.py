@@ -8,7 +8,8 @@ themselves, and below that, with an underscore, what each keeps to itself.
 For a study's own sections of the page of verdicts: a section is given an `Evidence` and returns paragraphs in Markdown,
 made with `table` and `gain` of what `estimate`, `effects`, `decompositions`, `near_and_far`, `mean_iou_of` and
 `segmentation_figures` find, and pictures made with `draw`; `stated` is a claim by published figures. `leave_one_out`
-and `factorial` make the rows of a design, and `effects_section` such a section of its effects.
+and `factorial` make the rows of a design, and `effects_section` such a section of its effects. `results_table`,
+`claims_figure` and `curves_figure` are for papers.
 
 `Train`, `Judged`, `Detected` and `Bounds` are the types of the fixtures `train`, `judged`, `detected` and `bounds`.
 Importing this loads nothing else before a name is asked for.
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cvhw4.report.figures import Picture, draw
     from cvhw4.report.numbers import gain
     from cvhw4.report.papers import Style, results_table
+    from cvhw4.report.plots import claims_figure, curves_figure
     from cvhw4.report.tables import table
     from cvhw4.statistics.bounds import Bounds
     from cvhw4.statistics.decomposition import decompositions, mean_iou_of, near_and_far
@@ -87,6 +89,8 @@ __all__ = [
     "Study",
     "Style",
     "Train",
+    "claims_figure",
+    "curves_figure",
     "decompositions",
     "draw",
     "effects",
@@ -134,6 +138,8 @@ _LATER = {  # where each is from: nothing is imported before it is asked for
     "Section": "cvhw4.report.evidence",
     "Study": "cvhw4.study",
     "Style": "cvhw4.report.papers",
+    "claims_figure": "cvhw4.report.plots",
+    "curves_figure": "cvhw4.report.plots",
     "decompositions": "cvhw4.statistics.decomposition",
     "draw": "cvhw4.report.figures",
     "effects": "cvhw4.statistics.factorial",

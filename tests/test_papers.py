@@ -230,9 +230,12 @@ def test_the_pictures_of_a_studys_sections_are_figures_too(stored):
         (("claims", "c.pdf", "--width", "99"), "--width 99: is no width of a figure"),
         (
             ("curves", "c.pdf", "q1_8"),
-            "curves: is not a picture that these runs make. Fix: choose one of claims, curves",
+            "curves: have no runs with any metric. Fix: train these rows",
         ),
-        (("curves", "c.pdf", "--metric", "beauty"), "curves: is not a picture"),
+        (
+            ("curves", "c.pdf", "--metric", "beauty"),
+            "curves: have no runs with beauty. Fix: name another metric: acc",
+        ),
         (("portrait", "c.pdf"), "portrait: is not a picture"),
         (
             ("decomposition", "c.pdf", "--width", "3"),

@@ -12,7 +12,7 @@ from cvhw4.records.store import Store
 from cvhw4.report.figures import FOLDER, Picture, write_pictures
 from cvhw4.report.html import html_page
 from cvhw4.report.pictures import pictures_of
-from cvhw4.report.plots import curves, forest
+from cvhw4.report.plots import claims_figure, curves, curves_figure, forest
 from cvhw4.report.results import report_page
 from cvhw4.report.runs import all_shown, by_data, with_metric
 from cvhw4.report.stored import Stored
@@ -131,18 +131,10 @@ def paper_picture(stored: Stored, kind: str, rows: Sequence[str], metric: str | 
     if width is not None and kind not in ("claims", "curves"):
         hint = "leave it out, and scale the figure where it is placed"
         raise InputError(f"--width {width:g}", f"is for claims and curves; {kind} has a size of its own", hint)
-    if kind == "claims" and stored.outcomes:
-        return forest(stored.outcomes, study) if width is None else forest(stored.outcomes, study, width)
+    if kind == "claims":
+        return claims_figure(study, stored.rows, 8.6 if width is None else width)
     if kind == "curves":
-        wanted = [study.row(name).name for name in rows] or [*study.rows]
-        runs = [r for r in stored.rows if r.row in wanted]
-        metric = metric or (runs[0].primary if runs else "")
-        sets = by_data([r for r in runs if metric in r.metrics])
-        if len(sets) > 1:
-            raise InputError("curves", f"would be of {', '.join(sets)}", "name rows on one of them")
-        for data, groups in sets.items():
-            there = [study.rows[name] for name in wanted if name in groups]
-            return curves("curves", data, groups, there, metric, study, width)
+        return curves_figure(study, stored.rows, rows, metric, width)
     found = {picture.stem: picture for picture in section_pictures(study, stored)}
     if kind not in found:
         names = ", ".join(dict.fromkeys(("claims", "curves", *found)))

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cvhw4.errors import printable
+from cvhw4.errors import InputError, printable
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import COLOURS, INK, Picture, draw, grid_of_panels
 from cvhw4.report.numbers import ends, number
-from cvhw4.report.runs import metric_name, published, seeds
+from cvhw4.report.runs import by_data, metric_name, published, seeds
 from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.published import stated
-from cvhw4.statistics.verdicts import Outcome
+from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Row, Study
 from cvhw4.tasks import CUSTOM, LABELS
 
@@ -182,3 +182,54 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         "right of the line the claim holds. "
         f"Data: {', '.join(map(escape, dict.fromkeys(o.data for o in outcomes)))}.",
     )
+
+
+# For papers
+
+
+def claims_figure(study: Study, records: Sequence[RunRecord], width: float = 8.6) -> Picture:
+    """The study's claims as a forest plot: for each the difference over seeds, its 95 % interval and the verdict.
+
+    Args:
+        records: one of each row and seed on each data set.
+        width: in inches; a column of a paper has some 3.3.
+
+    Raises:
+        InputError: the runs judge no claim.
+    """
+    outcomes = judge_all(study, [r for r in records if r.row in study.rows])
+    if not outcomes:
+        raise InputError("claims", "are judged by none of these runs", "train the rows of a claim, or name other runs")
+    return forest(outcomes, study, width)
+
+
+def curves_figure(
+    study: Study,
+    records: Sequence[RunRecord],
+    rows: Sequence[str] = (),
+    metric: str | None = None,
+    width: float | None = None,
+) -> Picture:
+    """Learning curves: a panel for each row, the mean over seeds by epoch with its 95 % band.
+
+    Args:
+        records: one of each row and seed.
+        rows: names of those shown; none for all that have runs.
+        metric: left out, the primary one of the first run.
+        width: in inches, likewise; left out, as pages have it.
+
+    Raises:
+        InputError: a row that the study has not, no run with that metric, or runs on several data sets.
+    """
+    wanted = [study.row(name).name for name in rows] or [*study.rows]
+    runs = [r for r in records if r.row in wanted]
+    metric = metric or (runs[0].primary if runs else "")
+    sets = by_data([r for r in runs if metric in r.metrics])
+    if not sets:
+        there = ", ".join(dict.fromkeys(m for r in runs for m in r.metrics))
+        hint = f"name another metric: {there}" if there else "train these rows, or name others"
+        raise InputError("curves", f"have no runs with {metric or 'any metric'}", hint)
+    if len(sets) > 1:
+        raise InputError("curves", f"would be of {', '.join(sets)}", "name rows on one of them")
+    ((data, groups),) = sets.items()
+    return curves("curves", data, groups, [study.rows[name] for name in wanted if name in groups], metric, study, width)
