@@ -1,10 +1,17 @@
-"""A simulated year of nights, for a test and for the picture of its page in docs/nightly.md."""
+"""Simulated nights: a year for a test and for the picture of its page in docs/nightly.md, and many for error rates."""
 
 import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import SimpleNamespace
 
 from cvhw4.records.history import Night
+from cvhw4.records.schema import stem
+from cvhw4.statistics.nights import judge_night
+from tests.tiny import QUICK, record
+
+SD, SEEDS = 0.01, 5
 
 NIGHTS, WEEK = 365, 7
 LEVELS = {"q1_1-features": 0.82, "q1_2-finetune": 0.9, "q1_3-scratch": 0.7}
@@ -51,3 +58,48 @@ def simulate(box, monkeypatch):
         if day == LOSS:
             told.after_loss = entry["state"]
     return told
+
+
+def states(fall, rng, stop=lambda day, state: False, nights=365):
+    """The states of nights that each have new code and so new runs, in memory.
+
+    Args:
+        fall: by how many sd q1_1-features is worse, by night.
+        stop: of night and state, whether to end.
+    """
+    history, known, told = [], {}, []
+    for day in range(nights):
+        started = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=day)).isoformat()
+
+        def draw(rows, seeds, day=day, started=started):
+            found = []
+            for row in rows:
+                for seed in seeds:
+                    value = LEVELS[row] - SD * fall(day) * (row == "q1_1-features") + SD * rng.normal()
+                    ids = {"configuration": f"{day:064d}", "fingerprint": f"{day:06d}{seed:06d}".ljust(64, "0")}
+                    run = _base(row)
+                    figures = dict.fromkeys(run.epochs[0].figures, round(value, 4))
+                    epoch = replace(run.epochs[0], figures=figures, loss=1 - value)
+                    run = replace(run, seed=seed, epochs=[epoch], started=started, **ids)
+                    known[row, stem(seed, run.fingerprint)] = run
+                    found.append(run)
+            return found
+
+        judged = judge_night(
+            QUICK,
+            Night(started=started, state="fine", study="quick"),
+            draw(LEVELS, range(SEEDS)),
+            history,
+            lambda references: [known[r.row, name] for r in references for name in r.runs],
+            lambda rows, draw=draw: draw(rows, range(SEEDS, 2 * SEEDS)),
+        ).night
+        history.append(judged)
+        told.append(judged.state)
+        if stop(day, judged.state):
+            break
+    return told
+
+
+@lru_cache
+def _base(row):
+    return record(row)

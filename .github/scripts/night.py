@@ -398,11 +398,12 @@ def night(settings, clock, started):
         url=settings.url,
         why=tests.get("", ""),
     )
+    nights = history.nights
     if settings.aside and earlier is not None:  # held against the newest night, whatever became of it
         from cvhw4.records.history import Reference
 
         newest = [Reference(row=r.row, data=r.data, runs=r.runs, since=earlier.started) for r in earlier.rows if r.runs]
-        earlier = type(earlier)(started=earlier.started, state="fine", good=newest)
+        nights = [type(earlier)(started=earlier.started, state="fine", good=newest, figures=earlier.figures)]
     bounds = NO_BOUNDS
     if study.bounds is not None and Path(study.bounds).exists():
         bounds = load_bounds(Path(study.bounds), study)
@@ -410,7 +411,7 @@ def night(settings, clock, started):
         study,
         begun,
         records,
-        earlier,
+        nights,
         lambda references: history.runs(references, settings.study),
         retrain,
         notes,

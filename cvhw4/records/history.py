@@ -56,7 +56,8 @@ class JudgedRow:
     Attributes:
         status: "fine"; "new" without anything to hold it against; "accepted" with the reason in `why`; "unconfirmed"
             where it looked worse and fresh seeds were not; "worse", also where a claim that needs it is no longer
-            supported; "slower"; "failed" where a run or a test of it failed; "missing" where it was not run.
+            supported, until that is repaired; "slower"; "failed" where a run or a test of it failed; "missing" where it
+            was not run.
         why: what was found, in words.
         runs: as `Reference.runs`, empty where there are none.
     """
@@ -69,6 +70,28 @@ class JudgedRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A figure or a claim that was found worse, and is neither repaired nor accepted yet.
+
+    Attributes:
+        name: the figure's full name, or the claim's.
+        since: when the night began that found it.
+        values: the figure's then, fresh seeds among them; empty for a claim.
+    """
+
+    row: Name
+    data: Text
+    name: Text
+    since: Instant
+    values: list[Number] = field(default_factory=list)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Row and data set."""
+        return self.row, self.data
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One figure of a row in a night.
 
@@ -76,6 +99,7 @@ class Measurement:
         figure: full name, "best accuracy".
         values: by seed.
         low: the lower bound of so many runs' mean that held then; None where there was none. `high` likewise.
+        step: what the values are known to: of an accuracy 1 / images.
     """
 
     row: Name
@@ -84,6 +108,7 @@ class Measurement:
     values: Mapping[str, Number]
     low: Number | None = None
     high: Number | None = None
+    step: Number = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +144,7 @@ class Night:
         checks: outcomes of what else was run, by name: "passed", "failed".
         good: what a next night is held against: of every row the last runs that were fine; `pinned` those of the night
             that was last pinned, which does not move with a slow decline.
+        worse: what is worse, until it is repaired or accepted.
         accepted: reasons by row, or "all".
         url: page of the night's log.
     """
@@ -135,6 +161,7 @@ class Night:
     canary: Canary | None = None
     good: list[Reference] = field(default_factory=list)
     pinned: list[Reference] = field(default_factory=list)
+    worse: list[Finding] = field(default_factory=list)
     accepted: Mapping[str, Text] = field(default_factory=dict)
     url: Text = ""
     version: Count = VERSION
@@ -191,7 +218,7 @@ class History:
     @property
     def judged(self) -> Night | None:
         """The newest night that was not broken."""
-        return next((night for night in reversed(self.nights) if night.state != "broken"), None)
+        return newest_judged(self.nights)
 
     def runs(self, references: Iterable[Reference | JudgedRow], study: str) -> list[RunRecord]:
         """The records that references name; those that the folder lacks are left out."""
@@ -247,6 +274,11 @@ class History:
         write_atomically(folder / "nights" / name, night.to_json())
         if (self.folder / "records").is_dir():
             shutil.copytree(self.folder / "records", folder / "records", dirs_exist_ok=True)
+
+
+def newest_judged(nights: Sequence[Night]) -> Night | None:
+    """The newest that was not broken, of nights in order."""
+    return next((night for night in reversed(nights) if night.state != "broken"), None)
 
 
 def _named(night: Night) -> set[tuple[str, str]]:

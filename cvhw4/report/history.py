@@ -20,7 +20,8 @@ from cvhw4.report.runs import figure_name
 from cvhw4.report.tables import Table
 from cvhw4.report.text import clip, escape, file_stem, in_picture
 from cvhw4.statistics.intervals import t_quantile
-from cvhw4.statistics.nights import CANARY, Judgement, Point, Shift, series_of, shifts
+from cvhw4.statistics.levels import Point, Shift, series_of, shifts
+from cvhw4.statistics.nights import CANARY, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,6 +137,9 @@ def history_page(nights: Sequence[Night]) -> tuple[str, list[Picture]]:
         + f". The last good one: {good.started[:16].replace('T', ' ') if good else 'none'}.",
         "## The latest nights",
         _table(("night", "commit", "state", "not fine"), map(_line, reversed(nights[-_LATEST:]))),
+        "## Worse until repaired or accepted",
+        _table(("row", "data", "what", "since"), [(f.row, f.data, f.name, f.since[:10]) for f in last.worse])
+        or "Nothing is.",
         "## What moved",
         _table(SHIFT_COLUMNS, shift_lines(found)) or "No figure's level has changed.",
         "Changes of level by binary segmentation, p corrected for all figures and nights. What changed a figure is in "

@@ -230,7 +230,7 @@ def _by_place(records: Iterable[RunRecord]) -> dict[Place, dict[int, RunRecord]]
 def _figures(place: Place, a: BySeed, b: BySeed, untouched: bool) -> list[Change]:
     """What runs of one row have in common to compare, not yet corrected for other figures."""
     runs = [*a.values(), *b.values()]
-    step = max(_STEP, 1 / min(r.data.val for r in runs)) if TASKS[runs[0].task].in_images else _STEP
+    step = known_to(runs)
     changes = []
     for figure in _names(runs):
         if _held(a, figure) == _held(b, figure) == "held":
@@ -239,6 +239,11 @@ def _figures(place: Place, a: BySeed, b: BySeed, untouched: bool) -> list[Change
             change = figure_change(of_a, of_b, step, place, figure, untouched)
             changes.append(replace(change, lower_is_better=lower))
     return changes
+
+
+def known_to(runs: Iterable[RunRecord]) -> float:
+    """The step that figures of a row's runs are known to: of shares of images one image, of others what pages show."""
+    return max(_STEP, *(1 / r.data.val for r in runs if TASKS[r.task].in_images), 0.0)
 
 
 def _gaps(place: Place, a: BySeed, b: BySeed) -> list[Gap]:

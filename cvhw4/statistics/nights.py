@@ -1,38 +1,49 @@
 """Nights held against earlier ones: which rows are worse, what later nights are held against, and when a figure moved.
 
 A night is compared with two others (`cvhw4.statistics.changes`): row by row with the last runs that were fine, and with
-the pinned ones, which stay where they are: a decline that is too slow for any one night shows against these. What looks
-worse is trained again with fresh seeds, and only what is worse with them too (5 %, by themselves) is called so: runs
-that raised the alarm do not decide on it. A claim that is lost with a row that fell is that row's. A row that is not
-fine keeps what it is held against.
+the pinned ones, which stay where they are. What looks worse is trained again with fresh seeds, and only what is worse
+with them too (1 % on its side, by themselves) is called so: runs that raised the alarm do not decide on it. Nor does
+the luck of the few runs it was held against: fresh seeds are held against the level of all nights since the pinned one.
+A claim that is lost with a row that fell is that row's. A row that is not fine keeps what it is held against.
 
-Change points are found by binary segmentation: of all places to cut a series of nights, the one with the largest
-difference of means is kept where its t test, with the spread of seeds within nights and corrected for the number of
-places (Bonferroni), is below 1 %, and both parts are searched in turn (Scott and Knott, 1974). Nights that took the
-same runs again are one measurement.
+What is too little for any one night shows in many: a figure has declined where, by its change points since the pinned
+night, its present level is below its best one (1 % for all figures together). That needs no fresh seeds where more runs
+than tonight's say so.
+
+What was found worse stays so until the contrary is found with as strong evidence: a night's runs and fresh seeds
+together have to be better than the runs that it was found with (1 %), and in no way worse than before; of a claim,
+it has to be supported; or the very runs are back that it was held against.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal
 
 from cvhw4.errors import InputError
-from cvhw4.records.history import Canary, JudgedRow, Measurement, Night, Reference, State, Status, stems
+from cvhw4.records.history import (
+    Canary,
+    Finding,
+    JudgedRow,
+    Measurement,
+    Night,
+    Reference,
+    State,
+    Status,
+    newest_judged,
+    stems,
+)
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
-from cvhw4.statistics.changes import Changes, Place, compare_runs, figure_change, time_change
-from cvhw4.statistics.comparison import rounding_sd
+from cvhw4.statistics.changes import Changes, Place, compare_runs, figure_change, known_to, time_change
+from cvhw4.statistics.levels import LEVEL, Levels, levels_of
 from cvhw4.study import Study
 from cvhw4.tasks import TASKS
 
 CANARY = "canary"  # the name under which its figures and times stand beside those of data sets
 ALL = "all"  # accepts every row
-SHIFT_LEVEL = 0.01
-_CONFIRMED = 0.05  # of a two-sided test, of which one side counts
 _EARLIER = 30  # nights of the canary that the last one is held against
 _FEWEST = 3
 _STEP = 1e-4
@@ -43,9 +54,9 @@ Retrain = Callable[[Sequence[str]], Sequence[RunRecord]]
 
 @dataclass(frozen=True)
 class Suspicion:
-    """What looks worse about a row: a figure, a claim that needs it, or something missing."""
+    """What looks worse about a row: a figure, tonight or over many nights; a claim that needs it; what is missing."""
 
-    kind: Literal["figure", "claim", "missing"]
+    kind: Literal["figure", "decline", "claim", "missing"]
     name: str
     text: str
 
@@ -69,7 +80,7 @@ def judge_night(
     study: Study,
     night: Night,
     records: Sequence[RunRecord],
-    earlier: Night | None,
+    nights: Sequence[Night],
     runs_of: Callable[[Sequence[Reference]], Sequence[RunRecord]],
     retrain: Retrain,
     failures: Iterable[Failure] = (),
@@ -84,21 +95,23 @@ def judge_night(
     Args:
         night: what is known of it beside its runs: `accepted`, `checks`, and in `rows` how its canary was judged.
         records: this night's finished runs.
-        earlier: the newest judged night, None where there is none.
+        nights: earlier ones, oldest first.
         runs_of: the records that references name.
         retrain: trains rows with fresh seeds, and gives these runs.
         failures: this night's runs that failed.
         failed_tests: why, by row.
         bounds: are noted beside the figures.
         pin: make this night's rows, as far as they are fine, the pinned ones.
-        held: an earlier night was worse and nobody knows than what: without an earlier night only accepted rows become
+        held: an earlier night was worse and nobody knows than what: without a judged night only accepted rows become
             what later nights are held against.
         complete: whether rows that were not run are missing.
 
     Raises:
         InputError: a row is accepted that neither this night nor the earlier one has.
     """
+    earlier = newest_judged(nights)
     tonight = _by_place(records)
+    figures = [m for p, runs in tonight.items() for m in _measurements(p, runs, bounds)]
     good = {} if earlier is None else {r.place: r for r in earlier.good}
     pinned = {} if earlier is None else {r.place: r for r in earlier.pinned}
     failed: dict[Place, list[str]] = {}
@@ -117,8 +130,33 @@ def judge_night(
         if changes is not None:
             for place, suspicions in _suspicions(changes, complete).items():
                 found.setdefault(place, []).extend(s for s in suspicions if s not in found.get(place, ()))
+    levels = levels_of([*nights, replace(night, figures=figures)], tonight, pinned)
+    for (*place, figure), level in levels.items():
+        if level.declined:
+            kind: Literal["decline", "figure"] = "decline" if level.lasting else "figure"  # tonight's luck perhaps
+            suspected = found.setdefault((place[0], place[1]), [])
+            if (kind, figure) not in ((s.kind, s.name) for s in suspected):
+                suspected.append(Suspicion(kind, figure, level.declined))
     _leave_claims_to_rows_that_fell(found)
-    confirmed = _confirm(study, found, sides, retrain, {*accepted})
+
+    untaken = {p for p in [*tonight, *good, *found] if not {p[0], ALL} & accepted.keys()}
+    known = [] if earlier is None else [f for f in earlier.worse if f.place in untaken]
+    doubtful = {p for p, what in found.items() if any(s.kind != "missing" for s in what)} | {f.place for f in known}
+    train = sorted({p[0] for p in doubtful & untaken})
+    fresh = _by_place(retrain(train) if train else ())
+    confirmed = _confirm(study, found, sides, levels, fresh)
+    both = {p: [*runs, *fresh.get(p, ())] for p, runs in tonight.items()}
+    back = {p for p in tonight if p in good and p not in found and _stems(tonight, p) == good[p].runs}
+    judged_claims = against[0].claims if against[0] else ()
+    supported = {(c.claim, c.data) for c in judged_claims if c.b is not None and c.b.verdict == "supported"}
+    worse = [f for f in known if f.place not in back and not _repaired(f, found, levels, both, supported)]
+    names = {(*f.place, f.name) for f in worse}
+    for place in untaken & confirmed.keys():
+        for name in sorted({s.name for s in confirmed[place] if s.kind != "missing"}):
+            if (*place, name) not in names:
+                values = _values(name, both.get(place, ()))
+                worse.append(Finding(row=place[0], data=place[1], name=name, since=night.started, values=values))
+    worse.sort(key=lambda f: (f.since, *f.place, f.name))
 
     rows = []
     for place in dict.fromkeys([*tonight, *found, *failed]):
@@ -127,6 +165,10 @@ def judge_night(
         status: Status = "fine" if place in good or place not in tonight else "new"
         if place in found:
             status = "worse" if what else "unconfirmed"
+        still = [f for f in worse if f.place == place and f.since != night.started]
+        if still:
+            status = "worse"
+            texts += [f"{f.name} is worse since {f.since[:10]}, and not repaired for certain" for f in still]
         if any(s.kind == "missing" for s in what):
             status = "missing"
         if place in failed:
@@ -162,9 +204,10 @@ def judge_night(
         state=state,
         why=why,
         rows=rows,
-        figures=[m for p, runs in tonight.items() for m in _measurements(p, runs, bounds)],
+        figures=figures,
         good=[r for p, r in new_good.items() if p not in gone],
         pinned=[r for p, r in new_pinned.items() if p not in gone],
+        worse=worse,
     )
     return Judgement(judged, *against)
 
@@ -218,7 +261,7 @@ def _suspicions(changes: Changes, complete: bool) -> dict[Place, list[Suspicion]
 
 def _leave_claims_to_rows_that_fell(found: dict[Place, list[Suspicion]]) -> None:
     """Takes a claim's loss from rows whose own figures did not fall where another row of the claim's did."""
-    fell = {p for p, what in found.items() if any(s.kind == "figure" for s in what)}
+    fell = {p for p, what in found.items() if any(s.kind in ("figure", "decline") for s in what)}
     explained = {s.name for p in fell for s in found[p] if s.kind == "claim"}
     for place in found.keys() - fell:
         found[place] = [s for s in found[place] if s.kind != "claim" or s.name not in explained]
@@ -226,54 +269,84 @@ def _leave_claims_to_rows_that_fell(found: dict[Place, list[Suspicion]]) -> None
             del found[place]
 
 
+def _values(name: str, runs: Sequence[RunRecord]) -> list[float]:
+    """A figure of runs, as nights have it; nothing of what is no figure of theirs, or not finite."""
+    which, _, metric = name.partition(" ")
+    if which not in ("best", "last") or not all(metric in r.epochs[0].figures for r in runs):
+        return []
+    values = [round(r.figure(name), 6) for r in runs]
+    return values if all(map(math.isfinite, values)) else []
+
+
 def _confirm(
     study: Study,
     found: Mapping[Place, list[Suspicion]],
     sides: Sequence[Sequence[RunRecord]],
-    retrain: Retrain,
-    accepted: set[str],
+    levels: Levels,
+    fresh: Mapping[Place, Sequence[RunRecord]],
 ) -> dict[Place, list[Suspicion]]:
-    """The suspicions that hold with fresh seeds too, or that no seed can refute; accepted rows are not trained."""
-    in_doubt = {p: [s for s in what if s.kind != "missing"] for p, what in found.items()}
-    rows = sorted({p[0] for p, what in in_doubt.items() if what and not {p[0], ALL} & accepted})
-    fresh = list(retrain(rows)) if rows else []
-    worse: set[tuple[Place, str]] = set()
-    looked: set[tuple[Place, str]] = set()
+    """The suspicions that hold with fresh seeds too, or that no seed can refute."""
+    refuted: set[tuple[Place, str]] = set()
+    for place, runs in fresh.items():
+        for name in dict.fromkeys(s.name for s in found.get(place, ()) if s.kind == "figure"):
+            level, values = levels.get((*place, name)), _values(name, runs)
+            if level is not None and values and not level.fell(level.before, values):
+                refuted.add((place, name))
+    lost: set[tuple[Place, str]] = set()
     for side in sides:
-        changes = compare_runs(study, [r for r in side if r.row in rows], fresh)
-        for c in changes.figures:
-            if c.kind != "single":
-                looked.add(((c.row, c.data), c.figure))
-                if c.p_value < _CONFIRMED and c.difference.mean < 0:
-                    worse.add(((c.row, c.data), c.figure))
-        for claim in changes.claims:
+        runs = [r for place in fresh for r in fresh[place]]
+        for claim in compare_runs(study, [r for r in side if (r.row, r.data.name) in fresh], runs).claims:
             if claim.a is not None and claim.b is not None:
-                for row in claim.b.claim.rows:
-                    looked.add(((row, claim.data), claim.claim))
-                    if claim.kind == "lost":
-                        worse.add(((row, claim.data), claim.claim))
+                places = {((row, claim.data), claim.claim) for row in claim.b.claim.rows}
+                refuted |= places
+                lost |= places if claim.kind == "lost" else set()
+    refuted -= lost
     confirmed = {}
     for place, what in found.items():
-        held = [s for s in what if s.kind == "missing" or (place, s.name) in worse or (place, s.name) not in looked]
+        held = [s for s in what if s.kind in ("missing", "decline") or (place, s.name) not in refuted]
         if held:
             confirmed[place] = held
     return confirmed
+
+
+def _repaired(
+    finding: Finding,
+    found: Mapping[Place, Sequence[Suspicion]],
+    levels: Levels,
+    runs: Mapping[Place, Sequence[RunRecord]],
+    supported: Container[tuple[str, str]],
+) -> bool:
+    """Whether what was worse is not so any more, by as strong evidence.
+
+    Args:
+        found: what looks worse tonight.
+        runs: tonight's, with fresh seeds.
+        supported: claims, and on which data.
+    """
+    place = finding.place
+    if place not in runs or any(s.name == finding.name or s.kind == "missing" for s in found.get(place, ())):
+        return False
+    level, values = levels.get((*place, finding.name)), _values(finding.name, runs[place])
+    if not finding.values:
+        return (finding.name, finding.data) in supported
+    if level is None or not values:
+        return False
+    return level.fell(values, finding.values) and not level.fell(level.before, values)
 
 
 def _measurements(place: Place, runs: Sequence[RunRecord], bounds: Bounds) -> list[Measurement]:
     """Best and last of every metric that all runs have, finite, but for losses."""
     limits = bounds.rows.get(place[0], {}) if bounds.apply_to(runs[0].data.fingerprint) else {}
     found = []
-    for metric in runs[0].epochs[0].figures:
+    for metric in runs[0].metrics:
         for figure in (f"best {metric}", f"last {metric}"):
-            if metric == "loss" or not all(metric in r.epochs[0].figures for r in runs):
-                continue
-            values = {str(r.seed): round(r.figure(figure), 6) for r in runs}
-            if all(map(math.isfinite, values.values())):
+            values = dict(zip((str(r.seed) for r in runs), _values(figure, runs), strict=False))
+            if values:
                 bound = limits.get(figure)
                 of_mean = bound.for_mean_of(len(runs)) if bound else None
                 low, high = (of_mean.low, of_mean.high) if of_mean else (None, None)
-                found.append(Measurement(row=place[0], data=place[1], figure=figure, values=values, low=low, high=high))
+                where = {"row": place[0], "data": place[1], "figure": figure, "step": known_to(runs)}
+                found.append(Measurement(values=values, low=low, high=high, **where))
     return found
 
 
@@ -326,127 +399,7 @@ def judge_canary(canary: Canary, nights: Sequence[Night], limit: float) -> Judge
             if old:
                 apart = dict(enumerate(values, start=len(old)))  # no common seeds: runs of many nights are not paired
                 change_of = figure_change(dict(enumerate(old)), apart)
-                if change_of.p_value < SHIFT_LEVEL / len(canary.values) and change_of.difference.mean < -_STEP:
+                if change_of.p_value < LEVEL / len(canary.values) and change_of.difference.mean < -_STEP:
                     status = "worse"
                     texts.append(f"{name} {change_of.a:.4f} to {change_of.b:.4f} with the same code and settings")
     return JudgedRow(row=canary.row, data=CANARY, status=status, why="; ".join(texts))
-
-
-# Series
-
-
-@dataclass(frozen=True)
-class Point:
-    """One measurement of a figure: nights that took the same runs are one.
-
-    Attributes:
-        first: the night it was first measured in; `last` the last one with the same runs.
-        values: by seed.
-    """
-
-    first: Night
-    last: Night
-    values: tuple[float, ...]
-    low: float | None
-    high: float | None
-
-    @property
-    def mean(self) -> float:
-        """Mean over seeds."""
-        return math.fsum(self.values) / len(self.values)
-
-
-@dataclass(frozen=True)
-class Shift:
-    """A change of a figure's level.
-
-    Attributes:
-        index: of the first measurement after it.
-        before: mean of the measurements before it, back to the shift before; `after` likewise.
-        p_value: corrected for all places at which the series could be cut, and for `tests`.
-        commits: the last commit before it and the first after it: what changed lies between them. None where unknown.
-    """
-
-    index: int
-    before: float
-    after: float
-    p_value: float
-    commits: tuple[str | None, str | None]
-
-
-def series_of(nights: Iterable[Night]) -> dict[tuple[str, str, str], list[Point]]:
-    """Measurements by row, data set and figure, oldest first."""
-    found: dict[tuple[str, str, str], list[Point]] = {}
-    for night in nights:
-        for m in night.figures:
-            points = found.setdefault((m.row, m.data, m.figure), [])
-            values = tuple(m.values.values())
-            if points and points[-1].values == values:
-                points[-1] = replace(points[-1], last=night, low=m.low, high=m.high)
-            else:
-                points.append(Point(night, night, values, m.low, m.high))
-    return found
-
-
-def shifts(points: Sequence[Point], tests: int = 1, level: float = SHIFT_LEVEL) -> list[Shift]:
-    """Where a figure's level changed, oldest first.
-
-    Args:
-        points: oldest first.
-        tests: how many series are searched together (Bonferroni).
-    """
-    spread = _spread(points)
-    if spread is None:
-        return []
-    cuts = sorted(_cuts(points, 0, len(points), *spread, tests, level).items())
-    edges = [0, *(at for at, _ in cuts), len(points)]
-    means = [_mean(points[a:b]) for a, b in pairwise(edges)]
-    return [
-        Shift(at, means[i], means[i + 1], p, (points[at - 1].last.commit, points[at].first.commit))
-        for i, (at, p) in enumerate(cuts)
-    ]
-
-
-def _mean(points: Sequence[Point]) -> float:
-    values = [v for p in points for v in p.values]
-    return math.fsum(values) / len(values)
-
-
-def _spread(points: Sequence[Point]) -> tuple[float, int] | None:
-    """Standard deviation of runs within nights, and its degrees of freedom; between neighbouring nights where each has
-    one run (von Neumann, 1941); None for fewer than two nights."""
-    if len(points) < 2:
-        return None
-    freedom = sum(len(p.values) - 1 for p in points)
-    if freedom:
-        squares = math.fsum((v - p.mean) ** 2 for p in points for v in p.values)
-    else:
-        freedom = len(points) - 1
-        squares = math.fsum((b.mean - a.mean) ** 2 for a, b in pairwise(points)) / 2
-    return max(math.sqrt(squares / freedom), rounding_sd(_STEP, figures=1)), freedom
-
-
-def _cuts(
-    points: Sequence[Point], start: int, end: int, sd: float, freedom: int, tests: int, level: float
-) -> dict[int, float]:
-    """Significant cuts of points[start:end], and their p-values."""
-    from scipy.stats import t
-
-    sums, counts = [0.0], [0]
-    for p in points[start:end]:
-        sums.append(sums[-1] + math.fsum(p.values))
-        counts.append(counts[-1] + len(p.values))
-    best, at = 0.0, None
-    for k in range(1, end - start):
-        n, m = counts[k], counts[-1] - counts[k]
-        statistic = abs(sums[k] / n - (sums[-1] - sums[k]) / m) / (sd * math.sqrt(1 / n + 1 / m))
-        if statistic > best:
-            best, at = statistic, k
-    if at is None:
-        return {}
-    p_value = min(1.0, 2 * float(t.sf(best, freedom)) * (end - start - 1) * tests)
-    if not p_value < level:
-        return {}
-    middle = start + at
-    rest = (sd, freedom, tests, level)
-    return {middle: p_value} | _cuts(points, start, middle, *rest) | _cuts(points, middle, end, *rest)
