@@ -151,7 +151,7 @@ def box(tmp_path, monkeypatch):
                 patch.setenv(name, value)
             code = night.run()
         entry = json.loads((tmp_path / "night" / "night.json").read_text())
-        call.rows = {r["row"]: r["status"] for r in entry.get("rows", ())}
+        call.rows = {r["row"]: r["status"] for r in entry.get("rows", ()) if r["data"] != CANARY}
         call.text = (tmp_path / "night" / "comparison.md").read_text()
         return code, entry
 
@@ -686,13 +686,13 @@ def night_of(day):
     return Night(started=f"2026-01-{day:02d}T00:00:00+00:00", state="fine", study="quick")
 
 
-def confirmation(drop, later, rng):
+def confirmation(drop, later, rng, **changes):
     """Whether a row of 5 seeds is trained anew, and ends as worse, where its figures are so many sd lower, and those of
     fresh seeds `later` sd."""
     before = [0.8 + SD * rng.normal() for _ in range(5)]
     tonight = [0.8 + SD * (rng.normal() - drop) for _ in range(5)]
-    old = runs(before, started="2026-01-01T00:00:00+00:00")
-    new = runs(tonight, configuration="b" * 64, started="2026-01-02T00:00:00+00:00")
+    old = runs(before, **changes, started="2026-01-01T00:00:00+00:00")
+    new = runs(tonight, **changes, configuration="b" * 64, started="2026-01-02T00:00:00+00:00")
     reference = Night(
         started="2026-01-01T00:00:00+00:00",
         state="first",
@@ -704,7 +704,7 @@ def confirmation(drop, later, rng):
     def retrain(rows):
         asked.append(rows)
         fresh = [0.8 + SD * (rng.normal() - later) for _ in range(5)]
-        drawn = [replace(r, seed=5 + i, fingerprint=digest(i)) for i, r in enumerate(runs(fresh))]
+        drawn = [replace(r, seed=5 + i, fingerprint=digest(i)) for i, r in enumerate(runs(fresh, **changes))]
         return [replace(r, configuration="b" * 64, started="2026-01-02T00:00:00+00:00") for r in drawn]
 
     judged = judge_night(QUICK, night_of(2), new, [reference], lambda r: old if r else [], retrain).night
@@ -727,6 +727,12 @@ def test_fresh_seeds_refute_chance_and_confirm_a_fall():
         alarmed = [worse for alarm, worse in (confirmation(4, later, rng) for _ in range(40)) if alarm]
         assert len(alarmed) >= 30
         assert abs(sum(alarmed) - share * len(alarmed)) <= 3 * math.sqrt(len(alarmed) * share * (1 - share)) + 1
+
+
+def test_where_the_lowest_is_best_a_rise_is_worse():
+    rng = np.random.default_rng(4)
+    assert confirmation(-8, -8, rng, lower_is_better=["accuracy"]) == (True, True)
+    assert confirmation(8, 8, rng, lower_is_better=["accuracy"]) == (False, False)
 
 
 def canary(seconds, values=(0.9, 0.91), **changes):
@@ -889,7 +895,6 @@ def test_nights_until_a_fall_is_told_and_until_its_repair_is(fall, most):
 # A year
 
 
-@pytest.mark.xfail(strict=True, reason="late in a slow decline some nights pass as fine: fresh seeds do not confirm it")
 @pytest.mark.long
 def test_a_year_of_nights_ends_as_it_should(box, monkeypatch):
     """tests/year.py: a slow decline, a lost store, a driver's change, three accepted steps, and some dead nights."""
@@ -907,14 +912,19 @@ def test_a_year_of_nights_ends_as_it_should(box, monkeypatch):
     begins, repaired = year.DECLINE
     seen = min(d for d in worse if d >= begins)  # before anybody would have seen it in one night
     assert ((seen - begins) // year.WEEK + 1) * year.A_WEEK <= 4 * SD
-    late = {d for d in range(begins + 8 * year.WEEK, repaired) if d not in year.DEAD}
+    late = {d for d in range(seen, repaired) if d not in year.DEAD}  # no night of them passes as fine
     assert late <= worse and all(told.rows[d]["q1_1-features"] == "worse" for d in late)
-    assert len([d for d in worse if not begins <= d < repaired]) <= year.WEEK  # one false alarm in 156 rows and weeks
+    after = {d for d in worse if d >= repaired}
+    assert len(after) <= 2 * year.WEEK and after == set(range(repaired, repaired + len(after)))
+    assert not {d for d in worse if d < begins}
     assert {d for d, state in enumerate(told.states) if state == "broken"} == set(year.DEAD)
     found = found_shifts(nights)
     for day, row, _ in year.STEPS:
         cuts = found[row, "embedded", "best accuracy"]
         assert nights[day].started in [cuts[0][s.index].first.started for s in cuts[1]]
+    points, cuts = found["q1_1-features", "embedded", "best accuracy"]
+    fell = [s for s in cuts if nights[begins].started <= points[s.index].first.started < nights[repaired].started]
+    assert len(fell) >= 2 and all(s.after < s.before for s in fell)
     page, pictures = history_page(nights)
     assert "driver" in page and "560.35" in page and len(pictures) == 3
     for _, _, why in year.STEPS:
@@ -924,6 +934,6 @@ def test_a_year_of_nights_ends_as_it_should(box, monkeypatch):
 def photograph(page, picture):
     """Takes a picture of a page, by the browser that is installed."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,1500"]
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,1800"]
     command += [f"--screenshot={picture}", page.absolute().as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=300)

@@ -137,9 +137,8 @@ def history_page(nights: Sequence[Night]) -> tuple[str, list[Picture]]:
         + f". The last good one: {good.started[:16].replace('T', ' ') if good else 'none'}.",
         "## The latest nights",
         _table(("night", "commit", "state", "not fine"), map(_line, reversed(nights[-_LATEST:]))),
-        "## Worse until repaired or accepted",
-        _table(("row", "data", "what", "since"), [(f.row, f.data, f.name, f.since[:10]) for f in last.worse])
-        or "Nothing is.",
+        "## Worse until repaired or accepted" if last.worse else "",
+        _table(("row", "data", "what", "since"), [(f.row, f.data, f.name, f.since[:10]) for f in last.worse]),
         "## What moved",
         _table(SHIFT_COLUMNS, shift_lines(found)) or "No figure's level has changed.",
         "Changes of level by binary segmentation, p corrected for all figures and nights. What changed a figure is in "

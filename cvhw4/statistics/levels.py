@@ -189,8 +189,8 @@ def levels_of(
     """The level of every figure of the last night, of which there are two measurements or a spread."""
     series = {k: points for k, points in series_of(nights).items() if points[-1].last is nights[-1]}
     found = {}
-    for (*place, figure), points in series.items():
-        of = place[0], place[1]
+    for (row, data, figure), points in series.items():
+        of = row, data
         since = pinned[of].since if of in pinned else ""
         points = [p for p in points if p.last.started >= since]
         spread = _spread(points)

@@ -131,10 +131,10 @@ def judge_night(
             for place, suspicions in _suspicions(changes, complete).items():
                 found.setdefault(place, []).extend(s for s in suspicions if s not in found.get(place, ()))
     levels = levels_of([*nights, replace(night, figures=figures)], tonight, pinned)
-    for (*place, figure), level in levels.items():
+    for (row, data, figure), level in levels.items():
         if level.declined:
             kind: Literal["decline", "figure"] = "decline" if level.lasting else "figure"  # tonight's luck perhaps
-            suspected = found.setdefault((place[0], place[1]), [])
+            suspected = found.setdefault((row, data), [])
             if (kind, figure) not in ((s.kind, s.name) for s in suspected):
                 suspected.append(Suspicion(kind, figure, level.declined))
     _leave_claims_to_rows_that_fell(found)
@@ -345,8 +345,12 @@ def _measurements(place: Place, runs: Sequence[RunRecord], bounds: Bounds) -> li
                 bound = limits.get(figure)
                 of_mean = bound.for_mean_of(len(runs)) if bound else None
                 low, high = (of_mean.low, of_mean.high) if of_mean else (None, None)
-                where = {"row": place[0], "data": place[1], "figure": figure, "step": known_to(runs)}
-                found.append(Measurement(values=values, low=low, high=high, **where))
+                step = known_to(runs)
+                found.append(
+                    Measurement(
+                        row=place[0], data=place[1], figure=figure, values=values, low=low, high=high, step=step
+                    )
+                )
     return found
 
 
