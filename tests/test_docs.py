@@ -225,7 +225,8 @@ def test_options_are_shown_as_help_prints_them_and_those_that_are_named_exist(py
     shown = re.search(r"^```text\n(.*?)^```$", (ROOT / "docs/options.md").read_text(), re.MULTILINE | re.DOTALL)[1]
     for group in shown.split("\n\n"):
         assert "".join(group.split()) in "".join(known.split()), f"docs/options.md: {group[:80]}"
-    for path in [*(ROOT / "cvhw4").rglob("*.py"), *ROOT.glob("Makefile"), *(ROOT / ".github").rglob("*")]:
+    code = [path for folder in ("cvhw4", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    for path in [*code, *ROOT.glob("Makefile"), *(ROOT / ".github").rglob("*")]:
         known += path.read_text() if path.is_file() and path.suffix != ".pyc" else ""
     typer_options = re.findall(r"(\w+): (?:Annotated|\w+Option|bool|str)\b", (ROOT / "cvhw4" / "cli.py").read_text())
     known += " ".join("--" + name.replace("_", "-") for name in typer_options)
