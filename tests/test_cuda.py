@@ -284,7 +284,11 @@ def test_with_less_memory_the_figures_are_the_same_or_the_error_is_true(name, gr
             outcomes.append("error")
         elif found.parts == 1:
             assert [e.loss for e in found.epochs] == [e.loss for e in plenty.epochs]
-            assert all(torch.equal(others[k], weights[k]) for k in weights)
+            smaller = any(
+                "_before_classifier" in place for place in less.refused
+            )  # blocks of a frozen trunk's features
+            differ = max(float((others[k] - weights[k]).abs().max()) for k in weights)
+            assert differ <= (1e-9 if smaller else 0)
             assert figures(found) == pytest.approx(figures(plenty), rel=1e-4)  # evaluated in parts, or without folds
             outcomes.append("whole")
         else:
