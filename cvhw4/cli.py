@@ -523,6 +523,9 @@ def judge(
     figures, lowest = figures_of(figure or [], lower or [])
     if not figures:
         raise InputError("--metric", "is missing", "name what the runs logged, as --metric accuracy")
+    for text in only or []:
+        if "=" not in text:
+            raise InputError(f"--only {text}", "has no =", f"write it as --only {text}=VALUE")
     pairs = dict(text.partition("=")[::2] for text in only or [])
     wanted = Wanted(
         row=row or ["row"], seed=seed, figures=figures, lower_is_better=lowest, epoch=epoch, only=pairs,

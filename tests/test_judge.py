@@ -179,6 +179,7 @@ def test_records_hold_to_the_schema(run):
         (["skip,0,0.1,0.8"], ("--better", "skip"), "--better skip: has nothing to beat. Fix: name a row with --worse"),
         (["skip,0,0.1,0.8"], ("--worse", "skip"), "--worse skip: has nothing that should beat it"),
         (["skip,0,0.1,0.8"], ("--only", "lr=0.2"), "has no runs with lr=0.2"),
+        (["skip,0,0.1,0.8"], ("--only", "lr"), "--only lr: has no =. Fix: write it as --only lr=VALUE"),
         (["skip,0,0.1,0.8"], ("--epoch", "epoch"), "has no column epoch"),
         ([], (), "has no runs"),
     ],

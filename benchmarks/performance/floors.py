@@ -17,6 +17,7 @@ from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from benchmarks.performance.cost import (
     Machine,
@@ -159,12 +160,14 @@ def _bytes(row: Row) -> int:
 def memory_page(name: str, rows: Sequence[Row]) -> str:
     """A page in Markdown: memory and work of an epoch of each row, and the largest batch of a card."""
     about = (
-        "By shapes alone, without a GPU: two steps and a validation of each row as they run on CUDA in bf16, every "
-        "tensor counted and rounded up to the allocator's 512 bytes, with the report's pictures on the device (2000 + "
-        "400 of 218 x 178 px, 367 + 101 of 360 x 480 px). What cuDNN takes for its work, fragments and CUDA itself are "
-        f"not in it; the batches are those that fit into {_USABLE:.0%} of a card, on the line through batches of "
-        f"{_BATCHES[0]} and {_BATCHES[1]}. *By the formula*: the work as `floors.md` counts it, without the "
-        "products that resample pictures. No GPU has confirmed these figures."
+        f"Written by `python -m benchmarks.performance.floors --size {name} --memory`, torch {torch.__version__}, "
+        "whatever the machine. By shapes alone, without a GPU: two steps and a validation of each row as they "
+        "run on CUDA in bf16, every tensor counted and rounded up to the allocator's 512 bytes, with the "
+        "report's pictures on the device (2000 + 400 of 218 x 178 px, 367 + 101 of 360 x 480 px). What cuDNN "
+        "takes for its work, fragments and CUDA itself are not in it; the batches are those that fit into "
+        f"{_USABLE:.0%} of a card, on the line through batches of {_BATCHES[0]} and {_BATCHES[1]}. *By the "
+        "formula*: the work as `floors.md` counts it, without the products that resample pictures. No GPU has "
+        "confirmed these figures."
     )
     lines = []
     for row in rows:
