@@ -7,6 +7,8 @@
 # make long    kills and concurrent writes in large numbers, beside what make test does of them
 # make coverage  the tests again, and which lines they reach
 # make docs    the documentation as a site, in build/docs
+# make dist    source distribution and wheel of the newest tag's version, in dist
+# make install-dist  the wheel in an environment of its own, where the README's example trains
 # make env     the environment both use, in .venv
 
 PYTHON ?= python3
@@ -32,6 +34,7 @@ limit = $(if $(MINUTES),timeout --signal=TERM --kill-after=10 $$(($(MINUTES) * 6
 FULL = $(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
 
 .PHONY: help lint integration docs bench speed growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
+.PHONY: dist install-dist
 .DELETE_ON_ERROR:
 
 help:
@@ -72,6 +75,18 @@ coverage: env
 
 docs: env
 	$(BIN)/python -m zensical build --clean --strict
+
+dist:
+	$(PYTHON) -m venv build/builder
+	build/builder/bin/python -m pip install --quiet build
+	build/builder/bin/python -m build --outdir dist
+
+install-dist:
+	$(PYTHON) -m venv --clear build/installed
+	build/installed/bin/python -m pip install --quiet dist/*.whl scikit-learn
+	rm -rf build/example && cp -r examples/own-study build/example
+	cd build/example && ../installed/bin/python make_photos.py && ../installed/bin/python -m pytest --seeds 1
+	build/installed/bin/cvhw4 --version
 
 env: $(INSTALLED)
 

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
         Study,
     )
 
+    __version__: str
+
 __all__ = [
     "CAMVID",
     "Bounds",
@@ -106,8 +108,6 @@ __all__ = [
     "stated",
     "table",
 ]
-__version__ = "0.1.0"
-
 Train = Callable[["Row", int], "RunRecord"]
 Judged = Callable[["Claim"], "Outcome"]
 Detected = Callable[["Control"], list[str]]
@@ -160,4 +160,11 @@ _LATER = {  # where each is from: nothing is imported before it is asked for
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
+    if name == "__version__":  # that of the git tag it was built from; 0.0.0 of a tree that is not installed
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("cvhw4")
+        except PackageNotFoundError:
+            return "0.0.0"
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

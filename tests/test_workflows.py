@@ -22,7 +22,7 @@ from tests.test_nights import SCRIPTS, box, script  # noqa: F401 - a fixture
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 BIN = Path(sys.executable).parent
-ACTIONS = {"checkout", "upload-artifact", "download-artifact"}
+ACTIONS = {"checkout", "upload-artifact", "download-artifact", "gh-action-pypi-publish"}
 GOOD = [0.90, 0.91, 0.92]
 
 # As gh, of which it knows what the script asks for: issues and comments are kept in $GH_STATE.
@@ -130,14 +130,28 @@ def steps(kind):
     return [step for _, _, job in jobs() for step in job["steps"] if kind in step]
 
 
-def test_there_are_three_workflows():
+def test_there_are_four_workflows():
     assert [(w, job) for w, job, _ in jobs()] == [
         ("ci", "test"),
         ("nightly", "plan"),
         ("nightly", "train"),
         ("nightly", "tell"),
+        ("release", "build"),
+        ("release", "install"),
+        ("release", "publish"),
         ("watchdog", "watch"),
     ]
+
+
+def test_only_what_was_built_installed_and_tried_is_published():
+    release = workflow("release")
+    assert release[True] == {"push": {"tags": ["v*"]}} and release["permissions"] == {}
+    build, install, publish = release["jobs"].values()
+    assert (install["needs"], publish["needs"]) == ("build", "install")
+    assert install["strategy"]["matrix"]["python"] == workflow("ci")["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert build["steps"][0]["with"]["fetch-depth"] == 0  # the version is the tag's
+    assert publish["permissions"] == {"id-token": "write"} and publish["environment"] == "pypi"
+    assert not any("run" in step or "checkout" in step["uses"] for step in publish["steps"])  # none of our code
 
 
 def test_actions_are_the_well_known_ones_pinned_by_digest_at_one_version_each():
@@ -145,7 +159,7 @@ def test_actions_are_the_well_known_ones_pinned_by_digest_at_one_version_each():
     assert len(used) == len(list(steps("uses")))
     pins = set()
     for action in used:
-        pin = re.fullmatch(r"actions/([a-z-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)", action)
+        pin = re.fullmatch(r"(?:actions|pypa)/([a-z-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)", action)
         pins.add(pin.groups())
     assert {name for name, *_ in pins} == ACTIONS and len(pins) == len(ACTIONS)
 
