@@ -113,7 +113,7 @@ def screen(user):
 def test_the_wheel_has_the_package_its_types_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {"cvhw4/py.typed", "cvhw4/study.py", "cvhw4/plugin/__init__.py"} <= set(names)
+    assert {"cvhw4/py.typed", "cvhw4/study/study.py", "cvhw4/plugin/__init__.py"} <= set(names)
     assert {name.split("/")[0].removesuffix(".dist-info").split("-")[0] for name in names} == {"cvhw4"}
 
 
@@ -185,4 +185,4 @@ def test_the_examples_types_are_those_of_the_package(user):
     assert told.returncode == 0 and "Success: no issues found" in told.stdout, told.stdout + told.stderr
     (place / "wrong.py").write_text("from cvhw4 import Row\n\nreveal_type(Row('resnet18', start='nothing'))\n")
     told = subprocess.run([*command[:-1], "wrong.py"], cwd=place, env=env, capture_output=True, text=True)
-    assert 'Revealed type is "cvhw4.study.Row"' in told.stdout and "[arg-type]" in told.stdout
+    assert 'Revealed type is "cvhw4.study.rows.Row"' in told.stdout and "[arg-type]" in told.stdout

@@ -1,0 +1,125 @@
+"""What should beat what, and the negative controls that bounds have to notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from cvhw4.study.checks import check_name, is_number, require
+from cvhw4.study.functions import plain
+from cvhw4.study.rows import Corruption, CorruptionKind, CustomRow, Row
+
+if TYPE_CHECKING:
+    from cvhw4.report.evidence import Evidence
+    from cvhw4.study.study import Study
+
+Operand = str | tuple[str, str]  # a row, or the difference of two: the first row's figure minus the second's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A conclusion to be judged: `better` beats `worse` by more than `margin`, or `margin` itself.
+
+    Attributes:
+        id: `-k` selects by it. Made from rows and metric where it is left out.
+        sentence: the conclusion in words; likewise.
+        better: the row that should have the higher figure, or two: their difference, ("a", "b").
+        worse: what it is compared with, seed by seed; None compares the figure itself with `margin`, which says
+            something on real data alone.
+        metric: figure compared, as in `RunRecord.best`.
+        smallest: difference of interest, above 0: the claim is "equivalent" where its difference is surely nearer to
+            `margin` than that. 0 for none: it is then never called so.
+        control: whether it checks the study itself and is not one of its conclusions: it is judged by itself.
+        note: what has to be said beside the verdict, as Markdown, of the runs on one data set; "" for nothing.
+
+    Raises:
+        InputError: something of another kind than that.
+    """
+
+    id: str = ""
+    sentence: str = ""
+    better: Operand
+    worse: Operand | None = None
+    metric: str
+    margin: float = 0.0
+    smallest: float = 0.0
+    control: bool = False
+    note: Callable[[Evidence], str] | None = None
+
+    def __post_init__(self) -> None:
+        row, text = 'name a row, or the difference of two as ("a", "b")', "give a text, or leave it out"
+        smallest = is_number(self.smallest) and self.smallest >= 0
+        required = (
+            ("id", isinstance(self.id, str), text),
+            ("sentence", isinstance(self.sentence, str), text),
+            ("better", _is_operand(self.better), row),
+            ("worse", self.worse is None or _is_operand(self.worse), f"{row}, or leave it out"),
+            ("metric", isinstance(self.metric, str) and self.metric != "", 'name a figure ("accuracy")'),
+            ("margin", is_number(self.margin), "give a number"),
+            ("smallest", smallest, "give a number above 0, or leave it out"),
+            ("control", isinstance(self.control, bool), "give True or False"),
+            ("note", self.note is None or callable(self.note), "give a function of an Evidence, or leave it out"),
+        )
+        require(f"claim {self.id or f'with better={self.better!r:.60}'}", self, required)
+        better, worse = (" less ".join((o,) if isinstance(o, str) else o) for o in (self.better, self.worse or ()))
+        over = f"{worse} by {self.margin:g}" if worse and self.margin else worse or f"{self.margin:g}"
+        name = f"{better}_above_{worse or f'{self.margin:g}'}-{self.metric}".replace(" ", "_")
+        object.__setattr__(self, "id", self.id or name)
+        object.__setattr__(self, "sentence", self.sentence or f"{better} beats {over} in {self.metric}")
+        check_name(self.id, "claim")
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows compared."""
+        operands = (self.better,) if self.worse is None else (self.better, self.worse)
+        return tuple(row for operand in operands for row in ((operand,) if isinstance(operand, str) else operand))
+
+
+def _is_operand(value: object) -> bool:
+    """Whether it names a row, or two."""
+    names = value if isinstance(value, tuple) and len(value) == 2 else (value,)
+    return all(isinstance(name, str) and name for name in names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A negative control: a row trained wrongly on purpose, in several strengths. Bounds that do not notice it check
+    nothing.
+
+    Attributes:
+        name: with the strength it is the name of the corrupted row.
+        row: the row that is corrupted, and whose bounds have to notice.
+        words: what is done, with a place for the strength ("{:.0%} of the training labels are wrong").
+        strengths: how strongly, the first of them the one that has to be caught; the others tell how little suffices.
+        corrupts: what it does to the training data, if anything; `classes` to which of its classes.
+        changes: settings of the row that it changes, if any; in a study with a training loop of its own all that a
+            control has.
+        lr: whether the strength multiplies the learning rate.
+    """
+
+    name: str
+    row: str
+    words: str
+    strengths: tuple[float, ...] = (1.0,)
+    corrupts: CorruptionKind | None = None
+    classes: tuple[str, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    lr: bool = False
+
+    def of(self, study: Study, strength: float) -> Row:
+        """The corrupted row of a study."""
+        base = study.rows[self.row]
+        if isinstance(base, CustomRow):
+            changed: dict[str, Any] = {
+                "values": {**base.values, **self.changes},
+                "plain": {**base.plain, **plain(self.changes)},
+            }
+            return replace(base, name=self.name, group="control", **changed)
+        changes = dict(self.changes)
+        if self.corrupts is not None:
+            changes["corruption"] = Corruption(self.corrupts, strength, self.classes)
+        if self.lr:
+            changes["recipe"] = replace(base.recipe, lr=base.recipe.lr * strength)
+        name = self.name if len(self.strengths) == 1 else f"{self.name}_{strength:g}"
+        return replace(base, name=name, group="control", **changes)

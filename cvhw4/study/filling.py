@@ -1,0 +1,222 @@
+"""What rows and data leave to their study, and the study fills in: tasks, folders, augmentations, classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from cvhw4.errors import InputError
+from cvhw4.files import visible
+from cvhw4.labels import Merge
+from cvhw4.study.checks import check_name, choose
+from cvhw4.study.functions import source_of
+from cvhw4.study.recipe import BY_EPOCHS_SO_FAR, Recipe
+from cvhw4.study.rows import BatchNorm, Row, Trained
+from cvhw4.study.sources import Pictures, Scenes, Source, checked_merge
+from cvhw4.tasks import LOSSES, TaskName, task_of
+
+if TYPE_CHECKING:
+    from cvhw4.study.study import Study
+
+_MOST_CLASSES = 32767  # targets of more than 256 are int16
+_LARGEST_SIDE = 2**15  # pixels
+_OF_SCENES = (  # in their folders; pictures have none
+    "train.csv",
+    "train.txt",
+    "trainannot",
+    "masks",
+    "train/masks",
+    "SegmentationClass",
+)
+
+
+def check_rows(study: Study, here: Path) -> dict[str, Row]:
+    """The rows by name, callables told which task they are for.
+
+    Raises:
+        InputError: one is no row, or has a recipe that no training can follow.
+    """
+    rows: dict[str, Row] = {}
+    for name, row in study.rows.items():
+        check_name(name, "row")
+        where = f"{study.where}, row {name}"
+        if not isinstance(row, Row):
+            hint = 'write it as Row("resnet18", ...), or give the study train= for settings of your own'
+            raise InputError(where, f"is {row!r:.60}", hint)
+        if not row.network or not (isinstance(row.network, str) or callable(row.network)):
+            raise InputError(where, f"has network={row.network!r:.60}", 'name one, as in Row("resnet18")')
+        if hasattr(row.network, "state_dict") and not isinstance(row.network, type):
+            hint = "give what builds it, Row(lambda classes: ...), so that each seed has its own"
+            raise InputError(where, f"has a network that is built ({type(row.network).__name__})", hint)
+        recipe = _recipe_of(study, row)
+        if not isinstance(recipe, Recipe):
+            raise InputError(where, f"has the recipe {recipe!r:.60}", "write it as Recipe(size=224, ...)")
+        if isinstance(recipe.loss, str):
+            choose(where, "loss", recipe.loss, [*LOSSES])
+        if not isinstance(row.network, str):
+            row = replace(row, for_task=_task_of_callable(study, where, row, here))
+        if row.task.name in study.also_after and recipe.schedule not in BY_EPOCHS_SO_FAR:
+            problem = f"has schedule={recipe.schedule!r}, which depends on the number of epochs, beside also_after"
+            raise InputError(where, problem, f"choose one of {', '.join(BY_EPOCHS_SO_FAR)}")
+        rows[name] = row
+    if len({row.task.name for row in rows.values()}) > 1 and not isinstance(study.data, list | tuple):
+        raise InputError(study.where, "has classifiers and FCN8s", "make a study of each")
+    return rows
+
+
+def _recipe_of(study: Study, row: Row) -> Recipe:
+    return study.recipe if row.recipe is None else row.recipe
+
+
+def _task_of_callable(study: Study, where: str, row: Row, here: Path) -> TaskName:
+    """What a callable's network is for: what the row says, or the data; where these are a folder that is not described,
+    what the rows with names are for, or what lies there."""
+    if row.for_task is not None:
+        choose(where, "for_task", row.for_task, TaskName)
+        return row.for_task
+    if isinstance(study.data, str | os.PathLike):
+        names = [r.network for r in study.rows.values() if isinstance(r, Row)]
+        tasks = {task_of(name).name for name in names if isinstance(name, str)}
+        folder = here / Path(study.data).expanduser()
+        named = isinstance(study.classes, list | tuple)  # of pictures there is a number of classes at most
+        scenes = named or any(map(os.path.exists, (folder / name for name in _OF_SCENES)))
+        return tasks.pop() if len(tasks) == 1 else "segmentation" if scenes else "classification"
+    sources: Any = study.data if isinstance(study.data, list | tuple) else [study.data]
+    given: set[TaskName] = {source.task for source in sources}
+    if len(given) != 1:
+        hint = 'say for_task="classification" or for_task="segmentation"'
+        raise InputError(where, "has a callable in a study with data of both tasks", hint)
+    return given.pop()
+
+
+def sources_of(study: Study, here: Path) -> dict[str, Source]:
+    """Where the pictures of each task come from, by its name, with absolute folders.
+
+    Raises:
+        InputError: a task has none, or they are described by what does not fit.
+    """
+    sources: dict[str, Source] = {}
+    for source in _given(study):
+        if isinstance(source, Pictures | Scenes):
+            source = replace(source, folder=(here / Path(source.folder).expanduser()).absolute())
+        if isinstance(source, Pictures):
+            largest = max((_recipe_of(study, r).size for r in study.rows.values()), default=0)
+            resize = largest * 4 // 3 if source.resize is None else source.resize
+            if not _is_side(resize):
+                _refuse_resize(study, resize, "give the shorter side in pixels")
+            source = replace(source, resize=resize, classes=_count_classes(study, source))
+        if isinstance(source, Scenes) and source.resize is not None:
+            size = source.resize
+            if not isinstance(size, list | tuple) or len(size) != 2 or not all(map(_is_side, size)):
+                _refuse_resize(study, size, "give (height, width) in pixels")
+            source = replace(source, resize=(size[0], size[1]))
+        sources[source.task] = source
+    for task in {row.task.name: row for row in study.rows.values()}:
+        if task not in sources:
+            raise InputError(study.where, f"has no data for its rows of {task}", "add them to data")
+    return sources
+
+
+def _given(study: Study) -> list[Any]:
+    """The study's data as a list of sources."""
+    if isinstance(study.data, str | os.PathLike):
+        scenes = next(iter(study.rows.values())).task.name == "segmentation"
+        kind: Any = Scenes if scenes else Pictures
+        return [kind(study.data, resize=study.resize, classes=study.classes)]
+    if study.classes is not None:
+        raise InputError(study.where, f"has classes={study.classes!r:.40} beside its data", "give them with it")
+    return [*study.data] if isinstance(study.data, list | tuple) else [study.data]
+
+
+def _refuse_resize(study: Study, resize: object, hint: str) -> None:
+    raise InputError(study.where, f"has resize={resize!r:.40}", f"{hint}, 16 to {_LARGEST_SIDE}")
+
+
+def _is_side(value: object) -> TypeGuard[int]:
+    """Whether pictures may be scaled to a side of so many pixels."""
+    return type(value) is int and 16 <= value <= _LARGEST_SIDE
+
+
+def _count_classes(study: Study, source: Pictures) -> int:
+    """How many classes pictures have. A folder that is no such folder is named when it is read."""
+    if source.classes is not None:
+        if type(source.classes) is not int or not 2 <= source.classes <= _MOST_CLASSES:
+            raise InputError(study.where, f"has classes={source.classes!r:.40}", f"give 2 to {_MOST_CLASSES}")
+        return source.classes
+    try:
+        found = sum(entry.is_dir() for entry in visible(Path(source.folder) / "train"))
+    except (InputError, OSError):
+        found = 2
+    return min(max(found, 2), _MOST_CLASSES)
+
+
+def completed(study: Study, sources: Mapping[str, Source]) -> list[Row]:
+    """The rows with all that they left to the study.
+
+    Raises:
+        InputError: a row has a setting that does not go with its network, its task or its data.
+    """
+    return [_completed(study, name, row, sources[row.task.name]) for name, row in study.rows.items()]
+
+
+def _completed(study: Study, name: str, row: Row, source: Source) -> Row:
+    where, recipe, task = f"{study.where}, row {name}", _recipe_of(study, row), row.task
+    built = not isinstance(row.network, str)
+    if built and row.start in ("imagenet", "random"):
+        raise InputError(where, f"has start={row.start!r}, which its callable decides", "leave it out")
+    choose(where, "start", row.start, ["as built"] if built else ["imagenet", "random"])
+    if row.version and not built:
+        raise InputError(where, f"has version={row.version!r:.40}, which callables have", "leave it out")
+    choose(where, "trained", row.trained, Trained)
+    choose(where, "batch_norm", row.batch_norm, BatchNorm)
+    augmentation = task.augmentations[0] if row.augmentation is None else row.augmentation
+    if not _is_transform(augmentation):
+        choose(where, "augmentation", augmentation, [*task.augmentations])
+    elif row.flip is not None:
+        hint = "leave flip out, and put RandomHorizontalFlip into the transform"
+        raise InputError(where, "has flip, which is for built-in augmentations", hint)
+    choose(where, "flip", row.flip, [None, True, False])
+    merge: Merge | None = None
+    skips = row.skips
+    if task.name == "classification":
+        if skips is not None or row.classes is not None or row.merge is not None:
+            raise InputError(where, "has skips, classes or merge, which are segmentation's", "leave them out")
+        classes = source.classes if isinstance(source, Pictures) and source.classes is not None else 2
+    else:
+        fcn8s = isinstance(row.network, str) and row.network.startswith("fcn8s/")
+        if skips is not None and not fcn8s:
+            raise InputError(where, "has skips, which are FCN8s's", "leave them out")
+        if fcn8s:
+            skips = True if skips is None else skips
+            choose(where, "skips", skips, [True, False])
+        merge, classes = _classes_of(study, where, row, source)
+        if fcn8s and recipe.size % 32:
+            raise InputError(where, f"trains at {recipe.size} px", "use a multiple of 32 for FCN8s")
+    filled: dict[str, Any] = {"augmentation": augmentation, "skips": skips, "classes": classes, "merge": merge}
+    if not isinstance(row.network, str):  # kept: a process elsewhere may not have the file
+        filled["source"] = source_of(row.network, row.version)
+    return replace(row, name=name, study=study.name, recipe=recipe, **filled)
+
+
+def _is_transform(value: object) -> bool:
+    """Whether it is one of `torchvision.transforms.v2`, which need not be imported for that."""
+    modules = [getattr(kind, "__module__", "") for kind in type(value).__mro__]
+    return any(module.startswith("torchvision.transforms.v2") for module in modules)
+
+
+def _classes_of(study: Study, where: str, row: Row, source: Source) -> tuple[Merge, int]:
+    """Which classes of its data a row of segmentation merges, and how many are left."""
+    assert not isinstance(source, Pictures)
+    if not source.names:
+        raise InputError(study.where, "does not say which classes its scenes have", "name them with its data")
+    merge, merged = checked_merge(where, source.names, getattr(source, "merge", {}) if row.merge is None else row.merge)
+    if row.classes is not None and (type(row.classes) is not int or row.classes != len(merged.names)):
+        problem = f"has classes={row.classes!r:.40}, and its data {len(merged.names)}"
+        raise InputError(where, problem, "leave it out; merge={new: [class, ...]} makes fewer")
+    if row.corruption is not None and not set(row.corruption.classes) <= set(source.names):
+        problem = f"corrupts {', '.join(row.corruption.classes)}, which are not all classes"
+        raise InputError(where, problem, f"choose among {', '.join(source.names)}")
+    return merge, len(merged.names)

@@ -1,0 +1,200 @@
+"""The user's own functions: metrics, losses, and what tells any function, class or object from another of its name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, Literal
+
+from cvhw4.study.checks import is_number
+
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in what an object says of itself
+# Metrics of scikit-learn and torchmetrics that are of scores, by name without underscores: given labels most of them
+# give a figure too, which is another metric's.
+_OF_SCORES = re.compile(
+    "rocauc|auroc|averageprecision|topk|logloss|brier|calibrationerror|hinge|dcgscore|logauc|atfixed|atsensitivity"
+    "|atspecificity|rankingloss|coverageerror"
+)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of your own.
+
+    Attributes:
+        function: of logits and targets, gives a scalar tensor: for classification float [B, C] and int64 [B]; for
+            segmentation float [B, C, H, W] and int64 [B, H, W], -100 (PyTorch's `ignore_index`) where a pixel is of no
+            class. A module is copied to the device; one with parameters to be trained is refused.
+        version: to be changed when the loss changes and its source text does not, as `Metric.version`.
+    """
+
+    function: Callable[..., Any]
+    version: str = ""
+
+    @property
+    def source(self) -> str:
+        """What tells it from another, as `Metric.source`."""
+        return source_of(self.function, self.version)
+
+    @property
+    def name(self) -> str:
+        """Its name and 12 digits of its source's digest, for settings."""
+        return f"{name_of(self.function)} {digest_of(self.source)}"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of your own; higher is better, so put a minus before an error.
+
+    Attributes:
+        function: for classification of the labels (int64 [V]) and what `of` says, of all validation images at once, as
+            scikit-learn has them; for segmentation of the confusion matrix of the whole set (int64 [classes of labels,
+            classes predicted], pixels without void). Gives a finite number. A function or an object of torchmetrics is
+            given tensors, and the labels last, as it takes them.
+        version: to be changed when the metric changes and its source text does not (a function that it calls, a value
+            that it holds): `--reuse` knows a metric by its text and this.
+        of: "labels": the predicted classes, int64 [V]; "scores": the probabilities of the classes (softmax), float32
+            [V, classes], of two classes float32 [V], those of the second. Not for segmentation.
+    """
+
+    function: Callable[..., float] = field(compare=False)
+    version: str = ""
+    of: Literal["labels", "scores"] = "labels"
+
+    @property
+    def source(self) -> str:
+        """What tells it from another of that name: its text, where there is one, the version, and of what it is."""
+        return source_of(self.function, self.version) + (" of scores" if self.of == "scores" else "")
+
+
+def named_of_scores(function: Callable[..., Any]) -> str | None:
+    """The name of the known metric of scores that this is, or calls; None where there is none."""
+    plain = unwrapped(function)
+    code = getattr(plain, "__code__", None)
+    library = str(getattr(plain, "__module__", "")).partition(".")[0] in ("sklearn", "torchmetrics")
+    names = [name_of(plain)] if library else [*getattr(code, "co_names", ()), *getattr(code, "co_freevars", ())]
+    return next((name for name in names if _OF_SCORES.search(name.lower().replace("_", ""))), None)
+
+
+def source_of(function: Callable[..., Any], version: str) -> str:
+    """What tells a function of the user's own from another of that name: its text, where there is one, and the
+    version."""
+    return f"{text_of(function)}{version and f' version {version}'}"
+
+
+def digest_of(text: str) -> str:
+    """12 digits that tell a text from another."""
+    return sha256(text.encode()).hexdigest()[:12]
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """The name of a function, of what a partial calls, or of an object's class."""
+    function = unwrapped(function)
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def call_of(function: Callable[..., Any]) -> str:
+    """What pages call a callable: its name, of a partial with its arguments, at most 60 characters of them."""
+    given: list[str] = []
+    while isinstance(function, partial):
+        given = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items()), *given]
+        function = function.func
+    shown = ADDRESS.sub("", ", ".join(given))
+    shown = shown if len(shown) <= 60 else f"{shown[:59]}…"
+    return name_of(function).strip("<>") + f"({shown})" * bool(given)
+
+
+def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a partial calls in the end."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def text_of(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> str:
+    """The source text of a function and what it holds beside it, or of an object's class, what the object says of
+    itself and what it holds; of a partial also its arguments. Where there is no text, the name."""
+    seen |= {id(function)}
+    if isinstance(function, partial):
+        held = f"{_held(function.args, seen)}, {_held(function.keywords, seen)}"
+        return f"partial({text_of(function.func, seen)}, {held})"
+    known = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
+    of_object = _beside_text(function, seen)
+    if known is not function:
+        parts = ("_buffers", "_modules", "_parameters")  # a module's
+        holds = {k: v for k, v in getattr(function, "__dict__", {}).items() if not k.startswith("_") or k in parts}
+        of_object = f"{ADDRESS.sub('', f' {function!r}')} {_held(holds, seen)}"
+    try:
+        return inspect.getsource(known) + of_object
+    except (OSError, TypeError):
+        return f"{getattr(known, '__module__', '')}.{getattr(known, '__qualname__', known)}{of_object}"
+
+
+def _beside_text(function: Callable[..., Any], seen: frozenset[int]) -> str:
+    """What a function holds that its text may not say: the object that it is a method of, variables of the functions
+    around it, defaults; "" where there is nothing."""
+    plain: Any = inspect.unwrap(function)
+    held: list[Any] = []
+    if isinstance(plain, MethodType):
+        owner, plain = plain.__self__, plain.__func__
+        own = {} if isinstance(owner, type) else getattr(owner, "__dict__", {})
+        held = [owner, {k: v for k, v in own.items() if not k.startswith("_")}]
+    if isinstance(plain, FunctionType):
+        for cell in plain.__closure__ or ():
+            try:
+                held.append(cell.cell_contents)
+            except ValueError:  # not set yet
+                continue
+        held += [*(plain.__defaults__ or ()), *(plain.__kwdefaults__ or {}).values()]
+    return f" {_held(held, seen)}" if held else ""
+
+
+def _held(value: Any, seen: frozenset[int]) -> str:
+    """A value that a function or an object holds, as a text that is the same in every process."""
+    if id(value) in seen:
+        return "..."
+    seen |= {id(value)}
+    if isinstance(value, Mapping):
+        return str({str(k): _held(v, seen) for k, v in value.items()})
+    if isinstance(value, list | tuple):
+        return str([_held(v, seen) for v in value])
+    if isinstance(value, set | frozenset):
+        return str(sorted(_held(v, seen) for v in value))
+    if isinstance(value, ModuleType):
+        return value.__name__
+    if hasattr(value, "detach") and hasattr(value, "numpy"):  # a tensor
+        value = value.detach().cpu().numpy()
+    if hasattr(value, "tobytes") and hasattr(value, "dtype"):
+        return f"{value.dtype} {value.shape} {sha256(value.tobytes()).hexdigest()}"
+    return text_of(value, seen) if callable(value) else ADDRESS.sub("", repr(value))
+
+
+def plain(value: Any) -> Any:
+    """A setting as a plain JSON value.
+
+    Raises:
+        ValueError: it holds a number that is not finite, a mapping whose keys are no texts, or an object that does not
+            say what it holds.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        if is_number(value):
+            return value
+        raise ValueError("is not finite")
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("has keys that are no texts")
+        return {key: plain(inner) for key, inner in value.items()}
+    if callable(value):
+        return f"{name_of(value)} ({digest_of(text_of(value))[:8]})"
+    if isinstance(value, set | frozenset) or ADDRESS.search(repr(value)) or "..." in repr(value):
+        raise ValueError("does not say what it holds, always in the same words")
+    return repr(value)
