@@ -515,7 +515,7 @@ def judge(
     """
     from cvhw4.discovery import study_as_json
     from cvhw4.files import write_atomically
-    from cvhw4.readers import Wanted, claims_of, figures_of, judged_study, read_runs
+    from cvhw4.readers import Wanted, claims_of, figures_of, judged_study, read_runs, unpaired
     from cvhw4.records.store import Store
     from cvhw4.report.page import write_pages
     from cvhw4.report.summary import session_summary
@@ -537,6 +537,8 @@ def judge(
     source = ", ".join(os.path.basename(text.rstrip("/")) for text in sources)
     claims = claims_of(better or [], worse, [*figures], margin)
     study, records = judged_study(name, finished, wanted, claims, source)
+    for text in unpaired(study, records):
+        _say(printable(text))
     store = Store(results, name)
     if store.runs.is_dir() and not (store.folder / "judged.json").is_file():
         raise InputError(store.folder, "holds runs that were trained here", "choose another --name")
@@ -578,7 +580,7 @@ def plan(
     records = [r for r in latest_runs(store.load()) if r.row in chosen.rows]
     table = plan_table(chosen, records, numbers)
     if not table.rows:
-        hint = "train the rows of a claim with two seeds or more first"
+        hint = "train the rows of a claim with two seeds or more first, the same in both"
         raise InputError(store.folder, f"has no pilot of study {chosen.name}", hint)
     _print([table, hours_table(records, numbers)])
 

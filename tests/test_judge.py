@@ -57,6 +57,27 @@ def test_equal_differences_of_rounded_figures_decide_nothing(run):
     assert "**" not in run("table")[1]
 
 
+def test_rows_without_a_common_seed_are_told_and_judge_nothing(run):
+    table(
+        *(f"{arm},{seed},0.1,0.8" for arm, first in (("skip", 0), ("no skip", 10)) for seed in range(first, first + 5))
+    )
+    code, out, err = run(*JUDGE, *AGAINST)
+    assert code == 4 and not out and err.count("\n") == 1 and not Path("results").exists()
+    assert "skip and no_skip have no seed in common (skip: 0-4; no_skip: 10-14). Fix: give" in err
+    assert run(*JUDGE)[0] == 0
+    assert "no row has two seeds in common with no_skip" in run("table", "--baseline", "no_skip")[1]
+
+
+def test_seeds_that_one_row_alone_has_are_told(run):
+    table(*arms(), "skip,7,0.1,0.9", "third,9,0.1,0.9")
+    code, out, err = run(*JUDGE, *AGAINST, "--better", "third")
+    assert code == 0 and err.splitlines() == [
+        "not paired: skip and no_skip: 1 of 6 seeds (skip: 7)",
+        "not judged: third and no_skip have no seed in common (third: 9; no_skip: 0-4)",
+    ]
+    assert "third_above" not in out and "skip_above_no_skip" in out
+
+
 def test_the_commands_of_the_documentation_run(run):
     page = (Path(__file__).parent.parent / "docs" / "trackers.md").read_text()
     shown = [line.split()[1:] for line in page.splitlines() if line.startswith("cvhw4 judge runs.csv")]

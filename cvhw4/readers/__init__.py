@@ -269,6 +269,43 @@ def judged_study(
     return study, records
 
 
+def unpaired(study: Study, records: Iterable[RunRecord]) -> list[str]:
+    """Lines that say which claims' rows have no seed in common, and which seeds one of them alone has.
+
+    Raises:
+        InputError: no claim is left that could be judged, though there are some.
+    """
+    seeds: dict[str, set[int]] = {}
+    for record in records:
+        seeds.setdefault(record.row, set()).add(record.seed)
+    lines, apart = [], []
+    pairs = dict.fromkeys(claim.rows for claim in study.claims)
+    for pair in pairs:
+        every, common = (combine(*(seeds[row] for row in pair)) for combine in (set.union, set.intersection))
+        alone = "; ".join(f"{row}: {_spans(seeds[row] - common)}" for row in pair if seeds[row] - common)
+        names = " and ".join(pair)
+        if not common:
+            apart.append(f"{names} have no seed in common ({alone})")
+            lines.append(f"not judged: {apart[-1]}")
+        elif alone:
+            lines.append(f"not paired: {names}: {len(every - common)} of {len(every)} seeds ({alone})")
+    if apart and len(apart) == len(pairs):
+        hint = "give the rows of a claim the same seeds, or leave --better out and read their figures alone"
+        raise InputError(study.title, f"judge no claim: {'; '.join(apart)}", hint)
+    return lines
+
+
+def _spans(numbers: Iterable[int]) -> str:
+    """ "0-4, 7"."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1][1:] = [number]
+        else:
+            spans.append([number])
+    return ", ".join("-".join(map(str, span)) for span in spans)
+
+
 def _refuse(problems: Sequence[str], source: str, hint: str) -> None:
     if problems:
         more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""

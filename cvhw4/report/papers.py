@@ -431,7 +431,11 @@ def _notes(lines: Sequence[tuple[str, Sequence[Cell | None]]], style: Style, mar
     if style.baseline:
         name = style.rows.get(style.baseline) or style.baseline
         tests = f"{len(marks)} paired t test{'s' * (len(marks) != 1)}"
-        notes.append(f"{ABOVE} above, {BELOW} below {name} ({tests} over seeds, Holm, 5 %).")
+        notes.append(
+            f"{ABOVE} above, {BELOW} below {name} ({tests} over seeds, Holm, 5 %)."
+            if marks
+            else f"Without marks: no row has two seeds in common with {name}."
+        )
     return notes
 
 
