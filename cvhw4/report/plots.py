@@ -199,11 +199,8 @@ def claims_figure(study: Study, records: Sequence[RunRecord], width: float = 8.6
     """
     outcomes = judge_all(study, [r for r in records if r.row in study.rows])
     if not outcomes:
-        raise InputError(
-            "claims",
-            "are judged by none of these runs",
-            "train the rows of a claim with the same seeds, or name other runs",
-        )
+        hint = "train the rows of a claim with the same seeds, or name other runs"
+        raise InputError("claims", "are judged by none of these runs", hint)
     return forest(outcomes, study, width)
 
 
