@@ -596,15 +596,7 @@ def history(
     Example: cvhw4 history ~/cvhw4-nightly/history --row q1_2-finetune
     """
     from cvhw4.records.history import History
-    from cvhw4.report.history import (
-        LATEST_COLUMNS,
-        SHIFT_COLUMNS,
-        found_shifts,
-        latest_lines,
-        shift_lines,
-        write_history,
-    )
-    from cvhw4.report.tables import Table
+    from cvhw4.report.history import found_shifts, latest_table, shifts_table, write_history
 
     nights = History(folder).nights
     if not nights:
@@ -614,9 +606,7 @@ def history(
         found = {key: of_row for key, of_row in found.items() if key[0] == row}
         if not found:
             raise InputError(f"--row {row}", "is not a row of any night", "leave it out to see them all")
-    moved, latest = shift_lines(found), latest_lines(found)
-    tables = [Table(SHIFT_COLUMNS, moved, "changes of level"), Table(LATEST_COLUMNS, latest, "latest figures")]
-    _print(table for table in tables if table.rows)
+    _print(table for table in (shifts_table(found), latest_table(found)) if table.rows)
     typer.echo(f"{len(nights)} nights, the last of {nights[-1].started[:10]}: {nights[-1].state}")
     if page:
         typer.echo(write_history(folder, nights))

@@ -2,21 +2,18 @@
 
 import base64
 import hashlib
-import io
 import re
 import shutil
 import sys
-import warnings
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from PIL import Image
 
 from cvhw4.errors import InputError
-from cvhw4.report.html import html_page, inline_svg, shrunk
+from cvhw4.report.html import html_page, inline_svg
 from cvhw4.report.page import write_html
 from cvhw4.report.plots import curves
 from cvhw4.report.results import report_page
@@ -106,7 +103,7 @@ def test_everything_on_the_pages_is_on_it(committed):
         for line in (RESULTS / name).read_text("utf-8").splitlines():
             if line.startswith("| q"):
                 assert all(cell.strip(" *") in shown for cell in line.split("|")[1:4])
-    assert committed.count("<svg") == len(PICTURES) and len(committed) < 5_000_000
+    assert committed.count("<svg") == len(PICTURES)
 
 
 def test_without_verdicts_there_is_a_page(tmp_path):
@@ -135,24 +132,6 @@ def test_an_svg_brings_shapes_and_text_alone():
     assert 'id="p1-m"' in made and 'href="#p1-m"' in made and "url(#p1-c)" in made and "&lt;b&gt;" in made
     assert not re.search("x\\(\\)|http://a|on(load|click)", made)
     assert root.get("aria-label") == 'a "b" <c>' and root.get("style") == "min-width:600px"
-
-
-def raster(side, kind):
-    buffer = io.BytesIO()
-    Image.effect_noise((side, side), 90).convert("RGB").save(buffer, kind)
-    return f'<image href="data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"/>'
-
-
-def test_a_page_too_large_has_its_pictures_reduced_and_says_so():
-    page = "<p>é</p>" + raster(256, "png") + raster(256, "jpeg")
-    with pytest.warns(UserWarning, match=r"reduced from 0\.\d to 0\.\d MB"):
-        small = shrunk(page, 100_000)
-    assert len(small.encode()) <= 100_000 and small.startswith("<p>é</p><image") and small.count("<image") == 2
-    sizes = [Image.open(io.BytesIO(base64.b64decode(d))).size for d in re.findall(r"base64,([^\"]+)", small)]
-    assert len(set(sizes)) == 1 and sizes[0][0] in (128, 64, 32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert shrunk(page) == page
 
 
 # In a browser

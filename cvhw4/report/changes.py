@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from cvhw4.report.numbers import limits, p_value
-from cvhw4.report.runs import SHORT, figure_name
+from cvhw4.report.runs import SHORT, figure_name, grouped
 from cvhw4.report.tables import Table
 from cvhw4.report.text import clip, code, escape
 from cvhw4.statistics.changes import Change, Changes, ClaimChange, ClaimKind, Gap, Kind, Place, TimeChange, verdict
@@ -18,16 +18,12 @@ KINDS: dict[Kind, str] = {
     "same": "the same to the bit",
     "single": "of one run each: no error known",
 }
-
 _MOVED: tuple[ClaimKind, ...] = ("lost", "undecided", "correction", "changed")
 _CLAIMS: dict[ClaimKind, str] = {
     "lost": "no longer supported",
     "undecided": "no longer decided",
     "correction": "by the correction alone",
 }
-_COLUMNS = ("row", "data", "figure", "A", "B", "difference", "95 % interval", "n", "p (Holm)", "is")
-_CLAIM_COLUMNS = ("claim", "A", "B", "is")
-_TIME_COLUMNS = ("A", "B", "ratio", "interval")
 
 
 def headline(changes: Changes) -> str:
@@ -56,29 +52,13 @@ def _count(n: int, noun: str) -> str:
 
 def short_tables(changes: Changes) -> list[Table]:
     """What moved, for a terminal of 80 columns."""
-    moved = [*changes.of("worse"), *changes.of("better")]
-    tables = []
-    for data in dict.fromkeys(c.data for c in moved):
-        rows = [
-            (
-                c.row,
-                figure_name(c.figure, SHORT),
-                f"{c.a:.3f}",
-                f"{c.b:.3f}",
-                f"{c.difference.mean:+.3f}",
-                _interval(c, 3),
-                c.kind,
-            )
-            for c in moved
-            if c.data == data
-        ]
-        tables.append(Table(("row", "figure", "A", "B", "diff", "interval", "is"), rows, data))
-    claims = [c for c in changes.claims if c.kind in _MOVED]
-    failed = [(f"{f.row} seed {f.seed}", clip(f.reason, 160)) for f in changes.failed]
-    tables += [
-        Table(_CLAIM_COLUMNS, [_claim(c, with_n=False) for c in claims], "claims"),
-        Table(("failed in B", "why"), failed),
-        Table(("slower row", *_TIME_COLUMNS), [_time(t) for t in changes.slower], "times"),
+    figures = grouped([*changes.of("worse"), *changes.of("better")], lambda c: c.data)
+    failed = [{"failed in B": f"{f.row} seed {f.seed}", "why": clip(f.reason, 160)} for f in changes.failed]
+    tables = [
+        *(Table.of([_figure(c, 3) for c in of], ("data", "n", "p (Holm)"), title=data) for data, of in figures.items()),
+        Table.of([_claim(c, with_n=False) for c in changes.claims if c.kind in _MOVED], title="claims"),
+        Table.of(failed),
+        Table.of([_time(t, "slower row") for t in changes.slower], title="times"),
     ]
     return [table for table in tables if table.rows]
 
@@ -111,23 +91,22 @@ def comment(changes: Changes, a: str, b: str) -> str:
 
 
 def _comment(changes: Changes, a: str, b: str, most: int) -> str:
-    def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-        """Empty without rows."""
-        escaped = [[escape(clip(text)) for text in row] for row in rows]
-        return Table(columns, escaped).markdown(most) if escaped else ""
+    def table(lines: Sequence[dict[str, str]]) -> str:
+        return Table.of(lines).escaped().markdown(most)
 
-    claims = [c for c in changes.claims if c.kind in _MOVED]
-    still = [c for c in changes.claims if c.kind not in _MOVED]
+    moved = [*changes.of("worse"), *changes.of("better")]
+    claims, still = ([c for c in changes.claims if (c.kind in _MOVED) == moves] for moves in (True, False))
+    failed = [
+        {"failed in B": f.row, "seed": str(f.seed), "epoch": str(f.epoch or "-"), "why": f.reason}
+        for f in changes.failed
+    ]
     parts = [
         f"**{headline(changes)}**",
         f"A: {code(a)}, B: {code(b)}.",
-        table(_COLUMNS, map(_whole, [*changes.of("worse"), *changes.of("better")])),
-        table(_CLAIM_COLUMNS, map(_claim, claims)),
-        table(
-            ("failed in B", "seed", "epoch", "why"),
-            [(f.row, str(f.seed), str(f.epoch or "-"), f.reason) for f in changes.failed],
-        ),
-        table(("slower row", *_TIME_COLUMNS), map(_time, changes.slower)),
+        table([_figure(c, 4) for c in moved]),
+        table([_claim(c) for c in claims]),
+        table(failed),
+        table([_time(t, "slower row") for t in changes.slower]),
     ]
     for name, places in (("A", changes.only_a), ("B", changes.only_b)):
         if places:
@@ -136,18 +115,22 @@ def _comment(changes: Changes, a: str, b: str, most: int) -> str:
     if changes.gaps:
         names = "; ".join(escape(_gap(gap)) for gap in changes.gaps[:most])
         parts.append(f"Not compared: {names}{'; ...' if len(changes.gaps) > most else ''}.")
-    of_kind = {kind: changes.of(kind) for kind in KINDS}
+    origins = [{"what": o.what, "A": o.a, "B": o.b, "rows": ", ".join(o.rows)} for o in changes.origins]
     folded = {
-        "what differs between the runs of A and B": table(
-            ("what", "A", "B", "rows"), [(o.what, o.a, o.b, ", ".join(o.rows)) for o in changes.origins]
-        ),
-        **{f"{_count(len(c), 'figure')} {KINDS[kind]}": table(_COLUMNS, map(_whole, c)) for kind, c in of_kind.items()},
-        f"{_count(len(still), 'claim')} with the verdict they had": table(_CLAIM_COLUMNS, map(_claim, still)),
-        "training times": table(("row", *_TIME_COLUMNS), map(_time, changes.times)),
+        "what differs between the runs of A and B": origins,
+        **{
+            f"{_count(len(of), 'figure')} {words}": [_figure(c, 4) for c in of]
+            for kind, words in KINDS.items()
+            for of in [changes.of(kind)]
+        },
+        f"{_count(len(still), 'claim')} with the verdict they had": [_claim(c) for c in still],
+        "training times": [_time(t, "row") for t in changes.times],
     }
-    for summary, text in folded.items():
-        if text:
-            parts.append(f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>")
+    parts += [
+        f"<details><summary>{summary}</summary>\n\n{table(lines)}\n\n</details>"
+        for summary, lines in folded.items()
+        if lines
+    ]
     parts.append(
         "Differences are B minus A with 95 % intervals: paired t over common seeds, else Student's two-sample t; "
         "p is corrected for all figures compared (Holm). A claim is no longer supported where it is contradicted, or "
@@ -156,28 +139,33 @@ def _comment(changes: Changes, a: str, b: str, most: int) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _whole(c: Change) -> tuple[str, ...]:
-    n = f"{c.runs[0]} pairs" if c.paired and c.runs[0] > 1 else f"{c.runs[0]} and {c.runs[1]}"
-    figures = (f"{c.a:.4f}", f"{c.b:.4f}", f"{c.difference.mean:+.4f}", _interval(c, 4))
-    return (c.row, c.data, figure_name(c.figure, SHORT), *figures, n, p_value(c.adjusted_p), KINDS.get(c.kind, c.kind))
-
-
-def _interval(c: Change, digits: int) -> str:
+def _figure(c: Change, digits: int) -> dict[str, str]:
     e = c.difference
-    return limits(e.low, e.high, digits) if math.isfinite(e.low) and c.kind != "same" else "-"
+    return {
+        "row": c.row,
+        "data": c.data,
+        "figure": figure_name(c.figure, SHORT),
+        "A": f"{c.a:.{digits}f}",
+        "B": f"{c.b:.{digits}f}",
+        "diff": f"{e.mean:+.{digits}f}",
+        "interval": limits(e.low, e.high, digits) if math.isfinite(e.low) and c.kind != "same" else "-",
+        "n": f"{c.runs[0]} pairs" if c.paired and c.runs[0] > 1 else f"{c.runs[0]} and {c.runs[1]}",
+        "p (Holm)": p_value(c.adjusted_p),
+        "is": KINDS.get(c.kind, c.kind),
+    }
 
 
-def _claim(c: ClaimChange, with_n: bool = True) -> tuple[str, ...]:
+def _claim(c: ClaimChange, with_n: bool = True) -> dict[str, str]:
     def side(outcome: Outcome | None) -> str:
         n = f", n {outcome.difference.n}" if outcome and with_n else ""
         return verdict(outcome) + (f" ({outcome.difference.mean:+.3f}{n})" if outcome else "")
 
-    return (c.claim, side(c.a), side(c.b), _CLAIMS.get(c.kind, c.kind))
+    return {"claim": c.claim, "A": side(c.a), "B": side(c.b), "is": _CLAIMS.get(c.kind, c.kind)}
 
 
-def _time(t: TimeChange) -> tuple[str, ...]:
+def _time(t: TimeChange, row: str) -> dict[str, str]:
     interval = limits(t.low, t.high, 2) if math.isfinite(t.high) else "-"
-    return (t.row, f"{t.a:.1f} s", f"{t.b:.1f} s", f"{t.ratio:.2f}", interval)
+    return {row: t.row, "A": f"{t.a:.1f} s", "B": f"{t.b:.1f} s", "ratio": f"{t.ratio:.2f}", "interval": interval}
 
 
 def _pace(times: Sequence[TimeChange]) -> str:

@@ -15,7 +15,7 @@ from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import Picture, draw, grid_of_panels, lowest
 from cvhw4.report.runs import Groups, seeds
-from cvhw4.report.text import escape, in_picture, shortened
+from cvhw4.report.text import clip, escape, in_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def confusions(stem: str, data: str, groups: Groups, read: Read) -> Picture | No
         for axes, (row, of_row) in zip(panels.flat, matrices.items(), strict=False):
             _matrix(axes, f"{row} (n = {len(of_row)})", of_row)
         if len(names) <= _NAMED:
-            short = [wrapped_name(name, 9) if few else in_picture(shortened(name)) for name in names]
+            short = [wrapped_name(name, 9) if few else in_picture(clip(name, 16)) for name in names]
             for axes in panels[:, 0]:
                 axes.set_yticks(range(len(names)), short, rotation=90 if few else 0, va="center")
             for axes in lowest(panels, len(matrices)):
@@ -116,7 +116,7 @@ def ink_on_blues(share: float) -> str:
 def wrapped_name(name: str, width: int) -> str:
     """A name for a picture on lines about that wide, broken behind "_", "-" and spaces."""
     lines = [""]
-    for part in re.findall(r"[^-_ ]*[-_ ]?", shortened(name, 2 * width)):
+    for part in re.findall(r"[^-_ ]*[-_ ]?", clip(name, 2 * width)):
         if lines[-1] and len(lines[-1] + part.rstrip("-_ ")) > width:
             lines.append("")
         lines[-1] += part

@@ -10,7 +10,7 @@ from cvhw4.metrics import Counts
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import Picture
-from cvhw4.report.runs import notes
+from cvhw4.report.runs import by_row, grouped, notes
 from cvhw4.report.text import escape, file_stem
 from cvhw4.study import Study
 
@@ -87,18 +87,13 @@ def evidence(
     study: Study, records: Iterable[RunRecord], read: Callable[[RunRecord], ImageResults | None]
 ) -> list[Evidence]:
     """The runs by data set."""
-    by_data: dict[str, list[RunRecord]] = {}
-    for record in sorted(records, key=lambda r: r.seed):
-        by_data.setdefault(record.data.fingerprint, []).append(record)
-    stems = [file_stem(runs[0].data.name) for runs in by_data.values()]
+    sets = grouped(sorted(records, key=lambda r: r.seed), lambda r: r.data.fingerprint)
+    stems = [file_stem(runs[0].data.name) for runs in sets.values()]
     found = []
-    for fingerprint, runs in by_data.items():
+    for fingerprint, runs in sets.items():
         name = runs[0].data.name
-        by_row: dict[str, list[RunRecord]] = {}
-        for record in runs:
-            by_row.setdefault(record.row, []).append(record)
         unique = stems.count(file_stem(name)) == 1
-        found.append(Evidence(study, name if unique else f"{name} {fingerprint[:6]}", by_row, read))
+        found.append(Evidence(study, name if unique else f"{name} {fingerprint[:6]}", by_row(runs), read))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape as quoted
@@ -10,16 +9,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cvhw4.errors import printable
 from cvhw4.files import write_atomically
 from cvhw4.records.history import GOOD, Night, State
 from cvhw4.report.changes import comment
 from cvhw4.report.figures import COLOURS, FOLDER, INK, Picture, draw, grid_of_panels
 from cvhw4.report.html import html_page
+from cvhw4.report.numbers import limits
 from cvhw4.report.runs import figure_name
 from cvhw4.report.tables import Table
-from cvhw4.report.text import clip, escape, file_stem, in_picture
-from cvhw4.statistics.intervals import t_quantile
+from cvhw4.report.text import escape, file_stem, in_picture
+from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.levels import Point, Shift, series_of, shifts
 from cvhw4.statistics.nights import CANARY, Judgement
 
@@ -37,6 +40,7 @@ STATES: Mapping[State, str] = {
 }
 _BADGE: Mapping[State, str] = {"first": "#2da44e", "fine": "#2da44e", "failed": "#bf8700", "regression": "#cf222e"}
 _LATEST = 14  # nights in the table
+_MOST = 500  # lines of any other
 _LONGEST = 60_000  # characters of an issue's or comment's text; GitHub takes 65,536
 _COLUMNS = 3
 
@@ -46,10 +50,9 @@ def night_page(judgement: Judgement) -> str:
     comparisons in full, as far as there is room."""
     night = judgement.night
     parts = [f"**{STATES[night.state][0].upper()}{STATES[night.state][1:]}**", night.why and escape(night.why)]
-    rows = [(r.row, r.data or "-", r.status, r.why or "-") for r in night.rows if r.status != "fine"]
-    parts.append(_table(("row", "data", "is", "why"), rows))
-    failed = [name for name, outcome in night.checks.items() if outcome != "passed"]
-    if failed:
+    rows = [r for r in night.rows if r.status != "fine"]
+    parts.append(_table({"row": r.row, "data": r.data or "-", "is": r.status, "why": r.why or "-"} for r in rows))
+    if failed := _failed(night):
         parts.append(f"Failed: {escape(', '.join(failed))}.")
     sides = (
         ("Against the last good runs", judgement.good, "good"),
@@ -89,40 +92,43 @@ def found_shifts(nights: Sequence[Night]) -> dict[Key, tuple[list[Point], list[S
     return {key: (points, shifts(points, tests=len(series))) for key, points in series.items()}
 
 
-def shift_lines(found: Mapping[Key, tuple[list[Point], list[Shift]]]) -> list[tuple[str, ...]]:
-    """Every change of level, newest first: night, row, data, figure, from, to, p, commits."""
+def shifts_table(found: Mapping[Key, tuple[list[Point], list[Shift]]]) -> Table:
+    """Every change of level, newest first."""
     lines = [
-        (
-            points[shift.index].first.started[:10],
-            *key[:2],
-            figure_name(key[2]),
-            f"{shift.before:.4f}",
-            f"{shift.after:.4f}",
-            f"{shift.p_value:.1g}",
-            "..".join(c or "?" for c in shift.commits),
-        )
-        for key, (points, cuts) in found.items()
+        {
+            "night": points[shift.index].first.started[:10],
+            "row": row,
+            "data": data,
+            "figure": figure_name(figure),
+            "before": f"{shift.before:.4f}",
+            "after": f"{shift.after:.4f}",
+            "p": f"{shift.p_value:.1g}",
+            "commits": "..".join(c or "?" for c in shift.commits),
+        }
+        for (row, data, figure), (points, cuts) in found.items()
         for shift in cuts
     ]
-    return sorted(lines, reverse=True)
+    return Table.of(sorted(lines, key=lambda line: tuple(line.values()), reverse=True), title="changes of level")
 
 
-SHIFT_COLUMNS = ("night", "row", "data", "figure", "before", "after", "p", "commits")
-
-
-def latest_lines(found: Mapping[Key, tuple[list[Point], list[Shift]]]) -> list[tuple[str, ...]]:
-    """Every figure's last measurement: row, data, figure, mean, interval, n, measurements, and its level's age."""
-    lines: list[tuple[str, ...]] = []
-    for key, (points, cuts) in found.items():
-        low, high = _interval(points[-1].values)
-        limits = f"{low:.4f} to {high:.4f}" if math.isfinite(low) else "-"
-        since = points[cuts[-1].index if cuts else 0].first.started[:10]
-        numbers = (f"{points[-1].mean:.4f}", limits, str(len(points[-1].values)), str(len(points)))
-        lines.append((*key[:2], figure_name(key[2]), *numbers, since))
-    return lines
-
-
-LATEST_COLUMNS = ("row", "data", "figure", "mean", "95 % interval", "n", "measured", "level since")
+def latest_table(found: Mapping[Key, tuple[list[Point], list[Shift]]]) -> Table:
+    """Every figure's last measurement, and since when its level is what it is."""
+    lines = []
+    for (row, data, figure), (points, cuts) in found.items():
+        e = estimate(points[-1].values)
+        lines.append(
+            {
+                "row": row,
+                "data": data,
+                "figure": figure_name(figure),
+                "mean": f"{points[-1].mean:.4f}",
+                "95 % interval": "-" if e.n == 1 else limits(e.low, e.high, 4),
+                "n": str(e.n),
+                "measured": str(len(points)),
+                "level since": points[cuts[-1].index if cuts else 0].first.started[:10],
+            }
+        )
+    return Table.of(lines, title="latest figures")
 
 
 def history_page(nights: Sequence[Night]) -> tuple[str, list[Picture]]:
@@ -130,49 +136,51 @@ def history_page(nights: Sequence[Night]) -> tuple[str, list[Picture]]:
     last = nights[-1]
     found = found_shifts(nights)
     good = next((n for n in reversed(nights) if n.state in GOOD), None)
+    worse = [{"row": f.row, "data": f.data, "what": f.name, "since": f.since[:10]} for f in last.worse]
+    accepted = [
+        {"night": n.started[:10], "row": row, "reason": why}
+        for n in reversed(nights)
+        for row, why in n.accepted.items()
+    ]
+    pictures = [*_pictures(found, nights), *_canary(nights)]
     parts = [
         f"# Nights of {escape(last.study or 'a study')}",
         f"The last of {len(nights)} nights, {last.started[:16].replace('T', ' ')} UTC: **{STATES[last.state]}**"
         + (f" ({escape(last.why)})" if last.why else "")
         + f". The last good one: {good.started[:16].replace('T', ' ') if good else 'none'}.",
         "## The latest nights",
-        _table(("night", "commit", "state", "not fine"), map(_line, reversed(nights[-_LATEST:]))),
-        "## Worse until repaired or accepted" if last.worse else "",
-        _table(("row", "data", "what", "since"), [(f.row, f.data, f.name, f.since[:10]) for f in last.worse]),
+        _table(map(_line, reversed(nights[-_LATEST:]))),
+        "## Worse until repaired or accepted" if worse else "",
+        _table(worse),
         "## What moved",
-        _table(SHIFT_COLUMNS, shift_lines(found)) or "No figure's level has changed.",
+        shifts_table(found).escaped().markdown(_MOST) or "No figure's level has changed.",
         "Changes of level by binary segmentation, p corrected for all figures and nights. What changed a figure is in "
         "the commits named, or in versions and drivers below: `cvhw4 bisect ROW GOOD BAD` trains that row in between.",
+        "## Figures over nights",
+        *(p.markdown for p in pictures),
+        latest_table(found).escaped().markdown(_MOST),
+        "## Accepted",
+        _table(accepted) or "Nothing so far.",
+        "## Versions",
+        _table(_versions(nights)) or "None has changed.",
     ]
-    pictures = [*_pictures(found, nights), *_canary(nights)]
-    parts += ["## Figures over nights", *(p.markdown for p in pictures)]
-    parts.append(_table(LATEST_COLUMNS, latest_lines(found)))
-    accepted = [(n.started[:10], row, why) for n in reversed(nights) for row, why in n.accepted.items()]
-    parts += ["## Accepted", _table(("night", "row", "reason"), accepted) or "Nothing so far."]
-    parts += ["## Versions", _table(("night", "what", "before", "after"), _versions(nights)) or "None has changed."]
     return "\n\n".join(filter(None, parts)) + "\n", pictures
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    escaped = [[escape(clip(text)) for text in row] for row in rows]
-    return Table(columns, escaped).markdown(500) if escaped else ""
+def _table(lines: Iterable[Mapping[str, str]]) -> str:
+    return Table.of(lines).escaped().markdown(_MOST)
 
 
-def _line(night: Night) -> tuple[str, ...]:
-    failed = [name for name, outcome in night.checks.items() if outcome != "passed"]
+def _line(night: Night) -> dict[str, str]:
     rows = [f"{r.row} {r.status}" for r in night.rows if r.status not in ("fine", "new")]
-    wrong = [night.why] if night.why else []
-    return (night.started[:10], night.commit or "-", night.state, ", ".join([*wrong, *rows, *failed]) or "-")
+    wrong = [*([night.why] if night.why else []), *rows, *_failed(night)]
+    day, commit = night.started[:10], night.commit or "-"
+    return {"night": day, "commit": commit, "state": night.state, "not fine": ", ".join(wrong) or "-"}
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of a mean over seeds (Student's t); infinite for one."""
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n < 2:
-        return -math.inf, math.inf
-    half = t_quantile(0.975, n - 1) * math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    return mean - half, mean + half
+def _failed(night: Night) -> list[str]:
+    """The checks that did not pass."""
+    return [name for name, outcome in night.checks.items() if outcome != "passed"]
 
 
 def _day(night: Night) -> float:
@@ -216,58 +224,55 @@ def _panel(
     nights: Sequence[Night],
     moved: Sequence[Night],
 ) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    def lasting(values: Iterable[object]) -> NDArray[np.float64]:
+        """A value for the first and the last night of every measurement; NaN for None."""
+        return np.repeat(np.array([*values], dtype=float), 2)
 
     times = [_day(n) for p in points for n in (p.first, p.last)]
-    ends = [_interval(p.values) for p in points for _ in range(2)]
-    means = [p.mean for p in points for _ in range(2)]
-    lows, highs = ([e[i] if math.isfinite(e[i]) else m for e, m in zip(ends, means, strict=True)] for i in (0, 1))
-    axes.fill_between(times, lows, highs, color=COLOURS[0], alpha=0.3, linewidth=0)
-    axes.plot(times, means, color=COLOURS[0], linewidth=1.3)
-    for limit in ("low", "high"):
-        values = [getattr(p, limit) for p in points for _ in range(2)]
-        if any(v is not None for v in values):
-            held = [math.nan if v is None else v for v in values]
-            axes.plot(times, held, color=COLOURS[6], linewidth=0.8)
+    found = [estimate(p.values) for p in points]
+    low, high = (lasting(getattr(e, end) if e.n > 1 else e.mean for e in found) for end in ("low", "high"))
+    axes.fill_between(times, low, high, color=COLOURS[0], alpha=0.3, linewidth=0)
+    axes.plot(times, lasting(p.mean for p in points), color=COLOURS[0], linewidth=1.3)
+    for bound in (lasting(p.low for p in points), lasting(p.high for p in points)):
+        axes.plot(times, bound, color=COLOURS[6], linewidth=0.8)
     for night in moved:
         axes.axvline(_day(night), color=INK, linewidth=0.6, linestyle=(0, (1, 2)))
     for shift in cuts:
         axes.axvline(_day(points[shift.index].first), color=COLOURS[5], linewidth=1.1)
     for night in nights:
-        judged = next((r for r in night.rows if r.row == row and r.status == "accepted" and r.data != CANARY), None)
-        if judged is not None:
-            height = next((p.mean for p in reversed(points) if p.first.started <= night.started), means[0])
+        if any(r.row == row and r.status == "accepted" and r.data != CANARY for r in night.rows):
+            height = next((p.mean for p in reversed(points) if p.first.started <= night.started), points[0].mean)
             axes.plot(_day(night), height, "^", color=COLOURS[2], markersize=6)
-    locator = AutoDateLocator(maxticks=5)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    _dates(axes, 5)
     axes.set_title(in_picture(row), fontsize=8, loc="left")
     axes.tick_params(labelsize=8)
     axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
 
 
+def _dates(axes: Axes, most: int) -> None:
+    """At most so many ticks on an axis of days."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(maxticks=most)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
 def _canary(nights: Sequence[Night]) -> list[Picture]:
     """Training times of the canary over nights."""
-    timed = [n for n in nights if n.canary is not None]
+    timed = [(_day(n), n.canary) for n in nights if n.canary is not None]
     if not timed:
         return []
 
     def paint(canvas: Figure) -> None:
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
         axes = canvas.subplots()
-        for night in timed:
-            assert night.canary is not None
-            axes.plot(
-                [_day(night)] * len(night.canary.seconds), night.canary.seconds, ".", color=COLOURS[0], markersize=4
-            )
-        locator = AutoDateLocator(maxticks=8)
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        for day, canary in timed:
+            axes.plot([day] * len(canary.seconds), canary.seconds, ".", color=COLOURS[0], markersize=4)
+        _dates(axes, 8)
         axes.set_ylabel("training time (s)")
         axes.set_ylim(bottom=0)
 
-    row = timed[-1].canary.row if timed[-1].canary else ""
+    row = timed[-1][1].row
     return [
         draw(
             "nights-canary",
@@ -284,15 +289,15 @@ def _machine(night: Night) -> dict[str, object]:
     return {k: v for k, v in night.environment.items() if k not in ("commit", "code", "parts")}
 
 
-def _versions(nights: Sequence[Night]) -> list[tuple[str, ...]]:
+def _versions(nights: Sequence[Night]) -> list[dict[str, str]]:
     """What of versions, driver and device changed, newest first."""
-    known = [n for n in nights if n.environment]
-    lines: list[tuple[str, ...]] = []
-    for a, b in pairwise(known):
+    lines = []
+    for a, b in pairwise([n for n in nights if n.environment]):
         before, after = _machine(a), _machine(b)
         for name in dict.fromkeys([*before, *after]):
-            if before.get(name) != after.get(name):
-                lines.append((b.started[:10], name, str(before.get(name, "-")), str(after.get(name, "-"))))
+            old, new = str(before.get(name, "-")), str(after.get(name, "-"))
+            if old != new:
+                lines.append({"night": b.started[:10], "what": name, "before": old, "after": new})
     return lines[::-1]
 
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import re
-import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape as quoted
 from importlib.resources import files
-from itertools import groupby
+from itertools import count, groupby
 from typing import TYPE_CHECKING
 
 from cvhw4.errors import InputError
@@ -24,9 +22,9 @@ from cvhw4.errors import InputError
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
+    from markdown_it.tree import SyntaxTreeNode as Node
 
 CLAIMS = "The claims"  # the section that both pages have
-_LARGEST = 5_000_000  # bytes of a page
 LONG = 250  # characters of a paragraph that defines terms, from which it folds
 _LONG_LIST = 400  # characters of a list, likewise
 SHORT = 34  # characters of a cell, up to which it stays on one line; lists of numbers always do
@@ -39,18 +37,16 @@ _SHAPES = {
     *("svg", "g", "defs", "path", "rect", "circle", "ellipse", "line", "polyline", "polygon", "use", "image"),
     *("text", "tspan", "clipPath", "linearGradient", "radialGradient", "stop", "pattern", "mask"),
 }
-_RASTER = re.compile(r"data:image/(png|jpeg);base64,([A-Za-z0-9+/=]+)")
 
 
 @dataclass
 class _Section:
-    """A heading's part of a page: its title as tokens, its blocks (the tokens of each), the sections in it, blocks that
-    fold below its own, and its id."""
+    """A heading's part of a page: its title, its blocks, the sections in it, blocks that fold below its own, its id."""
 
     title: list[Token]
-    blocks: list[list[Token]] = field(default_factory=list)
+    blocks: list[Node] = field(default_factory=list)
     parts: list[_Section] = field(default_factory=list)
-    notes: list[list[Token]] = field(default_factory=list)
+    notes: list[Node] = field(default_factory=list)
     id: str = ""
 
     @property
@@ -70,24 +66,27 @@ def html_page(report: str, verdicts: str, pictures: Mapping[str, str]) -> str:
     Raises:
         InputError: markdown-it-py is not installed.
     """
-    return shrunk(_Page(pictures).render(_sections(report), _sections(verdicts)))
+    markdown = parser()
+    return _Page(markdown, pictures).render(_sections(markdown, report), _sections(markdown, verdicts))
 
 
-def _sections(text: str) -> _Section:
+def _sections(markdown: MarkdownIt, text: str) -> _Section:
     """A page in Markdown by its headings: the first is the whole page's; HTML in it is text."""
+    from markdown_it.tree import SyntaxTreeNode
+
     page = _Section([])
     within = [(0, page)]
-    for block in _blocks(parser().parse(text)):
-        if block[0].type != "heading_open":
+    for block in SyntaxTreeNode(markdown.parse(text)).children:
+        if block.type != "heading":
             within[-1][1].blocks.append(block)
             continue
-        level = int(block[0].tag[1])
+        title, level = block.children[0].to_tokens(), int(block.tag[1])
         if level == 1 and not page.title:
-            page.title = block[1:-1]
+            page.title = title
             continue
         while within[-1][0] >= level:
             within.pop()
-        within[-1][1].parts.append(_Section(block[1:-1]))
+        within[-1][1].parts.append(_Section(title))
         within.append((level, within[-1][1].parts[-1]))
     return page
 
@@ -105,47 +104,41 @@ def parser() -> MarkdownIt:
     return MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
-def _blocks(tokens: Iterable[Token]) -> list[list[Token]]:
-    blocks: list[list[Token]] = []
-    depth = 0
-    for token in tokens:
-        if depth == 0:
-            blocks.append([])
-        blocks[-1].append(token)
-        depth += token.nesting
-    return blocks
-
-
 def _plain_text(tokens: Iterable[Token]) -> str:
     """Text of tokens, without markup and pictures."""
     leaves = (leaf for token in tokens for leaf in (token.children or [token]))
     return "".join(" " if leaf.type.endswith("break") else leaf.content for leaf in leaves if leaf.type != "image")
 
 
+def _kind(block: Node) -> str:
+    inline = block.children[0].children if block.type == "paragraph" else ()
+    return "table" if block.type == "table" else "figure" if inline and inline[0].type == "image" else "text"
+
+
+def _explains(block: Node) -> bool:
+    """Whether a block is a long text that defines terms, or a long list."""
+    length = len(_plain_text(block.to_tokens()))
+    if block.type == "bullet_list":
+        return length > _LONG_LIST
+    return _kind(block) == "text" and length > LONG and any(node.type == "em" for node in block.walk())
+
+
 class _Page:
     """One page while it is made."""
 
-    def __init__(self, pictures: Mapping[str, str]) -> None:
-        self.markdown = parser()
-        self.pictures = pictures
-        self.count = 0  # of ids given
+    def __init__(self, markdown: MarkdownIt, pictures: Mapping[str, str]) -> None:
+        self.markdown, self.pictures, self.numbers = markdown, pictures, count(1)  # of ids
 
     def render(self, report: _Section, verdicts: _Section) -> str:
         """The page, the answer first."""
-        claims = _Section([])
-        parts = []
-        for part in (*report.parts, *verdicts.parts):
-            if part.text == CLAIMS:
-                claims.title = part.title
-                claims.blocks += part.blocks
-                claims.parts += part.parts
-            else:
-                parts.append(part)
-        if claims.title:
-            parts.insert(0, claims)
-            claims.notes = [*filter(self._explains, claims.blocks), *verdicts.blocks]
-            summing, *others = (block for block in claims.blocks if not self._explains(block))
-            claims.blocks = [summing, *sorted(others, key=lambda b: ("table", "figure", "text").index(self._kind(b)))]
+        parts = [*report.parts, *verdicts.parts]
+        if found := [part for part in parts if part.text == CLAIMS]:
+            blocks = [block for part in found for block in part.blocks]
+            claims = _Section(found[-1].title, parts=[inner for part in found for inner in part.parts])
+            claims.notes = [*filter(_explains, blocks), *verdicts.blocks]
+            summing, *others = (block for block in blocks if not _explains(block))
+            claims.blocks = [summing, *sorted(others, key=lambda b: ("table", "figure", "text").index(_kind(b)))]
+            parts = [claims, *(part for part in parts if part.text != CLAIMS)]
         body = "".join(self._section(part, 2) for part in parts)
         about = self._blocks(report.blocks, report.text)
         contents = "".join(self._entry(part, deep=part in report.parts) for part in parts)
@@ -168,7 +161,7 @@ class _Page:
 </head>
 <body>
 <a class="skip" href="#main">Skip to the results</a>
-<header><h1>{self._inline(report.title)}</h1><button id="theme" type="button" hidden></button></header>
+<header><h1>{self._html(report.title)}</h1><button id="theme" type="button" hidden></button></header>
 <nav aria-label="Contents"><details open><summary>Contents</summary><ul>{contents}</ul></details></nav>
 <main id="main" tabindex="-1">
 {about}{body}</main>
@@ -177,11 +170,10 @@ class _Page:
 """
 
     def _section(self, section: _Section, level: int) -> str:
-        self.count += 1
-        section.id = f"s{self.count}"
+        section.id = f"s{next(self.numbers)}"
         inside = self._blocks(section.blocks, section.text) + self._folded(section.notes, section.text)
         inside += "".join(self._section(part, level + 1) for part in section.parts)
-        heading = f'<h{level} id="{section.id}">{self._inline(section.title)}</h{level}>\n'
+        heading = f'<h{level} id="{section.id}">{self._html(section.title)}</h{level}>\n'
         return f"<section>\n{heading}{inside}</section>\n" if level == 2 else heading + inside
 
     def _entry(self, section: _Section, deep: bool) -> str:
@@ -189,84 +181,56 @@ class _Page:
         link = f'<a href="#{section.id}">{quoted(section.text)}</a>'
         return f"<li>{link}{f'<ul>{inside}</ul>' if inside else ''}</li>"
 
-    def _blocks(self, blocks: Iterable[list[Token]], about: str) -> str:
+    def _blocks(self, blocks: Iterable[Node], about: str) -> str:
         """Blocks as HTML; explanations that follow each other fold together."""
         return "".join(
             self._folded(group, about) if folds else "".join(self._block(block, about) for block in group)
-            for folds, group in groupby(blocks, self._explains)
+            for folds, group in groupby(blocks, _explains)
         )
 
-    def _folded(self, blocks: Iterable[list[Token]], about: str) -> str:
+    def _folded(self, blocks: Iterable[Node], about: str) -> str:
         inside = "".join(self._block(block, about) for block in blocks)
         return f"<details><summary>How to read this</summary>\n{inside}</details>\n" if inside else ""
 
-    def _kind(self, block: list[Token]) -> str:
-        if block[0].type == "table_open":
-            return "table"
-        children = block[1].children if block[0].type == "paragraph_open" else None
-        return "figure" if children and children[0].type == "image" else "text"
-
-    def _explains(self, block: list[Token]) -> bool:
-        """Whether a block is a long text that defines terms, or a long list."""
-        if self._kind(block) != "text":
-            return False
-        length = len(_plain_text(block))
-        if block[0].type == "bullet_list_open":
-            return length > _LONG_LIST
-        return length > LONG and any(leaf.type == "em_open" for token in block for leaf in token.children or ())
-
-    def _block(self, block: list[Token], about: str) -> str:
-        kind = self._kind(block)
+    def _block(self, block: Node, about: str) -> str:
+        kind = _kind(block)
         if kind == "table":
             return self._table(block, about)
-        return self._figure(block[1].children or []) if kind == "figure" else self._html(block)
+        return self._figure(block.children[0].children) if kind == "figure" else self._html(block.to_tokens())
 
-    def _html(self, tokens: Sequence[Token]) -> str:
+    def _html(self, tokens: list[Token]) -> str:
         return self.markdown.renderer.render(tokens, self.markdown.options, {})
 
-    def _inline(self, tokens: Sequence[Token]) -> str:
-        return self._html(tokens)
-
-    def _table(self, block: list[Token], about: str) -> str:
+    def _table(self, block: Node, about: str) -> str:
         """A table in a box that scrolls by itself; a row's first cell is its heading, a verdict stands beside it."""
-        rows: list[list[Token]] = []
-        for token in block:
-            if token.type == "tr_open":
-                rows.append([])
-            elif token.type == "inline":
-                rows[-1].append(token)
-        names = [name.content for name in rows[0]]
+        rows = [[cell.children[0].to_tokens() for cell in row.children] for row in block.walk() if row.type == "tr"]
+        names = [_plain_text(name) for name in rows[0]]
         if "verdict" in names:
             for row in rows:
                 row.insert(1, row.pop(names.index("verdict")))
-        head = "".join(f'<th scope="col">{self._inline([name])}</th>' for name in rows[0])
+        head = "".join(f'<th scope="col">{self._html(name)}</th>' for name in rows[0])
         body = "\n".join(f"<tr>{''.join(map(self._cell, row, range(len(row))))}</tr>" for row in rows[1:])
-        label = quoted(f"Table: {about}")
         return (
-            f'<div class="table" role="group" tabindex="0" aria-label="{label}">\n<table>\n'
+            f'<div class="table" role="group" tabindex="0" aria-label="{quoted(f"Table: {about}")}">\n<table>\n'
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n"
         )
 
-    def _cell(self, content: Token, column: int) -> str:
-        text = _plain_text([content])
-        classes = ["short" if len(text) <= SHORT or re.fullmatch(r"[\d, ]+", text) else "text"]
+    def _cell(self, content: list[Token], column: int) -> str:
+        text = _plain_text(content)
+        classes = "short" if len(text) <= SHORT or re.fullmatch(r"[\d, ]+", text) else "text"
         if (word := text.split(" (")[0]) in _PILLS:
-            classes = [
-                _PILLS[word],
-                *(classes if word == text else []),
-            ]  # a remark may wrap
+            classes = f"{_PILLS[word]} {classes}" if word == text else _PILLS[word]  # a remark may wrap
         kind = "td" if column else 'th scope="row"'
-        return f'<{kind} class="{" ".join(classes)}">{self._inline([content])}</{kind[:2]}>'
+        return f'<{kind} class="{classes}">{self._html(content)}</{kind[:2]}>'
 
-    def _figure(self, children: list[Token]) -> str:
+    def _figure(self, nodes: list[Node]) -> str:
         """A picture with what stands below it as its caption."""
-        image, caption = children[0], children[2:]
-        words = _plain_text(image.children or [])
-        address = str(image.attrGet("src"))
-        content = self.pictures.get(address)
-        self.count += 1
-        shown = f"<p>{quoted(words)}</p>" if content is None else inline_svg(content, f"p{self.count}-", words)
-        below = f"<figcaption>{self._inline(caption)}</figcaption>" if caption else ""
+        image, caption = nodes[0], [token for node in nodes[2:] for token in node.to_tokens()]
+        words = _plain_text(token for node in image.children for token in node.to_tokens())
+        content = self.pictures.get(str(image.attrGet("src")))
+        prefix = f"p{next(self.numbers)}-"
+        shown = f"<p>{quoted(words)}</p>" if content is None else inline_svg(content, prefix, words)
+        below = f"<figcaption>{self._html(caption)}</figcaption>" if caption else ""
         box = f'<div class="picture" role="group" tabindex="0" aria-label="Picture">{shown}</div>'
         return f"<figure>{box}{below}</figure>\n"
 
@@ -311,28 +275,3 @@ def inline_svg(content: str, prefix: str, words: str) -> str:
 def _pixels(length: str) -> int:
     number = re.match(r"[\d.]+", length)
     return round(float(number[0]) * (4 / 3 if length.endswith("pt") else 1)) if number else 0
-
-
-def shrunk(page: str, largest: int = _LARGEST) -> str:
-    """A page with its pictures of pixels so far reduced that it is no larger than so many bytes, as far as they go; a
-    warning where they are reduced."""
-    from PIL import Image
-
-    def half(found: re.Match[str]) -> str:
-        kind, data = found.groups()
-        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-            buffer = io.BytesIO()
-            image.convert("RGB" if kind == "jpeg" else "RGBA").reduce(2).save(buffer, kind)
-        return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-    before = len(page.encode())
-    after = before
-    for _ in range(4):
-        if after <= largest:
-            break
-        page = _RASTER.sub(half, page)
-        after = len(page.encode())
-    if before > largest:
-        what = f"its pictures are reduced from {before / 1e6:.1f} to {after / 1e6:.1f} MB"
-        warnings.warn(f"report.html is large: {what}; figures/ has them whole", stacklevel=2)
-    return page

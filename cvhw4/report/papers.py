@@ -8,9 +8,7 @@ the table.
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import math
 import os
 import re
@@ -19,15 +17,19 @@ import subprocess
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cvhw4.errors import InputError, printable
 from cvhw4.files import write_atomically
-from cvhw4.records.schema import RunRecord
-from cvhw4.report.runs import by_row
+from cvhw4.records.schema import RunRecord, first_problem
+from cvhw4.records.typed import Field, TypeAdapter, ValidationError
+from cvhw4.report.numbers import ends
+from cvhw4.report.runs import by_row, grouped, with_metric
+from cvhw4.report.tables import Table
 from cvhw4.report.text import escape
 from cvhw4.statistics.comparison import LEVEL, Comparison, compare, decimal_step, holm
 from cvhw4.statistics.intervals import estimate
@@ -37,8 +39,6 @@ from cvhw4.tasks import LABELS
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Spread = Literal["sd", "interval", "none"]
-Which = Literal["best", "last", ""]
 ABOVE, BELOW = "*", "†"
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
@@ -69,13 +69,15 @@ class Style:
         label: to refer to it by.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
     rows: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     baseline: str = ""
-    epoch: Which = ""
-    spread: Spread = "sd"
+    epoch: Literal["best", "last", ""] = ""
+    spread: Literal["sd", "interval", "none"] = "sd"
     percent: bool = False
-    digits: int | None = None
+    digits: Annotated[int, Field(ge=0, le=9)] | None = None
     siunitx: bool = False
     caption: str = ""
     label: str = ""
@@ -111,23 +113,25 @@ def style_of(raw: Mapping[str, Any], where: str) -> Style:
     Raises:
         InputError: a name that no style has, or a value of another kind.
     """
-    known = {f.name: f.default for f in fields(Style)}
-    for name, value in raw.items():
-        if name not in known:
-            raise InputError(where, f"has {printable(name)}, which no table has", f"use {', '.join(known)}")
-        choices = {"epoch": get_args(Which), "spread": get_args(Spread)}.get(name)
-        if name in ("rows", "columns"):
-            fits = isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
-        elif name in ("percent", "siunitx"):
-            fits = isinstance(value, bool)
-        elif name == "digits":
-            fits = value is None or (type(value) is int and 0 <= value <= 9)
-        else:
-            fits = isinstance(value, str) and (choices is None or value in choices)
-        if not fits:
-            hint = f"choose one of {', '.join(filter(None, choices))}" if choices else "see cvhw4 table --help"
-            raise InputError(where, f"has {name} = {value!r:.60}", hint)
-    return Style(**raw)
+    try:
+        return _styles().validate_python(dict(raw))
+    except ValidationError as error:
+        names = ", ".join(f.name for f in fields(Style))
+        raise InputError(where, f"is no style of a table ({first_problem(error)})", f"use {names}") from None
+
+
+@cache
+def _styles() -> TypeAdapter[Style]:
+    return TypeAdapter(Style)
+
+
+class _Markup(NamedTuple):
+    """How a format writes texts from outside, numbers, bold ones, and marks."""
+
+    text: Callable[[str], str]
+    number: Callable[[str], str]
+    bold: Callable[[str], str]
+    mark: Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -161,80 +165,57 @@ class ResultsTable:
 
     def markdown(self) -> str:
         """For a README."""
-        from cvhw4.report.tables import Table
-
-        cells = self._texts(lambda text: text, lambda text: f"**{text}**", escape)
-        lines = [(escape(name), *of_row) for (name, _), of_row in zip(self.rows, cells, strict=True)]
-        return Table(("", *map(escape, self.columns)), lines).markdown() + "\n\n" + "\n".join(map(escape, self.notes))
+        head, *lines = self._lines(_Markup(escape, str, "**{}**".format, escape))
+        return Table(head, lines).markdown() + "\n\n" + "\n".join(map(escape, self.notes))
 
     def csv(self) -> str:
         """Full precision, a line per row and figure: row, figure, mean, spread, n, bold, mark."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["row", "figure", "mean", self._spread, "n", "bold", "mark"])
-        for name, cells in self.rows:
-            for column, cell in zip(self.columns, cells, strict=True):
-                if cell is not None:
-                    writer.writerow([name, column, *(repr(float(x)) for x in cell[:2]), *cell[2:4], cell.mark])
-        return text.getvalue()
+        import pandas as pd
+
+        cells = [(name, column, cell) for name, of in self.rows for column, cell in zip(self.columns, of, strict=True)]
+        names = ["row", "figure", "mean", self._spread, "n", "bold", "mark"]
+        lines = pd.DataFrame([(name, column, *cell) for name, column, cell in cells if cell], columns=names)
+        return lines.to_csv(index=False, na_rep="nan", lineterminator="\n")
 
     def html(self) -> str:
         """A <table>, for a notebook."""
-        cells = self._texts(lambda text: text, lambda text: f"<b>{text}</b>", lambda mark: f"<sup>{mark}</sup>")
-        head = "".join(f"<th>{html.escape(c)}</th>" for c in ("", *self.columns))
-        body = "".join(
-            f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{text}</td>' for text in of_row)}</tr>"
-            for (name, _), of_row in zip(self.rows, cells, strict=True)
-        )
+        from tabulate import tabulate
+
+        head, *lines = self._lines(_Markup(html.escape, str, "<b>{}</b>".format, "<sup>{}</sup>".format))
+        table = str(tabulate(lines, head, tablefmt="unsafehtml", disable_numparse=True))
         foot = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        return f"<table><caption>{html.escape(self.title)}</caption><tr>{head}</tr>{body}</table>{foot}"
+        return table.replace("<table>", f"<table><caption>{html.escape(self.title)}</caption>", 1) + foot
 
     _repr_html_ = html
 
     def latex(self) -> str:
         """With booktabs; a float where the style has a caption."""
-        if self.style.siunitx:
 
-            def number(text: str) -> str:
-                return rf"\num{{{text.replace(' ± ', ' +- ').replace('−', '-')}}}"
-        else:
+        def number(text: str) -> str:
+            text = text.replace("−", "-")
+            if self.style.siunitx:
+                return rf"\num{{{text.replace(' ± ', ' +- ')}}}"
+            return text if text == "-" else f"${text.replace('±', chr(92) + 'pm')}$"
 
-            def number(text: str) -> str:
-                return text if text == "-" else f"${text.replace('±', chr(92) + 'pm').replace('−', '-')}$"
-
-        def bold(text: str) -> str:
-            return rf"{{\boldmath\bfseries {text}}}"
-
-        cells = self._texts(number, bold, lambda mark: rf"\textsuperscript{{{_latex(mark)}}}")
-        lines = [" & ".join([_latex(name), *of_row]) for (name, _), of_row in zip(self.rows, cells, strict=True)]
-        head = " & ".join(["", *map(_latex, self.columns)])
-        body = [
-            rf"\begin{{tabular}}{{l{'c' * len(self.columns)}}}",
-            r"\toprule",
-            rf"{head} \\",
-            r"\midrule",
-            *(rf"{line} \\" for line in lines),
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
-        notes = [rf"% {printable(note)}" for note in self.notes]
+        bold, raised = r"{{\boldmath\bfseries {}}}".format, r"\textsuperscript{{{}}}".format
+        markup = _Markup(_latex, number, bold, lambda mark: raised(_latex(mark)))
+        head, *lines = (rf"{' & '.join(line)} \\" for line in self._lines(markup))
+        columns = rf"\begin{{tabular}}{{l{'c' * len(self.columns)}}}"
+        body = [columns, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}"]
         if self.style.caption:
             label = [rf"\label{{{self.style.label}}}"] if self.style.label else []
-            caption = " ".join([_latex(self.style.caption), *map(_latex, self.notes)])
-            body = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", *label, *body, r"\end{table}"]
+            caption = rf"\caption{{{' '.join(map(_latex, (self.style.caption, *self.notes)))}}}"
+            body = [r"\begin{table}", r"\centering", caption, *label, *body, r"\end{table}"]
         packages = "booktabs" + (", siunitx" if self.style.siunitx else "")
-        return "\n".join([f"% {printable(self.title)}; needs {packages}", *notes, *body])
+        notes = (f"{self.title}; needs {packages}", *self.notes)
+        return "\n".join([*(f"% {printable(note)}" for note in notes), *body])
 
     def typst(self) -> str:
         """Typst's own table; a figure where the style has a caption."""
-        cells = self._texts(_typst, lambda text: f"*{text}*", lambda mark: f"#super[{_typst(mark)}]")
-        lines = [
-            f"  [{_typst(name)}], {', '.join(f'[{text}]' for text in of_row)},"
-            for (name, _), of_row in zip(self.rows, cells, strict=True)
-        ]
-        head = ", ".join(f"[{_typst(c)}]" for c in ("", *self.columns))
+        markup = _Markup(_typst, _typst, "*{}*".format, lambda mark: f"#super[{_typst(mark)}]")
+        head, *lines = (f"  {', '.join(f'[{text}]' for text in line)}," for line in self._lines(markup))
         columns = f"columns: {len(self.columns) + 1}, align: (left, ..range({len(self.columns)}).map(_ => center))"
-        body = [f"  {columns}, stroke: none,", "  table.hline(),", f"  {head},", "  table.hline(stroke: 0.5pt),"]
+        body = [f"  {columns}, stroke: none,", "  table.hline(),", head, "  table.hline(stroke: 0.5pt),"]
         body += [*lines, "  table.hline(),"]
         notes = [f"// {printable(note)}" for note in (self.title, *self.notes)]
         if not self.style.caption:
@@ -247,18 +228,19 @@ class ResultsTable:
     def _spread(self) -> str:
         return {"sd": "sd", "interval": "half interval", "none": "spread"}[self.style.spread]
 
-    def _texts(
-        self, number: Callable[[str], str], bold: Callable[[str], str], raised: Callable[[str], str]
-    ) -> list[list[str]]:
-        """The cells as texts, each in the digits of its column."""
+    def _lines(self, markup: _Markup) -> list[list[str]]:
+        """Headings, and the rows with theirs; cells in the digits of their column."""
         digits = [self._digits([cells[i] for _, cells in self.rows]) for i in range(len(self.columns))]
-        return [
-            [
-                "-" if cell is None else _text(cell, d, number, bold, raised)
-                for cell, d in zip(cells, digits, strict=True)
-            ]
-            for _, cells in self.rows
-        ]
+
+        def text(cell: Cell | None, digits: int) -> str:
+            if cell is None or not math.isfinite(cell.mean):
+                return "-"
+            spread = f" ± {cell.spread:.{digits}f}" if math.isfinite(cell.spread) else ""
+            shown = markup.number(f"{cell.mean:.{digits}f}{spread}")
+            return (markup.bold(shown) if cell.bold else shown) + (markup.mark(cell.mark) if cell.mark else "")
+
+        lines = [[markup.text(name), *map(text, cells, digits)] for name, cells in self.rows]
+        return [["", *map(markup.text, self.columns)], *lines]
 
     def _digits(self, cells: Iterable[Cell | None]) -> int:
         """How many digits behind the point the spreads of a column deserve."""
@@ -346,29 +328,17 @@ def results_table(study: Study, records: Iterable[RunRecord], style: Style | Non
     Raises:
         InputError: the style names a row that the study has not, or a figure that no run has.
     """
-    style = style or Style()
-    records = [r for r in records if r.row in study.rows]
-    style = _named(study, records, style)
-    tables = []
-    for task in study.tasks:
-        sets: dict[str, list[RunRecord]] = {}
-        for record in records:
-            if record.task == task.name and record.row in style.rows:
-                sets.setdefault(record.data.fingerprint, []).append(record)
-        for runs in sets.values():
-            there = {metric for r in runs for metric in r.epochs[-1].figures}
-            metrics = [m for m in style.columns or study.shown(task) if m in there]
-            groups = by_row(runs)
-            rows = [row for row in style.rows if row in groups]
-            if metrics:
-                step = None if study.train is not None else 1 / runs[0].data.val if task.in_images else 0.0
-                title = f"{runs[0].data.name}, {task.name}"
-                tables.append(_table(title, rows, metrics, groups, study, style, step))
-    return tables
+    runs = [r for r in records if r.row in study.rows]
+    style = _named(study, runs, style or Style())
+    shown = [r for r in runs if r.row in style.rows]
+    order = [task.name for task in study.tasks]
+    sets = grouped(sorted(shown, key=lambda r: order.index(r.task)), lambda r: (r.task, r.data.fingerprint))
+    tables = [_table(study, of, style) for of in sets.values()]
+    return [table for table in tables if table.columns]
 
 
 def _named(study: Study, records: Sequence[RunRecord], style: Style) -> Style:
-    """The style with rows by their full names, and only those that are there."""
+    """The style with rows by their full names."""
     rows = {study.row(name).name: text for name, text in style.rows.items()}
     figures = {metric for r in records for metric in r.epochs[-1].figures}
     for metric in style.columns:
@@ -377,63 +347,55 @@ def _named(study: Study, records: Sequence[RunRecord], style: Style) -> Style:
     baseline = study.row(style.baseline).name if style.baseline else ""
     if baseline and rows and baseline not in rows:
         raise InputError(f"baseline {baseline}", "is not among the rows of the table", "add it to them")
-    epoch = style.epoch or study.epoch
-    changes = {"rows": rows or {row: row for row in study.rows}, "baseline": baseline, "epoch": epoch}
-    return Style(**{f.name: getattr(style, f.name) for f in fields(Style)} | changes)
+    rows = rows or {row: row for row in study.rows}
+    return replace(style, rows=rows, baseline=baseline, epoch=style.epoch or study.epoch)
 
 
-def _table(
-    title: str,
-    rows: Sequence[str],
-    metrics: Sequence[str],
-    groups: Mapping[str, Sequence[RunRecord]],
-    study: Study,
-    style: Style,
-    step: float | None,
-) -> ResultsTable:
+def _table(study: Study, runs: Sequence[RunRecord], style: Style) -> ResultsTable:
+    """The table of runs of one task on one data set; without columns where they have none of the figures."""
+    task, groups = study.rows[runs[0].row].task, by_row(runs)
+    step = None if study.train is not None else 1 / runs[0].data.val if task.in_images else 0.0
+    metrics = [m for m in style.columns or study.shown(task) if with_metric(runs, m)]
+    rows = [row for row in style.rows if row in groups]
     scale = 100 if style.percent else 1
     low = study.lower_is_better if study.train is not None else {"loss"}
     values = {
-        (row, metric): {r.seed: getattr(r, style.epoch)(metric) for r in groups[row] if metric in r.epochs[-1].figures}
+        (row, metric): {r.seed: getattr(r, style.epoch)(metric) for r in with_metric(groups[row], metric)}
         for row in rows
         for metric in metrics
     }
     if style.percent and (large := [m for (_, m), of in values.items() if any(abs(v) > 1 for v in of.values())]):
         raise InputError(f"column {large[0]}", "has figures above 1, so it is no share", "leave percent out")
     marks = _marks(rows, metrics, values, style.baseline, step)
-    lines = []
     winners = {metric: _winner(rows, metric, values, metric in low, step) for metric in metrics}
-    for row in rows:
-        cells: list[Cell | None] = []
-        for metric in metrics:
-            if not (found := values[row, metric]):
-                cells.append(None)
-                continue
-            e = estimate([scale * v for v in found.values()])
-            spread = {"sd": e.sd, "interval": (e.high - e.low) / 2, "none": math.nan}[style.spread]
-            spread = spread if e.n > 1 else math.nan
-            cells.append(Cell(e.mean, spread, e.n, winners[metric] == row, marks.get((row, metric), "")))
-        lines.append((style.rows[row] or row, tuple(cells)))
+
+    def cell(row: str, metric: str) -> Cell | None:
+        if not (found := values[row, metric]):
+            return None
+        e = estimate([scale * v for v in found.values()])
+        spread = {"sd": e.sd, "interval": (e.high - e.low) / 2, "none": math.nan}[style.spread] if e.n > 1 else math.nan
+        return Cell(e.mean, spread, e.n, winners[metric] == row, marks.get((row, metric), ""))
+
+    lines = tuple((style.rows[row] or row, tuple(cell(row, metric) for metric in metrics)) for row in rows)
     headings = tuple(style.columns.get(m) or LABELS.get(m, m) + (" (%)" if style.percent else "") for m in metrics)
-    return ResultsTable(title, headings, tuple(lines), tuple(_notes(lines, style, marks)), style)
+    notes = tuple(_notes([c for _, cells in lines for c in cells if c is not None], style, len(marks)))
+    return ResultsTable(f"{runs[0].data.name}, {task.name}", headings, lines, notes, style)
 
 
-def _notes(lines: Sequence[tuple[str, Sequence[Cell | None]]], style: Style, marks: Mapping[Any, str]) -> list[str]:
-    """What bold, marks and spreads mean."""
-    cells = [cell for _, of_row in lines for cell in of_row if cell is not None]
+def _notes(cells: Sequence[Cell], style: Style, tests: int) -> list[str]:
+    """What bold, marks (of so many tests) and spreads mean."""
     n = sorted({cell.n for cell in cells})
-    seeds = f"{n[0]} seed{'s' * (n[0] > 1)}" if len(n) == 1 else f"{n[0]} to {n[-1]} seeds" if n else "no runs"
+    seeds = f"{ends(n)} seed{'s' * (n[-1] > 1)}" if n else "no runs"
     spread = {"sd": " ± standard deviation", "interval": " ± half the 95 % interval", "none": ""}[style.spread]
-    spread = spread if n and n[-1] > 1 else ""
-    notes = [f"Mean{spread} over {seeds}, {style.epoch} epoch."]
+    notes = [f"Mean{spread if n and n[-1] > 1 else ''} over {seeds}, {style.epoch} epoch."]
     if any(cell.bold for cell in cells):
         notes.append("Bold: better than every other row (paired t tests over seeds, Holm, 5 %).")
     if style.baseline:
         name = style.rows.get(style.baseline) or style.baseline
-        tests = f"{len(marks)} paired t test{'s' * (len(marks) != 1)}"
+        many = f"{tests} paired t test{'s' * (tests != 1)}"
         notes.append(
-            f"{ABOVE} above, {BELOW} below {name} ({tests} over seeds, Holm, 5 %)."
-            if marks
+            f"{ABOVE} above, {BELOW} below {name} ({many} over seeds, Holm, 5 %)."
+            if tests
             else f"Without marks: no row has two seeds in common with {name}."
         )
     return notes
@@ -481,16 +443,6 @@ def _marks(
         place: (ABOVE if c.difference.mean > 0 else BELOW) if p < LEVEL else ""
         for (place, c), p in zip(found.items(), adjusted, strict=True)
     }
-
-
-def _text(
-    cell: Cell, digits: int, number: Callable[[str], str], bold: Callable[[str], str], raised: Callable[[str], str]
-) -> str:
-    if not math.isfinite(cell.mean):
-        return "-"
-    plain = f"{cell.mean:.{digits}f}" + (f" ± {cell.spread:.{digits}f}" if math.isfinite(cell.spread) else "")
-    text = number(plain)
-    return (bold(text) if cell.bold else text) + (raised(cell.mark) if cell.mark else "")
 
 
 def _latex(text: str) -> str:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.numbers import difference, number
-from cvhw4.report.runs import by_row, device
+from cvhw4.report.runs import by_row, device, grouped
 from cvhw4.report.tables import Table
 from cvhw4.report.text import clock
 from cvhw4.statistics.comparison import LEVEL
@@ -41,11 +41,8 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
 
 def hours_table(records: Iterable[RunRecord], numbers: Sequence[int]) -> Table:
     """By device, the time that so many seeds of all rows take one after another, by the mean time of the pilot's."""
-    by_device: dict[str, list[RunRecord]] = {}
-    for record in records:
-        by_device.setdefault(device(record), []).append(record)
     lines = []
-    for name, runs in by_device.items():
+    for name, runs in grouped(records, device).items():
         groups = by_row(runs)
         once = sum(fmean(r.times.total_seconds for r in of_row) for of_row in groups.values())
         times = {f"{n} seeds": clock(n * once) for n in numbers}

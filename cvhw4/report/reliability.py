@@ -10,7 +10,7 @@ import numpy as np
 from cvhw4.report.evidence import Evidence, notes_by_data
 from cvhw4.report.numbers import difference, gain, interval, limits, number, p_value, percent
 from cvhw4.report.runs import figure_name
-from cvhw4.report.tables import table
+from cvhw4.report.tables import Table, section, table
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import NIGHTLY_SEEDS, Bounds
 from cvhw4.statistics.comparison import LEVEL, rounding_sd
@@ -54,17 +54,15 @@ def selection_section(sets: Sequence[Evidence]) -> list[str]:
                         "n": str(len(pairs)),
                     }
                 )
-    if not lines:
-        return []
-    return [
-        "## Best epoch against last epoch: how much is selection",
+    return section(
+        "Best epoch against last epoch: how much is selection",
         f"The validation images are split in halves, {SPLITS} times: the epoch is chosen on one half, and its figure "
         "taken there and on the other. *Optimism*: the first less the second, more than choosing on all images "
         "flatters. *Gain from choosing*: the chosen epoch's figure on the other half, less the last epoch's there. "
         "Intervals over seeds, on these images.",
-        table(lines),
+        lines,
         *notes_by_data(sets),
-    ]
+    )
 
 
 def noise_section(sets: Sequence[Evidence]) -> list[str]:
@@ -113,36 +111,30 @@ def noise_section(sets: Sequence[Evidence]) -> list[str]:
 
 def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome]) -> list[str]:
     """The trainings that failed: how often, and what the claims come to without them."""
-    rows = []
-    for e in sets:
-        for row, runs in e.runs.items():
-            k = sum(r.collapsed for r in runs)
-            if k:
-                rows.append({"row": row, "failed": f"{k} of {len(runs)}", "95 % interval": _rate(k, len(runs))})
-    if not rows:
-        return []
+    counts = [(row, sum(r.collapsed for r in runs), len(runs)) for e in sets for row, runs in e.runs.items()]
+    rows = [{"row": row, "failed": f"{k} of {n}", "95 % interval": _rate(k, n)} for row, k, n in counts if k]
     claims = [
         {
             "claim": o.claim.id,
             "with them": difference(o),
             "n": str(o.difference.n),
-            "without": "-" if o.trained is None else difference(o.trained),
-            "95 % interval": "-" if o.trained is None else interval(o.trained.difference),
-            "n without": "0" if o.trained is None else str(o.trained.difference.n),
-            "verdict without": "-" if o.trained is None else o.trained.verdict,
+            "without": difference(o.trained) if o.trained else "-",
+            "95 % interval": interval(o.trained.difference) if o.trained else "-",
+            "n without": str(o.trained.difference.n if o.trained else 0),
+            "verdict without": o.trained.verdict if o.trained else "-",
         }
         for o in outcomes
         if o.collapsed
     ]
-    return [
-        "## Trainings that failed",
+    return section(
+        "Trainings that failed",
         "After the last epoch their network is right about no more than one class: as good as always giving the same "
         "answer. The verdicts above count them with the figures that they have; here is how often they come "
         "(Clopper-Pearson intervals), and the difference over the seeds of which every run trained. Rows that are not "
         "listed had none.",
-        table(rows),
+        rows,
         *([table(claims)] if claims else []),
-    ]
+    )
 
 
 def _rate(k: int, n: int) -> str:
@@ -175,23 +167,20 @@ def details_section(outcomes: Sequence[Outcome]) -> list[str]:
                 "p, likewise": "-" if both is None else p_value(both.p_value(o.claim.margin)),
             }
         )
-    if not lines:
-        return []
-    empty = [name for name in lines[0] if all(line[name] == "-" for line in lines)]
-    lines = [{name: text for name, text in line.items() if name not in empty} for line in lines]
+    made = Table.of(lines, optional=lines[0] if lines else ())
     images = (
         " *Other images too*: for other validation images as well, from a bootstrap over images (by class, the same in "
         "both rows); its p is not corrected."
     )
-    return [
-        "## The comparisons in full",
+    return section(
+        "The comparisons in full",
         "*Together*: the claims that p is corrected for (Holm): those on the same data; a control is judged by itself. "
         "*So many seeds show*: the smallest difference that they decide in nine of ten studies, at the spread seen; "
         f"beside it that of {NIGHTLY_SEEDS} seeds, the default."
-        + (" *p of equivalence*: two one-sided tests." if "smallest of interest" not in empty else "")
-        + (images if "p, likewise" not in empty else ""),
-        table(lines),
-    ]
+        + (" *p of equivalence*: two one-sided tests." if "smallest of interest" in made.columns else "")
+        + (images if "p, likewise" in made.columns else ""),
+        made,
+    )
 
 
 def stability_section(outcomes: Sequence[Outcome]) -> list[str]:
@@ -223,14 +212,12 @@ def stability_section(outcomes: Sequence[Outcome]) -> list[str]:
             }
             for o, s in zip(family, found, strict=True)
         ]
-    if not lines:
-        return []
-    return [
-        f"## Would {FEW} seeds have been enough?",
+    return section(
+        f"Would {FEW} seeds have been enough?",
         f"So often do {FEW} of the seeds say what all say. The same are drawn for claims that are judged together, and "
         "these are judged again, together.",
-        table(lines),
-    ]
+        lines,
+    )
 
 
 def shape_section(outcomes: Sequence[Outcome]) -> list[str]:
@@ -247,18 +234,16 @@ def shape_section(outcomes: Sequence[Outcome]) -> list[str]:
         lines.append(
             line | {"without failed trainings": "-" if trained is None else percent(_wrong(trained)[0][-1], 1)}
         )
-    if not lines:
-        return []
-    return [
-        "## How often a verdict is wrong under these shapes",
+    return section(
+        "How often a verdict is wrong under these shapes",
         "Differences drawn from each claim's own, moved so that their mean is the margin: how often the t test at 5 % "
         "decides nevertheless, before Holm's correction (4,000 draws, so ± 0.7 points at 5 %). Draws from few values "
         f"tie, which makes few seeds look worse than they are. *Looking again*: after {', '.join(map(str, _LOOKS))} "
         f"seeds, until decided. *Without failed trainings*: with {_NUMBERS[-1]} seeds that trained; where that is far "
         "below the column before it, the seeds fall into two groups, and the verdict without failed trainings is the "
         "one to go by.",
-        table(lines),
-    ]
+        lines,
+    )
 
 
 def _wrong(o: Outcome) -> tuple[list[float], float]:
@@ -268,8 +253,6 @@ def _wrong(o: Outcome) -> tuple[list[float], float]:
 
 def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str]:
     """What the negative controls say of the bounds."""
-    if not found:
-        return []
     enough = {d.control.name: least(found, d.control) for d in found}
     lines = [
         {
@@ -285,19 +268,17 @@ def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str]
         }
         for d in found
     ]
-    return [
-        "## Negative controls: how little corruption the bounds detect",
+    return section(
+        "Negative controls: how little corruption the bounds detect",
         "Rows corrupted on purpose, held against the bounds of the row they corrupt. *Chance per night*: that the mean "
         f"of {bounds.seeds} seeds misses that bound, going by these few runs, and the lower end of its 95 % interval. "
         f"*Least*: the weakest corruption tried that is detected with a chance of {DETECTED} or more.",
-        table(lines),
-    ]
+        lines,
+    )
 
 
 def bounds_section(study: Study, bounds: Bounds) -> list[str]:
     """What the bounds are worth: how often unchanged code misses them, and the smallest shift that they show."""
-    if not bounds.rows:
-        return []
     lines = []
     for name, figures in bounds.rows.items():
         bounded = study.rows[name].task.bounded
@@ -317,16 +298,16 @@ def bounds_section(study: Study, bounds: Bounds) -> list[str]:
                     "figures bounded": f"{len(figures)} of {len(bounded)}",
                 }
             )
-    return [
-        "## The bounds: false alarms, and the smallest shift they show",
+    return section(
+        "The bounds: false alarms, and the smallest shift they show",
         f"A session of {bounds.seeds} seeds holds every run against the bound of one, and their mean against that of a "
         "mean, which is narrower; one that would span a third of its scale, or a factor of ten, is not checked. "
-        + _false_alarms(bounds),
-        f"*Found*: the smallest shift of all of a row's runs that its mean shows in {100 * DETECTED:.0f} of 100 "
+        + _false_alarms(bounds)
+        + f"\n\n*Found*: the smallest shift of all of a row's runs that its mean shows in {100 * DETECTED:.0f} of 100 "
         "sessions, in standard deviations of runs on the figure's scale, if the spread seen is the true one. Other "
         "figures of the row may show it earlier.",
-        table(lines),
-    ]
+        lines,
+    )
 
 
 def _false_alarms(bounds: Bounds) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from operator import attrgetter
+from typing import TypeVar
 
 from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
@@ -16,18 +18,27 @@ Groups = Mapping[str, Sequence[RunRecord]]  # runs by row, seeds in order
 SHORT = LABELS | {metric: short for task in TASKS.values() for metric, short in task.short.items()}  # for a terminal
 
 
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by what `key` says of each, in the order that they come in."""
+    found: dict[K, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
 def by_row(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
     """Runs by row, seeds in order."""
-    groups: dict[str, list[RunRecord]] = {}
-    for record in sorted(records, key=lambda r: r.seed):
-        groups.setdefault(record.row, []).append(record)
-    return groups
+    return grouped(sorted(records, key=attrgetter("seed")), attrgetter("row"))
 
 
-def by_data(records: Sequence[RunRecord], failures: Iterable[Failure] = ()) -> dict[str, dict[str, list[RunRecord]]]:
+def by_data(records: Iterable[RunRecord], failures: Iterable[Failure] = ()) -> dict[str, dict[str, list[RunRecord]]]:
     """Runs by data set and row, seeds in order; the data sets on which runs only failed come last, without any."""
-    names = dict.fromkeys([*(r.data.name for r in sorted(records, key=lambda r: r.seed)), *(f.data for f in failures)])
-    return {name: by_row(r for r in records if r.data.name == name) for name in names}
+    sets = grouped(sorted(records, key=attrgetter("seed")), attrgetter("data.name"))
+    return {name: by_row(sets.get(name, ())) for name in dict.fromkeys([*sets, *(f.data for f in failures)])}
 
 
 def with_metric(runs: Sequence[RunRecord], metric: str) -> list[RunRecord]:
@@ -60,22 +71,20 @@ def figure_name(figure: str, labels: Mapping[str, str] = LABELS) -> str:
     return f"{which} {labels.get(metric, metric)}"
 
 
-def class_names(record: RunRecord) -> list[str]:
+def class_names(record: RunRecord) -> tuple[str, ...]:
     """The names of the classes that a run's network tells apart."""
-    return [*record.merged.names] if record.task == SEGMENTATION.name else list(record.data.classes)
+    return tuple(record.merged.names if record.task == SEGMENTATION.name else record.data.classes)
 
 
 def by_classes(groups: Groups) -> list[tuple[str, dict[str, Sequence[RunRecord]]]]:
     """Runs of segmentation by row, apart for rows that tell other classes apart, those with most classes first; each
     group under "11 classes", or "3 classes (2)" where it is the second of so many."""
-    found: dict[tuple[str, ...], dict[str, Sequence[RunRecord]]] = {}
-    for row, runs in groups.items():
-        found.setdefault(tuple(class_names(runs[0])), {})[row] = runs
-    counts: dict[int, int] = {}
+    found = sorted(grouped(groups, lambda row: class_names(groups[row][0])).items(), key=lambda item: -len(item[0]))
     named = []
-    for names, of_names in sorted(found.items(), key=lambda item: -len(item[0])):
-        again = counts[len(names)] = counts.get(len(names), 0) + 1
-        named.append((f"{len(names)} classes{f' ({again})' if again > 1 else ''}", of_names))
+    for number, (names, rows) in enumerate(found):
+        again = 1 + sum(len(before) == len(names) for before, _ in found[:number])
+        title = f"{len(names)} classes" + (f" ({again})" if again > 1 else "")
+        named.append((title, {row: groups[row] for row in rows}))
     return named
 
 
@@ -120,15 +129,12 @@ def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
 def origins(groups: Groups) -> list[str]:
     """Lines for a terminal that say which weights the rows started from, which device they ran on, and what `notes`
     says; none without runs."""
-    by_weights: dict[str, list[str]] = {}
-    for row, runs in groups.items():
-        if runs[0].task == CUSTOM.name:
-            continue
-        by_weights.setdefault(", ".join(sorted({r.weights.origin for r in runs})), []).append(row)
     runs = [r for of_row in groups.values() for r in of_row]
-    devices = ", ".join(sorted({device(r) for r in runs}))
-    weights = [f"weights: {printable(origin)} ({', '.join(rows)})" for origin, rows in by_weights.items()]
-    return [*weights, *([f"device: {printable(devices)}"] if runs else []), *collapsed(groups), *notes(runs, printable)]
+    pretrained = [row for row, of_row in groups.items() if of_row[0].task != CUSTOM.name]
+    weights = grouped(pretrained, lambda row: ", ".join(sorted({r.weights.origin for r in groups[row]})))
+    lines = [f"weights: {printable(origin)} ({', '.join(rows)})" for origin, rows in weights.items()]
+    lines += [f"device: {printable(', '.join(sorted({device(r) for r in runs})))}"] if runs else []
+    return [*lines, *collapsed(groups), *notes(runs, printable)]
 
 
 def collapsed(groups: Groups) -> list[str]:
@@ -140,74 +146,47 @@ def collapsed(groups: Groups) -> list[str]:
 
 def notes(runs: Sequence[RunRecord], show: Callable[[str], str] = escape) -> list[str]:
     """Lines that say whether runs on data of one name saw different pictures, were by different code or in different
-    precisions, or were validated on training pictures; none if none of it is so.
+    precisions, were validated on training pictures, or give the same figures whatever the seed; none if none is so.
 
     Args:
         show: makes names harmless: for a page, or for the terminal (`printable`).
     """
-    return [
-        *_different_pictures(runs),
-        *_different_code(runs, show),
-        *_different_precisions(runs),
-        *_leaks(runs, show),
-        *_without_chance(runs, show),
-    ]
 
+    def rows(of: Iterable[RunRecord]) -> str:
+        return ", ".join(dict.fromkeys(r.row for r in of))
 
-def _different_pictures(runs: Iterable[RunRecord]) -> list[str]:
-    rows: dict[str, dict[str, None]] = {}
-    for run in runs:
-        rows.setdefault(run.data.fingerprint, {})[run.row] = None
-    if len(rows) < 2:
-        return []
-    groups = "; ".join(", ".join(names) for names in rows.values())
-    return [f"Rows were trained on different pictures under this name ({groups}): train them again to compare them."]
-
-
-def _different_code(runs: Iterable[RunRecord], show: Callable[[str], str]) -> list[str]:
-    by_code: dict[str, list[RunRecord]] = {}
-    for run in sorted(runs, key=lambda r: r.started):
-        by_code.setdefault(str(run.environment.get("code", "not recorded"))[:12], []).append(run)
-    if len(by_code) < 2:
-        return []
-    versions = "; ".join(
-        show(f"{code} ({', '.join(sorted({r.row for r in of_code}))}; {days(of_code)})")
-        for code, of_code in by_code.items()
+    lines = []
+    pictures = grouped(runs, attrgetter("data.fingerprint"))
+    if len(pictures) > 1:
+        groups = "; ".join(map(rows, pictures.values()))
+        lines.append(
+            f"Rows were trained on different pictures under this name ({groups}): train them again to compare them."
+        )
+    codes = grouped(
+        sorted(runs, key=attrgetter("started")), lambda r: str(r.environment.get("code", "not recorded"))[:12]
     )
-    different = f"Rows were run by different versions of the code: {versions}."
-    return [f"{different} A difference between them may be the code's."]
-
-
-def _different_precisions(runs: Iterable[RunRecord]) -> list[str]:
-    rows: dict[str, dict[str, None]] = {}
-    for run in runs:
-        rows.setdefault(str(run.environment.get("precision", "float32")), {})[run.row] = None
-    if len(rows) < 2:
-        return []
-    groups = "; ".join(f"{precision} ({', '.join(names)})" for precision, names in rows.items())
-    return [f"Rows were computed in different precisions: {groups}. --precision float32 or bf16 gives all the same."]
-
-
-def _without_chance(runs: Iterable[RunRecord], show: Callable[[str], str]) -> list[str]:
-    """Of training loops of the study's own: rows whose seeds all have the same figures."""
-    same = []
-    for row, of_row in by_row(r for r in runs if r.task == CUSTOM.name).items():
-        figures = [[e.figures for e in r.epochs] for r in of_row]
-        if len(figures) > 1 and all(of_run == figures[0] for of_run in figures):
-            same.append(show(row))
-    if not same:
-        return []
-    return [
-        f"All seeds have the same figures in {', '.join(same)}: what is trained there does not depend on the seed, so "
-        "that no spread is seen, and a verdict is about this one training alone."
-    ]
-
-
-def _leaks(runs: Iterable[RunRecord], show: Callable[[str], str]) -> list[str]:
-    leaks = max((r.data.leaks for r in runs), key=len, default=[])
-    if not leaks:
-        return []
-    many = f"{len(leaks)} validation pictures are training pictures too"
-    what = many if len(leaks) > 1 else "1 validation picture is a training picture too"
-    names = ", ".join(map(show, leaks[:3])) + (", ..." if len(leaks) > 3 else "")
-    return [f"{what}, so validation figures are optimistic: {names}."]
+    if len(codes) > 1:
+        by_name = {code: sorted(of, key=attrgetter("row")) for code, of in codes.items()}
+        groups = "; ".join(show(f"{code} ({rows(of)}; {days(of)})") for code, of in by_name.items())
+        lines.append(
+            f"Rows were run by different versions of the code: {groups}. A difference between them may be the code's."
+        )
+    precisions = grouped(runs, lambda r: str(r.environment.get("precision", "float32")))
+    if len(precisions) > 1:
+        groups = "; ".join(f"{precision} ({rows(of)})" for precision, of in precisions.items())
+        lines.append(
+            f"Rows were computed in different precisions: {groups}. --precision float32 or bf16 gives all the same."
+        )
+    if leaks := max((r.data.leaks for r in runs), key=len, default=[]):
+        many = f"{len(leaks)} validation pictures are training pictures too"
+        what = many if len(leaks) > 1 else "1 validation picture is a training picture too"
+        names = ", ".join(map(show, leaks[:3])) + (", ..." if len(leaks) > 3 else "")
+        lines.append(f"{what}, so validation figures are optimistic: {names}.")
+    own = by_row(r for r in runs if r.task == CUSTOM.name)
+    figures = {row: [[e.figures for e in r.epochs] for r in of_row] for row, of_row in own.items()}
+    if same := [show(row) for row, of in figures.items() if len(of) > 1 and all(one == of[0] for one in of)]:
+        lines.append(
+            f"All seeds have the same figures in {', '.join(same)}: what is trained there does not depend on the seed, "
+            "so that no spread is seen, and a verdict is about this one training alone."
+        )
+    return lines

@@ -15,7 +15,7 @@ from cvhw4.records.schema import RunRecord
 from cvhw4.report.confusions import wrapped_name
 from cvhw4.report.figures import COLOURS, INK, MOST_SIDE, Picture, draw
 from cvhw4.report.runs import Groups
-from cvhw4.report.text import ending, escape, in_picture, shortened
+from cvhw4.report.text import clip, ending, escape, in_picture
 from cvhw4.statistics.intervals import Estimate, estimate
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ def saliency(stem: str, data: str, groups: Groups, samples: ReadSamples, picture
             axes.text(_PITCH[0] * (x + 0.5), -0.06, wrapped_name(title, 14), ha="center", va="bottom", fontsize=8)
         for y, k in enumerate(chosen):
             label, pictured = int(labels[k]), first.pictures.picture(k, MOST_SIDE)
-            below = f"{in_picture(shortened(names[label]))}\n{in_picture(ending(first.pictures.names[k], 18))}"
+            below = f"{in_picture(clip(names[label], 16))}\n{in_picture(ending(first.pictures.names[k], 18))}"
             _place(axes, 0, y, pictured, below)
             for x, s in enumerate(seen.values(), 1):
                 guess = int(s.probabilities[k].argmax())
                 mark = "✓" if guess == label else "✗"
-                below = f"{mark} {_answer(s, k, label)}\n{in_picture(shortened(names[guess]))}"
+                below = f"{mark} {_answer(s, k, label)}\n{in_picture(clip(names[guess], 16))}"
                 _place(axes, x, y, _heated(s, k), below)
         left, right, top = 0.3 * width, 0.7 * width, height + 0.12
         gradient = 255 * colormaps["viridis"](np.arange(256))[None, :, :3]

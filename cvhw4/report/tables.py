@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cvhw4.errors import printable
-from cvhw4.report.text import cut
+from cvhw4.report.text import clip, cut, escape
 
 if TYPE_CHECKING:
     import rich.table
@@ -32,15 +32,28 @@ class Table:
     title: str = ""
 
     @classmethod
-    def of(cls, lines: Iterable[Mapping[str, str]], without: Collection[str] = (), title: str = "") -> Table:
-        """From its lines, texts by column.
+    def of(
+        cls,
+        lines: Iterable[Mapping[str, str]],
+        without: Collection[str] = (),
+        optional: Collection[str] = (),
+        title: str = "",
+    ) -> Table:
+        """From its lines, texts by column; "-" is what a line lacks.
 
         Args:
             without: columns that are left out.
+            optional: those that are left out where every line has "-" or "none" there.
         """
         lines = list(lines)
-        columns = tuple(c for c in dict.fromkeys(c for line in lines for c in line) if c not in without)
-        return cls(columns, [tuple(line.get(column, "-") for column in columns) for line in lines], title)
+        names = dict.fromkeys(c for line in lines for c in line if c not in without)
+        cells = {c: [line.get(c, "-") for line in lines] for c in names}
+        kept = {c: texts for c, texts in cells.items() if c not in optional or not {*texts} <= {"-", "none"}}
+        return cls(tuple(kept), list(zip(*kept.values(), strict=True)), title)
+
+    def escaped(self) -> Table:
+        """For a page, where the texts are from outside: none of them is Markdown, and none is long."""
+        return replace(self, rows=[[escape(clip(text)) for text in row] for row in self.rows])
 
     def markdown(self, most: int | None = None) -> str:
         """For a page: texts are Markdown, but for the bars in them, which are escaped. Empty without columns.
@@ -103,9 +116,14 @@ def table(lines: DataFrame | Sequence[Mapping[str, str]]) -> str:
     """A table in Markdown; empty without lines.
 
     Args:
-        lines: a pandas data frame of texts, or what makes one (lines as texts by column). Texts are Markdown.
+        lines: lines as texts by column, or a pandas data frame of texts. Texts are Markdown.
     """
-    import pandas as pd
+    if not isinstance(lines, Sequence):
+        lines = [{str(name): text for name, text in line.items()} for line in lines.to_dict("records")]
+    return Table.of(lines).markdown()
 
-    frame = pd.DataFrame(lines)
-    return Table(tuple(frame.columns), frame.to_numpy().tolist()).markdown()
+
+def section(title: str, about: str, lines: Table | Sequence[Mapping[str, str]], *more: str) -> list[str]:
+    """A section of a page: what it is about, its table, and what is said below; empty without lines."""
+    made = lines if isinstance(lines, Table) else Table.of(lines)
+    return [f"## {title}", about, made.markdown(), *more] if made.rows else []

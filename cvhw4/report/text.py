@@ -47,12 +47,7 @@ def in_picture(text: object) -> str:
 
 def clip(text: str, longest: int = 200) -> str:
     """A text's beginning, where it is too long."""
-    return text if len(text) <= longest else text[: longest - 3] + "..."
-
-
-def shortened(name: str, most: int = 16) -> str:
-    """A name's beginning, where it is too long for a picture."""
-    return name if len(name) <= most else name[: most - 1] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def ending(name: str, most: int) -> str:
