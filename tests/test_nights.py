@@ -19,6 +19,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from cvhw4.records.history import Canary, History, JudgedRow, Measurement, Night, Reference, file_name
@@ -403,6 +404,28 @@ def test_a_lost_store_and_a_lost_branch_are_made_good_from_each_other(box):
     assert box(HELD="true")[1]["state"] == "fine"
 
 
+def test_from_cron_a_lost_store_is_made_good_from_the_branch_or_the_night_is_broken(box, capfd):
+    """Without it a regression would become what later nights are held against."""
+    subprocess.run(["git", "init", "--quiet", "--bare", "remote.git"], check=True)
+    remote = str(box.folder / "remote.git")
+    box(REMOTE=remote)
+    shutil.rmtree("store")
+    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.8
+    Path("remote.git").rename("away")
+    for _ in range(2):
+        code, entry = box(REMOTE=remote)
+        assert (code, entry["state"]) == (4, "broken") and "its branch cannot be read: git ls-remote" in entry["why"]
+    Path("away").rename("remote.git")
+    assert box(REMOTE=remote)[1]["state"] == "regression"
+    Path("remote.git").rename("away")  # with a history at hand the night goes on, and says so
+    assert box(REMOTE=remote)[1]["state"] == "regression" and "not published" in capfd.readouterr().err
+    Path("away").rename("remote.git")
+    assert box(REMOTE=remote)[1]["state"] == "regression"
+    subprocess.run(["git", "clone", "--quiet", "--branch", "nightly", remote, "copy"], check=True)
+    states = ["first", "broken", "broken", "regression", "regression", "regression"]  # those that were not pushed, too
+    assert [n.state for n in History(Path("copy")).nights] == states
+
+
 def test_what_no_night_names_is_pruned_in_time(box):
     box()
     old = [Path("store/results/full") / p for p in ("unfinished/q1_2/seed0-a.safetensors", "runs/q1_2/seed0-b.npz")]
@@ -462,13 +485,19 @@ def processes(text):
 
 
 def started(folder, makefile, **environment):
-    """night.py as a process of its own."""
+    """night.py as a process of its own, begun as GitHub's runner does: by a shell, which is what is ended."""
     (folder / "Makefile").write_text(makefile)
     (folder / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
     given = {"PORTRAITS": ".", "CAMVID": ".", "STORE": str(folder / "store"), "PYTHON": sys.executable, "CANARY": ""}
     given |= {"MIN_FREE_GB": "0", "CHECKS": "", "PYTHONPATH": str(ROOT)}
     outer = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-    command = [sys.executable, str(SCRIPTS / "night.py"), "run"]
+    given["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    (folder / ".github").unlink(missing_ok=True)
+    (folder / ".github").symlink_to(ROOT / ".github")
+    steps = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"]["train"]["steps"]
+    (line,) = (step["run"] for step in steps if "run" in step)
+    (folder / "step.sh").write_text(f"{line}\n")
+    command = ["bash", "-e", "step.sh"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder, env=outer | given | environment, **pipes)
 

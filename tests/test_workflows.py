@@ -45,6 +45,8 @@ if (method, address) == ("GET", "issues"):
     assert fields == {"per_page": "100", "state": "open", "creator": "github-actions[bot]"} and "--paginate" in args
     there = [i for i in state["issues"] if i["state"] == "open" and i["by"] == "github-actions[bot]"]
     print("".join(json.dumps(there[i : i + 1]) for i in range(max(1, len(there)))))  # a page each
+elif (method, address) == ("POST", "issues") and body.get("assignees") == ["gone"]:
+    sys.exit("gh: Validation Failed (HTTP 422)")
 elif (method, address) == ("POST", "issues"):
     body |= {"number": len(state["issues"]) + 1, "state": "open", "by": "github-actions[bot]", "said": []}
     state["issues"].append(body)
@@ -91,7 +93,7 @@ def gh(tmp_path, monkeypatch):
     }
     for name, value in shared.items():
         monkeypatch.setenv(name, value)
-    for name in ("PULL_REQUEST", "COMMIT", "PUBLISH", "LABEL", "ASSIGNEE", "RESULT"):
+    for name in ("PULL_REQUEST", "COMMIT", "ASIDE", "LABEL", "ASSIGNEE", "RESULT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -175,7 +177,7 @@ def test_zizmor_finds_nothing():
 
 def test_every_command_is_a_make_target_a_script_or_known():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    known = {"git config", "apt-get update", ".venv/bin/cvhw4 report", "python3 .github/scripts/night.py run"}
+    known = {"git config", "apt-get update", ".venv/bin/cvhw4 report", "exec python3 .github/scripts/night.py run"}
     for command in (step["run"] for step in steps("run")):
         first = command.split()[0]
         if first == "make":
@@ -213,10 +215,39 @@ def workflow(name):
 def test_a_night_that_left_nothing_is_told():
     """The runner is offline, the job is cancelled, or the disk is full: the job that tells runs all the same."""
     jobs = workflow("nightly")["jobs"]
-    assert jobs["tell"]["if"].startswith("${{ always() ") and jobs["tell"]["needs"] == ["plan", "train"]
+    assert jobs["tell"]["needs"] == ["plan", "train"] and jobs["tell"]["if"] == (
+        "${{ always() && (needs.plan.result == 'success' || "
+        "needs.plan.result == 'failure' && github.event_name == 'schedule') }}"
+    )
     (download,) = (s for s in jobs["tell"]["steps"] if "download-artifact" in s.get("uses", ""))
     (upload,) = (s for s in jobs["train"]["steps"] if "upload-artifact" in s.get("uses", ""))
     assert download["continue-on-error"] and upload["if"] == "${{ always() }}"
+
+
+def test_only_the_default_branch_changes_the_history_and_no_night_goes_on_without_it():
+    """Another branch, other data and pull requests stand aside. A branch of the history that cannot be read fails the
+    job before it trains."""
+    nightly = workflow("nightly")
+    aside = nightly["env"]["ASIDE"]
+    assert "inputs.portraits || inputs.camvid || inputs.weights || " in aside
+    other = "github.event_name == 'workflow_dispatch' && github.ref_name != github.event.repository.default_branch)"
+    assert f"{other} && 'trial' || ''" in aside
+    assert not any("ASIDE" in job["env"] for job in nightly["jobs"].values())
+    (read,) = (s for s in nightly["jobs"]["train"]["steps"] if "history's branch" in s.get("name", ""))
+    assert read["if"] == "${{ needs.plan.outputs.branch == 'true' }}" and "continue-on-error" not in read
+
+
+def test_nothing_that_waits_for_the_machine_is_cancelled_but_by_a_newer_commit_of_its_pull_request():
+    """GitHub keeps one waiting run of a group, the newest."""
+    assert workflow("nightly")["concurrency"] == {
+        "group": "nightly-${{ inputs.pull_request || github.run_id }}",
+        "cancel-in-progress": "${{ inputs.pull_request != '' && github.event_name == 'workflow_dispatch' }}",
+    }
+
+
+def test_schedules_run_only_where_nights_are_set_up():
+    assert "vars.PORTRAITS != ''" in workflow("nightly")["jobs"]["plan"]["if"]
+    assert "vars.PORTRAITS != ''" in workflow("watchdog")["jobs"]["watch"]["if"]
 
 
 def test_no_event_of_a_stranger_starts_the_nights():
@@ -318,7 +349,7 @@ def test_one_issue_is_opened_edited_and_closed(gh):
     assert (first["state"], first["labels"], first["assignees"]) == ("closed", ["nightly"], ["me"])
     assert first["said"][0].startswith("Nothing is worse") and "page of the run" in first["said"][0]
     Path("output").unlink()
-    assert gh("plan") == 0 and Path("output").read_text() == "held=false\n"  # broken, never worse
+    assert gh("plan") == 0 and Path("output").read_text() == "held=false\nbranch=true\n"  # broken, never worse
     assert "**regression**" in Path("summary").read_text()
 
 
@@ -354,11 +385,20 @@ def test_a_history_that_cannot_be_published_is_told_too(gh):
     left("regression")
     assert gh("tell", "told", HISTORY_REMOTE="nowhere.git") == 1
     assert "The history was not published" in gh()["issues"][0]["body"]
+    assert gh("plan", HISTORY_REMOTE="nowhere.git") == 4  # nobody knows whether there is one
+    assert gh("plan") == 0 and Path("output").read_text() == "held=true\nbranch=false\n"
+
+
+def test_an_issue_is_opened_also_where_its_assignee_has_left(gh):
+    left("regression")
+    assert gh("tell", "told", LABEL="nightly", ASSIGNEE="gone") == 0
+    (issue,) = gh()["issues"]
+    assert issue["title"] and "assignees" not in issue
 
 
 def test_a_trial_and_other_branches_change_nothing(gh):
     left("regression")
-    assert gh("tell", "told", PUBLISH="false") == 0
+    assert gh("tell", "told", ASIDE="trial") == 0
     assert not Path("gh.json").exists() and "2 figures worse" in Path("summary").read_text()
 
 
@@ -386,16 +426,18 @@ def test_only_the_commit_that_was_read_is_run(gh, capsys):
 
 
 def test_the_watchdog_opens_one_issue_and_keeps_the_schedules_on(gh):
-    assert gh("watch", "history") == 0 and gh("watch", "history") == 0
-    (issue,) = gh()["issues"]
-    assert "There is no good night yet" in issue["body"]
+    assert gh("watch") == 0 and gh()["issues"] == []  # before the first night
     enabled = [address for method, address in gh()["calls"] if method == "PUT"]
-    assert enabled == [f"actions/workflows/{w}/enable" for w in ("nightly.yml", "watchdog.yml")] * 2
-    assert all((ROOT / ".github" / "workflows" / address.split("/")[2]).is_file() for address in enabled)
-    (nights := Path("history/nights")).mkdir(parents=True)
-    (nights / "x.json").write_text(json.dumps({"state": "fine", "started": github.night.now()}))
+    assert enabled == [f"actions/workflows/{name}/enable" for name in github.WORKFLOWS]
+    assert all((ROOT / ".github" / "workflows" / name).is_file() for name in github.WORKFLOWS)
+    assert gh("watch", HISTORY_REMOTE="nowhere.git") == 4 and gh()["issues"] == []  # nobody can tell
     left("fine")
-    assert gh("tell", "told") == 0 and gh("watch", "history") == 0
+    assert gh("tell", "told") == 0
+    assert gh("watch") == 0 and gh("watch") == 0
+    (issue,) = gh()["issues"]
+    assert "The last good night is of 2026-01-02 01:17 UTC" in issue["body"]
+    left("fine", started=github.night.now())
+    assert gh("tell", "told") == 0 and gh("watch") == 0
     assert [i["state"] for i in gh()["issues"]] == ["closed"]
 
 

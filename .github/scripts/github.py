@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """All that the nights know of GitHub; needs Python and `gh`, and runs on a hosted runner.
 
-    github.py plan             before a night: whether the issue holds a regression, and a pull request's commit
+    github.py plan             before a night: whether the issue holds a regression, whether the history has a branch,
+                               and a pull request's commit
     github.py tell FOLDER      after it: the history's branch, the issue or the comment, the summary
-    github.py watch HISTORY    opens the issue where no good night is younger than 36 hours
+    github.py watch            opens the issue where no good night is younger than 36 hours
     github.py summary          CI's: what moved against the committed results, and the tables
 
 GH_TOKEN, GH_REPO: gh's. RUN_URL: the run's page. LABEL, ASSIGNEE: of the issue, may be empty. PULL_REQUEST, COMMIT: its
-number and the commit that was read, may be empty. RESULT: how the job that trains ended. PUBLISH: "false" for trials.
+number and the commit that was read, may be empty. RESULT: how the job that trains ended. ASIDE: as the night's.
 """
 
 import json
@@ -15,6 +16,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import night
@@ -26,6 +28,7 @@ BOT = "github-actions[bot]"  # anybody may write a marker
 TITLE = "The nightly benchmarks are worse, or broken"
 STATES = ("first", "fine", "failed", "regression", "broken")
 HOURS = 36
+BRANCH = "nightly"
 LONGEST = 60_000  # characters; GitHub takes 65,536
 SUMMARY = 900_000  # bytes; GitHub takes 1 MiB
 WORKFLOWS = ("nightly.yml", "watchdog.yml")
@@ -68,7 +71,8 @@ def output(**values):
 
 
 def plan():
-    """Says whether the issue holds a regression, and that the commit is the pull request's that was read."""
+    """Says whether the issue holds a regression and whether the history has a branch; checks that the commit is the
+    pull request's that was read."""
     issue = open_issue()
     number, commit = os.environ.get("PULL_REQUEST", ""), os.environ.get("COMMIT", "")
     if bool(number) != bool(commit):
@@ -79,7 +83,8 @@ def plan():
         head = json.loads(gh(f"{repository()}/pulls/{number}"))["head"]["sha"]
         if head != commit:
             raise night.Broken(f"Pull request {number} is at {head} by now: read that, then give it.")
-    output(held=str(issue is not None and WORSE in issue["body"]).lower())
+    held, there = issue is not None and WORSE in issue["body"], night.has_branch(remote(), BRANCH)
+    output(held=str(held).lower(), branch=str(there).lower())
 
 
 def tell(folder):
@@ -89,15 +94,14 @@ def tell(folder):
     if number := os.environ.get("PULL_REQUEST"):
         comment(number, text)
         return 0
-    if os.environ.get("PUBLISH") == "false":
+    if os.environ.get("ASIDE"):
         return 0
     problem = ""
     try:
         if not (folder / "update").is_dir():
             night.broken_update(folder / "update", entry)
-        subprocess.run(["gh", "auth", "setup-git"], check=True)
-        night.publish(folder / "update", remote(), "nightly")
-    except (night.Broken, OSError, subprocess.SubprocessError) as error:
+        night.publish(folder / "update", remote(), BRANCH)
+    except (night.Broken, OSError) as error:
         problem = f"The history was not published: {error}"
         print(f"::error::{problem}")
     issue(entry, text + (f"\n{problem}\n" if problem else ""))
@@ -115,7 +119,7 @@ def outcome(folder):
     except (OSError, ValueError, KeyError, TypeError):
         why = (
             f"The machine left nothing (the job's result: {os.environ.get('RESULT') or 'unknown'}): it is offline, its "
-            "disk is full, or the job was cancelled."
+            "disk is full, the job was cancelled, or what comes before the training failed."
         )
         entry = {"version": 1, "started": night.now(), "state": "broken", "why": why, "study": "", "url": ""}
         return entry, f"**Nothing could be judged**\n\n{why}\n"
@@ -127,7 +131,9 @@ def outcome(folder):
 
 
 def remote():
-    """Where the history's branch is."""
+    """Where the history's branch is; git may read and write there as gh does."""
+    if subprocess.run(["gh", "auth", "setup-git"]).returncode:
+        raise night.Broken("gh auth setup-git failed.")
     server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
     return os.environ.get("HISTORY_REMOTE") or f"{server}/{os.environ['GH_REPO']}"
 
@@ -159,10 +165,15 @@ def issue(entry, text):
 
 
 def create(body):
-    """Opens the issue."""
+    """Opens the issue; without label and assignee where GitHub does not take them, which somebody may have left."""
     label, assignee = os.environ.get("LABEL"), os.environ.get("ASSIGNEE")
-    body |= {"title": TITLE} | ({"labels": [label]} if label else {}) | ({"assignees": [assignee]} if assignee else {})
-    gh("--method", "POST", f"{repository()}/issues", body=body)
+    body |= {"title": TITLE}
+    wanted = ({"labels": [label]} if label else {}) | ({"assignees": [assignee]} if assignee else {})
+    try:
+        gh("--method", "POST", f"{repository()}/issues", body=body | wanted)
+    except night.Broken as error:
+        print(f"::warning::{error}")
+        gh("--method", "POST", f"{repository()}/issues", body=body)
 
 
 def url():
@@ -184,14 +195,17 @@ def comment(number, text):
         gh("--method", "POST", f"{repository()}/issues/{number}/comments", body=body)
 
 
-def watch(history):
-    """Opens the issue where no good night is young enough, and keeps GitHub from switching the schedules off."""
-    why = night.overdue(history, HOURS)
-    print(why or "A good night is young enough.")
+def watch():
+    """Opens the issue where no good night is young enough, and keeps GitHub from switching the schedules off. Before
+    the first night, which makes the branch whatever becomes of it, there is nothing to look at."""
+    awake()
+    with tempfile.TemporaryDirectory() as name:
+        history = Path(name)
+        why = night.overdue(history, HOURS) if night.read_branch(remote(), BRANCH, history) else ""
+    print(why or "Nothing is overdue.")
     if why and open_issue() is None:
         create({"body": f"{MARKER}\nSince: {night.now()}\n\n{why} Nights may not run at all: look at the workflow's "
                         f"schedule, and at the runner. {url()}\n"})  # fmt: skip
-    awake()
     return 0
 
 
@@ -230,8 +244,8 @@ def main(arguments):
                 plan()
             case ["tell", folder]:
                 return tell(Path(folder))
-            case ["watch", history]:
-                return watch(Path(history))
+            case ["watch"]:
+                return watch()
             case ["summary"]:
                 summary()
             case _:

@@ -25,7 +25,7 @@ to judge. Whatever ends it, night/night.json has the state. Its settings are env
     PICTURES            true: the report in HTML, which shows validation pictures, may leave this machine
     ASIDE               a name ("pull-request-7"): compares with the newest night, and changes nothing of the history
     HISTORY             a checkout of the history's branch, where there is one, to take over what STORE lacks
-    REMOTE, BRANCH      where `publish` puts the history (BRANCH: nightly)
+    REMOTE, BRANCH      where the history is published (BRANCH: nightly), and what STORE lacks is taken over from
     URL                 page of the log
     MIN_FREE_GB         of disk, below which nothing is trained (5)
     KEEP_DAYS           after which runs that no night names, and unfinished ones, are removed (60)
@@ -335,8 +335,20 @@ def night(settings, clock, started):
 
     study = find_study(settings.study)
     history = History(settings.store / "history")
+    branch = settings.store / "branch"
+    shutil.rmtree(branch, ignore_errors=True)
     if settings.history:
         history.merge(Path(settings.history))
+    if settings.remote:
+        try:
+            read_branch(settings.remote, settings.branch, branch)
+        except Broken as error:
+            if history.judged is None:  # else this night would be the first, whatever its branch knows
+                raise Broken(f"There is no history at hand, and its branch cannot be read: {error}") from None
+            print(f"error: the history's branch cannot be read: {error}", file=sys.stderr)
+        history.merge(branch)
+    elif settings.history:
+        branch = Path(settings.history)
     earlier = history.judged
     results = settings.store / (f"aside/{settings.aside}" if settings.aside else "results")
     results.mkdir(parents=True, exist_ok=True)
@@ -428,7 +440,7 @@ def night(settings, clock, started):
     if not settings.aside:
         shutil.rmtree(WORK / "update", ignore_errors=True)
         history.add(judgement.night, records)
-        history.copy_to(WORK / "update", judgement.night)
+        history.copy_to(WORK / "update", branch)
     (WORK / "comparison.md").write_text(night_page(judgement))
     return judgement.night.state
 
@@ -545,20 +557,44 @@ def run():
 # The history's branch
 
 
-def git(*arguments, folder, expected=(0,)):
-    """git's exit code, one of those expected; raises Broken for another."""
+def git(*arguments, folder=None, expected=(0,)):
+    """git's exit code, one of those expected, and what it prints; raises Broken for another code."""
     command = ["git", "-c", "user.name=nightly", "-c", "user.email=nightly@localhost", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode not in expected:
         raise Broken(f"git {arguments[0]} failed: {done.stderr.strip()}")
-    return done.returncode
+    return done.returncode, done.stdout.strip()
+
+
+def address(remote):
+    """The address of a remote of this checkout ("origin"), for git in another folder; an address is its own."""
+    return git("ls-remote", "--get-url", remote)[1]
+
+
+def has_branch(remote, branch):
+    """Whether the history has a branch yet; raises Broken where that cannot be told."""
+    code, _ = git("ls-remote", "--exit-code", address(remote), f"refs/heads/{branch}", expected=(0, 2))
+    return code == 0
+
+
+def read_branch(remote, branch, folder):
+    """Makes a folder a checkout of the history's branch, of a new one where there is none yet, and gives whether there
+    is; raises Broken where it cannot be read."""
+    there = has_branch(remote, branch)
+    git("init", "--quiet", str(folder))
+    if there:
+        git("fetch", "--quiet", "--depth=1", address(remote), f"refs/heads/{branch}", folder=folder)
+        git("checkout", "--quiet", "-b", branch, "FETCH_HEAD", folder=folder)
+    else:
+        git("checkout", "--quiet", "--orphan", branch, folder=folder)
+    return there
 
 
 UPDATE = re.compile(r"(nights/[\dTZ-]+\.json|index\.html|badge\.svg|records/[\w.+-]+/runs/[\w.+-]+/seed[\w-]+\.json)")
 
 
 def publish(update, remote, branch):
-    """Adds what a night leaves to the history's branch: the night, the records it names in place of those there, and
+    """Adds what a night leaves to the history's branch: nights, the records it names in place of those there, and
     pages. Another night that is published at the same time stays.
 
     Raises:
@@ -571,12 +607,7 @@ def publish(update, remote, branch):
     for attempt in range(5):
         with tempfile.TemporaryDirectory() as name:
             copy = Path(name)
-            git("init", "--quiet", folder=copy)
-            if git("ls-remote", "--exit-code", "--heads", remote, branch, folder=copy, expected=(0, 2)) == 0:
-                git("fetch", "--quiet", "--depth=1", remote, f"refs/heads/{branch}", folder=copy)
-                git("checkout", "--quiet", "-b", branch, "FETCH_HEAD", folder=copy)
-            else:
-                git("checkout", "--quiet", "--orphan", branch, folder=copy)
+            read_branch(remote, branch, copy)
             if (update / "records").is_dir():
                 shutil.rmtree(copy / "records", ignore_errors=True)
             (copy / ".nojekyll").touch()
@@ -586,15 +617,16 @@ def publish(update, remote, branch):
                 shutil.copyfile(path, to)
             git("add", "--all", folder=copy)
             git("commit", "--quiet", "--allow-empty", "--message", f"Night {files_night(files)}", folder=copy)
-            if git("push", "--quiet", remote, f"HEAD:refs/heads/{branch}", folder=copy, expected=range(256)) == 0:
+            push = "push", "--quiet", address(remote), f"HEAD:refs/heads/{branch}"
+            if git(*push, folder=copy, expected=range(256))[0] == 0:
                 return
         time.sleep(attempt)
     raise Broken(f"{remote} does not take the branch {branch}.")
 
 
 def files_night(files):
-    """The name of the night among files."""
-    return next(p.stem for p in files if p.parent.name == "nights")
+    """The name of the latest night among files."""
+    return max(p.stem for p in files if p.parent.name == "nights")
 
 
 def overdue(history, hours):

@@ -268,10 +268,12 @@ class History:
                     write_atomically(mine, content)
         self.__init__(self.folder)  # type: ignore[misc]
 
-    def copy_to(self, folder: Path, night: Night) -> None:
-        """Writes what publishing a night adds to another copy: the night, and all records."""
-        name = f"{file_name(night.started)}.json"
-        write_atomically(folder / "nights" / name, night.to_json())
+    def copy_to(self, folder: Path, other: Path) -> None:
+        """Writes what publishing adds to another copy of the history: the nights that it lacks, and all records."""
+        for night in self.nights:
+            place = Path("nights", f"{file_name(night.started)}.json")
+            if not (other / place).exists():
+                write_atomically(folder / place, night.to_json())
         if (self.folder / "records").is_dir():
             shutil.copytree(self.folder / "records", folder / "records", dirs_exist_ok=True)
 
