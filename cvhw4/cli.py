@@ -194,12 +194,13 @@ def agreement(
 
     Example: cvhw4 agreement results
     """
-    from cvhw4.report.agreement import settings_of, write_agreement
+    from cvhw4.files import write_atomically
+    from cvhw4.report.agreement import agreement_page, settings_of
 
     given = folders or [RESULTS]
     studies = [_study(name) for name in study] if study else _known() or [_study(None)]
     path = page or given[0] / "agreement.md"
-    write_agreement(settings_of(studies, given), path)
+    write_atomically(path, agreement_page(settings_of(studies, given), path.parent))
     typer.echo(path)
 
 

@@ -125,11 +125,8 @@ def test_code_is_code_whatever_it_is(text):
     assert elements(f"- a: {code(text)}; b") == elements("- a: `x`; b")
 
 
-def test_addresses_are_no_links():
+def test_addresses_are_no_links_and_control_characters_are_shown():
     assert escape("https://a.b/c") == "https\\://a.b/c" and escape("www.a.b") == "www\\.a.b"
-
-
-def test_control_characters_are_shown():
     assert escape("a\x1b[2Jb\nc") == "a\\\\x1b\\[2Jb\\\\nc"
 
 

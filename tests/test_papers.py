@@ -224,51 +224,28 @@ def test_the_pictures_of_a_studys_sections_are_figures_too(stored):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("of", "arguments", "told"),
     [
-        (("claims", "c.docx"), "c.docx: is of a kind that no picture is saved as. Fix: end it in pdf, svg, png"),
-        (("claims", "c.pdf", "--width", "99"), "--width 99: is no width of a figure"),
-        (
-            ("curves", "c.pdf", "q1_8"),
-            "curves: have no runs with any metric. Fix: train these rows",
-        ),
-        (
-            ("curves", "c.pdf", "--metric", "beauty"),
-            "curves: have no runs with beauty. Fix: name another metric: acc",
-        ),
-        (("portrait", "c.pdf"), "portrait: is not a picture"),
-        (
-            ("decomposition", "c.pdf", "--width", "3"),
-            "--width 3: is for claims and curves; decomposition has a size of",
-        ),
+        ("figure", "claims x.docx", "x.docx: is of a kind that no picture is saved as. Fix: end it in pdf, svg, png"),
+        ("figure", "claims x.pdf --width 99", "--width 99: is no width of a figure"),
+        ("figure", "curves x.pdf q1_8", "curves: have no runs with any metric. Fix: train these rows"),
+        ("figure", "curves x.pdf --metric beauty", "curves: have no runs with beauty. Fix: name another metric: acc"),
+        ("figure", "portrait x.pdf", "portrait: is not a picture"),
+        ("figure", "decomposition x.pdf --width 3", "--width 3: is for claims and curves; decomposition has a size of"),
+        ("table", "nowhere", "nowhere: is not a row of study quick"),
+        ("table", "--figure beauty", "column beauty: is a figure that no run has. Fix: use accuracy"),
+        ("table", "--baseline q1_1 q1_2", "baseline q1_1-features: is not among the rows of the table"),
+        ("table", "--epoch first", "the options: is no style of a table (epoch: Input should be 'best', 'last' or ''"),
+        ("table", "--digits 12", "(digits: Input should be less than or equal to 9, not 12)"),
+        ("table", "--output x.docx", "x.docx: is of a kind that no table is written as. Fix: end it in .tex"),
+        ("table", "--style none.toml", "none.toml: cannot be read"),
+        ("table", "q1_8", "quick: has no runs of these rows"),
     ],
 )
-def test_a_figure_that_cannot_be_is_one_line(stored, arguments, told):
-    done = command(*arguments, of="figure")
+def test_what_cannot_be_is_one_line(stored, of, arguments, told):
+    done = command(*arguments.split(), of=of)
     assert isinstance(done.exception, InputError) and told in str(done.exception)
-    assert not list(stored.glob("c.*"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["nowhere"], "nowhere: is not a row of study quick"),
-        (["--figure", "beauty"], "column beauty: is a figure that no run has. Fix: use accuracy"),
-        (["--baseline", "q1_1", "q1_2"], "baseline q1_1-features: is not among the rows of the table"),
-        (
-            ["--epoch", "first"],
-            "the options: is no style of a table (epoch: Input should be 'best', 'last' or '', not 'first'). Fix:",
-        ),
-        (["--digits", "12"], "(digits: Input should be less than or equal to 9, not 12)"),
-        (["--output", "t.docx"], "t.docx: is of a kind that no table is written as. Fix: end it in .tex"),
-        (["--style", "none.toml"], "none.toml: cannot be read"),
-        (["q1_8"], "quick: has no runs of these rows"),
-    ],
-)
-def test_what_cannot_be_is_one_line(stored, arguments, told):
-    done = command(*arguments)
-    assert isinstance(done.exception, InputError) and told in str(done.exception)
-    assert not list(stored.glob("t.*"))
+    assert not list(stored.glob("x.*"))
 
 
 def test_a_style_with_a_wrong_name_lists_the_right_ones(tmp_path):

@@ -10,7 +10,6 @@ from scipy import stats
 
 from cvhw4.records.store import Store
 from cvhw4.report import page
-from cvhw4.report.figures import write_pictures
 from cvhw4.report.page import pictures_of_report, write_report
 from cvhw4.report.plots import band, curves, forest
 from cvhw4.report.stored import Stored
@@ -169,11 +168,3 @@ def test_without_pictures_there_is_still_a_page(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="no pictures are drawn"):
         path = write_report(Stored(QUICK, stored(tmp_path, "q1_1")), None, {})
     assert "q1_1-features" in path.read_text() and "figures/" not in path.read_text()
-
-
-def test_pictures_are_written_below_the_results(tmp_path):
-    picture = drawn("q1_1")
-    write_pictures(tmp_path, [picture], ["curves"])
-    assert (tmp_path / "figures" / "curves-a.svg").read_text() == picture.svg
-    write_pictures(tmp_path, [], ["forest"])
-    assert (tmp_path / "figures" / "curves-a.svg").exists()

@@ -11,12 +11,11 @@ from functools import cached_property
 from pathlib import Path
 
 from cvhw4.errors import InputError
-from cvhw4.files import write_atomically
 from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.numbers import difference, ends, interval, signed, verdict
 from cvhw4.report.runs import by_row, class_names, days, device, metric_name, with_metric
-from cvhw4.report.tables import Table
+from cvhw4.report.tables import Table, section
 from cvhw4.report.text import escape
 from cvhw4.statistics.agreement import order, sides
 from cvhw4.statistics.intervals import Estimate, estimate
@@ -102,15 +101,6 @@ def settings_of(studies: Sequence[Study], folders: Sequence[Path]) -> list[Setti
     return found
 
 
-def write_agreement(settings: Sequence[Setting], path: Path) -> None:
-    """Writes the page; links in it are relative to its folder.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
-    write_atomically(path, agreement_page(settings, path.parent))
-
-
 def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
     """The page in Markdown.
 
@@ -125,20 +115,8 @@ def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
         f"the difference after the {settings[0].study.epoch} epoch, with its 95 % interval (Student's t over seeds); "
         "verdicts as on the pages linked below. What is published is of best epochs.",
         _sources(settings, folder),
-        "## The claims on real pictures",
-        "Each where it was measured closest to what is published.",
-        real_table(settings, claims),
-        "## Every claim in every setting",
-        _every(settings, claims),
-        "## Signs",
-        "Each difference held against the one in the setting named first, the closest to what is published that has "
-        "the claim. *Agree* and *differ*: both intervals leave zero (the claim's margin) out. *Open*: one of them does "
-        "not, or is of one run; then the means alone agree or differ. Of what is published only the sign is known.",
+        *section("Every claim in every setting", "", _every(settings, claims)),
         *_signs(settings, claims),
-        "## Order of the rows",
-        f"By mean figure after the {settings[0].study.epoch} epoch, as Kendall's tau-b (1: the same order, -1: the "
-        "reverse). *Swapped*: pairs in another order whose 95 % intervals do not overlap in either setting; *open*: "
-        "the other pairs in another order.",
         *_orders(settings),
         *_equal_steps(settings, claims),
         *_detected(settings),
@@ -170,39 +148,16 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
     return Table.of(lines).markdown()
 
 
-def real_table(settings: Sequence[Setting], claims: Sequence[Claim]) -> str:
-    """The claims on real pictures, each in the last setting that has it, beside what is published."""
-    lines = []
-    for claim in claims:
-        line = {"claim": _words(claim), "figure": metric_name(claim.metric), "published": _published(settings, claim)}
-        real = [s for s in settings if not s.generated and claim.id in s.outcomes]
-        if not real:
-            line |= {"here": _MISSING}
-        else:
-            o = real[-1].outcomes[claim.id]
-            line |= {
-                "here": difference(o),
-                "95 % interval": interval(o.difference),
-                "verdict": verdict(o),
-                "seeds": str(o.difference.n),
-                "size": real[-1].study.name,
-                "data": escape(o.data),
-            }
-        lines.append(line)
-    return Table.of(lines).markdown()
-
-
-def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> str:
+def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[dict[str, str]]:
     lines = []
     for claim in claims:
         line = {"claim": _words(claim), "figure": metric_name(claim.metric)}
         for setting in settings:
             o = setting.outcomes.get(claim.id)
-            line[setting.name] = _MISSING if o is None else _cell(o)
-            if o is None and setting.generated and claim.worse is None:
-                line[setting.name] = "says nothing of a figure itself"
+            impossible = setting.generated and claim.worse is None
+            line[setting.name] = _cell(o) if o else "says nothing of a figure itself" if impossible else _MISSING
         lines.append(line | {"published": _published(settings, claim)})
-    return Table.of(lines).markdown()
+    return lines
 
 
 def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
@@ -226,24 +181,26 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         same = (one - claim.margin) * (against.mean - claim.margin) > 0
         line["published"] = "-" if math.isnan(one) else "same sign" if same else "**other sign**"
         lines.append(line)
-    if not lines:
-        return ["No claim has been measured on real pictures yet."]
     words = []
     for name, found_here in tally.items():
         total = sum(map(len, found_here.values()))
-        agree = len(found_here.get("agree", []))
-        means = len(found_here.get("open, means agree", []))
+        agree, means = (len(found_here.get(kind, [])) for kind in ("agree", "open, means agree"))
         text = f"- **{name}**: of {total} claim{'s' * (total > 1)} {agree} agree{'s' * (agree == 1)} in sign"
         if means:
             text += f"; {means} more {'have means that agree' if means > 1 else 'has means that agree'}, undecided"
-        for kind, what in (
-            ("differ", "in the opposite sign"),
-            ("open, means differ", "with opposite means, undecided"),
-        ):
+        opposite = {"differ": "in the opposite sign", "open, means differ": "with opposite means, undecided"}
+        for kind, what in opposite.items():
             if names := found_here.get(kind):
                 text += f"; {len(names)} {what}: {'; '.join(names)}"
         words.append(text + ".")
-    return [*(["\n".join(words)] if words else []), Table.of(lines).markdown()]
+    return [
+        "## Signs",
+        "Each difference held against the one in the setting named first, the closest to what is published that has "
+        "the claim. *Agree* and *differ*: both intervals leave zero (the claim's margin) out. *Open*: one of them does "
+        "not, or is of one run; then the means alone agree or differ. Of what is published only the sign is known.",
+        "\n".join(words),
+        Table.of(lines).markdown() or "No claim has been measured on real pictures yet.",
+    ]
 
 
 def _orders(settings: Sequence[Setting]) -> list[str]:
@@ -267,7 +224,13 @@ def _orders(settings: Sequence[Setting]) -> list[str]:
                     "open": str(found.open),
                 }
             )
-    return [Table.of(lines).markdown() if lines else "No two settings have rows in common yet."]
+    return [
+        "## Order of the rows",
+        f"By mean figure after the {settings[0].study.epoch} epoch, as Kendall's tau-b (1: the same order, -1: the "
+        "reverse). *Swapped*: pairs in another order whose 95 % intervals do not overlap in either setting; *open*: "
+        "the other pairs in another order.",
+        Table.of(lines).markdown() or "No two settings have rows in common yet.",
+    ]
 
 
 def _equal_steps(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
@@ -293,15 +256,13 @@ def _equal_steps(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[s
             shorter = shorter or steps != before
         if len(cells) > 1 and shorter:
             lines.append({"claim": _words(claim), "figure": metric_name(claim.metric), **cells})
-    if not lines:
-        return []
-    return [
-        "## After as many optimizer steps",
+    return section(
+        "After as many optimizer steps",
         "Where settings differ in how long they train, each ends here with the epoch after which it had taken about as "
         "many steps as the shortest one, at the learning rates of its own schedule: what agrees here and not above "
         "depends on how long one trains, not on the pictures.",
-        Table.of(lines).markdown(),
-    ]
+        lines,
+    )
 
 
 def _steps(record: RunRecord) -> int:
@@ -325,27 +286,18 @@ def _detected(settings: Sequence[Setting]) -> list[str]:
     """How many classes segmentation detects at all, by row."""
     found: dict[str, dict[str, str]] = {}
     for setting in settings:
-        for records in setting.runs.values():
-            segmenting = [r for r in records if r.task == SEGMENTATION.name]
-            for row, runs in by_row(segmenting).items():
-                ious = {
-                    name: estimate(real).mean if (real := [v for v in values if not math.isnan(v)]) else 0.0
-                    for name, values in zip(
-                        class_names(runs[0]), zip(*(r.by_class["iou"] for r in runs), strict=True), strict=True
-                    )
-                }
-                missed = [escape(name) for name, iou in ious.items() if iou <= DETECTED]
-                text = f"{len(ious) - len(missed)} of {len(ious)}" + (f" (not {', '.join(missed)})" if missed else "")
-                found.setdefault(row, {})[setting.name] = text
-    names = {setting.name: _MISSING for setting in settings}
-    lines = [{"row": row, **names, **of_row} for row, of_row in found.items()]
-    if not lines:
-        return []
-    return [
-        "## Classes detected",
+        segmenting = (r for records in setting.runs.values() for r in records if r.task == SEGMENTATION.name)
+        for row, runs in by_row(segmenting).items():
+            by_class = zip(class_names(runs[0]), zip(*(r.by_class["iou"] for r in runs), strict=True), strict=True)
+            real = {name: [v for v in values if not math.isnan(v)] for name, values in by_class}
+            missed = [escape(name) for name, of in real.items() if not of or estimate(of).mean <= DETECTED]
+            text = f"{len(real) - len(missed)} of {len(real)}" + (f" (not {', '.join(missed)})" if missed else "")
+            found.setdefault(row, {})[setting.name] = text
+    return section(
+        "Classes detected",
         f"Classes whose IoU by image after the last epoch is above {DETECTED:g} in the mean over seeds.",
-        Table.of(lines).markdown(),
-    ]
+        [{"row": row, **{s.name: of_row.get(s.name, _MISSING) for s in settings}} for row, of_row in found.items()],
+    )
 
 
 def _words(claim: Claim) -> str:

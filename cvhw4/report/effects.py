@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cvhw4.designs import Factorial
 from cvhw4.report.evidence import Evidence, Section
-from cvhw4.report.figures import COLOURS, INK, Picture, draw
+from cvhw4.report.figures import INK, Picture, dots, draw
 from cvhw4.report.numbers import gain, number
 from cvhw4.report.runs import metric_name
 from cvhw4.report.tables import table
@@ -75,15 +75,7 @@ def _picture(found: Mapping[str, Estimate], metric: str, e: Evidence) -> Picture
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=0.8)
-        for y, x in enumerate(found.values()):
-            if x.n > 1:
-                axes.plot([x.low, x.high], [y, y], color=COLOURS[0], linewidth=3.4)
-            axes.plot(x.mean, y, "o", color=COLOURS[0], markersize=7, markeredgecolor="none")
-        axes.set_yticks(range(len(found)), [in_picture(name) for name in found], fontsize=8)
-        axes.set_ylim(len(found) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+        dots(axes, found)
         axes.set_xlabel(f"effect on {in_picture(metric)}, {e.study.epoch} epoch", fontsize=8)
 
     words = "; ".join(f"{name}: {number(x.mean, sign='+')}" for name, x in found.items())

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from cvhw4.errors import InputError
 from cvhw4.files import write_atomically
-from cvhw4.report.text import escape
+from cvhw4.report.text import escape, in_picture
+from cvhw4.statistics.intervals import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -187,6 +188,24 @@ def frame(axes: Axes, pixels: NDArray[np.uint8]) -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(visible=True, color=INK, linewidth=0.5)
+
+
+def dots(axes: Axes, found: Mapping[str, Estimate], scale: float = 1) -> None:
+    """A line for each estimate, by its name: the mean, and its 95 % interval where it is of several runs."""
+    for y, e in enumerate(found.values()):
+        if e.n > 1:
+            axes.plot([scale * e.low, scale * e.high], [y, y], color=COLOURS[0], linewidth=3.4)
+        axes.plot(scale * e.mean, y, "o", color=COLOURS[0], markersize=7, markeredgecolor="none")
+    axes.set_yticks(range(len(found)), [in_picture(name) for name in found], fontsize=8)
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.spines["left"].set_visible(False)
+    by_line(axes)
+
+
+def by_line(axes: Axes) -> None:
+    """A panel whose lines have names instead of numbers."""
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
 
 
 def shrink_map(numbers: NDArray[np.uint8], side: int = MOST_SIDE) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cvhw4.errors import InputError, printable
 from cvhw4.records.schema import RunRecord
-from cvhw4.report.figures import COLOURS, INK, Picture, draw, grid_of_panels
+from cvhw4.report.figures import COLOURS, INK, Picture, by_line, draw, grid_of_panels
 from cvhw4.report.numbers import ends, number
 from cvhw4.report.runs import by_data, metric_name, published, seeds
 from cvhw4.report.text import escape, in_picture
@@ -143,10 +143,9 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
             axes.set_xlim(max(left, -1), min(right, 1))
         axes.set_yticks(centres, labels, fontsize=size)
         axes.set_ylim(sum(heights), 0)
-        axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labelsize=size)
         axes.spines["left"].set_visible(False)
-        axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+        by_line(axes)
         unit = " (shares, 0 to 1)" if shares else ""
         words = f"difference after the {study.epoch} epoch{unit}; the claim holds on the right"
         axes.set_xlabel(fill(words, round(12 * width)), fontsize=size)

@@ -127,51 +127,50 @@ class _Section:
     pictures: Sequence[tuple[str, Picture]]
 
     def __post_init__(self) -> None:
-        self.rows = self.study.of(self.task)
+        self.rows, self.own_loop = self.study.of(self.task), self.task.name == CUSTOM.name
         self.ran = [row for row in self.rows if row.name in self.groups]
-        runs = [r for of_row in self.groups.values() for r in of_row]
-        self.first = runs[0] if runs else None
-        self.notes = notes(runs)
-        self.bounded = self.bounds is not None and any(self.bounds.apply_to(r.data.fingerprint) for r in runs)
+        self.runs = [r for of_row in self.groups.values() for r in of_row]
+        self.notes = notes(self.runs)
 
     def parts(self) -> list[str]:
         """Its parts in Markdown."""
         source = self.study.sources.get(self.task.name)
         title = (source.title if source is not None else "") or self.study.title
         parts = [f"## {escape(title)} ({escape(self.data)})", self._about(), *collapsed(self.groups)]
-        runs = [r for of_row in self.groups.values() for r in of_row]
-        for metric in all_shown(self.study, self.task, runs):
+        for metric in all_shown(self.study, self.task, self.runs):
             lines = list(self._figures(metric))
             if lines:
-                parts += [f"### {_heading(metric)}", self._without_empty(lines), *self.notes]
+                parts += [f"### {_heading(metric)}", self._table(lines), *self.notes]
         parts += self._settings()
         for heading, shown in groupby(self.pictures, lambda picture: picture[0]):
             parts += [f"### {heading}", *(p.markdown for _, p in shown)]
         drawn = any(p.stem.startswith(("attention", "panels")) for _, p in self.pictures)
-        if self.task.name != CUSTOM.name and self.pictures and not drawn:
+        if not self.own_loop and self.pictures and not drawn:
             alone = ", or no two rows tell the same classes apart at one seed" if self.task is SEGMENTATION else ""
             parts += [f"No validation pictures are stored with these runs{alone}, so none are shown."]
         if self.failures:
             parts += ["### Failed runs", failures_table(self.failures, self.rows), BIASED]
-        if self.first is None:
+        if not self.runs:
             return parts
         if self.outcomes:
             parts += ["### Claims", self._claims(), *self.notes]
         if self.task is SEGMENTATION:
             parts += self._conventions()
-        costs = "Weights, time and memory" if self.task.name != CUSTOM.name else "Time and memory"
-        timed = any(r.times.total_seconds for r in runs)
-        return [*parts, *([f"### {costs}", self._costs(), *self._continued()] if timed else [])]
+        if any(r.times.total_seconds for r in self.runs):
+            heading = "### Time and memory" if self.own_loop else "### Weights, time and memory"
+            parts += [heading, self._costs(), *self._continued()]
+        return parts
 
     def _about(self) -> str:
-        if self.first is None:
+        if not self.runs:
             return "No run has finished on these data."
-        about = f"{self.first.data.train} training and {self.first.data.val} validation images."
-        if self.task.name == CUSTOM.name:
-            loop = f"A training loop of its own (`{escape(self.first.weights.network)}`), which alone knows its data."
+        first = self.runs[0]
+        about = f"{first.data.train} training and {first.data.val} validation images."
+        if self.own_loop:
+            loop = f"A training loop of its own (`{escape(first.weights.network)}`), which alone knows its data."
             logged = "Runs that were trained and logged elsewhere; their data and settings are not checked."
             about = (logged if self.study.train is logged_elsewhere else loop) + lower_note(self.study)
-        if self.bounds is not None and self.bounds.rows and not self.bounded:
+        if self.bounds and self.bounds.rows and not any(self.bounds.apply_to(r.data.fingerprint) for r in self.runs):
             about += " The bounds are calibrated on other data and do not apply: these rows are reported, not judged."
         return about
 
@@ -218,14 +217,10 @@ class _Section:
             lines = [{k: v for k, v in line.items() if k != "skips"} for line in lines]  # which FCN8s alone has
         return ["### Settings", Table.of(lines).markdown()] if lines and len(lines[0]) > 1 else []
 
-    def _without_empty(self, lines: Sequence[Mapping[str, str]]) -> str:
-        """A table without the columns that no row has anything in."""
-        without = [] if self.bounded else ["bounds"]
-        if self.task.name != CUSTOM.name and len({line["row"] for line in lines}) == len(lines):
-            without.append("epochs")  # of whole runs alone: as the settings say
-        if all(line["published"] == "-" for line in lines):
-            without += ["published", "difference"]
-        return Table.of(lines, without).markdown()
+    def _table(self, lines: Sequence[Mapping[str, str]]) -> str:
+        whole = not self.own_loop and len({line["row"] for line in lines}) == len(lines)
+        without = ["epochs"] if whole else []  # of whole runs alone: as the settings say
+        return Table.of(lines, without, optional=("published", "difference", "bounds")).markdown()
 
     def _stated(self, row: Row, metric: str) -> str:
         figure = published(self.study, row.name, metric)
@@ -251,7 +246,7 @@ class _Section:
                     "bound": "none" if check is None else "met" if check.met else "MISSED",
                 }
             )
-        return Table.of(lines, [] if self.bounded else ["bound"]).markdown()
+        return Table.of(lines, optional=("bound",)).markdown()
 
     def _conventions(self) -> list[str]:
         """Both conventions of segmentation metrics after the last epoch, overall and by class."""
@@ -306,10 +301,8 @@ class _Section:
                     "device": escape(", ".join(sorted({device(r) for r in runs}))),
                 }
             )
-        without = [] if any(line["published time"] != "-" for line in lines) else ["published time"]
-        if self.task.name == CUSTOM.name:
-            without += ["weights", "parameters (trained)", "training", "images/s"]
-        return Table.of(lines, without).markdown()
+        unknown = ("weights", "parameters (trained)", "training", "images/s") if self.own_loop else ()
+        return Table.of(lines, unknown, optional=("published time",)).markdown()
 
     def _continued(self) -> list[str]:
         """A line that says how many runs of each row were broken off and continued; none where none was."""

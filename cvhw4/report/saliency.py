@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from cvhw4.errors import printable
 from cvhw4.records.samples import PredictionSamples, ValidationPictures
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.confusions import wrapped_name
-from cvhw4.report.figures import COLOURS, INK, MOST_SIDE, Picture, draw
+from cvhw4.report.figures import INK, MOST_SIDE, Picture, dots, draw
 from cvhw4.report.runs import Groups
 from cvhw4.report.text import clip, ending, escape, in_picture
 from cvhw4.statistics.intervals import Estimate, estimate
@@ -94,15 +95,17 @@ def saliency(stem: str, data: str, groups: Groups, samples: ReadSamples, picture
     mapless = ((row, s.samples.why) for row, s in seen.items() if s.samples.heat is None)
     without = "".join(f" No map of {escape(row)}: {escape(why)}." for row, why in mapless)
     left = sum(1 for runs in groups.values() if runs) - len(seen)
+    sizes = sorted({s.samples.heat.shape[1:] for s in seen.values() if s.samples.heat is not None})
+    seeds = ", ".join(map(str, sorted({s.record.seed for s in seen.values()})))
     return draw(
         stem,
         (width, height + 0.7),
         paint,
         f"Grad-CAM heat maps on {len(chosen)} validation images of {printable(data)}, rows side by side. {votes}.",
         "Evidence for the predicted class after the last epoch, by Grad-CAM (yellow: most, in each image), from maps "
-        f"of {_resolutions(seen)}, over the {len(chosen)} of {len(first.samples.index)} validation images of "
-        f"{escape(data)} about which these {len(seen)} rows disagree most. Seed {_seeds_of(seen)}. Below: whether the "
-        f"class is right, and the probability of the class predicted.{without}"
+        f"of {' and '.join(f'{h} x {w}' for h, w in sizes)}, over the {len(chosen)} of {len(first.samples.index)} "
+        f"validation images of {escape(data)} about which these {len(seen)} rows disagree most. Seed {seeds}. Below: "
+        f"whether the class is right, and the probability of the class predicted.{without}"
         + (f" Not shown, or without pictures: {left} further row{'s' * (left > 1)}." if left else ""),
         layout=None,
     )
@@ -181,29 +184,24 @@ class HeatShare(NamedTuple):
 
 def heat_in_face(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -> list[HeatShare]:
     """The share of Grad-CAM's heat that lies in the face, of every row that has maps."""
-    known: dict[tuple[str, int, int], _Region | None] = {}
+
+    @cache
+    def region(digest: str, images: int, height: int, width: int) -> _Region | None:
+        seen = pictures(digest)
+        return _region(seen, height, width) if seen is not None and len(seen) == images else None
+
     found = []
     for row, runs in groups.items():
-        shares, images, region = [], 0, None
-        for record in runs:
-            e = samples(record)
-            if e is None or e.heat is None:
-                continue
-            n, height, width = e.heat.shape
-            key = e.pictures, height, width
-            if key not in known:
-                seen = pictures(e.pictures)
-                known[key] = _region(seen, height, width) if seen is not None and len(seen) == n else None
-            if (region := known[key] or region) is None or region.covered.shape != e.heat.shape:
-                continue
-            heat = e.heat.astype(np.float64)
-            total, inside = ((heat * weights).sum((1, 2)) for weights in (region.whole, region.covered))
-            some = total > 0
-            if some.any():
-                shares.append(float((inside[some] / total[some]).mean()))
-                images = images or int(some.sum())
-        if shares and region is not None:
-            found.append(HeatShare(row, region.where, images, estimate(shares), region.area))
+        measured = []
+        for heat, digest in ((e.heat, e.pictures) for e in map(samples, runs) if e is not None and e.heat is not None):
+            part = region(digest, *heat.shape)
+            total = (heat * part.whole).sum((1, 2)) if part else np.zeros(len(heat))
+            if part and (some := total > 0).any():
+                share = (heat * part.covered).sum((1, 2))[some] / total[some]
+                measured.append((float(share.mean()), len(share), part))
+        if measured:
+            shares, images, parts = zip(*measured, strict=True)
+            found.append(HeatShare(row, parts[0].where, images[0], estimate(shares), parts[0].area))
     return found
 
 
@@ -250,15 +248,9 @@ def looked_at(stem: str, data: str, shares: Sequence[HeatShare]) -> Picture | No
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvline(area, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+        dots(axes, {f"{s.row} (n = {s.share.n})": s.share for s in shares}, 100)
         for y, s in enumerate(shares):
-            if s.share.n > 1:
-                axes.plot([100 * s.share.low, 100 * s.share.high], [y, y], color=COLOURS[0], linewidth=2.4)
-            axes.plot(100 * s.share.mean, y, "o", color=COLOURS[0], markersize=6.5)
             axes.text(1.01, y, f"{100 * s.share.mean:.1f} %", transform=axes.get_yaxis_transform(), va="center")
-        axes.set_yticks(range(len(shares)), [f"{in_picture(s.row)} (n = {s.share.n})" for s in shares])
-        axes.set_ylim(len(shares) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
         axes.set_xlabel(f"share of the heat in {where}, %")
         axes.text(area, -0.62, f"its area: {area:.1f} %", ha="center", va="bottom", fontsize=8)
 
@@ -277,12 +269,3 @@ def looked_at(stem: str, data: str, shares: Sequence[HeatShare]) -> Picture | No
         f"images of {escape(data)}, then over seeds; line: its 95 % interval. Dashed: what heat spread evenly would "
         "give. Maps are coarse: a cell's heat is spread bilinearly to the cells beside it.",
     )
-
-
-def _seeds_of(seen: Mapping[str, _Seen]) -> str:
-    return ", ".join(str(seed) for seed in sorted({s.record.seed for s in seen.values()}))
-
-
-def _resolutions(seen: Mapping[str, _Seen]) -> str:
-    found = {s.samples.heat.shape[1:] for s in seen.values() if s.samples.heat is not None}
-    return " and ".join(f"{h} x {w}" for h, w in sorted(found))

@@ -15,7 +15,7 @@ from cvhw4.errors import printable
 from cvhw4.labels import VOID, Colour, Merged
 from cvhw4.records.samples import PredictionSamples, ValidationPictures
 from cvhw4.records.schema import RunRecord
-from cvhw4.report.figures import COLOURS, INK, MOST_SIDE, Picture, draw, frame, grid_of_panels, shrink_map
+from cvhw4.report.figures import COLOURS, INK, MOST_SIDE, Picture, by_line, draw, frame, grid_of_panels, shrink_map
 from cvhw4.report.runs import Groups, class_names, seeds
 from cvhw4.report.saliency import ReadPictures, ReadSamples
 from cvhw4.report.text import ending, escape, in_picture
@@ -272,9 +272,8 @@ def _bars(axes: Axes, bars: Sequence[Estimate | None]) -> None:
                 low, end = max(e.low, 0.0), min(max(e.high, e.mean), 1.0)
                 axes.plot([low, end], [y, y], color=INK, linewidth=1.1)
         axes.text(end + 0.03, y, text, va="center", fontsize=7.5)
-    axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8)
-    axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+    by_line(axes)
     axes.set_axisbelow(True)
 
 

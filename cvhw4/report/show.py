@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from cvhw4.errors import InputError
 from cvhw4.records.revisions import hint_of
 from cvhw4.records.schema import Failure, RunRecord, stem
 from cvhw4.records.store import Store, latest_runs
-from cvhw4.report.runs import class_names
+from cvhw4.report.runs import class_names, grouped
 from cvhw4.report.tables import Table
 from cvhw4.report.text import clip, clock, sparkline
 from cvhw4.statistics.changes import as_text, flat
@@ -69,33 +69,22 @@ def _clock(seconds: float) -> str:
     return clock(seconds).replace(" min", "")
 
 
-def runs_table(runs: Iterable[RunRecord], latest: Iterable[str]) -> Table:
+def runs_table(runs: Iterable[RunRecord], latest: Collection[str]) -> Table:
     """A line per run."""
-    latest = set(latest)
     rows = [
         (
-            _name_of(r),
-            r.fingerprint[:8],
-            f"{r.best(r.primary):.3f}",
-            f"{r.last(r.primary):.3f}",
-            _clock(r.times.total_seconds),
-            r.started[:10],
-            _device(r),
-            "yes" if r.fingerprint in latest else "no",
+            *(_name_of(r), r.fingerprint[:8], f"{r.best(r.primary):.3f}", f"{r.last(r.primary):.3f}"),
+            *(_clock(r.times.total_seconds), r.started[:10], _device(r), "yes" if r.fingerprint in latest else "no"),
         )
         for r in runs
     ]
     return Table(("run", "print", "best", "last", "time", "date", "device", "latest"), rows)
 
 
-def rows_table(runs: Iterable[RunRecord], latest: Iterable[str]) -> Table:
+def rows_table(runs: Iterable[RunRecord], latest: Collection[str]) -> Table:
     """A line per row and data set: how many runs, and the mean of those of the most recent configuration."""
-    latest = set(latest)
-    places: dict[tuple[str, str], list[RunRecord]] = {}
-    for r in runs:
-        places.setdefault((r.row, r.data.name), []).append(r)
     lines = []
-    for (row, data), of_row in places.items():
+    for (row, data), of_row in grouped(runs, lambda r: (r.row, r.data.name)).items():
         new = [r for r in of_row if r.fingerprint in latest]
         figures = ((r.best(r.primary), r.last(r.primary), r.times.total_seconds) for r in new)
         best, last, seconds = (math.fsum(values) / len(new) for values in zip(*figures, strict=True))
@@ -171,12 +160,12 @@ def shown(run: Run, runs: Runs, store: Store) -> list[Table]:
 
 def _failed(f: Failure, store: Store) -> list[Table]:
     folder = store.unfinished / f.row
+    step = "" if f.task == CUSTOM.name else f", step {f.step or '-'}, learning rate {f.lr:g}"
     what = {
         "run": _name_of(f),
         "state": "failed",
         "why": f.reason,
-        "where": f"epoch {f.epoch or '-'}"
-        + (f", step {f.step or '-'}, learning rate {f.lr:g}" if f.task != CUSTOM.name else ""),
+        "where": f"epoch {f.epoch or '-'}{step}",
         "data": f.data,
         "fingerprint": f.fingerprint,
         "began": f.started,
@@ -188,69 +177,59 @@ def _failed(f: Failure, store: Store) -> list[Table]:
 
 
 def _finished(r: RunRecord, runs: Runs, store: Store) -> list[Table]:
-    path = store.path(r.row, r.seed, r.fingerprint)
-    others = sum(_name_of(o) == _name_of(r) and o.fingerprint != r.fingerprint for o in runs.finished)
-    if r.fingerprint in runs.latest:
-        state = "of the row's most recent configuration"
-    elif any(r.fingerprint == o.fingerprint for o in runs.finished):
-        state = "of an older configuration than the row's most recent"
-    else:
-        state = "in no store"
-    memory, known = r.times.peak_memory_bytes, r.task != CUSTOM.name  # what cvhw4 trained itself
-    leaks = {"leaks": f"{len(r.data.leaks)} validation pictures are training pictures too"} if r.data.leaks else {}
-    by_epoch = {m: sparkline([e.figures[m] for e in r.epochs]) for m in r.epochs[0].figures}
+    path, known = store.path(r.row, r.seed, r.fingerprint), r.task != CUSTOM.name  # known: what cvhw4 trained itself
+    alike = [o.fingerprint for o in runs.finished if _name_of(o) == _name_of(r)]
+    older = "of an older configuration than the row's most recent" if r.fingerprint in alike else "in no store"
+    state = "of the row's most recent configuration" if r.fingerprint in runs.latest else older
+    others = sum(fingerprint != r.fingerprint for fingerprint in alike)
     what = {
         "run": _name_of(r),
-        "state": "finished, " + state + (f"; {others} other of this name" if others else ""),
+        "state": f"finished, {state}" + (f"; {others} other of this name" if others else ""),
         "began": r.started,
         "fingerprint": r.fingerprint,
         "configuration": r.configuration[:12],
-        **_trained(r, leaks),
+        **(_trained(r) if known else {"trained by": r.weights.network}),
+        **({} if known else {"lower is better": ", ".join(r.lower_is_better) or "-"}),
         "record": str(path) if path.exists() else "as named",
         **({"by image": _images(r, path)} if known else {}),
         **({"log": str(log)} if (log := path.with_suffix(".log")).exists() else {}),
-        r.primary: f"{by_epoch[r.primary]}  best at epoch {r.best_epoch(r.primary)}",
-        **({"loss": sparkline([e.loss for e in r.epochs])} if known else {}),
     }
+    memory = r.times.peak_memory_bytes
     parts = {
         "building": f"{r.times.build_seconds:.1f} s",
         "training": f"{r.times.train_seconds:.1f} s, {r.times.images_per_second:.1f} images/s",
         "evaluation": f"{r.times.evaluate_seconds:.1f} s",
     }
-    times = {
-        **(parts if known else {}),
+    times = (parts if known else {}) | {
         "in all": f"{r.times.total_seconds:.1f} s, {r.times.interruptions} interruptions",
         "peak memory": "unknown" if memory is None else f"{memory / 2**30:.2f} GiB",
     }
-    metrics = r.metrics
-    figures = [(m, f"{r.best(m):.4f}", str(r.best_epoch(m)), f"{r.last(m):.4f}", by_epoch[m]) for m in metrics]
+    curves = {m: sparkline([e.figures[m] for e in r.epochs]) for m in r.metrics}
+    figures = [(m, f"{r.best(m):.4f}", str(r.best_epoch(m)), f"{r.last(m):.4f}", curve) for m, curve in curves.items()]
     epochs = [
-        (
-            str(e.epoch),
-            *((f"{e.lr:g}", f"{e.loss:.4f}") if known else ()),
-            *(f"{e.figures[m]:.4f}" for m in metrics),
-            f"{e.train_seconds:.1f} s",
-        )
+        {"epoch": str(e.epoch)}
+        | ({"rate": f"{e.lr:g}", "loss": f"{e.loss:.4f}"} if known else {})
+        | {m: f"{e.figures[m]:.4f}" for m in r.metrics}
+        | {"training": f"{e.train_seconds:.1f} s"}
         for e in r.epochs
     ]
     return [
         _pairs("", what),
         _pairs("settings", r.settings),
         Table(("metric", "best", "at epoch", "last", "by epoch"), figures, "metrics"),
-        Table(("epoch", *(("rate", "loss") if known else ()), *metrics, "training"), epochs, "epochs"),
+        Table.of(epochs, title="epochs"),
         *_by_class(r),
         _pairs("times", times),
         _pairs("environment", r.environment),
     ]
 
 
-def _trained(r: RunRecord, leaks: Mapping[str, str]) -> dict[str, str]:
+def _trained(r: RunRecord) -> dict[str, str]:
     """What was trained, on what."""
-    if r.task == CUSTOM.name:
-        return {"trained by": r.weights.network, "lower is better": ", ".join(r.lower_is_better) or "-"}
+    data, leaks = r.data, len(r.data.leaks)
     return {
-        "data": f"{r.data.name}: {r.data.train} training, {r.data.val} validation images, {r.data.fingerprint[:12]}",
-        **leaks,
+        "data": f"{data.name}: {data.train} training, {data.val} validation images, {data.fingerprint[:12]}",
+        **({"leaks": f"{leaks} validation pictures are training pictures too"} if leaks else {}),
         "weights": f"{r.weights.origin} ({r.weights.network}) {(r.weights.sha256 or '')[:12]}".rstrip(),
         "parameters": f"{r.parameters:,}, of which {r.trained_parameters:,} were trained",
     }
@@ -269,12 +248,8 @@ def _by_class(r: RunRecord) -> list[Table]:
     lengths = {len(values) for values in r.by_class.values()}
     if len(lengths) != 1:
         return []
-    names = class_names(r)
-    rows = [
-        (name, *("-" if math.isnan(values[i]) else f"{values[i]:.3f}" for values in r.by_class.values()))
-        for i, name in enumerate(names)
-    ]
-    return [Table(("class", *r.by_class), rows, "by class")]
+    columns = [["-" if math.isnan(v) else f"{v:.3f}" for v in values] for values in r.by_class.values()]
+    return [Table(("class", *r.by_class), list(zip(class_names(r), *columns, strict=True)), "by class")]
 
 
 def _pairs(title: str, values: Mapping[str, Any]) -> Table:

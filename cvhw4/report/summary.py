@@ -98,9 +98,7 @@ def summary(
                     "bounds": "FAILED" if row.name in broken else judged(runs, bounds),
                 }
             )
-    empty = [("publ.", {"-"}), ("diff", {"-"}), ("bounds", {"none"}), ("time", {"-"})]
-    idle = [column for column, nothing in empty if {line[column] for line in lines} <= nothing]
-    return Table.of(lines, idle).plain("row")
+    return Table.of(lines, optional=("publ.", "diff", "bounds", "time")).plain("row")
 
 
 def short_claims(outcomes: Sequence[Outcome]) -> list[str]:

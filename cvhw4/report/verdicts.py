@@ -25,7 +25,7 @@ from cvhw4.report.reliability import (
     shape_section,
     stability_section,
 )
-from cvhw4.report.runs import by_row, days, lower_note, metric_name
+from cvhw4.report.runs import by_row, days, grouped, lower_note, metric_name
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
@@ -243,13 +243,10 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
 
 def _failed(study: Study, records: Sequence[RunRecord], failures: Sequence[Failure]) -> dict[str, str]:
     """The claims, by id, that have rows of which seeds failed, and how many of each did."""
-    broken: dict[tuple[str, str], list[Failure]] = {}
-    for failure in failures:
-        broken.setdefault((failure.row, failure.data), []).append(failure)
     shares = {
         (row, data): f"{share([r for r in records if (r.row, r.data.name) == (row, data)], of_row)} in {row} on "
         f"{escape(data)}"
-        for (row, data), of_row in broken.items()
+        for (row, data), of_row in grouped(failures, lambda f: (f.row, f.data)).items()
     }
     of_claim = {c.id: [text for (row, _), text in shares.items() if row in c.rows] for c in study.claims}
     return {id: ", ".join(texts) for id, texts in of_claim.items() if texts}
