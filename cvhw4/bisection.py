@@ -28,7 +28,7 @@ def bisect(
     seeds: int = 3,
 ) -> str:
     """The first commit at which a row's primary figure (the mean of its best over seeds) is nearer to `bad`'s than to
-    `good`'s.
+    `good`'s; where the lowest is best, `bad`'s is the higher one.
 
     Commits are checked out in a temporary folder; the working tree stays as it is. Runs are kept in `results` and taken
     from there again.
@@ -50,10 +50,10 @@ def bisect(
         _git(Path(), "worktree", "add", "--detach", "--quiet", str(tree), ends[1])
         try:
 
-            def measure() -> float | None:
+            def measure() -> tuple[float, int] | None:
                 commit = _git(tree, "rev-parse", "HEAD")
                 value = _measure(row, tree, arguments, results.absolute(), seeds, Path(temporary) / "junit.xml")
-                say(f"{commit[:12]} {'cannot be trained' if value is None else f'{value:.4f}'}")
+                say(f"{commit[:12]} {'cannot be trained' if value is None else f'{value[0]:.4f}'}")
                 return value
 
             values = []
@@ -62,30 +62,32 @@ def bisect(
                 values.append(measure())
                 if values[-1] is None:
                     raise InputError(name, f"has no run of {row}", "name a commit at which pytest trains it")
-            low, high = values
-            assert low is not None and high is not None
-            if not low < high:
+            (low, sign), (high, _) = filter(None, values)
+            if not sign * low < sign * high:
                 hint = "exchange the two, name others, or give more --seeds"
                 raise InputError(bad, f"is not worse than {good}: {low:.4f} and {high:.4f}", hint)
             said = _git(tree, "bisect", "start", "--first-parent", ends[1], ends[0])
             while (found := _FIRST.search(said)) is None and "only 'skip'ped commits left" not in said:
                 value = measure()
-                word = "skip" if value is None else "bad" if value < (low + high) / 2 else "good"
+                word = "skip" if value is None else "bad" if sign * value[0] < sign * (low + high) / 2 else "good"
                 said = _git(tree, "bisect", word, expected=(0, 2))
             return found[1] if found else "\n".join(re.findall(r"^[0-9a-f]{40}$", said, re.MULTILINE))
         finally:
             _git(Path(), "worktree", "remove", "--force", str(tree))
 
 
-def _measure(row: str, tree: Path, arguments: Sequence[str], results: Path, seeds: int, junit: Path) -> float | None:
-    """The mean over seeds of the row's best primary figure; None where not all of its runs finish."""
+def _measure(
+    row: str, tree: Path, arguments: Sequence[str], results: Path, seeds: int, junit: Path
+) -> tuple[float, int] | None:
+    """The mean over seeds of the row's best primary figure, and -1 where the lowest is best, else 1; None where not all
+    of its runs finish."""
     junit.unlink(missing_ok=True)
     # One word each: pytest takes a folder behind an option that it does not know yet for one to collect.
     command = [sys.executable, "-m", "pytest", *arguments, "-k", row, f"--seeds={seeds}", "--reuse", "-q"]
     command += [f"--results={results}", f"--junitxml={junit}", "-p", "no:cacheprovider"]
     path = os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")]))
     subprocess.run(command, cwd=tree, env=os.environ | {"PYTHONPATH": path}, capture_output=True)
-    figures = []
+    figures, sign = [], 1
     try:
         cases = list(ElementTree.parse(junit).iter("testcase"))
     except (OSError, ElementTree.ParseError):
@@ -96,7 +98,8 @@ def _measure(row: str, tree: Path, arguments: Sequence[str], results: Path, seed
             file = results / told["study"] / "runs" / row / f"{stem(int(told['seed']), told['fingerprint'])}.json"
             record = RunRecord.from_json(file.read_bytes(), file)
             figures.append(record.best(record.primary))
-    return math.fsum(figures) / seeds if len(figures) == seeds else None
+            sign = -1 if record.primary in record.lower_is_better else 1
+    return (math.fsum(figures) / seeds, sign) if len(figures) == seeds else None
 
 
 def _git(folder: Path, *arguments: str, expected: Sequence[int] = (0,)) -> str:

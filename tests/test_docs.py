@@ -50,8 +50,6 @@ ELSEWHERE = {
     "make gpu-full": "tests/test_make.py",
     "make growth": "tests/test_growth.py",
     "make docs": "test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere",
-    "export PORTRAITS=local/portraits": "tests/test_nights.py",
-    "python3 .github/scripts/night.py": "tests/test_nights.py",
     "cvhw4 history": "tests/test_nights.py",
     "cvhw4 judge": "tests/test_judge.py",
     "cvhw4 figure": "tests/test_papers.py",

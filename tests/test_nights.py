@@ -22,15 +22,18 @@ import pytest
 import yaml
 from scipy import stats
 
+from cvhw4 import bisection
+from cvhw4.errors import InputError
 from cvhw4.records.history import Canary, History, JudgedRow, Measurement, Night, Reference, file_name
 from cvhw4.records.store import Store
-from cvhw4.report.history import badge, found_shifts, history_page
+from cvhw4.report.history import found_shifts, history_page
 from cvhw4.report.history import write_history as page_of  # by another name: `box` has that write nothing
 from cvhw4.statistics.bounds import Bound, Bounds
 from cvhw4.statistics.levels import series_of, shifts
 from cvhw4.statistics.nights import CANARY, judge_canary, judge_night
 from tests import year
 from tests.test_changes import runs
+from tests.test_speed import speed
 from tests.tiny import QUICK, failure, record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,12 +70,14 @@ class Trainer:
         code: of what is trained: other code draws other figures.
         failing: reasons by row and seed; `missed` tests that fail, by row.
         draws: of which luck the figures are, by row.
+        ratios: of a comparison of speeds, by target; `trained` runs so far.
     """
 
     def __init__(self, folder):
         self.folder, self.code, self.driver = folder, "c0", "550.1"
         self.levels = {"q1_2-finetune": 0.9, "q1_3-scratch": 0.7}
         self.failing, self.missed, self.draws, self.checks, self.calls = {}, {}, {}, {}, []
+        self.ratios, self.trained = {}, 0
         self.seconds, self.clock = 60.0, datetime(2026, 1, 1, 1, 17, tzinfo=UTC)
         self.before = lambda target, rows: None
 
@@ -80,6 +85,9 @@ class Trainer:
         target, *variables = command[1:]
         told = dict(v.split("=", 1) for v in variables)
         if target != "gpu-full":
+            assert not list(Path(told["OUT"]).iterdir())  # nothing to take again
+            if target in self.ratios:
+                speed(reference_seconds=[2.5 * self.ratios[target]] * 3).save(Path(told["OUT"]))
             return self.checks.get(target, 0)
         words = told["ARGS"].split()
         rows = told["ARGS"].split("-k ")[1].strip("'").split(" or ") if "-k" in words else list(self.levels)
@@ -106,6 +114,7 @@ class Trainer:
             told["fingerprint"] = fingerprint
             if not store.path(row, seed, fingerprint).exists():
                 luck = np.random.default_rng(int(fingerprint[:12], 16)).normal()
+                self.trained += 1
                 value = round(self.levels[row] + SD * luck, 4)
                 self.clock += timedelta(seconds=1)
                 base = record(
@@ -142,6 +151,7 @@ def box(tmp_path, monkeypatch):
     monkeypatch.setattr(night, "listen", lambda: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)  # a disk's time is not what is tested
     pages = []
+    monkeypatch.setattr("cvhw4.records.environment.commit", lambda: trainer.code)
     monkeypatch.setattr("cvhw4.report.history.write_history", lambda folder, nights: pages.append(len(nights)))
 
     def call(**environment):
@@ -221,12 +231,13 @@ def test_what_is_accepted_is_accepted_row_by_row_with_a_reason_that_stays(box):
 
 @pytest.mark.parametrize(
     ("accept", "why"),
-    [("q1_2-finetune", "write it as ROW: REASON"), ("q9: because", "q9: is not a row of this night")],
+    [("q1_2-finetune", "write it as ROW: REASON"), ("q9: because", "ACCEPT names q9, which is not a row")],
 )
-def test_an_acceptance_without_a_reason_or_of_no_row_ends_the_night(box, accept, why):
+def test_an_acceptance_without_a_reason_or_of_no_row_ends_the_night_before_it_trains(box, accept, why):
     box()
+    trained = len(box.trainer.calls)
     code, entry = box(ACCEPT=accept)
-    assert (code, entry["state"]) == (4, "broken") and why in entry["why"]
+    assert (code, entry["state"]) == (4, "broken") and why in entry["why"] and len(box.trainer.calls) == trained
     assert box()[1]["state"] == "fine"
 
 
@@ -275,6 +286,9 @@ def test_missing_data_a_full_disk_and_nonsense_are_told_and_the_next_night_goes_
         code, entry = box(**environment)
         assert (code, entry["state"]) == (4, "broken") and entry["why"].startswith(why)
         assert why in box.text and list(Path("night/update/nights").iterdir())
+        assert "broken 2026" in Path("night/update/badge.svg").read_text()
+    assert box.pages == [1, 2, 3, 4, 5]  # of broken nights too, where STORE is known
+    assert "**nothing could be judged** (The disk is full" in history_page(box.history().nights)[0]
     assert box()[1]["state"] == "fine"
     assert [n.state for n in box.history().nights][0::1].count("broken") >= 4
 
@@ -313,6 +327,38 @@ def test_a_chance_alarm_is_not_confirmed_and_does_not_come_back(box):
         assert (code, entry["state"]) == (0, "fine") and box.rows["q1_2-finetune"] == "unconfirmed"
         assert entry["good"][0]["since"] < entry["started"]  # the unlucky runs are nobody's measure
     assert "fresh" not in entry["why"]
+
+
+def test_what_there_was_no_time_to_confirm_is_told_and_confirmed_the_next_night(box):
+    box()
+    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.8
+
+    def cut(target, rows):
+        if box.trainer.calls[-1][0] == "10":
+            box.trainer.levels["q1_2-finetune"] = 0.9  # with fresh seeds it is as before
+            raise night.Broken("make gpu-full was not done within 3 minutes. The next night goes on.")
+
+    box.trainer.before = cut
+    code, entry = box()
+    assert (code, entry["state"], entry["worse"]) == (1, "regression", []) and box.rows["q1_2-finetune"] == "worse"
+    assert "Not confirmed with fresh seeds: make gpu-full was not done within 3 minutes" in box.text
+    box.trainer.before = lambda *_: None
+    code, entry = box()
+    assert (code, entry["state"]) == (0, "fine") and box.rows["q1_2-finetune"] == "unconfirmed"
+
+
+def test_an_upgrade_is_named_and_is_no_regression(box):
+    """Another driver trains all runs anew. Later one row is taken from the store: the night is its own commit's."""
+    box()
+    box.trainer.code, box.trainer.driver = "c1", "560.35"
+    code, entry = box()
+    assert (code, entry["state"]) == (0, "fine") and set(box.rows.values()) == {"fine"}
+    page, _ = history_page(box.history().nights)
+    (line,) = (line for line in page.splitlines() if "560.35" in line)
+    assert [cell.strip() for cell in line.split("|")[1:5]] == ["2026-01-03", "driver", "550.1", "560.35"]
+    box.trainer.code, box.trainer.draws = "c2", {"q1_2-finetune": "c1"}
+    entry = box()[1]
+    assert entry["commit"] == entry["environment"]["commit"] == "c2"
 
 
 def test_a_slow_decline_shows_against_the_pinned_night(box):
@@ -385,7 +431,11 @@ def test_a_pull_request_is_held_against_the_newest_night_and_changes_nothing(box
     assert code == 1 and box.rows == {"q1_2-finetune": "fine", "q1_3-scratch": "worse"}
     assert not Path("night/update").exists()
     assert before == sorted((p, p.read_bytes()) for p in (box.folder / "store/history").rglob("*") if p.is_file())
-    assert len(list(Path("store/aside/pull-request-7/full/runs/q1_2-finetune").glob("*.json"))) == 5
+    box.trainer.draws, trained = {}, box.trainer.trained
+    box(ASIDE="pull-request-7")
+    box.trainer.code = "c1"  # another one, whose code trains as main's does
+    box(ASIDE="pull-request-8")
+    assert box.trainer.trained == trained
 
 
 def test_a_lost_store_and_a_lost_branch_are_made_good_from_each_other(box):
@@ -441,7 +491,7 @@ def test_what_no_night_names_is_pruned_in_time(box):
 
 
 def test_checks_and_the_canary_are_part_of_the_night(box):
-    box.trainer.checks = {"gpu-check": 2}
+    box.trainer.checks, box.trainer.ratios = {"gpu-check": 2}, {"gpu-speed": 4.0}
     code, entry = box(CANARY="q1_2-finetune")
     assert entry["checks"] == {"gpu-check": "failed", "gpu-speed": "passed"} and entry["state"] == "failed"
     box.trainer.checks = {}
@@ -449,7 +499,11 @@ def test_checks_and_the_canary_are_part_of_the_night(box):
         code, entry = box(CANARY="q1_2-finetune")
         assert code == 0 and len(entry["canary"]["seconds"]) == 2
     trained = [call for call in box.trainer.calls if call == ("2", ["q1_2-finetune"])]
-    assert len(trained) == 4 and not list(Path("store").glob("canary*"))  # anew, and nothing of it is kept
+    assert len(trained) == 4 and not list(Path("store").glob("anew-*"))  # anew, and nothing of it is kept
+    (ratio,) = (m for m in entry["figures"] if m["data"] == "gpu-speed")
+    assert (ratio["row"], ratio["figure"], ratio["values"]) == ("frozen-random-crops", "speed ratio", {"0": 4.0})
+    page, _ = history_page(box.history().nights)
+    assert "speed ratio on gpu-speed" in page and "training seconds on canary" in page
     box.trainer.seconds = 90
     code, entry = box(CANARY="q1_2-finetune")
     slow = next(r for r in entry["rows"] if r["data"] == CANARY)
@@ -616,6 +670,37 @@ def test_a_night_goes_on_in_the_environment_with_the_pinned_versions(tmp_path, m
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 4 and f"PYTHON={folder}/bin/python" in output and "No test has run" in output, output
     assert [n.state for n in History(tmp_path / "store" / "history").nights] == ["broken"]
+
+
+@pytest.mark.integration
+def test_the_crontab_of_the_docs_publishes_and_sends_only_what_somebody_has_to_know(tmp_path):
+    docs = (ROOT / "docs/nightly.md").read_text()
+    crontab = docs.split("### From cron")[1].split("```text\n")[1].split("```")[0].splitlines()
+    given = dict(line.split("=", 1) for line in crontab if "=" in line.split()[0])
+    night_line, check_line = (line.split(maxsplit=5)[5] for line in crontab if line[0].isdigit())
+    (tmp_path / "main").mkdir()
+    (tmp_path / "main/Makefile").write_text("gpu-full:\n\tfalse\n")
+    (tmp_path / "main/pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
+    shutil.copytree(SCRIPTS, tmp_path / "main/.github/scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-C", str(tmp_path / "main"), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "x"]):
+        subprocess.run([*git, *command], check=True)
+    subprocess.run(["git", "clone", "--quiet", tmp_path / "main", tmp_path / "cvhw4"], check=True)
+    env = {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | given
+    env |= {"PORTRAITS": ".", "CAMVID": ".", "PYTHON": sys.executable, "CANARY": "", "CHECKS": ""}  # of this test
+    env |= {"MIN_FREE_GB": "0", "PYTHONPATH": str(ROOT)}
+
+    def sent(line):
+        return subprocess.run(["sh", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    mail = sent(night_line).stdout
+    assert "make gpu-full" in mail and "No test has run" in mail and "not published" not in mail
+    listed = subprocess.run([*git, "ls-tree", "-r", "--name-only", "nightly"], capture_output=True, text=True).stdout
+    assert "nights/" in listed and "badge.svg" in listed
+    assert "There is no good night yet." in sent(check_line).stdout
+    entry = {"state": "fine", "started": night.now()}
+    (tmp_path / "cvhw4-nightly/history/nights/x.json").write_text(json.dumps(entry))
+    assert sent(check_line).stdout == ""
 
 
 # The branch
@@ -795,6 +880,17 @@ def test_the_canary(nights, tonight, status):
     assert judge_canary(tonight, nights, 1.3).status == status
 
 
+def test_a_canary_that_slows_down_slowly_is_told_by_the_first_nights_and_its_step_is_marked():
+    """1 % a night: within the limit of the last 30 nights, and not of the first."""
+    nights = [replace(canary_night(1), canary=canary([100 + day, 101 + day])) for day in range(60)]
+    row = judge_canary(canary([160, 161]), nights, 1.3)
+    assert row.status == "slower" and "times as long as in the first nights" in row.why
+    assert judge_canary(canary([160, 161]), [*nights, canary_night(2, "accepted")], 1.3).status == "fine"
+    stepped = [replace(canary_night(d), canary=canary([100 + d % 2 + 50 * (d > 9)] * 2)) for d in range(1, 21)]
+    points, (cut,) = found_shifts(stepped)["r", CANARY, "training seconds"]
+    assert points[cut.index].first.started.startswith("2026-02-10")
+
+
 def test_damaged_nights_are_passed_over_with_a_warning(tmp_path):
     history = History(tmp_path)
     history.add(nightly(1, [0.5, 0.6]))
@@ -819,7 +915,8 @@ def test_history_says_what_moved_and_writes_the_page(tmp_path, cvhw4_command):
     assert (code, err) == (0, "") and "c5..c6" in " ".join(out.split()) and "10 nights, the last of 2026-01-10" in out
     page = (tmp_path / "index.html").read_text()
     assert "c5..c6" in page and "<svg" in page and "http:" not in page.replace("http://www.w3.org", "")
-    assert "#2da44e" in (tmp_path / "badge.svg").read_text() and "fine 2026-01-10" in badge(history.nights[-1])
+    badge = (tmp_path / "badge.svg").read_text()
+    assert "#2da44e" in badge and "fine 2026-01-10" in badge
     assert cvhw4_command("history", tmp_path, "--row", "q")[0] == 4
 
 
@@ -875,6 +972,22 @@ def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, cv
     assert cvhw4_command("bisect", "q1_2-finetune", "main", commits[0], "--seeds", "2")[0] == 4  # the wrong way round
     assert cvhw4_command("bisect", "q1_2-finetune", "nowhere", "main")[0] == 4
     assert subprocess.run(["git", "worktree", "list"], capture_output=True, text=True).stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(("levels", "sign"), [("0.9 0.91 0.8 0.79", 1), ("0.1 0.11 0.2 0.21", -1)])
+def test_bisect_knows_where_the_lowest_is_best(tmp_path, monkeypatch, levels, sign):
+    monkeypatch.chdir(tmp_path)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    for level in levels.split():
+        (tmp_path / "level").write_text(level)
+        subprocess.run([*git, "add", "level"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", level], check=True)
+    of = subprocess.run([*git, "rev-parse", "HEAD~1"], capture_output=True, text=True).stdout.strip()
+    monkeypatch.setattr(bisection, "_measure", lambda row, tree, *_: (float((tree / "level").read_text()), sign))
+    assert bisection.bisect("r", "main~3", "main", [], tmp_path, print) == of
+    with pytest.raises(InputError, match="is not worse than"):
+        bisection.bisect("r", "main", "main~3", [], tmp_path, print)
 
 
 # Error rates

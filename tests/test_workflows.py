@@ -379,6 +379,7 @@ def test_a_machine_that_left_nothing_is_a_broken_night(gh, damage):
     assert "The machine left nothing (the job's result: failure)" in issue["body"]
     subprocess.run(["git", "clone", "--quiet", "--branch", "nightly", "remote.git", "copy"], check=True)
     assert [n.state for n in History(Path("copy")).nights] == ["broken"]
+    assert "nightly: broken" in Path("copy/badge.svg").read_text()
 
 
 def test_a_history_that_cannot_be_published_is_told_too(gh):

@@ -99,7 +99,9 @@ def tell(folder):
     problem = ""
     try:
         if not (folder / "update").is_dir():
-            night.broken_update(folder / "update", entry)
+            for name, content in night.broken_update(entry).items():
+                (folder / "update" / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / "update" / name).write_text(content)
         night.publish(folder / "update", remote(), BRANCH)
     except (night.Broken, OSError) as error:
         problem = f"The history was not published: {error}"

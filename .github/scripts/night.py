@@ -265,6 +265,24 @@ def prune(folder, days, named):
                 path.unlink()
 
 
+def link(source, target):
+    """Gives a folder the finished runs of another one."""
+    for path in source.glob("*/*"):
+        to = target / path.relative_to(source)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            to.hardlink_to(path)
+
+
+def speeds(results, target):
+    """Figures of the history: how many times as fast as the reference loop each family of a comparison was."""
+    from benchmarks.performance.speed_record import load_all
+    from cvhw4.records.history import Measurement
+
+    ratios = {re.sub(r"\W+", "-", r.family): round(r.ratio, 4) for r in load_all(results)}
+    return [Measurement(row=k, data=target, figure="speed ratio", values={"0": v}) for k, v in ratios.items()]
+
+
 def session(junit):
     """What a session tells in its JUnit file: fingerprints by row and seed, reasons of failures by row and seed, and
     of other failed tests by row ("" for those of no row); raises Broken where it did not come to its end."""
@@ -327,11 +345,12 @@ def night(settings, clock, started):
     """Trains and judges one night, and writes what became of it. Gives its state."""
     sys.path.insert(0, str(Path().absolute()))  # cvhw4 of this checkout
     from cvhw4.discovery import find_study
+    from cvhw4.records.environment import commit
     from cvhw4.records.history import History, Night
     from cvhw4.records.store import Store
     from cvhw4.report.history import night_page
     from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
-    from cvhw4.statistics.nights import canary_of, judge_canary, judge_night
+    from cvhw4.statistics.nights import Unconfirmed, canary_of, judge_canary, judge_night
 
     study = find_study(settings.study)
     history = History(settings.store / "history")
@@ -350,30 +369,39 @@ def night(settings, clock, started):
     elif settings.history:
         branch = Path(settings.history)
     earlier = history.judged
+    known = {*study.rows, "all", *(["canary"] if settings.canary else [])}
+    known |= {r.row for rows in ([earlier.rows, earlier.good] if earlier else []) for r in rows}
+    for row in settings.accepted.keys() - known:
+        raise Broken(f"ACCEPT names {row}, which is not a row. Rows are {', '.join(sorted(known))}.")
     results = settings.store / (f"aside/{settings.aside}" if settings.aside else "results")
     results.mkdir(parents=True, exist_ok=True)
     named = {(r.row, n) for g in ([earlier.good, earlier.pinned] if earlier else []) for r in g for n in r.runs}
     prune(settings.store / "results", settings.keep, named)
     for folder in (settings.store / "aside").glob("*"):
         prune(folder, settings.keep, ())
-    for folder in settings.store.glob("canary*-*"):  # of a night that was killed
+    for folder in settings.store.glob("anew-*"):  # of a night that was killed
         shutil.rmtree(folder, ignore_errors=True)
+    if settings.aside:  # what a night has trained need not be trained again
+        link(settings.store / "results" / settings.study / "runs", results / settings.study / "runs")
 
-    checks = {}
+    def anew():
+        """A folder of results of its own, from which nothing is taken again."""
+        return tempfile.TemporaryDirectory(prefix="anew-", dir=settings.store, ignore_cleanup_errors=True)
+
+    checks, ratios = {}, []
     canary, judged = None, []
     for target in settings.checks:  # first, while nothing else runs
-        try:
-            code = clock.run(make(target, settings, results), WORK / "logs" / f"{target}.log", 0.2)
-        except Broken:  # took too long; the night goes on
-            code = 1
+        with anew() as folder:
+            try:
+                code = clock.run(make(target, settings, folder), WORK / "logs" / f"{target}.log", 0.2)
+            except Broken:  # took too long; the night goes on
+                code = 1
+            ratios += speeds(Path(folder), target)
         checks[target] = "failed" if code else "passed"
     if settings.canary and not settings.aside:
         for attempt in ("canary", "canary-again"):
-            alone = Path(tempfile.mkdtemp(prefix=f"{attempt}-", dir=settings.store))
-            try:
-                *_, records = train(settings, clock, alone, attempt, 2, [settings.canary], 0.3, AT_ONCE="1")
-            finally:
-                shutil.rmtree(alone, ignore_errors=True)
+            with anew() as folder:
+                *_, records = train(settings, clock, Path(folder), attempt, 2, [settings.canary], 0.3, AT_ONCE="1")
             if not records:
                 break
             canary = canary_of(records)
@@ -393,18 +421,22 @@ def night(settings, clock, started):
     notes = [f for f in Store(results, settings.study).failures() if (f.row, str(f.seed)) in failures]
 
     def retrain(rows):
-        told = train(settings, clock, results, "confirmation", 2 * settings.seeds, rows, **at_once)
+        try:
+            told = train(settings, clock, results, "confirmation", 2 * settings.seeds, rows, **at_once)
+        except Broken as error:
+            raise Unconfirmed(str(error)) from None
         return [r for r in told[3] if r.seed >= settings.seeds]
 
-    some = records[0] if records else None
+    newest = max(records, key=lambda r: r.started, default=None)  # others may be of earlier nights, and machines
     begun = Night(
         started=started,
         state="fine",
         study=settings.study,
-        commit=(some.environment["commit"] if some else None),
-        environment=dict(some.environment) if some else {},
+        commit=commit(),
+        environment=dict(newest.environment) if newest else {},
         checks=checks | ({"tests": "failed"} if "" in tests else {}),
         rows=judged,
+        figures=ratios,
         canary=canary,
         accepted=settings.accepted,
         url=settings.url,
@@ -452,19 +484,27 @@ def broken(settings, started, why, final=True):
     if settings is not None:
         entry |= {"study": settings.study, "url": settings.url}
     text = json.dumps(entry, indent=1) + "\n"
-    places = [WORK / "night.json"]
+    shutil.rmtree(WORK / "update", ignore_errors=True)
+    files = {WORK / "night.json": text, WORK / "comparison.md": f"**Nothing could be judged**\n\n{why}\n"}
     if settings is None or not settings.aside:
-        places.append(WORK / "update" / "nights" / file_name(started))
+        files |= {WORK / "update" / name: content for name, content in broken_update(entry).items()}
         if final and settings is not None:
-            places.append(settings.store / "history" / "nights" / file_name(started))
-    with contextlib.suppress(OSError):
-        shutil.rmtree(WORK / "update", ignore_errors=True)
-    for place in places:
+            files[settings.store / "history" / "nights" / file_name(started)] = text
+    for place, content in files.items():
         with contextlib.suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text)
-    with contextlib.suppress(OSError):
-        (WORK / "comparison.md").write_text(f"**Nothing could be judged**\n\n{why}\n")
+            place.write_text(content)
+
+
+def write_page(settings):
+    """Writes the history's page and its badge, of broken nights too."""
+    try:
+        from cvhw4.records.history import History
+        from cvhw4.report.history import write_history
+
+        write_history(WORK / "update", History(settings.store / "history").nights)
+    except Exception as error:  # no disk, or no packages: what became of the night is told without
+        print(f"error: the history's page was not written: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def now():
@@ -472,11 +512,13 @@ def now():
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def broken_update(update, entry):
-    """The update of a night of which the machine left nothing."""
-    place = update / "nights" / file_name(entry["started"])
-    place.parent.mkdir(parents=True)
-    place.write_text(json.dumps(entry, indent=1) + "\n")
+def broken_update(entry):
+    """What the history's branch gets of a broken night: texts by name of a file. Needs no package."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # cvhw4 of this checkout
+    from cvhw4.report.badge import badge
+
+    night = f"nights/{file_name(entry['started'])}"
+    return {night: json.dumps(entry, indent=1) + "\n", "badge.svg": badge(entry["state"], entry["started"])}
 
 
 def file_name(started):
@@ -505,7 +547,7 @@ def listen():
 def run():
     """A whole night; the exit code."""
     started = os.environ.pop("NIGHT_STARTED", None) or now()
-    settings, state, why = None, "broken", ""
+    settings, state, why, hurry = None, "broken", "", False
     listen()
     try:
         shutil.rmtree(WORK, ignore_errors=True)
@@ -522,15 +564,10 @@ def run():
                 sys.stdout.flush()
                 os.execve(python, [python, __file__, "run"], again)  # in the environment that has cvhw4's packages
             state = night(settings, clock, started)
-            if not settings.aside:
-                from cvhw4.records.history import History
-                from cvhw4.report.history import write_history
-
-                write_history(WORK / "update", History(settings.store / "history").nights)
     except Broken as error:
         why = str(error)
     except Stopped as error:
-        why = f"The night was ended from outside ({error}). The next one goes on."
+        why, hurry = f"The night was ended from outside ({error}). The next one goes on.", True
     except OSError as error:
         why = f"The disk is full, or cannot be written: {error}."
     except Exception as error:
@@ -540,6 +577,8 @@ def run():
         print(f"error: {why}", file=sys.stderr)
     if why and state == "broken":
         broken(settings, started, why)
+    if settings is not None and not settings.aside and not hurry:
+        write_page(settings)
     code = 0 if state in GOOD else 4 if state == "broken" else 1
     if code:
         with contextlib.suppress(OSError):
@@ -658,7 +697,8 @@ def main(arguments):
             case ["check", hours]:
                 settings = Settings(os.environ)
                 why = overdue(Path(settings.history or settings.store / "history"), float(hours))
-                print(why or "A good night is young enough.")
+                if why:  # else nothing, that cron may send
+                    print(why)
                 return int(bool(why))
     except Broken as error:
         print(f"error: {error}", file=sys.stderr)

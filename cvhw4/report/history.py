@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from html import escape as quoted
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from cvhw4.errors import printable
 from cvhw4.files import write_atomically
 from cvhw4.records.history import GOOD, Night, State
+from cvhw4.report.badge import badge
 from cvhw4.report.changes import comment
 from cvhw4.report.figures import COLOURS, FOLDER, INK, Picture, draw, grid_of_panels
 from cvhw4.report.html import html_page
@@ -24,7 +24,7 @@ from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem, in_picture
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.levels import Point, Shift, series_of, shifts
-from cvhw4.statistics.nights import CANARY, Judgement
+from cvhw4.statistics.nights import Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,6 @@ STATES: Mapping[State, str] = {
     "regression": "worse than before",
     "broken": "nothing could be judged",
 }
-_BADGE: Mapping[State, str] = {"first": "#2da44e", "fine": "#2da44e", "failed": "#bf8700", "regression": "#cf222e"}
 _LATEST = 14  # nights in the table
 _MOST = 500  # lines of any other
 _LONGEST = 60_000  # characters of an issue's or comment's text; GitHub takes 65,536
@@ -81,7 +80,7 @@ def write_history(folder: Path, nights: Sequence[Night]) -> Path:
         InputError: the folder cannot be written to.
     """
     text, pictures = history_page(nights)
-    write_atomically(folder / "badge.svg", badge(nights[-1]))
+    write_atomically(folder / "badge.svg", badge(nights[-1].state, nights[-1].started))
     write_atomically(folder / "index.html", html_page(text, "", {f"{FOLDER}/{p.stem}.svg": p.svg for p in pictures}))
     return folder / "index.html"
 
@@ -142,7 +141,7 @@ def history_page(nights: Sequence[Night]) -> tuple[str, list[Picture]]:
         for n in reversed(nights)
         for row, why in n.accepted.items()
     ]
-    pictures = [*_pictures(found, nights), *_canary(nights)]
+    pictures = _pictures(found, nights)
     parts = [
         f"# Nights of {escape(last.study or 'a study')}",
         f"The last of {len(nights)} nights, {last.started[:16].replace('T', ' ')} UTC: **{STATES[last.state]}**"
@@ -195,10 +194,10 @@ def _pictures(found: Mapping[Key, tuple[list[Point], list[Shift]]], nights: Sequ
     for data, figure in dict.fromkeys(key[1:] for key in found):
         rows = {key[0]: found[key] for key in found if key[1:] == (data, figure)}
 
-        def paint(canvas: Figure, rows: Mapping[str, tuple[list[Point], list[Shift]]] = rows) -> None:
+        def paint(canvas: Figure, rows: Mapping[str, tuple[list[Point], list[Shift]]] = rows, data: str = data) -> None:
             panels = grid_of_panels(canvas, len(rows), _COLUMNS)
             for axes, (row, (points, cuts)) in zip(panels.flat, rows.items(), strict=False):
-                _panel(axes, row, points, cuts, nights, drivers)
+                _panel(axes, row, data, points, cuts, nights, drivers)
 
         lines, columns = -(-len(rows) // _COLUMNS), max(min(_COLUMNS, len(rows)), 2)
         cuts = sum(len(found_cuts) for _, found_cuts in rows.values())
@@ -219,11 +218,14 @@ def _pictures(found: Mapping[Key, tuple[list[Point], list[Shift]]], nights: Sequ
 def _panel(
     axes: Axes,
     row: str,
+    data: str,
     points: Sequence[Point],
     cuts: Sequence[Shift],
     nights: Sequence[Night],
     moved: Sequence[Night],
 ) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
     def lasting(values: Iterable[object]) -> NDArray[np.float64]:
         """A value for the first and the last night of every measurement; NaN for None."""
         return np.repeat(np.array([*values], dtype=float), 2)
@@ -240,49 +242,15 @@ def _panel(
     for shift in cuts:
         axes.axvline(_day(points[shift.index].first), color=COLOURS[5], linewidth=1.1)
     for night in nights:
-        if any(r.row == row and r.status == "accepted" and r.data != CANARY for r in night.rows):
+        if any((r.row, r.data, r.status) == (row, data, "accepted") for r in night.rows):
             height = next((p.mean for p in reversed(points) if p.first.started <= night.started), points[0].mean)
             axes.plot(_day(night), height, "^", color=COLOURS[2], markersize=6)
-    _dates(axes, 5)
+    locator = AutoDateLocator(maxticks=5)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.set_title(in_picture(row), fontsize=8, loc="left")
     axes.tick_params(labelsize=8)
     axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
-
-
-def _dates(axes: Axes, most: int) -> None:
-    """At most so many ticks on an axis of days."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator(maxticks=most)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-
-
-def _canary(nights: Sequence[Night]) -> list[Picture]:
-    """Training times of the canary over nights."""
-    timed = [(_day(n), n.canary) for n in nights if n.canary is not None]
-    if not timed:
-        return []
-
-    def paint(canvas: Figure) -> None:
-        axes = canvas.subplots()
-        for day, canary in timed:
-            axes.plot([day] * len(canary.seconds), canary.seconds, ".", color=COLOURS[0], markersize=4)
-        _dates(axes, 8)
-        axes.set_ylabel("training time (s)")
-        axes.set_ylim(bottom=0)
-
-    row = timed[-1][1].row
-    return [
-        draw(
-            "nights-canary",
-            (6.1, 2.2),
-            paint,
-            f"Training time of {printable(row)} over {len(timed)} nights.",
-            f"Training time of {escape(row)}, trained anew every night with nothing else on the machine; a point per "
-            "run.",
-        )
-    ]
 
 
 def _machine(night: Night) -> dict[str, object]:
@@ -299,17 +267,3 @@ def _versions(nights: Sequence[Night]) -> list[dict[str, str]]:
             if old != new:
                 lines.append({"night": b.started[:10], "what": name, "before": old, "after": new})
     return lines[::-1]
-
-
-def badge(night: Night) -> str:
-    """A night's state as an SVG badge."""
-    text, colour = f"{night.state} {night.started[:10]}", _BADGE.get(night.state, "#6e7781")
-    left, right = 56, 7 * len(text) + 10
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="20" role="img" '
-        f'aria-label="nightly: {quoted(text)}"><title>nightly: {quoted(text)}</title>'
-        f'<rect width="{left}" height="20" fill="#444"/><rect x="{left}" width="{right}" height="20" fill="{colour}"/>'
-        '<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11" text-anchor="middle">'
-        f'<text x="{left / 2}" y="14">nightly</text><text x="{left + right / 2}" y="14">{quoted(text)}</text>'
-        "</g></svg>\n"
-    )

@@ -15,13 +15,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import median
 
-from cvhw4.records.history import Night, Reference
+from cvhw4.records.history import Measurement, Night, Reference
 from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.changes import Place
 from cvhw4.statistics.comparison import rounding_sd
 
 LEVEL = 0.01
+CANARY = "canary"  # the name under which its figures and times stand beside those of data sets
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,16 @@ class Shift:
 
 
 def series_of(nights: Iterable[Night]) -> dict[tuple[str, str, str], list[Point]]:
-    """Measurements by row, data set and figure, oldest first."""
+    """Measurements by row, data set and figure, oldest first. The canary's training time is one of them, with a value a
+    night, as runs of one night do not say how nights differ."""
     found: dict[tuple[str, str, str], list[Point]] = {}
     for night in nights:
-        for m in night.figures:
+        measured = night.figures
+        if (of := night.canary) is not None:
+            seconds = {"0": median(of.seconds)}
+            time = Measurement(row=of.row, data=CANARY, figure="training seconds", values=seconds, step=1e-3)
+            measured = [*measured, time]
+        for m in measured:
             points = found.setdefault((m.row, m.data, m.figure), [])
             values = tuple(m.values.values())
             if points and points[-1].values == values:
@@ -186,8 +194,9 @@ Levels = Mapping[tuple[str, str, str], Level]  # by row, data set, figure
 def levels_of(
     nights: Sequence[Night], tonight: Mapping[Place, Sequence[RunRecord]], pinned: Mapping[Place, Reference]
 ) -> Levels:
-    """The level of every figure of the last night, of which there are two measurements or a spread."""
-    series = {k: points for k, points in series_of(nights).items() if points[-1].last is nights[-1]}
+    """The level of every figure of the last night's runs, of which there are two measurements or a spread."""
+    newest = {k: points for k, points in series_of(nights).items() if points[-1].last is nights[-1]}
+    series = {k: points for k, points in newest.items() if k[:2] in tonight}
     found = {}
     for (row, data, figure), points in series.items():
         of = row, data

@@ -22,7 +22,6 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cvhw4.errors import InputError
 from cvhw4.records.history import (
     Canary,
     Finding,
@@ -38,18 +37,21 @@ from cvhw4.records.history import (
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.statistics.changes import Changes, Place, compare_runs, figure_change, known_to, time_change
-from cvhw4.statistics.levels import LEVEL, Levels, levels_of
+from cvhw4.statistics.levels import CANARY, LEVEL, Levels, levels_of
 from cvhw4.study import Study
 from cvhw4.tasks import TASKS
 
-CANARY = "canary"  # the name under which its figures and times stand beside those of data sets
 ALL = "all"  # accepts every row
-_EARLIER = 30  # nights of the canary that the last one is held against
+_EARLIER, _FIRST = 30, 10  # nights of the canary that the last one is held against
 _FEWEST = 3
 _STEP = 1e-4
 _WRONG: tuple[Status, ...] = ("worse", "slower", "failed", "missing")
 
 Retrain = Callable[[Sequence[str]], Sequence[RunRecord]]
+
+
+class Unconfirmed(Exception):
+    """Fresh seeds could not be trained. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,13 @@ def judge_night(
     """Judges every row of a night.
 
     Args:
-        night: what is known of it beside its runs: `accepted`, `checks`, and in `rows` how its canary was judged.
+        night: what is known of it beside its runs: `accepted`, `checks`, `figures` of other things than runs, and in
+            `rows` how its canary was judged.
         records: this night's finished runs.
         nights: earlier ones, oldest first.
         runs_of: the records that references name.
-        retrain: trains rows with fresh seeds, and gives these runs.
+        retrain: trains rows with fresh seeds, and gives these runs. Where it raises `Unconfirmed`, what looks worse is
+            called so this night, and does not stay so.
         failures: this night's runs that failed.
         failed_tests: why, by row.
         bounds: are noted beside the figures.
@@ -105,9 +109,6 @@ def judge_night(
         held: an earlier night was worse and nobody knows than what: without a judged night only accepted rows become
             what later nights are held against.
         complete: whether rows that were not run are missing.
-
-    Raises:
-        InputError: a row is accepted that neither this night nor the earlier one has.
     """
     earlier = newest_judged(nights)
     tonight = _by_place(records)
@@ -121,7 +122,6 @@ def judge_night(
         for place in [p for p in {**tonight, **good} if p[0] == row and p not in failed] or [(row, "")]:
             failed.setdefault(place, []).append(why)
     accepted = dict(night.accepted)
-    _check_accepted(accepted, [*tonight, *good, *failed, *((r.row, r.data) for r in night.rows)])
 
     sides = [list(runs_of(list(side.values()))) for side in (good, pinned)]
     against = [compare_runs(study, side, records, complete=complete) if side else None for side in sides]
@@ -143,7 +143,13 @@ def judge_night(
     known = [] if earlier is None else [f for f in earlier.worse if f.place in untaken]
     doubtful = {p for p, what in found.items() if any(s.kind != "missing" for s in what)} | {f.place for f in known}
     train = sorted({p[0] for p in doubtful & untaken})
-    fresh = _by_place(retrain(train) if train else ())
+    fresh: dict[Place, list[RunRecord]] = {}
+    notes, lasting = [night.why] if night.why else [], {"figure", "decline", "claim"}
+    try:
+        fresh = _by_place(retrain(train) if train else ())
+    except Unconfirmed as error:
+        notes.append(f"Not confirmed with fresh seeds: {error}")
+        lasting = {"decline"}  # which needs none
     confirmed = _confirm(study, found, sides, levels, fresh)
     both = {p: [*runs, *fresh.get(p, ())] for p, runs in tonight.items()}
     back = {p for p in tonight if p in good and p not in found and _stems(tonight, p) == good[p].runs}
@@ -152,7 +158,7 @@ def judge_night(
     worse = [f for f in known if f.place not in back and not _repaired(f, found, levels, both, supported)]
     names = {(*f.place, f.name) for f in worse}
     for place in untaken & confirmed.keys():
-        for name in sorted({s.name for s in confirmed[place] if s.kind != "missing"}):
+        for name in sorted({s.name for s in confirmed[place] if s.kind in lasting}):
             if (*place, name) not in names:
                 values = _values(name, both.get(place, ()))
                 worse.append(Finding(row=place[0], data=place[1], name=name, since=night.started, values=values))
@@ -196,7 +202,7 @@ def judge_night(
         state = "failed"
     if wrong & {"worse", "slower", "missing"}:
         state = "regression"
-    why = night.why
+    why = " ".join(notes)
     if held and earlier is None and not fine:
         state, why = "broken", "The history is lost while something was worse: restore its branch, or accept rows."
     judged = replace(
@@ -204,7 +210,7 @@ def judge_night(
         state=state,
         why=why,
         rows=rows,
-        figures=figures,
+        figures=[*night.figures, *figures],
         good=[r for p, r in new_good.items() if p not in gone],
         pinned=[r for p, r in new_pinned.items() if p not in gone],
         worse=worse,
@@ -221,13 +227,6 @@ def _by_place(records: Iterable[RunRecord]) -> dict[Place, list[RunRecord]]:
 
 def _stems(places: Mapping[Place, Sequence[RunRecord]], place: Place) -> list[str]:
     return stems(places.get(place, ()))
-
-
-def _check_accepted(accepted: Mapping[str, str], places: Iterable[Place]) -> None:
-    rows = {name for place in places for name in (place[0], *(place[1:] if place[1] == CANARY else ()))}
-    for row in accepted.keys() - rows - {ALL}:
-        hint = f"name rows of this night: {', '.join(sorted(rows)) or 'there are none'}"
-        raise InputError(f"accepted row {row}", "is not a row of this night or of an earlier one", hint)
 
 
 def _accept(row: JudgedRow, accepted: Mapping[str, str]) -> JudgedRow:
@@ -375,7 +374,8 @@ def canary_of(records: Sequence[RunRecord]) -> Canary:
 
 def judge_canary(canary: Canary, nights: Sequence[Night], limit: float) -> JudgedRow:
     """Whether the canary is slower, or worse though nothing has changed that should, than in earlier nights in which it
-    was neither, since it was last accepted.
+    was neither, since it was last accepted: the last 30, and for times the first 10 too, which do not move with a slow
+    slow-down.
 
     Args:
         nights: earlier ones, oldest first.
@@ -386,17 +386,18 @@ def judge_canary(canary: Canary, nights: Sequence[Night], limit: float) -> Judge
         was = next((r.status for r in night.rows if (r.row, r.data) == (canary.row, CANARY)), None)
         if night.canary is not None and was in ("fine", "new", "accepted", "unconfirmed"):
             before.append(night.canary)
-        if was == "accepted" or len(before) == _EARLIER:
+        if was == "accepted":
             break
     timed = [c for c in before if c.setup == canary.setup]
-    same = [c for c in before if c.configuration == canary.configuration]
+    same = [c for c in before[:_EARLIER] if c.configuration == canary.configuration]
     status: Status = "fine" if timed else "new"
     texts = []
-    if len(timed) >= _FEWEST:
-        change = time_change([s for c in timed for s in c.seconds], canary.seconds)
-        if change.low > limit:
-            status = "slower"
-            texts.append(f"trains in {change.b:.1f} s, {change.ratio:.2f} times as long")
+    for which, side in (("last", timed[:_EARLIER]), ("first", timed[-_FIRST:])):
+        if len(side) >= _FEWEST and status != "slower":
+            change = time_change([s for c in side for s in c.seconds], canary.seconds, rows=2)
+            if change.low > limit:
+                status = "slower"
+                texts.append(f"trains in {change.b:.1f} s, {change.ratio:.2f} times as long as in the {which} nights")
     if len(same) >= _FEWEST:
         for name, values in canary.values.items():
             old = [v for c in same for v in c.values.get(name, ())]
