@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import struct
 import sys
 import time
 import typing
@@ -282,11 +283,28 @@ def test_a_run_whose_figures_end_at_different_steps_is_refused(tmp_path):
         judged_study("again", finished, wanted, [], "x")
 
 
+@needs("wandb")
+def test_nested_settings_of_wandbs_offline_runs_have_dotted_names(tmp_path):
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    said = Record()
+    for key, value in {"model": {"depth": 2}, "seed": 1, "_wandb": {"cli": "0"}}.items():
+        said.run.config.update.add(key=key, value_json=json.dumps(value))
+    ended = Record()
+    ended.exit.exit_code = 0
+    content = [record.SerializeToString() for record in (said, ended)]
+    blocks = (struct.pack("<IHB", 0, len(part), 1) + part for part in content)
+    (tmp_path / "run-a.wandb").write_bytes(b":W&B123" + b"".join(blocks))
+    (run,), _ = read_runs([str(tmp_path)], Wanted(row=["model.depth"], figures={"acc": "acc"}))
+    assert {k: v for k, v in run.values.items() if k != "run_name"} == {"model.depth": 2, "seed": 1}
+
+
 def test_wandbs_service_is_read_by_its_own_interface(monkeypatch):
     wandb = pytest.importorskip("wandb")
 
     class Logged:
-        name, id, state, config, created_at = "r", "abc", "finished", {"row": "a", "seed": 3}, "2026-01-02T03:04:05"
+        name, id, state, created_at = "r", "abc", "finished", "2026-01-02T03:04:05"
+        config: typing.ClassVar = {"model": {"name": "a"}, "seed": 3, "_wandb": {"t": 1}}
         summary: typing.ClassVar = {"_runtime": 7, "val/acc": 0.9}
 
         def scan_history(self, keys):
@@ -294,8 +312,9 @@ def test_wandbs_service_is_read_by_its_own_interface(monkeypatch):
             return iter([{"val/acc": 0.5, "_step": 1}, {"val/acc": 0.9, "_step": 2}])
 
     monkeypatch.setattr(wandb, "Api", lambda: type("Api", (), {"runs": lambda self, path: [Logged()]})())
-    wanted = Wanted(figures={"acc": "val/acc"})
+    wanted = Wanted(row=["model.name"], figures={"acc": "val/acc"})
     (run,), _ = read_runs(["wandb:team/project"], wanted)
+    assert run.values == {"model.name": "a", "seed": 3, "run_name": "r"}
     _, (back,) = judged_study("again", [run], wanted, [], "team/project")
     assert ([e.figures["acc"] for e in back.epochs], back.seed, back.row) == ([0.5, 0.9], 3, "a")
     assert back.times.total_seconds == 7 and back.started.startswith("2026-01-02")

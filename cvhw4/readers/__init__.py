@@ -291,7 +291,7 @@ def unpaired(study: Study, records: Iterable[RunRecord]) -> list[str]:
             lines.append(f"not paired: {names}: {len(every - common)} of {len(every)} seeds ({alone})")
     if apart and len(apart) == len(pairs):
         hint = "give the rows of a claim the same seeds, or leave --better out and read their figures alone"
-        raise InputError(study.title, f"judge no claim: {'; '.join(apart)}", hint)
+        raise InputError(str(study.title), f"judge no claim: {'; '.join(apart)}", hint)
     return lines
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvhw4.errors import InputError
 from cvhw4.readers import LoggedRun, Wanted
+from cvhw4.readers.trackers import found_in
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -45,7 +47,7 @@ def read_parquet(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
 def _of_table(table: DataFrame, path: Path, wanted: Wanted) -> Iterator[LoggedRun]:
     import pandas as pd
 
-    table = table.rename(columns=lambda name: str(name).strip())
+    table, wanted = _as_long(table.rename(columns=lambda name: str(name).strip()), path, wanted)
     tags = list(dict.fromkeys(wanted.figures.values()))
     numbered = [wanted.epoch] if wanted.epoch else []
     if missing := [column for column in (*wanted.row, wanted.seed, *tags, *numbered) if column not in table.columns]:
@@ -83,6 +85,30 @@ def _of_table(table: DataFrame, path: Path, wanted: Wanted) -> Iterator[LoggedRu
         history = [{str(tag): value for tag, value in step.items()} for step in steps.to_dict("records")]
         where = f"{name} of {path.name}"
         yield LoggedRun(where=where, values=values, history=history, unfinished=_unfinished(values))
+
+
+def _as_long(table: DataFrame, path: Path, wanted: Wanted) -> tuple[DataFrame, Wanted]:
+    """The export of a chart of W&B's, a column "RUN - FIGURE" for each run, as lines of runs with their settings, which
+    are found in a run's name, as "{row}-{seed}" where no pattern is given; other tables as they are."""
+    import pandas as pd
+
+    runs: dict[str, dict[str, str]] = {}
+    for column in table.columns:
+        name, dash, tag = column.rpartition(" - ")
+        if dash and tag in wanted.figures.values():
+            runs.setdefault(name, {})[column] = tag
+    if not runs or {*wanted.figures.values()} & {*table.columns}:
+        return table, wanted
+    step = wanted.epoch or str(table.columns[0])
+    pattern = wanted.pattern or f"{'-'.join(f'{{{name}}}' for name in wanted.row)}-{{{wanted.seed}}}"
+    long = []
+    for name, columns in runs.items():
+        if not (found := found_in(pattern, name, wanted.seed)):
+            hint = f'say what its parts are, as --pattern "{pattern}"'
+            raise InputError(path, f"has a run {name}, whose name does not fit {pattern}", hint)
+        lines = table[[step, *columns]].rename(columns=columns).dropna(subset=[*columns.values()], how="all")
+        long.append(lines.assign(**{"run_name": name, **found}))
+    return pd.concat(long, ignore_index=True), replace(wanted, epoch=step)
 
 
 def _unfinished(values: Mapping[str, Any]) -> str:

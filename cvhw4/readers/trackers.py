@@ -6,13 +6,14 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cvhw4.errors import InputError
 from cvhw4.readers import LoggedRun, Wanted
+from cvhw4.statistics.changes import flat
 
 _BLOCK = 32768  # bytes of a block in W&B's files
 
@@ -71,7 +72,7 @@ def read_tensorboard(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     logged = {folder: _events(folder) for folder in sorted({path.parent for path in root.rglob("*tfevents*")})}
     for folder, (points, hparams, started) in logged.items():
         below = [h for other, (_, h, _) in logged.items() if other.parent == folder and h]  # PyTorch's add_hparams
-        found = _found(wanted.pattern or "{row}/seed{seed}", folder.absolute().as_posix(), wanted.seed)
+        found = found_in(wanted.pattern or "{row}/seed{seed}", folder.absolute().as_posix(), wanted.seed)
         unfinished = "" if any(tag in tags for _, tag, _ in points) else f"it logged no {' and no '.join(sorted(tags))}"
         yield LoggedRun(
             where=f"folder {folder.relative_to(root)}",
@@ -111,7 +112,7 @@ def _of_protobuf(value: Any) -> Any:
     return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
 
 
-def _found(pattern: str, path: str, seed: str) -> dict[str, str]:
+def found_in(pattern: str, path: str, seed: str) -> dict[str, str]:
     """What stands in a path for the names in braces of a pattern, which is about its end; a seed is digits alone."""
     parts = re.split(r"\{(\w+)\}", pattern)
     kinds = (
@@ -130,7 +131,8 @@ def _found(pattern: str, path: str, seed: str) -> dict[str, str]:
 
 def read_wandb(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     """A folder of offline runs (`./wandb`), one of their files, or ENTITY/PROJECT of the service, which needs a login.
-    Settings are the run's config; figures that its history lacks are taken from its summary."""
+    Settings are the run's config, nested ones by dotted names ("model.depth"); figures that its history lacks are taken
+    from its summary."""
     path = Path(where).expanduser()
     if not path.exists():
         yield from _of_service(where, wanted)
@@ -148,7 +150,7 @@ def _of_service(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
             steps = list(run.scan_history(keys=tags))
             yield LoggedRun(
                 where=f"run {run.name} ({run.id})",
-                values={**run.config, "run_name": run.name},
+                values={**_settings(run.config), "run_name": run.name},
                 history=[{tag: step[tag] for tag in tags} for step in steps] or [_numbers(dict(run.summary))],
                 started=str(run.created_at),
                 seconds=float(dict(run.summary).get("_runtime", 0.0)),
@@ -186,12 +188,17 @@ def _of_file(file: Path, wanted: Wanted) -> LoggedRun:
         steps = [*steps[:-1], (steps[-1] if steps else {}) | ends]
     return LoggedRun(
         where=f"run {name} ({file.name})",
-        values={**config, "run_name": name},
+        values={**_settings(config), "run_name": name},
         history=steps,
         started=started,
         seconds=float(summary.get("_runtime", 0.0)),
         unfinished={None: "not ended", 0: ""}.get(code, f"exit code {code}"),
     )
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config by dotted names, without what W&B itself keeps there."""
+    return {name: value for name, value in flat(config).items() if not name.startswith("_")}
 
 
 def _updates(items: Iterable[Any]) -> dict[str, Any]:
