@@ -324,10 +324,24 @@ def test_a_plan_says_what_so_many_seeds_could_show_and_how_long_they_take(run, t
     worst = 0.02 * math.sqrt(2 / stats.chi2.ppf(0.025, 2))
     assert float(line[9].strip("()")) == pytest.approx(ten * worst / 0.02, abs=0.01)
     assert "cpu (2 threads) 2    57 s    3:10 min" in out  # 9.5 s a run
+    out = run("plan", "--study", "quick")[1]
+    assert max(map(len, out.splitlines())) <= 80 and "20 seeds" in out.splitlines()[2]
+    assert "with the claims on the same data" in " ".join(out.split())
+
+
+def test_without_a_spread_the_claims_are_named_and_an_unknown_time_is_none(run, tmp_path):
+    for row, value in (("q2_1a", 0.4), ("q2_1b", 0.2)):
+        for seed in range(4):
+            run_ = record(row, seed, figures=((value,),))
+            times = replace(run_.times, total_seconds=0.0)
+            Store(tmp_path / "results", "quick").save(replace(run_, times=times))
+    code, _, err = run("plan", "--study", "quick")
+    assert code == 4 and "has the same difference in every seed (q2_2-skip_miou, q2_2-skip_pixel_accuracy)" in err
+    assert "0 s" not in run("list", "--study", "quick")[1]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"), [(["1", "3"], "1 seed: has no spread"), (["3"], "quick: has no pilot of study quick")]
+    ("arguments", "told"), [(["1", "3"], "1 seed: has no spread"), (["3"], "study quick: has no pilot. Fix: train")]
 )
 def test_a_plan_needs_a_spread(run, tmp_path, arguments, told):
     Store(tmp_path / "results", "quick").save(record("q2_1a"))

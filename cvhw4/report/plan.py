@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.numbers import difference, number
 from cvhw4.report.runs import by_row, device, grouped
@@ -26,8 +27,18 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
     Args:
         records: the runs of the pilot; claims without two seeds, or without any spread, are left out.
         numbers: of seeds, each 2 or more.
+
+    Raises:
+        InputError: no claim is left.
     """
-    outcomes = [o for o in judge_all(study, records) if o.comparison.sd > 0]
+    judged = [o for o in judge_all(study, records) if len(o.seeds) > 1]
+    outcomes = [o for o in judged if o.comparison.sd > 0]
+    if not outcomes:
+        problem, hint = "has no pilot", "train the rows of a claim with two seeds or more first, the same in both"
+        if judged:
+            problem = f"has the same difference in every seed ({', '.join(o.claim.id for o in judged)})"
+            hint = "a plan needs a spread: make claims about a figure that seeds change, with more digits"
+        raise InputError(f"study {study.name}", problem, hint)
     effects = {k: [smallest_effect(n, LEVEL / k) for n in numbers] for k in {o.together for o in outcomes}}
     lines = []
     for o in outcomes:
@@ -45,6 +56,6 @@ def hours_table(records: Iterable[RunRecord], numbers: Sequence[int]) -> Table:
     for name, runs in grouped(records, device).items():
         groups = by_row(runs)
         once = sum(fmean(r.times.total_seconds for r in of_row) for of_row in groups.values())
-        times = {f"{n} seeds": clock(n * once) for n in numbers}
+        times = {f"{n} seeds": clock(n * once) if once else "-" for n in numbers}
         lines.append({"device": name, "rows": str(len(groups))} | times)
     return Table.of(lines, title="time of all rows, one run after another")

@@ -66,7 +66,7 @@ def _name_of(run: Run) -> str:
 
 
 def _clock(seconds: float) -> str:
-    return clock(seconds).replace(" min", "")
+    return clock(seconds).replace(" min", "") if seconds else "-"  # of runs from elsewhere it may not be known
 
 
 def runs_table(runs: Iterable[RunRecord], latest: Collection[str]) -> Table:

@@ -90,8 +90,9 @@ class Table:
         fitted = [[cut(text, w).ljust(w) for text, w in zip(row, widths.values(), strict=True)] for row in rows]
         return ["  ".join(row).rstrip() for row in fitted]
 
-    def rich(self) -> rich.table.Table:
-        """For a rich console that takes no markup: a text that is too wide continues on the next line."""
+    def rich(self, width: int) -> rich.table.Table:
+        """For a rich console that is so many columns wide and takes no markup: a text that is too wide continues on the
+        next line."""
         from rich.table import Table as RichTable
         from rich.text import Text
 
@@ -104,9 +105,11 @@ class Table:
             padding=(0, 1, 0, 0),
         )
         first = max((len(row[0]) for row in self.rows), default=0)
+        wide = sum(1 + max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)) > width
         for i, name in enumerate(self.columns):
             least = min(first, _LEAST) if i == 0 else None
-            table.add_column(printable(name), overflow="fold", header_style="bold", min_width=least)
+            fixed = least if wide else None  # rich would give room to a column's least after it has shared all of it
+            table.add_column(printable(name), overflow="fold", header_style="bold", min_width=least, width=fixed)
         for row in self.rows:
             table.add_row(*(Text(printable(cell), STYLES.get(cell, "")) for cell in row))
         return table
