@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvhw4 import Factorial, InputError, Recipe, Row, Study, effects_section, factorial, leave_one_out
+from cvhw4.readers import LoggedRun, Wanted, judged_study
+from cvhw4.records.store import Store
 from cvhw4.report.evidence import evidence
+from cvhw4.report.page import write_pages
 from cvhw4.statistics.factorial import effects
 from cvhw4.statistics.intervals import estimate
 from tests.tiny import QUICK, record
@@ -146,3 +149,24 @@ def test_a_section_has_the_effects_of_the_stored_runs():
         assert f"| {name} | {value} [" in flat
     assert "skips x norm" in picture.svg and "| q2_1a-skip | yes | no | 0.310" in " ".join(cells.split())
     assert effects_section(design, "miou")(evidence(QUICK, runs[:3], lambda run: None)[0]) == []
+
+
+def test_a_study_without_claims_has_its_effects_on_the_page(tmp_path):
+    design = factorial({"depth": 2, "norm": False}, {"depth": 8, "norm": True})
+    logged = [
+        LoggedRun(where="", values={"row": row, "seed": seed}, history=[{"iou": 0.5 + i / 10 + seed / 100}])
+        for seed in range(2)
+        for i, row in enumerate(design.rows)
+    ]
+    other, records = judged_study("own", logged, Wanted(figures={"iou": "iou"}), [], "a test")
+    section = effects_section(design, "iou", "Depth or norm?")
+    study = Study("own", train=other.train, rows=design.rows, primary="iou", sections=[section])
+    store = Store(tmp_path, "own")
+    for run in sorted(records, key=lambda r: r.seed):
+        if run.seed == 1 and not list(store.folder.glob("*.html")):
+            assert [path.name for path, _ in write_pages(study, store, None, {})] == ["report.md", "report.html"]
+        store.save(run)
+    assert len(write_pages(study, store, None, {})) == 3
+    page = (store.folder / "verdicts.md").read_text()
+    assert "## Depth or norm?" in page and "| depth x norm |" in page and "No claim" not in page
+    assert list((store.folder / "figures").glob("section-effects-*.svg"))

@@ -157,7 +157,8 @@ def _claims(
     notes = ["\n".join(lines), BIASED] if failed else []
     of_data = notes_by_data(sets)
     if not outcomes:
-        return ["## The claims", "No claim has runs of all its rows yet.", *notes, *of_data]
+        nothing = ["## The claims", "No claim has runs of all its rows yet."] if study.claims else []
+        return [*nothing, *notes, *of_data]
     known = {o.claim.id for o in outcomes}
     why = {True: "about a figure on real data, of which generated pictures say nothing", False: "a row has no runs"}
     missing = [f"{escape(c.sentence)} ({why[c.worse is None]})" for c in study.claims if c.id not in known]
