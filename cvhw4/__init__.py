@@ -9,7 +9,8 @@ For a study's own sections of the page of verdicts: a section is given an `Evide
 made with `table` and `gain` of what `estimate`, `effects`, `decompositions`, `near_and_far`, `mean_iou_of` and
 `segmentation_figures` find, and pictures made with `draw`; `stated` is a claim by published figures. `leave_one_out`
 and `factorial` make the rows of a design, and `effects_section` such a section of its effects. `results_table`,
-`claims_figure` and `curves_figure` are for papers.
+`claims_figure` and `curves_figure` are for papers: they take what `stored("quick")` reads. `Study.table` and
+`Study.figure` (`stored_figure`, of sections' pictures too) read by themselves.
 
 `Train`, `Judged`, `Detected` and `Bounds` are the types of the fixtures `train`, `judged`, `detected` and `bounds`.
 Importing this loads nothing else before a name is asked for.
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from cvhw4.report.evidence import Evidence, Section
     from cvhw4.report.figures import Picture, draw
     from cvhw4.report.numbers import gain
+    from cvhw4.report.page import stored_figure
     from cvhw4.report.papers import Style, results_table
     from cvhw4.report.plots import claims_figure, curves_figure
+    from cvhw4.report.stored import stored
     from cvhw4.report.tables import table
     from cvhw4.statistics.bounds import Bounds
     from cvhw4.statistics.decomposition import decompositions, mean_iou_of, near_and_far
@@ -106,6 +109,8 @@ __all__ = [
     "results_table",
     "segmentation_figures",
     "stated",
+    "stored",
+    "stored_figure",
     "table",
 ]
 Train = Callable[["Row", int], "RunRecord"]
@@ -153,6 +158,8 @@ _LATER = {  # where each is from: nothing is imported before it is asked for
     "results_table": "cvhw4.report.papers",
     "segmentation_figures": "cvhw4.metrics",
     "stated": "cvhw4.statistics.published",
+    "stored": "cvhw4.report.stored",
+    "stored_figure": "cvhw4.report.page",
     "table": "cvhw4.report.tables",
 }
 

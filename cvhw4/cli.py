@@ -458,25 +458,35 @@ def write_table(
 def write_figure(
     kind: Annotated[str, typer.Argument(help="claims, curves, or a picture of the study's own, as decomposition.")],
     output: Annotated[Path, typer.Argument(help="File: .pdf, .svg or .png.", parser=_folder)],
-    rows: Annotated[
-        list[str] | None, typer.Argument(help="Rows of curves (default: all).", autocompletion=_row_names)
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Rows of curves, claims by id (default: all).", autocompletion=_row_names),
     ] = None,
     results: ResultsOption = RESULTS,
     study: StudyOption = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Of curves (default: the first).")] = None,
-    width: Annotated[float | None, typer.Option(help="In inches, of claims and curves; a column has some 3.3.")] = None,
+    width: Annotated[float | None, typer.Option(help="In inches; a column of a paper has some 3.3.")] = None,
+    together: Annotated[bool, typer.Option("--together", help="Curves in one panel, with a legend.")] = False,
+    style: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of names: rows.q1_1 = 'Features', claims.ID = 'Skips help'.", parser=_folder),
+    ] = None,
 ) -> None:
     """Draws a figure for a paper. A forest plot of the claims, learning curves with their bands, or a section's own.
 
     Example: cvhw4 figure claims claims.pdf --width 3.3
     """
     from cvhw4.report.page import paper_picture
+    from cvhw4.report.papers import Style, read_style
     from cvhw4.report.stored import Stored
 
     if width is not None and not 2 <= width <= 20:
         raise InputError(f"--width {width:g}", "is no width of a figure", "give 2 to 20 inches")
     chosen = _study(study, results)
-    picture = paper_picture(Stored(chosen, _store(results, study)), kind, rows or [], metric, width)
+    of_paper = Style() if style is None else read_style(style)
+    known = of_paper.claims if kind == "claims" else of_paper.rows
+    called = {name: known.get(name, "") for name in names} if names else known
+    picture = paper_picture(Stored(chosen, _store(results, study)), kind, called, metric, width, together)
     picture.save(output)
     typer.echo(f"{output}\n{picture.alt}")
 
@@ -579,11 +589,7 @@ def plan(
         raise InputError(f"{numbers[0]} seed", "has no spread and decides nothing", "plan for 2 or more")
     store = _store(results, study)
     records = [r for r in latest_runs(store.load()) if r.row in chosen.rows]
-    table = plan_table(chosen, records, numbers)
-    if not table.rows:
-        hint = "train the rows of a claim with two seeds or more first, the same in both"
-        raise InputError(store.folder, f"has no pilot of study {chosen.name}", hint)
-    _print([table, hours_table(records, numbers)])
+    _print([plan_table(chosen, records, numbers), hours_table(records, numbers)])
 
 
 @app.command()
@@ -601,7 +607,10 @@ def history(
 
     nights = History(folder).nights
     if not nights:
-        raise InputError(folder, "has no nights", "name a checkout of the history's branch, or STORE/history")
+        hint = "name a checkout of the history's branch, or STORE/history"
+        if any(next(folder.glob(pattern), None) for pattern in ("runs", "*/runs")):
+            hint = "history is of nightly jobs; cvhw4 compare OLD NEW holds two results folders against each other"
+        raise InputError(folder, "has no nights", hint)
     found = found_shifts(nights)
     if row is not None:
         found = {key: of_row for key, of_row in found.items() if key[0] == row}
@@ -669,6 +678,6 @@ def _print(tables: Iterable[Table]) -> None:
     console = Console(force_terminal=terminal, width=width, markup=False, emoji=False, highlight=False)
     for i, table in enumerate(table for table in tables if table.rows):
         with console.capture() as captured:
-            console.print(table.rich())
+            console.print(table.rich(console.width))
         lines = captured.get().splitlines()
         typer.echo("\n" * bool(i) + "\n".join(line.rstrip() for line in lines))

@@ -97,6 +97,7 @@ def test_other_commands_know_what_was_judged(run):
     assert run(*JUDGE, "--results", "later", "--name", "judged", *AGAINST)[0] == 0
     code, out, _ = run("compare", "results", "later")
     assert code == 1 and "skip" in out
+    assert "cvhw4 compare OLD NEW holds two results folders" in run("history", "results")[2]
 
 
 def test_judged_again_the_runs_of_before_are_gone_and_runs_trained_here_are_never(run):
@@ -242,6 +243,28 @@ def test_a_table_as_people_have_it(run):
     assert code == 0 and err == "left out: line 4 of runs.csv: crashed\n"
     assert stored().keys() == {(arm, large + s) for arm in ("skip", "no_skip") for s in (0, 1)}
     assert {tuple(r.settings) for r in stored().values()} == {("arm",)}
+
+
+def test_an_exported_chart_of_wandb_has_a_column_for_each_run(run):
+    names = [f"{arm}-{seed}" for arm in ("skip", "no-skip") for seed in (0, 1)]
+    head = ",".join(f'"{n} - val/acc","{n} - val/acc__MIN","{n} - val/acc__MAX"' for n in names)
+    lines = [
+        "1," + ",".join(f"0.{i + 1},0,1" for i in range(4)),
+        "2," + ",".join(f"0.{i + 2},0,1" for i in range(3)) + ",,,",
+    ]
+    table(*lines, head='"Step",' + head)
+    judge = ("judge", "runs.csv", "--row", "arm", "-m", "val/acc")
+    code, _, err = run(*judge, "--better", "skip", "--worse", "no-skip")
+    assert code == 0, err
+    curves = {key: [e.figures["acc"] for e in r.epochs] for key, r in stored().items()}
+    assert curves == {
+        ("skip", 0): [0.1, 0.2],
+        ("skip", 1): [0.2, 0.3],
+        ("no-skip", 0): [0.3, 0.4],
+        ("no-skip", 1): [0.4],
+    }
+    words = "has a run skip-0, whose name does not fit {arm}-skip-{seed}"
+    assert words in run(*judge, "--pattern", "{arm}-skip-{seed}")[2]
 
 
 def test_training_and_validation_may_have_a_line_each_of_an_epoch(run):

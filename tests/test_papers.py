@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 import shutil
 import subprocess
 from itertools import pairwise
@@ -14,7 +15,9 @@ import pytest
 from scipy.stats import ttest_rel
 from typer.testing import CliRunner
 
-from cvhw4 import InputError, Style, results_table
+import cvhw4
+from cvhw4 import InputError, Style, claims_figure, curves_figure, results_table
+from cvhw4 import stored as stored_runs
 from cvhw4.cli import app
 from cvhw4.records.store import Store
 from cvhw4.report.papers import FORMATS, read_style, rendered
@@ -105,14 +108,15 @@ def test_digits_fit_the_spread(values, shown):
     assert "| 0.8 ± 0.0 |" in flat(made({"q1_2": (0.80, 0.82)}, digits=1).markdown())
 
 
-NASTY = "100 % of_A & {B} #1 $x$ ~^ \\ <b>*[_]*</b> | †±"
+NASTY = "α→Ω: 100 % of_A & {B} #1 $x$ ~^ \\ <b>*[_]*</b> | †±"
 
 
 @pytest.mark.parametrize("style", [{}, {"siunitx": True}, {"caption": NASTY, "label": "tab:a"}], ids=str)
 def test_latex_compiles(style, tmp_path):
     table = made(rows={"q1_2": NASTY, "q1_1": "features"}, baseline="q1_1", **style)
     text = rendered([table, made()], ".tex")
-    assert text.count(r"\begin{tabular}") == 2 and r"\boldmath" in text
+    assert text.count(r"\begin{tabular}") == 2 and r"{\boldmath\bfseries $0.910 \pm 0.008$}\ensuremath{^{*}}" in text
+    assert ("siunitx" in style) == (r"\num[separate-uncertainty=true]{0.815 +- 0.013}" in text)
     sty = ["kpsewhich", "booktabs.sty", *(["siunitx.sty"] if style.get("siunitx") else [])]
     if not shutil.which("pdflatex") or subprocess.run(sty, stdout=subprocess.DEVNULL).returncode:
         pytest.skip("no pdflatex, or not its packages")
@@ -122,6 +126,7 @@ def test_latex_compiles(style, tmp_path):
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
+    assert b"/Type3" not in (tmp_path / "t.pdf").read_bytes()
 
 
 @pytest.mark.parametrize("style", [{}, {"caption": NASTY, "label": "tab-a"}], ids=str)
@@ -129,6 +134,43 @@ def test_typst_compiles(style, tmp_path):
     typst = pytest.importorskip("typst")
     (tmp_path / "t.typ").write_text(made(rows={"q1_2": NASTY, "q1_1": "x"}, baseline="q1_1", **style).typst())
     assert typst.compile(str(tmp_path / "t.typ")).startswith(b"%PDF")
+
+
+NOTES = ("Mean ± standard deviation over 4 seeds, best epoch.", "Bold: better than every other row")
+
+
+@pytest.mark.parametrize("kind", [".tex", ".typ", ".md", ".html"])
+@pytest.mark.parametrize(("caption", "shown"), [("", ""), ("One network", "One network."), ("Which? ", "Which?")])
+def test_caption_and_notes_are_shown_in_every_format(kind, caption, shown):
+    text = rendered([made(caption=caption)], kind).replace(r"\ensuremath{\pm}", "±")
+    visible = "\n".join(line for line in text.splitlines() if not line.startswith(("%", "//")))
+    assert all(note in visible for note in NOTES)
+    if caption and kind in (".tex", ".typ"):
+        assert f"{shown} {NOTES[0]}" in visible
+    assert shown in visible and ("2019 report" in visible) == (kind == ".html" and not caption)
+
+
+def test_shares_are_in_percent_where_they_are_named():
+    table = made(percent=["accuracy"])
+    assert cells(table)["q1_2"].mean == pytest.approx(91.0) and "91.0 ± 0.8" in table.markdown()
+    with pytest.raises(InputError, match="column beauty: is a figure that no run has"):
+        made(percent=["beauty"])
+
+
+def test_a_study_shows_its_stored_runs_in_a_notebook(tmp_path):
+    with pytest.raises(InputError, match="quick: has no runs"):
+        QUICK.table(tmp_path)
+    for run in [*runs(), record("q2_1a")]:
+        Store(tmp_path, "quick").save(run)
+    study, found = stored_runs(QUICK, tmp_path)
+    assert study is QUICK and {(r.row, r.seed) for r in found} == {(r.row, r.seed) for r in [*runs(), record("q2_1a")]}
+    tables = QUICK.table(tmp_path, columns={"accuracy": "Acc."}, epoch="best")
+    assert tables == results_table(QUICK, runs(), Style(columns={"accuracy": "Acc."}, epoch="best"))
+    assert tables.frame().equals(tables[0].frame()) and tables._repr_html_() == tables[0].html()
+    both = QUICK.table(tmp_path)
+    assert both._repr_html_().count("<table>") == 2 and both.frame().index.nlevels == 2
+    with pytest.raises(InputError, match=r"the style: .*colour"):
+        QUICK.table(tmp_path, colour="red")
 
 
 def test_html_and_csv_and_pandas_say_the_same():
@@ -183,8 +225,12 @@ def test_a_studys_own_tables_are_written_at_once(stored, monkeypatch):
         command("--all")
         assert first.startswith(b"%PDF") and first == (folder / "q1_4.pdf").read_bytes()
     monkeypatch.setenv("PATH", "")
-    shutil.rmtree(folder)
-    assert command("--all").exit_code == 0 and not list(folder.glob("*.pdf"))
+    for name in ("q1_4", "q2_1"):
+        (folder / f"{name}.pdf").write_bytes(b"%PDF of before")
+    (folder / "q2_1.tex").write_text("another table")
+    with pytest.warns(UserWarning, match="no PDFs are made of the tables: pdflatex is not installed"):
+        assert command("--all").exit_code == 0
+    assert [path.name for path in folder.glob("*.pdf")] == ["q1_4.pdf"]
 
 
 def test_a_style_file_names_rows_and_columns_and_options_come_before_it(stored):
@@ -205,6 +251,8 @@ def test_figures_for_papers_are_of_a_columns_width_with_fonts_embedded(stored):
         ("curves.svg", ("curves", "q1_1", "q1_2", "--width", "3.3")),
         ("curves.png", ("curves", "q2_1a")),
         ("once/more.pdf", ("claims", "--width", "3.3")),
+        ("one.svg", ("claims", "q1_4-finetune_above_features", "--width", "3.3")),
+        ("together.svg", ("curves", "q1_1", "q1_2", "--together")),
     ):
         kind, *rest = arguments
         done = command(kind, stored / path, *rest, of="figure")
@@ -214,6 +262,35 @@ def test_figures_for_papers_are_of_a_columns_width_with_fonts_embedded(stored):
     assert pdf == (stored / "once" / "more.pdf").read_bytes()
     assert 'width="237.6pt"' in svg and "<text" not in svg and "q1_3" not in svg
     assert (stored / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (stored / "together.svg").read_text().count('id="axes_') == 1 < svg.count('id="axes_')
+    assert len((stored / "one.svg").read_text()) > 1000
+
+
+def test_figures_show_what_is_named_by_its_name():
+    many = [*runs(), *(record("q2_1a", s) for s in range(2))]
+    whole = claims_figure(QUICK, many)
+    assert "fine-tuned network beats" in whole.alt
+    name = "q1_4-finetune_above_features"
+    one = claims_figure(QUICK, many, 3.3, {name: "Tuning helps"})
+    assert one.alt.startswith("The claims as a forest plot. Tuning helps: +0.") and ";" not in one.alt
+    assert one.alt.split(": ")[-1].rstrip(".") in whole.alt  # judged with the others
+    with pytest.raises(InputError, match=r"claims: has claim='q1'\. Fix: choose one of q1_4-"):
+        claims_figure(QUICK, many, names=["q1"])
+    both = curves_figure(QUICK, many, {"q1_2": "Tuned", "q1_1": ""}, together=True)
+    titles = [t for t in re.findall(r">([^<>]+)</text>", both.svg) if "(n = " in t]
+    assert titles == ["Tuned (n = 4)", "q1_1-features (n = 4)"]
+
+
+def test_what_the_documentation_does_in_a_notebook(tmp_path, monkeypatch):
+    root = Path(__file__).parent.parent
+    (tmp_path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
+    (tmp_path / "results").symlink_to(root / "results")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "reports.md").read_text(), re.DOTALL)
+    exec(block, {"cvhw4": cvhw4})
+    sides = [re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) ", Path(name).read_bytes()).groups()
+             for name in ("decomposition.pdf", "claims.pdf")]  # fmt: skip
+    assert {width for width, _ in sides} == {b"237.6"} and float(sides[0][1]) > 300  # panels one below the other
 
 
 def test_the_pictures_of_a_studys_sections_are_figures_too(stored):
@@ -231,7 +308,6 @@ def test_the_pictures_of_a_studys_sections_are_figures_too(stored):
         ("figure", "curves x.pdf q1_8", "curves: have no runs with any metric. Fix: train these rows"),
         ("figure", "curves x.pdf --metric beauty", "curves: have no runs with beauty. Fix: name another metric: acc"),
         ("figure", "portrait x.pdf", "portrait: is not a picture"),
-        ("figure", "decomposition x.pdf --width 3", "--width 3: is for claims and curves; decomposition has a size of"),
         ("table", "nowhere", "nowhere: is not a row of study quick"),
         ("table", "--figure beauty", "column beauty: is a figure that no run has. Fix: use accuracy"),
         ("table", "--baseline q1_1 q1_2", "baseline q1_1-features: is not among the rows of the table"),

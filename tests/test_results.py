@@ -7,6 +7,7 @@ import pytest
 from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.agreement import agreement_page, settings_of
 from cvhw4.report.page import pictures_of_report
+from cvhw4.report.papers import write_tables
 from cvhw4.report.results import report_page
 from cvhw4.report.stored import Stored
 from cvhw4.report.verdicts import verdicts_page
@@ -68,6 +69,17 @@ def test_the_tables_of_real_pictures_are_their_records_and_show_none(store):
         assert_same(page, (of.folder / "report.md").read_text("utf-8"))
         shown = ("*.samples.npz", "pictures/*", "attention-maps-*", "panels-*")
         assert not [path for pattern in shown for path in of.folder.rglob(pattern)]
+
+
+def test_the_tables_for_papers_are_of_the_records(records, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # without LaTeX: PDFs are test_papers'
+    with pytest.warns(UserWarning, match="pdflatex is not installed"):
+        written = write_tables(QUICK, records, tmp_path)
+    committed = store.folder / "tables"
+    assert [path.name for path in written] == [f"{name}.tex" for name in QUICK.tables]
+    for path in written:
+        assert_same(path.read_text("utf-8"), (committed / path.name).read_text("utf-8"))
+        assert (committed / path.with_suffix(".pdf").name).is_file()
 
 
 def test_the_verdicts_are_the_records(records, store, bounds):

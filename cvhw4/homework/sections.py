@@ -292,11 +292,17 @@ def _waterfall(
     from matplotlib import rcParams
 
     ink, last = rcParams["text.color"], len(_PARTS) + 1
-    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    width, small = figure.get_figwidth(), 8.0
+    beside = width >= 3 * len(columns)
+    if not beside:  # a column of a paper
+        small = 6.0
+        figure.set_size_inches(width, 2.2 * len(columns))
+    grid = (1, len(columns)) if beside else (len(columns), 1)
+    panels = list(figure.subplots(*grid, sharex=not beside, sharey=True, squeeze=False).flat)
     for axes, (arm, found) in zip(panels, columns.items(), strict=True):
         for x, height in zip((0, last), ends[arm], strict=True):
             axes.bar(x, height, color=_TOTAL)
-            axes.text(x, height + 0.01, f"{height:.3f}", ha="center", va="bottom", fontsize=8)
+            axes.text(x, height + 0.01, f"{height:.3f}", ha="center", va="bottom", fontsize=small)
         level = ends[arm][0]
         for x, part in enumerate(_PARTS, 1):
             change = found[part]
@@ -307,11 +313,12 @@ def _waterfall(
                 half = change.high - change.mean
                 axes.errorbar(x, level, yerr=half, color=ink, capsize=3, linewidth=1)
                 top = max(top, level + half)
-            axes.text(x, top + 0.01, f"{change.mean:+.3f}", ha="center", va="bottom", fontsize=8)
+            axes.text(x, top + 0.01, f"{change.mean:+.3f}", ha="center", va="bottom", fontsize=small)
         labels = ["11\nclasses", *(step for _, step in _PARTS.values()), "3\nclasses"]
-        axes.set_xticks(range(last + 1), labels, fontsize=8)
-        axes.set_title(f"{arm} (n = {found['whole'].n})", fontsize=9)
-    panels[0].set_ylabel(name)
+        axes.set_xticks(range(last + 1), labels, fontsize=small)
+        axes.set_title(f"{arm} (n = {found['whole'].n})", fontsize=small + 1)
+        if axes is panels[0] or not beside:
+            axes.set_ylabel(name, fontsize=small + 2)
     panels[0].set_ylim(0, 1)
 
 

@@ -75,7 +75,7 @@ def _picture(found: Mapping[str, Estimate], metric: str, e: Evidence) -> Picture
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=0.8)
-        dots(axes, found)
+        dots(axes, found, size=7 if figure.get_figwidth() > 5 else 4)
         axes.set_xlabel(f"effect on {in_picture(metric)}, {e.study.epoch} epoch", fontsize=8)
 
     words = "; ".join(f"{name}: {number(x.mean, sign='+')}" for name, x in found.items())

@@ -12,7 +12,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -57,19 +58,30 @@ class Picture:
         svg: the file's text; the same records always give the same.
         alt: what it shows, in words, for those who do not see it.
         caption: what to read from it, units and n: markdown (names from outside escaped).
-        drawn: draws it anew, within `style`, for `save`.
+        drawn: draws it anew, within `style`, for `save`, so many inches wide where a width is given.
     """
 
     stem: str
     svg: str
     alt: str
     caption: str
-    drawn: Callable[[], Figure] | None = field(default=None, compare=False, repr=False)
+    drawn: Callable[..., Figure] | None = field(default=None, compare=False, repr=False)
 
     @property
     def markdown(self) -> str:
         """The picture on a page beside the folder `figures`, its caption below it."""
         return f"![{escape(self.alt)}]({FOLDER}/{self.stem}.svg)\\\n{self.caption}"
+
+    def _repr_svg_(self) -> str:  # in a notebook
+        return self.svg
+
+    def at(self, width: float) -> Picture:
+        """The same picture so many inches wide, its letters as large as before."""
+        if self.drawn is None:
+            return self
+        drawn = partial(self.drawn, width)
+        with style():
+            return replace(self, svg=_to_svg(drawn()), drawn=drawn)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it for a paper, black on nothing: as PDF with its fonts embedded, SVG with texts as outlines, or PNG
@@ -148,15 +160,16 @@ def draw(
     Args:
         stem: plain name, unique among the pictures of a section.
         size: width and height in inches.
-        paint: draws on an empty matplotlib figure; `matplotlib.rcParams["text.color"]` is the page's text colour.
+        paint: draws on an empty matplotlib figure; `matplotlib.rcParams["text.color"]` is the page's text colour. For a
+            paper the figure may have another width (`figure.get_figwidth()`), for which `paint` may set its height.
         alt: what it shows, in words.
         caption: what to read from it: Markdown.
         layout: matplotlib's, which sees to the margins; None where `paint` does.
     """
     from matplotlib.figure import Figure
 
-    def drawn() -> Figure:
-        figure = Figure(figsize=size, layout=layout)
+    def drawn(width: float = size[0]) -> Figure:
+        figure = Figure(figsize=(width, size[1]), layout=layout)
         paint(figure)
         return figure
 
@@ -190,12 +203,12 @@ def frame(axes: Axes, pixels: NDArray[np.uint8]) -> None:
         spine.set(visible=True, color=INK, linewidth=0.5)
 
 
-def dots(axes: Axes, found: Mapping[str, Estimate], scale: float = 1) -> None:
+def dots(axes: Axes, found: Mapping[str, Estimate], scale: float = 1, size: float = 7) -> None:
     """A line for each estimate, by its name: the mean, and its 95 % interval where it is of several runs."""
     for y, e in enumerate(found.values()):
         if e.n > 1:
             axes.plot([scale * e.low, scale * e.high], [y, y], color=COLOURS[0], linewidth=3.4)
-        axes.plot(scale * e.mean, y, "o", color=COLOURS[0], markersize=7, markeredgecolor="none")
+        axes.plot(scale * e.mean, y, "o", color=COLOURS[0], markersize=size, markeredgecolor="none")
     axes.set_yticks(range(len(found)), [in_picture(name) for name in found], fontsize=8)
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.spines["left"].set_visible(False)

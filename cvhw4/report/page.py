@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cvhw4.errors import InputError
 from cvhw4.files import write_atomically
@@ -14,8 +16,8 @@ from cvhw4.report.html import html_page
 from cvhw4.report.pictures import pictures_of
 from cvhw4.report.plots import claims_figure, curves, curves_figure, forest
 from cvhw4.report.results import report_page
-from cvhw4.report.runs import all_shown, by_data, with_metric
-from cvhw4.report.stored import Stored
+from cvhw4.report.runs import all_shown, by_data, by_row, with_metric
+from cvhw4.report.stored import Stored, stored
 from cvhw4.report.text import file_stem
 from cvhw4.report.verdicts import section_pictures, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
@@ -42,7 +44,9 @@ def write_pages(
     """
     stored = Stored(study, store)
     pages = [(write_report(stored, bounds, missing), "tables of all stored runs")]
-    if any(o.difference.n > 1 for o in stored.outcomes) or (store.folder / "verdicts.md").exists():
+    seeds = [o.difference.n for o in stored.outcomes]
+    seeds += [len(of_row) for of_row in by_row(stored.rows).values()] if study.sections else []
+    if any(n > 1 for n in seeds) or (store.folder / "verdicts.md").exists():
         try:
             pages.append((write_verdicts(stored, bounds or NO_BOUNDS), "what they say of the claims, and how sure"))
         except Exception as error:
@@ -114,29 +118,53 @@ def write_html(folder: Path) -> Path:
     return path
 
 
-def paper_picture(stored: Stored, kind: str, rows: Sequence[str], metric: str | None, width: float | None) -> Picture:
+def paper_picture(
+    stored: Stored,
+    kind: str,
+    names: Sequence[str] | Mapping[str, str] = (),
+    metric: str | None = None,
+    width: float | None = None,
+    together: bool = False,
+) -> Picture:
     """A picture for a paper; see `Picture.save`.
 
     Args:
         kind: "claims" (a forest plot), "curves", or the name of a picture in one of the study's sections
             ("decomposition").
-        rows: of curves, those shown, on one data set; none for all.
+        names: of curves the rows that are shown, on one data set; of claims their ids; none for all. A mapping gives
+            what each is called.
         metric: of curves; left out, the task's primary one.
-        width: in inches, of claims and curves; left out, as pages have it.
+        width: in inches; left out, as pages have it.
+        together: of curves, in one panel.
 
     Raises:
         InputError: there is no such picture of these runs.
     """
     study = stored.study
-    if width is not None and kind not in ("claims", "curves"):
-        hint = "leave it out, and scale the figure where it is placed"
-        raise InputError(f"--width {width:g}", f"is for claims and curves; {kind} has a size of its own", hint)
     if kind == "claims":
-        return claims_figure(study, stored.rows, 8.6 if width is None else width)
+        return claims_figure(study, stored.rows, 8.6 if width is None else width, names)
     if kind == "curves":
-        return curves_figure(study, stored.rows, rows, metric, width)
+        return curves_figure(study, stored.rows, names, metric, width, together)
     found = {picture.stem: picture for picture in section_pictures(study, stored)}
     if kind not in found:
         names = ", ".join(dict.fromkeys(("claims", "curves", *found)))
         raise InputError(kind, "is not a picture that these runs make", f"choose one of {names}")
-    return found[kind]
+    return found[kind] if width is None else found[kind].at(width)
+
+
+def stored_figure(study: Study | str, kind: str, results: str | os.PathLike[str] = "results", **how: Any) -> Picture:
+    """A figure for a paper from a study's stored runs; `Picture.save` writes it.
+
+    Args:
+        study: as `stored` has it.
+        kind: "claims", "curves", or the name of a picture in one of the study's sections: "decomposition" of the 2019
+            report's, "effects-accuracy" of an `effects_section` about accuracy.
+        results: the folder of records.
+        how: `width` in inches; of claims and curves `names`, of curves `metric` and `together` too, as `claims_figure`
+            and `curves_figure` have them.
+
+    Raises:
+        InputError: there is no such study, or no such picture of its runs.
+    """
+    found, _ = stored(study, results)
+    return paper_picture(Stored(found, Store(Path(results), found.name)), kind, **how)

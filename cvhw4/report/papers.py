@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import tomllib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -34,22 +35,29 @@ from cvhw4.report.text import escape
 from cvhw4.statistics.comparison import LEVEL, Comparison, compare, decimal_step, holm
 from cvhw4.statistics.intervals import estimate
 from cvhw4.study import Study
-from cvhw4.tasks import LABELS
+from cvhw4.tasks import CUSTOM, LABELS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 ABOVE, BELOW = "*", "†"
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi "
+    "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
+)
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    "±": r"\ensuremath{\pm}",
-    ABOVE: r"\textasteriskcentered{}",
-    BELOW: r"\textdagger{}",
 }
+_MATHS = {"±": r"\pm", "×": r"\times", "→": r"\rightarrow", "≤": r"\leq", "≥": r"\geq", "µ": r"\mu"} | {
+    ABOVE: "^{*}",  # fonts that every LaTeX has as outlines, as those of text companions are not
+    BELOW: r"^{\dagger}",
+    **{c: f"\\{name}" for c, name in zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ", _GREEK.split(), strict=True)},
+}
+_LATEX |= {c: rf"\ensuremath{{{maths}}}" for c, maths in _MATHS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +70,12 @@ class Style:
         baseline: row that the others are marked against; none for no marks.
         epoch: "best" of all epochs or "last"; left out, as the study's claims are judged.
         spread: "sd": standard deviation over seeds; "interval": half of the mean's 95 % interval; "none".
-        percent: figures times 100.
+        percent: figures times 100: True for all, or names of columns.
         digits: behind the point; None: two digits of the median spread of a column, three of single runs.
-        siunitx: LaTeX only: numbers as \\num{...}.
-        caption: above a LaTeX or Typst table, which are then floats; none for the bare table.
+        siunitx: LaTeX only: numbers as \\num{...}, but for bold ones.
+        caption: above the table; LaTeX's and Typst's are then floats. Left out, notes are the last line of the table.
         label: to refer to it by.
+        claims: of a figure of claims, by their ids, those shown, in this order, and what each is called.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -76,11 +85,12 @@ class Style:
     baseline: str = ""
     epoch: Literal["best", "last", ""] = ""
     spread: Literal["sd", "interval", "none"] = "sd"
-    percent: bool = False
+    percent: bool | list[str] = False
     digits: Annotated[int, Field(ge=0, le=9)] | None = None
     siunitx: bool = False
     caption: str = ""
     label: str = ""
+    claims: Mapping[str, str] = field(default_factory=dict)
 
 
 class Cell(NamedTuple):
@@ -139,11 +149,12 @@ class ResultsTable:
     """A table of figures, made by `results_table`.
 
     Attributes:
-        title: data set and task.
+        title: study, data set and task.
         columns: headings of the figures.
         rows: by heading, a cell for each column; None where the row has no such figure.
         notes: what bold and marks mean, and how many seeds there are.
         style: how it is shown.
+        percent: for each column whether its figures are times 100.
     """
 
     title: str
@@ -151,6 +162,7 @@ class ResultsTable:
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
     notes: tuple[str, ...]
     style: Style
+    percent: tuple[bool, ...]
 
     def frame(self) -> DataFrame:
         """As pandas: a line per row; for each figure its mean, spread and n as float64, float64 and int64 columns."""
@@ -166,7 +178,8 @@ class ResultsTable:
     def markdown(self) -> str:
         """For a README."""
         head, *lines = self._lines(_Markup(escape, str, "**{}**".format, escape))
-        return Table(head, lines).markdown() + "\n\n" + "\n".join(map(escape, self.notes))
+        parts = [*map(escape, self._caption), Table(head, lines).markdown(), "\n".join(map(escape, self.notes))]
+        return "\n\n".join(parts)
 
     def csv(self) -> str:
         """Full precision, a line per row and figure: row, figure, mean, spread, n, bold, mark."""
@@ -184,45 +197,65 @@ class ResultsTable:
         head, *lines = self._lines(_Markup(html.escape, str, "<b>{}</b>".format, "<sup>{}</sup>".format))
         table = str(tabulate(lines, head, tablefmt="unsafehtml", disable_numparse=True))
         foot = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        return table.replace("<table>", f"<table><caption>{html.escape(self.title)}</caption>", 1) + foot
+        caption = html.escape(" ".join(self._caption) or self.title)
+        return table.replace("<table>", f"<table><caption>{caption}</caption>", 1) + foot
 
     _repr_html_ = html
 
     def latex(self) -> str:
         """With booktabs; a float where the style has a caption."""
 
-        def number(text: str) -> str:
-            text = text.replace("−", "-")
-            if self.style.siunitx:
-                return rf"\num{{{text.replace(' ± ', ' +- ')}}}"
-            return text if text == "-" else f"${text.replace('±', chr(92) + 'pm')}$"
+        def plain(text: str) -> str:
+            return f"${text.replace('−', '-').replace('±', chr(92) + 'pm')}$"
 
-        bold, raised = r"{{\boldmath\bfseries {}}}".format, r"\textsuperscript{{{}}}".format
-        markup = _Markup(_latex, number, bold, lambda mark: raised(_latex(mark)))
-        head, *lines = (rf"{' & '.join(line)} \\" for line in self._lines(markup))
+        def number(text: str) -> str:
+            if not self.style.siunitx:
+                return plain(text)
+            return rf"\num[separate-uncertainty=true]{{{text.replace('−', '-').replace(' ± ', ' +- ')}}}"
+
+        def bold(text: str) -> str:
+            return rf"{{\boldmath\bfseries {plain(text)}}}"  # \num takes no weight from around it
+
+        head, *lines = (rf"{' & '.join(line)} \\" for line in self._lines(_Markup(_latex, number, bold, _latex)))
         columns = rf"\begin{{tabular}}{{l{'c' * len(self.columns)}}}"
-        body = [columns, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}"]
+        notes = " ".join(map(_latex, self.notes))
+        width = rf"\multicolumn{{{len(self.columns) + 1}}}{{@{{}}p{{{self._width:.0f}em}}}}"
+        below = [] if self.style.caption else [rf"{width}{{\footnotesize\raggedright {notes}}} \\"]
+        body = [columns, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", *below, r"\end{tabular}"]
         if self.style.caption:
             label = [rf"\label{{{self.style.label}}}"] if self.style.label else []
-            caption = rf"\caption{{{' '.join(map(_latex, (self.style.caption, *self.notes)))}}}"
+            caption = rf"\caption{{{' '.join([*map(_latex, self._caption), notes])}}}"
             body = [r"\begin{table}", r"\centering", caption, *label, *body, r"\end{table}"]
         packages = "booktabs" + (", siunitx" if self.style.siunitx else "")
-        notes = (f"{self.title}; needs {packages}", *self.notes)
-        return "\n".join([*(f"% {printable(note)}" for note in notes), *body])
+        return "\n".join([f"% {printable(self.title)}; needs {packages}", *body])
 
     def typst(self) -> str:
         """Typst's own table; a figure where the style has a caption."""
-        markup = _Markup(_typst, _typst, "*{}*".format, lambda mark: f"#super[{_typst(mark)}]")
+        markup = _Markup(_typst, _typst, lambda text: f"*{_typst(text)}*", lambda mark: f"#super[{_typst(mark)}]")
         head, *lines = (f"  {', '.join(f'[{text}]' for text in line)}," for line in self._lines(markup))
         columns = f"columns: {len(self.columns) + 1}, align: (left, ..range({len(self.columns)}).map(_ => center))"
         body = [f"  {columns}, stroke: none,", "  table.hline(),", head, "  table.hline(stroke: 0.5pt),"]
         body += [*lines, "  table.hline(),"]
-        notes = [f"// {printable(note)}" for note in (self.title, *self.notes)]
+        title, notes = f"// {printable(self.title)}", " ".join(map(_typst, self.notes))
         if not self.style.caption:
-            return "\n".join([*notes, "#table(", *body, ")"])
+            below = f"block(width: {self._width:.0f}em, text(size: 0.8em)[{notes}])"
+            last = f"  table.cell(colspan: {len(self.columns) + 1}, align: left, {below}),"
+            return "\n".join([title, "#table(", *body, last, ")"])
         label = f" <{self.style.label}>" if self.style.label else ""
-        caption = " ".join(map(_typst, (self.style.caption, *self.notes)))
-        return "\n".join([*notes, f"#figure(caption: [{caption}], table(", *body, f")){label}"])
+        caption = " ".join([*map(_typst, self._caption), notes])
+        return "\n".join([title, f"#figure(caption: [{caption}], table(", *body, f")){label}"])
+
+    @property
+    def _caption(self) -> list[str]:
+        """The style's caption as a sentence that others may follow; empty without one."""
+        text = self.style.caption.rstrip()
+        return [text + "." * (text[-1] not in ".!?:;")] if text else []
+
+    @property
+    def _width(self) -> float:
+        """About how wide the table is, in em: notes in it are not to stretch a column."""
+        lines = self._lines(_Markup(str, str, str, str))
+        return max(sum(0.45 * max(map(len, column)) + 1 for column in zip(*lines, strict=True)) - 1, 8)
 
     @property
     def _spread(self) -> str:
@@ -230,25 +263,26 @@ class ResultsTable:
 
     def _lines(self, markup: _Markup) -> list[list[str]]:
         """Headings, and the rows with theirs; cells in the digits of their column."""
-        digits = [self._digits([cells[i] for _, cells in self.rows]) for i in range(len(self.columns))]
+        columns = [[cells[i] for _, cells in self.rows] for i in range(len(self.columns))]
+        digits = [self._digits(cells, percent) for cells, percent in zip(columns, self.percent, strict=True)]
 
         def text(cell: Cell | None, digits: int) -> str:
             if cell is None or not math.isfinite(cell.mean):
                 return "-"
             spread = f" ± {cell.spread:.{digits}f}" if math.isfinite(cell.spread) else ""
-            shown = markup.number(f"{cell.mean:.{digits}f}{spread}")
-            return (markup.bold(shown) if cell.bold else shown) + (markup.mark(cell.mark) if cell.mark else "")
+            shown = (markup.bold if cell.bold else markup.number)(f"{cell.mean:.{digits}f}{spread}")
+            return shown + (markup.mark(cell.mark) if cell.mark else "")
 
         lines = [[markup.text(name), *map(text, cells, digits)] for name, cells in self.rows]
         return [["", *map(markup.text, self.columns)], *lines]
 
-    def _digits(self, cells: Iterable[Cell | None]) -> int:
+    def _digits(self, cells: Iterable[Cell | None], percent: bool) -> int:
         """How many digits behind the point the spreads of a column deserve."""
         if self.style.digits is not None:
             return self.style.digits
         spreads = [cell.spread for cell in cells if cell is not None and cell.spread > 0]
         if not spreads:
-            return 1 if self.style.percent else 3
+            return 1 if percent else 3
         return min(max(1 - math.floor(math.log10(median(spreads))), 0), 6)
 
 
@@ -274,7 +308,8 @@ def check_table(path: Path) -> Style:
 
 
 def write_tables(study: Study, records: Iterable[RunRecord], folder: Path) -> list[Path]:
-    """Writes the study's own tables (`Study.tables`) as LaTeX, and where there is a pdflatex as PDF.
+    """Writes the study's own tables (`Study.tables`) as LaTeX, and where there is a pdflatex as PDF; without one the
+    PDF of a table that changed is removed.
 
     Raises:
         InputError: the study has none, one of them fits no run, the folder cannot be written to, or LaTeX fails.
@@ -286,12 +321,17 @@ def write_tables(study: Study, records: Iterable[RunRecord], folder: Path) -> li
         tables = results_table(study, runs, style_of(raw, f"study {study.name}, table {name}"))
         if not tables:
             continue  # none of its rows was trained
-        text = rendered(tables, ".tex")
-        write_atomically(folder / f"{name}.tex", text)
-        written.append(folder / f"{name}.tex")
-        if pdf := _compiled(text, written[-1]):
-            write_atomically(folder / f"{name}.pdf", pdf)
-            written.append(folder / f"{name}.pdf")
+        text, path = rendered(tables, ".tex"), folder / f"{name}.tex"
+        page = path.with_suffix(".pdf")
+        if not path.is_file() or path.read_text("utf-8", "replace") != text:
+            page.unlink(missing_ok=True)  # of another table
+        write_atomically(path, text)
+        written.append(path)
+        if pdf := _compiled(text, path):
+            write_atomically(page, pdf)
+            written.append(page)
+    if shutil.which("pdflatex") is None:
+        warnings.warn("no PDFs are made of the tables: pdflatex is not installed", stacklevel=2)
     return written
 
 
@@ -300,7 +340,7 @@ def _compiled(text: str, path: Path) -> bytes | None:
     if shutil.which("pdflatex") is None:
         return None
     page = r"\documentclass{article}\usepackage{booktabs}\usepackage{siunitx}\pagestyle{empty}\begin{document}"
-    page = page if r"\num{" in text else page.replace(r"\usepackage{siunitx}", "")
+    page = page if r"\num" in text else page.replace(r"\usepackage{siunitx}", "")
     with tempfile.TemporaryDirectory(prefix="cvhw4-") as folder:
         (Path(folder) / "table.tex").write_text(f"{page}\n{text}\\end{{document}}\n", "utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
@@ -317,31 +357,46 @@ def rendered(tables: Iterable[ResultsTable], ending: str) -> str:
     return "\n\n".join(FORMATS[ending](table).rstrip("\n") for table in tables) + "\n"
 
 
-def results_table(study: Study, records: Iterable[RunRecord], style: Style | None = None) -> list[ResultsTable]:
+class Tables(list[ResultsTable]):
+    """Tables of one study or several; a notebook shows them one below the other."""
+
+    def frame(self) -> DataFrame:
+        """As pandas: that of the only table; several one below the other, their titles the first level of the index."""
+        import pandas as pd
+
+        frames = {table.title: table.frame() for table in self}
+        return next(iter(frames.values())) if len(self) == 1 else pd.concat(frames, names=["table"])
+
+    def _repr_html_(self) -> str:
+        return "".join(table.html() for table in self)
+
+
+def results_table(study: Study, records: Iterable[RunRecord], style: Style | Mapping[str, Any] | None = None) -> Tables:
     """Tables of a study's runs: one for each task and data set.
 
     Args:
         study: whose rows they are.
         records: one of each row and seed on each data set.
-        style: what is shown, and how.
+        style: what is shown, and how: a `Style`, or what one has by name.
 
     Raises:
-        InputError: the style names a row that the study has not, or a figure that no run has.
+        InputError: the style names a row that the study has not, or a figure that no run has, or is none.
     """
+    style = style if isinstance(style, Style) else style_of(style or {}, "the style")
     runs = [r for r in records if r.row in study.rows]
-    style = _named(study, runs, style or Style())
+    style = _named(study, runs, style)
     shown = [r for r in runs if r.row in style.rows]
     order = [task.name for task in study.tasks]
     sets = grouped(sorted(shown, key=lambda r: order.index(r.task)), lambda r: (r.task, r.data.fingerprint))
-    tables = [_table(study, of, style) for of in sets.values()]
-    return [table for table in tables if table.columns]
+    tables = (_table(study, of, style) for of in sets.values())
+    return Tables(table for table in tables if table.columns)
 
 
 def _named(study: Study, records: Sequence[RunRecord], style: Style) -> Style:
     """The style with rows by their full names."""
     rows = {study.row(name).name: text for name, text in style.rows.items()}
     figures = {metric for r in records for metric in r.epochs[-1].figures}
-    for metric in style.columns:
+    for metric in (*style.columns, *(style.percent if isinstance(style.percent, list) else ())):
         if metric not in figures:
             raise InputError(f"column {metric}", "is a figure that no run has", f"use {', '.join(sorted(figures))}")
     baseline = study.row(style.baseline).name if style.baseline else ""
@@ -357,29 +412,31 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style) -> ResultsTabl
     step = None if study.train is not None else 1 / runs[0].data.val if task.in_images else 0.0
     metrics = [m for m in style.columns or study.shown(task) if with_metric(runs, m)]
     rows = [row for row in style.rows if row in groups]
-    scale = 100 if style.percent else 1
+    percent = style.percent if isinstance(style.percent, list) else metrics * style.percent
     low = study.lower_is_better if study.train is not None else {"loss"}
     values = {
         (row, metric): {r.seed: getattr(r, style.epoch)(metric) for r in with_metric(groups[row], metric)}
         for row in rows
         for metric in metrics
     }
-    if style.percent and (large := [m for (_, m), of in values.items() if any(abs(v) > 1 for v in of.values())]):
-        raise InputError(f"column {large[0]}", "has figures above 1, so it is no share", "leave percent out")
+    if large := [m for (_, m), of in values.items() if m in percent and any(abs(v) > 1 for v in of.values())]:
+        hint = f'name the columns that are shares: percent = ["{metrics[0]}"] in a file for --style'
+        raise InputError(f"column {large[0]}", "has figures above 1, so it is no share", hint)
     marks = _marks(rows, metrics, values, style.baseline, step)
     winners = {metric: _winner(rows, metric, values, metric in low, step) for metric in metrics}
 
     def cell(row: str, metric: str) -> Cell | None:
         if not (found := values[row, metric]):
             return None
-        e = estimate([scale * v for v in found.values()])
+        e = estimate([v * (100 if metric in percent else 1) for v in found.values()])
         spread = {"sd": e.sd, "interval": (e.high - e.low) / 2, "none": math.nan}[style.spread] if e.n > 1 else math.nan
         return Cell(e.mean, spread, e.n, winners[metric] == row, marks.get((row, metric), ""))
 
     lines = tuple((style.rows[row] or row, tuple(cell(row, metric) for metric in metrics)) for row in rows)
-    headings = tuple(style.columns.get(m) or LABELS.get(m, m) + (" (%)" if style.percent else "") for m in metrics)
+    headings = tuple(style.columns.get(m) or LABELS.get(m, m) + " (%)" * (m in percent) for m in metrics)
     notes = tuple(_notes([c for _, cells in lines for c in cells if c is not None], style, len(marks)))
-    return ResultsTable(f"{runs[0].data.name}, {task.name}", headings, lines, notes, style)
+    title = f"{study.title}" + ("" if task.name == CUSTOM.name else f": {runs[0].data.name}, {task.name}")
+    return ResultsTable(title, headings, lines, notes, style, tuple(m in percent for m in metrics))
 
 
 def _notes(cells: Sequence[Cell], style: Style, tests: int) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from textwrap import fill
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +15,13 @@ from cvhw4.errors import InputError, printable
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import COLOURS, INK, Picture, by_line, draw, grid_of_panels
 from cvhw4.report.numbers import ends, number
-from cvhw4.report.runs import by_data, metric_name, published, seeds
+from cvhw4.report.runs import by_data, grouped, metric_name, published, seeds
 from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Row, Study
+from cvhw4.study.checks import choose
 from cvhw4.tasks import CUSTOM, LABELS
 
 if TYPE_CHECKING:
@@ -50,8 +53,10 @@ def curves(
     metric: str,
     study: Study,
     width: float | None = None,
+    names: Mapping[str, str] = MappingProxyType({}),
+    together: bool = False,
 ) -> Picture:
-    """A panel per row: a metric on the validation set by epoch.
+    """A panel per row, or one for all: a metric on the validation set by epoch.
 
     Args:
         data: how the data set is called.
@@ -60,7 +65,11 @@ def curves(
         metric: its name in the record.
         study: whose published figures are marked.
         width: in inches, for a column of a paper; left out, as pages have it.
+        names: what rows are called, where that is not their name.
+        together: whether all are in one panel, in colours.
     """
+    panels_shown = 1 if together else len(rows)
+    called = {row.name: in_picture(names.get(row.name) or row.name) for row in rows}
     across = COLUMNS if width is None else max(int(width / 1.6), 1)
     longest = max(len(r.epochs) for row in rows for r in groups[row.name])
     share = metric in LABELS and rows[0].task.name != CUSTOM.name  # 0 to 1
@@ -68,24 +77,30 @@ def curves(
     name = metric_name(metric)
 
     def paint(figure: Figure) -> None:
-        panels = grid_of_panels(figure, len(rows), across)
-        for axes, row in zip(panels.flat, rows, strict=False):
-            runs = groups[row.name]
+        panels = grid_of_panels(figure, panels_shown, across)
+        for i, row in enumerate(rows):
+            axes, runs = panels.flat[0 if together else i], groups[row.name]
+            colour, label = COLOURS[i % len(COLOURS) if together else 0], f"{called[row.name]} (n = {len(runs)})"
             shortest = min(len(r.epochs) for r in runs)  # a training loop of one's own may stop when it likes
             mean, low, high = band([[e.figures[metric] for e in r.epochs[:shortest]] for r in runs])
             epochs = np.arange(1, len(mean) + 1)
             if share:  # whatever the interval says
                 low, high = low.clip(0), high.clip(max=1)
-            axes.fill_between(epochs, low, high, color=COLOURS[0], alpha=0.3, linewidth=0)
-            axes.plot(epochs, mean, color=COLOURS[0], marker="o", markersize=3 if len(mean) < 15 else 0, linewidth=1.4)
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.3, linewidth=0)
+            size = 3 if len(mean) < 15 else 0
+            axes.plot(epochs, mean, color=colour, marker="o", markersize=size, linewidth=1.4, label=label)
             mark = marks[row.name]
             if mark is not None:
-                axes.axhline(mark, color=COLOURS[5], linewidth=0.8, linestyle=(0, (1, 2)))
+                of_mark = colour if together else COLOURS[5]
+                axes.axhline(mark, color=of_mark, linewidth=0.8, linestyle=(0, (1, 2)))
                 at = min(study.published[row.name].epochs.get(metric, longest), longest)
-                axes.plot(at, mark, "D", color=COLOURS[5], markersize=5, markerfacecolor="none", clip_on=False)
-            axes.set_title(f"{row.name} (n = {len(runs)})", fontsize=8, loc="left")
+                axes.plot(at, mark, "D", color=of_mark, markersize=5, markerfacecolor="none", clip_on=False)
+            if not together:
+                axes.set_title(label, fontsize=8, loc="left")
             axes.tick_params(labelsize=8)
             axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
+        if together:
+            figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", fontsize=7)
         panels[0, 0].set_xlim(1 - 0.04 * longest, longest * 1.04)
         panels[0, 0].xaxis.get_major_locator().set_params(integer=True)
         figure.supxlabel("epoch", fontsize=9)
@@ -96,7 +111,10 @@ def curves(
     marked = any(mark is not None for mark in marks.values())
     return draw(
         stem,
-        (width or 2.3 * max(min(COLUMNS, len(rows)), 2) + 0.4, 1.55 * -(-len(rows) // across) + 0.55),
+        (
+            width or 2.3 * max(min(COLUMNS, panels_shown), 2) + 0.4,
+            2.4 + 0.16 * len(rows) if together else 1.55 * -(-len(rows) // across) + 0.55,
+        ),
         paint,
         f"Learning curves on {printable(data)}: {LABELS.get(metric, metric)} by epoch; after the last one {last}.",
         f"{name[0].upper()}{name[1:]}{' (share, 0 to 1)' if share else ''}"
@@ -112,7 +130,9 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
     Args:
         width: in inches; narrow ones are columns of a paper.
     """
-    size = 8 if width > 6 else 6.5  # of letters, in points
+    narrow = width <= 6
+    size = 6.5 if narrow else 8  # of letters, in points
+    bar, dot = (2.4, 3.5) if narrow else (3.4, 7)
     marks = [stated(o.claim, study).difference - o.claim.margin for o in outcomes]
     marked = not all(map(math.isnan, marks))
     sentences = [o.claim.sentence for o in outcomes]
@@ -127,15 +147,19 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         from matplotlib.lines import Line2D
 
         axes = figure.subplots()
+        if narrow:
+            axes.margins(x=0.12)  # a diamond at the end is not to touch the text
         axes.axvline(0, color=INK, linewidth=0.8)
         for o, y, mark in zip(outcomes, centres, marks, strict=True):
             (colour, marker), both, margin = _VERDICTS[o.verdict], o.with_other_images, o.claim.margin
-            for e, width in ((both.estimate if both else None, 1.0), (o.difference, 3.4)):
+            for e, thick in ((both.estimate if both else None, 1.0), (o.difference, bar)):
                 if e is not None and e.n > 1:
-                    axes.plot([e.low - margin, e.high - margin], [y, y], color=colour, linewidth=width)
-            axes.plot(o.difference.mean - margin, y, marker, color=colour, markersize=7, markeredgecolor="none")
+                    axes.plot([e.low - margin, e.high - margin], [y, y], color=colour, linewidth=thick)
+            axes.plot(o.difference.mean - margin, y, marker, color=colour, markersize=dot, markeredgecolor="none")
             if not math.isnan(mark):
-                axes.plot(mark, y, "D", color=COLOURS[1], markersize=6, markerfacecolor="none", markeredgewidth=1.3)
+                edge = 0.9 if narrow else 1.3
+                shape = axes.plot(mark, y, "D", color=COLOURS[1], markersize=dot * 0.86, markeredgewidth=edge)
+                shape[0].set_markerfacecolor("none")
             shown = f"{number(o.difference.mean - margin, sign='+')}  {o.verdict}"
             axes.text(1.01, y, shown, transform=axes.get_yaxis_transform(), va="center", fontsize=size)
         if shares:  # two seeds have intervals beyond all of them
@@ -150,7 +174,7 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         words = f"difference after the {study.epoch} epoch{unit}; the claim holds on the right"
         axes.set_xlabel(fill(words, round(12 * width)), fontsize=size)
         keys = [
-            Line2D([], [], color=colour, marker=marker, linewidth=3.4, label=v)
+            Line2D([], [], color=colour, marker=marker, linewidth=bar, label=v)
             for v, (colour, marker) in _VERDICTS.items()
             if any(o.verdict == v for o in outcomes)
         ]
@@ -186,42 +210,62 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
 # For papers
 
 
-def claims_figure(study: Study, records: Sequence[RunRecord], width: float = 8.6) -> Picture:
+def _called(names: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """What is shown, and what it is called, "" for its own name."""
+    return dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, "")
+
+
+def claims_figure(
+    study: Study, records: Sequence[RunRecord], width: float = 8.6, names: Sequence[str] | Mapping[str, str] = ()
+) -> Picture:
     """The study's claims as a forest plot: for each the difference over seeds, its 95 % interval and the verdict.
 
     Args:
         records: one of each row and seed on each data set.
         width: in inches; a column of a paper has some 3.3.
+        names: ids of the claims shown, in this order, none for all; a mapping gives what each is called. All are judged
+            together, whichever are shown.
 
     Raises:
-        InputError: the runs judge no claim.
+        InputError: the runs judge no claim, or not one that is named.
     """
     outcomes = judge_all(study, [r for r in records if r.row in study.rows])
     if not outcomes:
         hint = "train the rows of a claim with the same seeds, or name other runs"
         raise InputError("claims", "are judged by none of these runs", hint)
-    return forest(outcomes, study, width)
+    by_id = grouped(outcomes, lambda o: o.claim.id)
+    for name in names:
+        choose("claims", "claim", name, [*by_id])
+    shown = [
+        replace(o, claim=replace(o.claim, sentence=text or o.claim.sentence))
+        for id, text in (_called(names) or dict.fromkeys(by_id, "")).items()
+        for o in by_id[id]
+    ]
+    return forest(shown, study, width)
 
 
 def curves_figure(
     study: Study,
     records: Sequence[RunRecord],
-    rows: Sequence[str] = (),
+    names: Sequence[str] | Mapping[str, str] = (),
     metric: str | None = None,
     width: float | None = None,
+    together: bool = False,
 ) -> Picture:
-    """Learning curves: a panel for each row, the mean over seeds by epoch with its 95 % band.
+    """Learning curves: a panel for each row, or one for all, the mean over seeds by epoch with its 95 % band.
 
     Args:
         records: one of each row and seed.
-        rows: names of those shown; none for all that have runs.
+        names: of the rows shown; none for all that have runs. A mapping gives what each is called.
         metric: left out, the primary one of the first run.
         width: in inches, likewise; left out, as pages have it.
+        together: whether all rows are in one panel, with a legend.
 
     Raises:
         InputError: a row that the study has not, no run with that metric, or runs on several data sets.
     """
-    wanted = [study.row(name).name for name in rows] or [*study.rows]
+    called = {study.row(name).name: text for name, text in _called(names).items()}
+    wanted = [*called] or [*study.rows]
     runs = [r for r in records if r.row in wanted]
     metric = metric or (runs[0].primary if runs else "")
     sets = by_data([r for r in runs if metric in r.metrics])
@@ -232,4 +276,5 @@ def curves_figure(
     if len(sets) > 1:
         raise InputError("curves", f"would be of {', '.join(sets)}", "name rows on one of them")
     ((data, groups),) = sets.items()
-    return curves("curves", data, groups, [study.rows[name] for name in wanted if name in groups], metric, study, width)
+    rows = [study.rows[name] for name in wanted if name in groups]
+    return curves("curves", data, groups, rows, metric, study, width, called, together)

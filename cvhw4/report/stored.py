@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
+from pathlib import Path
 
+from cvhw4.discovery import find_study, stored_study
+from cvhw4.errors import InputError
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.records.store import Store, latest_runs
@@ -42,3 +46,25 @@ class Stored:
         if record.fingerprint not in self._images:
             self._images[record.fingerprint] = self.store.images(record)
         return self._images[record.fingerprint]
+
+
+def stored(study: Study | str, results: str | os.PathLike[str] = "results") -> tuple[Study, list[RunRecord]]:
+    """A study and its stored runs, as `results_table`, `claims_figure` and `curves_figure` take them.
+
+    Args:
+        study: the study; or, as `--study` has it, its name or the file that makes it, the name given to `cvhw4 judge`
+            among them.
+        results: the folder of records.
+
+    Returns:
+        The study, and of each row on each data set the runs of its most recent study, one for each seed.
+
+    Raises:
+        InputError: there is no such study, or it has no runs.
+    """
+    if isinstance(study, str):
+        study = stored_study(Path(results) / study) or find_study(study)
+    found = Stored(study, Store(Path(results), study.name)).rows
+    if not found:
+        raise InputError(Path(results) / study.name, "has no runs", "train the study first, or name another folder")
+    return study, found

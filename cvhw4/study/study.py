@@ -22,6 +22,8 @@ from cvhw4.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from cvhw4.report.evidence import Section
+    from cvhw4.report.figures import Picture
+    from cvhw4.report.papers import Tables
 
 EpochRule = Literal["last", "best"]
 
@@ -176,6 +178,27 @@ class Study:
         if len(exact or found) != 1:
             raise InputError(name, f"is not a row of study {self.name}", f"choose one of {', '.join(self.rows)}")
         return (exact or found)[0]
+
+    def table(self, results: str | os.PathLike[str] = "results", **style: Any) -> Tables:
+        """Its stored runs as tables for a paper, which a notebook shows; `frame()` of them is pandas'.
+
+        Args:
+            results: the folder of records.
+            style: what a `Style` has by name, as `percent=True`.
+
+        Raises:
+            InputError: it has no runs, or the style does not fit.
+        """
+        import cvhw4  # whose names are looked up when they are asked for: a study needs none of them
+
+        return cvhw4.results_table(*cvhw4.stored(self, results), style)
+
+    def figure(self, kind: str, results: str | os.PathLike[str] = "results", **how: Any) -> Picture:
+        """A figure for a paper from its stored runs: "claims", "curves" or a picture of its sections; arguments and
+        errors are those of `stored_figure`."""
+        import cvhw4
+
+        return cvhw4.stored_figure(self, kind, results, **how)
 
     def shown(self, task: Task) -> tuple[str, ...]:
         """The metrics that tables show for the rows of a task: built-in ones, then the study's own."""
