@@ -8,11 +8,9 @@ import pytest
 from scipy import stats
 
 from cvhw4.records.schema import Failure
-from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.changes import comment, headline, short_lines
 from cvhw4.report.text import escape
 from cvhw4.statistics.changes import compare_runs, figure_change, judge_figures, time_change, verdict
-from tests.committed import committed_results
 from tests.tiny import QUICK, record
 
 SD = 0.01
@@ -140,33 +138,6 @@ def test_whole_comparisons_raise_a_false_alarm_in_five_percent(seeds, others):
     a = [compare_runs(QUICK, study(rng, range(seeds)), study(rng, range(others, others + seeds))) for _ in range(100)]
     assert sum(len(c.claims_of("undecided")) for c in a) > 10  # there was something to lose
     assert np.mean([c.regression for c in a]) <= 0.05
-
-
-@pytest.fixture(scope="module")
-def committed(tmp_path_factory):
-    """Runs of the committed study, of the rows that have 20 seeds."""
-    here = latest_runs(Store(committed_results(tmp_path_factory.mktemp("committed")), "quick").load())
-    return [r for r in here if sum(o.row == r.row and o.data.name == r.data.name for o in here) >= 20]
-
-
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_seeds_of_one_committed_study_are_no_regression_of_each_other(committed, seeds):
-    rng = np.random.default_rng(seeds)
-    alarms = []
-    for _ in range(100):
-        drawn = rng.permutation(20)
-        a, b = ([r for r in committed if r.seed in side] for side in (drawn[:seeds], drawn[seeds : 2 * seeds]))
-        alarms.append(compare_runs(QUICK, a, b).regression)
-    assert np.mean(alarms) <= 0.05
-
-
-def test_two_samples_raise_as_few_false_alarms():
-    rng = np.random.default_rng(1)
-    p = [
-        figure_change(dict(enumerate(rng.normal(0.5, SD, 20))), dict(enumerate(rng.normal(0.5, SD, 3), 50))).p_value
-        for _ in range(2000)
-    ]
-    assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 2000))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import pytest
 from scipy import stats
 
 from cvhw4 import cli
-from cvhw4.errors import InputError
 from cvhw4.records.store import Store
 from cvhw4.statistics.bounds import load_bounds
 from cvhw4.statistics.calibration import calibrate
@@ -114,41 +113,6 @@ def test_a_misspelt_command_is_one_line_and_exit_code_4(run, args, message):
     code, out, err = run(*args)
     assert (code, out) == (4, "") and err.startswith("error: ") and message in err
     assert err.count("\n") == 1 and "Fix: see cvhw4" in err and err.endswith("--help.\n")
-
-
-def test_runs_of_two_embedded_data_sets_calibrate_nothing(run, results, tmp_path):
-    other = replace(record("q1_2", seed=3), started="2026-11-22T10:00:00+00:00")
-    results.save(replace(other, data=replace(other.data, fingerprint="f" * 64), fingerprint="c" * 64))
-    code, _, err = run("calibrate", "--bounds", "b.toml")
-    assert code == 4 and err.count("\n") == 1 and "q1_2-finetune: was run on other embedded than q1_" in err
-    assert "Fix: train study quick with --seeds 5 or more and -k q1_2-finetune" in err
-    assert not (tmp_path / "b.toml").exists()
-
-
-def test_a_bounds_file_that_is_named_has_the_study(run, results, tmp_path):
-    assert run("calibrate", "--bounds", "b.toml")[0] == 0
-    code, _, err = run("report", "--study", "full", "--bounds", "b.toml")
-    assert code == 4 and "b.toml: has no bounds of study full, but of quick. Fix: run cvhw4 calibrate" in err
-    assert load_bounds(tmp_path / "b.toml", FULL).rows == {}  # as the project's own file
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("low = ", "low = 9"),
-        ("n = 8", "n = 1"),
-        ("sd = ", "sd = -"),
-        ("mean = 0", "mean = '0'#"),
-        ("alarms = 0.01", "alarms = 7"),
-    ],
-)
-def test_bounds_that_nothing_could_meet_are_refused(run, results, tmp_path, old, new):
-    run("calibrate", "--bounds", "b.toml")
-    text = (tmp_path / "b.toml").read_text()
-    assert old in text
-    (tmp_path / "b.toml").write_text(text.replace(old, new, 1))
-    with pytest.raises(InputError, match=r"b\.toml: is not a bounds file"):
-        load_bounds(tmp_path / "b.toml", QUICK)
 
 
 def test_damaged_records_are_warned_of_in_one_line(run, results):

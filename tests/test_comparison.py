@@ -1,8 +1,6 @@
 """Comparisons over seeds, published single runs, and power: against scipy, hand-worked cases, properties."""
 
 import math
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -16,8 +14,6 @@ from cvhw4.statistics.comparison import (
     decimal_step,
     equivalence_p_values,
     holm,
-    holm_adjust,
-    moments,
     rounding_sd,
     t_p_values,
     verdict_of,
@@ -135,23 +131,10 @@ def test_the_decimals_that_figures_were_rounded_to(figures, step):
     assert decimal_step(figures) == pytest.approx(step, abs=0)
 
 
-def test_a_row_against_its_margin():
-    figures = [0.91, 0.92, 0.90, 0.89]
-    c = compare(figures, None, 0.895)
-    assert c.difference == estimate(figures)
-    assert c.p_value == pytest.approx(stats.ttest_1samp(figures, 0.895).pvalue)
-
-
 @pytest.mark.parametrize(("better", "worse"), [([], []), ([0.1, 0.2], [0.1]), ([0.1, math.nan], [0.1, 0.2])])
 def test_what_cannot_be_compared(better, worse):
     with pytest.raises(ValueError, match=r"needs (at least|two rows|finite)"):
         compare(better, worse)
-
-
-def test_moments_without_spread_are_exact():
-    mean, sd = moments([[0.1] * 3, [0.9 - 0.8, 0.4 - 0.3, 0.1]])
-    assert mean.tolist() == [0.1, 0.1] and sd.tolist() == [0, 0]
-    assert np.isnan(moments([[0.1]])[1]).all()
 
 
 # Power
@@ -177,11 +160,11 @@ def test_the_smallest_effect_from_the_tables(effect, seeds):
 def test_holm_by_hand():
     # four: 0.005 * 4, 0.01 * 3, 0.03 * 2, 0.04 * 1 raised to the one before
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([0.5, 0.6]).tolist() == [1.0, 1.0]
     # NaN is no claim: two are left
     adjusted = holm([0.02, math.nan, 0.03])
     assert adjusted[::2] == pytest.approx([0.04, 0.04]) and math.isnan(adjusted[1])
-    assert holm([]) == [] and math.isnan(holm([math.nan])[0])
+    assert holm([]).tolist() == [] and math.isnan(holm([math.nan])[0])
 
 
 def test_holm_as_published():
@@ -197,10 +180,10 @@ def test_holm_as_published():
 
 @given(P_VALUES, st.randoms())
 def test_holm_lies_between_raw_and_bonferroni_whatever_the_order(p, random):
-    adjusted = holm(p)
+    adjusted = holm(p).tolist()
     assert all(raw <= a <= min(1.0, len(p) * raw) for raw, a in zip(p, adjusted, strict=True))
     order = np.argsort(p, kind="stable")
-    assert (np.diff(np.array(adjusted)[order]) >= 0).all()
+    assert (np.diff(holm(p)[order]) >= 0).all()
     # step down, as Holm wrote it: reject while the i-th smallest is at most 0.05 / (m - i)
     rejected = 0
     for i, j in enumerate(order):
@@ -210,8 +193,8 @@ def test_holm_lies_between_raw_and_bonferroni_whatever_the_order(p, random):
     assert sum(a < 0.05 for a in adjusted) == rejected
     shuffled = random.sample(p, len(p))
     assert sorted(adjusted) == sorted(holm(shuffled))
-    assert holm_adjust([[p, shuffled]]).tolist() == [[adjusted, holm(shuffled)]]
-    assert holm([math.nan, *p])[1:] == adjusted
+    assert holm([[p, shuffled]]).tolist() == [[adjusted, holm(shuffled).tolist()]]
+    assert holm([math.nan, *p])[1:].tolist() == adjusted
 
 
 def test_verdicts():
@@ -340,11 +323,3 @@ def test_single_runs_with_the_spread_over_seeds_by_hand():
     assert c.p_with_seeds(0.12, 20) == pytest.approx(2 * stats.t.sf(0.1 / 0.13, 19 * (13 / 12) ** 4))
     assert c.p_with_seeds(0.0, 20) == pytest.approx(c.p_value)
     assert math.isnan(c.p_with_seeds(math.nan, 1)) and math.isnan(binomial_comparison(1.0, 1.0, 9).p_with_seeds(0.0, 3))
-
-
-def test_importing_imports_neither_scipy_nor_matplotlib():
-    code = (
-        "import sys, cvhw4.report.verdicts, cvhw4.homework; print({'scipy', 'matplotlib', 'pandas'} & {*sys.modules})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"

@@ -42,7 +42,7 @@ ELSEWHERE = {
     "make env": "is what installs the environment that this test runs in",
     ". .venv/bin/activate": "is that environment's own",
     "make test": "is what runs this test",
-    "make long": "tests/test_resume.py and tests/test_store.py run the same in small numbers",
+    "make long": "tests/test_resume.py and tests/test_crowd.py run the same in small numbers",
     "make speed": "tests/test_make.py",
     "make gpu": "tests/test_make.py",
     "make gpu-check": "tests/test_make.py",
@@ -226,7 +226,8 @@ def test_options_are_shown_as_help_prints_them_and_those_that_are_named_exist(py
     code = [path for folder in ("cvhw4", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     for path in [*code, *ROOT.glob("Makefile"), *(ROOT / ".github").rglob("*")]:
         known += path.read_text() if path.is_file() and path.suffix != ".pyc" else ""
-    typer_options = re.findall(r"(\w+): (?:Annotated|\w+Option|bool|str)\b", (ROOT / "cvhw4" / "cli.py").read_text())
+    commands = "\n".join(path.read_text() for path in (ROOT / "cvhw4" / "cli").glob("*.py"))
+    typer_options = re.findall(r"(\w+): (?:Annotated|\w+Option|bool|str)\b", commands)
     known += " ".join("--" + name.replace("_", "-") for name in typer_options)
     others = {"--num-cpus", "--exclusive", "--generate", "--end-of-options"}  # of Ray, Slurm, git
     others |= {"--install-completion"}  # typer's

@@ -15,10 +15,7 @@ from cvhw4.records.store import Store
 from cvhw4.report.evidence import evidence
 from cvhw4.report.page import write_pages
 from cvhw4.statistics.factorial import effects
-from cvhw4.statistics.intervals import estimate
 from tests.tiny import QUICK, record
-
-NAMES = ("network", "optimizer", "augmentation")
 
 
 def cells(k):
@@ -33,29 +30,6 @@ def test_two_factors_by_hand():
     assert found["optimizer"].mean == pytest.approx((0.1 + 0.2) / 2)
     assert found["network x optimizer"].mean == pytest.approx((0.3 - 0.2) / 2)
     assert found["network"].n == 1 and found["network"].high == math.inf
-
-
-def test_a_seed_that_lifts_all_cells_adds_no_spread():
-    seeds = [0.00, 0.05, -0.03]
-    figures = {cell: [0.5 + 0.1 * cell[0] + s for s in seeds] for cell in cells(2)}
-    found = effects(figures, ("a", "b"))
-    assert found["a"].mean == pytest.approx(0.1) and found["a"].sd == pytest.approx(0, abs=1e-12)
-    assert (found["b"].mean, found["a x b"].mean) == pytest.approx((0, 0), abs=1e-12)
-
-
-def test_estimates_are_of_the_seeds_own_contrasts():
-    figures = {(False,): [0.50, 0.60, 0.55], (True,): [0.58, 0.61, 0.66]}
-    found = effects(figures, ("a",))["a"]
-    by_hand = estimate([0.08, 0.01, 0.11])
-    assert (found.n, found.mean, found.sd) == (3, pytest.approx(by_hand.mean), pytest.approx(by_hand.sd))
-    assert (found.low, found.high) == pytest.approx((by_hand.low, by_hand.high))
-
-
-def test_a_cell_that_alone_stands_out_is_in_every_effect():
-    figures = {cell: [0.8 if all(cell) else 0.0] for cell in cells(3)}
-    found = effects(figures, NAMES)
-    assert len(found) == 7 and list(found)[-1] == "network x optimizer x augmentation"
-    assert [e.mean for e in found.values()] == pytest.approx([0.2] * 7)
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6))

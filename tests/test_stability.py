@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cvhw4.statistics.comparison import compare, holm, holm_adjust, moments, rounding_sd, t_p_values, verdict_of
+from cvhw4.statistics.comparison import compare, holm, moments, rounding_sd, t_p_values, verdict_of
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.stability import stability, wrong_verdicts
 
@@ -28,7 +28,7 @@ def accuracies(seeds, rng):
     return (right[0] - right[1]) / IMAGES
 
 
-def rates(differences, floor=0.0, adjust=holm_adjust, quantile=t_quantile):
+def rates(differences, floor=0.0, adjust=holm, quantile=t_quantile):
     """Shares of claims decided, each alone, of studies with any decided, together, and of intervals that cover 0; by
     the functions that judge a study's claims."""
     n = differences.shape[-1]

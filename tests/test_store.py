@@ -3,13 +3,11 @@
 import hashlib
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 import time
 import warnings
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +18,6 @@ import pytest
 from cvhw4.errors import InputError
 from cvhw4.files import write_atomically
 from cvhw4.records.images import ImageResults
-from cvhw4.records.revisions import hint_of, opened
 from cvhw4.records.schema import VERSION, StoredImages
 from cvhw4.records.store import Store, latest_runs
 from tests.test_records import class_samples, mask_samples, pictures, same, version_1, version_2
@@ -43,13 +40,6 @@ def same_results(a, b):
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path, "quick")
-
-
-@pytest.fixture
-def quiet():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def key(r):
@@ -141,7 +131,8 @@ def as_version_1(store, r, images):
 
 
 @pytest.mark.parametrize("study", ["full", "insects"])
-def test_runs_of_version_2_are_found_with_their_images_and_samples_and_left_as_they_are(study, tmp_path, quiet):
+@pytest.mark.filterwarnings("error")
+def test_runs_of_version_2_are_found_with_their_images_and_samples_and_left_as_they_are(study, tmp_path):
     own, store = study == "insects", Store(tmp_path, study)
     r = replace(record("q1_2", seed=7), study=study, row="finetune" if own else "q1_2-finetune")
     stored, note = store.save(r, results(), class_samples(r)), failure(replace(r, seed=8))
@@ -339,7 +330,8 @@ def test_a_write_that_is_broken_off_leaves_the_old_file_and_no_litter(step, erro
     assert names(tmp_path) == ["x.json"] and (tmp_path / "x.json").read_text() == "old"
 
 
-def test_half_written_files_are_never_read_and_go_with_the_next_writer_or_save(store, quiet):
+@pytest.mark.filterwarnings("error")
+def test_half_written_files_are_never_read_and_go_with_the_next_writer_or_save(store):
     store.save(record(seed=1))
     folder, path = place(store, record()).parent, place(store, record())
     left = store.checkpoint(*key(record())).with_suffix(".safetensors.0a.part")
@@ -457,189 +449,3 @@ def test_on_a_file_system_without_locks_a_warning_and_on(error, store, monkeypat
     with pytest.warns(UserWarning, match=r"\.lock: this file system has no locks"), store.writer(*key(record())):
         store.save(record())
     assert store.load() == [record()]
-
-
-# Named on the command line
-
-
-def git(*arguments):
-    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
-
-
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """With runs of one study in `results`, of another in `other`, of both in `both`, and a link to a record outside."""
-    monkeypatch.chdir(tmp_path)
-    for folder, study in (("results", "full"), ("other", "insects"), ("both", "full"), ("both", "insects")):
-        Store(tmp_path / folder, study).save(replace(record(), study=study), results())
-    (tmp_path / "secret.json").write_text(record(seed=9).to_json())
-    link = Store(tmp_path / "results", "full").path(*key(record(seed=9)))
-    link.symlink_to(tmp_path / "secret.json")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "notes.txt").write_text("no runs")
-    git("init"), git("add", "."), git("commit", "-m", "x"), git("tag", "v1.0")
-    link.unlink()
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("name", "study", "found"),
-    [("results", None, "full"), ("results", "full", "full"), ("both", "insects", "insects"), ("main", None, "full"),
-     ("both/insects", None, "insects"), ("both/insects", "insects", "insects"), ("v1.0:other/", None, "insects"),
-     ("HEAD:./both", "full", "full"), ("main:../both", "full", "full")],
-)  # fmt: skip
-def test_a_store_is_a_folder_or_in_a_revision(name, study, found, repository, monkeypatch, quiet):
-    if ".." in name:
-        monkeypatch.chdir(repository / "empty")
-    before = sorted(repository.rglob("*"))
-    with opened(name, study) as (store, opened_study):
-        assert opened_study == found == store.folder.name
-        assert store.load() == [replace(record(), study=found, images=store.load()[0].images)]
-    assert sorted(repository.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("name", "study", "told"),
-    [
-        ("nowhere", None, "nowhere: is not a folder or a git revision. Fix: name a results folder"),
-        ("--output=x", None, "--output=x: is not a folder or a git revision"),
-        (":", None, "is not a folder or a git revision"),
-        ("empty", None, "empty: has no runs. Fix: name a results folder"),
-        (
-            "both",
-            None,
-            "both: has runs of several studies. Fix: name a study that has runs there with --study: full, insects",
-        ),
-        (
-            "results",
-            "quick",
-            "results: has no runs of study quick. Fix: name a study that has runs there with --study: full",
-        ),
-        ("main", "quick", "main: has no runs of study quick. Fix: name a study that has runs there with --study: full"),
-        ("main:none", None, "main:none: has no none at that revision"),
-        ("main:empty", None, "main:empty: has no runs that git archive can read"),
-    ],
-)
-def test_a_store_that_is_not_there_is_one_error(name, study, told, repository):
-    with pytest.raises(InputError, match=told), opened(name, study):
-        pass
-    assert (
-        hint_of(Store(repository / "both", "quick"), "-")
-        == "name a study that has runs there with --study: full, insects"
-    )
-    assert hint_of(Store(repository / "empty", "quick"), "-") == "-"
-
-
-# Many at once
-
-
-CROWD = """
-import os, random, signal, sys, time
-from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
-import filelock
-from cvhw4.records.schema import Failure, RunRecord
-from cvhw4.records.store import Store
-
-folder, log, writes, runs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-template, store = RunRecord.from_json(sys.stdin.read(), Path("stdin")), Store(folder, "quick")
-acknowledged = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-def write(seed):
-    "The run's next version: one more than what is stored. Two writers at once would give the same number twice."
-    print_ = f"{seed:012x}".ljust(64, "0")
-    with store.writer(template.row, seed, print_):
-        before = store.find(template.row, seed, print_)
-        new = replace(template, seed=seed, fingerprint=print_, parameters=before.parameters + 1 if before else 1)
-        common = {k: getattr(new, k) for k in Failure.__dataclass_fields__ if hasattr(new, k) and k != "version"}
-        store.fail(Failure(**(common | dict(data="x", epoch=1, step=1, lr=0.1, reason="none"))))
-        store.save(new, SimpleNamespace(to_bytes=lambda: os.urandom(500)))
-        os.write(acknowledged, f"{seed} {new.parameters}\\n".encode())
-
-def start():
-    if pid := os.fork():
-        return pid
-    try:
-        chance, parent = random.Random(os.getpid() + time.time_ns()), os.getppid()
-        while os.getppid() == parent:
-            write(chance.randrange(runs))
-    finally:
-        os._exit(1)
-
-def kill(pid):
-    os.kill(pid, signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9, "a worker failed by itself"
-
-chance, killed, end = random.Random(0), 0, time.monotonic() + 500
-workers = [start() for _ in range(8)]
-while log.read_bytes().count(b"\\n") < writes:
-    assert time.monotonic() < end, "too slow"
-    time.sleep(chance.uniform(0.0, 0.03))
-    one = chance.randrange(8)
-    kill(workers[one])
-    workers[one], killed = start(), killed + 1
-for pid in workers:
-    kill(pid)
-print(killed)
-"""
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(("writes", "runs"), [(150, 12), pytest.param(1000, 60, marks=pytest.mark.long)])
-def test_of_8_processes_that_write_and_are_killed_no_acknowledged_record_is_lost(writes, runs, tmp_path):
-    store, log = Store(tmp_path / "results", "quick"), tmp_path / "log"
-    command = [sys.executable, "-W", "error", "-c", CROWD, str(tmp_path / "results"), str(log), str(writes), str(runs)]
-    crowd = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    crowd.stdin.write(record().to_json())
-    crowd.stdin.close()
-    reads, latest = 0, {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        while crowd.poll() is None:
-            for r in store.load():
-                assert r.parameters >= latest.get(r.seed, 1)
-                latest[r.seed] = r.parameters
-            store.failures()
-            reads += 1
-        killed = int(crowd.stdout.read())
-        records = {r.seed: r for r in store.load()}
-        assert all(same_digest(store, r) for r in records.values())
-    assert crowd.returncode == 0 and reads > 10 and killed > 10
-    acknowledged = [tuple(map(int, line.split())) for line in log.read_text().splitlines()]
-    assert len(acknowledged) >= writes and Counter(acknowledged).most_common(1)[0][1] == 1
-    assert latest.keys() <= records.keys() and all(records[s].parameters >= n for s, n in latest.items())
-    for seed in {s for s, _ in acknowledged}:
-        versions = [n for s, n in acknowledged if s == seed]
-        assert versions == sorted(versions) and records[seed].parameters >= versions[-1]
-    print(f"\n0 of {len(acknowledged)} acknowledged writes lost; {killed} processes killed, {reads} readings meanwhile")
-
-
-def same_digest(store, r):
-    content = place(store, r).with_name(r.images.file).read_bytes()
-    return hashlib.sha256(content).hexdigest() == r.images.sha256
-
-
-def test_10_000_records_load_in_under_5_s(tmp_path):
-    model, chance = record("q2_1a"), random.Random(0)
-    for row in range(100):
-        folder = Store(tmp_path, "quick").runs / f"q2_1a-arm{row}"
-        folder.mkdir(parents=True)
-        text = model.to_json().replace(model.row, folder.name)
-        for seed in range(100):
-            new = f"{chance.getrandbits(256):064x}"
-            content = text.replace(model.fingerprint, new).replace('"seed": 0', f'"seed": {seed}')
-            (folder / f"seed{seed}-{new[:12]}.json").write_text(content)
-    code = """
-import sys, time
-from pathlib import Path
-from cvhw4.records.store import Store
-start = time.process_time()
-records = Store(Path(sys.argv[1]), "quick").load()
-print(len({r.fingerprint for r in records}), time.process_time() - start)
-"""  # in a process of its own, which nobody traces
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True, cwd=ROOT)
-    read, took = done.stdout.split()
-    print(f"\n{read} records read in {float(took):.1f} s")
-    assert read == "10000" and float(took) < 5

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.records.store import latest_runs
 from cvhw4.statistics.comparison import DECIMALS, LEVEL, holm, moments, rounding_sd
-from cvhw4.statistics.intervals import Estimate, Verdict, t_quantile
+from cvhw4.statistics.intervals import Estimate, Verdict, t_quantile, two_sided_p
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
 from cvhw4.tasks import TASKS
@@ -308,10 +308,8 @@ def figure_change(
         error = sd * math.sqrt(1 / len(xs) + 1 / len(ys))
     low, high, p = -math.inf, math.inf, math.nan
     if freedom and not untouched:
-        from scipy.stats import t
-
         half = t_quantile(0.975, freedom) * error
-        low, high, p = mean - half, mean + half, float(2 * t.sf(abs(mean) / error, freedom))
+        low, high, p = mean - half, mean + half, two_sided_p(mean / error, freedom)
     difference = Estimate(n, mean, sd if freedom else math.nan, low, high)
     kind: Kind = "same" if untouched else "noise" if freedom else "single"
     return Change(*place, figure, mean_a, mean_b, (len(xs), len(ys)), paired, difference, p, math.nan, kind)
@@ -334,7 +332,7 @@ def judge_figures(changes: Sequence[Change]) -> list[Change]:
             return change.kind
         return "better" if (change.difference.mean > 0) != change.lower_is_better else "worse"
 
-    adjusted = holm([c.p_value for c in changes])
+    adjusted = holm([c.p_value for c in changes]).tolist()
     return [replace(c, adjusted_p=p, kind=kind(c, p)) for c, p in zip(changes, adjusted, strict=True)]
 
 

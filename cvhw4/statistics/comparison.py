@@ -172,16 +172,17 @@ def equivalence_p_values(
     return np.where(least > 0, p, np.nan)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """P-values of claims judged together, so adjusted that 5 % is the risk of any false verdict (Holm 1979).
 
     NaN stays NaN and does not count as a claim.
+
+    Args:
+        p_values: [..., claims], each family along the last axis.
+
+    Returns:
+        As many adjusted ones.
     """
-    return [float(p) for p in holm_adjust(p_values)]
-
-
-def holm_adjust(p_values: ArrayLike) -> NDArray[np.float64]:
-    """`holm` for many families: [..., claims] p-values to as many adjusted ones, each family along the last axis."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, axis=-1)  # NaN last
     counted = (~np.isnan(p)).sum(-1, keepdims=True)

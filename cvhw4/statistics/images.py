@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cvhw4.records.images import ImageResults
 from cvhw4.statistics.comparison import DECIMALS
-from cvhw4.statistics.intervals import Estimate, t_quantile
+from cvhw4.statistics.intervals import Estimate, t_quantile, two_sided_p
 from cvhw4.study import Metric
 
 Runs = Sequence[tuple[ImageResults, int]]  # of each seed: its results, and the epoch whose figure is taken
@@ -165,15 +165,12 @@ class Combined:
     def p_value(self, margin: float = 0.0) -> float:
         """Two-sided t test of mean == margin, never below the seeds' alone; NaN for one seed, 0 or 1 where there is no
         error."""
-        from scipy.stats import t
-
-        excess = abs(round(self.estimate.mean - margin, DECIMALS))
+        excess = round(self.estimate.mean - margin, DECIMALS)
         if self.standard_error == 0:
             return 0.0 if excess else 1.0
-        both = float(2 * t.sf(excess / self.standard_error, self.freedom))
-        if not self.seed_error > 0:
-            return both
-        return max(both, float(2 * t.sf(excess / self.seed_error, self.estimate.n - 1)))
+        both = two_sided_p(excess / self.standard_error, self.freedom)
+        seeds = two_sided_p(excess / self.seed_error, self.estimate.n - 1) if self.seed_error > 0 else both
+        return max(both, seeds)
 
 
 def combine(mean: float, seed_sd: float, n: int, image_variance: float, image_freedom: float) -> Combined:

@@ -67,19 +67,16 @@ def ratio_of_means(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
     return Estimate(e.n, ratio, e.sd, ratio + e.low, ratio + e.high)
 
 
-def prediction_half_width(sd: float, n: int, error: float, k: int = 1) -> float:
-    """Half the width of the interval that the mean of k further runs leaves with probability `error`.
-
-    Args:
-        sd: standard deviation of the n runs seen.
-        error: probability, both sides together, that an interval made like this misses.
-    """
-    return t_quantile(1 - error / 2, n - 1) * sd * math.sqrt(1 / k + 1 / n)
-
-
 @cache
 def t_quantile(probability: float, freedom: int) -> float:
     """Quantile of Student's t distribution."""
     from scipy.stats import t
 
     return float(t.ppf(probability, freedom))
+
+
+def two_sided_p(statistic: float, freedom: float) -> float:
+    """P-value of a statistic of Student's t distribution; infinitely many degrees of freedom make it the normal one."""
+    from scipy.stats import t
+
+    return float(2 * t.sf(abs(statistic), freedom))

@@ -16,11 +16,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
+from typing import Any
+
+import numpy as np
 
 from cvhw4.records.history import Measurement, Night, Reference
 from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.changes import Place
 from cvhw4.statistics.comparison import rounding_sd
+from cvhw4.statistics.intervals import two_sided_p
 
 LEVEL = 0.01
 CANARY = "canary"  # the name under which its figures and times stand beside those of data sets
@@ -129,36 +133,27 @@ def _cuts(
     points: Sequence[Point], start: int, end: int, sd: float, freedom: int, tests: int, level: float
 ) -> dict[int, float]:
     """Significant cuts of points[start:end], and their p-values."""
-    sums, counts = [0.0], [0]
-    for p in points[start:end]:
-        sums.append(sums[-1] + math.fsum(p.values))
-        counts.append(counts[-1] + len(p.values))
-    best, at = 0.0, None
-    for k in range(1, end - start):
-        n, m = counts[k], counts[-1] - counts[k]
-        statistic = abs(_statistic(sums[k] / n, (sums[-1] - sums[k]) / m, n, m, sd))
-        if statistic > best:
-            best, at = statistic, k
-    if at is None:
+    sums = np.cumsum([math.fsum(p.values) for p in points[start:end]])
+    counts = np.cumsum([len(p.values) for p in points[start:end]])
+    n, m = counts[:-1], counts[-1] - counts[:-1]
+    if not len(n):
         return {}
-    p_value = _p_value(best, freedom, (end - start - 1) * tests)
+    statistics = np.abs(_statistic(sums[:-1] / n, (sums[-1] - sums[:-1]) / m, n, m, sd))
+    p_value = _p_value(statistics.max(), freedom, len(n) * tests)
     if not p_value < level:
         return {}
-    middle = start + at
-    rest = (sd, freedom, tests, level)
+    middle, rest = start + 1 + int(statistics.argmax()), (sd, freedom, tests, level)
     return {middle: p_value} | _cuts(points, start, middle, *rest) | _cuts(points, middle, end, *rest)
 
 
-def _statistic(a: float, b: float, n: int, m: int, sd: float) -> float:
-    """Student's t of a - b, means of n and m runs."""
-    return (a - b) / (sd * math.sqrt(1 / n + 1 / m))
+def _statistic(a: Any, b: Any, n: Any, m: Any, sd: float) -> Any:
+    """Student's t of a - b, means of n and m runs; elementwise for arrays."""
+    return (a - b) / (sd * np.sqrt(1 / n + 1 / m))
 
 
 def _p_value(statistic: float, freedom: int, tests: int) -> float:
     """Of a two-sided test, corrected (Bonferroni)."""
-    from scipy.stats import t
-
-    return min(1.0, 2 * float(t.sf(abs(statistic), freedom)) * tests)
+    return min(1.0, two_sided_p(statistic, freedom) * tests)
 
 
 @dataclass(frozen=True)

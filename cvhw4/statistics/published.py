@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from cvhw4.statistics.intervals import two_sided_p
 from cvhw4.study import Claim, Study
 
 
@@ -35,13 +36,11 @@ class SingleRuns:
             sd: of n seeds' differences, here; its n - 1 degrees of freedom become more as the images have a share in
                 the error (Welch and Satterthwaite).
         """
-        from scipy.stats import t
-
         error = math.hypot(self.error, sd)
         if n < 2 or not error > 0:
             return math.nan
         freedom = (n - 1) * (error / sd) ** 4 if sd > 0 else math.inf
-        return float(2 * t.sf(abs(self.difference - self.margin) / error, freedom))
+        return two_sided_p((self.difference - self.margin) / error, freedom)
 
 
 def binomial_comparison(better: float, worse: float | None, images: int, margin: float = 0.0) -> SingleRuns:

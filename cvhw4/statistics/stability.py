@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvhw4.statistics.comparison import LEVEL, equivalence_p_values, holm_adjust, moments, t_p_values
+from cvhw4.statistics.comparison import LEVEL, equivalence_p_values, holm, moments, t_p_values
 
 
 class Stability(NamedTuple):
@@ -103,7 +103,7 @@ def _signs(
 ) -> NDArray[np.float64]:
     """[claims, draws, n] to verdicts [draws, claims]: 1 supported, -1 contradicted, 2 equivalent, 0 undecided."""
     claims = list(zip(values, margins, smallest, floors, strict=True))
-    differ = holm_adjust(np.stack([t_p_values(v, margin, floor) for v, margin, _, floor in claims], axis=-1))
-    equal = holm_adjust(np.stack([equivalence_p_values(*of_claim) for of_claim in claims], axis=-1))
+    differ = holm(np.stack([t_p_values(v, margin, floor) for v, margin, _, floor in claims], axis=-1))
+    equal = holm(np.stack([equivalence_p_values(*of_claim) for of_claim in claims], axis=-1))
     signs = np.stack([np.sign(moments(v - margin)[0]) for v, margin, _, _ in claims], axis=-1)
     return np.where(equal < LEVEL, 2.0, np.where(differ < LEVEL, signs, 0.0))

@@ -242,8 +242,7 @@ def _together(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The same, with p-values corrected for each other, in the same order."""
     corrected = {}
     for family in families(outcomes):
-        differ = holm([o.comparison.p_value for o in family])
-        equal = holm([o.comparison.equivalence_p for o in family])
-        for o, p, q in zip(family, differ, equal, strict=True):
+        raw = [[o.comparison.p_value for o in family], [o.comparison.equivalence_p for o in family]]
+        for o, p, q in zip(family, *holm(raw).tolist(), strict=True):
             corrected[id(o)] = replace(o, adjusted_p=p, equivalent_p=q, together=len(family))
     return [corrected[id(o)] for o in outcomes]

@@ -13,27 +13,7 @@ from cvhw4.study.sources import Generated, NotGiven, Pictures, Scenes, Source
 from cvhw4.study.study import EpochRule, FromOptions, Study
 
 __all__ = [
-    "Claim",
-    "Control",
-    "Corruption",
-    "CustomRow",
-    "EpochRule",
-    "Fit",
-    "FromOptions",
-    "Generated",
-    "Loss",
-    "Metric",
-    "NotGiven",
-    "Operand",
-    "Pictures",
-    "Precision",
-    "Published",
-    "Recipe",
-    "Row",
-    "Run",
-    "Scenes",
-    "Source",
-    "Study",
-    "is_name",
-    "unwrapped",
-]
+    "Claim", "Control", "Corruption", "CustomRow", "EpochRule", "Fit", "FromOptions", "Generated", "Loss", "Metric",
+    "NotGiven", "Operand", "Pictures", "Precision", "Published", "Recipe", "Row", "Run", "Scenes", "Source", "Study",
+    "is_name", "unwrapped",
+]  # fmt: skip

@@ -1,0 +1,89 @@
+"""`cvhw4 judge`: reads runs that were trained elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Annotated
+
+import typer
+
+from cvhw4.cli.common import RESULTS, ResultsOption, app, say
+from cvhw4.errors import InputError, printable
+
+
+@app.command()
+def judge(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="CSV, Parquet or pytest-benchmark's JSON; MLflow's, TensorBoard's or W&B's folder; or KIND:WHERE.",
+        ),
+    ],
+    figure: Annotated[
+        list[str] | None,
+        typer.Option("--metric", "-m", help="A figure, or NAME=LOGGED_AS; several times."),
+    ] = None,
+    lower: Annotated[list[str] | None, typer.Option("--lower", help="A figure of which the lowest is best.")] = None,
+    row: Annotated[list[str] | None, typer.Option("--row", help="Setting that tells rows apart (row).")] = None,
+    seed: Annotated[str, typer.Option("--seed", help="Setting that holds the seed.")] = "seed",
+    better: Annotated[list[str] | None, typer.Option("--better", help="Row that should win; several times.")] = None,
+    worse: Annotated[str | None, typer.Option("--worse", help="Row that it is held against.")] = None,
+    margin: Annotated[float, typer.Option(help="By more than this.")] = 0.0,
+    epoch: Annotated[str | None, typer.Option(help="Tables: column that numbers a run's lines.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="NAME=VALUE that runs must have.")] = None,
+    pattern: Annotated[
+        str, typer.Option(help="TensorBoard: settings in a folder's path; left out, {row}/seed{seed} where it fits.")
+    ] = "",
+    experiment: Annotated[str | None, typer.Option(help="MLflow: only this experiment.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="By each run's best epoch instead of its last.")] = False,
+    name: Annotated[str, typer.Option("--name", help="Of the study that is made of them.")] = "judged",
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Judges runs that were trained elsewhere. Intervals, verdicts and pages, as for runs trained here.
+
+    Example: cvhw4 judge runs.csv --row arm --metric accuracy --better skip --worse noskip
+    """
+    from cvhw4.discovery import study_as_json
+    from cvhw4.files import write_atomically
+    from cvhw4.readers import Wanted, claims_of, figures_of, judged_study, read_runs, unpaired
+    from cvhw4.records.store import Store
+    from cvhw4.report.page import write_pages
+    from cvhw4.report.summary import session_summary
+
+    figures, lowest = figures_of(figure or [], lower or [])
+    if not figures:
+        raise InputError("--metric", "is missing", "name what the runs logged, as --metric accuracy")
+    for text in only or []:
+        if "=" not in text:
+            raise InputError(f"--only {text}", "has no =", f"write it as --only {text}=VALUE")
+    pairs = dict(text.partition("=")[::2] for text in only or [])
+    wanted = Wanted(
+        row=row or ["row"], seed=seed, figures=figures, lower_is_better=lowest, epoch=epoch, only=pairs,
+        pattern=pattern, experiment=experiment, best=best,
+    )  # fmt: skip
+    finished, unfinished = read_runs(sources, wanted)
+    for run in unfinished:
+        say(f"left out: {printable(run.where)}: {printable(run.unfinished)}")
+    source = ", ".join(os.path.basename(text.rstrip("/")) for text in sources)
+    claims = claims_of(better or [], worse, [*figures], margin)
+    study, records = judged_study(name, finished, wanted, claims, source)
+    for text in unpaired(study, records):
+        say(printable(text))
+    store = Store(results, name)
+    if store.runs.is_dir() and not (store.folder / "judged.json").is_file():
+        raise InputError(store.folder, "holds runs that were trained here", "choose another --name")
+    shutil.rmtree(store.runs, ignore_errors=True)
+    write_atomically(store.folder / "judged.json", study_as_json(study))
+    for record in records:
+        store.save(record)
+    for line in session_summary(study, records, [], None, {}):
+        typer.echo(line)
+    highest = [name for name in figures if name not in lowest]
+    best_is = [
+        f"the {which} {', '.join(names)}" for which, names in (("highest", highest), ("lowest", lowest)) if names
+    ]
+    typer.echo(f"best is {', and '.join(best_is)} (see --metric, --lower)\n")
+    for path, what in write_pages(study, store, None, {}):
+        typer.echo(f"{what}: {path}")

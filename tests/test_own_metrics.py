@@ -1,0 +1,329 @@
+"""A user's own metrics: by hand-worked numbers, in records, and on pages."""
+
+import io
+import re
+import warnings
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torchmetrics
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from cvhw4 import Claim, InputError, Metric, Recipe, Row
+from cvhw4.errors import TrainingFailed
+from cvhw4.records.images import ImageResults, confusion
+from cvhw4.report.plots import curves, forest
+from cvhw4.report.results import report_page
+from cvhw4.report.verdicts import verdicts_page
+from cvhw4.runner import Runner
+from cvhw4.statistics.bounds import NO_BOUNDS
+from cvhw4.statistics.images import image_noise
+from cvhw4.statistics.verdicts import judge_all
+from tests.studies import always_nan, insects, pictures, right
+from tests.tiny import MERGED, record
+
+PREDICTED = np.array([[0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 2, 0]], np.uint8)
+LABELS = np.array([0, 0, 0, 1, 1, 2], np.uint8)
+
+
+def test_an_own_metric_is_given_labels_and_predictions_of_every_epoch():
+    images = ImageResults(predicted=PREDICTED, labels=LABELS)
+    # recalls 3/3, 1/2, 1/1; then 2/3, 1/2, 0
+    assert images.figure("balanced", 1, own=Metric(balanced_accuracy_score)) == pytest.approx(5 / 6)
+    assert images.figure("balanced", 2, own=Metric(balanced_accuracy_score)) == pytest.approx(7 / 18)
+    assert images.figure("accuracy", 2) == pytest.approx(1 / 2) == images.figure("mine", 2, own=Metric(right))
+
+
+def test_an_own_metric_of_draws_counts_each_image_as_often_as_it_is_drawn():
+    images = ImageResults(predicted=PREDICTED, labels=LABELS)
+    draws = np.array([[1, 1, 1, 1, 1, 1], [0, 0, 3, 0, 2, 1]])
+    found = images.figure("balanced", 2, draws, Metric(balanced_accuracy_score))
+    assert found == pytest.approx([7 / 18, 0])
+    assert images.figure("mine", 2, draws, Metric(right)) == pytest.approx(images.figure("accuracy", 2, draws))
+    by_own = image_noise([(1, [(images, 1)])], "mine", np.random.default_rng(0), 50, Metric(right))
+    assert by_own == image_noise([(1, [(images, 1)])], "accuracy", np.random.default_rng(0), 50)
+
+
+def test_the_confusion_matrix_leaves_void_out_and_merges_labels_to_three_classes():
+    counts = np.zeros((12, 3), np.int64)
+    counts[0, 0], counts[3, 1], counts[5, 0], counts[8, 2], counts[10, 1], counts[11, 1] = 5, 7, 2, 3, 4, 100
+    assert confusion(counts, MERGED[3].targets).tolist() == [[5, 0, 0], [2, 7, 0], [0, 4, 3]]
+    eleven = np.arange(12 * 11).reshape(12, 11)
+    assert np.array_equal(confusion(eleven), eleven[:11]) and confusion(eleven).dtype == np.int64
+
+
+def test_an_own_metric_of_scenes_is_given_the_whole_sets_confusion_matrix():
+    counts = np.random.RandomState(0).randint(0, 9, (2, 3, 2, 12, 11)).astype(np.uint32)
+    images = ImageResults(counts=counts)
+    share = Metric(lambda m: np.trace(m) / m.sum())
+    assert images.figure("share", 2, own=share) == pytest.approx(float(images.figure("set_pixel_accuracy", 2)))
+    draws = np.array([[2, 0, 1], [1, 1, 1]])
+    assert images.figure("share", 1, draws, share) == pytest.approx(images.figure("set_pixel_accuracy", 1, draws))
+
+
+# Metrics of scores. Of two classes: the second's probability is ranked 3rd, 1st, 2nd, 4th and the last two are alike.
+SECOND = np.array([0.5, 0.9, 0.6, 0.4, 0.2, 0.2], np.float32)
+TWO_LABELS = np.array([1, 1, 0, 0, 1, 0], np.uint8)
+TWO = ImageResults(
+    predicted=np.array([[0, 1, 1, 0, 0, 0]] * 2, np.uint8),
+    labels=TWO_LABELS,
+    scores=SECOND[None, :, None],
+    scored=np.array([2], np.uint16),
+)
+THREE = np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.1, 0.7, 0.2], [0.35, 0.4, 0.25]], np.float32)
+OF_SCORES = {
+    # pairs of a positive and a negative in order: 0.5 and 0.9 beat 1 + 1 and 3, 0.2 beats none but ties with one
+    "roc_auc_score": (sklearn.metrics.roc_auc_score, (2 + 3 + 0.5) / 9),
+    "binary_auroc": (torchmetrics.functional.classification.binary_auroc, (2 + 3 + 0.5) / 9),
+    "BinaryAUROC": (torchmetrics.classification.BinaryAUROC(), (2 + 3 + 0.5) / 9),
+    # precision at each positive's rank: 1/1, 2/3 and, at the tie, 3/6
+    "average_precision_score": (sklearn.metrics.average_precision_score, (1 + 2 / 3 + 3 / 6) / 3),
+    "average precision of torchmetrics": (torchmetrics.classification.BinaryAveragePrecision(), (1 + 2 / 3 + 0.5) / 3),
+    # one bin, of confidence in the second class and its share: the minus is torchmetrics' own
+    "calibration": (-torchmetrics.classification.BinaryCalibrationError(n_bins=1), -abs(float(SECOND.mean()) - 0.5)),
+    "brier": (
+        lambda labels, second: -float(((second - labels) ** 2).mean()),
+        -float(((SECOND - TWO_LABELS) ** 2).mean()),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_SCORES)
+def test_a_metric_of_scores_is_given_the_second_classs_probability(name):
+    function, expected = OF_SCORES[name]
+    metric = Metric(function, of="scores")
+    for _ in range(2):  # an object of torchmetrics starts anew each time
+        assert TWO.figure(name, 2, own=metric) == pytest.approx(expected, abs=1e-6)
+    twice = TWO.figure(name, 2, np.array([[1] * 6, [2] * 6]), metric)
+    assert twice == pytest.approx([expected, expected], abs=1e-6)
+    with pytest.raises(KeyError, match="scores of epoch 1"):
+        TWO.figure(name, 1, own=metric)
+
+
+def test_scores_of_several_classes_are_a_row_per_image():
+    images = ImageResults.stack([THREE.argmax(1).astype(np.uint8)], np.array([0, 1, 1, 2], np.uint8), [THREE])
+    seen = []
+    images.figure("seen", 1, own=Metric(lambda *evidence: seen.append(evidence) or 0.5, of="scores"))
+    assert np.array_equal(seen[0][1], THREE) and seen[0][1].dtype == np.float32 and seen[0][0].dtype == np.int64
+    top = partial(sklearn.metrics.top_k_accuracy_score, k=2, labels=[0, 1, 2])  # wrong: the last
+    assert images.figure("top", 1, own=Metric(top, of="scores")) == pytest.approx(3 / 4)
+    theirs = torchmetrics.classification.MulticlassAccuracy(3, top_k=2, average="micro")
+    assert images.figure("top", 1, own=Metric(theirs, of="scores")) == pytest.approx(3 / 4)
+    ovr = partial(sklearn.metrics.roc_auc_score, multi_class="ovr")
+    auroc = partial(torchmetrics.functional.classification.multiclass_auroc, num_classes=3)
+    one, other = (float(images.figure("auc", 1, own=Metric(f, of="scores"))) for f in (ovr, auroc))
+    assert one == pytest.approx(other)
+    # Of labels likewise: tensors, and the predictions first, which precision, unlike accuracy, can tell.
+    theirs = partial(torchmetrics.functional.classification.multiclass_precision, num_classes=3)
+    precision = partial(sklearn.metrics.precision_score, average="macro", zero_division=0)
+    images = replace(images, labels=np.array([0, 1, 1, 1], np.uint8))
+    one, other = (float(images.figure("precision", 1, own=Metric(f))) for f in (precision, theirs))
+    assert one == pytest.approx(other) != float(images.figure("swapped", 1, own=Metric(lambda a, b: precision(b, a))))
+
+
+def test_results_with_scores_are_stored_and_read_and_damaged_ones_refused():
+    whole = ImageResults.stack(
+        [(SECOND > 0.5).astype(np.uint8)] * 3, TWO_LABELS, [np.stack([1 - SECOND, SECOND], 1)] * 3
+    )
+    assert whole.scores.shape == (3, 6, 1) and whole.scored.tolist() == [1, 2, 3]
+    kept = whole.with_scores_of({3, 1})
+    back = ImageResults.from_bytes(kept.to_bytes(), Path("x.npz"))
+    assert back.scored.tolist() == [1, 3] and np.array_equal(back.scores[1], SECOND[:, None])
+    assert back.figure("accuracy", 2) == whole.figure("accuracy", 2)
+    for changes in (dict(scored=None), dict(scores=whole.scores + 1), dict(scored=np.array([1, 2, 9], np.uint16))):
+        with pytest.raises(InputError, match="is not a file of image results"):
+            ImageResults.from_bytes(replace(whole, **changes).to_bytes(), Path("x.npz"))
+
+
+def own_auc(labels, predicted):
+    return sklearn.metrics.roc_auc_score(labels, predicted) + roc_auc_score(labels, predicted)
+
+
+TOLD_OF = {
+    "scikit-learn's": (sklearn.metrics.roc_auc_score, "given labels, and roc_auc_score is a metric of scores. Fix: wr"),
+    "in a partial": (partial(sklearn.metrics.average_precision_score, pos_label=1), "average_precision_score is a met"),
+    "torchmetrics'": (torchmetrics.functional.classification.binary_auroc, "binary_auroc is a metric of scores"),
+    "an object's": (torchmetrics.classification.BinaryCalibrationError(), "BinaryCalibrationError is a metric of"),
+    "in a function": (own_auc, "metric mine: is given labels, and roc_auc_score is a metric of scores"),
+    "another": (Metric(right, of="pixels"), "metric mine: has of='pixels'. Fix: choose one of labels, scores"),
+}
+
+
+@pytest.mark.parametrize("name", TOLD_OF)
+def test_a_metric_of_scores_that_is_given_labels_is_told_of_when_the_study_is_made(name):
+    metric, told = TOLD_OF[name]
+    with pytest.raises(InputError, match=told):
+        insects(metrics={"mine": metric})
+    with pytest.raises(InputError, match="metric mine: wants scores, of which scenes keep none"):
+        insects(rows={"a": Row("fcn8s/resnet18")}, classes=2, metrics={"mine": Metric(right, of="scores")})
+    insects(metrics={"mine": Metric(own_auc, of="scores"), "f1": sklearn.metrics.f1_score})
+
+
+def test_metrics_are_tried_on_scores_and_labels_before_training(tmp_path):
+    of_scores = Metric(partial(sklearn.metrics.roc_auc_score, multi_class="ovr"), of="scores")
+    theirs = Metric(torchmetrics.classification.MulticlassAUROC(3), of="scores")
+    folder = pictures(tmp_path / "photos")
+    Runner(study=insects(data=folder, metrics={"a": of_scores, "b": theirs}), results=tmp_path / "results").check()
+    wrong = insects(data=folder, metrics={"mine": Metric(balanced_accuracy_score, of="scores")})
+    with pytest.raises(InputError, match="metric mine: raises ValueError"):
+        Runner(study=wrong, results=tmp_path / "results").check()
+
+
+def test_a_run_keeps_the_scores_that_its_figures_are_of(tmp_path):
+    metrics = {"auc": Metric(sklearn.metrics.roc_auc_score, of="scores"), "mine": right}
+    rows = {"a": Row("resnet10t", start="random"), "b": Row("resnet10t", start="random", trained="last layer")}
+    claims = [Claim(better="a", worse="b", metric="auc")]
+    recipe = Recipe(size=32, batch=4, epochs=3)
+    folder = pictures(tmp_path / "photos", ("ant", "bee"))
+    study = insects(data=folder, metrics=metrics, rows=rows, claims=claims, recipe=recipe)
+    runner = Runner(study=study, device="cpu", results=tmp_path / "results", threads=1)
+    runs = [runner.run(row, 0) for row in study.rows.values()]
+    for run in runs:
+        images = runner.store.images(run)
+        best = run.best_epoch("auc")
+        assert set(images.scored.tolist()) == {best, 3}
+        assert float(images.figure("auc", best, own=study.metrics["auc"])) == run.best("auc")
+        assert np.array_equal((images.scores[-1, :, 0] > 0.5).astype(np.uint8), images.predicted[-1])
+    (outcome,) = judge_all(study, runs, runner.store.images)
+    assert outcome.noise is not None and outcome.noise.images == 6
+    fewer = lambda run: replace(runner.store.images(run), scores=None, scored=None)  # noqa: E731
+    (without,) = judge_all(study, runs, fewer)  # as of runs from before the metric was of scores
+    assert without.noise is None
+    as_labels = insects(data=folder, metrics={"auc": Metric(right), "mine": right}, rows=rows, recipe=recipe)
+    other = Runner(study=as_labels, device="cpu", results=tmp_path / "results", threads=1)
+    assert other.find(as_labels.rows["a"], 0) is None and runner.find(study.rows["a"], 0) == runs[0]
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (always_nan, "metric mine: returns nan. Fix: let it return a finite number"),
+        (lambda labels, predicted: 1 / 0, "metric mine: raises ZeroDivisionError: division by zero"),
+        (lambda labels: 1.0, "metric mine: raises TypeError"),
+        (lambda labels, predicted: labels, "metric mine: raises TypeError"),
+    ],
+)
+def test_a_metric_without_a_figure_is_one_error_before_anything_is_trained(metric, told, tmp_path):
+    folder = pictures(tmp_path / "photos")
+    study = insects(data=folder, metrics={"mine": metric})
+    with pytest.raises(InputError, match=told):
+        Runner(study=study, results=tmp_path / "results").check()
+    with pytest.raises(InputError, match=told):
+        ImageResults(predicted=PREDICTED, labels=LABELS).figure("mine", 1, own=Metric(metric))
+    assert not (tmp_path / "results").exists()
+
+
+def precision_of_wasps(labels, predicted):
+    return float(np.float64((labels[predicted == 2] == 2).sum()) / (predicted == 2).sum())
+
+
+def test_a_metric_without_a_figure_of_networks_that_say_one_class_alone_is_told_before_training(tmp_path):
+    study = insects(data=pictures(tmp_path / "photos"), metrics={"wasps": precision_of_wasps})
+    told = "metric wasps: returns nan where every image is predicted as class 0. Fix: let it return a finite"
+    with pytest.raises(InputError, match=told), warnings.catch_warnings():
+        warnings.simplefilter("error")  # those of made-up predictions are nobody's
+        Runner(study=study, results=tmp_path / "results").check()
+    rows = {"plain": Row("fcn8s/resnet10t", start="random")}
+    scenes = insects(
+        name="scenes", rows=rows, recipe=Recipe(size=32), metrics={"cars": lambda m: 1 / m[:, 8].sum()}, classes=11
+    )
+    with pytest.raises(InputError, match="cars: returns inf where every pixel is predicted as class 0"):
+        Runner(study=scenes, results=tmp_path / "results").check()
+    assert not (tmp_path / "results").exists()
+
+
+def own_record(row, seed, figures, **changes):
+    """A record of the study "insects"."""
+    made = replace(record("q1_2", seed, figures=tuple((a,) for a, _ in figures)), row=row, study="insects")
+    epochs = [replace(e, figures=e.figures | {"mine": m}) for e, (_, m) in zip(made.epochs, figures, strict=True)]
+    data = replace(made.data, name="photos", embedded=False, val=6)
+    fingerprint, configuration = (text.encode().hex().ljust(64, "0") for text in (f"{row}{seed}", row))
+    whole = dict(epochs=epochs, data=data, fingerprint=fingerprint, configuration=configuration)
+    return replace(made, **(whole | changes))
+
+
+def test_own_figures_are_in_every_epoch_of_the_record():
+    study = insects(metrics={"mine": balanced_accuracy_score})
+    images = ImageResults(predicted=PREDICTED, labels=LABELS)
+    made = Runner(study=study)._with_own_metrics(record("q1_2", figures=((0.5,), (0.4,))), images)
+    assert [e.figures for e in made.epochs] == [
+        {"accuracy": 0.5, "mine": pytest.approx(5 / 6)},
+        {"accuracy": 0.4, "mine": pytest.approx(7 / 18)},
+    ]
+    assert made.best("mine") == pytest.approx(5 / 6) and made.figure("last mine") == pytest.approx(7 / 18)
+
+
+def test_a_run_whose_metric_has_no_figure_in_an_epoch_is_noted_and_told_of_as_failed(tmp_path, monkeypatch):
+    def mine(labels, predicted):
+        return 1.0 if predicted[-1] == 2 else float("nan")
+
+    rows = {"scratch": Row("resnet10t", start="random")}
+    study = insects(data=pictures(tmp_path / "photos"), metrics={"mine": mine}, rows=rows)
+    images = ImageResults(predicted=PREDICTED, labels=LABELS)
+    trained = record("q1_2", 4, figures=((0.5,), (0.4,)), row="scratch")
+    monkeypatch.setattr(Runner, "_train", lambda *_: (trained, images, None))
+    runner = Runner(study=study, device="cpu", results=tmp_path / "results")
+    with pytest.raises(TrainingFailed) as failed:
+        runner.run(study.rows["scratch"], 4)
+    told = "scratch, seed 4, epoch 2: metric mine: returns nan. Fix: let it return a finite number"
+    (note,) = runner.store.failures()
+    assert str(failed.value).startswith(told) and note.reason == str(failed.value)
+    assert (note.row, note.seed, note.epoch, note.lr) == ("scratch", 4, 2, 0.1)
+    page = report_page(study, [], NO_BOUNDS, {}, failures=[note])
+    assert "1 of 1 seeds failed" in page and "metric mine: returns nan" in page
+
+
+@pytest.mark.parametrize("names", [("scratch", "finetune"), ("q1_1-features", "q1_2-finetune"), ("q1_1", "q1_2")])
+def test_pages_have_a_table_of_the_metric_and_the_verdict_and_nothing_of_the_report(names):
+    """Whatever the rows are called; and no share of a variance that there is not."""
+    worse, better = names
+    claim = Claim(better=better, worse=worse, metric="mine", sentence="a start <helps>")
+    rows = {name: Row("tf_efficientnet_lite0") for name in names}
+    study = insects(metrics={"mine": right}, claims=[claim], title="Insects", rows=rows)
+    runs = [own_record(worse, s, ((0.3, 0.2), (0.4, 0.3))) for s in range(3)]
+    runs += [own_record(better, s, ((0.8, 0.7 + s / 50), (0.7, 0.6))) for s in range(3)]
+    text = report_page(study, runs, NO_BOUNDS, {})
+    assert "# Insects\n" in text and "## Insects (photos)" in text and "### mine" in text
+    assert re.search(rf"\| {better} +\| 0\.720 ± 0\.020 ", text.split("### mine")[1])
+    assert re.search(r"a start &lt;helps&gt; +\| mine +\| \+0\.300 .*\| \*\*supported\*\*", text)
+
+    assert "bound" not in text
+
+    images = ImageResults(predicted=np.stack([LABELS, LABELS]), labels=LABELS)
+    page, pictures = verdicts_page(study, runs, lambda run: images, NO_BOUNDS)
+    assert page.startswith("# Insects: what holds, and how sure") and not pictures
+    assert re.search(r"a start &lt;helps&gt; \| mine +\| \+0\.300 .*\*\*supported\*\* +\| 3", page)
+    (outcome,) = judge_all(study, runs, lambda run: images)
+    assert outcome.noise.mean_variance == 0 and outcome.resolution == 1 / 6  # the images say what the records do not
+    assert re.search(rf"^\| {worse} +\| accuracy +\| ± 0\.000 .*\| - +\| - +\| - +\| 3 +\|$", page, re.MULTILINE)
+    groups = {name: [r for r in runs if r.row == name] for name in names}
+    drawn = [forest([outcome], study), curves("x", "photos", groups, [*study.rows.values()], "mine", study)]
+    for shown in (text, page, *(f"{picture.svg} {picture.alt} {picture.caption}" for picture in drawn)):
+        assert not re.search(r"(?<!`cvhw4 )[Rr]eport|make-up|published|Published|nan\b|0\.8300|0\.8750", shown)
+
+
+def test_runs_from_before_a_metric_are_passed_over_where_it_is_asked_for():
+    claim = Claim(better="finetune", worse="scratch", metric="mine")
+    study = insects(metrics={"mine": right}, claims=[claim])
+    old = own_record("scratch", 0, ((0.3, 0.2),))
+    old = replace(old, epochs=[replace(e, figures={"accuracy": 0.3}) for e in old.epochs])
+    runs = [old, own_record("finetune", 0, ((0.8, 0.7),))]
+    assert judge_all(study, runs) == []
+    accuracy, mine = report_page(study, runs, None, {}).split("### mine")
+    assert "scratch" in accuracy and "scratch" not in mine.split("### Settings")[0]
+
+
+def test_files_that_say_which_images_were_right_are_still_read():
+    right_ones = np.array([[True, False, True, False], [True, True, True, True]])
+    labels = np.array([0, 0, 1, 1], np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, right=right_ones, labels=labels)
+    images = ImageResults.from_bytes(buffer.getvalue(), Path("old.npz"))
+    assert images.predicted.tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]] and images.predicted.dtype == np.uint8
+    assert np.array_equal(images.right, right_ones) and np.array_equal(images.strata, labels)
+    again = ImageResults.from_bytes(images.to_bytes(), Path("new.npz"))
+    assert np.array_equal(again.predicted, images.predicted)

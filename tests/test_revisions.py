@@ -1,0 +1,74 @@
+"""Stores as the command line names them: a folder, or a git revision of one."""
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from cvhw4.errors import InputError
+from cvhw4.records.revisions import hint_of, opened
+from cvhw4.records.store import Store
+from tests.test_store import place, results
+from tests.tiny import record
+
+
+def git(*arguments):
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """With runs of one study in `results`, of another in `other`, of both in `both`, and a link to a record outside."""
+    monkeypatch.chdir(tmp_path)
+    for folder, study in (("results", "full"), ("other", "insects"), ("both", "full"), ("both", "insects")):
+        Store(tmp_path / folder, study).save(replace(record(), study=study), results())
+    (tmp_path / "secret.json").write_text(record(seed=9).to_json())
+    link = place(Store(tmp_path / "results", "full"), record(seed=9))
+    link.symlink_to(tmp_path / "secret.json")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no runs")
+    git("init"), git("add", "."), git("commit", "-m", "x"), git("tag", "v1.0")
+    link.unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "study", "found"),
+    [("results", None, "full"), ("results", "full", "full"), ("both", "insects", "insects"), ("main", None, "full"),
+     ("both/insects", None, "insects"), ("both/insects", "insects", "insects"), ("v1.0:other/", None, "insects"),
+     ("HEAD:./both", "full", "full"), ("main:../both", "full", "full")],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_a_store_is_a_folder_or_in_a_revision(name, study, found, repository, monkeypatch):
+    if ".." in name:
+        monkeypatch.chdir(repository / "empty")
+    before = sorted(repository.rglob("*"))
+    with opened(name, study) as (store, opened_study):
+        assert opened_study == found == store.folder.name
+        assert store.load() == [replace(record(), study=found, images=store.load()[0].images)]
+    assert sorted(repository.rglob("*")) == before
+
+
+OTHER = "Fix: name a study that has runs there with --study: full"
+
+
+@pytest.mark.parametrize(
+    ("name", "study", "told"),
+    [
+        ("nowhere", None, "nowhere: is not a folder or a git revision. Fix: name a results folder"),
+        ("--output=x", None, "--output=x: is not a folder or a git revision"),
+        (":", None, "is not a folder or a git revision"),
+        ("empty", None, "empty: has no runs. Fix: name a results folder"),
+        ("both", None, f"both: has runs of several studies. {OTHER}, insects"),
+        ("results", "quick", f"results: has no runs of study quick. {OTHER}"),
+        ("main", "quick", f"main: has no runs of study quick. {OTHER}"),
+        ("main:none", None, "main:none: has no none at that revision"),
+        ("main:empty", None, "main:empty: has no runs that git archive can read"),
+    ],
+)
+def test_a_store_that_is_not_there_is_one_error(name, study, told, repository):
+    with pytest.raises(InputError, match=told), opened(name, study):
+        pass
+    assert f"Fix: {hint_of(Store(repository / 'both', 'quick'), '-')}" == f"{OTHER}, insects"
+    assert hint_of(Store(repository / "empty", "quick"), "-") == "-"
