@@ -134,7 +134,7 @@ def rows(study: StudyOption = None) -> None:
 
     chosen = chosen_study(study)
     for task in chosen.tasks:
-        lines = [{"row": row.name, **task.columns(row)} for row in chosen.of(task)]
+        lines: list[dict[str, object]] = [{"row": row.name, **task.columns(row)} for row in chosen.of(task)]
         for line, row in zip(lines, chosen.of(task), strict=True):
             if row.epochs is not None:
                 line |= {"size": row.recipe.size, "batch": row.recipe.batch, "epochs": row.epochs}

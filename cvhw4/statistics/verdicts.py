@@ -21,7 +21,7 @@ from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.comparison import Comparison, compare, decimal_step, holm, verdict_of
 from cvhw4.statistics.images import Combined, ImageNoise, combine, image_noise, squared_error
 from cvhw4.statistics.intervals import Estimate, Verdict
-from cvhw4.study import Claim, EpochRule, Metric, Operand, Study
+from cvhw4.study import Claim, EpochRule, Metric, Study
 
 _CALLS = 2000  # at most, of a study's own metric, which may take milliseconds, to resample images
 ReadImages = Callable[[RunRecord], ImageResults | None]
@@ -132,17 +132,16 @@ def judge(
     if claim.worse is None and data.embedded:
         return None
     metric = f"{epoch} {claim.metric}"
-    better = _figures(claim.better, runs, seeds, metric)
-    worse = None if claim.worse is None else _figures(claim.worse, runs, seeds, metric)
-    if worse is not None and claim.metric in runs[claim.rows[0]][seeds[0]].lower_is_better:
+    better, worse = (_figures(side, runs, seeds, metric) for side in claim.sides)
+    if worse and claim.metric in runs[claim.rows[0]][seeds[0]].lower_is_better:
         better, worse = worse, better
-    if not np.isfinite([*better, *(worse or ())]).all():
+    if not np.isfinite([*better, *worse]).all():
         return None
     if study.train is not None:  # only the figures tell
-        resolution = decimal_step([*better, *(worse or ())])
+        resolution = decimal_step([*better, *worse])
     else:  # of a metric of the study's own this is about what one image makes
         resolution = 1 / data.val if study.rows[claim.rows[0]].task.in_images else 0.0
-    comparison = compare(better, worse, claim.margin, resolution=resolution, smallest=claim.smallest)
+    comparison = compare(better, worse or None, claim.margin, resolution=resolution, smallest=claim.smallest)
     noise = None
     if read_images is not None:
         noise = _noise(claim, runs, seeds, read_images, epoch, study.metrics.get(claim.metric))
@@ -164,13 +163,13 @@ def judge(
 
 
 def _figures(
-    operand: Operand, runs: Mapping[str, Mapping[int, RunRecord]], seeds: Sequence[int], figure: str
+    side: Sequence[str], runs: Mapping[str, Mapping[int, RunRecord]], seeds: Sequence[int], figure: str
 ) -> list[float]:
-    """A figure of a row ("last miou"), or the difference of two rows', by seed."""
-    if isinstance(operand, str):
-        return [runs[operand][s].figure(figure) for s in seeds]
-    first, second = (_figures(row, runs, seeds, figure) for row in operand)
-    return [a - b for a, b in zip(first, second, strict=True)]
+    """A figure of a row ("last miou"), or the difference of two rows', by seed; of no row nothing."""
+    of_rows = [[runs[row][s].figure(figure) for s in seeds] for row in side]
+    if len(of_rows) == 2:
+        return [a - b for a, b in zip(*of_rows, strict=True)]
+    return of_rows[0] if of_rows else []
 
 
 def _noise(
@@ -184,9 +183,8 @@ def _noise(
     """What other images would change; None where a run's results by image, or the scores that the study's own metric
     is of, are not stored, or it has no figure on some of the images drawn."""
     arms: list[tuple[int, list[tuple[ImageResults, int]]]] = []
-    for sign, operand in ((1, claim.better), (-1, claim.worse)):
-        rows = () if operand is None else (operand,) if isinstance(operand, str) else operand
-        for row, inner in zip(rows, (1, -1), strict=False):
+    for sign, side in zip((1, -1), claim.sides, strict=True):
+        for row, inner in zip(side, (1, -1), strict=False):
             pairs = [(read(runs[row][s]), runs[row][s].epoch_of(f"{epoch} {claim.metric}")) for s in seeds]
             whole = [(results, epoch) for results, epoch in pairs if results is not None]
             if len(whole) < len(pairs):

@@ -62,7 +62,7 @@ class Claim:
             ("note", self.note is None or callable(self.note), "give a function of an Evidence, or leave it out"),
         )
         require(f"claim {self.id or f'with better={self.better!r:.60}'}", self, required)
-        better, worse = (" less ".join((o,) if isinstance(o, str) else o) for o in (self.better, self.worse or ()))
+        better, worse = map(" less ".join, self.sides)
         over = f"{worse} by {self.margin:g}" if worse and self.margin else worse or f"{self.margin:g}"
         name = f"{better}_above_{worse or f'{self.margin:g}'}-{self.metric}".replace(" ", "_")
         object.__setattr__(self, "id", self.id or name)
@@ -70,10 +70,14 @@ class Claim:
         check_name(self.id, "claim")
 
     @property
+    def sides(self) -> list[tuple[str, ...]]:
+        """The rows of `better` and those of `worse`: one, or the two whose difference it is; of no `worse` none."""
+        return [(side,) if isinstance(side, str) else side or () for side in (self.better, self.worse)]
+
+    @property
     def rows(self) -> tuple[str, ...]:
         """The rows compared."""
-        operands = (self.better,) if self.worse is None else (self.better, self.worse)
-        return tuple(row for operand in operands for row in ((operand,) if isinstance(operand, str) else operand))
+        return tuple(row for side in self.sides for row in side)
 
 
 def _is_operand(value: object) -> bool:
