@@ -3,6 +3,7 @@
 # make test    lint, and the tests that start no other programs
 # make integration  those that start Ray, a browser, an installation, make, whole sessions, or processes that are killed
 # make speed   ours against the reference loop, and pages of many runs: minutes of a quiet machine; writes results/speed.md
+# make peers   ours beside Lightning, and timm's and torchvision's scripts: minutes; writes results/peers.md
 # make growth  cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; writes results/growth.md
 # make long    kills and concurrent writes in large numbers, beside what make test does of them
 # make coverage  the tests again, and which lines they reach
@@ -33,7 +34,7 @@ MINUTES ?=
 limit = $(if $(MINUTES),timeout --signal=TERM --kill-after=10 $$(($(MINUTES) * 60 * $(1) / 15)))
 FULL = $(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
 
-.PHONY: help lint integration docs bench speed growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
+.PHONY: help lint integration docs bench speed peers growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
 .PHONY: dist install-dist
 .DELETE_ON_ERROR:
 
@@ -45,6 +46,9 @@ bench: env
 
 speed: env
 	$(BIN)/python -m pytest benchmarks/performance -m speed -rP $(ARGS)
+
+peers: env
+	$(BIN)/python -m pytest benchmarks/performance -m peers -rP $(ARGS)
 
 growth: env
 	$(BIN)/python -m pytest benchmarks/performance -m growth $(ARGS)

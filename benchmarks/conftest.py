@@ -1,12 +1,13 @@
 """Some benchmarks run only where they are asked for by their marker: `-m control`, `-m extra`, `-m speed`, ..."""
 
-LONG = ("control", "extra", "speed", "growth")
+PERFORMANCE = {"speed", "peers", "growth"}
+LONG = {"control", "extra", *PERFORMANCE}
 
 
 def pytest_ignore_collect(collection_path, config):
     """Measures of performance are not even imported where nobody asks for them."""
     asked = config.option.markexpr
-    return True if collection_path.name == "performance" and not {"speed", "growth"} & {*asked.split()} else None
+    return True if collection_path.name == "performance" and not PERFORMANCE & {*asked.split()} else None
 
 
 def pytest_collection_modifyitems(config, items):

@@ -44,6 +44,8 @@ ELSEWHERE = {
     "make test": "is what runs this test",
     "make long": "tests/test_resume.py and tests/test_crowd.py run the same in small numbers",
     "make speed": "tests/test_make.py",
+    "git clone -b": "tests/test_peers.py runs what it gets, where that is there",
+    "make peers": "tests/test_peers.py",
     "make gpu": "tests/test_make.py",
     "make gpu-check": "tests/test_make.py",
     "make gpu-speed": "tests/test_make.py",

@@ -8,11 +8,9 @@ JSON. A set of more than LIMIT bytes is streamed.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -29,15 +27,14 @@ import torch
 from torch import nn
 
 from benchmarks.performance.cost import Positive
-from cvhw4 import InputError
+from benchmarks.performance.measured import read_measures, run_python, write_measures
 from cvhw4.data.dataset import PORTRAIT_CLASSES, Dataset, Split
 from cvhw4.data.embedded import embedded_portraits
 from cvhw4.files import write_atomically
 from cvhw4.homework import study
 from cvhw4.models.build import IMAGENET_MEAN, IMAGENET_STD, Network, build_network
 from cvhw4.records.environment import device_name, peak_memory, reset_peak_memory
-from cvhw4.records.schema import Count, first_problem
-from cvhw4.records.typed import TypeAdapter, ValidationError
+from cvhw4.records.schema import Count
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, in_picture
 from cvhw4.training import objectives
@@ -102,11 +99,8 @@ def run(folder: Path, limit: int) -> dict[str, Any]:
     Raises:
         RuntimeError: it failed; with what it printed.
     """
-    command = [sys.executable, "-m", "benchmarks.performance.growth", str(folder), str(limit)]
-    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    _, printed = run_python(["-m", "benchmarks.performance.growth", str(folder), str(limit)], ROOT)
+    result: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return result
 
 
@@ -171,13 +165,7 @@ class Growth:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._path = folder, folder / "growth.json"
-        self.points: list[Measure] = []
-        if self._path.exists():
-            try:
-                self.points = TypeAdapter(list[Measure]).validate_json(self._path.read_bytes(), strict=True)
-            except ValidationError as error:
-                problem = f"is not a list of measures of growth ({first_problem(error)})"
-                raise InputError(self._path, problem, "delete it and measure again") from error
+        self.points: list[Measure] = read_measures(self._path, Measure)
 
     def add(self, kind: str, curve: str, x: int, **measured: Any) -> None:
         """Takes a measure in place of an older one; `measured` are the other fields of a `Measure`."""
@@ -208,8 +196,7 @@ class Growth:
         Raises:
             InputError: the folder cannot be written to.
         """
-        points = [{k: v for k, v in asdict(p).items() if v is not None} for p in self.points]
-        write_atomically(self._path, json.dumps(points, indent=1) + "\n")
+        write_measures(self._path, self.points)
         write_atomically(self.folder / "growth.png", picture(self))
         write_atomically(self.folder / "growth.md", growth_page(self))
         return self.folder / "growth.md"
