@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cvhw4.records.schema import Failure
 from cvhw4.report.changes import comment, headline, short_lines
 from cvhw4.report.text import escape
 from cvhw4.statistics.changes import compare_runs, figure_change, judge_figures, time_change, verdict
+from tests import tiny
 from tests.tiny import QUICK, record
 
 SD = 0.01
@@ -317,13 +317,8 @@ def test_a_claim_that_is_merely_undecided_now_is_on_the_pages():
     )
 
 
-def failure(seed=0, row="q1_3"):
-    r = record(row, seed)
-    shared = {
-        name: getattr(r, name) for name in ("row", "study", "task", "seed", "fingerprint", "configuration", "started")
-    }
-    where = dict(data=r.data.name, epoch=2, step=3, lr=0.1, reason="the loss is NaN", environment=r.environment)
-    return Failure(**shared, **where)
+def failure(seed=0):
+    return tiny.failure(record("q1_3", seed))
 
 
 def test_seeds_that_failed_in_b_alone_are_a_regression():

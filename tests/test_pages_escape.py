@@ -16,7 +16,6 @@ from benchmarks.performance.speed_record import speed_page
 from cvhw4.errors import printable
 from cvhw4.homework.sections import CELLS
 from cvhw4.records.images import ImageResults
-from cvhw4.records.schema import Failure
 from cvhw4.records.store import Store
 from cvhw4.report import reliability
 from cvhw4.report.results import report_page
@@ -27,7 +26,7 @@ from cvhw4.report.text import code, escape, file_stem, in_picture
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS
 from tests.test_speed import speed
-from tests.tiny import MERGED, QUICK, record
+from tests.tiny import MERGED, QUICK, failure, record
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])  # with HTML
 HOSTILE = [
@@ -158,9 +157,8 @@ def named(name, text):
 
 
 def failed(text):
-    r = record("q1_8", 3)
-    same = {k: getattr(r, k) for k in ("row", "study", "task", "seed", "fingerprint", "configuration", "started")}
-    return Failure(**same, data=text, epoch=1, step=1, lr=0.1, reason=text, checkpoint=text, environment={})
+    where = dict(data=text, epoch=1, step=1, reason=text, checkpoint=text, environment={})
+    return failure(record("q1_8", 3), **where)
 
 
 ROWS = ("q1_1-features", "q1_2-finetune", "q2_1a-skip", "q2_1b-noskip", "q2_3-3class")

@@ -33,6 +33,7 @@ from cvhw4.report.scenes import (
     spread_over,
 )
 from cvhw4.tasks import CLASSIFICATION, SEGMENTATION
+from tests.pages import texts
 from tests.tiny import QUICK, VOID, record
 
 HOSTILE = "<script>alert(1)</script> $\\frac$ & |a|\n`b`"
@@ -72,13 +73,8 @@ def noise(images, side, seed=0):
     return np.clip(smooth + random.randn(images, side, side, 3) * 6, 0, 255).astype(np.uint8)
 
 
-def texts(picture):
-    """What an SVG says, in order; it has to be well-formed."""
-    return [e.text for e in ElementTree.fromstring(picture.svg).iter() if e.tag.endswith("}text")]
-
-
 def words(picture):
-    return " ".join(t or "" for t in texts(picture))
+    return " ".join(texts(picture))
 
 
 # Confusion matrices

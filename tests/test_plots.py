@@ -15,6 +15,7 @@ from cvhw4.report.plots import band, curves, forest
 from cvhw4.report.stored import Stored
 from cvhw4.statistics.intervals import Estimate
 from cvhw4.statistics.verdicts import judge_all
+from tests.pages import texts
 from tests.test_pages_escape import HOSTILE
 from tests.tiny import QUICK, record
 
@@ -28,10 +29,6 @@ def drawn(*names, data="embedded", levels=(0.7, 0.8)):
     rows = [QUICK.row(name) for name in names]
     groups = {row.name: runs(row.name, *levels) for row in rows}
     return curves("curves-a", data, groups, rows, rows[0].task.primary, QUICK)
-
-
-def texts(picture):
-    return ["".join(e.itertext()) for e in ET.fromstring(picture.svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
 def test_the_band_is_students_interval_of_the_mean():

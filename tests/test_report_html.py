@@ -77,6 +77,12 @@ def test_html_in_markdown_stays_text():
     assert "&lt;img src=x onerror=y&gt;" in page
 
 
+def test_a_number_with_words_may_wrap_and_others_stay_on_a_line():
+    cells = {"0.8523 at epoch 41": "", "48 to 50, median 49": "", "0.852 ± 0.003": "short", "q1_2-finetune": "short"}
+    page = html_page(f"# a\n\n| a | {' | '.join(cells)} |\n{'|---' * 5}|\n| b | {' | '.join(cells)} |\n", "", {})
+    assert {text: kind for kind, text in re.findall(r'<td class="(.*?)">(.*?)</td>', page)} == cells
+
+
 def test_the_policy_lets_no_script_run_but_the_pages_own(committed):
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', committed)[1]
     (script,) = re.findall(r"<script>(.*?)</script>", committed, re.S)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from cvhw4 import Row, Study, table
 from cvhw4.homework import studies, study
-from cvhw4.records.schema import Failure
 from cvhw4.report.failures import latest_failures
 from cvhw4.report.numbers import limits, number
 from cvhw4.report.results import report_page
@@ -17,6 +16,8 @@ from cvhw4.report.runs import by_data, by_row, origins
 from cvhw4.report.summary import session_summary, short_claims, short_detections, summary
 from cvhw4.report.tables import Table
 from cvhw4.statistics.bounds import Bound, Bounds
+from tests import tiny
+from tests.pages import cells, section
 from tests.tiny import QUICK, record
 
 FULL = study("full")
@@ -26,15 +27,6 @@ BOUNDS = Bounds({"q1_1-features": {"best accuracy": BOUND}}, {}, "made up", {"em
 
 def page(records, failures=(), bounds=None, missing=(), of=QUICK):
     return report_page(of, records, bounds, dict(missing), failures)
-
-
-def section(text, title):
-    return next(part for part in text.replace("\n### ", "\n## ").split("\n## ") if part.startswith(title))
-
-
-def cells(text, start):
-    line = next(line for line in text.splitlines() if line.startswith(f"| {start}"))
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def figures(text, start, title="Accuracy"):
@@ -136,10 +128,8 @@ def test_a_table_takes_data_frames_and_lines():
 
 def failure(name="q1_2", seed=1, **changes):
     """The note of a failed run, of the same configuration as `record(name)`."""
-    made = record(name, seed)
-    same = ("row", "study", "task", "seed", "fingerprint", "configuration", "environment", "started")
-    where = dict(epoch=2, step=7, lr=0.0005, reason="the loss became NaN", checkpoint="seed1-6162.safetensors")
-    return Failure(**({k: getattr(made, k) for k in same} | where | {"data": made.data.name} | changes))
+    where = dict(step=7, lr=0.0005, reason="the loss became NaN", checkpoint="seed1-6162.safetensors")
+    return tiny.failure(record(name, seed), **where | changes)
 
 
 def test_a_row_whose_every_run_failed_is_failed_not_missing():

@@ -12,7 +12,6 @@ from cvhw4 import Claim, Row, Study
 from cvhw4.homework import sections
 from cvhw4.metrics import segmentation_figures
 from cvhw4.records.images import ImageResults
-from cvhw4.records.schema import Failure
 from cvhw4.records.store import Store
 from cvhw4.report.numbers import verdict
 from cvhw4.report.page import write_pages, write_report
@@ -24,7 +23,8 @@ from cvhw4.statistics.calibration import calibrate
 from cvhw4.statistics.comparison import rounding_sd
 from cvhw4.statistics.stability import stability, wrong_verdicts
 from cvhw4.statistics.verdicts import families, judge, judge_all
-from tests.tiny import MERGED, QUICK, record
+from tests.pages import cells, section
+from tests.tiny import MERGED, QUICK, failure, record
 
 SEEDS = 6
 CLAIMS = {claim.id: claim for claim in QUICK.claims}
@@ -94,15 +94,6 @@ def records(store):
 @pytest.fixture(scope="module")
 def page(store, records):
     return write_verdicts(Stored(QUICK, store), calibrate(QUICK, records)).read_text("utf-8")
-
-
-def section(text, title):
-    return next(part for part in text.split("\n## ") if part.startswith(title))
-
-
-def cells(text, start):
-    line = next(line for line in text.splitlines() if line.startswith(f"| {start}"))
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_a_claims_line_is_its_runs(page, store, records):
@@ -239,7 +230,7 @@ def test_claims_about_differences_of_differences(records):
     assert outcome.difference.mean == pytest.approx(np.mean(expected))
 
 
-def test_ten_thousand_records_are_judged_in_ten_seconds():
+def test_two_thousand_records_are_judged_in_two_seconds():
     rows = QUICK.in_group("")
     random = np.random.RandomState(0)
     records = [
@@ -248,13 +239,12 @@ def test_ten_thousand_records_are_judged_in_ten_seconds():
             data=replace(record(row.name).data, fingerprint=row.task.name.encode().hex()[:22] * 3),
         )
         for i, row in enumerate(rows)
-        for seed in range(10_000 // len(rows) + 1)
+        for seed in range(2000 // len(rows) + 1)
     ]
-    assert len(records) >= 10_000
     started = time.process_time()
     outcomes = judge_all(QUICK, records)
-    assert time.process_time() - started < 10
-    assert len(outcomes) == len([c for c in QUICK.nightly_claims if c.worse])
+    assert time.process_time() - started < 2
+    assert len(records) >= 2000 and len(outcomes) == len([c for c in QUICK.nightly_claims if c.worse])
 
 
 def test_data_that_changed_under_one_name_are_two_data_sets(store, records):
@@ -326,10 +316,7 @@ def test_both_pages_read_the_failures_that_are_stored(records, tmp_path):
         if r.row in ("q1_1-features", "q1_2-finetune", "q1_3-scratch") and r.seed < 3:
             made.save(replace(r, images=None))
     (whole,) = (r for r in made.load() if r.row == "q1_2-finetune" and r.seed == 0)
-    names = ("row", "study", "task", "configuration", "environment", "started")
-    same = {name: getattr(whole, name) for name in names}
-    where = dict(epoch=2, step=7, lr=0.0005, reason="the loss became NaN")
-    made.fail(Failure(**same, **where, seed=3, fingerprint="f" * 64, data=whole.data.name))
+    made.fail(failure(whole, seed=3, fingerprint="f" * 64, data=whole.data.name))
     page = write_report(Stored(QUICK, made), None, {}).read_text("utf-8")
     assert "3 (1 of 4 seeds failed)" in cells(page, "q1_2-finetune")
     table = section(write_verdicts(Stored(QUICK, made), NO_BOUNDS).read_text("utf-8"), "The claims")

@@ -14,7 +14,7 @@ from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.numbers import difference, ends, interval, signed, verdict
-from cvhw4.report.runs import by_row, class_names, days, device, metric_name, with_metric
+from cvhw4.report.runs import by_row, class_names, days, device, metric_name, of_class, with_metric
 from cvhw4.report.tables import Table, section
 from cvhw4.report.text import escape
 from cvhw4.statistics.agreement import order, sides
@@ -288,10 +288,9 @@ def _detected(settings: Sequence[Setting]) -> list[str]:
     for setting in settings:
         segmenting = (r for records in setting.runs.values() for r in records if r.task == SEGMENTATION.name)
         for row, runs in by_row(segmenting).items():
-            by_class = zip(class_names(runs[0]), zip(*(r.by_class["iou"] for r in runs), strict=True), strict=True)
-            real = {name: [v for v in values if not math.isnan(v)] for name, values in by_class}
-            missed = [escape(name) for name, of in real.items() if not of or estimate(of).mean <= DETECTED]
-            text = f"{len(real) - len(missed)} of {len(real)}" + (f" (not {', '.join(missed)})" if missed else "")
+            classes = dict(zip(class_names(runs[0]), of_class(runs, "iou"), strict=True))
+            missed = [escape(name) for name, e in classes.items() if e is None or e.mean <= DETECTED]
+            text = f"{len(classes) - len(missed)} of {len(classes)}" + (f" (not {', '.join(missed)})" if missed else "")
             found.setdefault(row, {})[setting.name] = text
     return section(
         "Classes detected",

@@ -28,6 +28,7 @@ CLAIMS = "The claims"  # the section that both pages have
 LONG = 250  # characters of a paragraph that defines terms, from which it folds
 _LONG_LIST = 400  # characters of a list, likewise
 SHORT = 34  # characters of a cell, up to which it stays on one line; lists of numbers always do
+_WORDY = re.compile(r"\d[\d.]* (?=.{10}).*[a-z]{2}")  # "0.8523 at epoch 41": may wrap, so that tables fit a screen
 _NARROWEST = 600  # px: a picture wider than this is made no narrower, and scrolls
 _PILLS = {"supported": "good", "contradicted": "bad", "equivalent": "open", "undecided": "open"}  # by the first word
 _PILLS |= {"MISSED": "bad", "failed": "bad"}
@@ -218,6 +219,7 @@ class _Page:
     def _cell(self, content: list[Token], column: int) -> str:
         text = _plain_text(content)
         classes = "short" if len(text) <= SHORT or re.fullmatch(r"[\d, ]+", text) else "text"
+        classes = "" if _WORDY.match(text) and classes == "short" else classes
         if (word := text.split(" (")[0]) in _PILLS:
             classes = f"{_PILLS[word]} {classes}" if word == text else _PILLS[word]  # a remark may wrap
         kind = "td" if column else 'th scope="row"'
@@ -253,18 +255,13 @@ def inline_svg(content: str, prefix: str, words: str) -> str:
                 parent.remove(child)
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
-        for name, value in list(element.attrib.items()):
-            del element.attrib[name]
-            name = name.removeprefix(_XLINK)
-            if name == "id":
-                value = prefix + value
-            elif name == "href":
-                if not value.startswith(("#", "data:image/")):
-                    continue
-                value = re.sub("^#", f"#{prefix}", value)
-            elif name.startswith(("on", "{")):
+        attributes = {name.removeprefix(_XLINK): value for name, value in element.attrib.items()}
+        element.attrib.clear()
+        for name, value in attributes.items():
+            if name.startswith(("on", "{")) or (name == "href" and not value.startswith(("#", "data:image/"))):
                 continue
-            element.set(name, re.sub(r"url\(#", f"url(#{prefix}", value))
+            value = prefix + value if name == "id" else re.sub("^#", f"#{prefix}", value) if name == "href" else value
+            element.set(name, value.replace("url(#", f"url(#{prefix}"))
     width = _pixels(root.get("width", ""))
     root.set("style", f"min-width:{min(width, _NARROWEST)}px")
     root.set("role", "img")

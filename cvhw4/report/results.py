@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -25,6 +24,7 @@ from cvhw4.report.runs import (
     lower_note,
     metric_name,
     notes,
+    of_class,
     published,
     with_metric,
 )
@@ -274,8 +274,8 @@ class _Section:
             columns: dict[str, list[str]] = {"class": [escape(n) for n in names]}
             for name in rows:
                 for key, label in (("iou", "by image"), ("set_iou", "whole set")):
-                    values = zip(*(r.by_class[key] for r in self.groups[name]), strict=True)
-                    columns[f"{name}, {label}"] = [_mean_of_real(of_class) for of_class in values]
+                    found = of_class(self.groups[name], key)
+                    columns[f"{name}, {label}"] = ["-" if e is None else f"{e.mean:.3f}" for e in found]
             table = Table(tuple(columns), list(zip(*columns.values(), strict=True)))
             parts += [f"### IoU by class, {title} (last epoch)", table.markdown(), *self.notes]
         return parts
@@ -323,8 +323,3 @@ def _listed(epochs: Sequence[int]) -> str:
     if len(epochs) <= _MOST_LISTED:
         return ", ".join(map(str, epochs)) or "-"
     return f"{min(epochs)} to {max(epochs)}, median {sorted(epochs)[len(epochs) // 2]}"
-
-
-def _mean_of_real(values: Sequence[float]) -> str:
-    real = [v for v in values if not math.isnan(v)]
-    return f"{estimate(real).mean:.3f}" if real else "-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from operator import attrgetter
 from typing import TypeVar
@@ -11,6 +12,7 @@ from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.numbers import ends
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import Bounds
+from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.study import Study
 from cvhw4.tasks import CUSTOM, LABELS, SEGMENTATION, TASKS, Task
 
@@ -86,6 +88,18 @@ def by_classes(groups: Groups) -> list[tuple[str, dict[str, Sequence[RunRecord]]
         title = f"{len(names)} classes" + (f" ({again})" if again > 1 else "")
         named.append((title, {row: groups[row] for row in rows}))
     return named
+
+
+def of_class(runs: Sequence[RunRecord], figures: str) -> list[Estimate | None]:
+    """A figure of each class over seeds; None for a class of which no run has it.
+
+    Args:
+        figures: its name in `RunRecord.by_class`.
+    """
+    real = (
+        [v for v in values if not math.isnan(v)] for values in zip(*(r.by_class[figures] for r in runs), strict=True)
+    )
+    return [estimate(values) if values else None for values in real]
 
 
 def published(study: Study, row: str, metric: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from colorsys import hsv_to_rgb
 from itertools import combinations
@@ -16,10 +15,10 @@ from cvhw4.labels import VOID, Colour, Merged
 from cvhw4.records.samples import PredictionSamples, ValidationPictures
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import COLOURS, INK, MOST_SIDE, Picture, by_line, draw, frame, grid_of_panels, shrink_map
-from cvhw4.report.runs import Groups, class_names, seeds
+from cvhw4.report.runs import Groups, class_names, of_class, seeds
 from cvhw4.report.saliency import ReadPictures, ReadSamples
 from cvhw4.report.text import ending, escape, in_picture
-from cvhw4.statistics.intervals import Estimate, estimate
+from cvhw4.statistics.intervals import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -221,10 +220,7 @@ def iou_bars(stem: str, data: str, rows: Groups) -> Picture:
     """
     names = class_names(next(iter(rows.values()))[0])
     classes = len(names)
-    found = {
-        row: [_over_seeds([r.by_class["set_iou"][c] for r in runs]) for c in range(classes)]
-        for row, runs in rows.items()
-    }
+    found = {row: of_class(runs, "set_iou") for row, runs in rows.items()}
     across = min(_PANELS, len(rows))
 
     def paint(figure: Figure) -> None:
@@ -249,11 +245,6 @@ def iou_bars(stem: str, data: str, rows: Groups) -> Picture:
         "after the last epoch, from one confusion matrix over the set, void left out: mean over seeds, line: its 95 % "
         f"interval, {seeds(rows)}. *Never*: no pixel of the class is right in any run; -: the class occurs in none.",
     )
-
-
-def _over_seeds(values: Sequence[float]) -> Estimate | None:
-    real = [v for v in values if not math.isnan(v)]
-    return estimate(real) if real else None
 
 
 def _in_words(e: Estimate | None) -> str:
