@@ -16,7 +16,6 @@ from cvhw4.homework import study
 from cvhw4.homework.rows import rows_at
 from cvhw4.statistics.bounds import NIGHTLY_SEEDS, NO_BOUNDS, Bound, Bounds, Check, failed, load_bounds
 from cvhw4.statistics.calibration import Series, calibrate, error_of_one, to_toml, widened
-from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import judge, judge_all
 from tests.tiny import QUICK, record
 
@@ -48,24 +47,6 @@ def stored(n=8, spread=0.01):
 def bounds_of(rows=None, claims=None, **more):
     """Bounds of the data that records are of."""
     return Bounds(rows or {}, claims or {}, "made up", {"embedded": "d" * 64}, **more)
-
-
-@pytest.mark.parametrize("name", SCALES)
-@pytest.mark.parametrize("value", [0.0, 1e-6, 0.3, 0.999, 1.0])
-def test_a_scale_gives_figures_back(name, value):
-    scale = SCALES[name]
-    assert scale.of(scale.to(value)) == pytest.approx(value, abs=2e-9)
-
-
-def test_a_figure_has_the_scale_of_its_task():
-    of = {row.task.name: row.task for row in QUICK.rows.values()}
-    assert {of["classification"].scale(f) for f in ("best accuracy", "last accuracy")} == {"share"}
-    assert {of["segmentation"].scale(f) for f in of["segmentation"].bounded} == {"share", "log"}
-    assert of["segmentation"].scale("training loss") == "log"
-    assert of["segmentation"].scale("training loss", "a loss of the user's, which may be negative") == "plain"
-    own = {"train": lambda run: iter(()), "rows": {"a": {}}, "primary": "dice"}
-    assert Study("x", **own).rows["a"].task.scale("best dice") == "plain"
-    assert Study("x", **own, shares={"dice"}).rows["a"].task.scale("last dice") == "share"
 
 
 @pytest.mark.parametrize(

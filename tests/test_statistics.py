@@ -15,6 +15,7 @@ from cvhw4.report.numbers import verdict as flagged
 from cvhw4.statistics.comparison import holm
 from cvhw4.statistics.intervals import estimate, ratio_of_means
 from cvhw4.statistics.published import stated
+from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import families, judge, judge_all
 from cvhw4.tasks import TASKS
 from tests.tiny import QUICK, record
@@ -63,6 +64,27 @@ def test_a_ratio_of_means_by_hand_and_as_fieller_has_it():
 
     # Fieller (1954): the ratios that a t test of part == ratio * whole does not reject
     assert p_of(found.low) == pytest.approx(0.05, abs=0.01) and p_of(found.high) == pytest.approx(0.05, abs=0.01)
+
+
+# Scales
+
+
+@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("value", [0.0, 1e-6, 0.3, 0.999, 1.0])
+def test_a_scale_gives_figures_back(name, value):
+    scale = SCALES[name]
+    assert scale.of(scale.to(value)) == pytest.approx(value, abs=2e-9)
+
+
+def test_a_figure_has_the_scale_of_its_task():
+    of = {row.task.name: row.task for row in QUICK.rows.values()}
+    assert {of["classification"].scale(f) for f in ("best accuracy", "last accuracy")} == {"share"}
+    assert {of["segmentation"].scale(f) for f in of["segmentation"].bounded} == {"share", "log"}
+    assert of["segmentation"].scale("training loss") == "log"
+    assert of["segmentation"].scale("training loss", "a loss of the user's, which may be negative") == "plain"
+    own = {"train": lambda run: iter(()), "rows": {"a": {}}, "primary": "dice"}
+    assert Study("x", **own).rows["a"].task.scale("best dice") == "plain"
+    assert Study("x", **own, shares={"dice"}).rows["a"].task.scale("last dice") == "share"
 
 
 # Verdicts
