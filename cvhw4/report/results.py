@@ -36,7 +36,12 @@ from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Row, Study
 from cvhw4.tasks import CUSTOM, LABELS, SEGMENTATION, Task
 
-_CONVENTIONS = ("miou", "set_miou", "pixel_accuracy", "set_pixel_accuracy")
+_CONVENTIONS = {
+    "miou": "mIoU, by image",
+    "set_miou": "mIoU, whole set",
+    "pixel_accuracy": "pixel accuracy, by image",
+    "set_pixel_accuracy": "pixel accuracy, whole set",
+}
 _MOST_LISTED = 3  # seeds whose best epochs are listed one by one
 _NO_PICTURES: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = {}
 
@@ -61,7 +66,12 @@ def report_page(
     parts = [f"# {escape(study.title)}", _preamble(study, records)]
     outcomes = judge_all(study, records)
     if outcomes:
-        parts += ["## The claims", _tally(study, outcomes), *(p.markdown for _, p in pictures.get(("", ""), ()))]
+        rules = (
+            f"By the {study.epoch} epoch: paired t test over seeds at 5 %, Holm's correction for the claims about the "
+            "same data, controls each by itself."
+        )
+        drawn = (picture.markdown for _, picture in pictures.get(("", ""), ()))
+        parts += ["## The claims", f"{tally(outcomes)}. {rules}", *drawn]
     for task in study.tasks:
         failed = [f for f in failures if f.task == task.name]
         for data, groups in by_data([r for r in records if r.task == task.name], failed).items():
@@ -83,14 +93,6 @@ def report_page(
     if absent:
         parts += ["## Rows without a run", Table.of(absent).markdown()]
     return "\n\n".join(parts) + "\n"
-
-
-def _tally(study: Study, outcomes: Sequence[Outcome]) -> str:
-    """ "**7 supported, 2 undecided** of 9 claims, ...": the answer in a line."""
-    return (
-        f"{tally(outcomes)}. By the {study.epoch} epoch: paired t test over seeds at 5 %, Holm's correction for the "
-        "claims about the same data, controls each by itself."
-    )
 
 
 def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
@@ -250,18 +252,11 @@ class _Section:
 
     def _conventions(self) -> list[str]:
         """Both conventions of segmentation metrics after the last epoch, overall and by class."""
-        lines = []
-        for row in self.ran:
-            last = {m: spread(estimate([r.last(m) for r in self.groups[row.name]])) for m in _CONVENTIONS}
-            lines.append(
-                {
-                    "row": row.name,
-                    "mIoU, by image": last["miou"],
-                    "mIoU, whole set": last["set_miou"],
-                    "pixel accuracy, by image": last["pixel_accuracy"],
-                    "pixel accuracy, whole set": last["set_pixel_accuracy"],
-                }
-            )
+        lines = [
+            {"row": row.name}
+            | {name: spread(estimate([r.last(m) for r in self.groups[row.name]])) for m, name in _CONVENTIONS.items()}
+            for row in self.ran
+        ]
         parts = [
             "### The same predictions, two conventions (last epoch)",
             "*By image*: each image by itself, void counted as wrong, or as the class that it is merged into. *Whole "
