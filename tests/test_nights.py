@@ -1065,6 +1065,7 @@ def test_a_year_of_nights_ends_as_it_should(box, monkeypatch):
         cuts = found[row, "embedded", "best accuracy"]
         assert nights[day].started in [cuts[0][s.index].first.started for s in cuts[1]]
     points, cuts = found["q1_1-features", "embedded", "best accuracy"]
+    assert {(p.low, p.high) for p in points} == {(0.79, 0.85)}
     fell = [s for s in cuts if nights[begins].started <= points[s.index].first.started < nights[repaired].started]
     assert len(fell) >= 2 and all(s.after < s.before for s in fell)
     page, pictures = history_page(nights)
@@ -1076,6 +1077,6 @@ def test_a_year_of_nights_ends_as_it_should(box, monkeypatch):
 def photograph(page, picture):
     """Takes a picture of a page, by the browser that is installed."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,1800"]
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,2950"]
     command += [f"--screenshot={picture}", page.absolute().as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=300)

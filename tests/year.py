@@ -23,6 +23,17 @@ STEPS = [  # night, row, reason; all fall by 0.05
 DECLINE, A_WEEK = (203, 287), 0.005  # of q1_1-features: first night, and the night it is repaired; half an sd a week
 LOSS, DRIVER = 120, 182
 DEAD = (30, 31, 250)  # no data
+BOUNDS = f"""
+[full]
+format = 2
+source = "made up"
+false_alarms = 0.01
+seeds = {SEEDS}
+data = {{ embedded = "{"d" * 64}" }}
+claims = {{}}
+[full.rows.q1_1-features]
+"best accuracy" = {{ low = 0.79, high = 0.85, mean = 0.82, sd = 0.01, n = 20 }}
+"""
 
 
 def simulate(box, monkeypatch):
@@ -30,6 +41,8 @@ def simulate(box, monkeypatch):
     after the store was lost."""
     trainer = box.trainer
     trainer.levels = dict(LEVELS)
+    (box.folder / "benchmarks").mkdir()
+    (box.folder / "benchmarks" / "bounds.toml").write_text(BOUNDS)
     read = Night.from_json
     monkeypatch.setattr(Night, "from_json", staticmethod(lru_cache(None)(read)))  # nights do not change
     told = SimpleNamespace(states=[], rows=[], after_loss="")

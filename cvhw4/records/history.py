@@ -270,10 +270,11 @@ class History:
 
     def copy_to(self, folder: Path, other: Path) -> None:
         """Writes what publishing adds to another copy of the history: the nights that it lacks, and all records."""
-        for night in self.nights:
-            place = Path("nights", f"{file_name(night.started)}.json")
-            if not (other / place).exists():
-                write_atomically(folder / place, night.to_json())
+        names = {f"{file_name(night.started)}.json" for night in self.nights}
+        (folder / "nights").mkdir(parents=True, exist_ok=True)
+        for path in (self.folder / "nights").iterdir():
+            if path.name in names and not (other / "nights" / path.name).exists():
+                shutil.copy(path, folder / "nights")
         if (self.folder / "records").is_dir():
             shutil.copytree(self.folder / "records", folder / "records", dirs_exist_ok=True)
 
