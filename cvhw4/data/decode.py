@@ -70,9 +70,8 @@ class Losses:
 
     def sentences(self) -> list[str]:
         """One for each kind, with the number of pictures and the names of three."""
-        return [
-            f"{len(set(names))} picture(s) with {kind}: {few(names)}" for kind, names in sorted(self._names.items())
-        ]
+        kinds = sorted(self._names.items())
+        return [f"{len(set(names))} picture(s) with {kind}: {few(names)}" for kind, names in kinds]
 
 
 def few(names: Iterable[str]) -> str:
@@ -199,17 +198,13 @@ def as_rgb(image: Image.Image, path: Path, losses: Losses | None = None, name: s
     if image.mode.startswith(("I", "F")):
         if losses is not None and bits < 16:
             losses.add(f"16-bit grey of which all values are below {1 << bits}, read as {bits}-bit", name)
-        image = _upper_byte(image, path, bits)
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
+            raise InputError(path, f"has 32-bit pixels (mode {image.mode})", "convert the picture to 8 bits a channel")
+        image = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         if losses is not None and np.asarray(image.getchannel("A")).min() < 255:
             losses.add("transparent parts, which are shown on white", name)
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def _upper_byte(image: Image.Image, path: Path, bits: int) -> Image.Image:
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
-        raise InputError(path, f"has 32-bit pixels (mode {image.mode})", "convert the picture to 8 bits a channel")
-    return Image.fromarray((values >> (bits - 8)).astype(np.uint8))

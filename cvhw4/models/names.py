@@ -168,17 +168,15 @@ def build_whole(named: Named, size: int | None = None, *, pretrained: bool = Fal
 def _sized(name: str, size: int | None, **options: Any) -> nn.Module:
     """A timm model for inputs of a size, which is passed on to those that are built for one."""
     config = timm.get_pretrained_cfg(name)
-    module: nn.Module
-    if size is not None and config is not None and config.fixed_input_size and config.input_size[-1] != size:
-        try:
-            module = timm.create_model(name, img_size=size, **options)
-        except TypeError as error:
-            if "img_size" not in str(error):
-                raise
-            side = config.input_size[-1]
-            raise InputError(name, f"takes pictures of {side} pixels alone, not {size}", f"use size={side}") from error
-        return module
-    module = timm.create_model(name, **options)
+    side = config.input_size[-1] if size is not None and config is not None and config.fixed_input_size else size
+    if side != size:
+        options["img_size"] = size
+    try:
+        module: nn.Module = timm.create_model(name, **options)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        raise InputError(name, f"takes pictures of {side} pixels alone, not {size}", f"use size={side}") from error
     return module
 
 
@@ -195,7 +193,7 @@ def timm_features(name: str, size: int | None = None) -> tuple[nn.Module, tuple[
     try:
         info: Any = _sized(name, size, features_only=True).feature_info
     except (RuntimeError, ValueError, NotImplementedError, AttributeError, KeyError) as error:
-        raise InputError(f"fcn8s/{name}", f"gives no feature maps ({_first_line(error)})", hint) from error
+        raise InputError(f"fcn8s/{name}", f"gives no feature maps ({first_line(error)})", hint) from error
     reductions = list(info.reduction())
     if not {8, 16, 32} <= set(reductions):
         problem = f"has feature maps at 1/{reductions}, and FCN8s needs 1/8, 1/16 and 1/32"
@@ -240,5 +238,6 @@ def last_layer(module: nn.Module, outputs: int) -> tuple[str, nn.Module] | None:
     return found[-1] if found else None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Of what an error says the first line; its kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -13,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from cvhw4.errors import InputError
 from cvhw4.models.build import build_module, set_training_mode, single_values
-from cvhw4.models.names import on_meta
+from cvhw4.models.names import first_line, on_meta
 from cvhw4.study import Recipe, Row
 
 
@@ -50,58 +52,51 @@ class _Refused(Exception):
         self.hint = hint
 
 
+class _Failed(_Refused):
+    """What may be for want of numbers, on the meta device."""
+
+
+@contextmanager
+def _explained(problem: str, kind: type[_Refused] = _Failed) -> Iterator[None]:
+    """Turns what a network raises into a refusal that begins with the problem."""
+    try:
+        yield
+    except _Refused:
+        raise
+    except InputError as error:
+        raise _Refused(error.problem, error.hint) from error
+    except Exception as error:
+        raise kind(f"{problem} ({type(error).__name__}: {first_line(error)})") from error
+
+
 @lru_cache(maxsize=512)
 def _try(row: Row, batch: int, last: int) -> None:
     """Tries a row with batches of two sizes, the second 0 where there is none; raises _Refused."""
     try:
         _take_through(row, "meta", batch, last)
-    except _Refused:
-        raise
-    except Exception:  # perhaps for want of numbers
-        _take_through(row, "cpu", min(batch, 2), min(last, 2), refuse=True)
+    except _Failed:
+        _take_through(row, "cpu", min(batch, 2), min(last, 2))
 
 
-def _take_through(row: Row, device: str, batch: int, last: int, *, refuse: bool = False) -> None:
+def _take_through(row: Row, device: str, batch: int, last: int) -> None:
     size = row.recipe.size
-
-    def explain(problem: str, error: Exception) -> _Refused:
-        return _Refused(f"{problem} ({type(error).__name__}: {_first_line(error)})")
-
-    try:
-        with torch.random.fork_rng(devices=[]):
-            module = on_meta(lambda: build_module(row)) if device == "meta" else build_module(row)
-    except InputError as error:
-        raise _Refused(error.problem, error.hint) from error
-    except Exception as error:
-        raise explain("cannot be built", error) from error
+    with _explained("cannot be built", _Refused), torch.random.fork_rng(devices=[]):
+        module = on_meta(lambda: build_module(row)) if device == "meta" else build_module(row)
     module.to(memory_format=torch.channels_last)
-    for images in dict.fromkeys((batch, last)):
-        if not images or (images == 1 < batch and single_values(module, row)):  # such a last batch is left out
-            continue
-        set_training_mode(module, row)
-        try:
-            _step(module, row, images, device)
-        except _Refused:
-            raise
-        except Exception as error:
-            if not refuse:
-                raise
-            found = explain(f"cannot be trained on pictures of {size} pixels", error)
-            if batch == 1 and single_values(module, row):
-                found = _Refused(
-                    "cannot be trained with batches of one picture: its batch norms need more", "use batch=2"
-                )
-            raise found from error
     try:
-        module.eval()
-        with torch.inference_mode(), _Quick():
-            _check_logits(module(_inputs(2, size, device)), row, 2)
-    except _Refused:
+        with _explained(f"cannot be trained on pictures of {size} pixels"):
+            for images in dict.fromkeys((batch, last)):
+                if images and not (images == 1 < batch and single_values(module, row)):  # such a last batch is left out
+                    set_training_mode(module, row)
+                    _step(module, row, images, device)
+    except _Failed as failed:
+        if device == "cpu" and batch == 1 and single_values(module, row):
+            problem = "cannot be trained with batches of one picture: its batch norms need more"
+            raise _Refused(problem, "use batch=2") from failed
         raise
-    except Exception as error:
-        if not refuse:
-            raise
-        raise explain(f"cannot be evaluated on pictures of {size} pixels", error) from error
+    with _explained(f"cannot be evaluated on pictures of {size} pixels"), torch.inference_mode(), _Quick():
+        module.eval()
+        _check_logits(module(_inputs(2, size, device)), row, 2)
 
 
 def _step(module: nn.Module, row: Row, images: int, device: str) -> None:
@@ -125,14 +120,11 @@ def _check_logits(logits: Any, row: Row, images: int) -> None:
     wanted = (images, row.classes) if row.task.name == "classification" else (images, row.classes, size, size)
     expected = f"{list(wanted)} for {images} pictures of {size} pixels"
     if not isinstance(logits, Tensor):
-        found = (
-            f"{type(logits).__name__} with {', '.join(logits)}" if isinstance(logits, dict) else type(logits).__name__
-        )
+        found = type(logits).__name__ + (f" with {', '.join(logits)}" if isinstance(logits, dict) else "")
         raise _Refused(f"gives no tensor ({found:.60})", f"give {expected}, or a dict with them as out or logits")
     if tuple(logits.shape) != wanted or not logits.is_floating_point():
-        raise _Refused(
-            f"gives {list(logits.shape)} {logits.dtype}, not {list(wanted)}", f"give floating-point {expected}"
-        )
+        problem = f"gives {list(logits.shape)} {logits.dtype}, not {list(wanted)}"
+        raise _Refused(problem, f"give floating-point {expected}")
 
 
 _KEEP_INPUT = (F.hardtanh, F.relu6, F.hardswish, F.hardsigmoid, F.gelu)  # what the backward pass needs
@@ -145,20 +137,15 @@ class _Quick(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         kwargs = kwargs or {}
-        if func is F.batch_norm or func is F.relu or func in _KEEP_INPUT:
-            inputs = kwargs.get("input", args[0] if args else None)
-            if inputs.is_meta and func is F.batch_norm:
+        inputs = kwargs.get("input", args[0] if args else None)
+        if func in (F.batch_norm, F.relu, *_KEEP_INPUT) and inputs.is_meta:
+            if func is F.batch_norm:
                 training = kwargs.get("training", args[5] if len(args) > 5 else False)
                 if training and inputs.numel() == inputs.shape[1]:
                     problem = f"Expected more than 1 value per channel when training, got input size {inputs.shape}"
                     raise ValueError(problem)
                 return F.silu(inputs)
-            if inputs.is_meta and kwargs.get("inplace"):
+            if kwargs.get("inplace"):
                 return inputs.exp_()
-            if inputs.is_meta:
-                return inputs.exp() if func is F.relu else F.silu(inputs)
+            return inputs.exp() if func is F.relu else F.silu(inputs)
         return func(*args, **kwargs)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no message").splitlines()[0]

@@ -95,11 +95,10 @@ def find_weights(network: str, folder: Path | None = None) -> Source:
         WeightsUnavailable: no source has them; the message says how to get them.
     """
     named = take_apart(network)
-    if folder is not None:
-        found = _in_folder(named, folder)
-        if found is not None:
-            return found
-    return _elsewhere(named)
+    found = (folder and _in_folder(named, folder)) or _found_elsewhere(named)
+    if isinstance(found, str):
+        raise WeightsUnavailable(found)
+    return found
 
 
 def _in_folder(named: Named, folder: Path) -> Source | None:
@@ -130,21 +129,12 @@ def _meant_for(stem: str, named: Named) -> str | None:
     return next((name for name in known if name in named.names or name in list_models() or timm.is_model(name)), None)
 
 
-def _elsewhere(named: Named) -> Source:
-    found = _found_elsewhere(named)
-    if isinstance(found, Source):
-        return found
-    raise WeightsUnavailable(found)
-
-
 @lru_cache
 def _found_elsewhere(named: Named) -> Source | str:
     """Where the weights are, or why there are none: a network that answers nobody is asked once in a process."""
     tried: list[str] = []
-    finders: tuple[Callable[[Named, list[str]], Source | None], ...] = (_from_package, _from_hub, _from_torchvision)
-    for finder in finders:
-        found = finder(named, tried)
-        if found is not None:
+    for finder in (_from_package, _from_hub, _from_torchvision):
+        if (found := finder(named, tried)) is not None:
             return found
     network = named.names[-1] if named.library == "smp" else named.name
     return (
@@ -227,20 +217,16 @@ def _from_hub(named: Named, tried: list[str]) -> Source | None:
     name = "model.safetensors"
     cached = huggingface_hub.try_to_load_from_cache(repository, name, **version)
     try:
-        if isinstance(cached, str):
-            path = Path(cached)
-        else:
-            if not huggingface_hub.constants.ENDPOINT.startswith("https://"):
-                raise OSError(f"HF_ENDPOINT {huggingface_hub.constants.ENDPOINT} is not https")
-            # A closed network is told at once here; the hub's own client would go on trying for the better part of a
-            # minute.
-            urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=10).close()
-            path = Path(huggingface_hub.hf_hub_download(repository, name, **version))
-    except (
-        Exception
-    ) as error:  # the hub's client raises errors of several libraries; each of them means "not to be had"
+        if not isinstance(cached, str):
+            if not (endpoint := huggingface_hub.constants.ENDPOINT).startswith("https://"):
+                raise OSError(f"HF_ENDPOINT {endpoint} is not https")
+            # A closed network is told at once here; the hub's own client would go on trying for almost a minute.
+            urllib.request.urlopen(endpoint, timeout=10).close()
+            cached = huggingface_hub.hf_hub_download(repository, name, **version)
+    except Exception as error:  # the hub's client raises errors of several libraries: it is not to be had
         tried.append(f"download of {owner}'s failed ({error})")
         return None
+    path = Path(cached)
     sha256, blob = _sha256(path), path.resolve().name
     if re.fullmatch("[0-9a-f]{64}", blob) and blob != sha256:  # the hub keeps large files under their digests
         tried.append(f"{owner}'s file is damaged (delete {path.resolve()}: its sha256 is {sha256})")
@@ -329,13 +315,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(map(_plain, state, state.values())):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) and v.layout == torch.strided and v.is_cpu
+        for k, v in state.items()
+    ):
         raise InputError(path, "holds no state dict of tensors", "save the network's state_dict() to it")
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-
-
-def _plain(name: object, value: object) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and value.is_cpu
 
 
 def load_weights(module: nn.Module, source: Source, *, without: tuple[str, ...] = (), size: int | None = None) -> None:
@@ -368,22 +353,17 @@ def _fitted(
     converted = _converted(state, source.named, size)
     state = {_flat_name(k, wanted): v for k, v in converted.items()}
     both = [k for k in wanted if k in state]
-    parts = [
-        ("lacks", [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]),
-        ("has an unknown", [k for k in state if k not in wanted and not k.startswith(without)]),
-        ("has another shape of", [k for k in both if state[k].shape != wanted[k].shape]),
-        (
-            "has no floating-point numbers in",
-            [k for k in both if wanted[k].is_floating_point() > state[k].is_floating_point()],
-        ),
-        (
-            "has NaN or infinite values in",
-            [k for k in both if state[k].is_floating_point() and not state[k].isfinite().all()],
-        ),
-    ]
-    if any(keys for _, keys in parts):
+    floats = [k for k in both if state[k].is_floating_point()]
+    parts = {
+        "lacks": [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")],
+        "has an unknown": [k for k in state if k not in wanted and not k.startswith(without)],
+        "has another shape of": [k for k in both if state[k].shape != wanted[k].shape],
+        "has no floating-point numbers in": [k for k in both if wanted[k].is_floating_point() and k not in floats],
+        "has NaN or infinite values in": [k for k in floats if not state[k].isfinite().all()],
+    }
+    if any(parts.values()):
         _refuse_foreign(converted, source)
-        detail = "; ".join(f"{what} {keys[0]} (and {len(keys) - 1} more)" for what, keys in parts if keys)
+        detail = "; ".join(f"{what} {keys[0]} (and {len(keys) - 1} more)" for what, keys in parts.items() if keys)
         raise InputError(
             source.path, f"does not fit {source.network}: {detail}", f"give a file of {source.network}'s weights"
         )
@@ -437,14 +417,8 @@ def _conversions(whole: nn.Module, size: int | None) -> list[Callable[[dict[str,
     if module.__name__.startswith("torchvision."):  # DenseNet's "norm.1" from before names had no dots
         return [lambda state: {re.sub(r"\.(norm|conv)\.(\d)\.", r".\1\2.", k): v for k, v in state.items()}]
     filters = [f for name, f in vars(module).items() if "filter" in name and inspect.isfunction(f)]
-    own = [f for f in filters if f.__module__ == module.__name__]
-    return [partial(_call_filter, f, whole) for f in own]
-
-
-def _call_filter(function: Callable[..., Any], whole: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a filter of timm's makes of a file's tensors; some are given the network as well."""
-    found: dict[str, Tensor] = function(*(state, whole)[: len(inspect.signature(function).parameters)])
-    return found
+    own = [f for f in filters if f.__module__ == module.__name__]  # some are given the network as well
+    return [lambda state, f=f: f(*(state, whole)[: len(inspect.signature(f).parameters)]) for f in own]  # type: ignore[misc]
 
 
 def _has_all(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:

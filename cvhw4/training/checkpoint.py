@@ -55,9 +55,7 @@ class EpochPosition:
 def generator_states(device: torch.device) -> Generators:
     """uint8 states of the process's random generators: the CPU's, and the device's if it is another."""
     states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type != "cpu":
+    if device.type != "cpu":
         states[device.type] = torch.get_device_module(device).get_rng_state()
     return states
 
@@ -65,9 +63,7 @@ def generator_states(device: torch.device) -> Generators:
 def set_generator_states(states: Generators, device: torch.device) -> None:
     """Puts the generators into states that `generator_states` gave."""
     torch.set_rng_state(states["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], device)
-    elif device.type != "cpu":
+    if device.type != "cpu":
         torch.get_device_module(device).set_rng_state(states[device.type])
 
 

@@ -53,11 +53,8 @@ def train_custom(
         began = time.perf_counter()
         for number, yielded in enumerate(steps, 1):
             seconds = time.perf_counter() - began
-            figures = _figures(yielded, f"{where}, epoch {number}", number)
-            if epochs:
-                _check_same(epochs[0].figures, figures, f"{where}, epoch {number}", number)
-            else:
-                _check_needed(needed, figures, where)
+            first = epochs[0].figures if epochs else None
+            figures = _figures(yielded, first, needed, f"{where}, epoch {number}", number)
             whole = dict(epoch=number, lr=0.0, loss=math.nan, figures=figures, evaluate_seconds=0.0)
             epochs.append(Epoch(**whole, train_seconds=seconds))  # type: ignore[arg-type]
             if on_epoch is not None:
@@ -105,44 +102,47 @@ def _raised(error: Exception, where: str, epoch: int) -> TrainingFailed:
     return TrainingFailed(f"{where}: {printable(said)}", epoch, traceback=text)
 
 
-def _figures(yielded: object, where: str, epoch: int) -> dict[str, float]:
+def _figures(
+    yielded: object, first: Mapping[str, float] | None, needed: Collection[str], where: str, epoch: int
+) -> dict[str, float]:
     """What a loop yielded, as figures.
+
+    Args:
+        first: the figures of its first epoch; None where these are they.
 
     Raises:
         TrainingDiverged: one is not finite.
-        TrainingFailed: it is something else than figures by name.
+        TrainingFailed: it is something else than figures by name, one that is needed is missing, or they are others.
     """
+
+    def failed(what: str, hint: str, kind: type[TrainingFailed] = TrainingFailed) -> TrainingFailed:
+        return kind(f"{where}: train yields {what}. Fix: {hint}.", epoch)
+
     if not isinstance(yielded, Mapping) or not yielded:
-        raise TrainingFailed(f"{where}: train yields {printable(f'{yielded!r:.60}')}. Fix: {_WRITE}.", epoch)
+        raise failed(printable(f"{yielded!r:.60}"), _WRITE)
     figures: dict[str, float] = {}
     for name, value in yielded.items():
         if not is_name(name):
             hint = "name figures with letters, digits and _.+-, a letter or digit first"
-            raise TrainingFailed(f"{where}: train yields the figure {name!r:.60}. Fix: {hint}.", epoch)
+            raise failed(f"the figure {name!r:.60}", hint)
         try:
             if isinstance(value, bool | str | bytes):
                 raise TypeError
             figures[name] = number = float(value)
         except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch's, of a tensor with many numbers
             what = f"{name}={printable(f'{value!r:.60}')}, which is not a number"
-            raise TrainingFailed(f"{where}: train yields {what}. Fix: yield float(...) of it.", epoch) from error
+            raise failed(what, "yield float(...) of it") from error
         if not abs(number) <= _MOST:
             hint = "look at what it is computed from; a training that diverges is better ended there"
-            raise TrainingDiverged(f"{where}: train yields {name}={number:g}. Fix: {hint}.", epoch)
-    return figures
-
-
-def _check_needed(needed: Collection[str], figures: Mapping[str, float], where: str) -> None:
-    if missing := sorted({*needed} - figures.keys()):
-        what = f"yields {', '.join(figures)}, without {', '.join(missing)}"
+            raise failed(f"{name}={number:g}", hint, TrainingDiverged)
+    there = ", ".join(figures)
+    if first is None and (missing := sorted({*needed} - figures.keys())):
         hint = "yield it after every epoch, or name another in the study's primary, lower_is_better and claims"
-        raise TrainingFailed(f"{where}, epoch 1: train {what}. Fix: {hint}.", 1)
-
-
-def _check_same(first: Mapping[str, float], figures: Mapping[str, float], where: str, epoch: int) -> None:
-    if first.keys() != figures.keys():
-        what = f"yields {', '.join(figures)}, and after its first epoch {', '.join(first)}"
-        raise TrainingFailed(f"{where}: train {what}. Fix: yield the same figures after every epoch.", epoch)
+        raise failed(f"{there}, without {', '.join(missing)}", hint)
+    if first is not None and first.keys() != figures.keys():
+        what = f"{there}, and after its first epoch {', '.join(first)}"
+        raise failed(what, "yield the same figures after every epoch")
+    return figures
 
 
 # Seeds

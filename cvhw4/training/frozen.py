@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ KEPT_BYTES = 1 << 30  # features of all variants of all training images are kept
 
 
 class FrozenClassification:
-    """A classification task seen from behind the frozen part: its inputs are features.
+    """A classification task seen from behind the frozen part: its inputs are features; all else is the objective's.
 
     Where the augmentation leaves two variants of each image (the whole face: mirrored or not) the features of both are
     computed once, before the first epoch; those of the validation split always are.
@@ -36,11 +37,8 @@ class FrozenClassification:
         call: calls a part as the network is called (with its precision).
     """
 
-    primary = ClassificationObjective.primary
-
     def __init__(self, objective: ClassificationObjective, parts: Frozen, call: Call) -> None:
         self.objective, self.parts, self.call = objective, parts, call
-        self.device, self.spare = objective.device, objective.spare
         self.passes = 0  # images that have gone through the trunk
         kept = 2 * len(objective.train) * parts.width * 4
         room = min(KEPT_BYTES, memory_limit(self.device))
@@ -54,23 +52,8 @@ class FrozenClassification:
         for index in self.blocks(epoch):
             yield from self.block(index, generator)
 
-    @property
-    def images(self) -> int:
-        """See `Objective.images`."""
-        return self.objective.images
-
-    @property
-    def steps(self) -> int:
-        """See `Objective.steps`."""
-        return self.objective.steps
-
-    def blocks(self, epoch: int) -> tuple[Tensor, ...]:
-        """See `Objective.blocks`."""
-        return self.objective.blocks(epoch)
-
-    def generator(self, epoch: int) -> torch.Generator:
-        """See `Objective.generator`."""
-        return self.objective.generator(epoch)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.objective, name)
 
     def block(self, index: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one block, dropout drawn for all of it at once."""
@@ -79,10 +62,6 @@ class FrozenClassification:
             features = self.call(self.parts.tail, features)
         batch = self.objective.row.recipe.batch
         yield from zip(features.split(batch), targets.split(batch), strict=True)
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """See `Objective.loss`."""
-        return self.objective.loss(logits, targets)
 
     def evaluate(self, forward: Forward) -> Evaluation:
         """See `Objective.evaluate`; `forward` maps features to logits."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -69,50 +70,9 @@ class Makeup:
         return total
 
 
-@dataclass(frozen=True)
-class Person:
-    """What a portrait shows. Places and sizes are in pixels (x, y, unit) or face units; shares run from 0 to 1."""
-
-    makeup: Makeup
-    masculine: bool
-    age: float
-    x: float
-    y: float
-    unit: float
-    tilt: float
-    yaw: float
-    skin: Colour
-    length: float
-    jaw: float
-    flush: float
-    iris: Colour
-    eye_width: float
-    eye_open: float
-    slant: float
-    brow: float
-    frown: float
-    nose: float
-    mouth: float
-    lip: float
-    lip_red: float
-    smile: float
-    gap: float
-    beard: float
-    hair: Colour
-    style: str
-    long: bool
-    volume: float
-    parting: float
-    wave: float
-    glasses: Colour | None
-    hat: Colour | None
-    earrings: Colour | None
-    clothes: Colour
-    pattern: str
-    neckline: float
-    light: float
-    contrast: float
-    cast: tuple[float, float, float]
+class Person(SimpleNamespace):
+    """What a portrait shows, as `_draw_person` draws it. Places and sizes are in pixels (x, y, unit) or face units;
+    shares run from 0 to 1."""
 
 
 def _draw_makeup(random: Random, heavy: bool, bare: float) -> Makeup:
@@ -294,10 +254,6 @@ class Head:
 
         box = (u - width, v + float(top(_KNOTS).min()) - 0.05, u + width, v + float(bottom(_KNOTS).max()) + 0.05)
         return self.shape(box, cover, twin)
-
-    def line(self, u0: float, v0: float, u1: float, v1: float, width: float) -> Shape:
-        """A stroke between two points."""
-        return stroke(*self.pixel(u0, v0), *self.pixel(u1, v1), width * self.person.unit)
 
     def outline(self, us: Floats, vs: Floats) -> NDArray:
         """Cover of the face: an ellipse that narrows towards a broad chin."""
