@@ -64,3 +64,11 @@ def gpu(monkeypatch):
     use_small_networks(monkeypatch)
     with emulated_gpu() as emulated:
         yield emulated
+
+
+@pytest.fixture
+def cache_folder(monkeypatch, tmp_path):
+    """The cache's folder, the test's own, which nothing waits for to be on the disk."""
+    monkeypatch.setenv("CVHW4_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("os.fsync", lambda _: None)  # no test that uses it is about a power failure
+    return tmp_path / "cache"

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -45,6 +44,7 @@ def _check(found: Arrays) -> None:
         found.arrays["a"][0] = 1
 
 
+@pytest.mark.filterwarnings("error")
 def test_builds_once_and_maps_afterwards(root: Path) -> None:
     build = Build()
     for _ in range(3):
@@ -65,76 +65,56 @@ def test_a_failing_build_stores_nothing(root: Path) -> None:
     assert not root.exists()
 
 
-def _truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
+def _flip(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+FILES = ("a.npy", "b.npy", "texts.json", "checksums.json")
+DAMAGES: list[Callable[[bytes], bytes]] = [lambda c: c[:-1], lambda c: _flip(c, len(c) // 2), lambda c: b""]
+NONSENSE = (b"[]", b"3", b'{"a.npy": "x"}', b'{"../x": 1}', b"{", b'{"a.npy": null}')
 
 
-@pytest.mark.parametrize("name", ["a.npy", "b.npy", "texts.json", "checksums.json"])
-@pytest.mark.parametrize("damage", [_truncate, _flip, Path.unlink, lambda path: path.write_bytes(b"")])
-def test_a_damaged_entry_is_built_anew(root: Path, name: str, damage: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *((name, damage) for name in FILES for damage in DAMAGES),
+        *((name, None) for name in FILES),  # it is not there
+        *(("checksums.json", lambda _, text=text: text) for text in NONSENSE),
+    ],
+)
+def test_a_damaged_entry_is_built_anew(root: Path, name: str, damage: Callable[[bytes], bytes] | None) -> None:
     build = Build()
     cached("key", build)
-    damage(root / "key" / name)
+    path = root / "key" / name
+    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
     _check(cached("key", build))
     _check(cached("key", build))
     assert build.calls == 2
     assert [path.name for path in root.iterdir()] == ["key"]
+    listed = json.loads((root / "key" / "checksums.json").read_text())
+    assert listed.keys() | {"checksums.json"} == {*FILES}
 
 
-def _end(content: bytearray) -> None:
-    content[-1] ^= 1
-
-
-def _middle(content: bytearray) -> None:
-    content[len(content) // 2] ^= 1  # the third of five blocks
-
-
-def _shorten(content: bytearray) -> None:
-    del content[1000]
-
-
-def _lengthen(content: bytearray) -> None:
-    content.append(0)
-
-
-@pytest.mark.parametrize("damage", [_end, _middle, _shorten, _lengthen])
+@pytest.mark.parametrize(
+    ("damage", "calls"),
+    [
+        (lambda c: _flip(c, len(c) - 1), 2),
+        (lambda c: _flip(c, len(c) // 2), 2),  # the third of five blocks
+        (lambda c: c[:1000] + c[1001:], 2),
+        (lambda c: c + b"\0", 2),
+        (lambda c: _flip(c, 300), 1),  # in no block: trusted
+    ],
+)
 def test_of_a_large_file_a_sample_is_checked(
-    root: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytearray], object]
+    root: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes], calls: int
 ) -> None:
     for name, value in {"_WHOLE": 1000, "_BLOCK": 20, "_SAMPLES": 5}.items():
         monkeypatch.setattr(cache, name, value)
-    build = Build()
+    build, path = Build(), root / "key" / "a.npy"
     cached("key", build)
-    content = bytearray((root / "key" / "a.npy").read_bytes())
-    damage(content)
-    (root / "key" / "a.npy").write_bytes(content)
-    _check(cached("key", build))
-    assert build.calls == 2
-
-
-def test_of_a_large_file_what_is_in_no_sample_is_trusted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"_WHOLE": 1000, "_BLOCK": 20, "_SAMPLES": 5}.items():
-        monkeypatch.setattr(cache, name, value)
-    cached("key", Build())
-    content = bytearray((root / "key" / "a.npy").read_bytes())
-    content[300] ^= 1
-    (root / "key" / "a.npy").write_bytes(content)
-    assert cached("key", Build()).arrays["a"][300 - 128] != 300 - 128
-
-
-@pytest.mark.parametrize("content", ["[]", "3", '{"a.npy": "x"}', '{"../x": 1}', "{", '{"a.npy": null}'])
-def test_nonsense_for_checksums_is_damage(root: Path, content: str) -> None:
-    build = Build()
-    cached("key", build)
-    (root / "key" / "checksums.json").write_text(content)
-    _check(cached("key", build))
-    assert build.calls == 2
+    path.write_bytes(damage(path.read_bytes()))
+    found = cached("key", build)
+    assert build.calls == calls and (found.arrays["a"][300 - 128] == 300 - 128) == (calls == 2)
 
 
 def test_an_empty_folder_or_leftover_is_no_entry(root: Path) -> None:
@@ -232,9 +212,8 @@ def test_digests_tell_content_names_and_parameters_apart(tmp_path: Path) -> None
     (tmp_path / "b").write_bytes(b"two")
     files = file_digests(tmp_path, ["a", "b"])
     assert digest(files) == digest(dict(reversed(files.items())))
-    assert (
-        len({digest(files), digest(files, size=1), digest(files, size=2), digest({"a": files["b"]}), digest({})}) == 5
-    )
+    others = digest(files, size=1), digest(files, size=2), digest({"a": files["b"]}), digest({})
+    assert len({digest(files), *others}) == 5
     assert len({digest({"a": "1", "b": "2"}), digest({"a": "2", "b": "1"}), digest({"\udcff": "1"})}) == 3
 
 
@@ -320,11 +299,3 @@ def test_a_new_folder_is_whole_or_absent(tmp_path: Path) -> None:
 def test_the_readers_never_load_torch() -> None:
     code = "import sys, cvhw4.data.fetch; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_checksums_cover_every_file(root: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        cached("key", Build())
-    listed = json.loads((root / "key" / "checksums.json").read_text())
-    assert listed.keys() | {"checksums.json"} == {path.name for path in (root / "key").iterdir()}
