@@ -1,20 +1,88 @@
-"""The data sets as training sees them: pinned whole, in their fixed order."""
+"""The generated data sets: the same bytes everywhere, a label that only the make-up tells, CamVid's mix of classes."""
 
+import hashlib
+
+import numpy as np
 import pytest
 
+from cvhw4.camvid import CLASSES
 from cvhw4.data.embedded import embedded_portraits, embedded_scenes
+from cvhw4.data.embedded.portraits import FAINT, HEAVY, REDS, SIZE, person_at, portraits
+from cvhw4.data.embedded.scenes import SIZE as SCENE
+from cvhw4.data.embedded.scenes import scenes
 
+SPLITS = ("train", "val")
 FINGERPRINTS = {
     "classification": "c856bf2a8d53c86bc552aeb7814a2341cbbbeb9b78c02feca1ccde1d263116ef",
     "segmentation": "aee6e6c5db9326c3d57566c73cb4933ca8e4a6833e35a39175a3f2a35df81e95",
 }
+PORTRAITS = {
+    "train": "6855b862dbf33d78f07c63aa045efb86b6da1264720ab346bdc566510e3fa43d",
+    "val": "af051221443eb878ecdf7e6a844c4f7e040ca25d0305ebda6b28a755e3575d5c",
+}
+SCENES = {
+    "train": "90f1f8c19b2d8a49c77cd4af144244e588356e220b76a1f6154a478cf85f18ae",
+    "val": "e7bb2d7e0716526c8a37a04dab6da3fa778db3406916880169487499282fdcb8",
+}
+# Of each class the share of CamVid's training pixels, and in how many of 40 validation scenes it has to occur.
+MIX = {
+    "Sky": (0.168, 40),
+    "Building": (0.233, 40),
+    "Pole": (0.010, 36),
+    "Road": (0.317, 40),
+    "Pavement": (0.045, 36),
+    "Tree": (0.097, 30),
+    "SignSymbol": (0.012, 34),
+    "Fence": (0.011, 12),
+    "Car": (0.059, 34),
+    "Pedestrian": (0.006, 28),
+    "Bicyclist": (0.003, 12),
+    "void": (0.040, 36),
+}
+
+
+def in_order(split):
+    """Pictures and targets of a generated split by their numbers."""
+    order = np.argsort(split.names)
+    return np.array(split.images[order]), np.array(split.targets[order])
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """By split."""
+    return {split: in_order(getattr(embedded_portraits(), split)) for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def streets():
+    """By split."""
+    return {split: in_order(getattr(embedded_scenes(), split)) for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def people():
+    """200 persons of each class, not drawn."""
+    return {label: [person_at("train", 2 * i + label)[0] for i in range(200)] for label in (0, 1)}
 
 
 @pytest.mark.parametrize("load", [embedded_portraits, embedded_scenes])
 def test_the_whole_data_set_is_pinned(load):
     data = load()
-    assert data.embedded
-    assert data.fingerprint == FINGERPRINTS[data.task]
+    assert data.embedded and data.fingerprint == FINGERPRINTS[data.task]
+    assert len({image.tobytes() for split in (data.train, data.val) for image in split.images}) == len(
+        {*data.train.names, *data.val.names}
+    )
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_pictures_bytes_are_pinned_and_depend_on_split_and_number_alone(split, faces, streets):
+    for generate, pinned, whole in ((portraits, PORTRAITS, faces), (scenes, SCENES, streets)):
+        images, targets = generate(split, 8)
+        content = images.tobytes() + (targets.tobytes() if targets.ndim > 1 else b"")
+        assert hashlib.sha256(content).hexdigest() == pinned[split]
+        assert (images == whole[split][0][:8]).all() and (targets == whole[split][1][:8]).all()
+        empty, none = generate(split, 0)
+        assert empty.shape == (0, *images.shape[1:]) and none.shape == (0, *targets.shape[1:])
 
 
 def test_position_says_nothing_of_class():
@@ -23,4 +91,107 @@ def test_position_says_nothing_of_class():
     for split in (data.train, data.val):
         assert split.targets.sum() * 2 == len(split)
         assert 0.4 < (split.targets[1:] == split.targets[:-1]).mean() < 0.6
-    assert set(data.train.names).isdisjoint(data.val.names)
+
+
+# Portraits
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_label_is_decided_by_the_strength_of_the_make_up(split, faces):
+    images, labels = faces[split]
+    assert images.shape[1:] == (*SIZE, 3) and images.dtype == labels.dtype == np.uint8 and images.std() > 30
+    for i in range(100):
+        strength = person_at(split, i)[0].makeup.strength
+        assert labels[i] == i % 2 and (strength >= HEAVY if i % 2 == 0 else strength <= FAINT)
+
+
+def test_confounders_occur_in_both_classes(people):
+    for of_class in people.values():
+        share = {
+            "glasses": np.mean([p.glasses is not None for p in of_class]),
+            "hat": np.mean([p.hat is not None for p in of_class]),
+            "red clothes": np.mean([p.clothes in REDS for p in of_class]),
+            "red lips by nature": np.mean([p.lip_red > 0.35 for p in of_class]),
+            "flushed": np.mean([p.flush > 0.3 for p in of_class]),
+            "masculine": np.mean([p.masculine for p in of_class]),
+        }
+        assert all(s > 0.05 for s in share.values()), share
+    bare = [p for p in people[1] if p.makeup.strength == 0]
+    assert 0.2 < len(bare) / 200 < 0.8  # the others wear some, and are not heavily made up
+    assert sum(p.makeup.blush > 0.5 for p in people[1]) > 10
+    assert sum(p.makeup.lips == 0 for p in people[0]) > 5
+
+
+def test_one_feature_of_the_make_up_does_not_tell_the_label(people):
+    for part in ("lips", "shadow", "liner", "lashes", "blush", "brows"):
+        heavy, light = (np.array([getattr(p.makeup, part) for p in people[label]]) for label in (0, 1))
+        best = max((heavy >= t).mean() / 2 + (light < t).mean() / 2 for t in np.linspace(0.01, 1, 100))
+        assert best < 0.95, (part, best)
+
+
+def test_mean_colour_does_not_give_the_label_away(faces):
+    images, labels = (array[:120] for array in faces["train"])
+    means = images.reshape(len(images), -1, 3).mean(1)
+    for channel in (*means.T, means[:, 0] - means[:, 1]):
+        accuracies = [((channel > t) == labels).mean() for t in channel]
+        assert max(*accuracies, *(1 - a for a in accuracies)) < 0.70
+
+
+def test_the_face_is_in_the_middle(people):
+    for p in (*people[0], *people[1]):
+        assert abs(p.x - SIZE[1] / 2) < 20 and abs(p.y - SIZE[0] / 2) < 20
+        assert 0.4 < 2 * p.unit / SIZE[1] < 0.6
+
+
+# Scenes
+
+
+def shares(labels):
+    return np.bincount(labels.ravel(), minlength=len(CLASSES) + 1) / labels.size
+
+
+def runs(row):
+    """Lengths of the stretches of True in a row."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(np.int8), [0]])))
+    return edges[1::2] - edges[::2]
+
+
+@pytest.mark.parametrize(("split", "factor"), [("train", 2.0), ("val", 2.5)])
+def test_class_shares_are_like_camvids_and_every_class_occurs_often_enough(split, factor, streets):
+    images, labels = streets[split]
+    assert images.shape == (*labels.shape, 3) and labels.shape[1:] == SCENE == (132, 176)
+    assert labels.max() == len(CLASSES)
+    for number, (name, share) in enumerate(zip((*CLASSES, "void"), shares(labels), strict=True)):
+        expected, least = MIX[name]
+        assert 1 / factor < share / expected < factor, f"{name}: {share:.4f}"
+        assert split == "train" or (labels == number).any(axis=(1, 2)).sum() >= least, name
+
+
+def test_poles_are_thin(streets):
+    poles = streets["val"][1] == CLASSES.index("Pole")
+    lengths = np.concatenate([runs(row) for row in poles.reshape(-1, SCENE[1])])
+    assert np.median(lengths) <= 4
+    assert np.percentile(lengths, 90) <= 8
+
+
+def test_the_ground_is_below_and_the_sky_above(streets):
+    """Road lies in the lower part, sky in the upper; at the bottom there is mostly road."""
+    labels, (height, _) = streets["val"][1], SCENE
+    rows = np.broadcast_to(np.arange(height)[None, :, None], labels.shape)
+    assert (rows[labels == CLASSES.index("Sky")] < 0.65 * height).all()
+    assert (rows[labels == CLASSES.index("Road")] > 0.35 * height).all()
+    assert shares(labels[:, -30:])[CLASSES.index("Road")] > 0.6
+
+
+def test_colour_alone_does_not_tell_the_class(streets):
+    """The class that is commonest for a colour is often wrong: the mean accuracy of the classes stays below 0.4."""
+
+    def bins(images):
+        red, green, blue = np.moveaxis(images.astype(np.int64) >> 4, -1, 0)
+        return (red << 8) + (green << 4) + blue
+
+    train, val, classes = streets["train"], streets["val"], len(CLASSES) + 1
+    counts = np.bincount((bins(train[0]) * classes + train[1]).ravel(), minlength=4096 * classes)
+    guess = counts.reshape(4096, classes).argmax(axis=1)[bins(val[0])]
+    hits = [np.mean(guess[val[1] == number] == number) for number in range(classes - 1)]
+    assert np.mean(hits) < 0.4

