@@ -40,7 +40,7 @@ from cvhw4.training.checkpoint import (
 )
 from cvhw4.training.frozen import Call, FrozenClassification
 from cvhw4.training.graphs import GraphedStep, Step
-from cvhw4.training.memory import AccumulatedStep, in_parts, is_out_of_memory
+from cvhw4.training.memory import AccumulatedStep, MayRunOut, in_parts, is_out_of_memory
 from cvhw4.training.objectives import ClassificationObjective, Evaluation, Forward, Objective, make_objective, upload
 from cvhw4.training.recipe import Rates, is_mean, make_clipping, make_optimizer
 from cvhw4.training.samples import SampleRecorder
@@ -457,7 +457,7 @@ def evaluation_mode(module: nn.Module, size: int) -> Callable[[nn.Module], Abstr
     mode, device = module.training, next(module.parameters()).device
     inputs = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     pairs: list[Pair] = []
-    with _unless_memory_runs_out():
+    with MayRunOut():
         pairs = find_pairs(module.eval(), inputs.contiguous(memory_format=torch.channels_last))
     module.train(mode)
 
@@ -465,21 +465,11 @@ def evaluation_mode(module: nn.Module, size: int) -> Callable[[nn.Module], Abstr
     def ready(module: nn.Module) -> Iterator[None]:
         module.eval()
         with ExitStack() as stack:
-            with _unless_memory_runs_out():
+            with MayRunOut():
                 stack.enter_context(folded(pairs))
             yield
 
     return ready
-
-
-@contextmanager
-def _unless_memory_runs_out() -> Iterator[None]:
-    """Ends what is within where memory does not hold it, and goes on behind."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
 
 
 def evaluate(

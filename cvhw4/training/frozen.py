@@ -16,7 +16,7 @@ from torch import Tensor
 from cvhw4.data.augment import Boxes, move, whole_views
 from cvhw4.data.gather import memory_limit
 from cvhw4.models.frozen import Frozen
-from cvhw4.training.memory import in_parts, is_out_of_memory
+from cvhw4.training.memory import MayRunOut, in_parts
 from cvhw4.training.objectives import BLOCK, WHOLE, ClassificationObjective, Evaluation, Forward, Objective, upload
 
 Call = Callable[[Forward, Tensor], Tensor]
@@ -83,11 +83,8 @@ class FrozenClassification:
 
     def _both_variants(self) -> Tensor | None:
         """Features float [2, N, F] of all training images; None, from then on, where memory does not hold them."""
-        try:
+        with MayRunOut():
             return torch.stack([self._whole(mirrored) for mirrored in (False, True)[: 1 + self.objective.row.flips]])
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
         self.few = False
         return None
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
-from cvhw4.training.memory import empty_cache, is_out_of_memory
+from cvhw4.training.memory import MayRunOut, empty_cache
 
 WARM_UP = 3  # steps on a side stream before the recording, as torch's notes on CUDA graphs ask for
 
@@ -46,13 +46,8 @@ class GraphedStep:
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """One step; the loss is valid until the next call."""
-        key = (
-            inputs.shape,
-            inputs.dtype,
-            targets.shape,
-            targets.dtype,
-            *(g["lr"] for g in self.optimizer.param_groups),
-        )
+        kinds = inputs.shape, inputs.dtype, targets.shape, targets.dtype
+        key = (*kinds, *(g["lr"] for g in self.optimizer.param_groups))
         if self._given_up or len(inputs) != self.batch:  # the last batch of an epoch is smaller
             return self.step(inputs, targets)
         if key != self._key:
@@ -78,13 +73,9 @@ class GraphedStep:
     def _recorded(self, inputs: Tensor, targets: Tensor) -> bool:
         """Records a step; False where memory does not hold that, and then nothing has changed."""
         fresh, random = not self.optimizer.state, torch.cuda.get_rng_state()
-        try:
+        with MayRunOut():
             self._record(inputs, targets)
             return True
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside of the handler, which keeps the failed step's tensors alive.
         if fresh:  # it may have been made in part
             self.optimizer.state.clear()
         torch.cuda.set_rng_state(random)

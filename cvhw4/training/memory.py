@@ -28,6 +28,25 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
+class MayRunOut:
+    """Within it memory may run out: that ends the block, and what comes behind it goes on without its tensors.
+
+    Attributes:
+        problem: what torch said then.
+    """
+
+    problem = ""
+
+    def __enter__(self) -> MayRunOut:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        ran_out = isinstance(error, RuntimeError) and is_out_of_memory(error)
+        if ran_out:
+            self.problem = str(error)
+        return ran_out
+
+
 def empty_cache(device: torch.device) -> None:
     """Gives memory that torch keeps of a device, and does not use, back to it."""
     if device.type != "cpu":
@@ -99,14 +118,10 @@ class AccumulatedStep:
         while True:
             fresh, versions = not self.optimizer.state, self._versions()
             generators, self._updating = Generators(), False
-            try:
+            with MayRunOut() as attempt:
                 generators = self._remember(inputs.device)
                 return self.once(inputs, targets)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                problem = str(error).partition(". ")[0]
-            # Outside of the handler, which keeps the failed step's tensors alive.
+            problem = attempt.problem.partition(". ")[0]
             self.optimizer.zero_grad(set_to_none=True)
             if fresh:  # it may have been made in part
                 self.optimizer.state.clear()
@@ -144,24 +159,21 @@ class AccumulatedStep:
         return loss
 
     def _halve(self, images: int, problem: str) -> None:
+        whole = f"a batch of {images} does not fit ({problem}), and it cannot be computed in parts"
         if self._updating:
-            raise OutOfMemory(
-                f"the optimizer's state does not fit beside weights and gradients ({problem}). Free memory on the"
-                " device, or choose an optimizer with less state"
-            )
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.module.modules()):
-            raise OutOfMemory(
-                f"a batch of {images} does not fit ({problem}), and it cannot be computed in parts: the network's batch"
-                " norms take their statistics from all of it. Free memory on the device, or try --precision bf16"
-            )
-        if not self.in_parts:
-            raise OutOfMemory(
-                f"a batch of {images} does not fit ({problem}), and it cannot be computed in parts: its loss need not"
-                " be the mean of theirs. Free memory on the device, or try a smaller batch"
-            )
-        if self.parts >= images:
-            raise OutOfMemory(f"not even single images fit ({problem}). Free memory on the device")
-        self.parts *= 2
+            what = f"the optimizer's state does not fit beside weights and gradients ({problem})"
+            way = ", or choose an optimizer with less state"
+        elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.module.modules()):
+            what = f"{whole}: the network's batch norms take their statistics from all of it"
+            way = ", or try --precision bf16"
+        elif not self.in_parts:
+            what, way = f"{whole}: its loss need not be the mean of theirs", ", or try a smaller batch"
+        elif self.parts >= images:
+            what, way = f"not even single images fit ({problem})", ""
+        else:
+            self.parts *= 2
+            return
+        raise OutOfMemory(f"{what}. Free memory on the device{way}")
 
     def _versions(self) -> list[int]:
         """How often each parameter was written to."""
@@ -197,14 +209,10 @@ def in_parts(forward: Forward, inputs: Tensor, release: Release = lambda: False)
     Raises:
         torch.OutOfMemoryError: a single image does not fit.
     """
-    try:
+    with MayRunOut() as attempt:
         return forward(inputs)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        problem = str(error)
     if release():
         return in_parts(forward, inputs, release)
     if len(inputs) == 1:
-        raise torch.OutOfMemoryError(problem)
+        raise torch.OutOfMemoryError(attempt.problem)
     return torch.cat([in_parts(forward, half, release) for half in inputs.chunk(2)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -23,7 +24,7 @@ from cvhw4.models.build import Network, trained_images
 from cvhw4.study import Row
 from cvhw4.tasks import CLASSIFICATION, SEGMENTATION, TASKS
 from cvhw4.training.counts import contours, count_pixels
-from cvhw4.training.memory import Spare, is_out_of_memory
+from cvhw4.training.memory import MayRunOut, Spare
 from cvhw4.training.recipe import make_loss
 
 WHOLE = ("whole face", "none")  # augmentations that show the whole picture
@@ -123,17 +124,11 @@ class Objective(ABC):
         """What a function makes of the objective on the device or, once the device's memory did not hold that, on the
         host: the same but for rounding."""
         while self._host is None:
-            try:
+            with MayRunOut() if self.device.type != "cpu" else nullcontext():
                 return make(self)
-            except RuntimeError as error:
-                if self.device.type == "cpu" or not is_out_of_memory(error):
-                    raise
-            # Outside of the handler, which keeps what was made in part.
             if not self.spare.release():
-                problem = (
-                    "The device's memory does not hold a block of pictures: they are prepared on the host, slower."
-                )
-                warnings.warn(problem, stacklevel=2)
+                problem = "memory does not hold a block of pictures: they are prepared on the host, slower."
+                warnings.warn(f"The device's {problem}", stacklevel=2)
                 dataset, network = self._given
                 self._host = type(self)(self.row, dataset, network, torch.device("cpu"), self.seed)
         return make(self._host)

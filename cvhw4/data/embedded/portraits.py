@@ -5,7 +5,8 @@ the weighted strength of its make-up reaches `HEAVY`. Whatever else looks like m
 and backgrounds, red lips, flushed cheeks, thick brows, dark eyes, glasses, coloured light) falls on both classes
 alike; only beards and short hair are rarer with make-up.
 
-Faces are drawn in face units: (0, 0) is the middle of the face, u to the right, v down, 1 is half the face's width.
+One file, longer than others, as nothing in it is of use for anything else. Faces are drawn in face units: (0, 0) is the
+middle of the face, u to the right, v down, 1 is half the face's width.
 """
 
 from __future__ import annotations

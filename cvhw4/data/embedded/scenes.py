@@ -2,6 +2,7 @@
 
 A scene is a small world in metres (x to the right of the camera, y up from the ground, z ahead) that is projected and
 painted from far to near. Everything keeps to the arithmetic of `raster`, so the bytes are the same on every machine.
+One file, longer than others: every part of a scene draws from the same random numbers, in the order of this file.
 """
 
 from __future__ import annotations
