@@ -19,7 +19,6 @@ import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -28,11 +27,11 @@ from cvhw4.errors import InputError, printable
 from cvhw4.files import write_atomically
 from cvhw4.records.schema import RunRecord, first_problem
 from cvhw4.records.typed import Field, TypeAdapter, ValidationError
+from cvhw4.report.marks import ABOVE, BELOW, marks_of, winner
 from cvhw4.report.numbers import ends
 from cvhw4.report.runs import by_row, grouped, with_metric
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape
-from cvhw4.statistics.comparison import LEVEL, Comparison, compare, decimal_step, holm
 from cvhw4.statistics.intervals import estimate
 from cvhw4.study import Study
 from cvhw4.tasks import CUSTOM, LABELS
@@ -40,7 +39,6 @@ from cvhw4.tasks import CUSTOM, LABELS
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-ABOVE, BELOW = "*", "†"
 _GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi "
     "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
@@ -124,15 +122,10 @@ def style_of(raw: Mapping[str, Any], where: str) -> Style:
         InputError: a name that no style has, or a value of another kind.
     """
     try:
-        return _styles().validate_python(dict(raw))
+        return TypeAdapter(Style).validate_python(dict(raw))
     except ValidationError as error:
         names = ", ".join(f.name for f in fields(Style))
         raise InputError(where, f"is no style of a table ({first_problem(error)})", f"use {names}") from None
-
-
-@cache
-def _styles() -> TypeAdapter[Style]:
-    return TypeAdapter(Style)
 
 
 class _Markup(NamedTuple):
@@ -213,10 +206,9 @@ class ResultsTable:
                 return plain(text)
             return rf"\num[separate-uncertainty=true]{{{text.replace('−', '-').replace(' ± ', ' +- ')}}}"
 
-        def bold(text: str) -> str:
-            return rf"{{\boldmath\bfseries {plain(text)}}}"  # \num takes no weight from around it
-
-        head, *lines = (rf"{' & '.join(line)} \\" for line in self._lines(_Markup(_latex, number, bold, _latex)))
+        bold = r"{{\boldmath\bfseries {}}}".format  # \num takes no weight from around it
+        markup = _Markup(_latex, number, lambda text: bold(plain(text)), _latex)
+        head, *lines = (rf"{' & '.join(line)} \\" for line in self._lines(markup))
         columns = rf"\begin{{tabular}}{{l{'c' * len(self.columns)}}}"
         notes = " ".join(map(_latex, self.notes))
         width = rf"\multicolumn{{{len(self.columns) + 1}}}{{@{{}}p{{{self._width:.0f}em}}}}"
@@ -314,7 +306,7 @@ def write_tables(study: Study, records: Iterable[RunRecord], folder: Path) -> li
     Raises:
         InputError: the study has none, one of them fits no run, the folder cannot be written to, or LaTeX fails.
     """
-    runs, written = list(records), []
+    runs, written, latex = list(records), [], shutil.which("pdflatex")
     if not study.tables:
         raise InputError(f"study {study.name}", "has no tables of its own", "name rows, or give it Study(tables=...)")
     for name, raw in study.tables.items():
@@ -327,20 +319,18 @@ def write_tables(study: Study, records: Iterable[RunRecord], folder: Path) -> li
             page.unlink(missing_ok=True)  # of another table
         write_atomically(path, text)
         written.append(path)
-        if pdf := _compiled(text, path):
-            write_atomically(page, pdf)
+        if latex:
+            write_atomically(page, _compiled(text, path))
             written.append(page)
-    if shutil.which("pdflatex") is None:
+    if not latex:
         warnings.warn("no PDFs are made of the tables: pdflatex is not installed", stacklevel=2)
     return written
 
 
-def _compiled(text: str, path: Path) -> bytes | None:
-    """A table as a page of PDF, the same bytes each time; None where no pdflatex is installed."""
-    if shutil.which("pdflatex") is None:
-        return None
-    page = r"\documentclass{article}\usepackage{booktabs}\usepackage{siunitx}\pagestyle{empty}\begin{document}"
-    page = page if r"\num" in text else page.replace(r"\usepackage{siunitx}", "")
+def _compiled(text: str, path: Path) -> bytes:
+    """A table as a page of PDF, the same bytes each time."""
+    siunitx = r"\usepackage{siunitx}" if r"\num" in text else ""
+    page = rf"\documentclass{{article}}\usepackage{{booktabs}}{siunitx}\pagestyle{{empty}}\begin{{document}}"
     with tempfile.TemporaryDirectory(prefix="cvhw4-") as folder:
         (Path(folder) / "table.tex").write_text(f"{page}\n{text}\\end{{document}}\n", "utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
@@ -382,9 +372,8 @@ def results_table(study: Study, records: Iterable[RunRecord], style: Style | Map
     Raises:
         InputError: the style names a row that the study has not, or a figure that no run has, or is none.
     """
-    style = style if isinstance(style, Style) else style_of(style or {}, "the style")
     runs = [r for r in records if r.row in study.rows]
-    style = _named(study, runs, style)
+    style = _named(study, runs, style if isinstance(style, Style) else style_of(style or {}, "the style"))
     shown = [r for r in runs if r.row in style.rows]
     order = [task.name for task in study.tasks]
     sets = grouped(sorted(shown, key=lambda r: order.index(r.task)), lambda r: (r.task, r.data.fingerprint))
@@ -402,7 +391,7 @@ def _named(study: Study, records: Sequence[RunRecord], style: Style) -> Style:
     baseline = study.row(style.baseline).name if style.baseline else ""
     if baseline and rows and baseline not in rows:
         raise InputError(f"baseline {baseline}", "is not among the rows of the table", "add it to them")
-    rows = rows or {row: row for row in study.rows}
+    rows = rows or dict.fromkeys(study.rows, "")
     return replace(style, rows=rows, baseline=baseline, epoch=style.epoch or study.epoch)
 
 
@@ -422,8 +411,8 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style) -> ResultsTabl
     if large := [m for (_, m), of in values.items() if m in percent and any(abs(v) > 1 for v in of.values())]:
         hint = f'name the columns that are shares: percent = ["{metrics[0]}"] in a file for --style'
         raise InputError(f"column {large[0]}", "has figures above 1, so it is no share", hint)
-    marks = _marks(rows, metrics, values, style.baseline, step)
-    winners = {metric: _winner(rows, metric, values, metric in low, step) for metric in metrics}
+    marks = marks_of(rows, metrics, values, style.baseline, step)
+    winners = {metric: winner(rows, metric, values, metric in low, step) for metric in metrics}
 
     def cell(row: str, metric: str) -> Cell | None:
         if not (found := values[row, metric]):
@@ -456,50 +445,6 @@ def _notes(cells: Sequence[Cell], style: Style, tests: int) -> list[str]:
             else f"Without marks: no row has two seeds in common with {name}."
         )
     return notes
-
-
-Values = Mapping[tuple[str, str], Mapping[int, float]]  # by row and metric, by seed
-
-
-def _compared(first: Mapping[int, float], second: Mapping[int, float], step: float | None) -> Comparison | None:
-    """Two rows over the seeds that both have; None for fewer than two of them, or where one is not finite.
-
-    Args:
-        step: that the figures come in; None where they alone tell.
-    """
-    seeds = [s for s in first if s in second and math.isfinite(first[s]) and math.isfinite(second[s])]
-    if len(seeds) < 2:
-        return None
-    pairs = ([first[s] for s in seeds], [second[s] for s in seeds])
-    return compare(*pairs, resolution=decimal_step([*pairs[0], *pairs[1]]) if step is None else step)
-
-
-def _winner(rows: Sequence[str], metric: str, values: Values, lower: bool, step: float | None) -> str | None:
-    """The row that beats every other one of a column, if one does."""
-    there = [row for row in rows if values[row, metric]]
-    if len(there) < 2:
-        return None
-    sign = -1 if lower else 1
-    best = max(there, key=lambda row: sign * estimate(list(values[row, metric].values())).mean)
-    found = [_compared(values[best, metric], values[row, metric], step) for row in there if row != best]
-    if any(c is None or sign * c.difference.mean <= 0 for c in found):
-        return None
-    return best if max(holm([c.p_value for c in found if c is not None])) < LEVEL else None
-
-
-def _marks(
-    rows: Sequence[str], metrics: Sequence[str], values: Values, baseline: str, step: float | None
-) -> dict[tuple[str, str], str]:
-    """By row and metric the mark against the baseline, "" where the difference is not sure."""
-    if baseline not in rows:
-        return {}
-    tests = {(row, m): _compared(values[row, m], values[baseline, m], step) for row in rows for m in metrics}
-    found = {place: c for place, c in tests.items() if place[0] != baseline and c is not None}
-    adjusted = holm([c.p_value for c in found.values()])
-    return {
-        place: (ABOVE if c.difference.mean > 0 else BELOW) if p < LEVEL else ""
-        for (place, c), p in zip(found.items(), adjusted, strict=True)
-    }
 
 
 def _latex(text: str) -> str:
