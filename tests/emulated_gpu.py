@@ -18,6 +18,8 @@ What it cannot show: that a kernel exists for a dtype on the device; TF32, cuDNN
 twice; which operations CUDA's autocast casts; races between streams; CUDA's own rules of capturing; speed; memory to
 the byte (workspaces of cuDNN and cuBLAS, fragmentation; a graph holds all its intermediate results here, not their
 peak). An operation that runs out of memory has run already here, and not on a GPU.
+
+One file, longer than others, as it is a plugin of pytest as well: `-p tests.emulated_gpu`.
 """
 
 from __future__ import annotations
@@ -47,9 +49,8 @@ _WAITING = {
 }  # fmt: skip
 _INDEXING = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index}
 _CROSSING = {_aten._to_copy, _aten.copy_, _aten.copy, _aten.set_, _aten._pin_memory}
-_marked: dict[
-    int, weakref.ref[Any]
-] = {}  # storages on the device, by their address; outlives an emulation, as caches do
+# storages on the device, by their address; outlives an emulation, as caches do
+_marked: dict[int, weakref.ref[Any]] = {}
 _pinned: weakref.WeakSet[Any] = weakref.WeakSet()  # storages of the host that a copy need not be waited for
 
 
@@ -125,9 +126,7 @@ class EmulatedGPU:
         if storage._cdata in _marked:
             return
         if self.kind == "mps" and tensor.dtype == torch.float64:
-            raise TypeError(
-                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
-            )
+            raise TypeError("MPS does not support float64")
         size = -(-storage.size() // BLOCK) * BLOCK
         if self.live + size > self.limit:
             self.refused[_place()] += 1
@@ -225,11 +224,7 @@ class _Graph:
                 with self.gpu.drawing() if draws else contextlib.nullcontext():
                     again = func(*args, **kwargs)
                 for old, new in zip(_leaves([result]), _leaves([again]), strict=True):
-                    if (
-                        isinstance(old, Tensor)
-                        and old is not new
-                        and old.untyped_storage()._cdata != new.untyped_storage()._cdata
-                    ):
+                    if isinstance(old, Tensor) and old.untyped_storage()._cdata != new.untyped_storage()._cdata:
                         old.copy_(new)
 
     def reset(self) -> None:
@@ -289,15 +284,7 @@ class _Operations(TorchDispatchMode):
             gpu._graph.tape.append((func, args, kwargs, result))
         return result
 
-    def _check(
-        self,
-        op: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        tensors: list[Tensor],
-        there: list[Tensor],
-        target: torch.device,
-    ) -> torch.device:
+    def _check(self, op: Any, args: Any, kwargs: Any, tensors: Any, there: Any, target: torch.device) -> torch.device:
         """Where the operation runs; notes what it waits for, and refuses two devices."""
         gpu = self.gpu
         if op is _aten._to_copy and kwargs.get("device") is not None and gpu._moving is not None:

@@ -20,7 +20,7 @@ from cvhw4.training.objectives import make_objective
 from tests import tiny
 
 CPU = torch.device("cpu")
-EPOCHS = 3
+EPOCHS = 2
 # Adam divides a gradient by its own size, so that rounding decides the step of a weight whose gradient is nearly zero,
 # and float32 curves part after some steps whatever the loop. Those rows are compared in float64 over all epochs, in
 # float32 at the first loss. (Where a map is 1x1, batch norm undoes a weight's whole effect and its gradient
@@ -40,7 +40,7 @@ CASES = {
 
 def case(name):
     of_row, network, size = CASES[name]
-    row = replace(tiny.row(of_row, size=size, epochs=EPOCHS, lr=1e-3, lr_step=2), network=network, start="random")
+    row = replace(tiny.row(of_row, size=size, epochs=EPOCHS, lr=1e-3, lr_step=1), network=network, start="random")
     return row, tiny.dataset(row.task.name)
 
 

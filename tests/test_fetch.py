@@ -1,4 +1,7 @@
-"""Putting data in place: CamVid from a zip, a folder or the net, portraits from a CelebA copy."""
+"""Putting data in place: CamVid from a zip, a folder or the net, portraits from a CelebA copy.
+
+One file, longer than others, for the two data sets that are made here.
+"""
 
 import http.client
 import io

@@ -1,4 +1,7 @@
-"""Networks against the report's facts, and weights through their doors."""
+"""Networks against the report's facts, and weights through their doors.
+
+One file, longer than others: all of it without a network to download from, and with the same files of weights.
+"""
 
 import hashlib
 import math

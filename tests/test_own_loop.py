@@ -1,4 +1,7 @@
-"""Studies with a training loop of their own: what it is given, what it yields, and that all else works for it."""
+"""Studies with a training loop of their own: what it is given, what it yields, and that all else works for it.
+
+One file, longer than others: one study, at its beginning, serves all of it.
+"""
 
 import importlib.util
 import json

@@ -1,4 +1,7 @@
-"""Reading a two-class folder of pictures: what arrives, and what each kind of bad input is answered with."""
+"""Reading a two-class folder of pictures: what arrives, and what each kind of bad input is answered with.
+
+One file, longer than others, for its many kinds of pictures.
+"""
 
 import hashlib
 import os

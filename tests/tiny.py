@@ -65,13 +65,15 @@ class SmallAlexNet(torchvision.models.AlexNet):
 
 def use_small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of the same kinds with few parameters stand in for AlexNet and the EfficientNets."""
-    create = timm.create_model
+    create, get = timm.create_model, torchvision.models.get_model
 
     def small(name: str, **options):
         return create("test_efficientnet" if "efficientnet" in name else name, **options)
 
     monkeypatch.setattr(timm, "create_model", small)
-    monkeypatch.setattr(torchvision.models, "alexnet", SmallAlexNet)
+    monkeypatch.setattr(
+        torchvision.models, "get_model", lambda n, **o: SmallAlexNet() if n == "alexnet" else get(n, **o)
+    )
 
 
 def dataset(task: str, train: int = 12, val: int = 8) -> Dataset:

@@ -43,6 +43,8 @@ _TIMEOUT = 30  # seconds without a byte before a download is given up
 _MAX_UNPACKED = 4 << 30  # bytes; the tutorial's CamVid has under a tenth of it
 _ELSEWHERE = "name another destination, or move this one away"
 _PARTITIONS = {"train": "0", "val": "1"}  # CelebA's numbers for them
+# What a damaged archive makes Python raise, and one that has two members for one place.
+_UNSOUND = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, FileExistsError)
 
 Progress = Callable[[str], None]
 
@@ -74,9 +76,8 @@ def fetch_camvid(
             another sha256; or the destination holds something else, or cannot be written.
     """
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise InputError(
-            f"--sha256 {sha256}", "is not a sha256", "give the 64 hex digits that an earlier fetch reported"
-        )
+        hint = "give the 64 hex digits that an earlier fetch reported"
+        raise InputError(f"--sha256 {sha256}", "is not a sha256", hint)
     report = progress or (lambda line: None)
     if os.path.lexists(destination):
         with _blaming(destination, destination, "exists and is not a complete CamVid", _ELSEWHERE):
@@ -130,9 +131,9 @@ def fetch_portraits(
         UserWarning: there is no list of partitions.
     """
     counts = {"train": train_per_class, "val": val_per_class}
-    for option, count in (("train_per_class", train_per_class), ("val_per_class", val_per_class)):
+    for split, count in counts.items():
         if count < 1:
-            raise InputError(option, f"is {count}", "ask for at least one picture")
+            raise InputError(f"{split}_per_class", f"is {count}", "ask for at least one picture")
     visible(celeba)  # a wrong path is better named than the lists that it lacks
     drawn = _draw(celeba, counts, seed)
     pictures = _find_pictures(celeba)
@@ -185,9 +186,8 @@ def _check_camvid(folder: Path) -> None:
                 raise InputError(part, f"holds {found} files, not {count}", "take a complete copy")
     for split, pairs in find_pairs(folder).items():
         if len(pairs) != CAMVID_COUNTS[split]:
-            raise InputError(
-                folder, f"lists {len(pairs)} {split} pictures, not {CAMVID_COUNTS[split]}", "take a complete copy"
-            )
+            problem = f"lists {len(pairs)} {split} pictures, not {CAMVID_COUNTS[split]}"
+            raise InputError(folder, problem, "take a complete copy")
     read_scenes(Scenes(folder, **CAMVID))
 
 
@@ -249,18 +249,9 @@ def _unpack_camvid(file: IO[bytes], origin: str | Path, staging: Path) -> None:
                 (staging / place).parent.mkdir(exist_ok=True)
                 with archive.open(info) as packed, (staging / place).open("xb") as unpacked:
                     shutil.copyfileobj(packed, unpacked)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        FileExistsError,
-    ) as problem:
-        raise InputError(
-            origin, f"is not a sound zip archive ({problem})", f"download it again from {_CAMVID_PAGE}"
-        ) from problem
+    except _UNSOUND as problem:
+        hint = f"download it again from {_CAMVID_PAGE}"
+        raise InputError(origin, f"is not a sound zip archive ({problem})", hint) from problem
 
 
 def _members(archive: zipfile.ZipFile, origin: str | Path) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
@@ -304,9 +295,8 @@ def _find_pictures(celeba: Path) -> Path:
         if os.path.isdir(folder):
             nested = folder / folder.name
             return nested if os.path.isdir(nested) else folder
-    raise InputError(
-        celeba, "has no folder img_align_celeba, not in Img/ either", "unpack CelebA's img_align_celeba.zip there"
-    )
+    problem = "has no folder img_align_celeba, not in Img/ either"
+    raise InputError(celeba, problem, "unpack CelebA's img_align_celeba.zip there")
 
 
 def _read_attribute(celeba: Path) -> dict[str, bool]:

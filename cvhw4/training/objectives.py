@@ -30,10 +30,8 @@ from cvhw4.training.recipe import make_loss
 WHOLE = ("whole face", "none")  # augmentations that show the whole picture
 NO_CLASS = 255  # target of a pixel that a transform filled in
 BLOCK = 256  # images that are augmented at once, about; the same everywhere, since the draws depend on it
-_EVALUATION_BATCH = {
-    CLASSIFICATION.primary: 64,
-    SEGMENTATION.primary: 12,
-}  # images at once, by task; a map of scores per image is large
+# Images at once, by task; a map of scores per image is large.
+_EVALUATION_BATCH = {CLASSIFICATION.primary: 64, SEGMENTATION.primary: 12}
 KEPT_BYTES = 512 << 20  # validation inputs up to this size are kept from epoch to epoch
 Forward = Callable[[Tensor], Tensor]
 _Made = TypeVar("_Made")
