@@ -1,8 +1,8 @@
 """A peer: training as the documentation of Lightning and of segmentation_models_pytorch writes it.
 
-`python lightning_script.py classify --data DIR --network tf_efficientnet_lite0 --start start.pth --workers 2`, or
-`segment --network Unet/resnet18`. A script of its own, which imports nothing of this project. At its end it prints the
-images per second of its two loops as JSON; the validation that checks the code before the first epoch is not in them.
+`python lightning_script.py classify --data DIR --network tf_efficientnet_lite0 --start start.pth ...`, or `segment
+--network Unet/resnet18 ...`. It imports nothing of this project. At its end it prints the images per second of its two
+loops as JSON; the validation that checks the code before the first epoch is not in them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics.classification import MulticlassAccuracy
 from torchvision import datasets, io, tv_tensors
 from torchvision.transforms import v2
 
@@ -54,13 +53,11 @@ class Classifier(Module):
     def __init__(self, network: str, start: str) -> None:
         super().__init__()
         self.model = timm.create_model(network, num_classes=2, checkpoint_path=start)
-        self.accuracy = MulticlassAccuracy(num_classes=2, average="micro")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         logits = self.model(batch[0])
-        self.accuracy(logits, batch[1])
         self.log("val_loss", self.loss(logits, batch[1]))
-        self.log("val_accuracy", self.accuracy, prog_bar=True)
+        self.log("val_accuracy", (logits.argmax(1) == batch[1]).float().mean(), prog_bar=True)
 
 
 class Segmenter(Module):
@@ -131,17 +128,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=("classify", "segment"))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--network", required=True)
-    for name, default in (
-        ("start", ""),
-        ("device", "auto"),
-        ("size", 96),
-        ("batch", 16),
-        ("epochs", 5),
-        ("workers", 0),
-    ):
-        parser.add_argument(f"--{name}", type=type(default), default=default)
+    kinds: dict[str, Any] = dict(data=Path, network=str, start=str, device=str, size=int, batch=int)
+    for name, kind in (kinds | dict(epochs=int, workers=int)).items():
+        parser.add_argument(f"--{name}", type=kind, required=name != "start")
     given = parser.parse_args()
     segments, size = given.task == "segment", given.size
     if segments:
