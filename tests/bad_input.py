@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 
 from cvhw4.data import fetch
 from cvhw4.records.store import Store
-from cvhw4.statistics.calibration import calibrate, to_toml
-from tests.test_bounds import stored
+from cvhw4.statistics.calibration import to_toml
+from tests.test_bounds import calibrated, stored
 from tests.test_fetch import ATTRIBUTES, ROOT, _edit, _link_member, _official, _tutorial, _zip
 from tests.test_portraits_folder import _noise
 from tests.tiny import QUICK, record
@@ -334,7 +334,7 @@ def _nothing(place: Path) -> None:
 
 
 # fmt: off
-BOUNDED = to_toml(QUICK, calibrate(QUICK, stored()))
+BOUNDED = to_toml(QUICK, calibrated())
 ANEW = "run cvhw4 calibrate to write it again"
 
 _session("link to itself for portraits", lambda p: (p / "l").symlink_to(p / "l"), "--portraits {}/l", "{}/l",

@@ -44,6 +44,11 @@ def stored(n=8, spread=0.01):
     ]
 
 
+@cache
+def calibrated(n=8):
+    return calibrate(QUICK, stored(n))
+
+
 def bounds_of(rows=None, claims=None, **more):
     """Bounds of the data that records are of."""
     return Bounds(rows or {}, claims or {}, "made up", {"embedded": "d" * 64}, **more)
@@ -89,7 +94,7 @@ def test_what_says_nothing_is_not_bounded(tmp_path):
 
 
 def test_calibrated_bounds_pass_their_own_runs_and_survive_the_file(tmp_path):
-    made = calibrate(QUICK, stored())
+    made = calibrated()
     path = tmp_path / "bounds.toml"
     path.write_text(to_toml(QUICK, made))
     read = load_bounds(path, QUICK, named=True)
@@ -264,10 +269,10 @@ def test_collapsed_runs_are_left_out_and_a_night_of_such_runs_alone_is_missed():
 
 
 def test_the_rate_stands_in_the_file_and_too_few_runs_are_said(tmp_path):
-    made = calibrate(QUICK, stored(10))
+    made = calibrated(10)
     assert made.nights == math.comb(10, NIGHTLY_SEEDS) and made.held_out <= 0.01
     assert f"held_out = {made.held_out:.5g}\n" in to_toml(QUICK, made)
-    few = calibrate(QUICK, stored(7))
+    few = calibrated(7)
     assert few.held_out is None and few.nights == 0 and "held_out is not known: too few" in to_toml(QUICK, few)
 
 
@@ -317,7 +322,7 @@ def test_collapsed_runs_that_lie_among_the_others_are_runs_like_them():
 
 
 def test_a_bound_says_value_bound_and_source():
-    made = calibrate(QUICK, stored())
+    made = calibrated()
     message = made.missed(record("q1_2", figures=((0.1,),)))[0]
     bound = made.rows["q1_2-finetune"]["best accuracy"].for_mean_of(1)
     assert message.startswith("best accuracy 0.1000 is below its bound [")
@@ -342,7 +347,7 @@ def test_a_shift_that_no_run_shows_by_itself_shows_in_their_mean():
 
 
 def test_bounds_do_not_apply_to_other_data():
-    made = calibrate(QUICK, stored())
+    made = calibrated()
     photos = replace(record().data, name="photos", fingerprint="f" * 64)
     foreign = replace(record("q1_2", figures=((0.1,),)), data=photos)
     assert made.check(foreign) == [] and made.missed(foreign) == made.missed() == []
@@ -352,7 +357,7 @@ def test_bounds_do_not_apply_to_other_data():
 
 def test_other_data_of_the_name_that_the_bounds_know_are_missed_bounds():
     """A generator that changed must not end in a green session of runs that nobody judged."""
-    bounds = calibrate(QUICK, stored())
+    bounds = calibrated()
     run = stored()[0]
     changed = replace(run, data=replace(run.data, fingerprint="f" * 64))
     (told,) = bounds.missed(changed, replace(changed, seed=1))

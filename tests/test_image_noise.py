@@ -177,7 +177,7 @@ def test_the_interval_of_both_sources_covers_as_often_as_it_says():
     truth = NormalDist().cdf(level[0] / spread) - NormalDist().cdf(level[1] / spread)
     random, labels = rng(11), np.arange(v) % 2
     covered, seeds_alone, doubled = [], [], []
-    for _ in range(1000):
+    for _ in range(400):
         shared, rows = random.normal(0, SHARED, v), []
         for k in (0, 1):
             of_image = level[k] + shared + random.normal(0, OWN, v)

@@ -1,7 +1,9 @@
-"""What rows and data leave to their study, and the study fills in: tasks, folders, augmentations, classes."""
+"""What rows and data leave to their study, and the study fills in: tasks, folders, augmentations, classes; and the rows
+of a study with a training loop of its own."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,9 +14,10 @@ from cvhw4.errors import InputError
 from cvhw4.files import visible
 from cvhw4.labels import Merge
 from cvhw4.study.checks import check_name, choose
-from cvhw4.study.functions import source_of
+from cvhw4.study.claims import Claim
+from cvhw4.study.functions import plain, source_of
 from cvhw4.study.recipe import BY_EPOCHS_SO_FAR, Recipe
-from cvhw4.study.rows import BatchNorm, Row, Trained
+from cvhw4.study.rows import OF_THE_STUDY, BatchNorm, CustomRow, Row, Trained
 from cvhw4.study.sources import Pictures, Scenes, Source, checked_merge
 from cvhw4.tasks import LOSSES, TaskName, task_of
 
@@ -220,3 +223,52 @@ def _classes_of(study: Study, where: str, row: Row, source: Source) -> tuple[Mer
         problem = f"corrupts {', '.join(row.corruption.classes)}, which are not all classes"
         raise InputError(where, problem, f"choose among {', '.join(source.names)}")
     return merge, len(merged.names)
+
+
+# With a training loop of the study's own
+
+
+def takes_a_run(train: object) -> bool:
+    """Whether it can be called with one argument."""
+    try:
+        return callable(train) and inspect.signature(train).bind(None) is not None
+    except (TypeError, ValueError):  # ValueError: it has no signature, as what is written in C
+        return callable(train) and not inspect.isroutine(train)
+
+
+def check_custom(study: Study) -> None:
+    """Refuses what does not go with a training loop of the study's own; raises InputError."""
+    ours = {"data": OF_THE_STUDY, "recipe": Recipe(), "classes": None, "resize": None, "metrics": {}}
+    for name, left_out in ours.items():
+        if getattr(study, name) != left_out:
+            hint = "leave it out: " + ("yield the figure" if name == "metrics" else "train has its own")
+            raise InputError(study.where, f"has {name}, which cannot go with train", hint)
+    if not study.primary:
+        raise InputError(study.where, "has train and no primary", 'name its first figure, as primary="accuracy"')
+    for name in (study.primary, *study.lower_is_better, *study.shares):
+        check_name(name, "figure")
+    for name, settings in study.rows.items():
+        check_name(name, "row")
+        where = f"{study.where}, row {name}"
+        if isinstance(settings, Row) or not isinstance(settings, Mapping):
+            raise InputError(where, f"is {settings!r:.60}", 'write it as its settings, {"depth": 2}, beside train')
+        for setting, value in settings.items():
+            check_name(setting, "setting")
+            try:
+                plain(value)
+            except ValueError as error:
+                hint = "give a number, text, list, dict, function, class or object"
+                raise InputError(where, f"has {setting}={value!r:.60}, which {error}", hint) from error
+
+
+def custom_rows(study: Study) -> list[CustomRow]:
+    """The rows of a training loop of the study's own."""
+    claimed = (claim.metric for claim in study.claims if isinstance(claim, Claim))
+    shared: dict[str, Any] = {
+        "study": study.name,
+        "columns": tuple(dict.fromkeys(setting for settings in study.rows.values() for setting in settings)),
+        "primary": study.primary,
+        "shown": tuple(dict.fromkeys(m for m in (*claimed, *sorted(study.lower_is_better)) if m != study.primary)),
+        "shares": frozenset(study.shares),
+    }
+    return [CustomRow(name=row, values=dict(s), plain=plain(s), **shared) for row, s in study.rows.items()]

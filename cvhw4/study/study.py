@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cvhw4.errors import InputError
 from cvhw4.study.checks import check_name, choose, require
 from cvhw4.study.claims import Claim, Control
-from cvhw4.study.custom import check_custom, custom_rows, takes_a_run
-from cvhw4.study.filling import check_rows, completed, sources_of
+from cvhw4.study.filling import check_custom, check_rows, completed, custom_rows, sources_of, takes_a_run
 from cvhw4.study.functions import Loss, Metric, name_of, named_of_scores, text_of
 from cvhw4.study.recipe import Recipe
 from cvhw4.study.rows import OF_THE_STUDY, Fit, Published, Row
