@@ -8,9 +8,10 @@ themselves, and below that, with an underscore, what each keeps to itself.
 For a study's own sections of the page of verdicts: a section is given an `Evidence` and returns paragraphs in Markdown,
 made with `table` and `gain` of what `estimate`, `effects`, `decompositions`, `near_and_far`, `mean_iou_of` and
 `segmentation_figures` find, and pictures made with `draw`; `stated` is a claim by published figures. `leave_one_out`
-and `factorial` make the rows of a design, and `effects_section` such a section of its effects. `results_table`,
-`claims_figure` and `curves_figure` are for papers: they take what `stored("quick")` reads. `Study.table` and
-`Study.figure` (`stored_figure`, of sections' pictures too) read by themselves.
+and `factorial` make the rows of a design, `claims_without` claims about the former and `effects_section` such a section
+of the latter's effects. `results_table`, `claims_figure` and `curves_figure` are for papers: they take what
+`stored("quick")` reads. `Study.table` and `Study.figure` (`stored_figure`, of sections' pictures too) read by
+themselves.
 
 `Train`, `Judged`, `Detected` and `Bounds` are the types of the fixtures `train`, `judged`, `detected` and `bounds`.
 Importing this loads nothing else before a name is asked for.
@@ -26,7 +27,7 @@ from cvhw4.errors import InputError
 
 if TYPE_CHECKING:
     from cvhw4.camvid import CAMVID
-    from cvhw4.designs import Factorial, factorial, leave_one_out
+    from cvhw4.designs import Factorial, claims_without, factorial, leave_one_out
     from cvhw4.metrics import segmentation_figures
     from cvhw4.records.schema import RunRecord
     from cvhw4.report.effects import effects_section
@@ -68,8 +69,8 @@ __all__ = [
     "CAMVID", "Bounds", "Claim", "Control", "Corruption", "Detected", "Estimate", "Evidence", "Factorial",
     "FromOptions", "Generated", "InputError", "Judged", "Loss", "Metric", "NotGiven", "Outcome", "Picture", "Pictures",
     "Published", "Recipe", "Row", "Run", "RunRecord", "Scenes", "Section", "Study", "Style", "Train", "claims_figure",
-    "curves_figure", "decompositions", "draw", "effects", "effects_section", "estimate", "factorial", "gain",
-    "leave_one_out", "mean_iou_of", "near_and_far", "results_table", "segmentation_figures", "stated", "stored",
+    "claims_without", "curves_figure", "decompositions", "draw", "effects", "effects_section", "estimate", "factorial",
+    "gain", "leave_one_out", "mean_iou_of", "near_and_far", "results_table", "segmentation_figures", "stated", "stored",
     "stored_figure", "table",
 ]  # fmt: skip
 Train = Callable[["Row", int], "RunRecord"]
@@ -78,7 +79,7 @@ Detected = Callable[["Control"], list[str]]
 
 _FROM = {  # where each is from: nothing is imported before it is asked for
     "cvhw4.camvid": "CAMVID",
-    "cvhw4.designs": "Factorial factorial leave_one_out",
+    "cvhw4.designs": "Factorial claims_without factorial leave_one_out",
     "cvhw4.metrics": "segmentation_figures",
     "cvhw4.records.schema": "RunRecord",
     "cvhw4.report.effects": "effects_section",

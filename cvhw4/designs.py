@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any, TypeVar
 
 from cvhw4.errors import InputError
-from cvhw4.study import Recipe, Row
+from cvhw4.study import Claim, Recipe, Row
 
 Variant = TypeVar("Variant", Row, Mapping[str, Any])
 _OF_ROW = {f.name for f in fields(Row)} - {"_", "name", "study", "corruption"}
@@ -43,6 +43,19 @@ def leave_one_out(base: Variant, changes: Mapping[str, Any]) -> dict[str, Varian
             where the row has none.
     """
     return {"full": base} | {f"without_{name}": _changed(base, name, value) for name, value in changes.items()}
+
+
+def claims_without(changes: Iterable[str], metric: str) -> list[Claim]:
+    """For each change of `leave_one_out` the claim that its part helps: "full" beats the row without it.
+
+    Args:
+        changes: their names.
+        metric: by which.
+    """
+    return [
+        Claim(better="full", worse=f"without_{name}", metric=metric, sentence=f"{name} helps: {metric}")
+        for name in changes
+    ]
 
 
 def factorial(base: Variant, changes: Mapping[str, Any]) -> Factorial:

@@ -151,6 +151,7 @@ def study_as_json(study: Study) -> str:
         "lower_is_better": sorted(study.lower_is_better),
         "epoch": study.epoch,
         "rows": {name: row.settings() for name, row in study.rows.items()},
+        "labels": study.labels,
         "claims": [vars(claim) for claim in study.claims],
     }
     return json.dumps(whole, indent=1) + "\n"

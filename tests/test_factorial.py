@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvhw4 import Factorial, InputError, Recipe, Row, Study, effects_section, factorial, leave_one_out
+from cvhw4 import (
+    Factorial,
+    InputError,
+    Recipe,
+    Row,
+    Study,
+    claims_without,
+    effects_section,
+    factorial,
+    leave_one_out,
+)
 from cvhw4.readers import LoggedRun, Wanted, judged_study
 from cvhw4.records.store import Store
 from cvhw4.report.evidence import evidence
@@ -77,6 +87,9 @@ def test_one_thing_is_left_out_at_a_time():
     assert rows["without_lr"].recipe == replace(SHORT, lr=0.01)
     assert rows["without_steps"].recipe == replace(SHORT, lr=0.1, lr_step=3)
     assert leave_one_out({"depth": 2, "norm": True}, {"norm": False})["without_norm"] == {"depth": 2, "norm": False}
+    claims = claims_without(["skips", "lr"], "miou")
+    assert Study("own", data="nowhere", classes=2, rows=rows, claims=claims).claims == claims
+    assert claims[1].rows == ("full", "without_lr") and claims[0].sentence == "skips helps: miou"
 
 
 def test_a_factorial_has_every_combination_and_a_study_takes_its_rows():

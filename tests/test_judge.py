@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -64,7 +65,7 @@ def test_rows_without_a_common_seed_are_told_and_judge_nothing(run):
     assert code == 4 and not out and err.count("\n") == 1 and not Path("results").exists()
     assert "skip and no_skip have no seed in common (skip: 0-4; no_skip: 10-14). Fix: give" in err
     assert run(*JUDGE)[0] == 0
-    assert "no row has two seeds in common with no_skip" in run("table", "--baseline", "no_skip")[1]
+    assert "no row has two seeds in common with no skip." in run("table", "--baseline", "no skip")[1]
 
 
 def test_seeds_that_one_row_alone_has_are_told(run):
@@ -91,6 +92,8 @@ def test_other_commands_know_what_was_judged(run):
     assert run(*JUDGE, *AGAINST)[0] == 0
     assert run("report", "--study", "judged")[0] == 0
     assert "0.820" in run("table", "--figure", "accuracy")[1]
+    told = run("table", "no skip", "skip", "--baseline", "no skip", "--caption", "Two arms")[1]
+    assert told.startswith("Two arms.\n") and "| no skip " in told and "below no skip" in told
     assert "skip-seed4" in run("show", "skip-seed4")[1].replace(", seed 4", "-seed4")
     table(*[line.replace("0.8", "0.5") for line in arms()])
     assert run(*JUDGE, "--results", "later", "--name", "judged", *AGAINST)[0] == 0
@@ -235,6 +238,17 @@ def test_a_table_as_people_have_it(run):
     assert code == 0 and err == "left out: line 4 of runs.csv: crashed\n"
     assert stored().keys() == {(arm, large + s) for arm in ("skip", "no_skip") for s in (0, 1)}
     assert {tuple(r.settings) for r in stored().values()} == {("arm",)}
+
+
+def test_parquet_is_read_as_csv_is(run):
+    pytest.importorskip("pyarrow")
+    table(*arms())
+    pd.read_csv("runs.csv").to_parquet("runs.parquet")
+    values = {}
+    for source in ("runs.csv", "runs.parquet"):
+        assert run("judge", source, *JUDGE[2:], *AGAINST)[0] == 0
+        values[source] = {key: r.last("accuracy") for key, r in stored().items()}
+    assert values["runs.csv"] == values["runs.parquet"] and len(values["runs.csv"]) == 10
 
 
 def test_an_exported_chart_of_wandb_has_a_column_for_each_run(run):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -16,10 +17,11 @@ from scipy.stats import ttest_rel
 from typer.testing import CliRunner
 
 import cvhw4
-from cvhw4 import InputError, Style, claims_figure, curves_figure, results_table
+from cvhw4 import Claim, InputError, Style, claims_figure, curves_figure, results_table
 from cvhw4 import stored as stored_runs
 from cvhw4.cli import app
 from cvhw4.records.store import Store
+from cvhw4.report.marks import marks_note, marks_of_claims
 from cvhw4.report.papers import FORMATS, read_style, rendered
 from tests.tiny import QUICK, record
 
@@ -86,6 +88,44 @@ def test_marks_are_against_the_baseline_alone():
     assert cells(made(baseline="q1_2"))["q1_1"].mark == "†"
     assert any("2 paired t tests" in note for note in made(baseline="q1_1").notes)
     assert {cell.mark for cell in cells(made()).values()} == {""}
+
+
+def test_differences_are_columns_beside_their_figures():
+    table = made(baseline="q1_1", differences=True)
+    assert table.columns == ("Acc.", "Acc., difference") and "+0.095 ± 0.021" in table.markdown()
+    found = {name.split("-")[0]: cells[1] for name, cells in table.rows}
+    gap = pd.Series(SEEDS["q1_3"]) - pd.Series(SEEDS["q1_1"])
+    assert found["q1_1"] is None and found["q1_3"][:3] == pytest.approx((gap.mean(), gap.sem() * 3.182446, 4))
+    assert table.frame()["Acc., difference", "n"].tolist() == [0, 4, 4] and "half their 95 %" in table.notes[-1]
+    with pytest.raises(InputError, match="the table: has differences or marks from no row"):
+        made(differences=True)
+
+
+def test_marks_may_be_the_verdicts_on_the_studys_claims():
+    table = made(baseline="q1_1", marks="claims", epoch="")
+    assert {row: cell.mark for row, cell in cells(table).items()} == {"q1_1": "", "q1_2": "*", "q1_3": ""}
+    assert "* above, † below q1_1-features (2 claims of the study, judged with its others, Holm, 5 %)." in table.notes
+    with pytest.raises(InputError, match="marks: are of claims, which go by the last epoch"):
+        made(baseline="q1_1", marks="claims")
+
+
+@pytest.mark.parametrize(
+    ("better", "verdict", "lowest", "mark"),
+    [
+        ("a", "supported", (), "*"),
+        ("a", "contradicted", (), "†"),
+        ("b", "supported", (), "†"),
+        ("b", "contradicted", (), "*"),
+        ("a", "supported", ("x",), "†"),
+        ("b", "supported", ("x",), "*"),
+        ("a", "equivalent", (), "‡"),
+        ("a", "undecided", (), ""),
+    ],
+)
+def test_the_mark_of_a_against_b(better, verdict, lowest, mark):
+    claim = Claim(better=better, worse="b" if better == "a" else "a", metric="x")
+    made = marks_of_claims([SimpleNamespace(claim=claim, verdict=verdict)], "b", lowest)
+    assert made == {("a", "x"): mark} and ("‡" in marks_note(made, "b", True)[0]) == (mark == "‡")
 
 
 def test_one_seed_has_no_spread_and_a_missing_row_no_line():
@@ -326,5 +366,5 @@ def test_what_cannot_be_is_one_line(stored, of, arguments, told):
 
 def test_a_style_with_a_wrong_name_lists_the_right_ones(tmp_path):
     (tmp_path / "s.toml").write_text('colour = "red"')
-    with pytest.raises(InputError, match=r"\(colour: Unexpected.*\)\. Fix: use rows, columns, baseline, epoch"):
+    with pytest.raises(InputError, match=r"\(colour: Unexpected.*\)\. Fix: use rows, columns, baseline, marks"):
         read_style(tmp_path / "s.toml")

@@ -20,6 +20,8 @@ def write_table(
     study: StudyOption = None,
     figure: Annotated[list[str] | None, typer.Option("--figure", help="A column, as accuracy; several times.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Row that the others are marked against.")] = None,
+    marks: Annotated[str | None, typer.Option(help="Of tests against the baseline (default), or claims.")] = None,
+    differences: Annotated[bool | None, typer.Option("--differences", help="From the baseline, as columns.")] = None,
     epoch: Annotated[str | None, typer.Option(help="best or last (default: as claims are judged).")] = None,
     spread: Annotated[str | None, typer.Option(help="sd (default), interval (half of 95 %) or none.")] = None,
     percent: Annotated[bool | None, typer.Option("--percent", help="Figures times 100.")] = None,
@@ -55,8 +57,8 @@ def write_table(
             typer.echo(path)
         return
     given: dict[str, Any] = {
-        "baseline": baseline, "epoch": epoch, "spread": spread, "percent": percent, "digits": digits,
-        "siunitx": siunitx, "caption": caption, "label": label,
+        "baseline": baseline, "marks": marks, "differences": differences, "epoch": epoch, "spread": spread,
+        "percent": percent, "digits": digits, "siunitx": siunitx, "caption": caption, "label": label,
     }  # fmt: skip
     base = asdict(Style() if style is None else read_style(style))
     for name, asked in (("rows", rows), ("columns", figure)):

@@ -235,6 +235,7 @@ def judged_study(
         lower_is_better=wanted.lower_is_better,
         epoch="best" if wanted.best else "last",
         claims=claims,
+        labels={row: label for row, label in labels.items() if label != row},
         title=f"Runs of {source}",
     )
     now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -38,7 +38,7 @@ def read_parquet(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     try:
         table = pd.read_parquet(path)
     except ImportError as error:
-        raise InputError(path, "needs a package that is missing", "pip install pyarrow") from error
+        raise InputError(path, "needs a package that is missing", "pip install pyarrow, or cvhw4[parquet]") from error
     except (OSError, ValueError) as error:
         raise InputError(path, f"cannot be read as Parquet ({error})", "name a file that pandas wrote") from error
     yield from _of_table(table, path, wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from cvhw4.designs import Factorial
@@ -76,7 +77,8 @@ def _picture(found: Mapping[str, Estimate], metric: str, e: Evidence) -> Picture
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=0.8)
         dots(axes, found, size=7 if figure.get_figwidth() > 5 else 4)
-        axes.set_xlabel(f"effect on {in_picture(metric)}, {e.study.epoch} epoch", fontsize=8)
+        words = f"effect on {in_picture(metric)}, {e.study.epoch} epoch"
+        axes.set_xlabel(words if figure.get_figwidth() > 5 else fill(words, 18), fontsize=8)
 
     words = "; ".join(f"{name}: {number(x.mean, sign='+')}" for name, x in found.items())
     n = next(iter(found.values())).n

@@ -1,15 +1,17 @@
-"""Which figures of a table for papers are bold, and which have marks: what their seeds tell apart."""
+"""What tables for papers mark: the rows that are surely best, and those that surely differ from a baseline."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from cvhw4.statistics.comparison import LEVEL, Comparison, compare, decimal_step, holm
 from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.verdicts import Outcome
 
-ABOVE, BELOW = "*", "†"
-Values = Mapping[tuple[str, str], Mapping[int, float]]  # by row and metric, by seed
+ABOVE, BELOW, SAME = "*", "†", "‡"
+Place = tuple[str, str]  # row and metric
+Values = Mapping[Place, Mapping[int, float]]  # by seed
 
 
 def _compared(first: Mapping[int, float], second: Mapping[int, float], step: float | None) -> Comparison | None:
@@ -26,13 +28,7 @@ def _compared(first: Mapping[int, float], second: Mapping[int, float], step: flo
 
 
 def winner(rows: Sequence[str], metric: str, values: Values, lower: bool, step: float | None) -> str | None:
-    """The row that beats every other one of a column, if one does: by paired t tests over seeds, Holm, 5 %.
-
-    Args:
-        values: of every row and metric, none where a row has no such figure.
-        lower: whether the lowest is best.
-        step: that the figures come in; None where they alone tell.
-    """
+    """The row that beats every other one of a column, if one does."""
     there = [row for row in rows if values[row, metric]]
     if len(there) < 2:
         return None
@@ -44,16 +40,50 @@ def winner(rows: Sequence[str], metric: str, values: Values, lower: bool, step: 
     return best if max(holm([c.p_value for c in found if c is not None])) < LEVEL else None
 
 
-def marks_of(
-    rows: Sequence[str], metrics: Sequence[str], values: Values, baseline: str, step: float | None
-) -> dict[tuple[str, str], str]:
-    """By row and metric the mark against the baseline, "" where the difference is not sure; see `winner`."""
-    if baseline not in rows:
-        return {}
-    tests = {(row, m): _compared(values[row, m], values[baseline, m], step) for row in rows for m in metrics}
-    found = {place: c for place, c in tests.items() if place[0] != baseline and c is not None}
-    adjusted = holm([c.p_value for c in found.values()])
+def against(
+    baseline: str, rows: Sequence[str], metrics: Sequence[str], values: Values, step: float | None
+) -> dict[Place, Comparison]:
+    """The other rows less the baseline, where both have two seeds in common; none where the baseline is no row."""
+    others = [row for row in rows if row != baseline and baseline in rows]
+    tests = {(row, m): _compared(values[row, m], values[baseline, m], step) for row in others for m in metrics}
+    return {place: c for place, c in tests.items() if c is not None}
+
+
+def marks_of_tests(tests: Mapping[Place, Comparison]) -> dict[Place, str]:
+    """The mark of each, "" where the difference is not sure, over all of them (Holm)."""
+    adjusted = holm([c.p_value for c in tests.values()])
     return {
         place: (ABOVE if c.difference.mean > 0 else BELOW) if p < LEVEL else ""
-        for (place, c), p in zip(found.items(), adjusted, strict=True)
+        for (place, c), p in zip(tests.items(), adjusted, strict=True)
     }
+
+
+def marks_of_claims(outcomes: Iterable[Outcome], baseline: str, lowest: Collection[str]) -> dict[Place, str]:
+    """By the verdicts on the claims that one of a row and the baseline is better, "" where one is undecided.
+
+    Args:
+        lowest: the metrics of which the lowest is best.
+    """
+    marks = {}
+    for o in outcomes:
+        claim = o.claim
+        if claim.margin or len(claim.rows) != 2 or baseline not in claim.rows:
+            continue
+        (row,) = {*claim.rows} - {baseline}
+        wins = (o.verdict == "supported") == (row == claim.better)
+        above = ABOVE if wins != (claim.metric in lowest) else BELOW
+        marks[row, claim.metric] = {"undecided": "", "equivalent": SAME}.get(o.verdict, above)
+    return marks
+
+
+def marks_note(marks: Mapping[Place, str], baseline: str, of_claims: bool) -> list[str]:
+    """What they mean."""
+    n = len(marks)
+    if of_claims:
+        same = f", {SAME} equivalent to" * (SAME in marks.values())
+        by = f"{n} claim{'s' * (n != 1)} of the study, judged with its others"
+        nothing = f"no claim of the study is about a row and {baseline}"
+    else:
+        same, by = "", f"{n} paired t test{'s' * (n != 1)} over seeds"
+        nothing = f"no row has two seeds in common with {baseline}"
+    return [f"{ABOVE} above, {BELOW} below{same} {baseline} ({by}, Holm, 5 %)." if n else f"Without marks: {nothing}."]

@@ -3,7 +3,7 @@
 A cell is the mean over seeds with its spread, in digits that fit the spread. The best of a column is bold only where it
 beats every other row of the table: paired t tests over the seeds that both have, Holm's correction over those tests, 5
 %. Against a row that is named as baseline every other row has a mark where the difference is as sure, over all tests of
-the table.
+the table; or where the study's own claims about both are decided.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from cvhw4.errors import InputError, printable
 from cvhw4.files import write_atomically
 from cvhw4.records.schema import RunRecord, first_problem
 from cvhw4.records.typed import Field, TypeAdapter, ValidationError
-from cvhw4.report.marks import ABOVE, BELOW, marks_of, winner
+from cvhw4.report.marks import ABOVE, BELOW, SAME, against, marks_note, marks_of_claims, marks_of_tests, winner
 from cvhw4.report.numbers import ends
 from cvhw4.report.runs import by_row, grouped, with_metric
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape
 from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
 from cvhw4.tasks import CUSTOM, LABELS
 
@@ -53,6 +54,7 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 _MATHS = {"±": r"\pm", "×": r"\times", "→": r"\rightarrow", "≤": r"\leq", "≥": r"\geq", "µ": r"\mu"} | {
     ABOVE: "^{*}",  # fonts that every LaTeX has as outlines, as those of text companions are not
     BELOW: r"^{\dagger}",
+    SAME: r"^{\ddagger}",
     **{c: f"\\{name}" for c, name in zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ", _GREEK.split(), strict=True)},
 }
 _LATEX |= {c: rf"\ensuremath{{{maths}}}" for c, maths in _MATHS.items()}
@@ -66,6 +68,8 @@ class Style:
         rows: rows shown, in this order, and what each is called; none: all that have runs, by their own names.
         columns: figures shown, likewise; none: those of the study's tables.
         baseline: row that the others are marked against; none for no marks.
+        marks: "tests" of all rows against the baseline, or "claims": those of the study about a row and the baseline.
+        differences: beside each figure its difference from the baseline's, with half the 95 % interval.
         epoch: "best" of all epochs or "last"; left out, as the study's claims are judged.
         spread: "sd": standard deviation over seeds; "interval": half of the mean's 95 % interval; "none".
         percent: figures times 100: True for all, or names of columns.
@@ -81,6 +85,8 @@ class Style:
     rows: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     baseline: str = ""
+    marks: Literal["tests", "claims"] = "tests"
+    differences: bool = False
     epoch: Literal["best", "last", ""] = ""
     spread: Literal["sd", "interval", "none"] = "sd"
     percent: bool | list[str] = False
@@ -148,6 +154,7 @@ class ResultsTable:
         notes: what bold and marks mean, and how many seeds there are.
         style: how it is shown.
         percent: for each column whether its figures are times 100.
+        signed: for each column whether it is one of differences.
     """
 
     title: str
@@ -156,6 +163,7 @@ class ResultsTable:
     notes: tuple[str, ...]
     style: Style
     percent: tuple[bool, ...]
+    signed: tuple[bool, ...]
 
     def frame(self) -> DataFrame:
         """As pandas: a line per row; for each figure its mean, spread and n as float64, float64 and int64 columns."""
@@ -204,7 +212,8 @@ class ResultsTable:
         def number(text: str) -> str:
             if not self.style.siunitx:
                 return plain(text)
-            return rf"\num[separate-uncertainty=true]{{{text.replace('−', '-').replace(' ± ', ' +- ')}}}"
+            plus = ",retain-explicit-plus=true" * text.startswith("+")
+            return rf"\num[separate-uncertainty=true{plus}]{{{text.replace('−', '-').replace(' ± ', ' +- ')}}}"
 
         bold = r"{{\boldmath\bfseries {}}}".format  # \num takes no weight from around it
         markup = _Markup(_latex, number, lambda text: bold(plain(text)), _latex)
@@ -256,16 +265,18 @@ class ResultsTable:
     def _lines(self, markup: _Markup) -> list[list[str]]:
         """Headings, and the rows with theirs; cells in the digits of their column."""
         columns = [[cells[i] for _, cells in self.rows] for i in range(len(self.columns))]
-        digits = [self._digits(cells, percent) for cells, percent in zip(columns, self.percent, strict=True)]
+        digits: list[int] = []
+        for cells, percent, signed in zip(columns, self.percent, self.signed, strict=True):
+            digits.append(digits[-1] if signed else self._digits(cells, percent))  # a difference has its figure's
 
-        def text(cell: Cell | None, digits: int) -> str:
+        def text(cell: Cell | None, digits: int, signed: bool) -> str:
             if cell is None or not math.isfinite(cell.mean):
                 return "-"
             spread = f" ± {cell.spread:.{digits}f}" if math.isfinite(cell.spread) else ""
-            shown = (markup.bold if cell.bold else markup.number)(f"{cell.mean:.{digits}f}{spread}")
+            shown = (markup.bold if cell.bold else markup.number)(f"{cell.mean:{'+' * signed}.{digits}f}{spread}")
             return shown + (markup.mark(cell.mark) if cell.mark else "")
 
-        lines = [[markup.text(name), *map(text, cells, digits)] for name, cells in self.rows]
+        lines = [[markup.text(name), *map(text, cells, digits, self.signed)] for name, cells in self.rows]
         return [["", *map(markup.text, self.columns)], *lines]
 
     def _digits(self, cells: Iterable[Cell | None], percent: bool) -> int:
@@ -377,7 +388,8 @@ def results_table(study: Study, records: Iterable[RunRecord], style: Style | Map
     shown = [r for r in runs if r.row in style.rows]
     order = [task.name for task in study.tasks]
     sets = grouped(sorted(shown, key=lambda r: order.index(r.task)), lambda r: (r.task, r.data.fingerprint))
-    tables = (_table(study, of, style) for of in sets.values())
+    outcomes = judge_all(study, runs) if style.marks == "claims" else None
+    tables = (_table(study, of, style, outcomes) for of in sets.values())
     return Tables(table for table in tables if table.columns)
 
 
@@ -389,14 +401,22 @@ def _named(study: Study, records: Sequence[RunRecord], style: Style) -> Style:
         if metric not in figures:
             raise InputError(f"column {metric}", "is a figure that no run has", f"use {', '.join(sorted(figures))}")
     baseline = study.row(style.baseline).name if style.baseline else ""
+    if not baseline and (style.differences or style.marks == "claims"):
+        raise InputError("the table", "has differences or marks from no row", "name one as its baseline")
+    if style.marks == "claims" and style.epoch not in ("", study.epoch):
+        raise InputError("marks", f"are of claims, which go by the {study.epoch} epoch", "leave epoch out")
     if baseline and rows and baseline not in rows:
         raise InputError(f"baseline {baseline}", "is not among the rows of the table", "add it to them")
-    rows = rows or dict.fromkeys(study.rows, "")
+    rows = {row: text or study.labels.get(row, row) for row, text in (rows or dict.fromkeys(study.rows, "")).items()}
     return replace(style, rows=rows, baseline=baseline, epoch=style.epoch or study.epoch)
 
 
-def _table(study: Study, runs: Sequence[RunRecord], style: Style) -> ResultsTable:
-    """The table of runs of one task on one data set; without columns where they have none of the figures."""
+def _table(study: Study, runs: Sequence[RunRecord], style: Style, outcomes: Sequence[Outcome] | None) -> ResultsTable:
+    """The table of runs of one task on one data set; without columns where they have none of the figures.
+
+    Args:
+        outcomes: of the study's claims, where these make the marks.
+    """
     task, groups = study.rows[runs[0].row].task, by_row(runs)
     step = None if study.train is not None else 1 / runs[0].data.val if task.in_images else 0.0
     metrics = [m for m in style.columns or study.shown(task) if with_metric(runs, m)]
@@ -411,39 +431,49 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style) -> ResultsTabl
     if large := [m for (_, m), of in values.items() if m in percent and any(abs(v) > 1 for v in of.values())]:
         hint = f'name the columns that are shares: percent = ["{metrics[0]}"] in a file for --style'
         raise InputError(f"column {large[0]}", "has figures above 1, so it is no share", hint)
-    marks = marks_of(rows, metrics, values, style.baseline, step)
+    tests = against(style.baseline, rows, metrics, values, step)
+    of_data = [o for o in outcomes or () if o.fingerprint == runs[0].data.fingerprint]
+    marks = marks_of_tests(tests) if outcomes is None else marks_of_claims(of_data, style.baseline, low)
     winners = {metric: winner(rows, metric, values, metric in low, step) for metric in metrics}
+    scales = {metric: 100 if metric in percent else 1 for metric in metrics}
 
     def cell(row: str, metric: str) -> Cell | None:
         if not (found := values[row, metric]):
             return None
-        e = estimate([v * (100 if metric in percent else 1) for v in found.values()])
+        e = estimate([scales[metric] * v for v in found.values()])
         spread = {"sd": e.sd, "interval": (e.high - e.low) / 2, "none": math.nan}[style.spread] if e.n > 1 else math.nan
         return Cell(e.mean, spread, e.n, winners[metric] == row, marks.get((row, metric), ""))
 
-    lines = tuple((style.rows[row] or row, tuple(cell(row, metric) for metric in metrics)) for row in rows)
-    headings = tuple(style.columns.get(m) or LABELS.get(m, m) + " (%)" * (m in percent) for m in metrics)
-    notes = tuple(_notes([c for _, cells in lines for c in cells if c is not None], style, len(marks)))
+    def difference(row: str, metric: str) -> Cell | None:
+        if (test := tests.get((row, metric))) is None:
+            return None
+        d, scale = test.difference, scales[metric]
+        return Cell(scale * d.mean, scale * (d.high - d.low) / 2, d.n, False, "")
+
+    columns = [(cell, metric) for metric in metrics]
+    if style.differences and style.baseline in rows:
+        columns = [(what, metric) for metric in metrics for what in (cell, difference)]
+    signed = tuple(what is difference for what, _ in columns)
+    lines = tuple((style.rows[row] or row, tuple(what(row, metric) for what, metric in columns)) for row in rows)
+    names = {m: style.columns.get(m) or LABELS.get(m, m) + " (%)" * (m in percent) for m in metrics}
+    headings = tuple(names[m] + ", difference" * is_one for (_, m), is_one in zip(columns, signed, strict=True))
+    cells = [c for _, of in lines for c, is_one in zip(of, signed, strict=True) if c is not None and not is_one]
+    notes = _notes(cells, style)
+    if style.baseline in rows:
+        notes += marks_note(marks, style.rows[style.baseline] or style.baseline, outcomes is not None)
+        notes += ["Differences from it ± half their 95 % intervals, over seeds that both have."] * any(signed)
     title = f"{study.title}" + ("" if task.name == CUSTOM.name else f": {runs[0].data.name}, {task.name}")
-    return ResultsTable(title, headings, lines, notes, style, tuple(m in percent for m in metrics))
+    return ResultsTable(title, headings, lines, tuple(notes), style, tuple(m in percent for _, m in columns), signed)
 
 
-def _notes(cells: Sequence[Cell], style: Style, tests: int) -> list[str]:
-    """What bold, marks (of so many tests) and spreads mean."""
+def _notes(cells: Sequence[Cell], style: Style) -> list[str]:
+    """What spreads and bold mean."""
     n = sorted({cell.n for cell in cells})
     seeds = f"{ends(n)} seed{'s' * (n[-1] > 1)}" if n else "no runs"
     spread = {"sd": " ± standard deviation", "interval": " ± half the 95 % interval", "none": ""}[style.spread]
     notes = [f"Mean{spread if n and n[-1] > 1 else ''} over {seeds}, {style.epoch} epoch."]
     if any(cell.bold for cell in cells):
         notes.append("Bold: better than every other row (paired t tests over seeds, Holm, 5 %).")
-    if style.baseline:
-        name = style.rows.get(style.baseline) or style.baseline
-        many = f"{tests} paired t test{'s' * (tests != 1)}"
-        notes.append(
-            f"{ABOVE} above, {BELOW} below {name} ({many} over seeds, Holm, 5 %)."
-            if tests
-            else f"Without marks: no row has two seeds in common with {name}."
-        )
     return notes
 
 

@@ -174,7 +174,7 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         words = f"difference after the {study.epoch} epoch{unit}; the claim holds on the right"
         axes.set_xlabel(fill(words, round(12 * width)), fontsize=size)
         keys = [
-            Line2D([], [], color=colour, marker=marker, linewidth=bar, label=v)
+            Line2D([], [], color=colour, marker=marker, markersize=min(dot, 6), linewidth=bar, label=v)
             for v, (colour, marker) in _VERDICTS.items()
             if any(o.verdict == v for o in outcomes)
         ]
@@ -276,5 +276,6 @@ def curves_figure(
     if len(sets) > 1:
         raise InputError("curves", f"would be of {', '.join(sets)}", "name rows on one of them")
     ((data, groups),) = sets.items()
+    called = {name: called.get(name) or study.labels.get(name, name) for name in wanted}
     rows = [study.rows[name] for name in wanted if name in groups]
     return curves("curves", data, groups, rows, metric, study, width, called, together)

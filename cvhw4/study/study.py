@@ -68,6 +68,7 @@ class Study:
         sections: of the page of verdicts, beside those that every study has.
         tables: of papers, by the name of their files: what a `Style` has, as {"rows": {"a": "Baseline"}, "percent":
             True}. `cvhw4 table --all` writes them.
+        labels: by row, what tables and figures for papers call it, where that is not its name.
         also_after: by task, a number of epochs after which tables show its rows as well; the schedule must not depend
             on the number of epochs, so that the first 20 of 50 are a run of 20.
         train: trains a row: a generator function that is given a `Run` and yields the figures of every epoch, finite
@@ -103,6 +104,7 @@ class Study:
     published_images: int = 0
     sections: Sequence[Section] = ()
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     also_after: Mapping[str, int] = field(default_factory=dict)
     train: Fit | None = None
     primary: str = ""
@@ -137,8 +139,9 @@ class Study:
             choose(where, "row", control.row, [*self.rows])
             if self.train is not None and (control.corrupts or control.lr or len(control.strengths) > 1):
                 raise InputError(where, "corrupts training data or a recipe that train has not", "give it changes=")
-        for row in self.published:
-            choose(self.where, "published row", row, [*self.rows])
+        for what, named in (("published", self.published), ("labels", self.labels)):
+            for row in named:
+                choose(self.where, f"{what} row", row, [*self.rows])
         for name in self.tables:
             check_name(name, "table")
 
@@ -167,13 +170,14 @@ class Study:
         return (*(row for row in self.rows.values() if row.group == group), *corrupted)
 
     def row(self, name: str) -> Row:
-        """The row with that name, or the only one whose name begins with it and a hyphen ("q1_2" for "q1_2-finetune").
+        """The row with that name or label, or the only one whose name begins with it and a hyphen ("q1_2" for
+        "q1_2-finetune").
 
         Raises:
             InputError: there is none; the message lists those there are.
         """
         found = [row for row in self.rows.values() if row.name == name or row.name.startswith(f"{name}-")]
-        exact = [row for row in found if row.name == name]
+        exact = [row for row in self.rows.values() if name in (row.name, self.labels.get(row.name))]
         if len(exact or found) != 1:
             raise InputError(name, f"is not a row of study {self.name}", f"choose one of {', '.join(self.rows)}")
         return (exact or found)[0]
