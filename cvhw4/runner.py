@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import shutil
 import sys
 import time
@@ -24,7 +23,7 @@ from cvhw4.files import read, remove, write_atomically
 from cvhw4.records.schema import Epoch, RunRecord
 from cvhw4.records.store import Store
 from cvhw4.study import CustomRow, Row, Run, Study, unwrapped
-from cvhw4.training.process import prepare_process, release_memory
+from cvhw4.training.process import cores, prepare_process, release_memory, threads_of_environment
 
 if TYPE_CHECKING:
     import torch
@@ -388,7 +387,6 @@ class Runner:
             "graphs": graphs,
             "deterministic": deterministic,
             "versions": versions(),
-            "threads": torch.get_num_threads() if device.type == "cpu" else None,
             "code": code_digest(),
         }
         if known := accelerator(device):
@@ -426,7 +424,6 @@ class Runner:
             "lower is better": sorted(study.lower_is_better),
             "device": [device_name("cpu"), *(gpus() if self.device != "cpu" else [])],
             "versions": versions(packages),
-            "threads": self._threads(),
         }
         return _CustomPlan(
             row,
@@ -440,10 +437,7 @@ class Runner:
 
     def _threads(self) -> int:
         """How many threads a run on a CPU may use, without asking torch."""
-        given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-        if self.threads is not None or (given.isdecimal() and int(given)):
-            return self.threads or int(given)
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.threads or threads_of_environment() or cores()
 
 
 @dataclass

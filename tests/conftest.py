@@ -33,6 +33,12 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in left_out]
 
 
+@pytest.fixture(autouse=True)
+def one_job(monkeypatch):
+    """Sessions inside this process train in it, where tests have patched things, unless they say `--jobs`."""
+    monkeypatch.setattr("cvhw4.plugin.session.jobs_at_once", lambda config: config.getoption("cvhw4_jobs") or 1)
+
+
 @pytest.fixture
 def cvhw4_command(monkeypatch, capsys, tmp_path):
     """The command line, called in an empty folder: its exit code, what it printed, and what it said beside that."""

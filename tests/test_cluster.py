@@ -21,18 +21,11 @@ from cvhw4.executors import ray as module
 from cvhw4.executors.ray import Cluster, Share, share_of
 from cvhw4.records.store import Store
 from cvhw4.runner import Runner
-from tests.tiny import QUICK, dataset, row
+from tests.tiny import QUICK, TinyRunner, row
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
-
-
-class TinyRunner(Runner):
-    """A runner with tiny pictures, in whatever process it is."""
-
-    def data(self, task):
-        return dataset(task)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +168,7 @@ def test_a_cluster_of_this_machine_computes_as_a_session_without_ray(runner, alo
     cluster = connect(runner, None, None)
     try:
         cluster.submit([(QUICK, row("q1_2"), 0)])
-        record = cluster.result(row("q1_2"), 0, lambda event: None)
+        record, _ = cluster.result(row("q1_2"), 0, lambda event: None)
     finally:
         cluster.close()
     serial = Runner.run(replace(runner, results=runner.results.with_name("serial")), row("q1_2"), 0)
@@ -198,7 +191,7 @@ def test_figures_are_those_of_a_session_without_ray_and_all_come_back_to_one_fol
     connected = cluster()
     connected.submit([(QUICK, *run) for run in runs])
     for experiment, seed in runs:
-        records[experiment.name, seed] = connected.result(experiment, seed, events.append)
+        records[experiment.name, seed], _ = connected.result(experiment, seed, events.append)
         mine = [e.epoch and e.epoch.epoch for e in events if (e.row, e.seed) == (experiment.name, seed)]
         assert mine == [None, 1, 2]  # all that it told is here before its record
     assert capfd.readouterr() == ("", "")
@@ -231,7 +224,7 @@ def test_an_error_of_a_run_arrives_as_what_it_is_and_the_others_are_finished(run
     assert failed.value.epoch == 1 and len(notes(runner, diverges, 0)) == 1  # it is not tried again
     (note,) = runner.store.failures()
     assert (note.row, note.reason, note.checkpoint) == (diverges.name, str(failed.value), None)
-    assert cluster.result(row("q2_1b"), 0, lambda event: None).seed == 0
+    assert cluster.result(row("q2_1b"), 0, lambda event: None)[0].seed == 0
 
 
 @needs_ray
@@ -240,7 +233,7 @@ def test_stored_runs_are_reused_on_nodes_that_do_not_have_them(runner, cluster):
     stored = Runner.run(runner, experiment, 0)
     cluster = cluster(reuse=True)
     cluster.submit([(QUICK, experiment, 0)])
-    assert cluster.result(experiment, 0, events.append).to_json() == stored.to_json()
+    assert cluster.result(experiment, 0, events.append)[0].to_json() == stored.to_json()
     assert [e.epoch for e in events] == [None]
 
 
@@ -264,7 +257,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_and_ends_with_the_same_record(r
     cluster = cluster(apart=False, checkpoint_seconds=600)  # at the end of every epoch
     cluster.submit([(QUICK, experiment, seed) for seed in (0, 1, 2)])
     try:
-        records = [cluster.result(experiment, seed, kill) for seed in (0, 1, 2)]
+        records = [cluster.result(experiment, seed, kill)[0] for seed in (0, 1, 2)]
     finally:
         nodes.add_node(num_cpus=1)
     assert {len(list(runner.results.rglob(f"runs/*/*.{kind}"))) for kind in ("json", "samples.npz")} == {3}
@@ -298,14 +291,7 @@ def test_a_session_on_a_cluster_fills_tables_and_results_folder(tmp_path, nodes,
     shutil.copy(ROOT / "conftest.py", tmp_path)
     (tmp_path / "benchmarks" / "bounds.toml").write_text(wide_bounds())
     (tmp_path / "pytest.ini").write_text("[pytest]")
-    swap = """
-from tests.test_cluster import TinyRunner
-
-def pytest_cvhw4_make_runner(study, options):
-    return TinyRunner(study=study, **options)
-"""
-    (tmp_path / "swap.py").write_text(swap)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.tiny", "-p", "swap", "benchmarks"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.tiny", "benchmarks"]
     cluster = ["--executor", "ray", "--ray-address", nodes.address, "--threads", "1", "--device", "cpu"]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
@@ -376,7 +362,7 @@ def test_a_training_loop_of_ones_own_runs_on_the_nodes_as_here(runner, cluster):
     connected = cluster(study=study)
     connected.submit([(study, study.rows["deep"], 0), (study, study.rows["deep"], 1), (study, study.rows["flat"], 0)])
     for seed in (0, 1):
-        record = connected.result(study.rows["deep"], seed, events.append)
+        record, _ = connected.result(study.rows["deep"], seed, events.append)
         serial = Runner.run(replace(runner, results=runner.results.with_name("serial")), study.rows["deep"], seed)
         assert figures(record) == figures(serial) and record.environment == serial.environment
         assert runner.store.find("deep", seed, record.fingerprint).to_json() == record.to_json()

@@ -9,6 +9,7 @@ import sys
 import xml.etree.ElementTree as ET
 from functools import partial
 
+import cloudpickle
 import pandas  # noqa: F401
 import pytest
 import scipy.stats  # noqa: F401
@@ -21,6 +22,7 @@ from sklearn.metrics import balanced_accuracy_score
 # Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
 import cvhw4.training.fit  # noqa: F401
 from cvhw4 import InputError, Row
+from cvhw4.executors.base import check_travels, own_modules
 from cvhw4.records.store import Store
 from cvhw4.runner import Runner
 from tests.studies import ROOT, insects, pictures, streets
@@ -333,9 +335,6 @@ def test_workers_tell_of_data_that_cannot_be_used(own, pytester):
 
 
 def test_a_study_reaches_a_process_that_cannot_import_its_files(tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray")
-    from cvhw4.executors.ray import _own_modules
-
     (tmp_path / "shares").mkdir()
     (tmp_path / "shares" / "mine.py").write_text(
         "from functools import partial\nimport counted\nfrom cvhw4 import Row, Study\n"
@@ -356,20 +355,20 @@ def test_a_study_reaches_a_process_that_cannot_import_its_files(tmp_path, monkey
     from shared import parts
 
     study = mine.a
-    assert _own_modules(study, None) == [mine] == _own_modules(mine.b, None)
-    own = _own_modules(study, tmp_path)
+    assert own_modules(study, None) == [mine] == own_modules(mine.b, None)
+    own = own_modules(study, tmp_path)
     assert {module.__name__ for module in own} == {"mine", "counted", "shared.parts"}
-    assert _own_modules(insects(metrics={"b": balanced_accuracy_score}), None) == []
-    assert _own_modules(QUICK, tmp_path) == []
+    assert own_modules(insects(metrics={"b": balanced_accuracy_score}), None) == []
+    assert own_modules(QUICK, tmp_path) == []
     monkeypatch.chdir(ROOT)
-    assert not {"cvhw4", "torch"} & {module.__name__.partition(".")[0] for module in _own_modules(study, ROOT)}
+    assert not {"cvhw4", "torch"} & {module.__name__.partition(".")[0] for module in own_modules(study, ROOT)}
     for module in own:
-        ray.cloudpickle.register_pickle_by_value(module)
+        cloudpickle.register_pickle_by_value(module)
     try:
-        pickled = ray.cloudpickle.dumps(Runner(study=study))
+        pickled = cloudpickle.dumps(Runner(study=study))
     finally:
         for module in (mine, counted, parts):
-            ray.cloudpickle.unregister_pickle_by_value(module)
+            cloudpickle.unregister_pickle_by_value(module)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "runner").write_bytes(pickled)
     code = (
@@ -384,13 +383,10 @@ def test_a_study_reaches_a_process_that_cannot_import_its_files(tmp_path, monkey
 
 
 def test_a_network_that_cannot_be_sent_to_another_process_is_one_error(tmp_path):
-    pytest.importorskip("ray")
-    from cvhw4.executors.ray import _check_travels
-
     with (tmp_path / "file").open("w") as file:
         study = insects(rows={"a": Row(partial(print, file=file)), "b": Row("resnet18")})
         with pytest.raises(
             InputError, match=r"study insects, row a: has a network or a loss that cannot be sent .*Fix: write"
         ):
-            _check_travels(study)
-    _check_travels(insects())
+            check_travels(study, cloudpickle.dumps)
+    check_travels(insects(), cloudpickle.dumps)

@@ -1,7 +1,8 @@
 """The homework's quick study at a size that a test can train: the same rows and networks, a handful of small pictures.
 
 As a pytest plugin (`-p tests.tiny`) it puts that study in the place of the real one, in this process and in xdist's;
-real data are read as they are.
+real data are read as they are. Other processes know nothing of that: `--jobs` is 1 unless it is given, and then
+`TinyRunner` has the pictures.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cvhw4.data.dataset import PORTRAIT_CLASSES, Dataset, Split
 from cvhw4.homework.rows import THREE, rows_at
 from cvhw4.labels import merge_classes
 from cvhw4.records.schema import DataUsed, Epoch, Failure, RunRecord, Times, WeightsUsed
+from cvhw4.runner import Runner
 
 VOID = 11  # CamVid's label of no class
 MERGED = {classes: merge_classes(CLASSES, merge) for classes, merge in ((11, {}), (3, THREE))}
@@ -167,8 +169,23 @@ _patches = (
 )
 
 
+class TinyRunner(Runner):
+    """A runner with tiny pictures, in whatever process it is."""
+
+    def data(self, task):
+        return dataset(task)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_cvhw4_make_runner(config, study, options) -> Runner | None:
+    tiny = (config.option.cvhw4_jobs or 1) > 1 or config.option.cvhw4_executor == "ray"
+    return TinyRunner(study=study, **options) if tiny else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before the study is made
 def pytest_configure(config) -> None:
+    if getattr(config.option, "cvhw4_jobs", 1) is None:
+        config.option.cvhw4_jobs = 1
     for patch in _patches:
         patch.start()
 

@@ -9,37 +9,26 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
-import sysconfig
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
-from cvhw4.errors import InputError, TrainingFailed, printable
+from cvhw4.errors import InputError, TrainingFailed
+from cvhw4.executors.base import POLL_SECONDS, Event, Executor, Submitted, on_one_line
 from cvhw4.files import write_atomically
 from cvhw4.records.schema import Epoch, Failure, RunRecord
 from cvhw4.runner import Runner, source_of
-from cvhw4.study import Row, Study, unwrapped
+from cvhw4.study import Row, Study
 from cvhw4.training.process import prepare_process
 
 ATTEMPTS = 4  # how often a run is begun whose workers or nodes die: Ray's own default, 3 repetitions
 _RETURNED = Path("what the cluster returned")  # for messages: it is no file
-POLL_SECONDS = 0.2  # seconds between looks at what the runs tell
 REACH = 10.0  # seconds in which the cluster's address has to answer; left to itself, Ray tries for two minutes
 _LAST_WORDS = 30.0  # seconds that a finished run waits for its events to be taken
-
-
-class Event(NamedTuple):
-    """What a run tells of itself: that it began (again) on a node, or an epoch of it."""
-
-    study: str
-    row: str
-    seed: int
-    node: str
-    epoch: Epoch | None
 
 
 class Share(NamedTuple):
@@ -51,16 +40,7 @@ class Share(NamedTuple):
     threads: int
 
 
-@dataclass
-class _Run:
-    study: Study
-    row: Row
-    seed: int
-    begun: int = 0  # how often
-    outcome: RunRecord | BaseException | None = None
-
-
-class Cluster:
+class Cluster(Executor):
     """Runs of a study on a Ray cluster.
 
     A run whose worker or node dies is begun again, `ATTEMPTS` times in all, and then as with `--reuse`: it takes the
@@ -107,51 +87,12 @@ class Cluster:
         self.options = {**options, "device": share.device, "threads": share.threads, **paths}
         self._own_threads = address is None and threads is None and share.device == "cpu"
         self.make = make
-        self._root, self._by_value = root, ray.cloudpickle.register_pickle_by_value
+        super().__init__(root, ray.cloudpickle)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         # Ray's own repetitions are off: they would train a run anew whose result is lost on the way, and tell nobody.
         self._task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)(_train)
-        self._runs: dict[tuple[str, str, int], _Run] = {}
-        self._waiting: dict[Any, _Run] = {}  # by the reference to what the task will return
-
-    def submit(self, runs: Iterable[tuple[Study, Row, int]]) -> None:
-        """Gives runs to the cluster, which begins them in this order."""
-        runs = list(runs)
-        for study in {id(study): study for study, _, _ in runs}.values():
-            for module in _own_modules(study, self._root):
-                self._by_value(module)
-            _check_travels(study)
-        for study, row, seed in runs:
-            self._runs[row.study, row.name, seed] = run = _Run(study, row, seed)
-            self._begin(run)
-
-    def result(self, row: Row, seed: int, on_event: Callable[[Event], None]) -> RunRecord:
-        """The record of a submitted run, once it is finished; every finished run is stored meanwhile.
-
-        Args:
-            on_event: called with every event that comes in meanwhile, of any run; all events of a run come before its
-                record.
-
-        Raises:
-            TrainingFailed: its workers or nodes died `ATTEMPTS` times.
-            Exception: what the run raised, as its own class (see `Runner.run`).
-        """
-        import ray
-
-        run = self._runs[row.study, row.name, seed]
-        while True:
-            finished = run.outcome is not None  # looked at before the events: all of them are then here
-            for event in self._told():
-                on_event(event)
-            if finished:
-                break
-            for reference in ray.wait(list(self._waiting), timeout=POLL_SECONDS)[0]:
-                self._take(reference)
-        if isinstance(run.outcome, BaseException):
-            raise run.outcome
-        assert run.outcome is not None
-        return run.outcome
+        self._waiting: dict[Any, Submitted] = {}  # by the reference to what the task will return
 
     def close(self) -> None:
         """Leaves the cluster, which ends what still runs there; a cluster of this machine is ended."""
@@ -159,25 +100,31 @@ class Cluster:
 
         ray.shutdown()
 
-    def _begin(self, run: _Run) -> None:
+    def _begin(self, run: Submitted) -> None:
         runner = self._runner(run)
         runner = runner if run.begun == 0 else replace(runner, reuse=True)
         run.begun += 1
         task = self._task.options(name=f"{run.row.name} seed {run.seed}")
         self._waiting[task.remote(runner, run.row, run.seed, self._events, self._stored(run))] = run
 
-    def _runner(self, run: _Run) -> Runner:
+    def _runner(self, run: Submitted) -> Runner:
         if self._own_threads and run.study.train is None:
             return self.make(run.study, {**self.options, "threads": _own_threads()})
         return self.make(run.study, self.options)
 
-    def _stored(self, run: _Run) -> dict[str, bytes]:
+    def _stored(self, run: Submitted) -> dict[str, bytes]:
         """The files of finished runs with that seed, by name: a node with a folder of its own shall reuse them too."""
         if not self.options["reuse"]:
             return {}
         folder = self._runner(run).store.runs / run.row.name
         kinds = (".npz", ".json")  # in this order: a record names the file of its images
         return {f.name: f.read_bytes() for kind in kinds for f in folder.glob(f"seed{run.seed}-*{kind}")}
+
+    def _wait(self) -> None:
+        import ray
+
+        for reference in ray.wait(list(self._waiting), timeout=POLL_SECONDS)[0]:
+            self._take(reference)
 
     def _told(self) -> list[Event]:
         import ray
@@ -193,7 +140,7 @@ class Cluster:
 
         run = self._waiting.pop(reference)
         try:
-            text, images, shown, failed = ray.get(reference)
+            text, images, shown, failed, run.seconds = ray.get(reference)
             if failed is None:
                 run.outcome = self._save(run, text, images, shown)
             else:
@@ -210,13 +157,13 @@ class Cluster:
                 return
             run.outcome = TrainingFailed(
                 f"{run.row.name}, seed {run.seed}: begun {ATTEMPTS} times, and each time its worker or node was"
-                f" lost; look at the nodes' memory and at Ray's logs ({_on_one_line(error)})"
+                f" lost; look at the nodes' memory and at Ray's logs ({on_one_line(error)})"
             )
             run.outcome.__cause__ = error
         except InputError as error:  # this machine's results folder
             run.outcome = error
 
-    def _save(self, run: _Run, text: str, images: bytes | None, shown: tuple[bytes, bytes] | None) -> RunRecord:
+    def _save(self, run: Submitted, text: str, images: bytes | None, shown: tuple[bytes, bytes] | None) -> RunRecord:
         from cvhw4.records.images import ImageResults
         from cvhw4.records.samples import PredictionSamples, ValidationPictures
 
@@ -239,7 +186,7 @@ class Cluster:
             store.keep_pictures(samples.pictures, lambda: ValidationPictures.from_bytes(shown[1], _RETURNED))
             return store.save(record, results, samples)
 
-    def _note(self, run: _Run, text: str) -> None:
+    def _note(self, run: Submitted, text: str) -> None:
         """Stores why a run failed."""
         store, failure = self._runner(run).store, Failure.from_json(text, _RETURNED)
         if not store.checkpoint(failure.row, failure.seed, failure.fingerprint).exists():
@@ -285,7 +232,7 @@ def _connect(address: str | None) -> None:
         with TemporaryDirectory() as empty:
             ray.init(address, runtime_env={"py_modules": [str(package)], "working_dir": empty}, **quiet)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        problem = f"cannot be reached ({_on_one_line(error)})"
+        problem = f"cannot be reached ({on_one_line(error)})"
         raise InputError(f"--ray-address {address}", problem, "start a cluster there with ray start") from error
 
 
@@ -298,41 +245,9 @@ def _own_threads() -> int:
     return torch.get_num_threads()
 
 
-def _own_modules(study: Study, root: Path | None) -> list[Any]:
-    """The loaded modules that a study's own functions may need and that no other process could import by name: those
-    that lie in or below the folders of their files, or below `root`, and are not installed."""
-    installed = tuple(f"{path}{os.sep}" for path in sysconfig.get_paths().values())
-    ours = __name__.partition(".")[0]
-    files = {
-        name: os.path.realpath(file)
-        for name, module in list(sys.modules.items())
-        if (file := str(getattr(module, "__file__", None) or "")) and not file.startswith(installed)
-        if os.path.isabs(file) and name.partition(".")[0] != ours  # torch.ops says that it is in "_ops.py"
-    }
-    names = (getattr(unwrapped(function), "__module__", None) for function in study.functions)
-    places = {os.path.dirname(files[name]) for name in names if name is not None and name in files}
-    if root is not None and study.functions:
-        places.add(os.path.realpath(root))
-    inside = tuple(os.path.join(place, "") for place in places)
-    return [sys.modules[name] for name, file in files.items() if file.startswith(inside)]
-
-
-def _check_travels(study: Study) -> None:
-    """Refuses what cannot be sent to another process, such as a callable that holds an open file; raises InputError."""
-    import ray
-
-    for row in study.rows.values():
-        try:
-            ray.cloudpickle.dumps(row)
-        except Exception as error:  # whatever an object's own way to be pickled raises
-            problem = f"has a network or a loss that cannot be sent to Ray's workers ({_on_one_line(error)})"
-            hint = "write it as a function of a module, or a functools.partial of one with plain arguments"
-            raise InputError(f"study {study.name}, row {row.name}", problem, hint) from error
-
-
 def _train(
     runner: Runner, row: Row, seed: int, events: Any, stored: Mapping[str, bytes]
-) -> tuple[str | None, bytes | None, tuple[bytes, bytes] | None, TrainingFailed | None]:
+) -> tuple[str | None, bytes | None, tuple[bytes, bytes] | None, TrainingFailed | None, float]:
     """One run, in a worker process on some node.
 
     Args:
@@ -340,8 +255,8 @@ def _train(
         stored: files that may be reused, by name.
 
     Returns:
-        Its record as JSON, the file of its results by image, those of its samples and their pictures, and None; or, if
-        training failed, the note of that as JSON, if there is one, None, None, and the error.
+        Its record as JSON, the file of its results by image, those of its samples and their pictures, None, and the
+        seconds it took; or, if training failed, the note of that as JSON, if there is one, None, None, the error, 0.
 
     Raises:
         Exception: as `Runner.run` otherwise; an `InputError` names the node.
@@ -363,10 +278,13 @@ def _train(
             path = runner.store.runs / row.name / name
             if not path.exists():
                 write_atomically(path, content)
+        runner.prepare(row, seed)
+        began = time.perf_counter()
         record = runner.run(row, seed, tell)
+        seconds = time.perf_counter() - began
     except TrainingFailed as failed:
         notes = [note for note in runner.store.failures() if (note.row, note.seed) == (row.name, seed)]
-        return notes[-1].to_json() if notes else None, None, None, failed
+        return notes[-1].to_json() if notes else None, None, None, failed, 0.0
     except InputError as error:
         raise InputError(error.where, f"{error.problem} (on node {node})", error.hint) from error
     finally:
@@ -375,8 +293,4 @@ def _train(
     samples = runner.store.samples(record)
     pictures = runner.store.pictures(samples.pictures) if samples is not None else None
     shown = (samples.to_bytes(), pictures.to_bytes()) if samples is not None and pictures is not None else None
-    return record.to_json(), images.to_bytes() if images is not None else None, shown, None
-
-
-def _on_one_line(error: BaseException) -> str:
-    return printable(" ".join(str(error).split()))
+    return record.to_json(), images.to_bytes() if images is not None else None, shown, None, seconds

@@ -78,7 +78,7 @@ class Collection:
         self.asked: dict[
             str, str
         ] = {}  # studies that collected tests are for, before `-k`, and the names of their rows
-        self.warned: list[str] = []  # what is odd about the user's data
+        self.warned: list[str] = []  # what is odd about the user's data and study
         self.unusable = ""  # what is wrong with a study, as a worker of xdist found
         self.planned: dict[Run, Row] = {}  # what will be run, after `-k` and the like
 

@@ -8,10 +8,10 @@ An implementation names the arguments that it needs and leaves the others out. T
         with open("epochs.txt", "a") as file:
             print(row.study, row.name, seed, epoch.epoch, epoch.loss, epoch.figures[row.task.primary], file=file)
 
-The hooks of a run are called by the process that runs its test: with pytest-xdist by the worker, with `--executor ray`
-by the session and not on the cluster's nodes. A process has one run at a time: after `pytest_cvhw4_run_begin` come its
-epochs, then its end or its failure, before the next run begins. A run that is skipped, because its data or pretrained
-weights cannot be had, has neither end nor failure.
+The hooks of a run are called by the process that runs its test: with pytest-xdist by the worker, with `--jobs` and
+`--executor ray` by the session and not where it is trained. A process has one run at a time: after
+`pytest_cvhw4_run_begin` come its epochs, then its end or its failure, before the next run begins. A run that is
+skipped, because its data or pretrained weights cannot be had, has neither end nor failure.
 
 Training waits for an implementation, and an exception that it raises fails the run's test: one that talks to a server
 should do so in a thread of its own, as `cvhw4.trackers` does.
@@ -44,8 +44,8 @@ def pytest_cvhw4_run_begin(config: pytest.Config, row: Row, seed: int, images: i
 def pytest_cvhw4_run_epoch(config: pytest.Config, row: Row, seed: int, epoch: Epoch) -> None:
     """An epoch of the run is over, evaluation included.
 
-    They come in order. Those of an earlier session that this one continues do not come, nor, on a cluster, those that
-    were over before the session waited for the run: `record.epochs` has them all when the run ends.
+    They come in order. Those of an earlier session that this one continues do not come: `record.epochs` has them all
+    when the run ends.
 
     Args:
         config, row, seed: as in `pytest_cvhw4_run_begin`.

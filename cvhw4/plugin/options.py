@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from cvhw4.errors import InputError
 from cvhw4.records.environment import OTHERS
 from cvhw4.trackers import TRACKERS, check_trackers
+from cvhw4.training.process import cores, threads_of_environment
 
 
 class Names:
@@ -70,7 +72,14 @@ def add_options(parser: pytest.Parser) -> Names:
         help="keep unfinished runs after every epoch and every S seconds; 0: never (default: 60, and so seldom that it "
         "takes at most 1%% of the time)",
     )
-    add("--threads", type=int, metavar="N", help="threads of each run on a CPU (default: all, shared among -n)")
+    add(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="train N runs at once, each in a process of its own (default: on a CPU one for each core, else 1); 1: in "
+        "pytest's process",
+    )
+    add("--threads", type=int, metavar="N", help="threads of each run on a CPU (default: all, shared among runs)")
     add("--executor", choices=["local", "ray"], default="local", help="where runs are trained (default: local)")
     add(
         "--part",
@@ -125,14 +134,20 @@ def check_options(config: pytest.Config) -> None:
     part, parts = config.getoption("cvhw4_part")
     if not 1 <= part <= parts:
         raise InputError(f"--part {part}/{parts}", "is not a part", "give --part 1/N to N/N")
-    if parts > 1 and (workers or config.getoption("cvhw4_executor") == "ray"):
+    jobs, ray = config.getoption("cvhw4_jobs"), config.getoption("cvhw4_executor") == "ray"
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs {jobs}", "leaves nobody to train", "give --jobs 1 or more")
+    if jobs is not None and jobs > 1 and (workers or ray):
+        problem = f"cannot go with {'--executor ray' if ray else f'-n {workers}'}, which trains several at once itself"
+        raise InputError(f"--jobs {jobs}", problem, "leave one of them out")
+    if parts > 1 and (workers or ray):
         raise InputError(f"--part {part}/{parts}", "cannot go with -n or --executor ray", "leave one of them out")
-    if config.getoption("cvhw4_executor") == "ray" and workers:
+    if ray and workers:
         raise InputError("--executor ray", f"cannot go with -n {workers}", "leave -n out: Ray starts its own processes")
-    if config.getoption("cvhw4_executor") == "ray" and config.getoption("cvhw4_device") in OTHERS:
+    if ray and config.getoption("cvhw4_device") in OTHERS:
         problem = "cannot go with --executor ray"
         raise InputError(f"--device {config.getoption('cvhw4_device')}", problem, "use --device cpu or cuda")
-    if config.getoption("cvhw4_ray_address") and config.getoption("cvhw4_executor") != "ray":
+    if config.getoption("cvhw4_ray_address") and not ray:
         raise InputError("--ray-address", "is given without --executor ray", "add --executor ray")
     # With worksteal a worker that waits with a claim could be handed a run behind it that the claim waits for.
     refused = {"worksteal": "breaks the order of runs and claims", "each": "trains every run on every worker"}
@@ -152,27 +167,52 @@ def trackers(config: pytest.Config) -> dict[str, str | None]:
 
 def runner_options(config: pytest.Config) -> dict[str, Any]:
     """What `cvhw4.runner.Runner` takes beside the study."""
-    number, workers = _place_among_workers(config)
-    names = ("device", "precision", "cuda_graphs", "weights", "reuse", "deterministic", "checkpoint_seconds")
-    return {name: config.getoption(f"cvhw4_{name}") for name in names} | {
-        "results": config.getoption("cvhw4_results") or config.rootpath / "results",
-        "threads": divided_threads(workers)
-        if config.getoption("cvhw4_threads") is None
-        else config.getoption("cvhw4_threads"),
-        "worker": number,
-    }
+    number, sessions = _place_among_sessions(config)
+    names = ("device", "precision", "cuda_graphs", "weights", "reuse", "deterministic", "checkpoint_seconds", "threads")
+    options = {name: config.getoption(f"cvhw4_{name}") for name in names}
+    if options["threads"] is None:
+        options["threads"] = divided_threads(sessions)
+    return options | {"results": config.getoption("cvhw4_results") or config.rootpath / "results", "worker": number}
 
 
-def divided_threads(workers: int) -> int | None:
-    """How many of the cores that this process may use each of so many workers gets; None where torch may decide, which
-    sees the cores, but no container's share of their time."""
+def jobs_at_once(config: pytest.Config) -> int:
+    """How many runs this session trains at once, where it has so many."""
+    given: int | None = config.getoption("cvhw4_jobs")
+    device, threads = config.getoption("cvhw4_device"), config.getoption("cvhw4_threads")
+    if given is not None or config.getoption("cvhw4_executor") == "ray" or _place_among_sessions(config)[1]:
+        return given or 1
+    if device != "cpu" and (device != "auto" or _has_gpu()):
+        return 1
+    return max(1, (_share() or cores()) // max(1, threads or threads_of_environment() or 1))
+
+
+def _has_gpu() -> bool:
+    """Whether "auto" is a GPU; torch is asked only where it is loaded."""
+    from cvhw4.training.custom import gpus
+
+    torch = sys.modules.get("torch")
+    return bool(gpus()) if torch is None else torch.cuda.is_available()
+
+
+def threads_per_run(config: pytest.Config, jobs: int) -> int | None:
+    """How many threads each of so many runs at once gets; None where `OMP_NUM_THREADS` says it."""
+    given: int | None = config.getoption("cvhw4_threads")
+    return divided_threads(jobs * max(1, _place_among_sessions(config)[1])) if given is None else given
+
+
+def divided_threads(processes: int) -> int | None:
+    """How many of the cores that this process may use each of so many processes gets; None where torch may decide,
+    which sees the cores, but no container's share of their time."""
     if "OMP_NUM_THREADS" in os.environ:
         return None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = _share()
+    return max(1, (share or cores()) // processes) if processes else share
+
+
+def _share() -> int | None:
+    """How many cores' worth of time a container gives, where that is less than its cores."""
     share = cpu_quota()
-    if not workers:
-        return None if share is None or share >= cores else share
-    return max(1, min(cores, share or cores) // workers)
+    return None if share is None or share >= cores() else share
 
 
 def cpu_quota(root: Path = Path("/")) -> int | None:
@@ -212,7 +252,7 @@ def _quota_of_v1(group: Path) -> float:
     return int((group / "cpu.cfs_quota_us").read_text()) / int((group / "cpu.cfs_period_us").read_text())
 
 
-def _place_among_workers(config: pytest.Config) -> tuple[int, int]:
+def _place_among_sessions(config: pytest.Config) -> tuple[int, int]:
     """Which of pytest-xdist's workers, or of the sessions of `--part`, this process is, from 0, and how many there are;
     0 and 0 where it is alone."""
     worker, (part, parts) = getattr(config, "workerinput", None), config.getoption("cvhw4_part")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pytest
     from _pytest._io import TerminalWriter
 
-    from cvhw4.executors.ray import Event
+    from cvhw4.executors.base import Event
     from cvhw4.records.schema import Epoch
     from cvhw4.records.store import Store
     from cvhw4.study import Row
@@ -94,7 +94,7 @@ class Progress:
 
     Attributes:
         run: the current one.
-        epochs: of the runs that began, in this process or on a cluster, as they were told; none of one from disk.
+        epochs: of the runs that began, in this process or another, as they were told; none of one from disk.
         reported: runs whose end was shown: they need no dot of pytest's.
     """
 
@@ -182,7 +182,7 @@ class Progress:
         self._write(f"{self._names()[0]}  {text}", stays=not self._rewrites)
 
     def event(self, event: Event) -> None:
-        """Something happened in the cluster; what the current run tells comes by hooks."""
+        """Something happened in another process; what the current run tells comes by hooks."""
         run, what = (event.study, event.row, event.seed), "begins"
         self.epochs.setdefault(run, [])
         if run == self.run:
@@ -191,8 +191,9 @@ class Progress:
             self._note(run, event.epoch)
             what = f"finished epoch {event.epoch.epoch}"
         if self._rewrites:
-            where = f"{self._label(run)} seed {event.seed} {what} on {printable(event.node)}"
-            self._write(f"{self._names()[0]}  waiting; {where}", stays=False)
+            where = f" on {printable(event.node)}" if event.node else ""
+            told = f"{self._label(run)} seed {event.seed} {what}{where}"
+            self._write(f"{self._names()[0]}  waiting; {told}", stays=False)
 
     def report_run(self, record: RunRecord, seconds: float) -> None:
         """A worker of pytest-xdist finished a run, or found it stored, in so many seconds."""
@@ -298,8 +299,8 @@ class Progress:
         expected = {run: self._expected(run) for run in self._planned.keys() - self._over}
         known = [seconds for seconds in expected.values() if seconds is not None]
         workers = len(self.config.getoption("tx", None) or ())  # pytest-xdist's
-        on_cluster = sum(expected.get(run, 0.0) != 0.0 for run in self.epochs)
-        at_once = max(1, min(workers, len(expected)), on_cluster)
+        begun = sum(expected.get(run, 0.0) != 0.0 for run in self.epochs)  # in other processes
+        at_once = max(1, min(workers, len(expected)), begun)
         study = sum(known) / len(known) * len(expected) / at_once if known else None if expected else 0.0
         return expected.get(self.run), study
 

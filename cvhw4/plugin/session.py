@@ -1,4 +1,4 @@
-"""A session's runs: trains them or has a cluster do it, remembers what they came to, judges claims and controls."""
+"""A session's runs: trains them here or elsewhere, remembers what they came to, judges claims and controls."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
@@ -25,13 +26,15 @@ from cvhw4.errors import (
 )
 from cvhw4.plugin.board import Run, SessionBoard
 from cvhw4.plugin.collection import Collection, Studies, key_of, load
+from cvhw4.plugin.options import jobs_at_once, threads_per_run
 from cvhw4.plugin.progress import Progress
 from cvhw4.study import Claim, Control, Row, Study
 from cvhw4.tasks import CUSTOM
 
 if TYPE_CHECKING:
-    from cvhw4.executors.ray import Cluster, Event
+    from cvhw4.executors.base import Event, Executor
     from cvhw4.records.schema import Epoch, RunRecord
+    from cvhw4.runner import Runner
     from cvhw4.statistics.verdicts import Outcome
 
 _NOTE: pytest.StashKey[dict[str, Any]] = pytest.StashKey()  # what a test's run came to, for the session's summary
@@ -50,13 +53,14 @@ class Session:
         studies: Studies,
         collection: Collection,
         progress: Progress,
-        make_cluster: Callable[[], Cluster] | None,
+        make_cluster: Callable[[], Executor] | None,
     ) -> None:
         self.config, self.studies, self.collection, self.progress = config, studies, collection, progress
         self.make_cluster = make_cluster
-        self.cluster: Cluster | None = None
+        self.executor: Executor | None = None  # trains runs in other processes
+        self._submitted = False  # whether it has them
+        self._stored_before: set[Run] = set()  # planned runs that need no training
         self._trained: set[Run] = set()  # runs that told of an epoch: they are not taken from disk
-        self._submitted = False  # whether the cluster has the runs
         self.runs: dict[Run, Path] = {}  # records of this session, as the reports bring them
         self.missing: dict[tuple[str, str], str] = {}  # rows, by study and name, that were skipped, and why
         self.failed: set[Run] = set()  # runs that began and could not be finished
@@ -126,22 +130,65 @@ class Session:
         return record
 
     def _train(self, benchmark: Any, row: Row, seed: int) -> RunRecord:
-        """Trains one row in this process, or waits for the cluster to do so (which benchmark does not time: a cluster
-        trains several at once)."""
-        if self.cluster is not None:
-            if not self._submitted:
-                self._submitted = True
-                runs = [(self.studies.by_name[study], row, seed) for (study, _, seed), row in self._planned.items()]
-                self.cluster.submit(runs)
-            benchmark.disabled = True
+        """Trains one row in this process, or waits for another to do so."""
+        if not self._submitted:
+            self._submitted = True
+            self._submit()
+        key, executor = (row.study, row.name, seed), self.executor
+        if executor is None or key in self._stored_before:
+            runner = self.studies.runner(row)
+            runner.prepare(row, seed)  # so that imports and decoding are not timed as training
             self._begin(row, seed)
-            watch = (row, seed, lambda event: self._event(event, row, seed))
-            return benchmark.pedantic(self.cluster.result, args=watch, rounds=1, iterations=1)
-        runner = self.studies.runner(row)
-        runner.prepare(row, seed)  # so that imports and decoding are not timed as training
+            arguments = (row, seed, lambda epoch: self._epoch(row, seed, epoch), self.progress.wait)
+            return benchmark.pedantic(runner.run, args=arguments, rounds=1, iterations=1)
+        if key not in executor:  # asked for once more
+            executor.submit([(self.studies.by_name[row.study], row, seed)])
         self._begin(row, seed)
-        arguments = (row, seed, lambda epoch: self._epoch(row, seed, epoch), self.progress.wait)
-        return benchmark.pedantic(runner.run, args=arguments, rounds=1, iterations=1)
+        for epoch in [*self.progress.epochs[key]]:  # that were over before
+            self._epoch(row, seed, epoch)
+        clock = [0.0]
+
+        def result() -> RunRecord:
+            record, seconds = executor.result(row, seed, lambda event: self._event(event, row, seed))
+            clock.append(seconds)
+            return record
+
+        benchmark._timer = lambda: clock[-1]  # a run's own seconds, not those that it was waited for
+        return benchmark.pedantic(result, rounds=1, iterations=1)
+
+    def _submit(self) -> None:
+        """Gives the planned runs to the cluster, or those that need training to processes of this machine."""
+        runs = {run: (self.studies.by_name[run[0]], row, run[2]) for run, row in self._planned.items()}
+        if self.executor is None and (jobs := min(jobs_at_once(self.config), len(runs))) > 1:
+            threads = threads_per_run(self.config, jobs)  # however many are stored: a run that goes on has as many
+            self._stored_before = {run for run, (_, row, seed) in runs.items() if self.reuse and self._found(row, seed)}
+            runs = {run: submitted for run, submitted in runs.items() if run not in self._stored_before}
+            if runs:
+                self.executor = self._pool(min(jobs, len(runs)), threads)
+        if self.executor is not None:
+            try:
+                self.executor.submit(runs.values())
+            except InputError as error:
+                if self.make_cluster is not None:
+                    raise
+                self.collection.warned.append(f"runs were trained one at a time: {error}")
+                self.executor.close()
+                self.executor = None
+
+    def _pool(self, jobs: int, threads: int | None) -> Executor:
+        from cvhw4.executors.local import LocalPool
+
+        def make(study: Study) -> Runner:
+            return replace(self.studies.make_runner(study), threads=threads)
+
+        return LocalPool(jobs, self.config.rootpath, make)
+
+    def _found(self, row: Row, seed: int) -> bool:
+        """Whether a run is stored; what hinders the search is told where its test looks for it."""
+        with suppress(InputError, DataUnavailable, WeightsUnavailable), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.studies.runner(row).find(row, seed) is not None
+        return False
 
     @property
     def _planned(self) -> dict[Run, Row]:
@@ -152,14 +199,14 @@ class Session:
         self.config.hook.pytest_cvhw4_run_begin(config=self.config, row=row, seed=seed, images=images)
 
     def _images(self, row: Row) -> int | None:
-        """How many images a row trains on; None where a cluster's nodes have the data and this machine has not, and of
-        a training loop of the study's own."""
+        """How many images a row trains on; None where other processes have the data and this one has not, and of a
+        training loop of the study's own."""
         if row.task.name == CUSTOM.name:
             return None
         try:
             count = len(self.studies.runner(row).data(row.task.name).train)
         except (InputError, DataUnavailable):
-            if self.cluster is None:
+            if self.executor is None:
                 raise
             return None
         corruption = row.corruption
@@ -171,20 +218,26 @@ class Session:
         self.config.hook.pytest_cvhw4_run_epoch(config=self.config, row=row, seed=seed, epoch=epoch)
 
     def _event(self, event: Event, row: Row, seed: int) -> None:
-        """Something happened on the cluster, to the run that is waited for (of `row`) or to another."""
-        key = event.study, event.row, event.seed
-        if event.epoch is not None and key == (row.study, row.name, seed):
+        """Something happened elsewhere, to the run that is waited for (of `row`) or to another."""
+        if event.epoch is not None and (event.study, event.row, event.seed) == (row.study, row.name, seed):
             self._epoch(row, seed, event.epoch)
-            return
-        if event.epoch is not None:
-            self._trained.add(key)
-        self.progress.event(event)
+        else:
+            self.progress.event(event)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Begins with the imports of the processes that will train, beside what follows here."""
+        several = len({key for item in items if (key := key_of(item)) is not None}) > 1
+        if several and not (self.reuse or self.config.option.collectonly) and jobs_at_once(self.config) > 1:
+            from cvhw4.executors.local import start_server
+
+            start_server(networks=any(study.train is None for study in self.studies.by_name.values()))
 
     def pytest_collection_finish(self) -> None:
         """Connects to the cluster where there is something for it to do, and tells what is planned."""
         if self.make_cluster is not None and self._planned and not self.config.option.collectonly:
             try:
-                self.cluster = self.make_cluster()
+                self.executor = self.make_cluster()
             except InputError as error:
                 raise pytest.UsageError(str(error)) from error
         self.progress.plan(self._planned, lambda row: self.studies.runner(row).store)
@@ -377,9 +430,9 @@ class Session:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """Leaves the cluster, and removes the notes that workers left each other."""
-        if self.cluster is not None:
-            self.cluster.close()
+        """Ends what other processes still train, and removes the notes that workers left each other."""
+        if self.executor is not None:
+            self.executor.close()
         if not self.is_worker:
             self.board.remove()
 

@@ -175,8 +175,8 @@ class RunRecord(_Stored):
         study: the name of the study.
         task: "classification", "segmentation", or "custom" for a study's own training loop.
         seed: what was drawn from.
-        fingerprint: digest of settings, seed, data, weights, device, driver, threads, versions and code: equal
-            fingerprints mean that the run need not be repeated.
+        fingerprint: digest of settings, seed, data, weights, device, driver, versions and code: equal fingerprints
+            mean that the run need not be repeated. Threads are no part of it, though figures' last bits depend on them.
         configuration: the same without the seed: runs that may be averaged.
         settings: the row's settings, as `cvhw4.Row.settings` gives them.
         parameters: how many numbers the network has; 0 where a study's own training loop alone knows it.

@@ -419,8 +419,7 @@ def _origins(pairs: Mapping[Place, tuple[BySeed, BySeed]]) -> list[Origin]:
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for (row, _), (a, b) in pairs.items():
         sides = [list(side.values()) for side in (a, b)]
-        if sides[0][0].configuration == sides[1][0].configuration:
-            continue
+        same = sides[0][0].configuration == sides[1][0].configuration
         views = [[_origin(r) for r in side] for side in sides]
         explained = False
         for what in dict.fromkeys(name for side in views for view in side for name in view):
@@ -428,6 +427,8 @@ def _origins(pairs: Mapping[Place, tuple[BySeed, BySeed]]) -> list[Origin]:
             if before != after:
                 found.setdefault((what, before, after), {})[row] = None
                 explained = True
+        if same:  # but for threads
+            continue
         before, after = (", ".join(sorted({str(r.environment["commit"]) for r in side})) for side in sides)
         if before != after or not explained:
             found.setdefault(("code", before, after), {})[row] = None

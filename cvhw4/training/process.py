@@ -14,6 +14,17 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _LARGEST = 2**31 - 1
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_of_environment() -> int | None:
+    """How many threads `OMP_NUM_THREADS` asks for ("5,2" is 5, and 2 within each); None where it asks for none."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(given) or None if given.isdecimal() else None
+
+
 @lru_cache
 def prepare_process() -> None:
     """Makes threads wait quietly and freed memory stay with the process; once, before torch is loaded.
