@@ -16,8 +16,8 @@ import yaml
 from cvhw4.records.history import History
 from cvhw4.records.samples import pictures_digest
 from cvhw4.records.store import Store
+from tests.nightly import SCRIPTS, box, script  # noqa: F401 - a fixture
 from tests.test_compare import runs, save
-from tests.test_nights import SCRIPTS, box, script  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

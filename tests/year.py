@@ -37,7 +37,7 @@ claims = {{}}
 
 
 def simulate(box, monkeypatch):
-    """Runs the year on a machine of tests/test_nights.py. Gives states and rows by night, and the state of the night
+    """Runs the year on a machine of tests/nightly.py. Gives states and rows by night, and the state of the night
     after the store was lost."""
     trainer = box.trainer
     trainer.levels = dict(LEVELS)

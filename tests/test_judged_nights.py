@@ -1,0 +1,254 @@
+"""How a night is judged, by hand and by simulation; and the commands `cvhw4 history` and `cvhw4 bisect`."""
+
+import math
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cvhw4 import bisection
+from cvhw4.errors import InputError
+from cvhw4.records.history import Canary, History, JudgedRow, Measurement, Night, Reference, file_name
+from cvhw4.report.history import found_shifts
+from cvhw4.statistics.bounds import Bound, Bounds
+from cvhw4.statistics.levels import series_of, shifts
+from cvhw4.statistics.nights import CANARY, judge_canary, judge_night
+from tests.nightly import SD, digest, night
+from tests.test_changes import runs
+from tests.tiny import QUICK, record
+
+
+def nightly(started, values, **changes):
+    """A night with one figure's values by seed."""
+    figures = [Measurement(row="r", data="d", figure="best accuracy", values={str(i): v for i, v in enumerate(values)})]
+    return Night(started=f"2026-01-{started:02d}T01:00:00+00:00", state="fine", figures=figures, **changes)
+
+
+def points(*nights):
+    found = series_of([nightly(i + 1, values, commit=f"c{i}") for i, values in enumerate(nights)])
+    return found["r", "d", "best accuracy"]
+
+
+def test_a_change_of_level_by_hand():
+    """Two nights of 0.80, 0.82 and two of 0.70, 0.72: sd within nights 0.01 * sqrt(2), 4 degrees of freedom; the cut in
+    the middle has means 0.81 and 0.71 of four runs each, one of three places."""
+    (shift,) = shifts(points([0.80, 0.82], [0.82, 0.80], [0.70, 0.72], [0.72, 0.70]), level=0.05)
+    statistic = 0.1 / (0.01 * math.sqrt(2) * math.sqrt(1 / 4 + 1 / 4))
+    assert shift.p_value == pytest.approx(3 * 2 * stats.t.sf(statistic, 4))
+    assert (shift.index, shift.commits) == (2, ("c1", "c2"))
+    assert (shift.before, shift.after) == (pytest.approx(0.81), pytest.approx(0.71))
+
+
+def test_nights_with_the_same_runs_are_one_measurement_and_the_commits_are_the_nearest():
+    found = points([0.80, 0.82], [0.80, 0.82], [0.80, 0.82], [0.6, 0.62], [0.6, 0.62])
+    assert [(p.first.commit, p.last.commit) for p in found] == [("c0", "c2"), ("c3", "c4")]
+    (shift,) = shifts(found, level=0.05)
+    assert shift.commits == ("c2", "c3")
+    assert shifts(found[:1]) == [] == shifts([])
+
+
+def test_changes_of_level_are_found_and_seldom_where_there_are_none():
+    """1 % of series without a change are cut; a step of 3 sd after 30 nights of 5 seeds is found within one night of
+    its place in 95 of 100."""
+    rng = np.random.default_rng(7)
+    level = [[0.8 + SD * rng.normal() for _ in range(5)] for _ in range(28 * 400)]
+    false = sum(bool(shifts(points(*level[28 * i : 28 * (i + 1)]))) for i in range(400))
+    assert false <= 400 * 0.01 + 3 * math.sqrt(400 * 0.01)
+    right = 0
+    for i in range(100):
+        moved = [*level[28 * i : 28 * i + 14], *([v - 3 * SD for v in n] for n in level[28 * i + 14 : 28 * (i + 1)])]
+        right += [abs(s.index - 14) <= 1 for s in shifts(points(*moved))] == [True]
+    assert right >= 95
+
+
+def night_of(day):
+    return Night(started=f"2026-01-{day:02d}T00:00:00+00:00", state="fine", study="quick")
+
+
+def confirmation(drop, later, rng, **changes):
+    """Whether a row of 5 seeds is trained anew, and ends as worse, where its figures are so many sd lower, and those of
+    fresh seeds `later` sd."""
+    before = [0.8 + SD * rng.normal() for _ in range(5)]
+    tonight = [0.8 + SD * (rng.normal() - drop) for _ in range(5)]
+    old = runs(before, **changes, started="2026-01-01T00:00:00+00:00")
+    new = runs(tonight, **changes, configuration="b" * 64, started="2026-01-02T00:00:00+00:00")
+    reference = Night(
+        started="2026-01-01T00:00:00+00:00",
+        state="first",
+        good=[Reference(row="q1_2-finetune", data="embedded", runs=["x"], since="2026-01-01T00:00:00+00:00")],
+        figures=judge_night(QUICK, night_of(1), old, [], lambda _: [], lambda _: []).night.figures,
+    )
+    asked = []
+
+    def retrain(rows):
+        asked.append(rows)
+        fresh = [0.8 + SD * (rng.normal() - later) for _ in range(5)]
+        drawn = [replace(r, seed=5 + i, fingerprint=digest(i)) for i, r in enumerate(runs(fresh, **changes))]
+        return [replace(r, configuration="b" * 64, started="2026-01-02T00:00:00+00:00") for r in drawn]
+
+    judged = judge_night(QUICK, night_of(2), new, [reference], lambda r: old if r else [], retrain).night
+    return bool(asked), judged.state == "regression"
+
+
+def test_a_figure_is_stored_with_the_bounds_of_its_mean():
+    bound = Bound(low=0.6, high=1.0, mean=0.8, sd=0.1, n=20, runs=3)
+    bounds = Bounds({"q1_2-finetune": {"best accuracy": bound}}, {}, "made up", {"embedded": "d" * 64})
+    five = [record(seed=s, figures=((0.8,),)) for s in range(5)]
+    night = judge_night(QUICK, night_of(2), five, [], lambda _: [], lambda _: [], bounds=bounds).night
+    best, last = (next(m for m in night.figures if m.figure == f"{which} accuracy") for which in ("best", "last"))
+    half = 0.2 * math.sqrt((1 / 5 + 1 / 20) / (1 / 3 + 1 / 20))
+    assert (best.low, best.high) == pytest.approx((0.8 - half, 0.8 + half)) and last.low is last.high is None
+
+
+def test_fresh_seeds_refute_chance_and_confirm_a_fall():
+    rng = np.random.default_rng(3)
+    for later, share in ((0, 0.01), (5, 0.99)):
+        alarmed = [worse for alarm, worse in (confirmation(4, later, rng) for _ in range(40)) if alarm]
+        assert len(alarmed) >= 30
+        assert abs(sum(alarmed) - share * len(alarmed)) <= 3 * math.sqrt(len(alarmed) * share * (1 - share)) + 1
+
+
+def test_where_the_lowest_is_best_a_rise_is_worse():
+    rng = np.random.default_rng(4)
+    assert confirmation(-8, -8, rng, lower_is_better=["accuracy"]) == (True, True)
+    assert confirmation(8, 8, rng, lower_is_better=["accuracy"]) == (False, False)
+
+
+def canary(seconds, values=(0.9, 0.91), **changes):
+    given = dict(row="r", configuration="c", setup="s", seconds=list(seconds), values={"best accuracy": list(values)})
+    return Canary(**(given | changes))
+
+
+def canary_night(day, status="fine", **changes):
+    row = JudgedRow(row="r", data=CANARY, status=status)
+    return Night(
+        started=f"2026-02-{day:02d}T01:00:00+00:00", state="fine", rows=[row], canary=canary([100, 102], **changes)
+    )
+
+
+@pytest.mark.parametrize(
+    ("nights", "tonight", "status"),
+    [
+        ([], canary([500, 500]), "new"),
+        ([canary_night(1), canary_night(2)], canary([500, 500]), "fine"),  # too few to tell
+        ([canary_night(d) for d in (1, 2, 3)], canary([101, 99]), "fine"),
+        ([canary_night(d) for d in (1, 2, 3)], canary([129, 131]), "fine"),  # below the limit
+        ([canary_night(d) for d in (1, 2, 3)], canary([160, 161]), "slower"),
+        ([canary_night(d) for d in (1, 2, 3)], canary([160, 161], setup="another GPU"), "new"),
+        ([*(canary_night(d) for d in (1, 2, 3)), canary_night(4, "slower")], canary([101, 99]), "fine"),
+        ([*(canary_night(d) for d in (1, 2, 3)), canary_night(4, "accepted")], canary([160, 161]), "fine"),
+        ([canary_night(d) for d in (1, 2, 3)], canary([101, 99], values=(0.8, 0.81)), "worse"),
+        ([canary_night(d) for d in (1, 2, 3)], canary([101, 99], values=(0.8, 0.81), configuration="new"), "fine"),
+    ],
+)
+def test_the_canary(nights, tonight, status):
+    assert judge_canary(tonight, nights, 1.3).status == status
+
+
+def test_a_canary_that_slows_down_slowly_is_told_by_the_first_nights_and_its_step_is_marked():
+    """1 % a night: within the limit of the last 30 nights, and not of the first."""
+    nights = [replace(canary_night(1), canary=canary([100 + day, 101 + day])) for day in range(60)]
+    row = judge_canary(canary([160, 161]), nights, 1.3)
+    assert row.status == "slower" and "times as long as in the first nights" in row.why
+    assert judge_canary(canary([160, 161]), [*nights, canary_night(2, "accepted")], 1.3).status == "fine"
+    stepped = [replace(canary_night(d), canary=canary([100 + d % 2 + 50 * (d > 9)] * 2)) for d in range(1, 21)]
+    points, (cut,) = found_shifts(stepped)["r", CANARY, "training seconds"]
+    assert points[cut.index].first.started.startswith("2026-02-10")
+
+
+def test_damaged_nights_are_passed_over_with_a_warning(tmp_path):
+    history = History(tmp_path)
+    history.add(nightly(1, [0.5, 0.6]))
+    for name, text in (("2026-a.json", "{"), ("2026-b.json", '{"version": 9}'), ("2026-c.json", '{"version": 1}')):
+        (tmp_path / "nights" / name).write_text(text)
+    with pytest.warns(UserWarning, match="is not counted") as warned:
+        assert len(History(tmp_path).nights) == 1
+    assert len(warned) == 3
+    assert file_name("2026-01-02T03:04:05+00:00") == night.file_name("2026-01-02T03:04:05+00:00")[:-5]
+
+
+def test_history_says_what_moved_and_writes_the_page(tmp_path, cvhw4_command):
+    assert cvhw4_command("history", tmp_path)[0] == 4
+    history = History(tmp_path)
+    for day in range(1, 11):
+        level = 0.8 if day < 6 else 0.7
+        history.add(nightly(day, [level + 0.001 * (day + i) for i in range(3)], commit=f"c{day}", study="full"))
+    code, out, err = cvhw4_command("history", tmp_path, "--row", "r", "--page")
+    assert (code, err) == (0, "") and "c5..c6" in " ".join(out.split()) and "10 nights, the last of 2026-01-10" in out
+    page = (tmp_path / "index.html").read_text()
+    assert "c5..c6" in page and "<svg" in page and "http:" not in page.replace("http://www.w3.org", "")
+    badge = (tmp_path / "badge.svg").read_text()
+    assert "#2da44e" in badge and "fine 2026-01-10" in badge
+    assert cvhw4_command("history", tmp_path, "--row", "q")[0] == 4
+
+
+STUB = """
+import hashlib, json, os
+from pathlib import Path
+
+def pytest_addoption(parser):
+    for name in ("--seeds", "--results"):
+        parser.addoption(name)
+    parser.addoption("--reuse", action="store_true")
+
+def pytest_generate_tests(metafunc):
+    metafunc.parametrize("seed", range(int(metafunc.config.getoption("seeds"))))
+"""
+TEST = """
+import hashlib, json
+from pathlib import Path
+
+def test_it(seed, request, record_property):
+    level = float(Path("level").read_text())
+    record = json.loads(Path("RECORD").read_text())
+    fingerprint = hashlib.sha256(f"{level} {seed}".encode()).hexdigest()
+    record |= {"seed": seed, "fingerprint": fingerprint}
+    record["epochs"][0]["figures"]["accuracy"] = level + seed / 1000
+    file = Path(request.config.getoption("results"), "quick/runs/q1_2-finetune", f"seed{seed}-{fingerprint[:12]}.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(record))
+    for name in ("row", "seed", "study", "fingerprint"):
+        record_property(name, record[name])
+"""
+
+
+@pytest.mark.integration
+def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, cvhw4_command):
+    """Of eight commits, one of which cannot be trained."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.json").write_text(record("q1_2", figures=((0.5,),)).to_json())
+    (tmp_path / "conftest.py").write_text(STUB)
+    (tmp_path / "test_q1_2-finetune.py").write_text(TEST.replace("RECORD", str(tmp_path / "base.json")))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    commits = []
+    for level in ("0.9", "0.91", "0.905", "broken", "0.8", "0.81", "0.79"):
+        (tmp_path / "level").write_text(level)
+        subprocess.run([*git, "add", "conftest.py", "level", "test_q1_2-finetune.py"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", level], check=True)
+        commits.append(subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip())
+    code, out, err = cvhw4_command("bisect", "q1_2-finetune", commits[0], "main", "--seeds", "2")
+    assert code == 0, err
+    assert commits[3] in out and commits[4] in out and commits[2] not in out  # between these two nobody can tell
+    assert "cannot be trained" in err and f"{commits[6][:12]} 0.7905" in err
+    assert cvhw4_command("bisect", "q1_2-finetune", "main", commits[0], "--seeds", "2")[0] == 4  # the wrong way round
+    assert cvhw4_command("bisect", "q1_2-finetune", "nowhere", "main")[0] == 4
+    assert subprocess.run(["git", "worktree", "list"], capture_output=True, text=True).stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(("levels", "sign"), [("0.9 0.91 0.8 0.79", 1), ("0.1 0.11 0.2 0.21", -1)])
+def test_bisect_knows_where_the_lowest_is_best(tmp_path, monkeypatch, levels, sign):
+    monkeypatch.chdir(tmp_path)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    for level in levels.split():
+        (tmp_path / "level").write_text(level)
+        subprocess.run([*git, "add", "level"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", level], check=True)
+    of = subprocess.run([*git, "rev-parse", "HEAD~1"], capture_output=True, text=True).stdout.strip()
+    monkeypatch.setattr(bisection, "_measure", lambda row, tree, *_: (float((tree / "level").read_text()), sign))
+    assert bisection.bisect("r", "main~3", "main", [], tmp_path, print) == of
+    with pytest.raises(InputError, match="is not worse than"):
+        bisection.bisect("r", "main", "main~3", [], tmp_path, print)
