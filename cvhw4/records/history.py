@@ -30,18 +30,11 @@ _HINT = "restore it from the history's branch, or delete it"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
-    """The runs of one row on one data set that nights are held against.
-
-    Attributes:
-        runs: what their files' names begin with ("seed0-" and 12 digits of the fingerprint).
-        since: when the night began that they are from.
-    """
+class _Placed:
+    """What is of one row on one data set."""
 
     row: Name
     data: Text
-    runs: list[Name]
-    since: Instant
 
     @property
     def place(self) -> tuple[str, str]:
@@ -50,7 +43,20 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedRow:
+class Reference(_Placed):
+    """The runs of one row on one data set that nights are held against.
+
+    Attributes:
+        runs: what their files' names begin with ("seed0-" and 12 digits of the fingerprint).
+        since: when the night began that they are from.
+    """
+
+    runs: list[Name]
+    since: Instant
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedRow(_Placed):
     """How a night's runs of one row on one data set were judged.
 
     Attributes:
@@ -62,15 +68,13 @@ class JudgedRow:
         runs: as `Reference.runs`, empty where there are none.
     """
 
-    row: Name
-    data: Text
     status: Status
     why: Text = ""
     runs: list[Name] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(_Placed):
     """A figure or a claim that was found worse, and is neither repaired nor accepted yet.
 
     Attributes:
@@ -79,20 +83,13 @@ class Finding:
         values: the figure's then, fresh seeds among them; empty for a claim.
     """
 
-    row: Name
-    data: Text
     name: Text
     since: Instant
     values: list[Number] = field(default_factory=list)
 
-    @property
-    def place(self) -> tuple[str, str]:
-        """Row and data set."""
-        return self.row, self.data
-
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class Measurement(_Placed):
     """One figure of a row in a night.
 
     Attributes:
@@ -102,8 +99,6 @@ class Measurement:
         step: what the values are known to: of an accuracy 1 / images.
     """
 
-    row: Name
-    data: Text
     figure: Text
     values: Mapping[str, Number]
     low: Number | None = None

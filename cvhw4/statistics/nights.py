@@ -186,16 +186,13 @@ def judge_night(
     if held and earlier is None:
         waiting = [r for r in rows if r.status != "accepted" and r.data != CANARY]
         rows = [replace(r, status="unconfirmed", why="waits to be accepted") if r in waiting else r for r in rows]
-    fine = {(r.row, r.data) for r in rows if r.status in ("fine", "new", "accepted")}
-    moved = {(r.row, r.data) for r in rows if r.status in ("new", "accepted")}
-    present = {p: Reference(row=p[0], data=p[1], runs=_stems(tonight, p), since=night.started) for p in tonight}
-    gone = moved - present.keys()
-    new_good = {**good, **{p: r for p, r in present.items() if p in fine}}
-    new_pinned = {
-        **pinned,
-        **{p: r for p, r in present.items() if p in moved or p not in pinned or (pin and p in fine)},
+    fine = {r.place for r in rows if r.status in ("fine", "new", "accepted")}
+    moved = {r.place for r in rows if r.status in ("new", "accepted")}
+    gone = moved - tonight.keys()
+    new_good = {
+        p: Reference(row=p[0], data=p[1], runs=_stems(tonight, p), since=night.started) for p in tonight if p in fine
     }
-    new_pinned = {p: r for p, r in new_pinned.items() if p in pinned or p in fine}
+    new_pinned = {p: r for p, r in new_good.items() if pin or p in moved or p not in pinned}
     wrong = {r.status for r in rows}
     state: State = "fine" if earlier is not None else "first"
     if "failed" in {*night.checks.values()} | wrong:
@@ -211,8 +208,8 @@ def judge_night(
         why=why,
         rows=rows,
         figures=[*night.figures, *figures],
-        good=[r for p, r in new_good.items() if p not in gone],
-        pinned=[r for p, r in new_pinned.items() if p not in gone],
+        good=[r for p, r in (good | new_good).items() if p not in gone],
+        pinned=[r for p, r in (pinned | new_pinned).items() if p not in gone],
         worse=worse,
     )
     return Judgement(judged, *against)
@@ -383,7 +380,7 @@ def judge_canary(canary: Canary, nights: Sequence[Night], limit: float) -> Judge
     """
     before: list[Canary] = []
     for night in reversed(nights):
-        was = next((r.status for r in night.rows if (r.row, r.data) == (canary.row, CANARY)), None)
+        was = next((r.status for r in night.rows if r.place == (canary.row, CANARY)), None)
         if night.canary is not None and was in ("fine", "new", "accepted", "unconfirmed"):
             before.append(night.canary)
         if was == "accepted":
