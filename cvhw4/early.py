@@ -11,6 +11,7 @@ It is part of sessions that have nothing to do with cvhw4 as well: it does nothi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -47,9 +48,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
 
 def _mistaken(args: Sequence[str]) -> list[str]:
     """The paths that stand as arguments of their own behind an option of ours, and exist."""
-    return [
-        path for option, path in pairwise(args) if option in _OPTIONS and not path.startswith("-") and _exists(path)
-    ]
+    pairs = [(option, path) for option, path in pairwise(args) if option in _OPTIONS and not path.startswith("-")]
+    return [path for _, path in pairs if os.path.exists(path)]  # which no name and no folder's rights make raise
 
 
 def _joined(args: Sequence[str]) -> list[str]:
@@ -65,13 +65,6 @@ def _joined(args: Sequence[str]) -> list[str]:
 
 def _is_outside(path: str, folder: Path) -> bool:
     return not (folder / path).resolve().is_relative_to(folder.resolve())
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except OSError:  # a name that is too long, or a folder that must not be read
-        return False
 
 
 def _is_of_a_study(folder: Path) -> bool:
