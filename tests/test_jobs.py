@@ -126,6 +126,23 @@ def test_what_becomes_of_one_run_is_no_others_affair(pool, runner):
         pool.result(rows["die"], 0, nothing)
 
 
+class OddError(Exception):
+    def __init__(self, what, more):
+        super().__init__(what)
+
+
+class Odd(Runner):
+    def run(self, *args):
+        raise OddError("an odd error", 1)
+
+
+def test_an_error_that_cannot_come_back_is_told_with_its_traceback(pool, runner):
+    pool.make = lambda of: Odd(**vars(runner))
+    pool.submit([(OWN, OWN.rows["run"], 0)])
+    with pytest.raises(RuntimeError, match=r"OddError\('an odd error'\)(.|\n)*in run\n"):
+        pool.result(OWN.rows["run"], 0, lambda event: None)
+
+
 def test_a_study_that_cannot_be_sent_is_an_input_error(pool, tmp_path):
     with (tmp_path / "file").open("w") as file:
         held = Study("held", train=lambda run: print(file=file), rows={"a": {}}, primary="accuracy")

@@ -27,8 +27,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
-import cloudpickle
-
 from cvhw4.errors import InputError, TrainingFailed
 from cvhw4.executors.base import POLL_SECONDS, Event, Executor, Submitted, on_one_line
 from cvhw4.records.schema import Epoch, RunRecord
@@ -72,6 +70,8 @@ class LocalPool(Executor):
     """
 
     def __init__(self, jobs: int, root: Path, make: Callable[[Study], Runner]) -> None:
+        import cloudpickle  # which a GPU machine, that has one run at a time, may lack
+
         super().__init__(root, cloudpickle)
         self.jobs, self.make = jobs, make
         self._pending: deque[Submitted] = deque()
@@ -142,7 +142,7 @@ class LocalPool(Executor):
             run = self._pending.popleft()
             try:
                 runner = replace(self.make(run.study), worker=worker.number)
-                worker.pipe.send_bytes(cloudpickle.dumps((runner, run.row, run.seed)))
+                worker.pipe.send_bytes(self._pickle.dumps((runner, run.row, run.seed)))
                 worker.run = run
             except Exception as error:  # what it raises where its test waits
                 run.outcome = error
@@ -190,6 +190,8 @@ def _work(pipe: Connection, output: Path, environment: Mapping[str, str], folder
         output: file for what runs write to the terminal, which is the session's.
         environment, folder: the session's, which may have changed since the server was started.
     """
+    import cloudpickle
+
     os.setpgid(0, 0)  # a group of its own: Ctrl-C is the session's affair, and what a run starts ends with it
     threading.Thread(target=_end_with_session, daemon=True).start()
     os.environ.clear()
@@ -206,8 +208,13 @@ def _work(pipe: Connection, output: Path, environment: Mapping[str, str], folder
             outcome, seconds = _train(payload, pipe.send)
         warned = [(str(w.message), w.category, w.filename, w.lineno) for w in caught]
         sys.stdout.flush()
-        told = outcome, seconds, warned, output.read_text("utf-8", "replace")
-        pipe.send_bytes(cloudpickle.dumps(told))  # classes of the user's among it
+        rest = seconds, warned, output.read_text("utf-8", "replace")
+        try:
+            pickle.loads(told := cloudpickle.dumps((outcome, *rest)))  # classes of the user's among it
+        except Exception:  # an error that does not travel
+            notes = getattr(outcome, "__notes__", ())
+            told = cloudpickle.dumps((RuntimeError("\n".join([repr(outcome), *notes])), *rest))
+        pipe.send_bytes(told)
 
 
 def _end_with_session() -> None:
@@ -234,8 +241,4 @@ def _train(payload: bytes, tell: Callable[[Event], None]) -> tuple[RunRecord | B
         return runner.run(row, seed, event), time.perf_counter() - began
     except BaseException as error:
         error.add_note(f"In its worker process:\n{traceback.format_exc()}")
-        try:
-            pickle.loads(cloudpickle.dumps(error))
-        except Exception:
-            error = RuntimeError(traceback.format_exc())
         return error.with_traceback(None), 0.0
