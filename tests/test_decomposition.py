@@ -164,15 +164,6 @@ def test_iou_of_thin_classes():
         mean_iou_of(merged(counts, MERGED[3]), ["Sky"], CLASSES)
 
 
-def test_near_and_away_by_hand():
-    away = counted([[SKY, SKY, ROAD]], [[SKY, SKY, SKY]], 11)
-    near = counted([[SKY, ROAD, ROAD, SKY]], [[SKY, SKY, ROAD, VOID]], 11)
-    counts = np.stack([away, near], axis=1)
-    # Near: sky 1/2, road 1/2. Away: sky 2/3, road predicted where there is none.
-    assert near_and_far(counts) == pytest.approx((1 / 2, (2 / 3 + 0) / 2))
-    assert near_and_far(counts, "set_pixel_accuracy") == pytest.approx((2 / 3, 2 / 3))
-
-
 @given(st.integers(0, 10**6), st.sampled_from([3, 11]))
 @settings(deadline=None, max_examples=30)
 def test_near_and_away_are_the_sets_own_figures(seed, classes):

@@ -41,12 +41,6 @@ def test_resamples_keep_the_size_of_every_class(strata, draws):
         assert (weights[:, strata == k].sum(1) == (strata == k).sum()).all()
 
 
-def test_every_image_is_drawn_as_often_as_another():
-    weights = bootstrap_weights(np.array([0] * 6 + [1] * 3, np.uint8), 40_000, rng())
-    assert weights.mean(0) == pytest.approx(np.ones(9), abs=0.02)
-    assert weights.var(0) == pytest.approx([5 / 6] * 6 + [2 / 3] * 3, abs=0.03)  # of binomial(m, 1/m): 1 - 1/m
-
-
 def test_the_variance_of_an_accuracy_is_the_closed_one():
     labels = np.repeat([0, 1], [60, 40])
     right = np.r_[np.arange(60) < 54, np.arange(40) < 20]
