@@ -44,7 +44,7 @@ def test_the_gpu_commands_need_only_what_a_gpu_machine_has():
         ROOT / "tests/conftest.py",
         ROOT / "tests/tiny.py",
         ROOT / "tests/emulated_gpu.py",
-        *(f for f in ROOT.glob("benchmarks/**/*.py") if f.name != "lightning_script.py"),  # a peer's, run with Lightning
+        *(f for f in ROOT.glob("benchmarks/**/*.py") if f.name != "lightning_script.py"),
     ]
     # The page for a browser, and trackers, say what is to be installed where that is missing.
     files += [f for f in ROOT.glob("cvhw4/**/*.py") if f.name != "html.py" and f.parent.name != "trackers"]
