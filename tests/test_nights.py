@@ -337,6 +337,14 @@ def test_checks_and_the_canary_are_part_of_the_night(box):
     code, entry = box(CANARY="q1_2-finetune", ACCEPT="canary: another GPU")
     assert code == 0 and box(CANARY="q1_2-finetune")[0] == 0
 
+    def fails(target, rows):
+        box.trainer.failing = {("q1_2-finetune", 0): "loss nan in epoch 1"} if rows == ["q1_2-finetune"] else {}
+
+    box.trainer.before = fails
+    code, entry = box(CANARY="q1_2-finetune")  # that night's other rows are fine
+    canary = next(r for r in entry["rows"] if r["data"] == CANARY)
+    assert (entry["state"], canary["status"], canary["why"]) == ("failed", "failed", "loss nan in epoch 1") and code
+
 
 FALLS = {
     "1 sd in ten nights": lambda n: n / 10,

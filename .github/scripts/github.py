@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
 import night
@@ -117,7 +118,7 @@ def outcome(folder):
         entry = json.loads((folder / "night.json").read_text())
         if entry["state"] not in STATES:
             raise ValueError(entry["state"])
-        entry["started"] = str(entry["started"])
+        entry["started"] = datetime.fromisoformat(entry["started"]).isoformat()  # it becomes a file's name
     except (OSError, ValueError, KeyError, TypeError):
         why = (
             f"The machine left nothing (the job's result: {os.environ.get('RESULT') or 'unknown'}): it is offline, its "
@@ -212,10 +213,12 @@ def watch():
 
 
 def awake():
-    """Enables the workflows anew: GitHub switches schedules off after 60 days without a commit."""
+    """Enables the workflows anew: GitHub switches schedules off after 60 days without a commit. What a maintainer has
+    switched off stays so."""
     for workflow in WORKFLOWS:
         try:
-            gh("--method", "PUT", f"{repository()}/actions/workflows/{workflow}/enable")
+            if json.loads(gh(f"{repository()}/actions/workflows/{workflow}"))["state"] != "disabled_manually":
+                gh("--method", "PUT", f"{repository()}/actions/workflows/{workflow}/enable")
         except night.Broken as error:  # tomorrow again
             print(f"::warning::{error}")
 

@@ -346,10 +346,11 @@ def night(settings, clock, started):
     sys.path.insert(0, str(Path().absolute()))  # cvhw4 of this checkout
     from cvhw4.discovery import find_study
     from cvhw4.records.environment import commit
-    from cvhw4.records.history import History, Night
+    from cvhw4.records.history import History, JudgedRow, Night
     from cvhw4.records.store import Store
     from cvhw4.report.history import night_page
     from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
+    from cvhw4.statistics.levels import CANARY
     from cvhw4.statistics.nights import Unconfirmed, canary_of, judge_canary, judge_night
 
     study = find_study(settings.study)
@@ -401,8 +402,12 @@ def night(settings, clock, started):
     if settings.canary and not settings.aside:
         for attempt in ("canary", "canary-again"):
             with anew() as folder:
-                *_, records = train(settings, clock, Path(folder), attempt, 2, [settings.canary], 0.3, AT_ONCE="1")
-            if not records:
+                _, lost, missed, records = train(
+                    settings, clock, Path(folder), attempt, 2, [settings.canary], 0.3, AT_ONCE="1"
+                )
+            if lost or missed or not records:
+                why = next(iter([*lost.values(), *missed.values()]), "was not run")
+                canary, judged = None, [JudgedRow(row=settings.canary, data=CANARY, status="failed", why=why)]
                 break
             canary = canary_of(records)
             row = judge_canary(canary, history.nights, settings.slower)
