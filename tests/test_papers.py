@@ -148,7 +148,7 @@ def test_digits_fit_the_spread(values, shown):
     assert "| 0.8 ± 0.0 |" in flat(made({"q1_2": (0.80, 0.82)}, digits=1).markdown())
 
 
-NASTY = "α→Ω: 100 % of_A & {B} #1 $x$ ~^ \\ <b>*[_]*</b> | †±"
+NASTY = "[α]→Ω: 100 % of_A & {B} #1 $x$ ~^ \\ <b>*[_]*</b> | †±"
 
 
 @pytest.mark.parametrize("style", [{}, {"siunitx": True}, {"caption": NASTY, "label": "tab:a"}], ids=str)
@@ -283,6 +283,8 @@ def test_a_style_file_names_rows_and_columns_and_options_come_before_it(stored):
     assert r"0.8**\*" in done.stdout and "| Fine-tuned | **90.0 ± 0.8*** |" in flat(done.stdout)
     done = command("q1_1", "--style", stored / "paper.toml", "--spread", "none", "--digits", "0")
     assert "| Features | 80 " in flat(done.stdout) and "Fine" not in done.stdout
+    done = command("q1_2-finetune", "q1_1", "--style", stored / "paper.toml")  # by another of its names
+    assert "| Fine-tuned | **90.0 ± 0.8*** |" in flat(done.stdout)
 
 
 def test_figures_for_papers_are_of_a_columns_width_with_fonts_embedded(stored):

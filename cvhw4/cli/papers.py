@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cvhw4.cli.common import RESULTS, ResultsOption, StudyOption, app, chosen_store, chosen_study, folder_of, row_names
 from cvhw4.errors import InputError
+
+if TYPE_CHECKING:
+    from cvhw4.study import Study
 
 
 @app.command("table")
@@ -20,14 +24,14 @@ def write_table(
     study: StudyOption = None,
     figure: Annotated[list[str] | None, typer.Option("--figure", help="A column, as accuracy; several times.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Row that the others are marked against.")] = None,
-    marks: Annotated[str | None, typer.Option(help="Of tests against the baseline (default), or claims.")] = None,
+    marks: Annotated[str | None, typer.Option(help="tests against the baseline (default), or claims.")] = None,
     differences: Annotated[bool | None, typer.Option("--differences", help="From the baseline, as columns.")] = None,
     epoch: Annotated[str | None, typer.Option(help="best or last (default: as claims are judged).")] = None,
     spread: Annotated[str | None, typer.Option(help="sd (default), interval (half of 95 %) or none.")] = None,
     percent: Annotated[bool | None, typer.Option("--percent", help="Figures times 100.")] = None,
     digits: Annotated[int | None, typer.Option(help="Behind the point (default: as the spread deserves).")] = None,
     siunitx: Annotated[bool | None, typer.Option("--siunitx", help="LaTeX: numbers by that package.")] = None,
-    caption: Annotated[str | None, typer.Option(help="LaTeX and Typst: makes a float.")] = None,
+    caption: Annotated[str | None, typer.Option(help="Above the table; LaTeX and Typst: a float.")] = None,
     label: Annotated[str | None, typer.Option(help="To refer to it by.")] = None,
     style: Annotated[
         Path | None, typer.Option(help="TOML file of all this, and of names: rows.q1_1 = 'Features'.", parser=folder_of)
@@ -61,9 +65,10 @@ def write_table(
         "percent": percent, "digits": digits, "siunitx": siunitx, "caption": caption, "label": label,
     }  # fmt: skip
     base = asdict(Style() if style is None else read_style(style))
-    for name, asked in (("rows", rows), ("columns", figure)):
-        if asked:
-            given[name] = {text: base[name].get(text, "") for text in asked}
+    if rows:
+        given["rows"] = _called(chosen, base["rows"], rows)
+    if figure:
+        given["columns"] = {text: base["columns"].get(text, "") for text in figure}
     whole = style_of(base | {name: value for name, value in given.items() if value is not None}, "the options")
     tables = results_table(chosen, latest_runs(store.load()), whole)
     if not tables:
@@ -74,6 +79,12 @@ def write_table(
     else:
         write_atomically(output, text)
         typer.echo(output)
+
+
+def _called(study: Study, style: Mapping[str, str], rows: Sequence[str]) -> dict[str, str]:
+    """What a style calls rows that are asked for, by whichever of its names each is given in either place."""
+    names = {study.row(row).name: name for row, name in style.items()}
+    return {row: names.get(study.row(row).name, "") for row in rows}
 
 
 @app.command("figure")
@@ -106,8 +117,10 @@ def write_figure(
         raise InputError(f"--width {width:g}", "is no width of a figure", "give 2 to 20 inches")
     chosen = chosen_study(study, results)
     of_paper = Style() if style is None else read_style(style)
-    known = of_paper.claims if kind == "claims" else of_paper.rows
-    called = {name: known.get(name, "") for name in names} if names else known
+    if kind == "claims":
+        called = {name: of_paper.claims.get(name, "") for name in names} if names else of_paper.claims
+    else:
+        called = _called(chosen, of_paper.rows, names) if names else of_paper.rows
     picture = paper_picture(Stored(chosen, chosen_store(results, study)), kind, called, metric, width, together)
     picture.save(output)
     typer.echo(f"{output}\n{picture.alt}")

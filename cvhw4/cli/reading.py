@@ -26,15 +26,15 @@ def judge(
         typer.Option("--metric", "-m", help="A figure, or NAME=LOGGED_AS; several times."),
     ] = None,
     lower: Annotated[list[str] | None, typer.Option("--lower", help="A figure of which the lowest is best.")] = None,
-    row: Annotated[list[str] | None, typer.Option("--row", help="Setting that tells rows apart (row).")] = None,
+    row: Annotated[list[str] | None, typer.Option("--row", help="What tells rows apart (default: row).")] = None,
     seed: Annotated[str, typer.Option("--seed", help="Setting that holds the seed.")] = "seed",
     better: Annotated[list[str] | None, typer.Option("--better", help="Row that should win; several times.")] = None,
     worse: Annotated[str | None, typer.Option("--worse", help="Row that it is held against.")] = None,
-    margin: Annotated[float, typer.Option(help="By more than this.")] = 0.0,
+    margin: Annotated[float, typer.Option(help="The difference has to exceed this.")] = 0.0,
     epoch: Annotated[str | None, typer.Option(help="Tables: column that numbers a run's lines.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="NAME=VALUE that runs must have.")] = None,
     pattern: Annotated[
-        str, typer.Option(help="TensorBoard: settings in a folder's path; left out, {row}/seed{seed} where it fits.")
+        str, typer.Option(help="Settings in TensorBoard's paths or the names of W&B's charts: {row}-{seed}.")
     ] = "",
     experiment: Annotated[str | None, typer.Option(help="MLflow: only this experiment.")] = None,
     best: Annotated[bool, typer.Option("--best", help="By each run's best epoch instead of its last.")] = False,

@@ -50,6 +50,7 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "[": "{[}",  # else an argument of the line break before it
 }
 _MATHS = {"±": r"\pm", "×": r"\times", "→": r"\rightarrow", "≤": r"\leq", "≥": r"\geq", "µ": r"\mu"} | {
     ABOVE: "^{*}",  # fonts that every LaTeX has as outlines, as those of text companions are not
