@@ -55,7 +55,7 @@ def order(a: Mapping[str, Estimate], b: Mapping[str, Estimate]) -> Order | None:
     swapped, open_ = [], 0
     for one, other in combinations(rows, 2):
         first, second = a[one].mean - a[other].mean, b[one].mean - b[other].mean
-        if first * second >= 0:
+        if not (first > 0 > second or first < 0 < second):  # a product of small ones would be 0
             continue
         if _apart(a[one], a[other]) and _apart(b[one], b[other]):
             swapped.append((one, other) if first > 0 else (other, one))
