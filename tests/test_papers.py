@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -188,6 +189,28 @@ def test_caption_and_notes_are_shown_in_every_format(kind, caption, shown):
     if caption and kind in (".tex", ".typ"):
         assert f"{shown} {NOTES[0]}" in visible
     assert shown in visible and ("2019 report" in visible) == (kind == ".html" and not caption)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("caption", ["", "One network"])
+def test_several_tables_in_one_file_say_which_is_which(kind, caption):
+    """Two data sets of one name among them."""
+    many = [*runs(), *(replace(r, data=replace(r.data, fingerprint="f" * 64)) for r in runs())]
+    tables = results_table(QUICK, many, Style(columns={"accuracy": ""}, caption=caption, label="tab"))
+    title = QUICK.title + ": embedded, classification"
+    assert [(t.title, t.style.label) for t in tables] == [(title, "tab"), (f"{title} (2)", "tab-2")]
+    assert tables.frame().index.get_level_values("table").unique().tolist() == [t.title for t in tables]
+    text = rendered([*tables], kind)
+    visible = "\n".join(line for line in text.splitlines() if not line.startswith(("%", "//"))).replace("\\", "")
+    if kind == ".csv":
+        lines = list(csv.DictReader(io.StringIO(text)))
+        assert [line["table"] for line in lines] == [t.title for t in tables for _ in t.rows]
+    else:
+        titles = [t.title.replace("'", "&#x27;") if kind == ".html" else t.title for t in tables]
+        assert [visible.count(f"{t}. {caption}".rstrip()) for t in titles] == [1, 1]
+    alone = rendered(tables[:1], kind)
+    assert ("2019 report" in visible) and (kind == ".csv" or "(2)" not in alone)
+    assert kind in (".csv", ".html") or "2019 report" not in re.sub(r"(?m)^(%|//).*", "", alone)
 
 
 def test_shares_are_in_percent_where_they_are_named():

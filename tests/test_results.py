@@ -6,8 +6,7 @@ import pytest
 
 from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.agreement import agreement_page, settings_of
-from cvhw4.report.page import pictures_of_report
-from cvhw4.report.papers import write_tables
+from cvhw4.report.page import pictures_of_report, write_tables
 from cvhw4.report.results import report_page
 from cvhw4.report.stored import Stored
 from cvhw4.report.verdicts import verdicts_page

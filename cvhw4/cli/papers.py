@@ -51,7 +51,8 @@ def write_table(
 
     from cvhw4.files import write_atomically
     from cvhw4.records.store import latest_runs
-    from cvhw4.report.papers import Style, check_table, read_style, rendered, results_table, style_of, write_tables
+    from cvhw4.report.page import write_tables
+    from cvhw4.report.papers import Style, check_table, read_style, rendered, results_table, style_of
 
     if output is not None:
         check_table(output)

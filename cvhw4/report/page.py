@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cvhw4.errors import InputError
 from cvhw4.files import write_atomically
+from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import Store
 from cvhw4.report.figures import FOLDER, Picture, write_pictures
 from cvhw4.report.html import html_page
+from cvhw4.report.papers import rendered, results_table, style_of
 from cvhw4.report.pictures import pictures_of
 from cvhw4.report.plots import claims_figure, curves, curves_figure, forest
 from cvhw4.report.results import report_page
@@ -101,6 +106,49 @@ def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, 
                     drawn.append(("Learning curves", curves(stem, name, measured, rows, metric, study)))
             drawn += pictures_of(study, task, groups, stored.images, store.samples, store.pictures, name)
     return found
+
+
+def write_tables(study: Study, records: Iterable[RunRecord], folder: Path) -> list[Path]:
+    """Writes the study's own tables (`Study.tables`) as LaTeX, and where there is a pdflatex as PDF; without one the
+    PDF of a table that changed is removed.
+
+    Raises:
+        InputError: the study has none, one of them fits no run, the folder cannot be written to, or LaTeX fails.
+    """
+    runs, written, latex = list(records), [], shutil.which("pdflatex")
+    if not study.tables:
+        raise InputError(f"study {study.name}", "has no tables of its own", "name rows, or give it Study(tables=...)")
+    for name, raw in study.tables.items():
+        tables = results_table(study, runs, style_of(raw, f"study {study.name}, table {name}"))
+        if not tables:
+            continue  # none of its rows was trained
+        text, path = rendered(tables, ".tex"), folder / f"{name}.tex"
+        page = path.with_suffix(".pdf")
+        if not path.is_file() or path.read_text("utf-8", "replace") != text:
+            page.unlink(missing_ok=True)  # of another table
+        write_atomically(path, text)
+        written.append(path)
+        if latex:
+            write_atomically(page, _compiled(text, path))
+            written.append(page)
+    if not latex:
+        warnings.warn("no PDFs are made of the tables: pdflatex is not installed", stacklevel=2)
+    return written
+
+
+def _compiled(text: str, path: Path) -> bytes:
+    """A table as a page of PDF, the same bytes each time."""
+    siunitx = r"\usepackage{siunitx}" if r"\num" in text else ""
+    page = rf"\documentclass{{article}}\usepackage{{booktabs}}{siunitx}\pagestyle{{empty}}\begin{{document}}"
+    with tempfile.TemporaryDirectory(prefix="cvhw4-") as folder:
+        (Path(folder) / "table.tex").write_text(f"{page}\n{text}\\end{{document}}\n", "utf-8")
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+        fixed = os.environ | {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+        done = subprocess.run(command, cwd=folder, env=fixed, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            told = next((line for line in done.stdout.splitlines() if line.startswith("!")), "see its log")
+            raise InputError(path, f"cannot be compiled ({told})", "install booktabs and siunitx, or look at the names")
+        return (Path(folder) / "table.pdf").read_bytes()
 
 
 def write_html(folder: Path) -> Path:

@@ -10,21 +10,16 @@ from __future__ import annotations
 
 import html
 import math
-import os
 import re
-import shutil
-import subprocess
-import tempfile
 import tomllib
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cvhw4.errors import InputError, printable
-from cvhw4.files import write_atomically
 from cvhw4.records.schema import RunRecord, first_problem
 from cvhw4.records.typed import Field, TypeAdapter, ValidationError
 from cvhw4.report.marks import ABOVE, BELOW, SAME, against, marks_note, marks_of_claims, marks_of_tests, winner
@@ -156,6 +151,7 @@ class ResultsTable:
         style: how it is shown.
         percent: for each column whether its figures are times 100.
         signed: for each column whether it is one of differences.
+        among: whether there are others beside it, so that its title has to be read.
     """
 
     title: str
@@ -165,6 +161,7 @@ class ResultsTable:
     style: Style
     percent: tuple[bool, ...]
     signed: tuple[bool, ...]
+    among: bool = False
 
     def frame(self) -> DataFrame:
         """As pandas: a line per row; for each figure its mean, spread and n as float64, float64 and int64 columns."""
@@ -180,16 +177,16 @@ class ResultsTable:
     def markdown(self) -> str:
         """For a README."""
         head, *lines = self._lines(_Markup(escape, str, "**{}**".format, escape))
-        parts = [*map(escape, self._caption), Table(head, lines).markdown(), "\n".join(map(escape, self.notes))]
-        return "\n\n".join(parts)
+        texts = (" ".join(map(escape, self._caption)), Table(head, lines).markdown(), "\n".join(map(escape, self.notes)))
+        return "\n\n".join(filter(None, texts))
 
     def csv(self) -> str:
-        """Full precision, a line per row and figure: row, figure, mean, spread, n, bold, mark."""
+        """Full precision, a line per row and figure: table, row, figure, mean, spread, n, bold, mark."""
         import pandas as pd
 
         cells = [(name, column, cell) for name, of in self.rows for column, cell in zip(self.columns, of, strict=True)]
-        names = ["row", "figure", "mean", self._spread, "n", "bold", "mark"]
-        lines = pd.DataFrame([(name, column, *cell) for name, column, cell in cells if cell], columns=names)
+        names = ["table", "row", "figure", "mean", self._spread, "n", "bold", "mark"]
+        lines = pd.DataFrame([(self.title, name, column, *cell) for name, column, cell in cells if cell], columns=names)
         return lines.to_csv(index=False, na_rep="nan", lineterminator="\n")
 
     def html(self) -> str:
@@ -220,14 +217,13 @@ class ResultsTable:
         markup = _Markup(_latex, number, lambda text: bold(plain(text)), _latex)
         head, *lines = (rf"{' & '.join(line)} \\" for line in self._lines(markup))
         columns = rf"\begin{{tabular}}{{l{'c' * len(self.columns)}}}"
-        notes = " ".join(map(_latex, self.notes))
+        told = " ".join(map(_latex, [*self._caption, *self.notes]))
         width = rf"\multicolumn{{{len(self.columns) + 1}}}{{@{{}}p{{{self._width:.0f}em}}}}"
-        below = [] if self.style.caption else [rf"{width}{{\footnotesize\raggedright {notes}}} \\"]
+        below = [] if self.style.caption else [rf"{width}{{\footnotesize\raggedright {told}}} \\"]
         body = [columns, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", *below, r"\end{tabular}"]
         if self.style.caption:
             label = [rf"\label{{{self.style.label}}}"] if self.style.label else []
-            caption = rf"\caption{{{' '.join([*map(_latex, self._caption), notes])}}}"
-            body = [r"\begin{table}", r"\centering", caption, *label, *body, r"\end{table}"]
+            body = [r"\begin{table}", r"\centering", rf"\caption{{{told}}}", *label, *body, r"\end{table}"]
         packages = "booktabs" + (", siunitx" if self.style.siunitx else "")
         return "\n".join([f"% {printable(self.title)}; needs {packages}", *body])
 
@@ -238,20 +234,19 @@ class ResultsTable:
         columns = f"columns: {len(self.columns) + 1}, align: (left, ..range({len(self.columns)}).map(_ => center))"
         body = [f"  {columns}, stroke: none,", "  table.hline(),", head, "  table.hline(stroke: 0.5pt),"]
         body += [*lines, "  table.hline(),"]
-        title, notes = f"// {printable(self.title)}", " ".join(map(_typst, self.notes))
+        title, told = f"// {printable(self.title)}", " ".join(map(_typst, [*self._caption, *self.notes]))
         if not self.style.caption:
-            below = f"block(width: {self._width:.0f}em, text(size: 0.8em)[{notes}])"
+            below = f"block(width: {self._width:.0f}em, text(size: 0.8em)[{told}])"
             last = f"  table.cell(colspan: {len(self.columns) + 1}, align: left, {below}),"
             return "\n".join([title, "#table(", *body, last, ")"])
         label = f" <{self.style.label}>" if self.style.label else ""
-        caption = " ".join([*map(_typst, self._caption), notes])
-        return "\n".join([title, f"#figure(caption: [{caption}], table(", *body, f")){label}"])
+        return "\n".join([title, f"#figure(caption: [{told}], table(", *body, f")){label}"])
 
     @property
     def _caption(self) -> list[str]:
-        """The style's caption as a sentence that others may follow; empty without one."""
-        text = self.style.caption.rstrip()
-        return [text + "." * (text[-1] not in ".!?:;")] if text else []
+        """The title, where it has to be read, and the style's caption, as sentences that others may follow."""
+        texts = (self.title * self.among, self.style.caption.rstrip())
+        return [text + "." * (text[-1] not in ".!?:;") for text in texts if text]
 
     @property
     def _width(self) -> float:
@@ -311,66 +306,46 @@ def check_table(path: Path) -> Style:
     return read_style(beside) if beside.is_file() else Style()
 
 
-def write_tables(study: Study, records: Iterable[RunRecord], folder: Path) -> list[Path]:
-    """Writes the study's own tables (`Study.tables`) as LaTeX, and where there is a pdflatex as PDF; without one the
-    PDF of a table that changed is removed.
-
-    Raises:
-        InputError: the study has none, one of them fits no run, the folder cannot be written to, or LaTeX fails.
-    """
-    runs, written, latex = list(records), [], shutil.which("pdflatex")
-    if not study.tables:
-        raise InputError(f"study {study.name}", "has no tables of its own", "name rows, or give it Study(tables=...)")
-    for name, raw in study.tables.items():
-        tables = results_table(study, runs, style_of(raw, f"study {study.name}, table {name}"))
-        if not tables:
-            continue  # none of its rows was trained
-        text, path = rendered(tables, ".tex"), folder / f"{name}.tex"
-        page = path.with_suffix(".pdf")
-        if not path.is_file() or path.read_text("utf-8", "replace") != text:
-            page.unlink(missing_ok=True)  # of another table
-        write_atomically(path, text)
-        written.append(path)
-        if latex:
-            write_atomically(page, _compiled(text, path))
-            written.append(page)
-    if not latex:
-        warnings.warn("no PDFs are made of the tables: pdflatex is not installed", stacklevel=2)
-    return written
-
-
-def _compiled(text: str, path: Path) -> bytes:
-    """A table as a page of PDF, the same bytes each time."""
-    siunitx = r"\usepackage{siunitx}" if r"\num" in text else ""
-    page = rf"\documentclass{{article}}\usepackage{{booktabs}}{siunitx}\pagestyle{{empty}}\begin{{document}}"
-    with tempfile.TemporaryDirectory(prefix="cvhw4-") as folder:
-        (Path(folder) / "table.tex").write_text(f"{page}\n{text}\\end{{document}}\n", "utf-8")
-        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
-        fixed = os.environ | {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
-        done = subprocess.run(command, cwd=folder, env=fixed, capture_output=True, text=True, errors="replace")
-        if done.returncode:
-            told = next((line for line in done.stdout.splitlines() if line.startswith("!")), "see its log")
-            raise InputError(path, f"cannot be compiled ({told})", "install booktabs and siunitx, or look at the names")
-        return (Path(folder) / "table.pdf").read_bytes()
-
-
 def rendered(tables: Iterable[ResultsTable], ending: str) -> str:
-    """Tables as the text of a file with that ending, which `FORMATS` has."""
-    return "\n\n".join(FORMATS[ending](table).rstrip("\n") for table in tables) + "\n"
+    """Tables as the text of a file with that ending, which `FORMATS` has; in CSV all are one."""
+    texts = [FORMATS[ending](table).rstrip("\n") for table in Tables(tables)]
+    if ending == ".csv":
+        return "\n".join([*texts[:1], *(text.partition("\n")[2] for text in texts[1:])]) + "\n"
+    return "\n\n".join(texts) + "\n"
 
 
 class Tables(list[ResultsTable]):
-    """Tables of one study or several; a notebook shows them one below the other."""
+    """Tables of one study or several, each with a title and a label of its own; a notebook shows them one below the
+    other."""
+
+    def __init__(self, tables: Iterable[ResultsTable]) -> None:
+        given = list(tables)
+        titles = _apart((table.title for table in given), "{} ({})")
+        labels = _apart((table.style.label for table in given), "{}-{}")
+        among = len(given) > 1
+        super().__init__(
+            replace(table, title=title, style=replace(table.style, label=label), among=among)
+            for table, title, label in zip(given, titles, labels, strict=True)
+        )
 
     def frame(self) -> DataFrame:
         """As pandas: that of the only table; several one below the other, their titles the first level of the index."""
         import pandas as pd
 
         frames = {table.title: table.frame() for table in self}
-        return next(iter(frames.values())) if len(self) == 1 else pd.concat(frames, names=["table"])
+        return self[0].frame() if len(self) == 1 else pd.concat(frames, names=["table"])
 
     def _repr_html_(self) -> str:
         return "".join(table.html() for table in self)
+
+
+def _apart(texts: Iterable[str], numbered: str) -> list[str]:
+    """Texts, those that are there already with a number; empty ones as they are."""
+    found: list[str] = []
+    for text in texts:
+        names = (numbered.format(text, n) if n > 1 else text for n in count(1))
+        found.append(next(name for name in names if name not in found or not text))
+    return found
 
 
 def results_table(study: Study, records: Iterable[RunRecord], style: Style | Mapping[str, Any] | None = None) -> Tables:
