@@ -54,6 +54,7 @@ ELSEWHERE = {
     "make docs": "test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere",
     "cvhw4 history": "tests/test_judged_nights.py",
     "cvhw4 judge": "tests/test_judge.py",
+    "cvhw4 table --study judged": "tests/test_judge.py",
     "cvhw4 figure": "tests/test_papers.py",
     "cvhw4 bisect": "tests/test_judged_nights.py",
     "cvhw4 fetch camvid": "tests/test_fetch.py",

@@ -1,6 +1,7 @@
 """Runs that were logged elsewhere, judged: files, and what is wrong with them. Trackers: see test_trackers."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,33 +81,60 @@ def test_seeds_that_one_row_alone_has_are_told(run):
 
 def test_the_commands_of_the_documentation_run(run):
     page = (Path(__file__).parent.parent / "docs" / "trackers.md").read_text()
-    shown = [line.split()[1:] for line in page.splitlines() if line.startswith("cvhw4 judge runs.csv")]
+    block = page.partition("elsewhere\n")[2].partition("```sh\n")[2].partition("```")[0]
+    shown = [line.split()[1:] for line in block.splitlines() if not re.search("mlflow|wandb", line)]
     arms = [("skip", 2, "batch"), ("noskip", 8, "group")]
     lines = [f"{a},{d},{n},{s},1,0.{d}{s},0.{d}{s},0.{s}1" for a, d, n in arms for s in range(3)]
     table(*lines, head="arm,depth,norm,seed,epoch,accuracy,val/acc,val/loss")
-    assert len(shown) == 2 and all(run(*words)[0] == 0 for words in shown)
+    found = [run(*words) for words in shown]
+    assert len(shown) == 6 and not any(code for code, _, _ in found), found
+    assert "| noskip " in found[-2][1] and "(%)" in found[-2][1]
 
 
 def test_other_commands_know_what_was_judged(run):
     table(*arms())
     assert run(*JUDGE, *AGAINST)[0] == 0
     assert run("report", "--study", "judged")[0] == 0
-    assert "0.820" in run("table", "--figure", "accuracy")[1]
+    assert "0.820" in run("table", "--metric", "accuracy")[1]
     told = run("table", "no skip", "skip", "--baseline", "no skip", "--caption", "Two arms")[1]
     assert told.startswith("Two arms.\n") and "| no skip " in told and "below no skip" in told
+    assert "skip beats no skip in accuracy: +0.100, supported" in run("figure", "claims", "claims.svg")[1]
     assert "skip-seed4" in run("show", "skip-seed4")[1].replace(", seed 4", "-seed4")
     table(*[line.replace("0.8", "0.5") for line in arms()])
     assert run(*JUDGE, "--results", "later", "--name", "judged", *AGAINST)[0] == 0
     code, out, _ = run("compare", "results", "later")
     assert code == 1 and "skip" in out
-    assert "cvhw4 compare OLD NEW holds two results folders" in run("history", "results")[2]
+    assert "Fix: name the one of cvhw4 judge --history; two results folders are for" in run("history", "results")[2]
+
+
+def test_what_was_judged_has_a_history(run):
+    """Every judging is a night: the third time one arm has fallen, and with it what was claimed of it."""
+    told = []
+    for fallen in (False, False, True):
+        table(*[line.replace(",0.8", ",0.6") if fallen else line for line in arms()])
+        code, out, err = run(*JUDGE, *AGAINST, "--history", "kept")
+        assert code == 0, err
+        told.append(out.splitlines()[-2:])
+    assert [lines[1] for lines in told] == [
+        "the first night: kept", "nothing is worse: kept", "worse than before: kept",
+    ]  # fmt: skip
+    assert told[2][0].startswith("skip is worse: best accuracy 0.8200 to 0.6200; ")
+    code, out, err = run("history", "kept", "--page")
+    assert code == 0 and "3 nights" in out and "regression" in out and Path("kept/index.html").exists(), err
+    code, _, err = run(*JUDGE, "--history", "kept", "--name", "other")
+    assert code == 4 and "kept: is the history of judged. Fix: name another, or judge with --name judged." in err
 
 
 def test_judged_again_the_runs_of_before_are_gone_and_runs_trained_here_are_never(run):
     table(*arms())
     run(*JUDGE)
+    assert run(*JUDGE)[2] == ""
     table(*arms()[:3])
-    assert run(*JUDGE)[0] == 0
+    code, _, err = run(*JUDGE)
+    assert (code, err) == (
+        0,
+        "replaced: 10 runs judged before as judged; another --name keeps both, --history every state\n",
+    )
     assert len(Store(Path("results"), "judged").load()) == 3
     Store(Path("results"), "quick").save(record())
     code, _, err = run(*JUDGE, "--name", "quick")
@@ -195,6 +223,7 @@ def test_a_figure_whose_best_is_known_to_be_the_lowest_is_not_judged_as_the_high
         (["skip,0,0.1,0.8"], ("--better", "full", "--worse", "skip"), "claim full_above_skip-accuracy: has row='full'"),
         (["skip,0,0.1,0.8"], ("--better", "skip"), "--better skip: has nothing to beat. Fix: name a row with --worse"),
         (["skip,0,0.1,0.8"], ("--worse", "skip"), "--worse skip: has nothing that should beat it"),
+        (["skip,0,0.1,0.8"], ("--margin", "0.1"), "--margin 0.1: has nothing that should exceed it. Fix: name a row"),
         (["skip,0,0.1,0.8"], ("--only", "lr=0.2"), "has no runs with lr=0.2"),
         (["skip,0,0.1,0.8"], ("--only", "lr"), "--only lr: has no =. Fix: write it as --only lr=VALUE"),
         (["skip,0,0.1,0.8"], ("--epoch", "epoch"), "has no column epoch"),

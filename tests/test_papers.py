@@ -18,7 +18,7 @@ from scipy.stats import ttest_rel
 from typer.testing import CliRunner
 
 import cvhw4
-from cvhw4 import Claim, InputError, Style, claims_figure, curves_figure, results_table
+from cvhw4 import Claim, InputError, Study, Style, claims_figure, curves_figure, results_table
 from cvhw4 import stored as stored_runs
 from cvhw4.cli import app
 from cvhw4.records.store import Store
@@ -60,8 +60,14 @@ def test_cells_are_means_and_spreads_of_the_best_or_last_epoch():
 
 
 def test_figures_above_1_are_no_shares():
-    with pytest.raises(InputError, match="column accuracy: has figures above 1, so it is no share"):
+    wrong = "column accuracy: has figures above 1, so it is no share. Fix: "
+    with pytest.raises(InputError, match=wrong + "leave percent out"):
         made({"q1_2": (70.0, 71.5)}, percent=True)
+    many = runs({"q1_2": (70.0, 71.5)})
+    for run in many:
+        run.epochs[-1].figures["auc"] = 0.5
+    with pytest.raises(InputError, match=wrong + r'name the columns that are shares: percent = \["auc"\] in a file'):
+        results_table(QUICK, many, Style(columns={"accuracy": "", "auc": ""}, percent=True, epoch="last"))
 
 
 def test_bold_is_what_beats_every_other_row_and_nothing_else():
@@ -106,6 +112,10 @@ def test_marks_may_be_the_verdicts_on_the_studys_claims():
     table = made(baseline="q1_1", marks="claims", epoch="")
     assert {row: cell.mark for row, cell in cells(table).items()} == {"q1_1": "", "q1_2": "*", "q1_3": ""}
     assert "* above, † below q1_1-features (2 claims of the study, judged with its others, Holm, 5 %)." in table.notes
+    some = made(baseline="q1_1", marks="claims", epoch="", rows={"q1_2": "", "q1_1": ""})
+    assert "* above, † below q1_1-features (1 claim of the study, judged with its others, Holm, 5 %)." in some.notes
+    none = made(baseline="q1_3", marks="claims", epoch="", rows={"q1_3": "", "q1_5": ""})
+    assert "Without marks: no claim of the study is about one of these rows and q1_3-scratch." in none.notes
     with pytest.raises(InputError, match="marks: are of claims, which go by the last epoch"):
         made(baseline="q1_1", marks="claims")
 
@@ -342,8 +352,44 @@ def test_figures_show_what_is_named_by_its_name():
     with pytest.raises(InputError, match=r"claims: has claim='q1'\. Fix: choose one of q1_4-"):
         claims_figure(QUICK, many, names=["q1"])
     both = curves_figure(QUICK, many, {"q1_2": "Tuned", "q1_1": ""}, together=True)
+    assert "after the last one Tuned 0.9" in both.alt
     titles = [t for t in re.findall(r">([^<>]+)</text>", both.svg) if "(n = " in t]
     assert titles == ["Tuned (n = 4)", "q1_1-features (n = 4)"]
+
+
+def test_claims_without_words_of_their_own_call_rows_by_their_labels():
+    claims = [
+        Claim(better="a", worse="b", metric="x"),
+        Claim(better=("a", "b"), worse="b", metric="x", id="more", margin=0.1),
+        Claim(better="a", worse="b", metric="x", id="own", sentence="a is better than b"),
+    ]
+    study = Study(
+        "s", train=fit, rows={"a": {}, "b": {}}, primary="x", claims=claims, labels={"b": "no skip", "a": "A"}
+    )
+    assert [c.words(study.labels) for c in study.claims] == [
+        "A beats no skip in x", "A less no skip beats no skip by 0.1 in x", "a is better than b",
+    ]  # fmt: skip
+
+
+def test_curves_in_one_panel_are_told_apart():
+    """Each by its colour and its dashes, as many as there are; more are refused."""
+    names = [f"r{i}" for i in range(29)]
+    study = Study("s", train=fit, rows={name: {"i": name} for name in names}, primary="x")
+    many = [
+        replace(record("q1_1", s, figures=((0.1,), (0.2,))), row=name, task="custom") for name in names for s in (0, 1)
+    ]
+    for run in many:
+        for epoch in run.epochs:
+            epoch.figures["x"] = epoch.figures["accuracy"]
+    picture = curves_figure(study, many, names[:28], "x", together=True)
+    lines = re.findall(r'<path d="[^"]*" clip-path="[^"]*" style="fill: none; (stroke.*?: #[^"]*)"', picture.svg)
+    assert len(lines) == len({*lines}) == 28
+    with pytest.raises(InputError, match=r"curves: have 29 rows together\. Fix: name 28 at most"):
+        curves_figure(study, many, names, "x", together=True)
+
+
+def fit(run):
+    yield {"x": 0.0}
 
 
 def test_what_the_documentation_does_in_a_notebook(tmp_path, monkeypatch):
@@ -363,6 +409,8 @@ def test_the_pictures_of_a_studys_sections_are_figures_too(stored):
     done = command("decomposition", stored / "d.pdf", *of_checkout, of="figure")
     assert done.exit_code == 0 and "The rise of the mIoU from 11 to 3 classes" in done.stdout, done.exception
     assert (stored / "d.pdf").read_bytes().startswith(b"%PDF")
+    done = command("decomposition", stored / "e.pdf", "q2_1a", *of_checkout, of="figure")
+    assert "figure decomposition: takes no names" in str(done.exception) and not (stored / "e.pdf").exists()
 
 
 @pytest.mark.parametrize(
@@ -372,9 +420,22 @@ def test_the_pictures_of_a_studys_sections_are_figures_too(stored):
         ("figure", "claims x.pdf --width 99", "--width 99: is no width of a figure"),
         ("figure", "curves x.pdf q1_8", "curves: have no runs with any metric. Fix: train these rows"),
         ("figure", "curves x.pdf --metric beauty", "curves: have no runs with beauty. Fix: name another metric: acc"),
-        ("figure", "portrait x.pdf", "portrait: is not a picture"),
+        (
+            "figure",
+            "portrait x.pdf",
+            "portrait: is not a picture that these runs make. Fix: choose one of claims, curves",
+        ),
+        (
+            "figure",
+            "claims x.pdf --metric accuracy",
+            "figure claims: takes no metric. Fix: leave it out, or draw curves",
+        ),
+        ("figure", "claims x.pdf --together", "figure claims: takes no together"),
+        ("table", "--all --percent", "--all: takes no percent. Fix: leave it out, or give it to Study(tables=...)"),
+        ("table", "--all --digits 0", "--all: takes no digits"),
+        ("table", "q1_1 --all", "--all: takes no rows"),
         ("table", "nowhere", "nowhere: is not a row of study quick"),
-        ("table", "--figure beauty", "column beauty: is a figure that no run has. Fix: use accuracy"),
+        ("table", "--metric beauty", "column beauty: is a figure that no run has. Fix: use accuracy"),
         ("table", "--baseline q1_1 q1_2", "baseline q1_1-features: is not among the rows of the table"),
         ("table", "--epoch first", "the options: is no style of a table (epoch: Input should be 'best', 'last' or ''"),
         ("table", "--digits 12", "(digits: Input should be less than or equal to 9, not 12)"),

@@ -22,7 +22,9 @@ def write_table(
     ] = None,
     results: ResultsOption = RESULTS,
     study: StudyOption = None,
-    figure: Annotated[list[str] | None, typer.Option("--figure", help="A column, as accuracy; several times.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", "-m", help="A column, as accuracy; several times.")
+    ] = None,
     baseline: Annotated[str | None, typer.Option(help="Row that the others are marked against.")] = None,
     marks: Annotated[str | None, typer.Option(help="tests against the baseline (default), or claims.")] = None,
     differences: Annotated[bool | None, typer.Option("--differences", help="From the baseline, as columns.")] = None,
@@ -45,7 +47,7 @@ def write_table(
 ) -> None:
     """Makes a table for a paper. Means over seeds; bold and marks only where the runs support them.
 
-    Example: cvhw4 table q1_1 q1_2 q1_3 --figure accuracy --baseline q1_3 --output table.tex
+    Example: cvhw4 table q1_1 q1_2 q1_3 --metric accuracy --baseline q1_3 --output table.tex
     """
     from dataclasses import asdict
 
@@ -57,20 +59,24 @@ def write_table(
     if output is not None:
         check_table(output)
     chosen, store = chosen_study(study, results), chosen_store(results, study)
-    if every:
-        for path in write_tables(chosen, latest_runs(store.load()), store.folder / "tables"):
-            typer.echo(path)
-        return
     given: dict[str, Any] = {
         "baseline": baseline, "marks": marks, "differences": differences, "epoch": epoch, "spread": spread,
         "percent": percent, "digits": digits, "siunitx": siunitx, "caption": caption, "label": label,
     }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    if every:
+        others = given | {"output": output, "style": style, "metric": metric, "rows": rows}
+        if unused := [name for name, value in others.items() if value not in (None, [])]:
+            raise InputError("--all", f"takes no {unused[0]}", "leave it out, or give it to Study(tables=...)")
+        for path in write_tables(chosen, latest_runs(store.load()), store.folder / "tables"):
+            typer.echo(path)
+        return
     base = asdict(Style() if style is None else read_style(style))
     if rows:
         given["rows"] = _called(chosen, base["rows"], rows)
-    if figure:
-        given["columns"] = {text: base["columns"].get(text, "") for text in figure}
-    whole = style_of(base | {name: value for name, value in given.items() if value is not None}, "the options")
+    if metric:
+        given["columns"] = {text: base["columns"].get(text, "") for text in metric}
+    whole = style_of(base | given, "the options")
     tables = results_table(chosen, latest_runs(store.load()), whole)
     if not tables:
         raise InputError(store.folder, "has no runs of these rows", "train them first, or name others")

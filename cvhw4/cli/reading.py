@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Annotated
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cvhw4.cli.common import RESULTS, ResultsOption, app, say
+from cvhw4.cli.common import RESULTS, ResultsOption, app, folder_of, say
 from cvhw4.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from cvhw4.records.history import History
+    from cvhw4.records.schema import RunRecord
+    from cvhw4.study import Study
 
 
 @app.command()
@@ -39,6 +47,9 @@ def judge(
     experiment: Annotated[str | None, typer.Option(help="MLflow: only this experiment.")] = None,
     best: Annotated[bool, typer.Option("--best", help="By each run's best epoch instead of its last.")] = False,
     name: Annotated[str, typer.Option("--name", help="Of the study that is made of them.")] = "judged",
+    history: Annotated[
+        Path | None, typer.Option(help="Folder that keeps every state, for cvhw4 history.", parser=folder_of)
+    ] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Judges runs that were trained elsewhere. Intervals, verdicts and pages, as for runs trained here.
@@ -48,6 +59,7 @@ def judge(
     from cvhw4.discovery import study_as_json
     from cvhw4.files import write_atomically
     from cvhw4.readers import Wanted, claims_of, figures_of, judged_study, read_runs, unpaired
+    from cvhw4.records.history import History
     from cvhw4.records.store import Store
     from cvhw4.report.page import write_pages
     from cvhw4.report.summary import session_summary
@@ -74,6 +86,12 @@ def judge(
     store = Store(results, name)
     if store.runs.is_dir() and not (store.folder / "judged.json").is_file():
         raise InputError(store.folder, "holds runs that were trained here", "choose another --name")
+    known = None if history is None else History(history)
+    if known is not None and (others := {night.study for night in known.nights} - {name}):
+        hint = f"name another, or judge with --name {min(others)}"
+        raise InputError(known.folder, f"is the history of {min(others)}", hint)
+    if gone := {r.fingerprint for r in store.load()} - {r.fingerprint for r in records}:
+        say(f"replaced: {len(gone)} runs judged before as {name}; another --name keeps both, --history every state")
     shutil.rmtree(store.runs, ignore_errors=True)
     write_atomically(store.folder / "judged.json", study_as_json(study))
     for record in records:
@@ -87,3 +105,23 @@ def judge(
     typer.echo(f"best is {', and '.join(best_is)} (see --metric, --lower)\n")
     for path, what in write_pages(study, store, None, {}):
         typer.echo(f"{what}: {path}")
+    if known is not None:
+        _keep(known, study, records)
+
+
+def _keep(known: History, study: Study, records: Sequence[RunRecord]) -> None:
+    """Adds judged runs to a history, as a night that is held against those before."""
+    from cvhw4.records.history import Night
+    from cvhw4.report.history import STATES
+    from cvhw4.statistics.nights import Unconfirmed, judge_night
+
+    def retrain(rows: Sequence[str]) -> Sequence[RunRecord]:
+        raise Unconfirmed("these runs were trained elsewhere.")
+
+    night = Night(started=datetime.now(UTC).isoformat(timespec="milliseconds"), state="fine", study=study.name)
+    judged = judge_night(study, night, records, known.nights, lambda named: known.runs(named, study.name), retrain)
+    known.add(judged.night, records)
+    for row in judged.night.rows:
+        if row.status not in ("fine", "new"):
+            typer.echo(printable(f"{row.row} is {row.status}: {row.why}"))
+    typer.echo(f"{STATES[judged.night.state]}: {known.folder}")

@@ -63,7 +63,7 @@ def history(
     if not nights:
         hint = "name a checkout of the history's branch, or STORE/history"
         if any(next(folder.glob(pattern), None) for pattern in ("runs", "*/runs")):
-            hint = "history is of nightly jobs; cvhw4 compare OLD NEW holds two results folders against each other"
+            hint = "name the one of cvhw4 judge --history; two results folders are for cvhw4 compare OLD NEW"
         raise InputError(folder, "has no nights", hint)
     found = found_shifts(nights)
     if row is not None:

@@ -180,6 +180,8 @@ def claims_of(better: Sequence[str], worse: str | None, figures: Iterable[str], 
     """
     if worse is not None and not better:
         raise InputError(f"--worse {worse}", "has nothing that should beat it", "name a row with --better")
+    if margin and not better:
+        raise InputError(f"--margin {margin:g}", "has nothing that should exceed it", "name a row with --better")
     if better and worse is None and not margin:
         hint = "name a row with --worse, or the figure to be passed with --margin"
         raise InputError(f"--better {better[0]}", "has nothing to beat", hint)

@@ -82,7 +82,7 @@ def marks_note(marks: Mapping[Place, str], baseline: str, of_claims: bool) -> li
     if of_claims:
         same = f", {SAME} equivalent to" * (SAME in marks.values())
         by = f"{n} claim{'s' * (n != 1)} of the study, judged with its others"
-        nothing = f"no claim of the study is about a row and {baseline}"
+        nothing = f"no claim of the study is about one of these rows and {baseline}"
     else:
         same, by = "", f"{n} paired t test{'s' * (n != 1)} over seeds"
         nothing = f"no row has two seeds in common with {baseline}"

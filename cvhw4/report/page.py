@@ -186,17 +186,19 @@ def paper_picture(
         together: of curves, in one panel.
 
     Raises:
-        InputError: there is no such picture of these runs.
+        InputError: there is no such picture of these runs, or it takes no names, metric or panel of all rows.
     """
-    study = stored.study
+    study, takes = stored.study, {"claims": ["names"], "curves": ["names", "metric", "together"]}
+    found = {} if kind in takes else {picture.stem: picture for picture in section_pictures(study, stored)}
+    if kind not in (*takes, *found):
+        raise InputError(kind, "is not a picture that these runs make", f"choose one of {', '.join((*takes, *found))}")
+    given = {"names": names, "metric": metric, "together": together}
+    if unused := [name for name, value in given.items() if value and name not in takes.get(kind, ())]:
+        raise InputError(f"figure {kind}", f"takes no {unused[0]}", "leave it out, or draw curves")
     if kind == "claims":
         return claims_figure(study, stored.rows, 8.6 if width is None else width, names)
     if kind == "curves":
         return curves_figure(study, stored.rows, names, metric, width, together)
-    found = {picture.stem: picture for picture in section_pictures(study, stored)}
-    if kind not in found:
-        names = ", ".join(dict.fromkeys(("claims", "curves", *found)))
-        raise InputError(kind, "is not a picture that these runs make", f"choose one of {names}")
     return found[kind] if width is None else found[kind].at(width)
 
 

@@ -177,8 +177,8 @@ class ResultsTable:
     def markdown(self) -> str:
         """For a README."""
         head, *lines = self._lines(_Markup(escape, str, "**{}**".format, escape))
-        texts = (" ".join(map(escape, self._caption)), Table(head, lines).markdown(), "\n".join(map(escape, self.notes)))
-        return "\n\n".join(filter(None, texts))
+        above, notes = " ".join(map(escape, self._caption)), "\n".join(map(escape, self.notes))
+        return "\n\n".join(filter(None, (above, Table(head, lines).markdown(), notes)))
 
     def csv(self) -> str:
         """Full precision, a line per row and figure: table, row, figure, mean, spread, n, bold, mark."""
@@ -404,12 +404,17 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style, outcomes: Sequ
         for row in rows
         for metric in metrics
     }
-    if large := [m for (_, m), of in values.items() if m in percent and any(abs(v) > 1 for v in of.values())]:
-        hint = f'name the columns that are shares: percent = ["{metrics[0]}"] in a file for --style'
-        raise InputError(f"column {large[0]}", "has figures above 1, so it is no share", hint)
+    large = {m for (_, m), of in values.items() if any(abs(v) > 1 for v in of.values())}
+    if wrong := [m for m in percent if m in large]:
+        shares = ", ".join(f'"{m}"' for m in metrics if m not in large)
+        hint = f"name the columns that are shares: percent = [{shares}] in a file for --style"
+        raise InputError(
+            f"column {wrong[0]}", "has figures above 1, so it is no share", hint if shares else "leave percent out"
+        )
     tests = against(style.baseline, rows, metrics, values, step)
     of_data = [o for o in outcomes or () if o.fingerprint == runs[0].data.fingerprint]
     marks = marks_of_tests(tests) if outcomes is None else marks_of_claims(of_data, style.baseline, low)
+    marks = {place: mark for place, mark in marks.items() if values.get(place)}
     winners = {metric: winner(rows, metric, values, metric in low, step) for metric in metrics}
     scales = {metric: 100 if metric in percent else 1 for metric in metrics}
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 4  # panels beside each other
+_DASHES = ("-", "--", "-.", ":")  # of curves in one panel, once all colours are taken
 _VERDICTS = {
     "supported": (COLOURS[2], "o"),
     "contradicted": (COLOURS[5], "X"),
@@ -66,21 +67,30 @@ def curves(
         study: whose published figures are marked.
         width: in inches, for a column of a paper; left out, as pages have it.
         names: what rows are called, where that is not their name.
-        together: whether all are in one panel, in colours.
+        together: whether all are in one panel, told apart by colours, and by dashes where these do not suffice.
+
+    Raises:
+        InputError: so many rows together that neither suffices.
     """
     panels_shown = 1 if together else len(rows)
-    called = {row.name: in_picture(names.get(row.name) or row.name) for row in rows}
+    called = {row.name: names.get(row.name) or row.name for row in rows}
     across = COLUMNS if width is None else max(int(width / 1.6), 1)
     longest = max(len(r.epochs) for row in rows for r in groups[row.name])
     share = metric in LABELS and rows[0].task.name != CUSTOM.name  # 0 to 1
     marks = {row.name: published(study, row.name, metric) for row in rows}
     name = metric_name(metric)
+    looks = [(colour, dashes) for dashes in _DASHES for colour in COLOURS]
+    if together and len(rows) > len(looks):
+        raise InputError(
+            "curves", f"have {len(rows)} rows together", f"name {len(looks)} at most, or give each a panel"
+        )
 
     def paint(figure: Figure) -> None:
         panels = grid_of_panels(figure, panels_shown, across)
         for i, row in enumerate(rows):
             axes, runs = panels.flat[0 if together else i], groups[row.name]
-            colour, label = COLOURS[i % len(COLOURS) if together else 0], f"{called[row.name]} (n = {len(runs)})"
+            colour, dashes = looks[i if together else 0]
+            label = f"{in_picture(called[row.name])} (n = {len(runs)})"
             shortest = min(len(r.epochs) for r in runs)  # a training loop of one's own may stop when it likes
             mean, low, high = band([[e.figures[metric] for e in r.epochs[:shortest]] for r in runs])
             epochs = np.arange(1, len(mean) + 1)
@@ -88,7 +98,7 @@ def curves(
                 low, high = low.clip(0), high.clip(max=1)
             axes.fill_between(epochs, low, high, color=colour, alpha=0.3, linewidth=0)
             size = 3 if len(mean) < 15 else 0
-            axes.plot(epochs, mean, color=colour, marker="o", markersize=size, linewidth=1.4, label=label)
+            axes.plot(epochs, mean, dashes, color=colour, marker="o", markersize=size, linewidth=1.4, label=label)
             mark = marks[row.name]
             if mark is not None:
                 of_mark = colour if together else COLOURS[5]
@@ -107,7 +117,8 @@ def curves(
         figure.supylabel(in_picture(LABELS.get(metric, metric)), fontsize=9)
 
     images = groups[rows[0].name][0].data.val
-    last = ", ".join(f"{row.name} {band([[r.last(metric)] for r in groups[row.name]])[0, 0]:.3f}" for row in rows)
+    means = {row.name: band([[r.last(metric)] for r in groups[row.name]])[0, 0] for row in rows}
+    last = ", ".join(f"{printable(called[name])} {mean:.3f}" for name, mean in means.items())
     marked = any(mark is not None for mark in marks.values())
     return draw(
         stem,
@@ -237,7 +248,7 @@ def claims_figure(
     for name in names:
         choose("claims", "claim", name, [*by_id])
     shown = [
-        replace(o, claim=replace(o.claim, sentence=text or o.claim.sentence))
+        replace(o, claim=replace(o.claim, sentence=text or o.claim.words(study.labels)))
         for id, text in (_called(names) or dict.fromkeys(by_id, "")).items()
         for o in by_id[id]
     ]
@@ -262,7 +273,8 @@ def curves_figure(
         together: whether all rows are in one panel, with a legend.
 
     Raises:
-        InputError: a row that the study has not, no run with that metric, or runs on several data sets.
+        InputError: a row that the study has not, no run with that metric, runs on several data sets, or more rows
+            together than can be told apart.
     """
     called = {study.row(name).name: text for name, text in _called(names).items()}
     wanted = [*called] or [*study.rows]

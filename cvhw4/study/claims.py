@@ -63,11 +63,19 @@ class Claim:
         )
         require(f"claim {self.id or f'with better={self.better!r:.60}'}", self, required)
         better, worse = map(" less ".join, self.sides)
-        over = f"{worse} by {self.margin:g}" if worse and self.margin else worse or f"{self.margin:g}"
         name = f"{better}_above_{worse or f'{self.margin:g}'}-{self.metric}".replace(" ", "_")
         object.__setattr__(self, "id", self.id or name)
-        object.__setattr__(self, "sentence", self.sentence or f"{better} beats {over} in {self.metric}")
+        object.__setattr__(self, "sentence", self.sentence or self._made({}))
         check_name(self.id, "claim")
+
+    def words(self, labels: Mapping[str, str]) -> str:
+        """Its sentence; one that was made from the names of rows with what these are called instead, by name."""
+        return self._made(labels) if self.sentence == self._made({}) else self.sentence
+
+    def _made(self, labels: Mapping[str, str]) -> str:
+        better, worse = (" less ".join(labels.get(row, row) for row in side) for side in self.sides)
+        over = f"{worse} by {self.margin:g}" if worse and self.margin else worse or f"{self.margin:g}"
+        return f"{better} beats {over} in {self.metric}"
 
     @property
     def sides(self) -> list[tuple[str, ...]]:
