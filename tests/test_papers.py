@@ -6,6 +6,8 @@ import math
 import re
 import shutil
 import subprocess
+import zlib
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +16,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy.stats import ttest_rel
 from typer.testing import CliRunner
 
@@ -177,7 +180,26 @@ def test_latex_compiles(style, tmp_path):
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
-    assert b"/Type3" not in (tmp_path / "t.pdf").read_bytes()
+    assert fonts((tmp_path / "t.pdf").read_bytes()) == {"Type1"}
+
+
+def fonts(pdf):
+    """What kinds of fonts a PDF has, most of which are described in streams that are compressed."""
+    texts = [pdf]
+    for stream in re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.DOTALL):
+        with suppress(zlib.error):  # a stream that is not compressed
+            texts.append(zlib.decompressobj().decompress(stream))
+    return {kind.decode() for kind in re.findall(rb"/Subtype\s*/(Type\d|TrueType|CIDFont\w*)\b", b"\n".join(texts))}
+
+
+def test_committed_tables_have_outlines_as_fonts():
+    """None of dots (Type 3), which publishers refuse; matplotlib's, by default, are some."""
+    pages = [*(Path(__file__).parent.parent / "results" / "quick" / "tables").glob("*.pdf")]
+    assert len(pages) == 3 and all(fonts(page.read_bytes()) == {"Type1"} for page in pages)
+    figure, buffer = Figure(), io.BytesIO()
+    figure.text(0.5, 0.5, "a")
+    figure.savefig(buffer, format="pdf")
+    assert fonts(buffer.getvalue()) == {"Type3"}
 
 
 @pytest.mark.parametrize("style", [{}, {"caption": NASTY, "label": "tab-a"}], ids=str)
@@ -333,7 +355,7 @@ def test_figures_for_papers_are_of_a_columns_width_with_fonts_embedded(stored):
         done = command(kind, stored / path, *rest, of="figure")
         assert done.exit_code == 0, done.exception
     pdf, svg = (stored / "claims.pdf").read_bytes(), (stored / "curves.svg").read_text()
-    assert b"/FontFile2" in pdf and b"/MediaBox [ 0 0 237.6 " in pdf  # 3.3 inches, TrueType
+    assert fonts(pdf) == {"Type0", "CIDFontType2"} and b"/MediaBox [ 0 0 237.6 " in pdf  # 3.3 inches, TrueType
     assert pdf == (stored / "once" / "more.pdf").read_bytes()
     assert 'width="237.6pt"' in svg and "<text" not in svg and "q1_3" not in svg
     assert (stored / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -39,7 +39,7 @@ _GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi "
     "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
 )
-_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+_LATEX = {c: f"\\{c}" for c in "&%#_{}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
@@ -48,7 +48,8 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "[": "{[}",  # else an argument of the line break before it
 }
 _MATHS = {"±": r"\pm", "×": r"\times", "→": r"\rightarrow", "≤": r"\leq", "≥": r"\geq", "µ": r"\mu"} | {
-    ABOVE: "^{*}",  # fonts that every LaTeX has as outlines, as those of text companions are not
+    "$": r"\mathdollar",  # fonts that every LaTeX has as outlines, as those of text companions are not
+    ABOVE: "^{*}",
     BELOW: r"^{\dagger}",
     SAME: r"^{\ddagger}",
     **{c: f"\\{name}" for c, name in zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ", _GREEK.split(), strict=True)},
