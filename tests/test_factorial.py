@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -88,7 +89,14 @@ def test_one_thing_is_left_out_at_a_time():
     assert rows["without_steps"].recipe == replace(SHORT, lr=0.1, lr_step=3)
     assert leave_one_out({"depth": 2, "norm": True}, {"norm": False})["without_norm"] == {"depth": 2, "norm": False}
     claims = claims_without(["skips", "lr"], "miou")
-    assert Study("own", data="nowhere", classes=2, rows=rows, claims=claims).claims == claims
+    study = Study("own", data="nowhere", classes=2, rows=rows, claims=claims)
+    assert study.claims == claims
+    (shown,) = ElementTree.fromstring(f"<p>{study.rows._repr_html_()}</p>")  # in a notebook
+    head, *lines = [[cell.text.strip() for cell in line] for line in shown.iter("tr")]
+    assert [line[0] for line in lines] == [*rows] and "momentum" not in head  # which all have alike
+    assert [line[head.index("skips")] for line in lines] == ["yes", "no", "yes", "yes", "yes"]
+    assert [line[head.index("lr")] for line in lines] == ["0.0005", "0.0005", "0.01", "0.1", "0.0005"]
+    assert [line[head.index("start")] for line in lines] == [*4 * ["imagenet"], "random"]
     assert claims[1].rows == ("full", "without_lr") and claims[0].sentence == "skips helps: miou"
 
 

@@ -2,6 +2,9 @@
 
 import json
 import re
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +49,18 @@ def test_a_csv_gives_interval_verdict_and_pages(run):
     assert "Runs of runs.csv" in report and "training loop" not in report and "0 s" not in report
     assert "Learning curves" not in report  # a point each
     assert (pages / "report.html").exists()
+
+
+def test_ten_runs_are_judged_in_five_seconds(tmp_path, monkeypatch):
+    """As a command of its own, pages and all; in processor time, since the clock of a busy machine says nothing."""
+    monkeypatch.chdir(tmp_path)
+    table(*arms())
+    command = [sys.executable, "-m", "cvhw4", *JUDGE, *AGAINST]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "supported" in done.stdout and Path("results/judged/report.html").exists()
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
 
 
 def test_equal_differences_of_rounded_figures_decide_nothing(run):

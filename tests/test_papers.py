@@ -26,6 +26,7 @@ from cvhw4 import stored as stored_runs
 from cvhw4.cli import app
 from cvhw4.records.store import Store
 from cvhw4.report.marks import marks_note, marks_of_claims
+from cvhw4.report.page import tables_in
 from cvhw4.report.papers import FORMATS, read_style, rendered
 from tests.tiny import QUICK, record
 
@@ -315,6 +316,8 @@ def test_a_studys_own_tables_are_written_at_once(stored, monkeypatch):
     assert "Fine-tuned & " in (folder / "q1_4.tex").read_text()
     assert "With skip connections & $0.205" in (folder / "q2_1.tex").read_text()
     assert not (folder / "q2_4.tex").exists()  # none of its rows was trained
+    linked = [path for path in tables_in(QUICK, folder.parent) if path.endswith(".tex")]
+    assert linked == ["tables/q1_4.tex", "tables/q2_1.tex"]
     if shutil.which("pdflatex"):
         first = (folder / "q1_4.pdf").read_bytes()
         command("--all")

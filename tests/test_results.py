@@ -6,7 +6,7 @@ import pytest
 
 from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.agreement import agreement_page, settings_of
-from cvhw4.report.page import pictures_of_report, write_tables
+from cvhw4.report.page import pictures_of_report, tables_in, write_tables
 from cvhw4.report.results import report_page
 from cvhw4.report.stored import Stored
 from cvhw4.report.verdicts import verdicts_page
@@ -49,7 +49,9 @@ def test_every_row_has_its_seeds(records):
 
 def test_the_tables_are_the_records(records, store, bounds):
     pictures = pictures_of_report(Stored(QUICK, store))
-    page = report_page(QUICK, [r for r in records if r.row in QUICK.rows], bounds, {}, pictures=pictures)
+    rows = [r for r in records if r.row in QUICK.rows]
+    page = report_page(QUICK, rows, bounds, {}, pictures=pictures, tables=tables_in(QUICK, store.folder))
+    assert page.count("](tables/") == 2 * len(QUICK.tables)
     assert_same(page, (store.folder / "report.md").read_text("utf-8"))
     assert all((store.folder / "figures" / f"{p.stem}.svg").is_file() for found in pictures.values() for _, p in found)
 

@@ -131,14 +131,10 @@ def rows(study: StudyOption = None) -> None:
     Example: cvhw4 rows --study full
     """
     from cvhw4.report.tables import Table
+    from cvhw4.study.rows import design
 
-    chosen = chosen_study(study)
-    for task in chosen.tasks:
-        lines: list[dict[str, object]] = [{"row": row.name, **task.columns(row)} for row in chosen.of(task)]
-        for line, row in zip(lines, chosen.of(task), strict=True):
-            if row.epochs is not None:
-                line |= {"size": row.recipe.size, "batch": row.recipe.batch, "epochs": row.epochs}
-        table = Table(tuple(lines[0]), [tuple(map(str, line.values())) for line in lines])
+    for lines in design(chosen_study(study).rows.values()):
+        table = Table.of(lines)
         if sys.stdout.isatty():
             print_tables([table])
         else:

@@ -53,7 +53,7 @@ def write_table(
 
     from cvhw4.files import write_atomically
     from cvhw4.records.store import latest_runs
-    from cvhw4.report.page import write_tables
+    from cvhw4.report.page import TABLES, write_tables
     from cvhw4.report.papers import Style, check_table, read_style, rendered, results_table, style_of
 
     if output is not None:
@@ -68,7 +68,7 @@ def write_table(
         others = given | {"output": output, "style": style, "metric": metric, "rows": rows}
         if unused := [name for name, value in others.items() if value not in (None, [])]:
             raise InputError("--all", f"takes no {unused[0]}", "leave it out, or give it to Study(tables=...)")
-        for path in write_tables(chosen, latest_runs(store.load()), store.folder / "tables"):
+        for path in write_tables(chosen, latest_runs(store.load()), store.folder / TABLES):
             typer.echo(path)
         return
     base = asdict(Style() if style is None else read_style(style))

@@ -28,6 +28,7 @@ from cvhw4.report.verdicts import section_pictures, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.study import Study
 
+TABLES = "tables"  # folder of those for papers, beside the pages
 KINDS = ("curves", "forest", "confusion", "attention", "panels", "iou")  # what pictures of report.md begin with
 
 
@@ -81,8 +82,15 @@ def write_report(stored: Stored, bounds: Bounds | None, missing: Mapping[str, st
         warnings.warn(f"no pictures are drawn: {error!r}", stacklevel=2)
         pictures = {}
     write_pictures(folder, (p for of_both in pictures.values() for _, p in of_both), KINDS)
-    write_atomically(folder / "report.md", report_page(study, stored.rows, bounds, missing, failures, pictures))
+    page = report_page(study, stored.rows, bounds, missing, failures, pictures, tables_in(study, folder))
+    write_atomically(folder / "report.md", page)
     return folder / "report.md"
+
+
+def tables_in(study: Study, folder: Path) -> list[str]:
+    """Where in a study's folder its own tables are, those that `write_tables` wrote."""
+    paths = [f"{TABLES}/{name}{kind}" for name in study.tables for kind in (".tex", ".pdf")]
+    return [path for path in paths if (folder / path).is_file()]
 
 
 def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, Picture]]]:

@@ -53,6 +53,7 @@ def report_page(
     missing: Mapping[str, str],
     failures: Sequence[Failure] = (),
     pictures: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = _NO_PICTURES,
+    tables: Sequence[str] = (),
 ) -> str:
     """The whole page.
 
@@ -62,8 +63,11 @@ def report_page(
         missing: rows without runs, and why.
         failures: the runs that failed, those of each row likewise.
         pictures: by task and data set, each with its heading; those of the claims under two empty names.
+        tables: paths of the study's own tables for papers, from where the page is.
     """
     parts = [f"# {escape(study.title)}", _preamble(study, records)]
+    if tables:
+        parts.append(f"Tables for papers: {', '.join(f'[{path}]({path})' for path in tables)}.")
     outcomes = judge_all(study, records)
     if outcomes:
         rules = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cvhw4.labels import Merge
-from cvhw4.study.functions import ADDRESS, call_of, digest_of, text_of
+from cvhw4.study.functions import ADDRESS, Loss, call_of, digest_of, name_of, text_of
 from cvhw4.study.recipe import Recipe
 from cvhw4.tasks import TASKS, Task, TaskName, custom_task, task_of
 
@@ -188,6 +188,46 @@ class CustomRow(Row):
     def setting(self, name: str) -> Any:
         """One of its settings; None where it has none of that name."""
         return self.values.get(name)
+
+
+class Rows(dict[str, Row]):
+    """Rows by name; a notebook shows them as the tables of their design."""
+
+    def _repr_html_(self) -> str:
+        from tabulate import tabulate
+
+        return "".join(
+            str(tabulate(lines, headers="keys", tablefmt="html", disable_numparse=True))
+            for lines in design(self.values())
+        )
+
+
+def design(rows: Iterable[Row]) -> list[list[dict[str, str]]]:
+    """What each row trains, texts by column: a line for each, in a table for each task. Beside what every table of rows
+    shows it has the settings, a recipe's among them, that not all have alike."""
+    tables: dict[str, list[Row]] = {}
+    for row in rows:
+        tables.setdefault(row.task.name, []).append(row)
+    return [_design(of_task) for of_task in tables.values()]
+
+
+def _design(rows: Sequence[Row]) -> list[dict[str, str]]:
+    lines: list[dict[str, object]] = [{"row": row.name, **row.task.columns(row)} for row in rows]
+    if any(row.epochs is None for row in rows):  # a training loop of one's own, all of whose settings are columns
+        return [{name: _cell(value) for name, value in line.items()} for line in lines]
+    settings = [{k.replace("_", " "): v for k, v in (row.settings() | vars(row.recipe)).items()} for row in rows]
+    names = dict.fromkeys(name for of_row in settings for name in of_row if name not in ("recipe", "network source"))
+    differing = [n for n in names if n not in lines[0] and len({_cell(s.get(n)) for s in settings}) > 1]
+    for line, of_row in zip(lines, settings, strict=True):
+        line |= {name: of_row.get(name) for name in ("size", "batch", "epochs", *differing)}
+    return [{name: _cell(value) for name, value in line.items()} for line in lines]
+
+
+def _cell(value: object) -> str:
+    """A setting; a loss by its name, classes that are merged by their new ones."""
+    if isinstance(value, Loss):
+        return name_of(value.function)
+    return "-" if value is None else ", ".join(value) if isinstance(value, Mapping) else str(value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from cvhw4.study.claims import Claim, Control
 from cvhw4.study.filling import check_custom, check_rows, completed, custom_rows, sources_of, takes_a_run
 from cvhw4.study.functions import Loss, Metric, name_of, named_of_scores, text_of
 from cvhw4.study.recipe import Recipe
-from cvhw4.study.rows import OF_THE_STUDY, Fit, Published, Row
+from cvhw4.study.rows import OF_THE_STUDY, Fit, Published, Row, Rows
 from cvhw4.study.sources import Source
 from cvhw4.tasks import TASKS, Task
 
@@ -32,7 +32,7 @@ class Study:
     """Experiments to be compared: `pytest.mark.study(s)` trains its rows with every seed and judges its claims.
 
     After it is made, `rows`, `data` and `metrics` hold what was left out: `rows` is by name, every row with its recipe,
-    augmentation and classes; `data` by task; `metrics` by name.
+    augmentation and classes, and a notebook shows it as the design's table; `data` by task; `metrics` by name.
 
     With `train=` the training loop is your own, and so are network, data and figures; see `Run` for what it is given:
 
@@ -129,7 +129,7 @@ class Study:
             rows = completed(self, sources)
         self._set("data", sources)
         self._set("lower_is_better", frozenset(self.lower_is_better))
-        self._set("rows", {row.name: row for row in rows})
+        self._set("rows", Rows({row.name: row for row in rows}))
         self._set("title", self.title or self.name)
         if self.bounds is not None:
             self._set("bounds", here / Path(self.bounds).expanduser())
