@@ -242,6 +242,7 @@ def test_a_figure_whose_best_is_known_to_be_the_lowest_is_not_judged_as_the_high
         (["skip,0,0.1,0.8"], ("--only", "lr=0.2"), "has no runs with lr=0.2"),
         (["skip,0,0.1,0.8"], ("--only", "lr"), "--only lr: has no =. Fix: write it as --only lr=VALUE"),
         (["skip,0,0.1,0.8"], ("--epoch", "epoch"), "has no column epoch"),
+        (["skip,0,0.1,0.8"], ("--experiment", "a"), "--experiment a: is not for runs.csv, but for mlflow. Fix: leave"),
         ([], (), "has no runs"),
     ],
 )  # fmt: skip

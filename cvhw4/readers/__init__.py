@@ -87,6 +87,12 @@ _READERS = {
     "tensorboard": "cvhw4.readers.trackers:read_tensorboard",
     "wandb": "cvhw4.readers.trackers:read_wandb",
 }
+_TABLES = {"csv", "parquet"}
+_TAKEN_BY = {
+    "epoch": _TABLES,
+    "pattern": _TABLES | {"tensorboard"},
+    "experiment": {"mlflow"},
+}  # readers of one's own: all
 
 
 def read_runs(sources: Iterable[str], wanted: Wanted) -> tuple[list[LoggedRun], list[LoggedRun]]:
@@ -96,11 +102,16 @@ def read_runs(sources: Iterable[str], wanted: Wanted) -> tuple[list[LoggedRun], 
         sources: files and folders, whose kind is seen from their names and what they hold, or KIND:WHERE.
 
     Raises:
-        InputError: a source is not there, of no known kind, or cannot be read; no run is left.
+        InputError: a source is not there, of no known kind, or cannot be read, or none of them takes what is asked; no
+            run is left.
     """
     found: list[LoggedRun] = []
-    for source in sources:
-        kind, where = _kind_of(source)
+    kinds = {source: _kind_of(source) for source in sources}
+    for asked, takers in _TAKEN_BY.items():
+        if getattr(wanted, asked) and {kind for kind, _ in kinds.values()} <= _READERS.keys() - takers:
+            problem = f"is not for {', '.join(kinds)}, but for {', '.join(sorted(takers))}"
+            raise InputError(f"--{asked} {getattr(wanted, asked)}", problem, "leave it out")
+    for source, (kind, where) in kinds.items():
         reader: Reader = _loaded(kind)
         try:
             found += [run for run in reader(where, wanted) if _is_wanted(run, wanted)]
@@ -109,11 +120,11 @@ def read_runs(sources: Iterable[str], wanted: Wanted) -> tuple[list[LoggedRun], 
             raise InputError(source, f"needs a package that is missing ({error})", hint) from error
     if not found:
         only = "".join(f", {name}={value}" for name, value in wanted.only.items())
-        raise InputError(", ".join(sources), f"has no runs{only and f' with {only[2:]}'}", "name what was logged")
+        raise InputError(", ".join(kinds), f"has no runs{only and f' with {only[2:]}'}", "name what was logged")
     finished, unfinished = [run for run in found if not run.unfinished], [run for run in found if run.unfinished]
     if not finished:
         problem = f"has no finished run ({unfinished[0].where}: {unfinished[0].unfinished})"
-        raise InputError(", ".join(sources), problem, "name runs that ended")
+        raise InputError(", ".join(kinds), problem, "name runs that ended")
     return finished, unfinished
 
 
