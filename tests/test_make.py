@@ -2,12 +2,15 @@
 
 import ast
 import os
+import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from cvhw4.records.store import Store
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +61,15 @@ def _read(path):
         return b""
 
 
+def _environment():
+    return {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+
+
+def _nothing_is_left_of(folder):
+    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in _read(p)]
+    assert not left, "sessions go on behind a cut"
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
     """`make gpu` on the CPU: CUDA tests, a comparison of speed, the benchmarks; again, it takes what is finished."""
@@ -73,12 +85,11 @@ def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
         f"JUNIT={tmp_path / 'junit.xml'}",
         f"ARGS={arguments}",
     ]
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    environment = _environment()
     quarter = ["make", "gpu", "MINUTES=1", *settings]
     cut = subprocess.run(quarter, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
     assert cut.returncode, cut.stdout  # no part is done in so few seconds
-    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(p)]
-    assert not left, "sessions go on behind a cut"
+    _nothing_is_left_of(tmp_path)
     outputs = [
         subprocess.run(
             ["make", part, *settings],
@@ -99,3 +110,28 @@ def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
     assert "fingerprint" in (tmp_path / "junit.xml").read_text()  # the last session's, which tells of all runs
     page = (tmp_path / "speed.md").read_text()
     assert "EfficientNet-B2: training with validation" in page and "not measured" in page
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_cuts_at_random_moments_cost_no_run_on_an_emulated_gpu(tmp_path):
+    """Checks and benchmarks; speed is measured in processes of its own, and an emulated GPU's says nothing."""
+    (tmp_path / "bounds.toml").write_text("")
+    emulated = "-p tests.emulated_gpu"
+    arguments = f"--seeds 1 --threads 1 -k 'q1_1 or q2_1a' -p tests.tiny {emulated} --bounds {tmp_path / 'bounds.toml'}"
+    settings = [f"PYTHON={sys.executable}", "PROFILE=quick", "AT_ONCE=2", f"OUT={tmp_path}", f"ARGS={arguments}"]
+    settings.append(f"CHECKS=-k adam_can_be_recorded {emulated}")
+    finished, cuts = set(), [random.uniform(5, 60) for _ in range(3)]
+    for seconds in cuts:
+        command = ["timeout", "--kill-after=10", f"{seconds}", "make", "gpu-check", "gpu-full", *settings]
+        subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True)
+        _nothing_is_left_of(tmp_path)
+        before, finished = finished, {path.name for path in tmp_path.glob("quick/runs/*/seed*.json")}
+        assert before <= finished, cuts
+    command = ["make", "gpu-check", "gpu-full", *settings]
+    done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, (cuts, done.stdout + done.stderr)
+    runs = Store(tmp_path, "quick").load()
+    assert {(r.row, r.environment["device_name"]) for r in runs} == {
+        (row, "emulated") for row in ("q1_1-features", "q2_1a-skip")
+    }
