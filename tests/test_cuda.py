@@ -603,7 +603,7 @@ BUGS = [  # what, file, text, what stands there instead, the test that sees it
     ("the other device's graph", "fit.py", "with torch.cuda.device(device):", "with nullcontext():", "device_of_the_training"),
     ("a warm-up put back with new memory", "graphs.py", "tensor.copy_(value)\n", "tensor.copy_(value.clone())\n", "behind_the_warm_up"),
     ("a warm-up in parts", "graphs.py", "self.once = once or step", "self.once = step", "without_a_graph and q2_n1a"),
-    ("an error that holds tensors", "fit.py", "traceback.clear_frames(error.__traceback__)", "pass", "less_memory and q1_8"),
+    ("an error that holds tensors", "fit.py", "traceback.clear_frames(error.__traceback__)", "raise OutOfMemory(problem, *where) from error", "less_memory and q1_8"),
     ("a run's memory kept for the next", "process.py", ".empty_cache()", "", "free_for_the_next"),
     ("augmentation without a way out", "objectives.py", 'MayRunOut() if self.device.type != "cpu" else nullcontext()', "nullcontext()", "without_a_graph and q1_1"),
 ]
