@@ -14,7 +14,7 @@ from cvhw4.data.embedded.scenes import scenes
 SPLITS = ("train", "val")
 FINGERPRINTS = {
     "classification": "c856bf2a8d53c86bc552aeb7814a2341cbbbeb9b78c02feca1ccde1d263116ef",
-    "segmentation": "aee6e6c5db9326c3d57566c73cb4933ca8e4a6833e35a39175a3f2a35df81e95",
+    "segmentation": "2b235668f672e2d972ec372c5636e5ddef8629aad1c1769202b502cc38c47e14",
 }
 PORTRAITS = {
     "train": "6855b862dbf33d78f07c63aa045efb86b6da1264720ab346bdc566510e3fa43d",

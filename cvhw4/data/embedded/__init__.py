@@ -22,7 +22,7 @@ _Name = Literal["train", "val"]
 _Generator = Callable[[_Name, int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 PORTRAITS: dict[_Name, int] = {"train": 256, "val": 200}
-SCENES: dict[_Name, int] = {"train": 80, "val": 40}
+SCENES: dict[_Name, int] = {"train": 120, "val": 40}
 
 
 def embedded_portraits() -> Dataset:
@@ -39,7 +39,7 @@ def face_masks(dataset: Dataset) -> NDArray[np.bool_] | None:
 
 
 def embedded_scenes() -> Dataset:
-    """80 training and 40 validation street scenes with CamVid's classes, uint8 RGB of 132 x 176 pixels."""
+    """120 training and 40 validation street scenes with CamVid's classes, uint8 RGB of 132 x 176 pixels."""
     return _dataset("embedded scenes", "segmentation", CAMVID_CLASSES, scenes, SCENES)
 
 

@@ -2,7 +2,10 @@
 
 A scene is a small world in metres (x to the right of the camera, y up from the ground, z ahead) that is projected and
 painted from far to near. Everything keeps to the arithmetic of `raster`, so the bytes are the same on every machine.
-One file, longer than others: every part of a scene draws from the same random numbers, in the order of this file.
+They are easier than CamVid, whose colours overlap more: a run of the quick profile sees 240 batches of them, and 734 of
+CamVid. So easy, and with parks and terraces that fill a side, they answer the report's claims as CamVid does at that
+size (`cvhw4 agreement`). One file, longer than others: every part of a scene draws from the same random numbers, in the
+order of this file.
 """
 
 from __future__ import annotations
@@ -25,12 +28,10 @@ _SEEDS = {"train": 1_000_000, "val": 2_000_000}
 Numbers = Sequence[float]
 Point = tuple[float, float, float]
 
-# Colours overlap on purpose: walls like asphalt, clothes like walls, sky like plaster, walls like leaves.
-_WALLS = [(150, 88, 66), (172, 120, 88), (186, 166, 128), (206, 200, 184), (128, 122, 116), (150, 146, 140)]
-_WALLS += [(222, 220, 214), (112, 122, 104), (168, 160, 146), (124, 72, 60), (104, 106, 112), (178, 176, 160)]
-_WALLS += [(96, 84, 76)]
+# Clothes are coloured like walls, and the sky like plaster, on purpose; walls and leaves have hues of their own.
+_WALLS = [(150, 88, 66), (172, 120, 88), (186, 166, 128), (124, 72, 60), (166, 104, 72), (140, 84, 64)]
 _ROOFS = [(96, 66, 56), (74, 74, 80), (110, 88, 74), (58, 54, 54), (128, 84, 64)]
-_LEAVES = [(70, 88, 44), (54, 72, 42), (96, 102, 54), (82, 80, 50), (112, 96, 58), (44, 58, 44)]
+_LEAVES = [(70, 98, 44), (54, 82, 42), (86, 112, 54), (44, 78, 44)]
 _CLOTHES = [(30, 30, 36), (52, 56, 74), (150, 88, 66), (178, 172, 160), (84, 92, 60), (168, 40, 44), (60, 90, 140)]
 _CLOTHES += [(206, 200, 190), (110, 106, 104), (196, 176, 60), (92, 66, 52)]
 _PAINTS = [(206, 208, 210), (150, 154, 158), (28, 30, 34), (140, 28, 32), (36, 52, 96), (44, 70, 56), (232, 232, 228)]
@@ -120,7 +121,7 @@ class _Scene:
         self.horizon = float(random.integer(54, 76))
         self.centre = 88 + random.uniform(-26, 26) * random.choose((0.6, 1.0, 2.0), (5, 3, 1))
         self.bend = random.uniform(-1, 1) * random.choose((0.0003, 0.001, 0.0028), (4, 3, 3))
-        self.light = random.choose((1.0, 0.82, 0.45), (5, 4, 2)) * random.uniform(0.88, 1.1)
+        self.light = random.choose((1.0, 0.82, 0.65), (6, 4, 1)) * random.uniform(0.88, 1.1)
         slant = random.choose((0.05, 0.2, 0.4)) * random.choose((-1, 1))
         self.sun = 1.05 - slant, 1.05 + slant
         bright, self.clear = random.uniform(0.8, 1.15), random.uniform(90, 400)
@@ -261,7 +262,7 @@ def _street(random: Random) -> Street:
     junction = (
         (random.choose((-1, 1)), start, start + random.uniform(6, 10)) if random.chance(0.45) else (1, _FAR, _FAR)
     )
-    pave = random.uniform(1.5, 3.6), random.uniform(1.5, 3.6)
+    pave = random.uniform(2.2, 4.6), random.uniform(2.2, 4.6)
     grass = random.chance(0.3), random.chance(0.3)
     return Street(kerb, pave, grass, parked, junction, random.uniform(28, 75) if random.chance(0.4) else _FAR)
 
@@ -681,7 +682,7 @@ def _houses(scene: _Scene, street: Street, side: int) -> None:
     """Houses, gardens or a park along one side."""
     random, k = scene.random, int(side > 0)
     edge, (gap_side, gap_start, gap_end) = street.kerb[k] + street.pave[k], street.junction
-    kind = random.choose(("terrace", "houses", "park"), (2, 4, 3) if street.grass[k] else (8, 2, 1))
+    kind = random.choose(("terrace", "houses", "park"), (1, 1, 6) if street.grass[k] else (8, 1, 2))
     verge = edge + (0.0 if kind == "terrace" else random.uniform(3, 7))
     gap = (gap_start, gap_end) if gap_side == side else (_FAR, _FAR)
     for start, end in ((1.0, min(gap[0], street.end - 9)), (gap[1], street.end - 9)):
@@ -696,7 +697,7 @@ def _houses(scene: _Scene, street: Street, side: int) -> None:
             z = far + (0.0 if kind == "terrace" and random.chance(0.8) else random.uniform(1, 5))
         if kind != "terrace" or random.chance(0.12):
             _barrier(scene, side, edge, start, min(end, 60))
-    trees, spread = {"terrace": (random.choose((0, 2, 5)), 0), "houses": (5, 3), "park": (12, 12)}[kind]
+    trees, spread = {"terrace": (random.choose((0, 0, 2)), 0), "houses": (4, 3), "park": (20, 10)}[kind]
     for _ in range(trees):
         out = street.kerb[k] + 0.7 if kind == "terrace" else edge + random.uniform(0.8, spread)
         z = random.uniform(9, min(60, street.end - 10))
@@ -774,7 +775,7 @@ def _develop(scene: _Scene) -> NDArray[np.uint8]:
     picture = picture * (1 + random.uniform(-0.25, 0.3) * (1 - picture / 255))
     y, x = np.arange(height)[:, None] / height - 0.5, np.arange(width)[None, :] / width - 0.5
     picture = picture * (1 - random.uniform(0, 0.35) * (y * y + x * x))[..., None]
-    noise = (random.uniforms(height, width, 3) - 0.5) * random.uniform(6, 26)
+    noise = (random.uniforms(height, width, 3) - 0.5) * random.uniform(4, 14)
     return np.clip(np.floor(picture + noise + 0.5), 0.0, 255.0).astype(np.uint8)
 
 
