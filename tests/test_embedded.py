@@ -21,8 +21,8 @@ PORTRAITS = {
     "val": "af051221443eb878ecdf7e6a844c4f7e040ca25d0305ebda6b28a755e3575d5c",
 }
 SCENES = {
-    "train": "90f1f8c19b2d8a49c77cd4af144244e588356e220b76a1f6154a478cf85f18ae",
-    "val": "e7bb2d7e0716526c8a37a04dab6da3fa778db3406916880169487499282fdcb8",
+    "train": "b4b475a00c572c8ddc020d46d234b73e80414c981a9201e70067d36abfcb6c16",
+    "val": "b87a2d8e2c8ac6b820188a68f552b4ba2a2f4b6fb5716ae86b20e9cb4a2f41a2",
 }
 # Of each class the share of CamVid's training pixels, and in how many of 40 validation scenes it has to occur.
 MIX = {
