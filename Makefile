@@ -8,6 +8,7 @@
 # make long    kills and concurrent writes in large numbers, beside what make test does of them
 # make coverage  the tests again, and which lines they reach
 # make docs    the documentation as a site, in build/docs
+# make screenshot  docs/report.png, the top of results/quick/report.html; needs Chromium
 # make dist    source distribution and wheel of the newest tag's version, in dist
 # make install-dist  the wheel in an environment of its own, where the README's example trains
 # make env     the environment both use, in .venv
@@ -35,7 +36,7 @@ limit = $(if $(MINUTES),timeout --signal=TERM --kill-after=10 $$(($(MINUTES) * 6
 FULL = $(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
 
 .PHONY: help lint integration docs bench speed peers growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
-.PHONY: dist install-dist
+.PHONY: dist install-dist screenshot
 .DELETE_ON_ERROR:
 
 help:
@@ -79,6 +80,13 @@ coverage: env
 
 docs: env
 	$(BIN)/python -m zensical build --clean --strict
+
+CHROMIUM ?= chromium
+
+screenshot: env
+	$(BIN)/cvhw4 report
+	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1280,1000 --screenshot=docs/report.png \
+	    file://$(CURDIR)/results/quick/report.html
 
 dist:
 	$(PYTHON) -m venv build/builder

@@ -1,14 +1,15 @@
-"""The bounds can fail: real benchmarks, corrupted in three ways, turn red; uncorrupted they are green."""
+"""The bounds can fail: real benchmarks, corrupted in three ways, turn red; uncorrupted they are green. With `-m long`,
+eight small changes of the code that trains as well."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -29,12 +30,14 @@ def bench(kind, rows, results):
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"CORRUPTION": kind}, capture_output=True, text=True)
 
 
+@pytest.mark.integration
 def test_uncorrupted_benchmarks_are_green(tmp_path):
     result = bench("none", ["q1_6", "q2_1a"], tmp_path)
     assert result.returncode == 0, result.stdout
     assert "2 passed" in result.stdout
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("kind", "row", "figure"),
     [
@@ -47,3 +50,48 @@ def test_corruption_turns_a_benchmark_red(kind, row, figure, tmp_path):
     result = bench(kind, [row], tmp_path)
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
     assert re.search(rf"{figure} 0\.\d+ is below its bound .* \(calibrated ", result.stdout), result.stdout
+
+
+# fmt: off
+# ruff: noqa: E501
+PLANTED = [  # what is wrong, file, text, what stands there instead, the row that is trained
+    ("no picture is mirrored", "data/augment.py", "torch.rand(n, generator=generator) < 0.5", "torch.rand(n, generator=generator) < 0", "q2_n1a"),
+    ("masks are not mirrored with their pictures", "data/augment.py", "float(), targets[index]", "float(), targets[image[:, :, None], (top + across)[:, :, None], (left + across)[:, None]]", "q2_n1a"),
+    ("an epoch's last batch is left out", "training/fit.py", "for inputs, targets in batches:", "for inputs, targets in [*batches][:-1]:", "q2_n1a"),
+    ("red's mean is taken from blue", "training/objectives.py", "images.sub_(self.mean)", "images.sub_(self.mean.flip(1))", "q2_n1a"),
+    ("the learning rate falls an epoch early", "training/recipe.py", "StepLR(optimizer, recipe.lr_step,", "StepLR(optimizer, recipe.lr_step - 1,", "q2_n1a"),
+    ("momentum is left out", "training/recipe.py", "momentum=recipe.momentum or 0.0", "momentum=0.0", "q1_2"),
+    ("crops are smaller by half", "data/augment.py", "0.08 + 0.92 *", "0.04 + 0.46 *", "q1_2"),
+    ("pixels without a class count as the first", "training/recipe.py", "hot = (targets[:, None] == numbers)", "hot = (targets.where(targets < classes, 0)[:, None] == numbers)", "q2_n1a"),
+]
+# fmt: on
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("change", PLANTED, ids=lambda change: change[0].replace(" ", "_"))
+def test_a_changed_line_of_the_training_turns_a_benchmark_red(change, tmp_path):
+    _, file, text, instead, row = change
+    for part in ("cvhw4", "benchmarks", "pyproject.toml", "conftest.py"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, tmp_path / part)
+    changed = tmp_path / "cvhw4" / file
+    assert changed.read_text().count(text) == 1
+    changed.write_text(changed.read_text().replace(text, instead))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "benchmarks",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        row,
+        "--device",
+        "cpu",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    print(*re.findall(r"^E .*bound.*$", done.stdout, re.M)[:3], sep="\n")
+    assert "calibrated" in done.stdout, done.stdout
