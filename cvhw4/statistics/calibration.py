@@ -3,7 +3,7 @@
 What share of nights may raise a false alarm is stated for a whole nightly session, all its bounds together. Divided
 among them as if they were independent and every figure normal on its scale (Sidak 1967), it gives each bound its width;
 then the runs themselves are made nights of: a night's seeds are left out, the bounds are made of the others, and where
-more nights miss any of them than stated, all are widened until no more do.
+more nights miss any of them than stated, those that most miss are widened until no more do.
 """
 
 from __future__ import annotations
@@ -102,14 +102,15 @@ def calibrate(
         for figure in row.task.bounded
     }
     of_claims = {claim.id: _of_claim(claim, study, runs, collapsed) for claim in claims}
-    checked = [series for (row, _), series in of_rows.items() if row in nightly]
-    checked += [of_claims[claim.id] for claim in claims if nightly >= set(claim.rows)]
+    checked: dict[object, Series] = {key: series for key, series in of_rows.items() if key[0] in nightly}
+    checked |= {claim.id: of_claims[claim.id] for claim in claims if nightly >= set(claim.rows)}
     drawn = _nights([{r.seed for r in runs[row]} for row in nightly], seeds)
-    rate, unforeseen = None, 0.0
+    rate, unforeseen, errors = None, 0.0, dict.fromkeys([*of_rows, *of_claims], error)
     if len(drawn):
-        error, *rates = widened(checked, drawn, error, false_alarms)
+        found_errors, *rates = widened([*checked.values()], drawn, error, false_alarms)
+        errors |= dict(zip(checked, found_errors.tolist(), strict=True))
         rate, unforeseen = map(_rounded, rates)
-    made = {key: series.bound(error, seeds) for key, series in of_rows.items()}
+    made = {key: series.bound(errors[key], seeds) for key, series in of_rows.items()}
     source, found = _source([r for of_row in runs.values() for r in of_row]), {}
     if twins is not None:
         pairs = _pairs(runs, twins)
@@ -117,7 +118,7 @@ def calibrate(
         source += f"; twins: {len(pairs)} runs on {', '.join(sorted({_machine(twin) for _, twin in pairs}))}"
     return Bounds(
         rows={row: {figure: b for (of, figure), b in made.items() if of == row and not b.vacuous} for row in runs},
-        claims={id: series.bound(error, seeds) for id, series in of_claims.items()},
+        claims={id: series.bound(errors[id], seeds) for id, series in of_claims.items()},
         source=source,
         data=data,
         false_alarms=false_alarms,
@@ -245,8 +246,10 @@ def _nights(seeds: Sequence[set[int]], k: int) -> NDArray[np.int64]:
 
 def widened(
     checked: Sequence[Series], drawn: NDArray[np.int64], error: float, false_alarms: float
-) -> tuple[float, float, float]:
-    """The rate of one check at which no more nights of the runs than stated miss any bound made of the other runs.
+) -> tuple[NDArray[np.float64], float, float]:
+    """The rates of the checks at which no more nights of the runs than stated miss any bound made of the other runs.
+
+    A bound that most of these nights miss is widened first, so that one unsteady row does not blunt the others' bounds.
 
     Args:
         checked: what a night checks.
@@ -255,26 +258,31 @@ def widened(
         false_alarms: share of nights.
 
     Returns:
-        That rate, or the first one where collapsed runs fill more nights than stated; the share of nights that miss a
-        bound; and the same where the first collapsed runs of a row count as missed, too.
+        [checked] those rates, or the last ones where collapsed runs fill more nights than stated; the share of nights
+        that miss a bound; and the same where the first collapsed runs of a row count as missed, too.
     """
-    k = drawn.shape[1]
-    of_means, of_singles = np.array([_p_values(series, drawn) for series in checked]).swapaxes(0, 1)
-    while True:
-        bounds = [series.bound(error, k) for series in checked]
-        least = np.ones(len(drawn))
-        for series, bound, mean, single in zip(checked, bounds, of_means, of_singles, strict=True):
-            if not bound.vacuous:
-                least = np.minimum(least, mean)
-                if series.of_row and not bound.for_mean_of(1).vacuous:
-                    least = np.minimum(least, single)
-        limit = float(np.sort(least)[int(false_alarms * len(drawn))])
-        if limit >= error or limit == 0:
+    k, errors = drawn.shape[1], np.full(len(checked), error)
+    of_nights = [_p_values(series, drawn) for series in checked]
+
+    def least(i: int) -> NDArray[np.float64]:
+        """[nights] how rarely a check is missed as a night misses it; 1 where its bound says nothing."""
+        series, (mean, single), bound = checked[i], of_nights[i], checked[i].bound(errors[i], k)
+        if bound.vacuous:
+            return np.ones(len(drawn))
+        return np.minimum(mean, single) if series.of_row and not bound.for_mean_of(1).vacuous else mean
+
+    found = np.array([least(i) for i in range(len(checked))])
+    while (missed := found < errors[:, None]).any(0).mean() > false_alarms:
+        counts = missed.sum(1)
+        rarer = np.sort(found)[range(len(checked)), counts // 2]  # missed by half as many nights
+        wide = np.where(rarer > 0, counts, 0)  # no width holds a night of which all runs collapsed
+        if not wide.any():
             break
-        error = limit
-    missed = least < error
+        i = int(wide.argmax())
+        errors[i] = 0.99 * rarer[i]  # clear of rounding
+        found[i] = least(i)
     new = [_first_collapsed(series, drawn) for series in checked]
-    return error, float(missed.mean()), float((missed | np.any(new, axis=0)).mean())
+    return errors, float(missed.any(0).mean()), float((missed | np.array(new)).any(0).mean())
 
 
 def _p_values(series: Series, drawn: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
