@@ -105,7 +105,8 @@ def calibrate(
     checked: dict[object, Series] = {key: series for key, series in of_rows.items() if key[0] in nightly}
     checked |= {claim.id: of_claims[claim.id] for claim in claims if nightly >= set(claim.rows)}
     drawn = _nights([{r.seed for r in runs[row]} for row in nightly], seeds)
-    rate, unforeseen, errors = None, 0.0, dict.fromkeys([*of_rows, *of_claims], error)
+    rate, unforeseen = None, 0.0
+    errors: dict[object, float] = dict.fromkeys([*of_rows, *of_claims], error)
     if len(drawn):
         found_errors, *rates = widened([*checked.values()], drawn, error, false_alarms)
         errors |= dict(zip(checked, found_errors.tolist(), strict=True))
@@ -329,7 +330,8 @@ def _pairs(runs: Runs, twins: Iterable[RunRecord]) -> list[tuple[RunRecord, RunR
 
 
 def _machine(record: RunRecord) -> str:
-    return f"{record.environment['device_name']} ({record.environment['threads']} threads)"
+    threads = record.environment["threads"]
+    return f"{record.environment['device_name']} ({threads} thread{'s' * (threads != 1)})"
 
 
 def _twins(
