@@ -234,8 +234,9 @@ def test_bounds_are_widened_until_held_out_nights_miss_them_as_rarely_as_stated(
     random = np.random.default_rng(3)
     heavy = figures_of(lambda n: random.standard_cauchy(n), 14, 6)  # tails that no normal interval knows
     nights, start = drawn_nights(14, 3), 1 - 0.99 ** (1 / 24)
-    errors, rate, unforeseen = widened(heavy, nights, start, 0.01)
-    assert errors.min() < errors.max() <= start and rate == unforeseen <= 0.01
+    errors, rate, unforeseen = widened(dict(enumerate(heavy)), nights, start, 0.01)
+    errors = [*errors.values()]
+    assert min(errors) < max(errors) <= start and rate <= 0.01
 
     def missed(errors):
         found = 0
@@ -248,22 +249,32 @@ def test_bounds_are_widened_until_held_out_nights_miss_them_as_rarely_as_stated(
             found += not all([*singles, *(b.holds(of.mean()) for b, of in values)])
         return found / len(nights)
 
-    assert missed(errors) == rate and missed([start] * 6) > 0.01
+    assert missed(errors) == rate and missed([start] * 6) == unforeseen > 0.01
 
 
 def test_normal_figures_need_no_more_width_than_stated():
     random = np.random.default_rng(4)
     for _ in range(3):
         normal = figures_of(lambda n: random.normal(0, 1, n), 20, 10)
-        assert (widened(normal, drawn_nights(20, 3), 1e-5, 0.01)[0] == 1e-5).all()
+        assert {*widened(dict(enumerate(normal)), drawn_nights(20, 3), 1e-5, 0.01)[0].values()} == {1e-5}
 
 
 def test_one_unsteady_figure_widens_no_other_bound():
     random = np.random.default_rng(6)
     found = figures_of(lambda n: random.normal(0, 1, n), 20, 4)
-    found[2].values[9] = -30.0
-    errors, rate, _ = widened(found, drawn_nights(20, 3), 1e-5, 0.01)
-    assert errors[2] < 1e-9 and (np.delete(errors, 2) == 1e-5).all() and rate <= 0.01
+    found[2].values[9] = -1e4
+    errors, rate, unforeseen = widened(dict(enumerate(found)), drawn_nights(20, 3), 1e-5, 0.01)
+    assert errors[0] == errors[1] == errors[3] == 1e-5 and rate <= 0.01
+    assert unforeseen == math.comb(19, 2) / 1140  # nights that have that run
+    assert errors[2] < 1e-9 and math.isfinite(found[2].bound(errors[2], 3).high)
+
+
+def test_a_bound_is_widened_beside_nights_of_collapsed_runs_alone():
+    random, counted = np.random.default_rng(7), np.arange(20) >= 3
+    (found,) = figures_of(lambda n: random.normal(0, 1, n), 20, 1, counted)
+    found.values[12] = 40.0
+    errors, rate, _ = widened({"figure": found}, drawn_nights(20, 3), 1e-6, 0.01)
+    assert errors["figure"] < 1e-6 and 1 / 1140 <= rate <= 0.01
 
 
 def test_collapsed_runs_are_left_out_and_a_night_of_such_runs_alone_is_missed():
@@ -271,8 +282,8 @@ def test_collapsed_runs_are_left_out_and_a_night_of_such_runs_alone_is_missed():
     for nothing, lone in ((2, 0), (3, 1), (4, 4), (6, 20)):  # with 20 nights no width is enough, and the rate says so
         counted = np.arange(20) >= nothing
         found = figures_of(lambda n: random.normal(0, 1, n), 20, 4, counted)
-        errors, rate, unforeseen = widened(found, nights, 1e-6, 0.01)
-        assert (errors == 1e-6).all() and rate == lone / 1140  # nights of which no run is left
+        errors, rate, unforeseen = widened(dict(enumerate(found)), nights, 1e-6, 0.01)
+        assert {*errors.values()} == {1e-6} and rate == lone / 1140  # nights of which no run is left
         others = math.comb(20 - nothing, 3 - nothing) if nothing <= 3 else 0
         assert unforeseen == max(lone, others) / 1140  # nights that have all of them
 
@@ -423,6 +434,8 @@ def test_rows_that_twins_reproduce_are_held_against_the_run_of_the_same_seed(tmp
     assert made.missed(*same) == [] and made.missed(*elsewhere(same, by=1 / 400)) == []
     (told,) = made.missed(replace(same[4], epochs=[replace(e, loss=e.loss + 0.001) for e in same[4].epochs]))
     assert told.startswith(f"training loss {same[4].epochs[-1].loss + 0.001:.4f} with seed 4 is not ")
+    on_gpu = replace(same[4], environment=same[4].environment | {"device": "cuda"})
+    assert made.missed(replace(on_gpu, epochs=[replace(e, loss=e.loss + 0.001) for e in on_gpu.epochs])) == []
 
 
 def test_other_random_streams_are_told_of_once():

@@ -104,9 +104,11 @@ def test_readme_shows_every_claim_in_every_setting_first():
 
 
 def test_the_bounds_are_those_of_the_records(records, bounds):
-    made = calibrate(QUICK, records, bounds.false_alarms, bounds.seeds)
+    twins = Store(ROOT / "benchmarks" / "twins", "quick").load()
+    made = calibrate(QUICK, records, bounds.false_alarms, bounds.seeds, twins)
     assert made.rows.keys() == bounds.rows.keys() and made.claims.keys() == bounds.claims.keys()
     assert (made.data, made.collapsed, made.nights) == (bounds.data, bounds.collapsed, bounds.nights)
+    assert (made.twins, made.twins_on) == (bounds.twins, bounds.twins_on) and len(made.twins) > 2
     assert (made.held_out, made.unforeseen) == pytest.approx((bounds.held_out, bounds.unforeseen))
     pairs = [(made.rows[row][name], bound) for row, figures in bounds.rows.items() for name, bound in figures.items()]
     pairs += [(made.claims[id], bound) for id, bound in bounds.claims.items()]

@@ -316,13 +316,18 @@ def _false_alarms(bounds: Bounds) -> str:
     text = (
         f"Of {bounds.nights:,} sessions made of the calibrated runs, held against bounds made of the others, "
         f"{percent(bounds.held_out, 1)} miss any bound though nothing has changed; {percent(bounds.false_alarms, 1)} "
-        "are allowed, and the bounds as wide as that takes."
+        "are allowed, and the bounds as wide as that takes, which is fitted to these sessions."
     )
+    if bounds.unforeseen > bounds.held_out:
+        text += (
+            f" Before they were widened {percent(bounds.unforeseen, 1)} missed one: that many may where runs of a kind "
+            "come that the calibration has not seen."
+        )
     if bounds.collapsed:
         rows = ", ".join(f"{n} of {row}" for row, n in bounds.collapsed.items())
         text += (
             f" Trainings that failed ({rows}) are passed over in rows known to have such, unless a session has no "
-            f"other; were that, too, left to the other runs to show, {percent(bounds.unforeseen, 1)} would miss one."
+            "other; the first of them count as unseen there."
         )
     if not bounds.twins:
         text += (

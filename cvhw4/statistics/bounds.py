@@ -85,6 +85,11 @@ class Bound:
         return float(scale.of(math.fsum(found) / len(found))) if len(found) > 1 else next(iter(values))
 
 
+def arithmetic(record: RunRecord) -> str:
+    """Device and precision of a run: "cpu float32". In another, figures of the same seed are others."""
+    return f"{record.environment.get('device', '')} {record.environment.get('precision', '')}".strip()
+
+
 @dataclass(frozen=True)
 class Twin:
     """The calibrated runs of a row whose figures other machines give too, each for its own seed.
@@ -149,11 +154,13 @@ class Bounds:
         held_out: share of sessions made of the calibrated runs themselves that miss any bound made of the others; None
             where there were too few runs.
         nights: the number of those sessions.
-        unforeseen: the same share where the first collapsed runs of a row count as missed bounds, too.
+        unforeseen: the same share before any was widened for these nights, where the first collapsed runs of a row
+            count as missed bounds, too: what kinds of runs that nobody has seen may cost.
         collapsed: rows of which some runs collapse (`RunRecord.collapsed`) and lie outside of what the others do, and
             how many did. Their bounds are those of the others, and such runs are passed over as long as a session has
             any other.
         twins: what the figures of single seeds are, by row and figure, where other machines give them too.
+        twins_on: the arithmetic of these runs (see `arithmetic`); runs in another are not held against them.
         beside: gives a session's other runs of a record's row, as soon as all of them are over.
     """
 
@@ -168,6 +175,7 @@ class Bounds:
     unforeseen: float = 0.0
     collapsed: Mapping[str, int] = field(default_factory=dict)
     twins: Mapping[str, Mapping[str, Twin]] = field(default_factory=dict)
+    twins_on: str = ""
     beside: Callable[[RunRecord], Sequence[RunRecord]] = field(default=lambda _: (), compare=False, repr=False)
 
     def apply_to(self, fingerprint: str) -> bool:
@@ -223,7 +231,7 @@ class Bounds:
             (r, figure, twin)
             for r in runs
             for figure, twin in self.twins.get(r.row, {}).items()
-            if r.seed in twin.values
+            if r.seed in twin.values and arithmetic(r) == self.twins_on
         ]
         apart = [(r, f, t) for r, f, t in of_seed if not t.holds(r.seed, r.figure(f))]
         if alone and 2 * len(apart) > len(of_seed):
@@ -322,14 +330,15 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
         for row, figures in part.get("twins", {}).items()
     }
     data, share, nights = part["data"], part["false_alarms"], part.get("nights", 0)
+    on = part.get("twins_on", "")
     unforeseen = part.get("unforeseen", rate or 0.0)
-    texts = all(isinstance(text, str) for text in (part["source"], *data.values()))
+    texts = all(isinstance(text, str) for text in (part["source"], on, *data.values()))
     numbers = [share, unforeseen, *([] if rate is None else [rate])]
     numbers += [x for figures in twins.values() for t in figures.values() for x in (t.tolerance, *t.values.values())]
     counts = all(isinstance(n, int) and n > 0 for n in (seeds, *counted.values())) and isinstance(nights, int)
     if not (texts and counts and 0 < share < 1 and all(math.isfinite(x) for x in numbers)):
         raise ValueError("data, false_alarms, seeds, held_out, collapsed, twins or source")
-    return Bounds(rows, claims, part["source"], data, share, seeds, rate, nights, unforeseen, counted, twins)
+    return Bounds(rows, claims, part["source"], data, share, seeds, rate, nights, unforeseen, counted, twins, on)
 
 
 def _check_names(part: Mapping[str, Any], study: Study) -> None:

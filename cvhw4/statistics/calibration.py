@@ -3,7 +3,7 @@
 What share of nights may raise a false alarm is stated for a whole nightly session, all its bounds together. Divided
 among them as if they were independent and every figure normal on its scale (Sidak 1967), it gives each bound its width;
 then the runs themselves are made nights of: a night's seeds are left out, the bounds are made of the others, and where
-more nights miss any of them than stated, those that most miss are widened until no more do.
+more nights miss any of them than stated, the one that most miss is widened, and so on until no more do.
 """
 
 from __future__ import annotations
@@ -14,13 +14,24 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvhw4.errors import InputError, printable
 from cvhw4.records.schema import RunRecord
-from cvhw4.statistics.bounds import FALSE_ALARMS, FEWEST_RUNS, FORMAT, NIGHTLY_SEEDS, Bound, Bounds, Twin, scale_of
+from cvhw4.statistics.bounds import (
+    FALSE_ALARMS,
+    FEWEST_RUNS,
+    FORMAT,
+    NIGHTLY_SEEDS,
+    Bound,
+    Bounds,
+    Twin,
+    arithmetic,
+    scale_of,
+)
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import judge
@@ -59,7 +70,7 @@ class Series:
         """The prediction interval of the mean of so many further runs, which the share `error` of them misses."""
         kept, scale = self.values[self.counted], SCALES[self.scale]
         n, mean, sd = len(kept), float(kept.mean()), float(kept.std(ddof=1))
-        half = t_quantile(1 - error / 2, n - 1) * max(sd, self.floor) * math.sqrt(1 / runs + 1 / n)
+        half = -t_quantile(error / 2, n - 1) * max(sd, self.floor) * math.sqrt(1 / runs + 1 / n)
         low, high, middle = (_rounded(float(scale.of(mean + end))) for end in (-half, half, 0.0))
         return Bound(low, high, middle, _rounded(sd), n, runs, self.scale)
 
@@ -102,24 +113,23 @@ def calibrate(
         for figure in row.task.bounded
     }
     of_claims = {claim.id: _of_claim(claim, study, runs, collapsed) for claim in claims}
-    checked: dict[object, Series] = {key: series for key, series in of_rows.items() if key[0] in nightly}
+    checked: dict[Any, Series] = {key: series for key, series in of_rows.items() if key[0] in nightly}
     checked |= {claim.id: of_claims[claim.id] for claim in claims if nightly >= set(claim.rows)}
     drawn = _nights([{r.seed for r in runs[row]} for row in nightly], seeds)
+    errors: dict[Any, float] = {}
     rate, unforeseen = None, 0.0
-    errors: dict[object, float] = dict.fromkeys([*of_rows, *of_claims], error)
     if len(drawn):
-        found_errors, *rates = widened([*checked.values()], drawn, error, false_alarms)
-        errors |= dict(zip(checked, found_errors.tolist(), strict=True))
+        errors, *rates = widened(checked, drawn, error, false_alarms)
         rate, unforeseen = map(_rounded, rates)
-    made = {key: series.bound(errors[key], seeds) for key, series in of_rows.items()}
-    source, found = _source([r for of_row in runs.values() for r in of_row]), {}
+    made = {key: series.bound(errors.get(key, error), seeds) for key, series in of_rows.items()}
+    source, found, on = _source([r for of_row in runs.values() for r in of_row]), {}, ""
     if twins is not None:
         pairs = _pairs(runs, twins)
-        found = _twins(study, runs, pairs, made, error)
+        found, on = _twins(study, runs, pairs, made, error), arithmetic(pairs[0][0])
         source += f"; twins: {len(pairs)} runs on {', '.join(sorted({_machine(twin) for _, twin in pairs}))}"
     return Bounds(
         rows={row: {figure: b for (of, figure), b in made.items() if of == row and not b.vacuous} for row in runs},
-        claims={id: series.bound(errors[id], seeds) for id, series in of_claims.items()},
+        claims={id: series.bound(errors.get(id, error), seeds) for id, series in of_claims.items()},
         source=source,
         data=data,
         false_alarms=false_alarms,
@@ -129,6 +139,7 @@ def calibrate(
         unforeseen=unforeseen,
         collapsed=collapsed,
         twins=found,
+        twins_on=on,
     )
 
 
@@ -246,44 +257,50 @@ def _nights(seeds: Sequence[set[int]], k: int) -> NDArray[np.int64]:
 
 
 def widened(
-    checked: Sequence[Series], drawn: NDArray[np.int64], error: float, false_alarms: float
-) -> tuple[NDArray[np.float64], float, float]:
-    """The rates of the checks at which no more nights of the runs than stated miss any bound made of the other runs.
+    checked: Mapping[Any, Series], drawn: NDArray[np.int64], error: float, false_alarms: float
+) -> tuple[dict[Any, float], float, float]:
+    """The rates of checks at which no more nights of the runs than stated miss any bound made of the other runs.
 
-    A bound that most of these nights miss is widened first, so that one unsteady row does not blunt the others' bounds.
+    Of all bounds the one missed in most nights is widened, to where half as many miss it, and so on: one unsteady row
+    does not blunt the others' bounds. What becomes so wide that it says nothing is no bound any more. As the widths
+    are chosen on these nights, the share that misses a bound before anything is widened tells what a kind of run that
+    nobody has seen may cost.
 
     Args:
-        checked: what a night checks.
+        checked: what a night checks, by whatever names it.
         drawn: [nights, k] their seeds.
         error: rate to begin with.
         false_alarms: share of nights.
 
     Returns:
-        [checked] those rates, or the last ones where collapsed runs fill more nights than stated; the share of nights
-        that miss a bound; and the same where the first collapsed runs of a row count as missed, too.
+        Those rates, the last ones where collapsed runs fill more nights than stated; the share of nights that miss a
+        bound; and the share that does at the first rates, the first collapsed runs of a row counted as missed, too.
     """
-    k, errors = drawn.shape[1], np.full(len(checked), error)
-    of_nights = [_p_values(series, drawn) for series in checked]
+    k, errors = drawn.shape[1], dict.fromkeys(checked, error)
+    of_nights = {name: _p_values(series, drawn) for name, series in checked.items()}
 
-    def least(i: int) -> NDArray[np.float64]:
+    def least(name: Any) -> NDArray[np.float64]:
         """[nights] how rarely a check is missed as a night misses it; 1 where its bound says nothing."""
-        series, (mean, single), bound = checked[i], of_nights[i], checked[i].bound(errors[i], k)
+        series, (mean, single), bound = checked[name], of_nights[name], checked[name].bound(errors[name], k)
         if bound.vacuous:
             return np.ones(len(drawn))
         return np.minimum(mean, single) if series.of_row and not bound.for_mean_of(1).vacuous else mean
 
-    found = np.array([least(i) for i in range(len(checked))])
-    while (missed := found < errors[:, None]).any(0).mean() > false_alarms:
-        counts = missed.sum(1)
-        rarer = np.sort(found)[range(len(checked)), counts // 2]  # missed by half as many nights
-        wide = np.where(rarer > 0, counts, 0)  # no width holds a night of which all runs collapsed
-        if not wide.any():
+    found = {name: least(name) for name in checked}
+
+    def missed() -> NDArray[np.bool_]:
+        return np.array([found[name] < errors[name] for name in checked])
+
+    new = np.array([_first_collapsed(series, drawn) for series in checked.values()])
+    unforeseen = float((missed().any(0) | new.any(0)).mean())
+    while missed().any(0).mean() > false_alarms:  # ends: each time one has fewer misses, and no other more
+        rarer = {name: p[(p < errors[name]) & (p > 0)] for name, p in found.items()}  # 0: all of a night's collapsed
+        most = max(rarer, key=lambda name: len(rarer[name]))
+        if not len(rarer[most]):
             break
-        i = int(wide.argmax())
-        errors[i] = 0.99 * rarer[i]  # clear of rounding
-        found[i] = least(i)
-    new = [_first_collapsed(series, drawn) for series in checked]
-    return errors, float(missed.any(0).mean()), float((missed | np.array(new)).any(0).mean())
+        errors[most] = 0.99 * float(np.sort(rarer[most])[len(rarer[most]) // 2])  # clear of rounding
+        found[most] = least(most)
+    return errors, float(missed().any(0).mean()), unforeseen
 
 
 def _p_values(series: Series, drawn: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -318,6 +335,7 @@ def _pairs(runs: Runs, twins: Iterable[RunRecord]) -> list[tuple[RunRecord, RunR
     """Runs and their twins: of the same row, settings, seed and data, on another machine or with other threads."""
     by_key = {(r.row, r.seed): r for of_row in runs.values() for r in of_row}
     pairs = [(r, twin) for twin in twins if (r := by_key.get((twin.row, twin.seed))) is not None]
+    pairs = [(r, twin) for r, twin in pairs if arithmetic(r) == arithmetic(twin) == arithmetic(pairs[0][0])]
     pairs = [
         (r, twin)
         for r, twin in pairs
@@ -392,9 +410,11 @@ def to_toml(study: Study, bounds: Bounds) -> str:
         lines += [f"nights = {bounds.nights}", f"held_out = {bounds.held_out:.5g}"]
         if bounds.held_out > bounds.false_alarms:
             lines.append("# more than stated: in too many nights all runs of a row collapse")
-        if bounds.collapsed:
-            lines.append("# the same where the first collapsed runs of a row are missed bounds, too:")
+        if bounds.unforeseen > (bounds.held_out or 0):
+            lines.append("# the same before bounds were widened, the first collapsed runs of a row missed bounds, too:")
             lines.append(f"unforeseen = {bounds.unforeseen:.5g}")
+    if bounds.twins:
+        lines.append(f"twins_on = {_quoted(bounds.twins_on)}")
     lines += ["", f"[{name}.data]"]
     lines += [f"{_quoted(data)} = {_quoted(fingerprint)}" for data, fingerprint in bounds.data.items()]
     if bounds.collapsed:
@@ -404,7 +424,10 @@ def to_toml(study: Study, bounds: Bounds) -> str:
         lines += ["", f"[{name}.rows.{_key(row)}]"]
         lines += [f"{_quoted(figure)} = {_inline(b)}" for figure, b in figures.items()]
         left_out = [figure for figure in study.rows[row].task.bounded if figure not in figures]
-        lines += [f"# {figure}: no bound, as its seeds spread too far for one to say anything" for figure in left_out]
+        lines += [
+            f"# {figure}: no bound, as one that its seeds and held-out nights allow would say nothing"
+            for figure in left_out
+        ]
     lines += ["", f"# Differences of {study.epoch} epochs, by seed.", f"[{name}.claims]"]
     lines += [f"{_key(id)} = {_inline(b)}" for id, b in bounds.claims.items()]
     if not bounds.twins:
