@@ -45,7 +45,7 @@ _RECIPES: dict[str, dict[str, Recipe]] = {
         "adam": Recipe(size=224, batch=4, epochs=25, optimizer="adam", lr=1e-3, lr_step=5, lr_gamma=0.1),
         "scenes": Recipe(size=256, batch=6, epochs=50, optimizer="adam", lr=1e-4, lr_step=100, lr_gamma=0.5),
     },
-    # This project's own choice: what two CPU cores train in about a quarter of a minute per run.
+    # This project's own choice: what a CPU core trains in up to a minute per run.
     "quick": {
         "sgd": Recipe(size=96, batch=16, epochs=5, optimizer="sgd", lr=1e-2, momentum=0.9, lr_step=4, lr_gamma=0.1),
         "adam": Recipe(size=96, batch=16, epochs=4, optimizer="adam", lr=5e-4, lr_step=3, lr_gamma=0.1),
