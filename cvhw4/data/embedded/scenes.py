@@ -3,9 +3,9 @@
 A scene is a small world in metres (x to the right of the camera, y up from the ground, z ahead) that is projected and
 painted from far to near. Everything keeps to the arithmetic of `raster`, so the bytes are the same on every machine.
 They are easier than CamVid, whose colours overlap more: a run of the quick profile sees 240 batches of them, and 736 of
-CamVid. How easy, and how often a park or terrace fills a side, was chosen so that the report's claims have the signs that
-they have on CamVid at that size (`cvhw4 agreement`). One file, longer than others: every part of a scene draws from the same random numbers, in the
-order of this file.
+CamVid. How easy, and how often a park or terrace fills a side, was chosen so that the report's claims have the signs
+that they have on CamVid at that size (`cvhw4 agreement`). One file, longer than others: every part of a scene draws
+from the same random numbers, in the order of this file.
 """
 
 from __future__ import annotations
