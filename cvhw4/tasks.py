@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 TaskName = Literal["classification", "segmentation", "custom"]
 ScaleName = Literal["plain", "share", "log"]  # see `cvhw4.statistics.scales`
 LOSSES = ("cross_entropy", "bce", "focal")  # see `cvhw4.Recipe`
+_LOSSES = ("training loss", "mean training loss")
+TRAINING_LOSSES = (*_LOSSES, "first training loss")  # see `cvhw4.RunRecord.figure`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,12 @@ class Task:
         """The metric that tables put first and that progress shows."""
         return self.metrics[0]
 
+    @property
+    def paired(self) -> tuple[str, ...]:
+        """Figures that are held against the calibrated run of the same seed, where other machines give them too. The first
+        epoch's loss spreads much over seeds and hardly over machines, which drift apart step by step."""
+        return (*self.bounded, *TRAINING_LOSSES[-1:] * (TRAINING_LOSSES[0] in self.bounded))
+
     def collapsed(self, by_class: Mapping[str, Sequence[float]]) -> bool:
         """Whether a training failed: after the last epoch no more than one class is right anywhere.
 
@@ -77,7 +85,7 @@ class Task:
             figure: as `RunRecord.figure` takes it.
             loss: of the recipe; None for the task's. Losses of `LOSSES` are never negative, others may be.
         """
-        if figure == "training loss":
+        if figure in TRAINING_LOSSES:
             return "log" if (loss or self.loss) in LOSSES else "plain"
         return "share" if figure.partition(" ")[2] in self.shares else "plain"
 
@@ -88,7 +96,7 @@ CLASSIFICATION = Task(
     shares=frozenset({"accuracy"}),
     shown=("accuracy",),
     by_class=("recall",),
-    bounded=("best accuracy", "last accuracy", "training loss"),
+    bounded=("best accuracy", "last accuracy", *_LOSSES),
     labels={"accuracy": "accuracy"},
     short={"accuracy": "acc."},
     augmentations=("random-resized crop", "whole face", "crop + jitter + AutoAugment", "none"),
@@ -107,7 +115,7 @@ SEGMENTATION = Task(
     shares=frozenset({"miou", "pixel_accuracy", "set_miou", "set_pixel_accuracy"}),
     shown=("miou", "pixel_accuracy"),
     by_class=("iou", "set_iou"),
-    bounded=("best miou", "last miou", "best pixel_accuracy", "last set_miou", "training loss"),
+    bounded=("best miou", "last miou", "best pixel_accuracy", "last set_miou", *_LOSSES),
     labels={
         "miou": "mIoU",
         "pixel_accuracy": "pixel accuracy",

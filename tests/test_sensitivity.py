@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from cvhw4.statistics.bounds import Bound, Bounds
-from cvhw4.statistics.sensitivity import Detection, chance, detect, detections, found_shift, least
+from cvhw4.report.runs import bound_words
+from cvhw4.statistics.bounds import Bound, Bounds, Twin, arithmetic
+from cvhw4.statistics.sensitivity import Detection, chance, chance_of_pairs, detect, detections, found_shift, least
 from tests.tiny import QUICK, record
 
 NOISE = next(c for c in QUICK.controls if c.corrupts == "label noise")
@@ -25,8 +26,8 @@ def corrupted(strength, figures):
 def test_a_control_is_held_against_the_bounds_of_the_row_it_corrupts():
     found = detect(NOISE, 0.2, QUICK, corrupted(0.2, [0.85, 0.75, 0.70]), BOUNDS)
     assert found.caught and found.n == 3
-    # Worst first, two figures each: the mean, and the one run outside of 0.9 +- 0.1655.
-    assert [c.value for c in found.missed] == pytest.approx([2.3 / 3, 2.3 / 3, 0.70, 0.70])
+    # Two figures each: the mean, and the one run outside of 0.9 +- 0.1655.
+    assert [text.split(" is ")[0][-6:] for text in found.missed] == ["0.7000", "0.7667"] * 2
     assert found.mean == pytest.approx(2.3 / 3)
     weaker = detect(NOISE, 0.1, QUICK, corrupted(0.1, [0.89, 0.9]), BOUNDS)
     assert not weaker.caught and weaker.low < weaker.probability < 0.01
@@ -41,6 +42,36 @@ def test_the_chance_is_students_prediction(values, k):
     low, high = ((end - np.mean(values)) / scale for end in (0.8, 1.0))
     found = chance(values, replace(BOUND, runs=k))[0]
     assert found == pytest.approx(t.cdf(low, freedom) + t.sf(high, freedom), abs=1e-3)
+
+
+def test_a_control_is_held_against_the_calibrated_run_of_its_own_seed():
+    """Within the spread over seeds, and all three a point below the calibrated runs of their seeds."""
+    own = {"q1_6-finetune": {"best accuracy": Twin(0.003, {0: 0.89, 1: 0.92, 2: 0.90})}}
+    runs, on = corrupted(0.1, [0.88, 0.911, 0.889]), arithmetic(record("q1_6"))
+    found = detect(NOISE, 0.1, QUICK, runs, replace(BOUNDS, twins=own, twins_on=on))
+    assert found.bound == own["q1_6-finetune"]["best accuracy"] and found.mean == pytest.approx(0.8933, abs=1e-4)
+    assert found.probability > found.low > 0.9 and len(found.missed) == 3 and bound_words(found) == "own seed ± 0.003"
+    for other in (replace(BOUNDS, twins=own, twins_on="cuda bf16"), BOUNDS):  # another arithmetic, or no twins
+        assert not detect(NOISE, 0.1, QUICK, runs, other).caught
+    # A run that is outside tells little of what others are: no spread is known of one.
+    assert isinstance(detect(NOISE, 0.1, QUICK, runs[:1], replace(BOUNDS, twins=own, twins_on=on)).bound, Bound)
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_the_chance_of_pairs_is_students_prediction(runs):
+    apart, tolerance = [0.004, 0.009, 0.005, 0.007], 0.003
+    found, low = chance_of_pairs(apart, tolerance, runs)
+    if runs == 1:
+        scale = np.std(apart, ddof=1) * np.sqrt(1 + 1 / 4)
+        ends = [(end - np.mean(apart)) / scale for end in (-tolerance, tolerance)]
+        assert found == pytest.approx(t.cdf(ends[0], 3) + t.sf(ends[1], 3), abs=1e-3)
+    random = np.random.default_rng(0)  # what true means and spreads these runs leave possible, by simulation
+    spreads = np.sqrt(3 * np.var(apart, ddof=1) / random.chisquare(3, 20_000))
+    means = np.mean(apart) + random.normal(0, 1, 20_000) * spreads / 2
+    nights = random.normal(means, spreads, (runs, 20_000))
+    assert found == pytest.approx((np.abs(nights) > tolerance).any(0).mean(), abs=0.01) and low < found
+    assert chance_of_pairs([0.004] * 3, 0.003, runs) == (1.0, 1.0)
+    assert chance_of_pairs([0.002] * 3, 0.003, runs) == (0.0, 0.0)
 
 
 def test_the_chance_is_taken_on_the_figures_scale():

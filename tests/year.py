@@ -25,7 +25,7 @@ LOSS, DRIVER = 120, 182
 DEAD = (30, 31, 250)  # no data
 BOUNDS = f"""
 [full]
-format = 2
+format = 3
 source = "made up"
 false_alarms = 0.01
 seeds = {SEEDS}

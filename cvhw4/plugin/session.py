@@ -289,7 +289,7 @@ class Session:
         if found is None:
             why = f"no bounds of {control.row} for its data" if records else f"no run of {row.name}"
             self._not_judged(why, [row.name] if not records else [], study)
-        return [str(check) for check in found.missed]
+        return list(found.missed)
 
     def beside(self, record: RunRecord) -> list[RunRecord]:
         """This session's other runs of a record's row, and stored ones that it did not select; none before all of the

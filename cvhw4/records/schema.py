@@ -20,7 +20,7 @@ from typing import Annotated, Any, Self
 from cvhw4.errors import InputError
 from cvhw4.labels import VOID, Merged, merge_classes
 from cvhw4.records.typed import AfterValidator, Field, TypeAdapter, ValidationError, WrapValidator, from_json
-from cvhw4.tasks import CLASSIFICATION, CUSTOM, SEGMENTATION, TASKS, TaskName, task_of
+from cvhw4.tasks import CLASSIFICATION, CUSTOM, SEGMENTATION, TASKS, TRAINING_LOSSES, TaskName, task_of
 
 VERSION = 4
 _FAILURE_VERSION = 2
@@ -252,9 +252,11 @@ class RunRecord(_Stored):
         return self.best_epoch(metric) if which == "best" else self.epochs[-1].epoch
 
     def figure(self, name: str) -> float:
-        """A figure by its full name: "best accuracy", "last miou", or "training loss", of the last epoch."""
-        if name == "training loss":
-            return self.epochs[-1].loss
+        """A figure by its full name: "best accuracy", "last miou", or a training loss: "training loss" of the last epoch,
+        "first training loss" of the first, "mean training loss" over all."""
+        if name in TRAINING_LOSSES:
+            losses = [e.loss for e in self.epochs]
+            return {"first": losses[0], "mean": math.fsum(losses) / len(losses)}.get(name.split()[0], losses[-1])
         which, metric = name.split(" ", 1)
         return self.best(metric) if which == "best" else self.last(metric)
 

@@ -19,6 +19,7 @@ from cvhw4.report.runs import by_data, grouped, metric_name, published, seeds
 from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.published import stated
+from cvhw4.statistics.sensitivity import DETECTED, Detection
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Row, Study
 from cvhw4.study.checks import choose
@@ -215,6 +216,54 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         f"{'open diamond: the published difference, of best epochs; ' if marked else ''}"
         "right of the line the claim holds. "
         f"Data: {', '.join(map(escape, dict.fromkeys(o.data for o in outcomes)))}.",
+    )
+
+
+def doses(found: Sequence[Detection], runs: int) -> Picture | None:
+    """A panel per negative control tried at several strengths: the chance that a session notices, by strength.
+
+    Args:
+        runs: of a row in a session.
+
+    Returns:
+        None where there is no such control.
+    """
+    by_control = grouped(found, lambda d: d.control.name)
+    tried = {name: sorted(of, key=lambda d: d.strength) for name, of in by_control.items() if len(of) > 1}
+    if not tried:
+        return None
+    across = min(COLUMNS, len(tried))
+
+    def paint(figure: Figure) -> None:
+        lines = -(-len(tried) // across)
+        panels = figure.subplots(lines, across, sharey=True, squeeze=False)
+        for axes in panels.flat[len(tried) :]:
+            axes.set_visible(False)
+        for axes, (name, of_control) in zip(panels.flat, tried.items(), strict=False):
+            at, chances = range(len(of_control)), [d.probability for d in of_control]
+            axes.axhline(DETECTED, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
+            axes.vlines(at, [d.low for d in of_control], chances, color=COLOURS[0], linewidth=1.4)
+            axes.plot(at, chances, "-o", color=COLOURS[0], markersize=4, linewidth=1.4)
+            axes.set_xticks(at, [f"{d.strength:g}" for d in of_control])
+            axes.set_title(in_picture(name), fontsize=8, loc="left")
+            axes.tick_params(labelsize=8)
+            axes.margins(x=0.12)
+        panels[0, 0].set_ylim(-0.05, 1.05)
+        figure.supxlabel("strength", fontsize=9)
+        figure.supylabel("chance per session", fontsize=9)
+
+    words = "; ".join(
+        f"{name}: " + ", ".join(f"{d.probability:.2f} at {d.strength:g}" for d in of_control)
+        for name, of_control in tried.items()
+    )
+    return draw(
+        "doses",
+        (2.3 * max(across, 2) + 0.4, 1.75 * -(-len(tried) // across) + 0.45),
+        paint,
+        f"Negative controls: the chance that a session notices, by strength. {words}.",
+        f"The chance that a session of {runs} seeds notices a corruption, by its strength, from "
+        f"n = {ends(sorted({d.n for d in found}))} runs each; bar: down to the lower end of its 95 % interval. Dotted: "
+        f"{DETECTED}.",
     )
 
 

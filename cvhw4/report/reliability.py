@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from cvhw4.report.evidence import Evidence, notes_by_data
+from cvhw4.report.figures import Picture
 from cvhw4.report.numbers import difference, gain, interval, limits, number, p_value, percent
-from cvhw4.report.runs import figure_name
+from cvhw4.report.plots import doses
+from cvhw4.report.runs import bound_words, figure_name
 from cvhw4.report.tables import Table, section, table
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import NIGHTLY_SEEDS, Bounds
@@ -251,8 +253,8 @@ def _wrong(o: Outcome) -> tuple[list[float], float]:
     return wrong_verdicts(o.differences, np.random.default_rng(0), _NUMBERS, _LOOKS, floor)
 
 
-def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str]:
-    """What the negative controls say of the bounds."""
+def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str | Picture]:
+    """What the negative controls say of the bounds; with a picture."""
     enough = {d.control.name: least(found, d.control) for d in found}
     lines = [
         {
@@ -261,20 +263,26 @@ def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str]
             "row": d.control.row,
             "detected by": figure_name(d.figure),
             "mean": number(d.mean),
-            "bound": limits(d.bound.low, d.bound.high),
+            "bound": bound_words(d),
             "n": str(d.n),
             "a bound missed": "yes" if d.caught else "no",
             "chance per night": f"{d.probability:.2f} (at least {d.low:.2f})",
         }
         for d in found
     ]
-    return section(
-        "Negative controls: how little corruption the bounds detect",
-        "Rows corrupted on purpose, held against the bounds of the row they corrupt. *Chance per night*: that the mean "
-        f"of {bounds.seeds} seeds misses that bound, going by these few runs, and the lower end of its 95 % interval. "
-        f"*Least*: the weakest corruption tried that is detected with a chance of {DETECTED} or more.",
-        lines,
-    )
+    picture = doses(found, bounds.seeds)
+    return [
+        *section(
+            "Negative controls: how little corruption the bounds detect",
+            "Rows corrupted on purpose, held against the bounds of the row they corrupt. *Chance per night*: that the "
+            f"mean of {bounds.seeds} seeds misses that bound, going by these few runs, and the lower end of its 95 % "
+            "interval. *Own seed*: a bound for the distance of each run from the calibrated run of its seed, which "
+            "other machines give within that (see below); the chance is that any of them is farther off. "
+            f"*Least*: the weakest corruption tried that is detected with a chance of {DETECTED} or more.",
+            lines,
+        ),
+        *([picture] if picture else []),
+    ]
 
 
 def bounds_section(study: Study, bounds: Bounds) -> list[str]:
@@ -323,11 +331,12 @@ def _false_alarms(bounds: Bounds) -> str:
             f" Before they were widened {percent(bounds.unforeseen, 1)} missed one: that many may where runs of a kind "
             "come that the calibration has not seen."
         )
-    if bounds.collapsed:
-        rows = ", ".join(f"{n} of {row}" for row, n in bounds.collapsed.items())
+    if bounds.outliers:
+        rows = ", ".join(f"{n} of {row}" for row, n in bounds.outliers.items())
         text += (
-            f" Trainings that failed ({rows}) are passed over in rows known to have such, unless a session has no "
-            "other; the first of them count as unseen there."
+            f" Runs that learned far less than the others of their row ({rows}) are no part of its bounds, and are "
+            "passed over where a session has no more of them than chance brings; the first of them count as unseen "
+            "there."
         )
     if not bounds.twins:
         text += (

@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
-from cvhw4.report.numbers import ends
+from cvhw4.report.numbers import ends, limits
 from cvhw4.report.text import escape
-from cvhw4.statistics.bounds import Bounds
+from cvhw4.statistics.bounds import Bounds, Twin
 from cvhw4.statistics.intervals import Estimate, estimate
+from cvhw4.statistics.sensitivity import Detection
 from cvhw4.study import Study
 from cvhw4.tasks import CUSTOM, LABELS, SEGMENTATION, TASKS, Task
 
@@ -132,9 +133,15 @@ def seeds(by_row: Mapping[str, Sized]) -> str:
 def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
     """Whether runs meet their bounds: "met", "MISSED", or "none" where no bounds apply."""
     missed = [] if bounds is None else bounds.missed(*runs)
-    if bounds is None or not (missed or bounds.check(*runs)):
+    if bounds is None or not (missed or bounds.check(*runs) or bounds.aside(*runs, row=runs[0].row)):
         return "none"
-    return "MISSED" if missed else "met"
+    aside = 0 if missed else len(bounds.aside(*runs, row=runs[0].row))
+    return "MISSED" if missed else f"met but for {aside} of {len(runs)} that learned far less" if aside else "met"
+
+
+def bound_words(d: Detection) -> str:
+    """The bound that gives a corruption away: "[0.861, 0.883]", or "own seed ± 0.0001"."""
+    return f"own seed ± {d.bound.tolerance:.1g}" if isinstance(d.bound, Twin) else limits(d.bound.low, d.bound.high)
 
 
 # What has to be said

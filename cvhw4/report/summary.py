@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import latest_failures
-from cvhw4.report.numbers import difference, interval, limits, number, verdict
-from cvhw4.report.runs import SHORT, Groups, by_data, figure_name, judged, origins, published, with_metric
+from cvhw4.report.numbers import difference, interval, number, verdict
+from cvhw4.report.runs import SHORT, Groups, bound_words, by_data, figure_name, judged, origins, published, with_metric
 from cvhw4.report.tables import Table
 from cvhw4.report.text import cut, wrapped
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
@@ -124,7 +124,7 @@ def short_detections(found: Sequence[Detection]) -> list[str]:
             "strength": f"{d.strength:g}",
             "detected by": figure_name(d.figure, SHORT),
             "mean": number(d.mean),
-            "bound": limits(d.bound.low, d.bound.high),
+            "bound": bound_words(d),
             "n": str(d.n),
             "detected": "yes" if d.caught else "NO" if d.strength == d.control.strengths[0] else "no",
             "chance": f"{d.probability:.2f}",

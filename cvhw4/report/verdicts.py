@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def verdicts_page(
         *details_section(outcomes),
         *stability_section(outcomes),
         *shape_section(outcomes),
-        *sensitivity_section(detections(study, records, bounds), bounds),
+        *_shown(sensitivity_section(detections(study, records, bounds), bounds), pictures),
         *bounds_section(study, bounds),
     ]
     return "\n\n".join(parts) + "\n", pictures
@@ -116,12 +116,19 @@ def _sections(study: Study, sets: Sequence[Evidence]) -> tuple[list[str], list[P
             if found in seen:
                 continue
             seen.append(found)
-            for part in found:
-                if isinstance(part, Picture):
-                    part = replace(part, stem=f"{_KIND}-{file_stem(f'{part.stem} {e.data}')}")
-                    pictures.append(part)
-                parts.append(part.markdown if isinstance(part, Picture) else part)
+            parts += _shown(found, pictures, f" {e.data}")
     return parts, pictures
+
+
+def _shown(found: Iterable[str | Picture], pictures: list[Picture], data: str = "") -> list[str]:
+    """A section's parts as Markdown; its pictures are added to these."""
+    parts = []
+    for part in found:
+        if isinstance(part, Picture):
+            part = replace(part, stem=f"{_KIND}-{file_stem(f'{part.stem}{data}')}")
+            pictures.append(part)
+        parts.append(part.markdown if isinstance(part, Picture) else part)
+    return parts
 
 
 def _preamble(study: Study, records: Sequence[RunRecord]) -> str:

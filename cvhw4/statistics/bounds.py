@@ -30,7 +30,7 @@ from cvhw4.tasks import ScaleName
 FALSE_ALARMS = 0.01  # share of nightly sessions in which any bound at all may be missed by chance
 NIGHTLY_SEEDS = 3
 FEWEST_RUNS = 5
-FORMAT = 2  # of the file
+FORMAT = 3  # of the file
 AGAIN = "run cvhw4 calibrate again"
 
 
@@ -156,9 +156,9 @@ class Bounds:
         nights: the number of those sessions.
         unforeseen: the same share before any was widened for these nights, where the first collapsed runs of a row
             count as missed bounds, too: what kinds of runs that nobody has seen may cost.
-        collapsed: rows of which some runs collapse (`RunRecord.collapsed`) and lie outside of what the others do, and
-            how many did. Their bounds are those of the others, and such runs are passed over as long as a session has
-            any other.
+        outliers: rows of which some runs learned far less than the others (failed trainings, or slow ones), and how
+            many did. Their bounds are those of the others, and such runs are passed over as long as there are no more
+            than chance brings (see `passed_over`).
         twins: what the figures of single seeds are, by row and figure, where other machines give them too.
         twins_on: the arithmetic of these runs (see `arithmetic`); runs in another are not held against them.
         beside: gives a session's other runs of a record's row, as soon as all of them are over.
@@ -173,7 +173,7 @@ class Bounds:
     held_out: float | None = None
     nights: int = 0
     unforeseen: float = 0.0
-    collapsed: Mapping[str, int] = field(default_factory=dict)
+    outliers: Mapping[str, int] = field(default_factory=dict)
     twins: Mapping[str, Mapping[str, Twin]] = field(default_factory=dict)
     twins_on: str = ""
     beside: Callable[[RunRecord], Sequence[RunRecord]] = field(default=lambda _: (), compare=False, repr=False)
@@ -184,13 +184,14 @@ class Bounds:
 
     def check(self, *records: RunRecord, row: str | None = None) -> list[Check]:
         """Every bounded figure of runs of one row, of each by itself and in the mean of all; empty where the bounds do
-        not apply (other data, a row without bounds, or collapsed runs where some are).
+        not apply (other data, a row without bounds, or outliers where some are).
 
         Args:
             row: the row whose bounds the runs are held against, where that is not their own (a negative control).
         """
         row = row or next((r.row for r in records), "")
-        runs = [r for r in records if self.apply_to(r.data.fingerprint) and not (row in self.collapsed and r.collapsed)]
+        aside = self.aside(*records, row=row)
+        runs = [r for r in records if self.apply_to(r.data.fingerprint) and r not in aside]
         checks = []
         for figure, bound in self.rows.get(row, {}).items():
             values, of_one = [r.figure(figure) for r in runs], bound.for_mean_of(1)
@@ -202,42 +203,65 @@ class Bounds:
                 checks.append(Check(words, bound.mean_of(values), of_mean, self.source))
         return checks
 
-    def missed(self, *records: RunRecord) -> list[str]:
+    def aside(self, *records: RunRecord, row: str) -> list[RunRecord]:
+        """The runs that are no better than the outliers of a row: worse than its first bound allows for one run."""
+        figures = self.rows.get(row, {}) if row in self.outliers else {}
+        for figure, bound in [*figures.items()][:1]:
+            metric, of_one = figure.partition(" ")[2], bound.for_mean_of(1)
+            runs = [r for r in records if self.apply_to(r.data.fingerprint)]
+            return [
+                r
+                for r in runs
+                if (r.figure(figure) > of_one.high if metric in r.lower_is_better else r.figure(figure) < of_one.low)
+            ]
+        return []
+
+    def missed(self, *records: RunRecord, row: str | None = None) -> list[str]:
         """What runs of one row miss, each by itself and all in the mean, which notices smaller shifts; in words, empty
         where they meet all their bounds, or none apply to them.
 
         One run is joined in the mean by the session's others of its row, where these are over (see `beside`).
+
+        Args:
+            row: as of `check`.
         """
+        row = row or next((r.row for r in records), "")
         together = (*records, *self.beside(records[0])) if len(records) == 1 else records
         runs = [r for r in together if self.apply_to(r.data.fingerprint)]
         found = list(dict.fromkeys(text for r in records for text in self.changed(r)))
-        if len(runs) >= max(self.seeds, 2) and all(r.row in self.collapsed and r.collapsed for r in runs):
-            found.append(f"all {len(runs)} runs of {runs[0].row} collapsed; {self._some(runs[0].row)}")
-        checks = self.check(*records)
+        aside = self.aside(*together, row=row)
+        if aside:
+            k, n = self.outliers[row], self.outliers[row] + next(iter(self.rows[row].values())).n
+            if len(aside) > passed_over(k, n, len(runs), self.seeds, self.false_alarms):
+                found.append(
+                    f"{len(aside)} of {len(runs)} runs of {row} learned far less than the calibrated ones, of which {k} "
+                    f"of {n} did ({self.source})"
+                )
+        checks = self.check(*records, row=row)
         if together != records:
-            checks += [check for check in self.check(*together) if check.bound.runs > 1]
+            checks += [check for check in self.check(*together, row=row) if check.bound.runs > 1]
         missed = failed(checks)
         own = [r for r in records if self.apply_to(r.data.fingerprint)]
-        return [*found, *missed, *self._apart(own, alone=not missed)]
+        return [*found, *missed, *self._apart(own, row, alone=not missed)]
 
-    def _some(self, row: str) -> str:
-        n = max((b.n for b in self.rows[row].values()), default=0) + self.collapsed[row]
-        return f"of those calibrated {self.collapsed[row]} of {n} did ({self.source})"
-
-    def _apart(self, runs: Iterable[RunRecord], alone: bool) -> list[str]:
-        """Figures that are not those of the calibrated runs of the same seeds; one text where most are not, and yet all
-        lie within the spread over seeds (`alone`): other random streams, as a rule."""
-        of_seed = [
+    def paired(self, runs: Iterable[RunRecord], row: str) -> list[tuple[RunRecord, str, Twin]]:
+        """The figures of runs that have a calibrated run of the same seed, row and arithmetic beside them."""
+        return [
             (r, figure, twin)
             for r in runs
-            for figure, twin in self.twins.get(r.row, {}).items()
-            if r.seed in twin.values and arithmetic(r) == self.twins_on
+            for figure, twin in self.twins.get(row, {}).items()
+            if r.seed in twin.values and arithmetic(r) == self.twins_on and self.apply_to(r.data.fingerprint)
         ]
+
+    def _apart(self, runs: Iterable[RunRecord], row: str, alone: bool) -> list[str]:
+        """Figures that are not those of the calibrated runs of the same seeds; one text where most are not, and yet all
+        lie within the spread over seeds (`alone`): other random streams, as a rule."""
+        of_seed = self.paired(runs, row)
         apart = [(r, f, t) for r, f, t in of_seed if not t.holds(r.seed, r.figure(f))]
         if alone and 2 * len(apart) > len(of_seed):
             seeds = ", ".join(str(seed) for seed in dict.fromkeys(r.seed for r, _, _ in apart))
             return [
-                f"{len(apart)} of {len(of_seed)} figures of {apart[0][0].row} with seed {seeds} are not the calibrated "
+                f"{len(apart)} of {len(of_seed)} figures of {row} with seed {seeds} are not the calibrated "
                 "runs' any more, though all lie within the spread over seeds: the training changed, or its random "
                 f"streams; if that is meant, {AGAIN}"
             ]
@@ -271,7 +295,7 @@ class Bounds:
         """A claim's difference, over the seeds that trained in rows of which some runs collapse; None where the bounds
         do not apply, or no seed is left."""
         bound = self.claims.get(outcome.claim.id)
-        trained = outcome.trained if self.collapsed.keys() & outcome.collapsed.keys() else outcome
+        trained = outcome.trained if self.outliers.keys() & outcome.collapsed.keys() else outcome
         if bound is None or trained is None or not self.apply_to(outcome.fingerprint):
             return None
         n = trained.difference.n
@@ -280,6 +304,15 @@ class Bounds:
 
 
 NO_BOUNDS = Bounds({}, {}, "")
+
+
+def passed_over(outliers: int, n: int, runs: int, seeds: int, false_alarms: float) -> int:
+    """How many of a session's runs of a row may be outliers: so many that chance brings more in no more than the share
+    `false_alarms` of sessions, as `outliers` of `n` calibrated runs were; of `seeds` runs and more never all."""
+    from scipy.stats import binom
+
+    most = int(binom.ppf(1 - false_alarms, runs, outliers / n))
+    return most if runs < max(seeds, 2) else min(most, runs - 1)
 
 
 def scale_of(row: Row, figure: str) -> ScaleName:
@@ -319,7 +352,7 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
     if part["format"] != FORMAT:
         raise ValueError("it is of another version of cvhw4")
     _check_names(part, study)
-    seeds, rate, counted = part["seeds"], part.get("held_out"), dict(part.get("collapsed", {}))
+    seeds, rate, counted = part["seeds"], part.get("held_out"), dict(part.get("outliers", {}))
     rows = {
         row: {name: _read_bound(b, seeds, scale_of(study.rows[row], name)) for name, b in figures.items()}
         for row, figures in part["rows"].items()
@@ -337,20 +370,22 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
     numbers += [x for figures in twins.values() for t in figures.values() for x in (t.tolerance, *t.values.values())]
     counts = all(isinstance(n, int) and n > 0 for n in (seeds, *counted.values())) and isinstance(nights, int)
     if not (texts and counts and 0 < share < 1 and all(math.isfinite(x) for x in numbers)):
-        raise ValueError("data, false_alarms, seeds, held_out, collapsed, twins or source")
+        raise ValueError("data, false_alarms, seeds, held_out, outliers, twins or source")
     return Bounds(rows, claims, part["source"], data, share, seeds, rate, nights, unforeseen, counted, twins, on)
 
 
 def _check_names(part: Mapping[str, Any], study: Study) -> None:
     """ValueError for a bound of what the study does not have: it would never be checked."""
-    by_row = [*part["rows"].items(), *part.get("twins", {}).items(), *((row, ()) for row in part.get("collapsed", {}))]
+    twins = part.get("twins", {})
+    by_row = [*part["rows"].items(), *twins.items(), *((row, ()) for row in part.get("outliers", {}))]
     odd = [*(row for row, _ in by_row if row not in study.rows)]
     odd += sorted({*part["claims"]} - {claim.id for claim in study.claims})
     odd += [
         f"{name} of {row}"
         for row, figures in by_row
         for name in figures
-        if row in study.rows and name not in study.rows[row].task.bounded
+        if row in study.rows
+        and name not in (study.rows[row].task.paired if figures is twins.get(row) else study.rows[row].task.bounded)
     ]
     if odd:
         raise ValueError(f"there is no {odd[0]}")

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -30,17 +30,19 @@ from cvhw4.statistics.bounds import (
     Bounds,
     Twin,
     arithmetic,
+    passed_over,
     scale_of,
 )
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import judge
 from cvhw4.study import Claim, Generated, Row, Study
-from cvhw4.tasks import TASKS, ScaleName
+from cvhw4.tasks import TASKS, TRAINING_LOSSES, ScaleName
 
 _NIGHTS = 2000  # at most, of the ways to choose a night's seeds
 _FEWEST_TWINS = 3
-_SAME = 1e-4  # what twins' figures may differ by for their rounding alone, where they do not come in steps
+_SAME = 1e-4  # what twins' figures may differ by for their rounding alone, where they do not come in steps; of a loss its
+# share
 _SMALLEST = 1e-3  # spread of a share that does not come in steps, and relative one of a loss, that is taken for none
 _BARE = re.compile(r"[A-Za-z0-9_-]+")  # a key that TOML takes without quotes
 Runs = Mapping[str, Sequence[RunRecord]]
@@ -53,10 +55,11 @@ class Series:
     Attributes:
         values: [n].
         seeds: [n].
-        counted: [n], whether the run is among those that the bound is made of (see `Bounds.collapsed`).
+        counted: [n], whether the run is among those that the bound is made of (see `Bounds.outliers`).
         floor: a spread below it is taken as that: one step of the figure.
         scale: of the figure.
         of_row: whether it is a row's, so that a night holds each run, too, against its bound; or a claim's.
+        allowed: of a row, how many runs of a night may be outliers.
     """
 
     values: NDArray[np.float64]
@@ -65,6 +68,7 @@ class Series:
     floor: float
     scale: ScaleName = "plain"
     of_row: bool = True
+    allowed: int = 0
 
     def bound(self, error: float, runs: int) -> Bound:
         """The prediction interval of the mean of so many further runs, which the share `error` of them misses."""
@@ -106,14 +110,18 @@ def calibrate(
     claims = [claim for claim in study.claims if claim.worse is not None and runs.keys() >= set(claim.rows)]
     nightly = {row.name for row in rows if row.group == ""}
     error = error_of_one(rows, claims, false_alarms, seeds)
-    collapsed = _collapsed(rows, runs, error)
+    outliers = {row.name: aside for row in rows if (aside := _outliers(row, runs[row.name], error))}
     of_rows = {
-        (row.name, figure): _series(row, figure, runs[row.name], row.name in collapsed)
+        (row.name, figure): replace(
+            _series(row, figure, runs[row.name], aside := outliers.get(row.name, set())),
+            allowed=passed_over(len(aside), len(runs[row.name]), seeds, seeds, false_alarms),
+        )
         for row in rows
-        for figure in row.task.bounded
+        for figure in row.task.paired
     }
-    of_claims = {claim.id: _of_claim(claim, study, runs, collapsed) for claim in claims}
-    checked: dict[Any, Series] = {key: series for key, series in of_rows.items() if key[0] in nightly}
+    of_claims = {claim.id: _of_claim(claim, study, runs, outliers) for claim in claims}
+    bounded = [(row.name, figure) for row in rows for figure in row.task.bounded]
+    checked: dict[Any, Series] = {key: of_rows[key] for key in bounded if key[0] in nightly}
     checked |= {claim.id: of_claims[claim.id] for claim in claims if nightly >= set(claim.rows)}
     drawn = _nights([{r.seed for r in runs[row]} for row in nightly], seeds)
     errors: dict[Any, float] = {}
@@ -128,7 +136,7 @@ def calibrate(
         found, on = _twins(study, runs, pairs, made, error), arithmetic(pairs[0][0])
         source += f"; twins: {len(pairs)} runs on {', '.join(sorted({_machine(twin) for _, twin in pairs}))}"
     return Bounds(
-        rows={row: {figure: b for (of, figure), b in made.items() if of == row and not b.vacuous} for row in runs},
+        rows={row: {f: made[of, f] for of, f in bounded if of == row and not made[of, f].vacuous} for row in runs},
         claims={id: series.bound(errors.get(id, error), seeds) for id, series in of_claims.items()},
         source=source,
         data=data,
@@ -137,7 +145,7 @@ def calibrate(
         held_out=rate,
         nights=len(drawn),
         unforeseen=unforeseen,
-        collapsed=collapsed,
+        outliers={row: len(aside) for row, aside in outliers.items()},
         twins=found,
         twins_on=on,
     )
@@ -187,25 +195,27 @@ def error_of_one(rows: Iterable[Row], claims: Iterable[Claim], false_alarms: flo
     return 1 - (1 - false_alarms) ** (1 / max(checks, 1))
 
 
-def _collapsed(rows: Iterable[Row], runs: Runs, error: float) -> dict[str, int]:
-    """The rows of which some runs collapse and lie outside of what the others' bound allows, and how many do."""
-    found = {}
-    for row in rows:
-        of_row = runs[row.name]
-        failed = [r for r in of_row if r.collapsed]
-        if failed and len(of_row) - len(failed) >= FEWEST_RUNS:
-            figure = row.task.bounded[0]
-            others = _series(row, figure, of_row, aside=True).bound(error, 1)
-            if not any(others.holds(r.figure(figure)) for r in failed):
-                found[row.name] = len(failed)
-    return found
+def _outliers(row: Row, runs: Sequence[RunRecord], error: float) -> set[int]:
+    """The seeds of the runs that learned far less than the others: whose first bounded figure is worse than the bound
+    made of the others allows for one run, while all of these meet it. As few as that takes, and fewer than half."""
+    figure = row.task.bounded[0]
+    sign = -1 if figure.partition(" ")[2] in runs[0].lower_is_better else 1
+    worst = sorted(runs, key=lambda r: sign * r.figure(figure))
+    for k in range(1, min((len(runs) - 1) // 2, len(runs) - FEWEST_RUNS) + 1):
+        aside = {r.seed for r in worst[:k]}
+        others = _series(row, figure, runs, aside).bound(error, 1)
+        if others.vacuous:
+            continue
+        if all(others.holds(r.figure(figure)) == (r.seed not in aside) for r in runs):
+            return aside
+    return set()
 
 
-def _series(row: Row, figure: str, runs: Sequence[RunRecord], aside: bool) -> Series:
-    """A figure of a row; with `aside` without its collapsed runs."""
+def _series(row: Row, figure: str, runs: Sequence[RunRecord], aside: Set[int]) -> Series:
+    """A figure of a row; without its outliers, the seeds `aside`."""
     name = scale_of(row, figure)
     values, scale = np.array([r.figure(figure) for r in runs]), SCALES[name]
-    counted = np.array([not (aside and r.collapsed) for r in runs])
+    counted = np.array([r.seed not in aside for r in runs])
     middle = float(scale.of(scale.to(values[counted]).mean()))
     step = _step(figure, runs[0])
     return Series(
@@ -219,10 +229,10 @@ def _series(row: Row, figure: str, runs: Sequence[RunRecord], aside: bool) -> Se
 
 def _step(figure: str, record: RunRecord) -> float:
     """What one image makes of a figure; 0 where it does not come in such steps."""
-    return 1 / record.data.val if TASKS[record.task].in_images and figure != "training loss" else 0.0
+    return 1 / record.data.val if TASKS[record.task].in_images and figure not in TRAINING_LOSSES else 0.0
 
 
-def _of_claim(claim: Claim, study: Study, runs: Runs, collapsed: Mapping[str, int]) -> Series:
+def _of_claim(claim: Claim, study: Study, runs: Runs, outliers: Mapping[str, Set[int]]) -> Series:
     """A claim's differences.
 
     Raises:
@@ -230,7 +240,7 @@ def _of_claim(claim: Claim, study: Study, runs: Runs, collapsed: Mapping[str, in
     """
     compared = [r for row in dict.fromkeys(claim.rows) for r in runs[row]]
     outcome = judge(claim, compared, study)
-    trained = judge(claim, compared, study, trained=True) if collapsed.keys() & set(claim.rows) else outcome
+    trained = judge(claim, compared, study, trained=True) if outliers.keys() & set(claim.rows) else outcome
     n = 0 if trained is None else len(trained.seeds)
     if outcome is None or trained is None or n < FEWEST_RUNS:
         problem = f"has {n} seeds common to its rows, too few to calibrate a bound"
@@ -273,8 +283,9 @@ def widened(
         false_alarms: share of nights.
 
     Returns:
-        Those rates, the last ones where collapsed runs fill more nights than stated; the share of nights that miss a
-        bound; and the share that does at the first rates, the first collapsed runs of a row counted as missed, too.
+        Those rates, the last ones where more nights than stated have more outliers than are passed over; the share of
+        nights that miss a bound; and the share that does at the first rates, the first outliers of a row counted as
+        missed, too.
     """
     k, errors = drawn.shape[1], dict.fromkeys(checked, error)
     of_nights = {name: _p_values(series, drawn) for name, series in checked.items()}
@@ -291,10 +302,10 @@ def widened(
     def missed() -> NDArray[np.bool_]:
         return np.array([found[name] < errors[name] for name in checked])
 
-    new = np.array([_first_collapsed(series, drawn) for series in checked.values()])
+    new = np.array([_first_outliers(series, drawn) for series in checked.values()])
     unforeseen = float((missed().any(0) | new.any(0)).mean())
     while missed().any(0).mean() > false_alarms:  # ends: each time one has fewer misses, and no other more
-        rarer = {name: p[(p < errors[name]) & (p > 0)] for name, p in found.items()}  # 0: all of a night's collapsed
+        rarer = {name: p[(p < errors[name]) & (p > 0)] for name, p in found.items()}  # 0: too many outliers
         most = max(rarer, key=lambda name: len(rarer[name]))
         if not len(rarer[most]):
             break
@@ -317,12 +328,12 @@ def _p_values(series: Series, drawn: NDArray[np.int64]) -> tuple[NDArray[np.floa
     apart = np.abs(own @ values / np.maximum(k, 1) - mean) / (sd * np.sqrt(1 / np.maximum(k, 1) + 1 / n))
     farthest = np.where(own, np.abs(values - mean[:, None]), 0.0).max(1) / (sd * np.sqrt(1 + 1 / n))
     found = [np.where(n > 1, 2 * stdtr(n - 1.0, -t), 1.0) for t in (apart, farthest)]
-    nothing = 0.0 if series.of_row and drawn.shape[1] > 1 else 1.0  # all runs of the night collapsed
-    return np.where(k > 0, found[0], nothing), np.where(k > 0, found[1], 1.0)
+    too_many = series.of_row & ((tonight & ~series.counted).sum(1) > series.allowed)
+    return np.where(too_many, 0.0, np.where(k > 0, found[0], 1.0)), np.where(k > 0, found[1], 1.0)
 
 
-def _first_collapsed(series: Series, drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """[nights] whether the night has all collapsed runs."""
+def _first_outliers(series: Series, drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[nights] whether the night has all outliers."""
     tonight = (series.seeds[:, None] == drawn[:, None, :]).any(2)
     aside = ~series.counted
     return (tonight & aside).any(1) & ~(~tonight & aside).any(1)
@@ -359,16 +370,17 @@ def _twins(
     made: Mapping[tuple[str, str], Bound],
     error: float,
 ) -> dict[str, dict[str, Twin]]:
-    """The figures that twins give too, or nearly: closer than the bound that all seeds have in common is wide. By how
-    much a further twin may differ follows from the spread of these differences about zero (Student's t)."""
+    """The figures that twins give too, or nearly: twice as closely as the mean of a night's runs has to be known. By how much
+    a further twin may differ follows from the spread of these differences about zero (Student's t)."""
     found: dict[str, dict[str, Twin]] = {}
     for row, of_row in runs.items():
         of_twins = [(r, twin) for r, twin in pairs if r.row == row]
-        for figure in study.rows[row].task.bounded if len(of_twins) >= _FEWEST_TWINS else ():
+        for figure in study.rows[row].task.paired if len(of_twins) >= _FEWEST_TWINS else ():
             apart = math.fsum((r.figure(figure) - twin.figure(figure)) ** 2 for r, twin in of_twins)
             spread = t_quantile(1 - error / 2, len(of_twins)) * math.sqrt(apart / len(of_twins))
-            tolerance = max(_step(figure, of_row[0]) or _SAME, spread)
-            if 2 * tolerance < made[row, figure].high - made[row, figure].low:
+            same = _SAME * (made[row, figure].mean if made[row, figure].scale == "log" else 1)
+            tolerance = max(_step(figure, of_row[0]) or same, spread)
+            if 4 * tolerance < made[row, figure].high - made[row, figure].low:
                 values = {r.seed: _rounded(r.figure(figure)) for r in sorted(of_row, key=lambda r: r.seed)}
                 found.setdefault(row, {})[figure] = Twin(_rounded(tolerance), values)
     return found
@@ -409,17 +421,17 @@ def to_toml(study: Study, bounds: Bounds) -> str:
     else:
         lines += [f"nights = {bounds.nights}", f"held_out = {bounds.held_out:.5g}"]
         if bounds.held_out > bounds.false_alarms:
-            lines.append("# more than stated: in too many nights all runs of a row collapse")
+            lines.append("# more than stated: too many nights have more outliers than are passed over")
         if bounds.unforeseen > (bounds.held_out or 0):
-            lines.append("# the same before bounds were widened, the first collapsed runs of a row missed bounds, too:")
+            lines.append("# the same before bounds were widened, the first outliers of a row missed bounds, too:")
             lines.append(f"unforeseen = {bounds.unforeseen:.5g}")
     if bounds.twins:
         lines.append(f"twins_on = {_quoted(bounds.twins_on)}")
     lines += ["", f"[{name}.data]"]
     lines += [f"{_quoted(data)} = {_quoted(fingerprint)}" for data, fingerprint in bounds.data.items()]
-    if bounds.collapsed:
-        lines += ["", "# Of so many runs of a row, which collapsed, bounds are not made.", f"[{name}.collapsed]"]
-        lines += [f"{_key(row)} = {n}" for row, n in bounds.collapsed.items()]
+    if bounds.outliers:
+        lines += ["", "# So many runs of a row learned far less than the others, and bounds are not made of them."]
+        lines += [f"[{name}.outliers]", *(f"{_key(row)} = {n}" for row, n in bounds.outliers.items())]
     for row, figures in bounds.rows.items():
         lines += ["", f"[{name}.rows.{_key(row)}]"]
         lines += [f"{_quoted(figure)} = {_inline(b)}" for figure, b in figures.items()]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cvhw4.records.schema import RunRecord
-from cvhw4.statistics.bounds import Bound, Bounds, Check
+from cvhw4.statistics.bounds import Bound, Bounds, Twin
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.scales import SCALES
 from cvhw4.study import Control, Study
@@ -27,18 +28,20 @@ class Detection:
     calibration's, as if corruption left it as it is, s**2 = ((n - 1) s_runs**2 + (m - 1) s_calibration**2) / f with
     f = n + m - 2 degrees of freedom (m - 1 for one run); then f s**2 / sigma**2 is chi-squared and the true mean normal
     about the one seen with sigma / sqrt(n). That is the distribution behind Student's t prediction interval (Geisser
-    1993), and the posterior of Jeffreys' prior. `probability` is the mean of the chance over it.
+    1993), and the posterior of Jeffreys' prior. `probability` is the mean of the chance over it. Where the row has twins,
+    the same is done with each run's distance from the calibrated run of its seed, whose spread nothing is pooled with: a
+    session notices if any of its runs is farther off than twins may be.
 
     Attributes:
         control: the control.
         strength: how strong.
         n: runs.
-        missed: the bounds that its runs missed, worst first.
-        figure: the bounded figure that gives it away most surely, by `probability`.
+        missed: what its runs missed, in words.
+        figure: the figure that gives it away most surely, by `probability`.
         mean: that figure's mean over the runs.
-        bound: its bound, for the mean of a nightly session's runs.
-        probability: that this mean misses it. Choosing the figure flatters the chance; that other figures, or single
-            runs, may miss theirs as well, it leaves out.
+        bound: its bound, for the mean of a nightly session's runs; or the row's twins, where that tells more surely.
+        probability: that a session misses it. Choosing the figure flatters the chance; that other figures, or single runs
+            of a bound, may miss theirs as well, it leaves out.
         low: lower end of the 95 % interval of the same chance, at the level 5 % / figures chosen from (Bonferroni), so
             that it holds for the figure chosen.
     """
@@ -46,10 +49,10 @@ class Detection:
     control: Control
     strength: float
     n: int
-    missed: tuple[Check, ...]
+    missed: tuple[str, ...]
     figure: str
     mean: float
-    bound: Bound
+    bound: Bound | Twin
     probability: float
     low: float
 
@@ -74,13 +77,25 @@ def detect(
     runs = [r for r in records if r.row == name and bounds.apply_to(r.data.fingerprint)]
     if not runs or not figures:
         return None
-    missed = [check for check in bounds.check(*runs, row=control.row) if not check.met]
-    missed.sort(key=lambda check: -abs(check.value - check.bound.mean) / (check.bound.high - check.bound.low))
-    level = 0.05 / len(figures)
-    chances = {name: chance([r.figure(name) for r in runs], b, level) for name, b in figures.items()}
-    surest = max(chances, key=lambda name: chances[name])
-    mean = figures[surest].mean_of([r.figure(surest) for r in runs])
-    return Detection(control, strength, len(runs), tuple(missed), surest, mean, figures[surest], *chances[surest])
+    apart: dict[str, list[float]] = {}
+    twins = dict[str, Twin]()
+    for r, figure, twin in bounds.paired(runs, control.row):
+        apart.setdefault(figure, []).append(r.figure(figure) - twin.values[r.seed])
+        twins[figure] = twin
+    level = 0.05 / (len(figures) + len(twins))
+    found: list[tuple[tuple[float, float], str, Bound | Twin]] = [
+        (chance([r.figure(figure) for r in runs], bound, level), figure, bound) for figure, bound in figures.items()
+    ]
+    found += [
+        (chance_of_pairs(apart[figure], twin.tolerance, bounds.seeds, level), figure, twin)
+        for figure, twin in twins.items()
+        if len(apart[figure]) > 1
+    ]
+    chances, figure, surest = max(found, key=lambda each: each[0])
+    values = [r.figure(figure) for r in runs]
+    mean = surest.mean_of(values) if isinstance(surest, Bound) else estimate(values).mean
+    missed = tuple(bounds.missed(*runs, row=control.row))
+    return Detection(control, strength, len(runs), missed, figure, mean, surest, *chances)
 
 
 def detections(study: Study, records: Sequence[RunRecord], bounds: Bounds) -> list[Detection]:
@@ -112,7 +127,7 @@ def chance(values: Sequence[float], bound: Bound, level: float = 0.05) -> tuple[
         The chance expected (predictive), and the lower end of its interval: its level / 2 quantile over the true means
         and spreads that the runs leave possible.
     """
-    from scipy.special import chdtri, ndtr, ndtri
+    from scipy.special import ndtr
 
     to = SCALES[bound.scale].to
     e, middle, half = estimate([float(to(value)) for value in values]), float(to(bound.mean)), bound.half_width
@@ -121,12 +136,38 @@ def chance(values: Sequence[float], bound: Bound, level: float = 0.05) -> tuple[
     if squares == 0:
         certain = float(abs(e.mean - middle) > half)
         return certain, certain
-    # The middles of equally likely slices, of the true spread and of the true mean. [_MEANS, 1] and [_SPREADS]
-    spreads = np.sqrt(squares / chdtri(freedom, (np.arange(_SPREADS) + 0.5) / _SPREADS))
-    means = e.mean - middle + ndtri((np.arange(_MEANS) + 0.5) / _MEANS)[:, None] * spreads / math.sqrt(e.n)
+    means, spreads = _possible(e.mean - middle, e.n, squares, freedom)
     of_means = spreads / math.sqrt(bound.runs)
     missed = 1 - (ndtr((half - means) / of_means) - ndtr((-half - means) / of_means))
     return float(missed.mean()), float(np.quantile(missed, level / 2))
+
+
+def chance_of_pairs(apart: Sequence[float], tolerance: float, runs: int, level: float = 0.05) -> tuple[float, float]:
+    """How surely any of so many further runs is farther from the calibrated run of its seed than the tolerance.
+
+    Args:
+        apart: [n], two or more: how far these runs are from theirs.
+        level: as of `chance`, as is what is returned.
+    """
+    from scipy.special import ndtr
+
+    e = estimate(apart)
+    if e.sd == 0:
+        certain = float(abs(e.mean) > tolerance)
+        return certain, certain
+    means, spreads = _possible(e.mean, e.n, (e.n - 1) * e.sd**2, e.n - 1)
+    missed = 1 - (ndtr((tolerance - means) / spreads) - ndtr((-tolerance - means) / spreads)) ** runs
+    return float(missed.mean()), float(np.quantile(missed, level / 2))
+
+
+def _possible(mean: float, n: int, squares: float, freedom: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[_MEANS, _SPREADS] and [_SPREADS]: true means and spreads that n runs with that mean leave possible, the middles of
+    equally likely slices."""
+    from scipy.special import chdtri, ndtri
+
+    spreads = np.sqrt(squares / chdtri(freedom, (np.arange(_SPREADS) + 0.5) / _SPREADS))
+    means = mean + ndtri((np.arange(_MEANS) + 0.5) / _MEANS)[:, None] * spreads / math.sqrt(n)
+    return means, spreads
 
 
 def found_shift(bound: Bound, probability: float = DETECTED) -> float:
