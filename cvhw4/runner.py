@@ -56,6 +56,7 @@ class Runner:
         checkpoint_seconds: an unfinished run is kept on disk after every epoch and every so many seconds; 0 keeps none.
             None: every 60 seconds, and so seldom that writing takes at most a hundredth of the time.
         threads: that torch computes with on a CPU; None leaves it to torch.
+        smoke: train a network's first epoch alone, and store nothing.
         worker: number of this process among those that share the machine: they take its GPUs in turn.
     """
 
@@ -69,6 +70,7 @@ class Runner:
     deterministic: bool = False
     checkpoint_seconds: float | None = None
     threads: int | None = None
+    smoke: bool = False
     worker: int = 0
 
     @property
@@ -124,7 +126,7 @@ class Runner:
         on_epoch: Callable[[Epoch], None] | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> RunRecord:
-        """Trains one row with one seed, or finds the finished run (`reuse`), and stores its record.
+        """Trains one row with one seed, or finds the finished run (`reuse`), and stores its record (but see `smoke`).
 
         Args:
             on_epoch: called after each epoch, for progress.
@@ -138,6 +140,8 @@ class Runner:
                 study's own training loop raised or yielded no figures; noted in the store.
         """
         plan, started = self._plan(row, seed), datetime.now(UTC)
+        if self.smoke:
+            return self._train(plan, row, seed, on_epoch)[0]
         store = self.store
         with store.writer(row.name, seed, plan.fingerprint, on_wait):
             if self.reuse:
@@ -223,6 +227,7 @@ class Runner:
                 deterministic=plan.deterministic,
                 on_epoch=on_epoch,
                 checkpoints=checkpoints,
+                epochs=1 if self.smoke else None,
                 scores=bool(self._score_metrics) and row.task.name == "classification",
             )
         train_seconds = sum(e.train_seconds for e in history.epochs)
@@ -260,7 +265,7 @@ class Runner:
             environment=plan.environment() | ({"parts": history.parts} if history.parts > 1 else {}),
             started=started.isoformat(timespec="seconds"),
         )
-        return record, history.results, self._samples(plan, row, history.samples)
+        return record, history.results, None if self.smoke else self._samples(plan, row, history.samples)
 
     def _train_custom(self, plan: _CustomPlan, on_epoch: Callable[[Epoch], None] | None) -> RunRecord:
         """Has the study's own training loop train a row with a seed, with the folder that it left behind (`reuse`)."""
@@ -325,6 +330,8 @@ class Runner:
         """Where, and how often, a run keeps what it can go on from; one that begins anew clears it."""
         from cvhw4.training.checkpoint import Checkpoints
 
+        if self.smoke:
+            return None
         if not self.reuse:
             with suppress(OSError):
                 path.unlink()

@@ -62,8 +62,8 @@ class Task:
 
     @property
     def paired(self) -> tuple[str, ...]:
-        """Figures that are held against the calibrated run of the same seed, where other machines give them too. The first
-        epoch's loss spreads much over seeds and hardly over machines, which drift apart step by step."""
+        """Figures that are held against the calibrated run of the same seed, where other machines give them too. The
+        first epoch's loss spreads much over seeds and hardly over machines, which drift apart step by step."""
         return (*self.bounded, *TRAINING_LOSSES[-1:] * (TRAINING_LOSSES[0] in self.bounded))
 
     def collapsed(self, by_class: Mapping[str, Sequence[float]]) -> bool:

@@ -84,7 +84,9 @@ def test_a_loss_is_bounded_by_its_ratio():
 def test_what_says_nothing_is_not_bounded(tmp_path):
     wide = [0.1, 0.9, 0.5, 0.2, 0.8, 0.5, 0.3, 0.7]
     made = calibrate(QUICK, [r for row in QUICK.rows for r in runs(row, wide if row == "q1_3-scratch" else [0.5] * 8)])
-    assert {*made.rows["q1_3-scratch"]} == {"training loss", "mean training loss"} and "best accuracy" in made.rows["q1_2-finetune"]
+    assert {*made.rows["q1_3-scratch"]} == {"training loss", "mean training loss"} and "best accuracy" in made.rows[
+        "q1_2-finetune"
+    ]
     assert "# best accuracy: no bound" in to_toml(QUICK, made)
     of_mean = Bound(0.4, 0.8, 0.61, 0.07, 20, runs=3, scale="share")
     assert not of_mean.vacuous and of_mean.for_mean_of(1).vacuous  # one run may lie anywhere
@@ -317,7 +319,9 @@ def test_a_row_of_which_some_runs_fail_is_bounded_by_the_others(tmp_path):
     assert made.held_out <= 0.01 < made.unforeseen
     assert made.missed(of_row[1]) == made.missed(*of_row[:3]) == []
     (told,) = made.missed(*(replace(of_row[1], seed=s) for s in range(3)))
-    assert told.startswith("3 of 3 runs of q1_6-finetune learned far less than the calibrated ones, of which 2 of 20 did")
+    assert told.startswith(
+        "3 of 3 runs of q1_6-finetune learned far less than the calibrated ones, of which 2 of 20 did"
+    )
     other = replace(of_row[1], row="q1_2-finetune")
     assert made.missed(other)  # of that row all runs train
     claims = [claim for claim in BETWEEN_ROWS if "q1_6-finetune" in claim.rows]

@@ -131,7 +131,7 @@ def test_negative_controls_are_caught_or_the_build_is_red(study, pytester):
         (pytester.path / "benchmarks" / "bounds.toml").write_text(f"{head}[quick.rows.q1_6-finetune]\n{line}{tail}")
 
     bound(loss - 1e-4, loss + 1e-4)
-    args = ("-m", "control", "-k", "label_noise_0.2-seed0 or (notice and label_noise)", "--seeds", "1")
+    args = ("-m", "control", "-k", "q1_6x-label_noise_0.2-seed0 or (notice and q1_6x-label)", "--seeds", "1")
     caught = study(*args)
     caught.assert_outcomes(passed=2)
     assert re.search(r"q1_6x-lab\S+ +0\.2 +training loss +\d\.\d+ +\[.*\] +1 +yes +\d\.\d\d", caught.stdout.str())
@@ -139,9 +139,47 @@ def test_negative_controls_are_caught_or_the_build_is_red(study, pytester):
     missed = study(*args)
     missed.assert_outcomes(passed=1, failed=1)
     assert "20% of the training labels are wrong, and no bound of q1_6-finetune is missed" in missed.stdout.str()
-    select = ("-m", "control", "-k", "notice and label_noise")
+    select = ("-m", "control", "-k", "notice and q1_6x-label")
     study(*select).assert_outcomes(failed=1)  # judged over the run that is stored
     study(*select, "--results", "elsewhere").assert_outcomes(failed=1)  # what nobody judged is no pass
+
+
+def calibrated(pytester, loss):
+    """Bounds that have the first epoch of q1_6 with seed 0."""
+    text = wide_bounds().replace("[quick.data]", 'twins_on = "cpu float32"\n[quick.data]')
+    twin = f'"first training loss" = {{ tolerance = 1e-5, seeds = {{ 0 = {loss} }} }}'
+    (pytester.path / "benchmarks" / "bounds.toml").write_text(f"{text}[quick.twins.q1_6-finetune]\n{twin}\n")
+
+
+def test_a_smoke_test_holds_the_first_epoch_against_the_calibrated_run_of_its_seed(study, pytester):
+    """It stores nothing, judges nothing, and notices what the rows' own tests would not."""
+    study("-k", "q1_6 and seed0", "--seeds", "1", "--results", "whole").assert_outcomes(passed=1)
+    (run,) = Store(pytester.path / "whole", "quick").load()
+    assert len(run.epochs) > 1
+    calibrated(pytester, run.epochs[0].loss)
+    found = study("--smoke", "-k", "q1_2 or q1_6", "--jobs", "1")
+    found.assert_outcomes(passed=2, deselected=found.parseoutcomes()["deselected"])
+    told = " ".join(found.stdout.str().split())
+    assert "held against nothing, as the bounds have no first epoch of their seed: q1_2-finetune" in told
+    assert not (pytester.path / "results").exists()
+    study("--smoke", "-m", "control", "-k", "q1_6x-label_noise_0.2").assert_outcomes(passed=1)
+    calibrated(pytester, run.epochs[0].loss + 0.001)
+    changed = study("--smoke", "-k", "q1_6", "--jobs", "2", "--seeds", "2")
+    changed.assert_outcomes(passed=1, failed=1)
+    (told,) = [line for line in changed.outlines if line.startswith("first training loss")]
+    assert re.match(
+        rf"first training loss {run.epochs[0].loss:.6f} of q1_6-finetune, seed 0, is not .* [3-9]\d\.\d times as", told
+    )
+    assert "run cvhw4 calibrate again" in told
+
+
+def test_a_smoke_test_of_a_control_that_changes_nothing_fails(study, pytester):
+    study("-m", "control", "-k", "q1_6x-label_noise_0.2 and seed0", "--seeds", "1")
+    (run,) = Store(pytester.path / "results", "quick").load()
+    calibrated(pytester, run.epochs[0].loss)
+    found = study("--smoke", "-m", "control", "-k", "q1_6x-label_noise_0.2")
+    found.assert_outcomes(failed=1)
+    assert "is the calibrated run's: nothing is noticed after one epoch" in found.stdout.str()
 
 
 def test_a_control_whose_training_diverges_is_noticed(study):
@@ -158,7 +196,7 @@ def diverging(monkeypatch):
 
     monkeypatch.setattr(fit, "fit", diverge)
 """)
-    args = ("-m", "control", "-k", "learning_rate_10-seed0 or (notice and learning_rate)", "--seeds", "1", "-rs")
+    args = ("-m", "control", "-k", "q1_2x-learning_rate_10-seed0 or (notice and q1_2x-learning)", "--seeds", "1", "-rs")
     result = study(*args)
     result.assert_outcomes(passed=1, skipped=1)
     assert "loss nan in epoch 1: detected: training diverged" in result.stdout.str()

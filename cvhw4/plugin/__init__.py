@@ -23,7 +23,7 @@ import pytest
 from cvhw4.errors import InputError
 from cvhw4.plugin import hookspec
 from cvhw4.plugin.collection import Collection, Studies, load
-from cvhw4.plugin.options import add_options, check_options, runner_options, trackers
+from cvhw4.plugin.options import add_options, check_options, runner_options, seeds_of, trackers
 from cvhw4.plugin.progress import Progress
 from cvhw4.plugin.session import Session
 from cvhw4.plugin.summary import Summary
@@ -64,9 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     on_cluster = config.getoption("cvhw4_executor") == "ray"
     options = runner_options(config)
     studies = Studies(config, lambda study: _make_runner(config, study, options))
-    collection = Collection(
-        studies, range(config.getoption("cvhw4_seeds")), config.getoption("cvhw4_part"), on_cluster=on_cluster
-    )
+    collection = Collection(studies, range(seeds_of(config)), config.getoption("cvhw4_part"), on_cluster=on_cluster)
     progress = Progress(config)
     session = Session(config, studies, collection, progress, partial(_connect, config) if on_cluster else None)
     told = Trackers(trackers(config))

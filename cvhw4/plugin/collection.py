@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,8 @@ class Collection:
         yield
         items.sort(key=lambda item: any(isinstance(p, Claim | Control) for p in parameters(item).values()))
         self._leave_to_others(items)
+        if self.config.getoption("cvhw4_smoke"):
+            self._leave_out(items, [item for item in items if not self._smokes(item)])
         if self.config.option.collectonly:
             return
         selected = [study for item in items if _run_of(item) and (study := self.studies.of(item)) is not None]
@@ -143,9 +145,18 @@ class Collection:
         if parts > 1:
             keys = sorted({key for item in items for key in [key_of(item)] if key is not None})
             mine = set(keys[part - 1 :: parts])
-            ours = [item for item in items if key_of(item) in mine]
-            self.config.hook.pytest_deselected(items=[item for item in items if item not in ours])
-            items[:] = ours
+            self._leave_out(items, [item for item in items if key_of(item) not in mine])
+
+    def _leave_out(self, items: list[pytest.Item], others: Sequence[pytest.Item]) -> None:
+        if others:
+            self.config.hook.pytest_deselected(items=others)
+            items[:] = [item for item in items if item not in others]
+
+    def _smokes(self, item: pytest.Item) -> bool:
+        """Whether `--smoke` has a use for a test: one that trains a network of cvhw4's, or that is no study's."""
+        run = _run_of(item)
+        of_study = item.get_closest_marker("study") is not None
+        return not of_study or (run is not None and run[0].epochs is not None and "train" in vars(item)["fixturenames"])
 
     def _check(self, study: Study) -> None:
         """Checks a study and what the user gave for it, and shows what that warns of; raises InputError."""

@@ -47,7 +47,13 @@ def add_options(parser: pytest.Parser) -> Names:
             attributes["help"] = argparse.SUPPRESS  # one of the two is enough
         group.addoption(long, **attributes)
 
-    add("--seeds", type=int, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")
+    add("--seeds", type=int, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3; with --smoke: 1)")
+    add(
+        "--smoke",
+        action="store_true",
+        help="train the first epoch of each run alone, in place of its test, and hold its loss against the calibrated "
+        "run of the same seed; store nothing, judge no claim",
+    )
     add(
         "--device",
         choices=["auto", "cpu", "cuda", *OTHERS],
@@ -128,12 +134,16 @@ def check_options(config: pytest.Config) -> None:
     Raises:
         InputError: a value that makes no sense, or two options that exclude each other.
     """
-    seeds, workers = config.getoption("cvhw4_seeds"), config.getoption("numprocesses", None)
+    seeds, workers = seeds_of(config), config.getoption("numprocesses", None)
     if seeds < 1:
         raise InputError(f"--seeds {seeds}", "leaves no run of a row", "give --seeds 1 or more")
     part, parts = config.getoption("cvhw4_part")
     if not 1 <= part <= parts:
         raise InputError(f"--part {part}/{parts}", "is not a part", "give --part 1/N to N/N")
+    if config.getoption("cvhw4_smoke"):
+        for name in ("reuse", "table", *TRACKERS):
+            if config.getoption(f"cvhw4_{name}"):
+                raise InputError("--smoke", f"finishes no run, which --{name} needs", "leave one of them out")
     jobs, ray = config.getoption("cvhw4_jobs"), config.getoption("cvhw4_executor") == "ray"
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}", "leaves nobody to train", "give --jobs 1 or more")
@@ -160,6 +170,12 @@ def check_options(config: pytest.Config) -> None:
         check_table(table)
 
 
+def seeds_of(config: pytest.Config) -> int:
+    """How many seeds every row has."""
+    given: int | None = config.getoption("cvhw4_seeds")
+    return (1 if config.getoption("cvhw4_smoke") else 3) if given is None else given
+
+
 def trackers(config: pytest.Config) -> dict[str, str | None]:
     """What the option of each tracker says."""
     return {name: config.getoption(f"cvhw4_{name}") for name in TRACKERS}
@@ -168,7 +184,17 @@ def trackers(config: pytest.Config) -> dict[str, str | None]:
 def runner_options(config: pytest.Config) -> dict[str, Any]:
     """What `cvhw4.runner.Runner` takes beside the study."""
     number, sessions = _place_among_sessions(config)
-    names = ("device", "precision", "cuda_graphs", "weights", "reuse", "deterministic", "checkpoint_seconds", "threads")
+    names = (
+        "device",
+        "precision",
+        "cuda_graphs",
+        "weights",
+        "reuse",
+        "deterministic",
+        "checkpoint_seconds",
+        "threads",
+        "smoke",
+    )
     options = {name: config.getoption(f"cvhw4_{name}") for name in names}
     if options["threads"] is None:
         options["threads"] = divided_threads(sessions)

@@ -252,8 +252,8 @@ class RunRecord(_Stored):
         return self.best_epoch(metric) if which == "best" else self.epochs[-1].epoch
 
     def figure(self, name: str) -> float:
-        """A figure by its full name: "best accuracy", "last miou", or a training loss: "training loss" of the last epoch,
-        "first training loss" of the first, "mean training loss" over all."""
+        """A figure by its full name: "best accuracy", "last miou", or a training loss: "training loss" of the last
+        epoch, "first training loss" of the first, "mean training loss" over all."""
         if name in TRAINING_LOSSES:
             losses = [e.loss for e in self.epochs]
             return {"first": losses[0], "mean": math.fsum(losses) / len(losses)}.get(name.split()[0], losses[-1])

@@ -25,7 +25,7 @@ from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import Outcome
 from cvhw4.study import Claim, Row, Study
-from cvhw4.tasks import ScaleName
+from cvhw4.tasks import TRAINING_LOSSES, ScaleName
 
 FALSE_ALARMS = 0.01  # share of nightly sessions in which any bound at all may be missed by chance
 NIGHTLY_SEEDS = 3
@@ -104,7 +104,11 @@ class Twin:
 
     def holds(self, seed: int, value: float) -> bool:
         """Whether the figure is that of the calibrated run, which the file has to five digits; NaN never is."""
-        return abs(value - self.values[seed]) <= self.tolerance + 1e-5 * abs(self.values[seed])
+        return abs(value - self.values[seed]) <= self.room(seed)
+
+    def room(self, seed: int) -> float:
+        """How far a figure may be from the calibrated run's."""
+        return self.tolerance + 1e-5 * abs(self.values[seed])
 
 
 @dataclass(frozen=True)
@@ -234,8 +238,8 @@ class Bounds:
             k, n = self.outliers[row], self.outliers[row] + next(iter(self.rows[row].values())).n
             if len(aside) > passed_over(k, n, len(runs), self.seeds, self.false_alarms):
                 found.append(
-                    f"{len(aside)} of {len(runs)} runs of {row} learned far less than the calibrated ones, of which {k} "
-                    f"of {n} did ({self.source})"
+                    f"{len(aside)} of {len(runs)} runs of {row} learned far less than the calibrated ones, of which "
+                    f"{k} of {n} did ({self.source})"
                 )
         checks = self.check(*records, row=row)
         if together != records:
@@ -252,6 +256,19 @@ class Bounds:
             for figure, twin in self.twins.get(row, {}).items()
             if r.seed in twin.values and arithmetic(r) == self.twins_on and self.apply_to(r.data.fingerprint)
         ]
+
+    def first_epoch(self, record: RunRecord, row: str) -> tuple[float, float] | None:
+        """How far the loss of a run's first epoch lies from the calibrated run's of the same seed, in tolerances, and
+        that run's; None where there is none to be held against.
+
+        Args:
+            row: of that run.
+        """
+        figure = TRAINING_LOSSES[-1]
+        for r, name, twin in self.paired([record], row):
+            if name == figure:
+                return abs(r.figure(figure) - twin.values[r.seed]) / twin.room(r.seed), twin.values[r.seed]
+        return None
 
     def _apart(self, runs: Iterable[RunRecord], row: str, alone: bool) -> list[str]:
         """Figures that are not those of the calibrated runs of the same seeds; one text where most are not, and yet all

@@ -41,8 +41,8 @@ from cvhw4.tasks import TASKS, TRAINING_LOSSES, ScaleName
 
 _NIGHTS = 2000  # at most, of the ways to choose a night's seeds
 _FEWEST_TWINS = 3
-_SAME = 1e-4  # what twins' figures may differ by for their rounding alone, where they do not come in steps; of a loss its
-# share
+# What twins' figures may differ by for their rounding alone, where they do not come in steps; a loss by this share.
+_SAME = 1e-4
 _SMALLEST = 1e-3  # spread of a share that does not come in steps, and relative one of a loss, that is taken for none
 _BARE = re.compile(r"[A-Za-z0-9_-]+")  # a key that TOML takes without quotes
 Runs = Mapping[str, Sequence[RunRecord]]
@@ -370,8 +370,8 @@ def _twins(
     made: Mapping[tuple[str, str], Bound],
     error: float,
 ) -> dict[str, dict[str, Twin]]:
-    """The figures that twins give too, or nearly: twice as closely as the mean of a night's runs has to be known. By how much
-    a further twin may differ follows from the spread of these differences about zero (Student's t)."""
+    """The figures that twins give too, or nearly: twice as closely as the mean of a night's runs has to be known. By
+    how much a further twin may differ follows from the spread of these differences about zero (Student's t)."""
     found: dict[str, dict[str, Twin]] = {}
     for row, of_row in runs.items():
         of_twins = [(r, twin) for r, twin in pairs if r.row == row]

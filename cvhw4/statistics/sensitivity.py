@@ -28,9 +28,9 @@ class Detection:
     calibration's, as if corruption left it as it is, s**2 = ((n - 1) s_runs**2 + (m - 1) s_calibration**2) / f with
     f = n + m - 2 degrees of freedom (m - 1 for one run); then f s**2 / sigma**2 is chi-squared and the true mean normal
     about the one seen with sigma / sqrt(n). That is the distribution behind Student's t prediction interval (Geisser
-    1993), and the posterior of Jeffreys' prior. `probability` is the mean of the chance over it. Where the row has twins,
-    the same is done with each run's distance from the calibrated run of its seed, whose spread nothing is pooled with: a
-    session notices if any of its runs is farther off than twins may be.
+    1993), and the posterior of Jeffreys' prior. `probability` is the mean of the chance over it. Where the row has
+    twins, the same is done with each run's distance from the calibrated run of its seed, whose spread nothing is pooled
+    with: a session notices if any of its runs is farther off than twins may be.
 
     Attributes:
         control: the control.
@@ -40,8 +40,8 @@ class Detection:
         figure: the figure that gives it away most surely, by `probability`.
         mean: that figure's mean over the runs.
         bound: its bound, for the mean of a nightly session's runs; or the row's twins, where that tells more surely.
-        probability: that a session misses it. Choosing the figure flatters the chance; that other figures, or single runs
-            of a bound, may miss theirs as well, it leaves out.
+        probability: that a session misses it. Choosing the figure flatters the chance; that other figures, or single
+            runs of a bound, may miss theirs as well, it leaves out.
         low: lower end of the 95 % interval of the same chance, at the level 5 % / figures chosen from (Bonferroni), so
             that it holds for the figure chosen.
     """
@@ -161,8 +161,8 @@ def chance_of_pairs(apart: Sequence[float], tolerance: float, runs: int, level: 
 
 
 def _possible(mean: float, n: int, squares: float, freedom: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[_MEANS, _SPREADS] and [_SPREADS]: true means and spreads that n runs with that mean leave possible, the middles of
-    equally likely slices."""
+    """[_MEANS, _SPREADS] and [_SPREADS]: true means and spreads that n runs with that mean leave possible, the middles
+    of equally likely slices."""
     from scipy.special import chdtri, ndtri
 
     spreads = np.sqrt(squares / chdtri(freedom, (np.arange(_SPREADS) + 0.5) / _SPREADS))

@@ -91,6 +91,7 @@ def fit(
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoints: Checkpoints | None = None,
     scores: bool = False,
+    epochs: int | None = None,
 ) -> History:
     """Trains a network and evaluates it after every epoch.
 
@@ -102,6 +103,7 @@ def fit(
         on_epoch: called after each epoch, for progress.
         checkpoints: where to keep what an interrupted training goes on from; None keeps nothing.
         scores: whether the results are to have the probabilities of every epoch.
+        epochs: after how many it stops, without a further change; None: the recipe's.
 
     Raises:
         TrainingDiverged: the loss is no longer finite; names epoch, step, learning rate and the last checkpoint.
@@ -113,7 +115,7 @@ def fit(
             make_deterministic(network.module)
         where = 0, 0, row.recipe.lr
         try:
-            run = _Run(row, dataset, network, seed, device, precision, graphs, checkpoints, scores)
+            run = _Run(row, dataset, network, seed, device, precision, graphs, checkpoints, scores, epochs)
             try:
                 return run.finish(on_epoch)
             finally:
@@ -145,7 +147,9 @@ class _Run:
         graphs: bool,
         checkpoints: Checkpoints | None,
         scores: bool,
+        epochs: int | None,
     ) -> None:
+        self.last_epoch = min(row.recipe.epochs, epochs or row.recipe.epochs)
         self.row, self.dataset, self.seed, self.device = row, dataset, seed, device
         self.checkpoints, self.scores = checkpoints, scores
         self.began = time.perf_counter()
@@ -184,13 +188,13 @@ class _Run:
     def finish(self, on_epoch: Callable[[Epoch], None] | None) -> History:
         """Trains what is left to train."""
         self.resume()
-        while self.number <= self.row.recipe.epochs:
+        while self.number <= self.last_epoch:
             self.epochs.append(self.one_epoch())
             self.rates.after_epoch(self.epochs[-1])
             if on_epoch is not None:
                 on_epoch(self.epochs[-1])
             self.number, self.place, self.seconds = self.number + 1, start(self.objective), 0.0
-            if self.number <= self.row.recipe.epochs:
+            if self.number <= self.last_epoch:
                 self.save_checkpoint(epoch_ends=True)
         labels = self.dataset.val.targets if self.dataset.task == "classification" else None
         targets = self.objective.targets if isinstance(self.objective, Objective) else None
@@ -224,7 +228,7 @@ class _Run:
         loss = self.check(weights=True)
         trained = time.perf_counter()
         # A frozen network's features are computed once, in the first evaluation.
-        shown = self.number == self.row.recipe.epochs or isinstance(self.objective, FrozenClassification)
+        shown = self.number == self.last_epoch or isinstance(self.objective, FrozenClassification)
         with self.ready_to_evaluate(self.module), self.recorder.looking() if shown else nullcontext():
             figures, lists, images, scores = evaluate(
                 self.objective, self.learner, self.call, self.recorder.observe if shown else None
