@@ -20,7 +20,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 # make gpu: what a GPU machine is for, run from the tree with the Python at hand (no installation, no network): the
-# tests of the CUDA path, the speed comparison, the benchmarks at full size. Everything is written below $(OUT), and finished runs
+# tests of the CUDA path, the speed comparisons, the benchmarks at full size. Everything is written below $(OUT), and finished runs
 # and comparisons are taken from there: each part can be called by itself, and again after an interruption.
 # Example: make gpu ARGS="--seeds 5 --camvid local/CamVid --portraits local/portraits --weights local/weights"
 # MINUTES=15 is for a machine that is lent for so long: 2 of them for the tests, 8 for the benchmarks, 4 for speed, each
@@ -126,8 +126,10 @@ gpu:
 gpu-check:
 	CUBLAS_WORKSPACE_CONFIG=:4096:8 $(PYTHON) -m pytest tests/test_cuda.py -p no:cacheprovider $(CHECKS)
 
+# Two rounds of each peer where time is short; those that are not there are skipped.
 gpu-speed:
-	$(PYTHON) -m pytest benchmarks/performance/test_speed.py -m speed -rP $(ON_GPU) $(ARGS)
+	$(if $(MINUTES),CVHW4_TRIALS=$${CVHW4_TRIALS:-2}) $(PYTHON) -m pytest benchmarks/performance/test_speed.py \
+	    benchmarks/performance/test_peers.py -m "speed or peers" -rP $(ON_GPU) $(ARGS)
 
 # Runs of batches this small leave most of a GPU idle, so several sessions train at once, each its part of the runs;
 # the last one finds all of them done, or does what is left, and judges; JUNIT names its file. A shell's background
