@@ -476,6 +476,15 @@ def test_rows_that_twins_reproduce_are_held_against_the_run_of_the_same_seed(tmp
     assert made.missed(replace(on_gpu, epochs=[replace(e, loss=e.loss + 0.001) for e in on_gpu.epochs])) == []
 
 
+def test_a_processor_of_the_same_name_is_another_where_it_computes_otherwise():
+    records = stored(8)
+    named = [replace(r, environment=records[0].environment) for r in elsewhere(records, by=0.0)]
+    with pytest.raises(InputError, match="on another machine"):
+        calibrate(QUICK, records, twins=named)
+    apart = [replace(r, epochs=[replace(e, loss=e.loss * (1 + 1e-6)) for e in r.epochs]) for r in named]
+    assert calibrate(QUICK, records, twins=apart).twins
+
+
 def test_other_random_streams_are_told_of_once():
     """Every figure is another, and each lies within the spread over seeds."""
     records = stored(20)

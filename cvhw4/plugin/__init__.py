@@ -8,7 +8,7 @@ planned.
     options.py     the options of a session           board.py      notes between the workers of pytest-xdist
     collection.py  from marks to parametrised tests   progress.py   what is shown while runs train
     session.py     running and judging                summary.py    tables and pages at the end
-    hookspec.py    hooks for trackers and for conftest.py files
+    smoke.py       the first epoch alone              hookspec.py   hooks for trackers and for conftest.py files
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from cvhw4.plugin.collection import Collection, Studies, load
 from cvhw4.plugin.options import add_options, check_options, runner_options, seeds_of, trackers
 from cvhw4.plugin.progress import Progress
 from cvhw4.plugin.session import Session
+from cvhw4.plugin.smoke import Smoke
 from cvhw4.plugin.summary import Summary
 from cvhw4.runner import Runner
 from cvhw4.study import Claim, Control, Row, Study
@@ -69,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     session = Session(config, studies, collection, progress, partial(_connect, config) if on_cluster else None)
     told = Trackers(trackers(config))
     parts = {"collection": collection, "progress": progress, "trackers": told, "session": session}
+    parts |= {"smoke": Smoke(config, studies)} if session.smoke else {}
     for name, part in (parts | {"summary": Summary(session, collection)}).items():
         config.pluginmanager.register(part, f"cvhw4-{name}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,11 +125,9 @@ class Collection:
         yield
         items.sort(key=lambda item: any(isinstance(p, Claim | Control) for p in parameters(item).values()))
         self._leave_to_others(items)
-        if self.config.getoption("cvhw4_smoke"):
-            self._leave_out(items, [item for item in items if not self._smokes(item)])
         if self.config.option.collectonly:
             return
-        selected = [study for item in items if _run_of(item) and (study := self.studies.of(item)) is not None]
+        selected = [study for item in items if run_of(item) and (study := self.studies.of(item)) is not None]
         try:
             for study in dict.fromkeys(selected):
                 self._check(study)
@@ -145,18 +143,9 @@ class Collection:
         if parts > 1:
             keys = sorted({key for item in items for key in [key_of(item)] if key is not None})
             mine = set(keys[part - 1 :: parts])
-            self._leave_out(items, [item for item in items if key_of(item) not in mine])
-
-    def _leave_out(self, items: list[pytest.Item], others: Sequence[pytest.Item]) -> None:
-        if others:
-            self.config.hook.pytest_deselected(items=others)
-            items[:] = [item for item in items if item not in others]
-
-    def _smokes(self, item: pytest.Item) -> bool:
-        """Whether `--smoke` has a use for a test: one that trains a network of cvhw4's, or that is no study's."""
-        run = _run_of(item)
-        of_study = item.get_closest_marker("study") is not None
-        return not of_study or (run is not None and run[0].epochs is not None and "train" in vars(item)["fixturenames"])
+            ours = [item for item in items if key_of(item) in mine]
+            self.config.hook.pytest_deselected(items=[item for item in items if item not in ours])
+            items[:] = ours
 
     def _check(self, study: Study) -> None:
         """Checks a study and what the user gave for it, and shows what that warns of; raises InputError."""
@@ -244,7 +233,7 @@ def parameters(item: pytest.Item) -> dict[str, Any]:
     return item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
 
 
-def _run_of(item: pytest.Item) -> tuple[Row, int] | None:
+def run_of(item: pytest.Item) -> tuple[Row, int] | None:
     """The row and seed that a test trains; None for any other test, whatever its parameters are called."""
     given = parameters(item)
     row, seed = given.get("row"), given.get("seed")
@@ -253,7 +242,7 @@ def _run_of(item: pytest.Item) -> tuple[Row, int] | None:
 
 def key_of(item: pytest.Item) -> Run | None:
     """The run that a test trains: study, row and seed."""
-    run = _run_of(item)
+    run = run_of(item)
     return None if run is None else (run[0].study, run[0].name, run[1])
 
 

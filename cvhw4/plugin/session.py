@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 import pytest
@@ -25,7 +25,7 @@ from cvhw4.errors import (
     printable,
 )
 from cvhw4.plugin.board import Run, SessionBoard
-from cvhw4.plugin.collection import Collection, Studies, key_of, load, parameters
+from cvhw4.plugin.collection import Collection, Studies, key_of, load
 from cvhw4.plugin.options import jobs_at_once, threads_per_run
 from cvhw4.plugin.progress import Progress
 from cvhw4.study import Claim, Control, Row, Study
@@ -68,7 +68,6 @@ class Session:
         self.began, self.in_runs = time.monotonic(), 0.0  # seconds: when the session began, and what its runs took
         self.reuse: bool = config.getoption("cvhw4_reuse")
         self.smoke: bool = config.getoption("cvhw4_smoke")
-        self.unpaired: list[Run] = []  # runs of a smoke test that there was nothing to hold against
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
         # xdist hands its workers this name, and takes it from the option where that is set.
@@ -133,37 +132,6 @@ class Session:
                 f"{warning} Warnings are errors here (-W error); the run is finished and stored.", pytrace=False
             )
         return record
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
-        """With `--smoke`, what a run's test does instead of its own lines: its first epoch's loss has to be the
-        calibrated run's of the same seed, and a negative control's another one."""
-        from cvhw4.statistics.bounds import AGAIN
-
-        key = key_of(pyfuncitem) if self.smoke else None
-        if key is None:
-            return None
-        given = parameters(pyfuncitem)
-        row, seed, study = given["row"], given["seed"], self.studies.by_name[key[0]]
-        train = cast("Callable[[Row, int], RunRecord]", pyfuncitem.funcargs["train"])
-        record = train(row, seed)
-        corrupts = {c.of(study, strength).name: c.row for c in study.controls for strength in c.strengths}
-        found = load(self.config, study).first_epoch(record, corrupts.get(row.name, row.name))
-        if found is None:
-            self.unpaired.append(key)
-            return True
-        times, calibrated = found
-        what = f"first training loss {record.epochs[0].loss:.6f} of {row.name}, seed {seed}"
-        if row.group == "control" and times <= 1:
-            pytest.fail(f"{what}, is the calibrated run's: nothing is noticed after one epoch", pytrace=False)
-        if row.group != "control" and not times <= 1:
-            told = (
-                f"{what}, is not {calibrated:.6f}, as calibrated, but {times:.1f} times as far off as machines may be"
-            )
-            pytest.fail(
-                f"{told}: the training changed, or its random streams; if that is meant, {AGAIN}", pytrace=False
-            )
-        return True
 
     def _train(self, benchmark: Any, row: Row, seed: int) -> RunRecord:
         """Trains one row in this process, or waits for another to do so."""

@@ -54,10 +54,6 @@ class Summary:
         if keyword and self.collection.asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             rows = " ".join(f"Rows of study {name}: {names}." for name, names in self.collection.asked.items())
             terminalreporter.write_line(wrapped(f"-k {printable(keyword)} selects nothing. {rows}"))
-        if session.smoke and session.unpaired:
-            rows = ", ".join(dict.fromkeys(row for _, row, _ in session.unpaired))
-            words = "trained, and held against nothing, as the bounds have no first epoch of their seed"
-            terminalreporter.write_line(wrapped(f"{words}: {rows}"))
         if not session.runs and not session.missing and not session.failed:
             return
         self.collection.warn(self.collection.warned)

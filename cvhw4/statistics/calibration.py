@@ -343,14 +343,17 @@ def _first_outliers(series: Series, drawn: NDArray[np.int64]) -> NDArray[np.bool
 
 
 def _pairs(runs: Runs, twins: Iterable[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
-    """Runs and their twins: of the same row, settings, seed and data, on another machine or with other threads."""
+    """Runs and their twins: of the same row, settings, seed and data, on another machine or with other threads.
+
+    Processors of several kinds have one name. Runs that differ in no loss were computed alike and tell nothing."""
     by_key = {(r.row, r.seed): r for of_row in runs.values() for r in of_row}
     pairs = [(r, twin) for twin in twins if (r := by_key.get((twin.row, twin.seed))) is not None]
     pairs = [(r, twin) for r, twin in pairs if arithmetic(r) == arithmetic(twin) == arithmetic(pairs[0][0])]
     pairs = [
         (r, twin)
         for r, twin in pairs
-        if _machine(r) != _machine(twin) and (r.settings, r.data.fingerprint) == (twin.settings, twin.data.fingerprint)
+        if (_machine(r) != _machine(twin) or [e.loss for e in r.epochs] != [e.loss for e in twin.epochs])
+        and (r.settings, r.data.fingerprint) == (twin.settings, twin.data.fingerprint)
     ]
     if not pairs:
         problem = "has no run of the same row, settings, seed and data on another machine or with other threads"
