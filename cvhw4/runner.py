@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
 import shutil
-import sys
 import time
 import traceback
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cvhw4.errors import InputError, TrainingFailed
 from cvhw4.files import read, remove, write_atomically
+from cvhw4.plans import CustomPlan, NetworkPlan, Plan, digest, fingerprints, source_of
 from cvhw4.records.schema import Epoch, RunRecord
 from cvhw4.records.store import Store
-from cvhw4.study import CustomRow, Row, Run, Study, unwrapped
+from cvhw4.study import CustomRow, Row, Run, Study
 from cvhw4.training.process import cores, prepare_process, release_memory, threads_of_environment
 
 if TYPE_CHECKING:
-    import torch
-
     from cvhw4.data.dataset import Dataset
-    from cvhw4.models.weights import Source
     from cvhw4.records.images import ImageResults
     from cvhw4.records.samples import PredictionSamples
     from cvhw4.training.checkpoint import Checkpoints
-    from cvhw4.training.precision import Choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,12 +184,12 @@ class Runner:
         return images.with_scores_of({len(record.epochs), *(record.best_epoch(name) for name in self._score_metrics)})
 
     def _train(
-        self, plan: _Plan, row: Row, seed: int, on_epoch: Callable[[Epoch], None] | None
+        self, plan: Plan, row: Row, seed: int, on_epoch: Callable[[Epoch], None] | None
     ) -> tuple[RunRecord, ImageResults | None, PredictionSamples | None]:
         """Trains one row with one seed, from its checkpoint on if there is one (`reuse`)."""
-        if isinstance(plan, _CustomPlan):
+        if isinstance(plan, CustomPlan):
             return self._train_custom(plan, on_epoch), None, None
-        assert isinstance(plan, _NetworkPlan)
+        assert isinstance(plan, NetworkPlan)
         import torch
 
         from cvhw4.data.corruption import corrupted
@@ -267,7 +259,7 @@ class Runner:
         )
         return record, history.results, None if self.smoke else self._samples(plan, row, history.samples)
 
-    def _train_custom(self, plan: _CustomPlan, on_epoch: Callable[[Epoch], None] | None) -> RunRecord:
+    def _train_custom(self, plan: CustomPlan, on_epoch: Callable[[Epoch], None] | None) -> RunRecord:
         """Has the study's own training loop train a row with a seed, with the folder that it left behind (`reuse`)."""
         from cvhw4.records import environment as env
         from cvhw4.records.schema import DataUsed, Times, WeightsUsed
@@ -287,7 +279,7 @@ class Runner:
             **plan.identity,
             settings=row.settings(),
             data=DataUsed(
-                name=plan.data, embedded=False, fingerprint=_digest([plan.data, row.study]), train=0, val=0, classes=[]
+                name=plan.data, embedded=False, fingerprint=digest([plan.data, row.study]), train=0, val=0, classes=[]
             ),
             weights=WeightsUsed(network=getattr(train, "__name__", type(train).__name__), origin="of its own"),
             parameters=0,
@@ -316,7 +308,7 @@ class Runner:
 
         return str(pick_device(self.device, self.worker))
 
-    def _samples(self, plan: _NetworkPlan, row: Row, seen: PredictionSamples) -> PredictionSamples:
+    def _samples(self, plan: NetworkPlan, row: Row, seen: PredictionSamples) -> PredictionSamples:
         """What a run shows in the end, and the pictures it was shown, which are stored where they are not yet."""
         from cvhw4.records.samples import pictures_digest
         from cvhw4.training.samples import validation_pictures
@@ -341,7 +333,7 @@ class Runner:
             return None
         return Checkpoints(path, fingerprint, every=self.checkpoint_seconds, resume=self.reuse)
 
-    def _note(self, failed: TrainingFailed, plan: _Plan, row: Row, seed: int, started: datetime) -> None:
+    def _note(self, failed: TrainingFailed, plan: Plan, row: Row, seed: int, started: datetime) -> None:
         """Stores why a run failed."""
         from cvhw4.records.schema import Failure
 
@@ -361,7 +353,7 @@ class Runner:
         with suppress(InputError):  # what is raised already matters more
             self.store.fail(failure)
 
-    def _plan(self, row: Row, seed: int) -> _Plan:
+    def _plan(self, row: Row, seed: int) -> Plan:
         """All that decides a run's figures, and the fingerprints of it."""
         if isinstance(row, CustomRow):
             return self._plan_custom(row, seed)
@@ -400,10 +392,10 @@ class Runner:
             identity["accelerator"] = known
         if metrics := self.study.metrics:
             identity["metrics"] = {name: metric.source for name, metric in metrics.items()}
-        return _NetworkPlan(
+        return NetworkPlan(
             row,
             seed,
-            *_fingerprints(identity, seed),
+            *fingerprints(identity, seed),
             dataset=dataset,
             source=source,
             device=device,
@@ -413,7 +405,7 @@ class Runner:
             network=network,
         )
 
-    def _plan_custom(self, row: CustomRow, seed: int) -> _CustomPlan:
+    def _plan_custom(self, row: CustomRow, seed: int) -> CustomPlan:
         """Likewise of the study's own training loop: its text, the row's settings, and what they compute with."""
         prepare_process()
 
@@ -432,115 +424,19 @@ class Runner:
             "device": [device_name("cpu"), *(gpus() if self.device != "cpu" else [])],
             "versions": versions(packages),
         }
-        return _CustomPlan(
+        return CustomPlan(
             row,
             seed,
-            *_fingerprints(identity, seed),
+            *fingerprints(identity, seed),
             threads=self._threads(),
             packages=packages,
-            code=_digest(text),
+            code=digest(text),
             file=source_of(study.train),
         )
 
     def _threads(self) -> int:
         """How many threads a run on a CPU may use, without asking torch."""
         return self.threads or threads_of_environment() or cores()
-
-
-@dataclass
-class _Plan(ABC):
-    """What a run starts from; `configuration` is its fingerprint without the seed."""
-
-    row: Row
-    seed: int
-    configuration: str
-    fingerprint: str
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Which run it is, as its record has it, and the note of its failure."""
-        return {
-            "row": self.row.name,
-            "study": self.row.study,
-            "task": self.row.task.name,
-            "seed": self.seed,
-            "fingerprint": self.fingerprint,
-            "configuration": self.configuration,
-        }
-
-    @property
-    @abstractmethod
-    def data(self) -> str:
-        """How its data are called."""
-
-    @abstractmethod
-    def environment(self) -> dict[str, Any]:
-        """Where and how it computes, for the record."""
-
-
-@dataclass(kw_only=True)
-class _NetworkPlan(_Plan):
-    """Of a row with a network of cvhw4's."""
-
-    dataset: Dataset
-    source: Source | None
-    device: torch.device
-    choice: Choice
-    graphs: bool
-    deterministic: bool
-    network: str
-
-    @property
-    def data(self) -> str:
-        return self.dataset.name
-
-    def environment(self) -> dict[str, Any]:
-        from cvhw4.records import environment as env
-
-        ways = {"precision": self.choice.precision, "graphs": self.graphs, "deterministic": self.deterministic}
-        measured = {"step_seconds": dict(self.choice.step_seconds)} if self.choice.step_seconds else {}
-        return env.environment(self.device) | ways | measured
-
-
-@dataclass(kw_only=True)
-class _CustomPlan(_Plan):
-    """Of a row with a training loop of its own.
-
-    Attributes:
-        file: that the loop is in.
-        run: what it is given, once it is.
-    """
-
-    threads: int
-    packages: Sequence[str]
-    code: str
-    file: Path | None
-    run: Run | None = None
-    data = "own data"
-
-    @property
-    def device(self) -> str:
-        """Where it computed, as far as it says: what `Run.device` told it, else CUDA where torch has begun with it."""
-        if self.run is not None and "device" in vars(self.run):
-            return self.run.device
-        torch = sys.modules.get("torch")
-        return "cuda" if torch is not None and torch.cuda.is_initialized() else "cpu"
-
-    def environment(self) -> dict[str, Any]:
-        from cvhw4.records.environment import commit, place, versions
-
-        code = {"commit": commit(self.file) if self.file else None, "code": self.code}
-        return place(self.device, self.threads) | versions(self.packages) | code
-
-
-def source_of(function: Callable[..., Any]) -> Path | None:
-    """The file that a function, or an object's class, is in; None where there is none."""
-    function = unwrapped(function)
-    try:
-        file = inspect.getsourcefile(function if inspect.isroutine(function) else type(function))
-    except TypeError:
-        return None
-    return Path(file).absolute() if file else None
 
 
 def _begin_in(folder: Path, resume: bool) -> int:
@@ -576,12 +472,3 @@ def _holds_something(path: Path) -> bool:
     with suppress(OSError):
         return any(path.iterdir()) if path.is_dir() else path.exists()
     return False
-
-
-def _fingerprints(identity: dict[str, Any], seed: int) -> tuple[str, str]:
-    """Without the seed, and with it."""
-    return _digest(identity), _digest(identity | {"seed": seed})
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -20,8 +20,9 @@ from typing import Any, Literal, NamedTuple
 from cvhw4.errors import InputError, TrainingFailed
 from cvhw4.executors.base import POLL_SECONDS, Event, Executor, Submitted, on_one_line
 from cvhw4.files import write_atomically
+from cvhw4.plans import source_of
 from cvhw4.records.schema import Epoch, Failure, RunRecord
-from cvhw4.runner import Runner, source_of
+from cvhw4.runner import Runner
 from cvhw4.study import Row, Study
 from cvhw4.training.process import prepare_process
 
