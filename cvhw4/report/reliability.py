@@ -271,14 +271,16 @@ def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str 
         for d in found
     ]
     picture = doses(found, bounds.seeds)
+    unpaired = ", ".join(dict.fromkeys(d.control.row for d in found if d.control.row not in bounds.twins))
     return [
         *section(
             "Negative controls: how little corruption the bounds detect",
             "Rows corrupted on purpose, held against the bounds of the row they corrupt. *Chance per night*: that the "
             f"mean of {bounds.seeds} seeds misses that bound, going by these few runs, and the lower end of its 95 % "
-            "interval. *Own seed*: a bound for the distance of each run from the calibrated run of its seed, which "
-            "other machines give within that (see below); the chance is that any of them is farther off. "
-            f"*Least*: the weakest corruption tried that is detected with a chance of {DETECTED} or more.",
+            "interval. *Own seed*: how far each run may be from the calibrated run of its seed, as other machines are "
+            "(twins); the chance is then that any run is farther off. "
+            + (f"Of {unpaired} no other machine gives the same figures. " if unpaired and bounds.twins else "")
+            + f"*Least*: the weakest corruption tried that is detected with a chance of {DETECTED} or more.",
             lines,
         ),
         *([picture] if picture else []),
