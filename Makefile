@@ -97,7 +97,7 @@ install-dist:
 	$(PYTHON) -m venv --clear build/installed
 	build/installed/bin/python -m pip install --quiet dist/*.whl scikit-learn
 	rm -rf build/example && cp -r examples/own-study build/example
-	cd build/example && ../installed/bin/python make_photos.py && ../installed/bin/python -m pytest --seeds 1
+	cd build/example && ../installed/bin/python make_photos.py && ../installed/bin/python -m pytest
 	build/installed/bin/cvhw4 --version
 
 env: $(INSTALLED)

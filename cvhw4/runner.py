@@ -133,6 +133,9 @@ class Runner:
         """
         plan, started = self._plan(row, seed), datetime.now(UTC)
         if self.smoke:
+            if isinstance(plan, CustomPlan):
+                problem = "has a training loop of its own, which only ends by itself"
+                raise InputError(row.name, problem, "leave smoke out")
             return self._train(plan, row, seed, on_epoch)[0]
         store = self.store
         with store.writer(row.name, seed, plan.fingerprint, on_wait):

@@ -19,7 +19,8 @@ TaskName = Literal["classification", "segmentation", "custom"]
 ScaleName = Literal["plain", "share", "log"]  # see `cvhw4.statistics.scales`
 LOSSES = ("cross_entropy", "bce", "focal")  # see `cvhw4.Recipe`
 _LOSSES = ("training loss", "mean training loss")
-TRAINING_LOSSES = (*_LOSSES, "first training loss")  # see `cvhw4.RunRecord.figure`
+FIRST_LOSS = "first training loss"
+TRAINING_LOSSES = (*_LOSSES, FIRST_LOSS)  # see `cvhw4.RunRecord.figure`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Task:
     def paired(self) -> tuple[str, ...]:
         """Figures that are held against the calibrated run of the same seed, where other machines give them too. The
         first epoch's loss spreads much over seeds and hardly over machines, which drift apart step by step."""
-        return (*self.bounded, *TRAINING_LOSSES[-1:] * (TRAINING_LOSSES[0] in self.bounded))
+        return (*self.bounded, FIRST_LOSS) if {*_LOSSES} <= {*self.bounded} else self.bounded
 
     def collapsed(self, by_class: Mapping[str, Sequence[float]]) -> bool:
         """Whether a training failed: after the last epoch no more than one class is right anywhere.

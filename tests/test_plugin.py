@@ -144,42 +144,77 @@ def test_negative_controls_are_caught_or_the_build_is_red(study, pytester):
     study(*select, "--results", "elsewhere").assert_outcomes(failed=1)  # what nobody judged is no pass
 
 
-def calibrated(pytester, loss):
-    """Bounds that have the first epoch of q1_6 with seed 0."""
-    text = wide_bounds().replace("[quick.data]", 'twins_on = "cpu float32"\n[quick.data]')
-    twin = f'"first training loss" = {{ tolerance = 1e-5, seeds = {{ 0 = {loss} }} }}'
-    (pytester.path / "benchmarks" / "bounds.toml").write_text(f"{text}[quick.twins.q1_6-finetune]\n{twin}\n")
+def first_epoch_of_q1_6(study, pytester, *options, row="q1_6-finetune"):
+    """Bounds that have the first epoch of q1_6 with seed 0, or instead that of a row like it; the loss, and what writes
+    another one."""
+    study("-k", f"{row}-seed0", "--seeds", "1", "--results", "whole", *options).assert_outcomes(passed=1)
+    (run,) = Store(pytester.path / "whole", "quick").load()
+    shutil.rmtree(pytester.path / "whole")
+    assert len(run.epochs) > 1
+
+    def write(loss):
+        text = wide_bounds().replace("[quick.data]", 'twins_on = "cpu float32"\n[quick.data]')
+        twin = f'"first training loss" = {{ tolerance = 1e-5, seeds = {{ 0 = {loss} }} }}'
+        (pytester.path / "benchmarks" / "bounds.toml").write_text(f"{text}[quick.twins.q1_6-finetune]\n{twin}\n")
+
+    write(run.epochs[0].loss)
+    return run.epochs[0].loss, write
 
 
 def test_a_smoke_test_holds_the_first_epoch_against_the_calibrated_run_of_its_seed(study, pytester):
     """It stores nothing, judges nothing, and notices what the rows' own tests would not."""
-    study("-k", "q1_6 and seed0", "--seeds", "1", "--results", "whole").assert_outcomes(passed=1)
-    (run,) = Store(pytester.path / "whole", "quick").load()
-    assert len(run.epochs) > 1
-    calibrated(pytester, run.epochs[0].loss)
-    found = study("--smoke", "-k", "q1_2 or q1_6", "--jobs", "1")
-    found.assert_outcomes(passed=2, deselected=found.parseoutcomes()["deselected"])
+    loss, write = first_epoch_of_q1_6(study, pytester)
+    found = study("--smoke", "-k", "q1_2 or q1_6", "--jobs", "1", "-rs")
+    found.assert_outcomes(passed=1, skipped=1)
     told = " ".join(found.stdout.str().split())
-    assert "held against nothing, as the bounds have no first epoch of their seed: q1_2-finetune" in told
-    assert not (pytester.path / "results").exists()
+    assert "held against nothing: no other machine gives the first epoch of q1_2-finetune" in told
+    assert "benchmark 'quick" not in told
     study("--smoke", "-m", "control", "-k", "q1_6x-label_noise_0.2").assert_outcomes(passed=1)
-    calibrated(pytester, run.epochs[0].loss + 0.001)
-    changed = study("--smoke", "-k", "q1_6", "--jobs", "2", "--seeds", "2")
-    changed.assert_outcomes(passed=1, failed=1)
-    (told,) = [line for line in changed.outlines if line.startswith("first training loss")]
+    write(loss + 0.001)
+    changed = study("--smoke", "-k", "q1_6", "--jobs", "2", "--seeds", "2", "-rs")
+    changed.assert_outcomes(skipped=1, failed=1)
+    assert "no run of q1_6-finetune with seed 1 is calibrated" in changed.stdout.str()
+    (told,) = [line for line in changed.outlines if line.startswith("the loss of the first epoch")]
     assert re.match(
-        rf"first training loss {run.epochs[0].loss:.6f} of q1_6-finetune, seed 0, is not .* [3-9]\d\.\d times as", told
+        rf"the loss of the first epoch is {loss:.6g}, that of the calibrated run of q1_6-finetune with seed 0 "
+        r"[\d.]+: 0.001 apart, machines \d.*e-05 at most: the training changed.*calibrate again$",
+        told,
     )
-    assert "run cvhw4 calibrate again" in told
+    assert not (pytester.path / "results").exists()
 
 
-def test_a_smoke_test_of_a_control_that_changes_nothing_fails(study, pytester):
-    study("-m", "control", "-k", "q1_6x-label_noise_0.2 and seed0", "--seeds", "1")
-    (run,) = Store(pytester.path / "results", "quick").load()
-    calibrated(pytester, run.epochs[0].loss)
+def test_a_smoke_test_of_other_data_or_of_a_control_that_changes_nothing_fails(study, pytester):
+    first_epoch_of_q1_6(study, pytester, "-m", "control", row="q1_6x-label_noise_0.2")
     found = study("--smoke", "-m", "control", "-k", "q1_6x-label_noise_0.2")
     found.assert_outcomes(failed=1)
-    assert "is the calibrated run's: nothing is noticed after one epoch" in found.stdout.str()
+    assert "so that the corruption is not noticed" in found.stdout.str()
+    path = pytester.path / "benchmarks" / "bounds.toml"
+    path.write_text(path.read_text().replace(data_of("classification").fingerprint, "0" * 64))
+    found = study("--smoke", "-k", "q1_6-finetune")
+    found.assert_outcomes(failed=1)
+    assert "are not the data of that name that the bounds were calibrated on" in found.stdout.str()
+    study("--smoke", "-k", "q1_1 and seed0", "--profile", "full", tiny=False).assert_outcomes(skipped=1)
+    assert not (pytester.path / "results").exists()
+
+
+def test_a_smoke_test_takes_the_place_of_a_test_that_trains_and_of_no_other(study, pytester):
+    first_epoch_of_q1_6(study, pytester)
+    (pytester.path / "benchmarks" / "test_more.py").write_text(
+        "import pytest\n"
+        "from cvhw4.homework.options import homework\n"
+        "of_homework = pytest.mark.study(homework, rows=['q1_6-finetune'])\n"
+        "@pytest.fixture\n"
+        "def record(train, row, seed):\n    return train(row, seed)\n"
+        "@of_homework\n"
+        "def test_more_by_a_fixture(record):\n    assert record.last('accuracy') > 2\n"
+        "@of_homework\n"
+        "def test_more_without_training(row, seed):\n    assert False\n"
+        "@pytest.mark.parametrize(('row', 'seed'), [(1, 2)])\n"
+        "def test_more_of_nobody(row, seed):\n    assert (row, seed) == (1, 2)\n"
+    )
+    found = study("--smoke", "-k", "more", "-n", "2", "-rs", subprocess=True)
+    found.assert_outcomes(passed=2, skipped=1)
+    assert "the test does not take the fixture train" in found.stdout.str()
 
 
 def test_a_control_whose_training_diverges_is_noticed(study):

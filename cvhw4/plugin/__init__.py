@@ -100,7 +100,8 @@ class NoBenchmark:
 def _make_runner(config: pytest.Config, study: Study, options: Mapping[str, Any]) -> Runner:
     """The runner of a study with these options, or the one that the hook `pytest_cvhw4_make_runner` gives."""
     made: Runner | None = config.hook.pytest_cvhw4_make_runner(config=config, study=study, options=options)
-    return Runner(study=study, **options) if made is None else made
+    made = Runner(study=study, **options) if made is None else made
+    return replace(made, smoke=True) if options["smoke"] and not made.smoke else made
 
 
 def _connect(config: pytest.Config) -> Cluster:

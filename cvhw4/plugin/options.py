@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cvhw4.errors import InputError
+from cvhw4.plugin.smoke import check_smoke
 from cvhw4.records.environment import OTHERS
 from cvhw4.trackers import TRACKERS, check_trackers
 from cvhw4.training.process import cores, threads_of_environment
@@ -52,7 +53,7 @@ def add_options(parser: pytest.Parser) -> Names:
         "--smoke",
         action="store_true",
         help="train the first epoch of each run alone, in place of its test, and hold its loss against the calibrated "
-        "run of the same seed; store nothing, judge no claim",
+        "run of the same seed; store nothing, judge no claim; with -m control: whether the corruption is noticed",
     )
     add(
         "--device",
@@ -141,9 +142,7 @@ def check_options(config: pytest.Config) -> None:
     if not 1 <= part <= parts:
         raise InputError(f"--part {part}/{parts}", "is not a part", "give --part 1/N to N/N")
     if config.getoption("cvhw4_smoke"):
-        for name in ("reuse", "table", *TRACKERS):
-            if config.getoption(f"cvhw4_{name}"):
-                raise InputError("--smoke", f"finishes no run, which --{name} needs", "leave one of them out")
+        check_smoke(config, ("reuse", "table", *TRACKERS))
     jobs, ray = config.getoption("cvhw4_jobs"), config.getoption("cvhw4_executor") == "ray"
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}", "leaves nobody to train", "give --jobs 1 or more")

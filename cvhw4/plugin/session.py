@@ -68,6 +68,7 @@ class Session:
         self.began, self.in_runs = time.monotonic(), 0.0  # seconds: when the session began, and what its runs took
         self.reuse: bool = config.getoption("cvhw4_reuse")
         self.smoke: bool = config.getoption("cvhw4_smoke")
+        self._smoked: dict[Run, RunRecord] = {}
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
         # xdist hands its workers this name, and takes it from the option where that is set.
@@ -81,6 +82,9 @@ class Session:
         """Trains one row through pytest-benchmark; skips, with the reason in the tables, where it cannot run at all."""
         note = request.node.stash.setdefault(_NOTE, {"study": row.study, "file": str(request.node.path)})
         key = row.study, row.name, seed
+        if key in self._smoked:  # by a fixture
+            return self._smoked[key]
+        benchmark.disabled |= self.smoke  # first epochs are no times of the row
         benchmark.group = f"{row.study} {row.task.name}"
         benchmark.params = {"row": row.name, "seed": seed}  # plain values, for pytest-benchmark's own files
         hook = self.config.hook
@@ -114,8 +118,11 @@ class Session:
         except BaseException as error:
             failed("interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
             raise
-        if self.smoke:
-            hook.pytest_cvhw4_run_end(config=self.config, row=row, seed=seed, record=record, reused=False)
+        if self.smoke:  # nothing is stored, and nobody but the terminal is told
+            self.progress.pytest_cvhw4_run_end(row, seed, record, reused=False)
+            if warning := issue(warned):
+                pytest.fail(f"{warning} Warnings are errors here (-W error).", pytrace=False)
+            self._smoked[key] = record
             return record
         path = self.studies.runner(row).store.path(record.row, record.seed, record.fingerprint)
         note["run"] = [record.row, record.seed, str(path)]

@@ -7,64 +7,86 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from cvhw4.plugin.board import Run
+from cvhw4.errors import InputError, printable
 from cvhw4.plugin.collection import Studies, load, run_of
-from cvhw4.report.text import wrapped
 from cvhw4.study import Row
 
 if TYPE_CHECKING:
     from cvhw4.records.schema import RunRecord
+    from cvhw4.statistics.bounds import Bounds
+
+_TIMED = ("json", "save", "autosave", "compare")  # what pytest-benchmark would keep of first epochs
 
 
 class Smoke:
-    """What a session does instead of training to the end."""
+    """What a session does instead of training to the end. Tests that no study marks are run as ever."""
 
     def __init__(self, config: pytest.Config, studies: Studies) -> None:
         self.config, self.studies = config, studies
-        self.unpaired: list[Run] = []  # runs that there was nothing to hold against
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Leaves out the tests of studies that do not train a network of cvhw4's."""
-        others = [item for item in items if item.get_closest_marker("study") is not None and not _trains(item)]
+        """Leaves out the tests of studies that train no run: claims and controls are judged by whole ones."""
+        others = [item for item in items if item.get_closest_marker("study") is not None and run_of(item) is None]
         if others:
             self.config.hook.pytest_deselected(items=others)
             items[:] = [item for item in items if item not in others]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
-        """The loss of a run's first epoch has to be the calibrated run's, that of a negative control another one."""
-        from cvhw4.statistics.bounds import AGAIN
-
+        """The loss of a run's first epoch has to be the calibrated run's, that of a negative control another one; where
+        there is none to hold it against, the test is skipped with the reason."""
         run, study = run_of(pyfuncitem), self.studies.of(pyfuncitem)
         if run is None or study is None:
             return None
         row, seed = run
+        if row.epochs is None:
+            pytest.skip("a training loop of the study's own is not ended after an epoch")
+        if "train" not in pyfuncitem.funcargs:
+            pytest.skip("not held against anything: the test does not take the fixture train")
         record = cast("Callable[[Row, int], RunRecord]", pyfuncitem.funcargs["train"])(row, seed)
         corrupted = {c.of(study, strength).name: c.row for c in study.controls for strength in c.strengths}
-        found = load(self.config, study).first_epoch(record, corrupted.get(row.name, row.name))
-        if found is None:
-            self.unpaired.append((row.study, row.name, seed))
-            return True
-        times, calibrated = found
-        what = f"first training loss {record.epochs[0].loss:.6f} of {row.name}, seed {seed}"
-        if row.group == "control" and times <= 1:
-            pytest.fail(f"{what}, is the calibrated run's: nothing is noticed after one epoch", pytrace=False)
-        if row.group != "control" and not times <= 1:
-            pytest.fail(
-                f"{what}, is not {calibrated:.6f}, as calibrated, but {times:.1f} times as far off as machines may be: "
-                f"the training changed, or its random streams; if that is meant, {AGAIN}",
-                pytrace=False,
-            )
+        _compare(record, corrupted.get(row.name), load(self.config, study))
         return True
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Says of which rows nothing but that they train is known."""
-        if rows := ", ".join(dict.fromkeys(row for _, row, _ in self.unpaired)):
-            words = "trained for an epoch and held against nothing, as the bounds have no first epoch of their seed"
-            terminalreporter.write_line(wrapped(f"{words}: {rows}"))
+
+def _compare(record: RunRecord, corrupts: str | None, bounds: Bounds) -> None:
+    """Fails, or skips, the test of a run.
+
+    Args:
+        corrupts: the row that a negative control corrupts; None of any other row.
+    """
+    from cvhw4.statistics.bounds import AGAIN
+
+    if changed := bounds.changed(record):
+        pytest.fail(changed[0], pytrace=False)
+    found = bounds.first_epoch(record, corrupts or record.row)
+    if isinstance(found, str):
+        pytest.skip(printable(f"trained for an epoch, and held against nothing: {found}"))
+    calibrated, room = found
+    loss = record.epochs[0].loss
+    apart = (
+        f"the loss of the first epoch is {loss:.6g}, that of the calibrated run of {corrupts or record.row} with seed "
+        f"{record.seed} {calibrated:.5g}: {abs(loss - calibrated):.2g} apart"
+    )
+    if corrupts and abs(loss - calibrated) <= room:
+        pytest.fail(f"{apart}, within {room:.2g}, so that the corruption is not noticed", pytrace=False)
+    if not corrupts and not abs(loss - calibrated) <= room:
+        hint = f"the training changed, or its random streams; if that is meant, {AGAIN}"
+        pytest.fail(f"{apart}, machines {room:.2g} at most: {hint}", pytrace=False)
 
 
-def _trains(item: pytest.Item) -> bool:
-    """Whether a test trains a network of cvhw4's."""
-    run = run_of(item)
-    return run is not None and run[0].epochs is not None and "train" in getattr(item, "fixturenames", ())
+def check_smoke(config: pytest.Config, needing: tuple[str, ...]) -> None:
+    """Finds what cannot go with `--smoke`.
+
+    Args:
+        needing: names of options of cvhw4's that need whole runs.
+
+    Raises:
+        InputError: such an option is given, or one by which pytest-benchmark would keep times.
+    """
+    given = [f"--{name}" for name in needing if config.getoption(f"cvhw4_{name}")]
+    given += [f"--benchmark-{name}" for name in _TIMED if config.getoption(f"benchmark_{name}", None)]
+    if config.getoption("cvhw4_executor") == "ray":
+        given.append("--executor ray")
+    if given:
+        raise InputError("--smoke", f"neither takes nor keeps whole runs, as {given[0]} does", "leave one of them out")

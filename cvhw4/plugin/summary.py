@@ -54,7 +54,7 @@ class Summary:
         if keyword and self.collection.asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             rows = " ".join(f"Rows of study {name}: {names}." for name, names in self.collection.asked.items())
             terminalreporter.write_line(wrapped(f"-k {printable(keyword)} selects nothing. {rows}"))
-        if not session.runs and not session.missing and not session.failed:
+        if session.smoke or (not session.runs and not session.missing and not session.failed):
             return
         self.collection.warn(self.collection.warned)
         if self.collection.part[1] > 1:

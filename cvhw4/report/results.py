@@ -26,6 +26,7 @@ from cvhw4.report.runs import (
     notes,
     of_class,
     published,
+    set_aside,
     with_metric,
 )
 from cvhw4.report.tables import Table
@@ -142,7 +143,8 @@ class _Section:
         """Its parts in Markdown."""
         source = self.study.sources.get(self.task.name)
         title = (source.title if source is not None else "") or self.study.title
-        parts = [f"## {escape(title)} ({escape(self.data)})", self._about(), *collapsed(self.groups)]
+        parts = [f"## {escape(title)} ({escape(self.data)})", self._about()]
+        parts += [*collapsed(self.groups), *set_aside(self.groups, self.bounds)]
         for metric in all_shown(self.study, self.task, self.runs):
             lines = list(self._figures(metric))
             if lines:

@@ -131,17 +131,25 @@ def seeds(by_row: Mapping[str, Sized]) -> str:
 
 
 def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
-    """Whether runs meet their bounds: "met", "MISSED", or "none" where no bounds apply."""
+    """Whether runs meet their bounds: "met", "met, 1 aside" where one is passed over as an outlier, "MISSED", or "none"
+    where no bounds apply."""
     missed = [] if bounds is None else bounds.missed(*runs)
-    if bounds is None or not (missed or bounds.check(*runs) or bounds.aside(*runs, row=runs[0].row)):
+    aside = [] if bounds is None else bounds.aside(*runs)
+    if bounds is None or not (missed or aside or bounds.check(*runs)):
         return "none"
-    aside = 0 if missed else len(bounds.aside(*runs, row=runs[0].row))
-    return "MISSED" if missed else f"met but for {aside} of {len(runs)} that learned far less" if aside else "met"
+    return "MISSED" if missed else f"met, {len(aside)} aside" if aside else "met"
 
 
 def bound_words(d: Detection) -> str:
     """The bound that gives a corruption away: "[0.861, 0.883]", or "own seed ± 0.0001"."""
-    return f"own seed ± {d.bound.tolerance:.1g}" if isinstance(d.bound, Twin) else limits(d.bound.low, d.bound.high)
+    return f"own seed ± {d.bound.tolerance:.2g}" if isinstance(d.bound, Twin) else limits(d.bound.low, d.bound.high)
+
+
+def set_aside(groups: Groups, bounds: Bounds | None) -> list[str]:
+    """A line that says which runs were passed over as outliers; none where none was."""
+    found = [(row, bounds.aside(*runs, row=row), runs) for row, runs in groups.items() if bounds and runs]
+    rows = ", ".join(f"{len(those)} of {len(runs)} of {row}" for row, those, runs in found if those)
+    return [f"Aside: runs that learned far less than others, as some calibrated ones did: {rows}."] if rows else []
 
 
 # What has to be said

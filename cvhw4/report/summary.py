@@ -8,7 +8,18 @@ from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import latest_failures
 from cvhw4.report.numbers import difference, interval, number, verdict
-from cvhw4.report.runs import SHORT, Groups, bound_words, by_data, figure_name, judged, origins, published, with_metric
+from cvhw4.report.runs import (
+    SHORT,
+    Groups,
+    bound_words,
+    by_data,
+    figure_name,
+    judged,
+    origins,
+    published,
+    set_aside,
+    with_metric,
+)
 from cvhw4.report.tables import Table
 from cvhw4.report.text import cut, wrapped
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
@@ -40,7 +51,9 @@ def session_summary(
     for data, groups in by_data(rows, failed).items():
         of_data = [f for f in failed if f.data == data]
         lines += [cut(printable(data), 80), *summary(groups, study, bounds, of_data)]
-        lines += [line for text in origins(groups) for line in wrapped(text).splitlines()]
+        lines += [
+            line for text in (*origins(groups), *set_aside(groups, bounds)) for line in wrapped(text).splitlines()
+        ]
         runs = [r for of_row in groups.values() for r in of_row]
         if bounds and bounds.rows and (changed := [text for r in runs for text in bounds.changed(r)]):
             lines += wrapped(changed[0]).splitlines()

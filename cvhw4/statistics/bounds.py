@@ -25,7 +25,7 @@ from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import Outcome
 from cvhw4.study import Claim, Row, Study
-from cvhw4.tasks import TRAINING_LOSSES, ScaleName
+from cvhw4.tasks import FIRST_LOSS, ScaleName
 
 FALSE_ALARMS = 0.01  # share of nightly sessions in which any bound at all may be missed by chance
 NIGHTLY_SEEDS = 3
@@ -112,6 +112,42 @@ class Twin:
 
 
 @dataclass(frozen=True)
+class Outliers:
+    """The calibrated runs of a row that learned far less than its others, and what others like them are known by.
+
+    Attributes:
+        figure: the figure that shows it.
+        limit: of such runs it is worse than that.
+        lower_is_better: whether worse is higher.
+        n: how many of the calibrated runs are such.
+        of: how many there are.
+        failed: whether any of them failed altogether (`RunRecord.collapsed`); if none did, runs that do are not such.
+    """
+
+    figure: str
+    limit: float
+    lower_is_better: bool
+    n: int
+    of: int
+    failed: bool
+
+    def has(self, record: RunRecord) -> bool:
+        """Whether a run is like them."""
+        value = record.figure(self.figure)
+        worse = value > self.limit if self.lower_is_better else value < self.limit
+        return worse and (self.failed or not record.collapsed)
+
+    def passed_over(self, runs: int, seeds: int, false_alarms: float) -> int:
+        """How many of so many runs may be such: so many that chance brings more in no more than the share
+        `false_alarms` of sessions, as far as n of so many tell (beta-binomial, with Jeffreys' prior); of `seeds` runs
+        and more never all."""
+        from scipy.stats import betabinom
+
+        most = int(betabinom.ppf(1 - false_alarms, runs, self.n + 0.5, self.of - self.n + 0.5))
+        return most if runs < max(seeds, 2) else min(most, runs - 1)
+
+
+@dataclass(frozen=True)
 class Check:
     """A figure held against its bound.
 
@@ -158,11 +194,11 @@ class Bounds:
         held_out: share of sessions made of the calibrated runs themselves that miss any bound made of the others; None
             where there were too few runs.
         nights: the number of those sessions.
-        unforeseen: the same share before any was widened for these nights, where the first collapsed runs of a row
-            count as missed bounds, too: what kinds of runs that nobody has seen may cost.
-        outliers: rows of which some runs learned far less than the others (failed trainings, or slow ones), and how
-            many did. Their bounds are those of the others, and such runs are passed over as long as there are no more
-            than chance brings (see `passed_over`).
+        unforeseen: the same share before any was widened for these nights, where the first outliers of a row count as
+            missed bounds, too: what kinds of runs that nobody has seen may cost.
+        outliers: of rows of which some runs learned far less than the others (failed trainings, or slow ones). Their
+            bounds are those of the others, and such runs are passed over as long as there are no more than chance
+            brings, beside the share of false alarms.
         twins: what the figures of single seeds are, by row and figure, where other machines give them too.
         twins_on: the arithmetic of these runs (see `arithmetic`); runs in another are not held against them.
         beside: gives a session's other runs of a record's row, as soon as all of them are over.
@@ -177,7 +213,7 @@ class Bounds:
     held_out: float | None = None
     nights: int = 0
     unforeseen: float = 0.0
-    outliers: Mapping[str, int] = field(default_factory=dict)
+    outliers: Mapping[str, Outliers] = field(default_factory=dict)
     twins: Mapping[str, Mapping[str, Twin]] = field(default_factory=dict)
     twins_on: str = ""
     beside: Callable[[RunRecord], Sequence[RunRecord]] = field(default=lambda _: (), compare=False, repr=False)
@@ -207,18 +243,14 @@ class Bounds:
                 checks.append(Check(words, bound.mean_of(values), of_mean, self.source))
         return checks
 
-    def aside(self, *records: RunRecord, row: str) -> list[RunRecord]:
-        """The runs that are no better than the outliers of a row: worse than its first bound allows for one run."""
-        figures = self.rows.get(row, {}) if row in self.outliers else {}
-        for figure, bound in [*figures.items()][:1]:
-            metric, of_one = figure.partition(" ")[2], bound.for_mean_of(1)
-            runs = [r for r in records if self.apply_to(r.data.fingerprint)]
-            return [
-                r
-                for r in runs
-                if (r.figure(figure) > of_one.high if metric in r.lower_is_better else r.figure(figure) < of_one.low)
-            ]
-        return []
+    def aside(self, *records: RunRecord, row: str | None = None) -> list[RunRecord]:
+        """The runs of one row that are like its outliers.
+
+        Args:
+            row: as of `check`.
+        """
+        outliers = self.outliers.get(row or next((r.row for r in records), ""))
+        return [r for r in records if outliers is not None and self.apply_to(r.data.fingerprint) and outliers.has(r)]
 
     def missed(self, *records: RunRecord, row: str | None = None) -> list[str]:
         """What runs of one row miss, each by itself and all in the mean, which notices smaller shifts; in words, empty
@@ -234,13 +266,11 @@ class Bounds:
         runs = [r for r in together if self.apply_to(r.data.fingerprint)]
         found = list(dict.fromkeys(text for r in records for text in self.changed(r)))
         aside = self.aside(*together, row=row)
-        if aside:
-            k, n = self.outliers[row], self.outliers[row] + next(iter(self.rows[row].values())).n
-            if len(aside) > passed_over(k, n, len(runs), self.seeds, self.false_alarms):
-                found.append(
-                    f"{len(aside)} of {len(runs)} runs of {row} learned far less than the calibrated ones, of which "
-                    f"{k} of {n} did ({self.source})"
-                )
+        if aside and len(aside) > self.outliers[row].passed_over(len(runs), self.seeds, self.false_alarms):
+            found.append(
+                f"{len(aside)} of {len(runs)} runs of {row} learned far less than others do, which of those calibrated "
+                f"{self.outliers[row].n} of {self.outliers[row].of} did ({self.source})"
+            )
         checks = self.check(*records, row=row)
         if together != records:
             checks += [check for check in self.check(*together, row=row) if check.bound.runs > 1]
@@ -257,18 +287,23 @@ class Bounds:
             if r.seed in twin.values and arithmetic(r) == self.twins_on and self.apply_to(r.data.fingerprint)
         ]
 
-    def first_epoch(self, record: RunRecord, row: str) -> tuple[float, float] | None:
-        """How far the loss of a run's first epoch lies from the calibrated run's of the same seed, in tolerances, and
-        that run's; None where there is none to be held against.
+    def first_epoch(self, record: RunRecord, row: str) -> tuple[float, float] | str:
+        """The loss of the first epoch of the calibrated run of the same seed, and how far a run's may be from it; or
+        why there is none to be held against, in words.
 
         Args:
-            row: of that run.
+            row: of the calibrated run.
         """
-        figure = TRAINING_LOSSES[-1]
-        for r, name, twin in self.paired([record], row):
-            if name == figure:
-                return abs(r.figure(figure) - twin.values[r.seed]) / twin.room(r.seed), twin.values[r.seed]
-        return None
+        twin = self.twins.get(row, {}).get(FIRST_LOSS)
+        if not self.apply_to(record.data.fingerprint):
+            return f"the bounds are not of {record.data.name}" if self.rows else "there are no bounds"
+        if twin is None:
+            return f"no other machine gives the first epoch of {row} (cvhw4 calibrate --twins)"
+        if arithmetic(record) != self.twins_on:
+            return f"calibrated runs computed on {self.twins_on}, this one on {arithmetic(record)}"
+        if record.seed not in twin.values:
+            return f"no run of {row} with seed {record.seed} is calibrated"
+        return twin.values[record.seed], twin.room(record.seed)
 
     def _apart(self, runs: Iterable[RunRecord], row: str, alone: bool) -> list[str]:
         """Figures that are not those of the calibrated runs of the same seeds; one text where most are not, and yet all
@@ -309,27 +344,18 @@ class Bounds:
         return bound is not None and bound.for_mean_of(seeds).low > claim.margin
 
     def check_claim(self, outcome: Outcome) -> Check | None:
-        """A claim's difference, over the seeds that trained in rows of which some runs collapse; None where the bounds
-        do not apply, or no seed is left."""
+        """A claim's difference, over the seeds of which no run is passed over as an outlier; None where the bounds do
+        not apply, or no seed is left."""
         bound = self.claims.get(outcome.claim.id)
-        trained = outcome.trained if self.outliers.keys() & outcome.collapsed.keys() else outcome
-        if bound is None or trained is None or not self.apply_to(outcome.fingerprint):
+        aside = {r.seed for row, runs in outcome.runs.items() for r in self.aside(*runs, row=row)}
+        kept = [d for seed, d in zip(outcome.seeds, outcome.differences, strict=True) if seed not in aside]
+        if bound is None or not kept or not self.apply_to(outcome.fingerprint):
             return None
-        n = trained.difference.n
-        name = f"mean difference in {outcome.claim.metric} over {n} seeds"
-        return Check(name, trained.difference.mean, bound.for_mean_of(n), self.source)
+        name = f"mean difference in {outcome.claim.metric} over {len(kept)} seeds"
+        return Check(name, math.fsum(kept) / len(kept), bound.for_mean_of(len(kept)), self.source)
 
 
 NO_BOUNDS = Bounds({}, {}, "")
-
-
-def passed_over(outliers: int, n: int, runs: int, seeds: int, false_alarms: float) -> int:
-    """How many of a session's runs of a row may be outliers: so many that chance brings more in no more than the share
-    `false_alarms` of sessions, as `outliers` of `n` calibrated runs were; of `seeds` runs and more never all."""
-    from scipy.stats import binom
-
-    most = int(binom.ppf(1 - false_alarms, runs, outliers / n))
-    return most if runs < max(seeds, 2) else min(most, runs - 1)
 
 
 def scale_of(row: Row, figure: str) -> ScaleName:
@@ -369,7 +395,8 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
     if part["format"] != FORMAT:
         raise ValueError("it is of another version of cvhw4")
     _check_names(part, study)
-    seeds, rate, counted = part["seeds"], part.get("held_out"), dict(part.get("outliers", {}))
+    seeds, rate = part["seeds"], part.get("held_out")
+    outliers = {row: Outliers(**fields) for row, fields in part.get("outliers", {}).items()}
     rows = {
         row: {name: _read_bound(b, seeds, scale_of(study.rows[row], name)) for name, b in figures.items()}
         for row, figures in part["rows"].items()
@@ -383,26 +410,27 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
     on = part.get("twins_on", "")
     unforeseen = part.get("unforeseen", rate or 0.0)
     texts = all(isinstance(text, str) for text in (part["source"], on, *data.values()))
-    numbers = [share, unforeseen, *([] if rate is None else [rate])]
+    numbers = [share, unforeseen, *([] if rate is None else [rate]), *(o.limit for o in outliers.values())]
     numbers += [x for figures in twins.values() for t in figures.values() for x in (t.tolerance, *t.values.values())]
-    counts = all(isinstance(n, int) and n > 0 for n in (seeds, *counted.values())) and isinstance(nights, int)
+    counted = [seeds, *(n for o in outliers.values() for n in (o.n, o.of - o.n))]
+    counts = all(isinstance(n, int) and n > 0 for n in counted) and isinstance(nights, int)
     if not (texts and counts and 0 < share < 1 and all(math.isfinite(x) for x in numbers)):
         raise ValueError("data, false_alarms, seeds, held_out, outliers, twins or source")
-    return Bounds(rows, claims, part["source"], data, share, seeds, rate, nights, unforeseen, counted, twins, on)
+    return Bounds(rows, claims, part["source"], data, share, seeds, rate, nights, unforeseen, outliers, twins, on)
 
 
 def _check_names(part: Mapping[str, Any], study: Study) -> None:
     """ValueError for a bound of what the study does not have: it would never be checked."""
-    twins = part.get("twins", {})
-    by_row = [*part["rows"].items(), *twins.items(), *((row, ()) for row in part.get("outliers", {}))]
-    odd = [*(row for row, _ in by_row if row not in study.rows)]
+    named = [(row, figures, "bounded") for row, figures in part["rows"].items()]
+    named += [(row, figures, "paired") for row, figures in part.get("twins", {}).items()]
+    named += [(row, [o["figure"]], "bounded") for row, o in part.get("outliers", {}).items()]
+    odd = [row for row, _, _ in named if row not in study.rows]
     odd += sorted({*part["claims"]} - {claim.id for claim in study.claims})
     odd += [
         f"{name} of {row}"
-        for row, figures in by_row
+        for row, figures, kind in named
         for name in figures
-        if row in study.rows
-        and name not in (study.rows[row].task.paired if figures is twins.get(row) else study.rows[row].task.bounded)
+        if row in study.rows and name not in getattr(study.rows[row].task, kind)
     ]
     if odd:
         raise ValueError(f"there is no {odd[0]}")

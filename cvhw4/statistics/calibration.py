@@ -28,9 +28,9 @@ from cvhw4.statistics.bounds import (
     NIGHTLY_SEEDS,
     Bound,
     Bounds,
+    Outliers,
     Twin,
     arithmetic,
-    passed_over,
     scale_of,
 )
 from cvhw4.statistics.intervals import t_quantile
@@ -110,16 +110,17 @@ def calibrate(
     claims = [claim for claim in study.claims if claim.worse is not None and runs.keys() >= set(claim.rows)]
     nightly = {row.name for row in rows if row.group == ""}
     error = error_of_one(rows, claims, false_alarms, seeds)
-    outliers = {row.name: aside for row in rows if (aside := _outliers(row, runs[row.name], error))}
+    outliers = {row.name: o for row in rows if (o := _outliers(row, runs[row.name], error))}
+    aside = {row: {r.seed for r in runs[row] if o.has(r)} for row, o in outliers.items()}
+    allowed = {row: o.passed_over(seeds, seeds, false_alarms) for row, o in outliers.items()}
     of_rows = {
         (row.name, figure): replace(
-            _series(row, figure, runs[row.name], aside := outliers.get(row.name, set())),
-            allowed=passed_over(len(aside), len(runs[row.name]), seeds, seeds, false_alarms),
+            _series(row, figure, runs[row.name], aside.get(row.name, set())), allowed=allowed.get(row.name, 0)
         )
         for row in rows
         for figure in row.task.paired
     }
-    of_claims = {claim.id: _of_claim(claim, study, runs, outliers) for claim in claims}
+    of_claims = {claim.id: _of_claim(claim, study, runs, aside) for claim in claims}
     bounded = [(row.name, figure) for row in rows for figure in row.task.bounded]
     checked: dict[Any, Series] = {key: of_rows[key] for key in bounded if key[0] in nightly}
     checked |= {claim.id: of_claims[claim.id] for claim in claims if nightly >= set(claim.rows)}
@@ -145,7 +146,7 @@ def calibrate(
         held_out=rate,
         nights=len(drawn),
         unforeseen=unforeseen,
-        outliers={row: len(aside) for row, aside in outliers.items()},
+        outliers=outliers,
         twins=found,
         twins_on=on,
     )
@@ -195,20 +196,21 @@ def error_of_one(rows: Iterable[Row], claims: Iterable[Claim], false_alarms: flo
     return 1 - (1 - false_alarms) ** (1 / max(checks, 1))
 
 
-def _outliers(row: Row, runs: Sequence[RunRecord], error: float) -> set[int]:
-    """The seeds of the runs that learned far less than the others: whose first bounded figure is worse than the bound
-    made of the others allows for one run, while all of these meet it. As few as that takes, and fewer than half."""
+def _outliers(row: Row, runs: Sequence[RunRecord], error: float) -> Outliers | None:
+    """The runs that learned far less than the others: whose first bounded figure is worse than the bound made of the
+    others allows for one run, while all of these meet it. As few as that takes, and fewer than half."""
     figure = row.task.bounded[0]
-    sign = -1 if figure.partition(" ")[2] in runs[0].lower_is_better else 1
-    worst = sorted(runs, key=lambda r: sign * r.figure(figure))
+    lower_is_better = figure.partition(" ")[2] in runs[0].lower_is_better
+    worst = sorted(runs, key=lambda r: r.figure(figure), reverse=lower_is_better)
     for k in range(1, min((len(runs) - 1) // 2, len(runs) - FEWEST_RUNS) + 1):
         aside = {r.seed for r in worst[:k]}
         others = _series(row, figure, runs, aside).bound(error, 1)
         if others.vacuous:
             continue
         if all(others.holds(r.figure(figure)) == (r.seed not in aside) for r in runs):
-            return aside
-    return set()
+            limit, failed = others.high if lower_is_better else others.low, any(r.collapsed for r in worst[:k])
+            return Outliers(figure, limit, lower_is_better, k, len(runs), failed)
+    return None
 
 
 def _series(row: Row, figure: str, runs: Sequence[RunRecord], aside: Set[int]) -> Series:
@@ -232,23 +234,22 @@ def _step(figure: str, record: RunRecord) -> float:
     return 1 / record.data.val if TASKS[record.task].in_images and figure not in TRAINING_LOSSES else 0.0
 
 
-def _of_claim(claim: Claim, study: Study, runs: Runs, outliers: Mapping[str, Set[int]]) -> Series:
-    """A claim's differences.
+def _of_claim(claim: Claim, study: Study, runs: Runs, aside: Mapping[str, Set[int]]) -> Series:
+    """A claim's differences; without the seeds `aside` of its rows.
 
     Raises:
         InputError: its rows share fewer than five seeds.
     """
     compared = [r for row in dict.fromkeys(claim.rows) for r in runs[row]]
-    outcome = judge(claim, compared, study)
-    trained = judge(claim, compared, study, trained=True) if outliers.keys() & set(claim.rows) else outcome
-    n = 0 if trained is None else len(trained.seeds)
-    if outcome is None or trained is None or n < FEWEST_RUNS:
+    outcome, left_out = judge(claim, compared, study), set().union(*(aside.get(row, set()) for row in claim.rows))
+    n = 0 if outcome is None else len({*outcome.seeds} - left_out)
+    if outcome is None or n < FEWEST_RUNS:
         problem = f"has {n} seeds common to its rows, too few to calibrate a bound"
         hint = f"train study {study.name} with --seeds {FEWEST_RUNS} or more, all rows of it"
         raise InputError(claim.id, problem, hint)
     step = _step(f"{outcome.epoch} {claim.metric}", compared[0]) or _SMALLEST
     seeds = np.array(outcome.seeds)
-    return Series(np.array(outcome.differences), seeds, np.isin(seeds, trained.seeds), step, of_row=False)
+    return Series(np.array(outcome.differences), seeds, ~np.isin(seeds, [*left_out]), step, of_row=False)
 
 
 # Nights of the runs themselves
@@ -434,7 +435,7 @@ def to_toml(study: Study, bounds: Bounds) -> str:
     lines += [f"{_quoted(data)} = {_quoted(fingerprint)}" for data, fingerprint in bounds.data.items()]
     if bounds.outliers:
         lines += ["", "# So many runs of a row learned far less than the others, and bounds are not made of them."]
-        lines += [f"[{name}.outliers]", *(f"{_key(row)} = {n}" for row, n in bounds.outliers.items())]
+        lines += [f"[{name}.outliers]", *(f"{_key(row)} = {_inline_outliers(o)}" for row, o in bounds.outliers.items())]
     for row, figures in bounds.rows.items():
         lines += ["", f"[{name}.rows.{_key(row)}]"]
         lines += [f"{_quoted(figure)} = {_inline(b)}" for figure, b in figures.items()]
@@ -462,6 +463,13 @@ def _key(name: str) -> str:
 def _quoted(text: str) -> str:
     """A text as TOML and JSON both have it."""
     return json.dumps(printable(text), ensure_ascii=False)
+
+
+def _inline_outliers(o: Outliers) -> str:
+    return (
+        f"{{ figure = {_quoted(o.figure)}, limit = {o.limit:.5g}, lower_is_better = {json.dumps(o.lower_is_better)}, "
+        f"n = {o.n}, of = {o.of}, failed = {json.dumps(o.failed)} }}"
+    )
 
 
 def _inline(b: Bound) -> str:

@@ -77,6 +77,8 @@ def detect(
     runs = [r for r in records if r.row == name and bounds.apply_to(r.data.fingerprint)]
     if not runs or not figures:
         return None
+    aside = bounds.aside(*runs, row=control.row)
+    learned = [r for r in runs if r not in aside] or runs
     apart: dict[str, list[float]] = {}
     twins = dict[str, Twin]()
     for r, figure, twin in bounds.paired(runs, control.row):
@@ -84,10 +86,10 @@ def detect(
         twins[figure] = twin
     level = 0.05 / (len(figures) + len(twins))
     found: list[tuple[tuple[float, float], str, Bound | Twin]] = [
-        (chance([r.figure(figure) for r in runs], bound, level), figure, bound) for figure, bound in figures.items()
+        (chance([r.figure(figure) for r in learned], bound, level), figure, bound) for figure, bound in figures.items()
     ]
     found += [
-        (chance_of_pairs(apart[figure], twin.tolerance, bounds.seeds, level), figure, twin)
+        (chance_of_pairs(apart[figure], max(map(twin.room, twin.values)), bounds.seeds, level), figure, twin)
         for figure, twin in twins.items()
         if len(apart[figure]) > 1
     ]

@@ -50,6 +50,7 @@ class Outcome:
         noise: what other validation images would change; None where images were not looked at, or are not stored.
         resolution: the steps that the figure comes in: an image's for classification, of a training loop of the
             study's own the decimals that it was rounded to; 0 for what has none.
+        runs: the runs compared, by row.
     """
 
     claim: Claim
@@ -67,6 +68,7 @@ class Outcome:
     trained: Outcome | None = None
     noise: ImageNoise | None = None
     resolution: float = 0.0
+    runs: Mapping[str, Sequence[RunRecord]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def difference(self) -> Estimate:
@@ -159,6 +161,7 @@ def judge(
         collapsed={row: len(of_row) for row, of_row in collapsed.items() if of_row and not trained},
         noise=noise,
         resolution=resolution,
+        runs={row: [of_row[s] for s in seeds] for row, of_row in runs.items()},
     )
 
 
