@@ -12,6 +12,7 @@ from cvhw4.report.stored import Stored
 from cvhw4.report.verdicts import verdicts_page
 from cvhw4.statistics.bounds import load_bounds
 from cvhw4.statistics.calibration import calibrate
+from cvhw4.statistics.sensitivity import detections
 from cvhw4.tasks import TRAINING_LOSSES
 from tests.committed import ROOT, committed_results
 from tests.tiny import FULL, QUICK
@@ -116,6 +117,23 @@ def test_the_bounds_are_those_of_the_records(records, bounds):
     for ours, committed in pairs:
         assert ours.scale == committed.scale
         assert vars(ours) == pytest.approx(vars(committed) | {"scale": ours.scale}, abs=2e-4)
+
+
+def test_small_corruptions_are_noticed_by_the_bounds_and_by_a_first_epoch(records, bounds):
+    """From the stored runs; of rows that other machines give alike, and with every seed."""
+    chance = {(d.control.name, d.strength): d.probability for d in detections(QUICK, records, bounds)}
+    weak = {
+        "q1_5x-label_noise": 0.05,
+        "q1_1x-learning_rate": 1.5,
+        "q2_n1ax-mask_shift": 2,
+        "q2_n1ax-fewer_images": 0.05,
+    }
+    weak |= {"q2_n1ax-classes_swapped": 0.1}
+    assert all(chance[control] >= 0.9 for control in weak.items()), chance
+    controls = {c.of(QUICK, strength).name: c.row for c in QUICK.controls for strength in c.strengths}
+    paired = [(r, bounds.first_epoch(r, controls[r.row])) for r in records if r.row in controls]
+    apart = [abs(r.epochs[0].loss - found[0]) / found[1] for r, found in paired if not isinstance(found, str)]
+    assert len(apart) == 72 and min(apart) > 1, apart
 
 
 def test_every_bound_is_possible_and_says_something(bounds):
