@@ -18,7 +18,7 @@ from cvhw4.report.page import write_pages, write_report
 from cvhw4.report.reliability import shape_section
 from cvhw4.report.stored import Stored
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
-from cvhw4.statistics.bounds import NO_BOUNDS
+from cvhw4.statistics.bounds import NO_BOUNDS, Bounds, Outliers
 from cvhw4.statistics.calibration import calibrate
 from cvhw4.statistics.comparison import rounding_sd
 from cvhw4.statistics.stability import stability, wrong_verdicts
@@ -125,12 +125,23 @@ def test_trainings_that_failed_are_counted(page, store, records):
     some = [replace(r, by_class=flat) if r.row == "q1_3-scratch" and r.seed < 2 else r for r in records]
     text = section(verdicts_page(QUICK, some, store.images, NO_BOUNDS)[0], "Trainings that failed")
     low, high = stats.binomtest(2, SEEDS).proportion_ci(method="exact")
-    assert cells(text, "q1_3-scratch")[1:] == [f"2 of {SEEDS}", f"[{100 * low:.0f} %, {100 * high:.0f} %]"]
+    assert cells(text, "q1_3-scratch")[1:] == [f"2 of {SEEDS} failed", f"[{100 * low:.0f} %, {100 * high:.0f} %]"]
     claim = CLAIMS["q1_4-features_above_scratch"]
     without = judge(claim, [r for r in records if r.seed >= 2], QUICK).difference
     line = cells(text, claim.id)
     assert line[3:6] == [f"{without.mean:+.3f}", f"[{without.low:.3f}, {without.high:.3f}]", str(SEEDS - 2)]
     assert FIRST.id not in text
+    slow = sorted(records, key=lambda r: (r.row != "q1_3-scratch", r.best("accuracy")))[0]
+    outliers = {slow.row: Outliers("best accuracy", slow.best("accuracy") + 1e-6, False, 1, SEEDS, failed=False)}
+    bounds = Bounds({}, {}, "", {"embedded": slow.data.fingerprint}, outliers=outliers)
+    text = section(verdicts_page(QUICK, records, store.images, bounds)[0], "Trainings that failed")
+    assert cells(text, slow.row)[1] == f"1 of {SEEDS} learned far less than others"
+    without = judge(claim, [r for r in records if r.seed != slow.seed], QUICK).difference
+    assert cells(text, claim.id)[3:6] == [
+        f"{without.mean:+.3f}",
+        f"[{without.low:.3f}, {without.high:.3f}]",
+        str(SEEDS - 1),
+    ]
 
 
 def test_the_parts_of_the_rise_add_up_on_the_page(page, store, records):
@@ -209,9 +220,9 @@ def test_the_rates_under_a_claims_own_shape_are_on_the_page_from_ten_seeds_on():
     rates, again = wrong_verdicts(
         o.differences, np.random.default_rng(0), (3, 5, 10, 20), (3, 10, 20), 1 / 400 / 6**0.5
     )
-    line = cells("\n".join(shape_section([o])), FIRST.id)
+    line = cells("\n".join(shape_section([o], NO_BOUNDS)), FIRST.id)
     assert line[1:] == [*(f"{100 * rate:.1f} %" for rate in (*rates, again)), "-"]  # nine seeds trained
-    assert shape_section([judge(FIRST, many[1:], QUICK)]) == []
+    assert shape_section([judge(FIRST, many[1:], QUICK)], NO_BOUNDS) == []
 
 
 def test_without_images_the_rest_of_the_page_stands(store, records):

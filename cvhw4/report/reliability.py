@@ -9,7 +9,7 @@ import numpy as np
 
 from cvhw4.report.evidence import Evidence, notes_by_data
 from cvhw4.report.figures import Picture
-from cvhw4.report.numbers import difference, gain, interval, limits, number, p_value, percent
+from cvhw4.report.numbers import difference, gain, interval, limits, number, p_value, percent, signed
 from cvhw4.report.plots import doses
 from cvhw4.report.runs import bound_words, figure_name
 from cvhw4.report.tables import Table, section, table
@@ -111,29 +111,38 @@ def noise_section(sets: Sequence[Evidence]) -> list[str]:
     ]
 
 
-def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome]) -> list[str]:
-    """The trainings that failed: how often, and what the claims come to without them."""
-    counts = [(row, sum(r.collapsed for r in runs), len(runs)) for e in sets for row, runs in e.runs.items()]
-    rows = [{"row": row, "failed": f"{k} of {n}", "95 % interval": _rate(k, n)} for row, k, n in counts if k]
-    claims = [
-        {
-            "claim": o.claim.id,
-            "with them": difference(o),
-            "n": str(o.difference.n),
-            "without": difference(o.trained) if o.trained else "-",
-            "95 % interval": interval(o.trained.difference) if o.trained else "-",
-            "n without": str(o.trained.difference.n if o.trained else 0),
-            "verdict without": o.trained.verdict if o.trained else "-",
-        }
-        for o in outcomes
-        if o.collapsed
-    ]
+def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
+    """The trainings that failed or that the bounds set aside: how often, and what the claims come to without them."""
+    rows = []
+    for row, runs in ((row, runs) for e in sets for row, runs in e.runs.items()):
+        for what, k in (
+            ("failed", sum(r.collapsed for r in runs)),
+            ("learned far less than others", len(bounds.aside(*runs, row=row))),
+        ):
+            if k:
+                rows.append({"row": row, "runs": f"{k} of {len(runs)} {what}", "95 % interval": _rate(k, len(runs))})
+    claims = []
+    for o in outcomes:
+        kept = o.trained.differences if o.trained else () if o.collapsed else bounds.without_outliers(o)
+        if len(kept) < len(o.differences):
+            without = estimate(kept) if kept else None
+            claims.append(
+                {
+                    "claim": o.claim.id,
+                    "with them": difference(o),
+                    "n": str(o.difference.n),
+                    "without": signed(without.mean, o.claim) if without else "-",
+                    "95 % interval": interval(without) if without else "-",
+                    "n without": str(len(kept)),
+                    "verdict without": o.trained.verdict if o.trained else "-",
+                }
+            )
     return section(
         "Trainings that failed",
         "After the last epoch their network is right about no more than one class: as good as always giving the same "
-        "answer. The verdicts above count them with the figures that they have; here is how often they come "
-        "(Clopper-Pearson intervals), and the difference over the seeds of which every run trained. Rows that are not "
-        "listed had none.",
+        "answer. Others learn, and far less than the rest of their row, so that the bounds set them aside. The "
+        "verdicts above count both with the figures that they have; here is how often they come (Clopper-Pearson "
+        "intervals), and the difference over the other seeds. Rows that are not listed had none.",
         rows,
         *([table(claims)] if claims else []),
     )
@@ -222,35 +231,34 @@ def stability_section(outcomes: Sequence[Outcome]) -> list[str]:
     )
 
 
-def shape_section(outcomes: Sequence[Outcome]) -> list[str]:
+def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     """How often verdicts are wrong where differences have the shape of those seen."""
     lines = []
     for o in outcomes:
         if o.difference.n < _SHAPED:
             continue
-        rates, again = _wrong(o)
+        rates, again = _wrong(o, o.differences)
         line = {"claim": o.claim.id}
         line |= {f"{n} seeds": percent(rate, 1) for n, rate in zip(_NUMBERS, rates, strict=True)}
         line["looking again"] = percent(again, 1)
-        trained = o.trained if o.trained and o.trained.difference.n >= _SHAPED else None
-        lines.append(
-            line | {"without failed trainings": "-" if trained is None else percent(_wrong(trained)[0][-1], 1)}
-        )
+        trained = o.trained.differences if o.trained else bounds.without_outliers(o)
+        known = _SHAPED <= len(trained) < len(o.differences)
+        lines.append(line | {"those that learned": percent(_wrong(o, trained)[0][-1], 1) if known else "-"})
     return section(
         "How often a verdict is wrong under these shapes",
         "Differences drawn from each claim's own, moved so that their mean is the margin: how often the t test at 5 % "
         "decides nevertheless, before Holm's correction (4,000 draws, so ± 0.7 points at 5 %). Draws from few values "
         f"tie, which makes few seeds look worse than they are. *Looking again*: after {', '.join(map(str, _LOOKS))} "
-        f"seeds, until decided. *Without failed trainings*: with {_NUMBERS[-1]} seeds that trained; where that is far "
-        "below the column before it, the seeds fall into two groups, and the verdict without failed trainings is the "
-        "one to go by.",
+        f"seeds, until decided. *Those that learned*: with {_NUMBERS[-1]} seeds, failed trainings and runs that the "
+        "bounds set aside left out; where that is far below the rate with all, the seeds fall into two groups, and the "
+        "difference without them is the one to go by.",
         lines,
     )
 
 
-def _wrong(o: Outcome) -> tuple[list[float], float]:
+def _wrong(o: Outcome, differences: Sequence[float]) -> tuple[list[float], float]:
     floor = rounding_sd(o.resolution, figures=1 if o.claim.worse is None else 2)
-    return wrong_verdicts(o.differences, np.random.default_rng(0), _NUMBERS, _LOOKS, floor)
+    return wrong_verdicts(differences, np.random.default_rng(0), _NUMBERS, _LOOKS, floor)
 
 
 def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str | Picture]:

@@ -343,12 +343,15 @@ class Bounds:
         bound = self.claims.get(claim.id)
         return bound is not None and bound.for_mean_of(seeds).low > claim.margin
 
+    def without_outliers(self, outcome: Outcome) -> list[float]:
+        """A claim's differences, of the seeds of which no run is set aside."""
+        aside = {r.seed for row, runs in outcome.runs.items() for r in self.aside(*runs, row=row)}
+        return [d for seed, d in zip(outcome.seeds, outcome.differences, strict=True) if seed not in aside]
+
     def check_claim(self, outcome: Outcome) -> Check | None:
         """A claim's difference, over the seeds of which no run is passed over as an outlier; None where the bounds do
         not apply, or no seed is left."""
-        bound = self.claims.get(outcome.claim.id)
-        aside = {r.seed for row, runs in outcome.runs.items() for r in self.aside(*runs, row=row)}
-        kept = [d for seed, d in zip(outcome.seeds, outcome.differences, strict=True) if seed not in aside]
+        bound, kept = self.claims.get(outcome.claim.id), self.without_outliers(outcome)
         if bound is None or not kept or not self.apply_to(outcome.fingerprint):
             return None
         name = f"mean difference in {outcome.claim.metric} over {len(kept)} seeds"
