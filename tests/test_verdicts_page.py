@@ -131,7 +131,7 @@ def test_trainings_that_failed_are_counted(page, store, records):
     line = cells(text, claim.id)
     assert line[3:6] == [f"{without.mean:+.3f}", f"[{without.low:.3f}, {without.high:.3f}]", str(SEEDS - 2)]
     assert FIRST.id not in text
-    slow = sorted(records, key=lambda r: (r.row != "q1_3-scratch", r.best("accuracy")))[0]
+    slow = min((r for r in records if r.row == "q1_3-scratch"), key=lambda r: r.best("accuracy"))
     outliers = {slow.row: Outliers("best accuracy", slow.best("accuracy") + 1e-6, False, 1, SEEDS, failed=False)}
     bounds = Bounds({}, {}, "", {"embedded": slow.data.fingerprint}, outliers=outliers)
     text = section(verdicts_page(QUICK, records, store.images, bounds)[0], "Trainings that failed")
