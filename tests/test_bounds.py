@@ -17,6 +17,7 @@ from cvhw4.homework.rows import rows_at
 from cvhw4.report.runs import judged, set_aside
 from cvhw4.statistics.bounds import NIGHTLY_SEEDS, NO_BOUNDS, Bound, Bounds, Check, Outliers, failed, load_bounds
 from cvhw4.statistics.calibration import Series, calibrate, error_of_one, to_toml, widened
+from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import judge, judge_all
 from cvhw4.tasks import TRAINING_LOSSES
 from tests.tiny import QUICK, record
@@ -494,6 +495,21 @@ def test_rows_that_twins_reproduce_are_held_against_the_run_of_the_same_seed(tmp
     assert told.startswith("3 of 5 figures of q1_2-finetune with seed 4 are not the calibrated runs' any more")
     on_gpu = replace(same[4], environment=same[4].environment | {"device": "cuda"})
     assert made.missed(replace(on_gpu, epochs=[replace(e, loss=e.loss + 0.001) for e in on_gpu.epochs])) == []
+
+
+def test_twins_are_further_runs_for_figures_that_come_out_otherwise():
+    """Nights are made of the calibrated seeds alone, and held against bounds made of these runs too."""
+    records = stored(20)
+    other = [r for r in records if r.row == "q1_1-features"][:4]
+    alone = calibrate(QUICK, records)
+    made = calibrate(QUICK, records, twins=elsewhere(other, by=0.05))
+    assert {*made.twins} == {"q1_1-features"} and {*made.twins["q1_1-features"]} == {*TRAINING_LOSSES}
+    assert made.nights == alone.nights and made.rows["q1_1-features"]["training loss"].n == 20
+    figures = [r.best("accuracy") for r in records if r.row == "q1_1-features"]
+    figures += [r.best("accuracy") for r in elsewhere(other, by=0.05)]
+    bound, to = made.rows["q1_1-features"]["best accuracy"], SCALES["share"].to
+    assert bound.n == 24 and bound.sd == pytest.approx(np.std(to(np.array(figures)), ddof=1), rel=1e-4)
+    assert made.rows["q1_2-finetune"] == alone.rows["q1_2-finetune"]
 
 
 def test_a_processor_of_the_same_name_is_another_where_it_computes_otherwise():

@@ -41,6 +41,7 @@ from cvhw4.tasks import TASKS, TRAINING_LOSSES, ScaleName
 
 _NIGHTS = 2000  # at most, of the ways to choose a night's seeds
 _FEWEST_TWINS = 3
+_NO_SEED = 10**9  # from here on twins that are further runs have their seeds: no night has these
 # What twins' figures may differ by for their rounding alone, where they do not come in steps; a loss by this share.
 _SAME = 1e-4
 _SMALLEST = 1e-3  # spread of a share that does not come in steps, and relative one of a loss, that is taken for none
@@ -97,7 +98,8 @@ def calibrate(
     Args:
         false_alarms: share of nightly sessions in which any bound at all may be missed by chance.
         seeds: seeds of a nightly session.
-        twins: runs of the same rows, seeds and data on another machine or with other threads.
+        twins: runs of the same rows, seeds and data on another machine or with other threads. For figures that they do
+            not reproduce they are further runs, of seeds of their own.
 
     Raises:
         InputError: a row has fewer than five runs, rows of one task were run on different data, a claim's rows share
@@ -110,19 +112,31 @@ def calibrate(
     claims = [claim for claim in study.claims if claim.worse is not None and runs.keys() >= set(claim.rows)]
     nightly = {row.name for row in rows if row.group == ""}
     error = error_of_one(rows, claims, false_alarms, seeds)
-    outliers = {row.name: o for row in rows if (o := _outliers(row, runs[row.name], error))}
-    aside = {row: {r.seed for r in runs[row] if o.has(r)} for row, o in outliers.items()}
+    source, found, on = _source([r for of_row in runs.values() for r in of_row]), {}, ""
+    further: dict[str, list[RunRecord]] = {row: [] for row in runs}
+    if twins is not None:
+        pairs = _pairs(runs, twins)
+        found, on = _twins(study, runs, pairs, seeds, error), arithmetic(pairs[0][0])
+        for i, (r, twin) in enumerate(pairs):
+            further[r.row].append(replace(twin, seed=_NO_SEED + i))
+        source += f"; twins: {len(pairs)} runs on {', '.join(sorted({_machine(twin) for _, twin in pairs}))}"
+
+    def trained(row: Row, figure: str) -> list[RunRecord]:
+        """The runs that a figure's bound is made of."""
+        return [*runs[row.name], *(() if figure in found.get(row.name, {}) else further[row.name])]
+
+    outliers = {row.name: o for row in rows if (o := _outliers(row, trained(row, row.task.bounded[0]), error))}
+    aside = {row: {r.seed for r in (*runs[row], *further[row]) if o.has(r)} for row, o in outliers.items()}
     allowed = {row: o.passed_over(seeds, seeds, false_alarms) for row, o in outliers.items()}
     of_rows = {
         (row.name, figure): replace(
-            _series(row, figure, runs[row.name], aside.get(row.name, set())), allowed=allowed.get(row.name, 0)
+            _series(row, figure, trained(row, figure), aside.get(row.name, set())), allowed=allowed.get(row.name, 0)
         )
         for row in rows
-        for figure in row.task.paired
+        for figure in row.task.bounded
     }
     of_claims = {claim.id: _of_claim(claim, study, runs, aside) for claim in claims}
-    bounded = [(row.name, figure) for row in rows for figure in row.task.bounded]
-    checked: dict[Any, Series] = {key: of_rows[key] for key in bounded if key[0] in nightly}
+    checked: dict[Any, Series] = {key: series for key, series in of_rows.items() if key[0] in nightly}
     checked |= {claim.id: of_claims[claim.id] for claim in claims if nightly >= set(claim.rows)}
     drawn = _nights([{r.seed for r in runs[row]} for row in nightly], seeds)
     errors: dict[Any, float] = {}
@@ -131,13 +145,8 @@ def calibrate(
         errors, *rates = widened(checked, drawn, error, false_alarms)
         rate, unforeseen = map(_rounded, rates)
     made = {key: series.bound(errors.get(key, error), seeds) for key, series in of_rows.items()}
-    source, found, on = _source([r for of_row in runs.values() for r in of_row]), {}, ""
-    if twins is not None:
-        pairs = _pairs(runs, twins)
-        found, on = _twins(study, runs, pairs, made, error), arithmetic(pairs[0][0])
-        source += f"; twins: {len(pairs)} runs on {', '.join(sorted({_machine(twin) for _, twin in pairs}))}"
     return Bounds(
-        rows={row: {f: made[of, f] for of, f in bounded if of == row and not made[of, f].vacuous} for row in runs},
+        rows={row: {figure: b for (of, figure), b in made.items() if of == row and not b.vacuous} for row in runs},
         claims={id: series.bound(errors.get(id, error), seeds) for id, series in of_claims.items()},
         source=source,
         data=data,
@@ -371,7 +380,7 @@ def _twins(
     study: Study,
     runs: Runs,
     pairs: Sequence[tuple[RunRecord, RunRecord]],
-    made: Mapping[tuple[str, str], Bound],
+    seeds: int,
     error: float,
 ) -> dict[str, dict[str, Twin]]:
     """The figures that twins give too, or nearly: twice as closely as the mean of a night's runs has to be known. By
@@ -382,9 +391,10 @@ def _twins(
         for figure in study.rows[row].task.paired if len(of_twins) >= _FEWEST_TWINS else ():
             apart = math.fsum((r.figure(figure) - twin.figure(figure)) ** 2 for r, twin in of_twins)
             spread = t_quantile(1 - error / 2, len(of_twins)) * math.sqrt(apart / len(of_twins))
-            same = _SAME * (made[row, figure].mean if made[row, figure].scale == "log" else 1)
+            bound = _series(study.rows[row], figure, of_row, set()).bound(error, seeds)
+            same = _SAME * (bound.mean if bound.scale == "log" else 1)
             tolerance = max(_step(figure, of_row[0]) or same, spread)
-            if 4 * tolerance < made[row, figure].high - made[row, figure].low:
+            if 4 * tolerance < bound.high - bound.low:
                 values = {r.seed: _rounded(r.figure(figure)) for r in sorted(of_row, key=lambda r: r.seed)}
                 found.setdefault(row, {})[figure] = Twin(_rounded(tolerance), values)
     return found
