@@ -119,7 +119,7 @@ def curves(
 
     images = groups[rows[0].name][0].data.val
     means = {row.name: band([[r.last(metric)] for r in groups[row.name]])[0, 0] for row in rows}
-    last = ", ".join(f"{printable(called[name])} {mean:.3f}" for name, mean in means.items())
+    last = ", ".join(f"{printable(called[name])} {number(float(mean))}" for name, mean in means.items())
     marked = any(mark is not None for mark in marks.values())
     return draw(
         stem,

@@ -142,7 +142,8 @@ def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome], bou
         "After the last epoch their network is right about no more than one class: as good as always giving the same "
         "answer. Others learn, and far less than the rest of their row, so that the bounds set them aside. The "
         "verdicts above count both with the figures that they have; here is how often they come (Clopper-Pearson "
-        "intervals), and the difference over the other seeds. Rows that are not listed had none.",
+        "intervals), and the difference over the other seeds, which has a verdict of its own where trainings failed. "
+        "Rows that are not listed had none.",
         rows,
         *([table(claims)] if claims else []),
     )
@@ -274,7 +275,7 @@ def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str 
             "bound": bound_words(d),
             "n": str(d.n),
             "a bound missed": "yes" if d.caught else "no",
-            "chance per night": f"{d.probability:.2f} (at least {d.low:.2f})",
+            "chance per session": f"{d.probability:.2f} (at least {d.low:.2f})",
         }
         for d in found
     ]
@@ -283,8 +284,8 @@ def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str 
     return [
         *section(
             "Negative controls: how little corruption the bounds detect",
-            "Rows corrupted on purpose, held against the bounds of the row they corrupt. *Chance per night*: that the "
-            f"mean of {bounds.seeds} seeds misses that bound, going by these few runs, and the lower end of its 95 % "
+            "Rows corrupted on purpose, held against the bounds of the row they corrupt. *Chance per session*: that "
+            f"the mean of {bounds.seeds} seeds misses that bound, going by these few runs, and the lower end of its 95 % "
             "interval. *Own seed*: how far each run may be from the calibrated run of its seed, as other machines are "
             "(twins); the chance is then that any run is farther off. "
             + (f"Of {unpaired} no other machine gives the same figures. " if unpaired and bounds.twins else "")
@@ -319,7 +320,8 @@ def bounds_section(study: Study, bounds: Bounds) -> list[str]:
     return section(
         "The bounds: false alarms, and the smallest shift they show",
         f"A session of {bounds.seeds} seeds holds every run against the bound of one, and their mean against that of a "
-        "mean, which is narrower; one that would span a third of its scale, or a factor of ten, is not checked. "
+        "mean, which is narrower; one wider than a third of its scale (the arcsine of the root of shares), or for a "
+        "loss than a factor of ten, is not checked. "
         + _false_alarms(bounds)
         + f"\n\n*Found*: the smallest shift of all of a row's runs that its mean shows in {100 * DETECTED:.0f} of 100 "
         "sessions, in standard deviations of runs on the figure's scale, if the spread seen is the true one. Other "
@@ -338,15 +340,15 @@ def _false_alarms(bounds: Bounds) -> str:
     )
     if bounds.unforeseen > bounds.held_out:
         text += (
-            f" Before they were widened {percent(bounds.unforeseen, 1)} missed one: that many may where runs of a kind "
-            "come that the calibration has not seen."
+            f" Before they were widened {percent(bounds.unforeseen, 1)} missed one: expect about that many on runs of "
+            "a kind that the calibration has not seen."
         )
     if bounds.outliers:
-        rows = ", ".join(f"{n} of {row}" for row, n in bounds.outliers.items())
+        rows = ", ".join(f"{o.n} of {o.of} runs of {row}" for row, o in bounds.outliers.items())
         text += (
-            f" Runs that learned far less than the others of their row ({rows}) are no part of its bounds, and are "
-            "passed over where a session has no more of them than chance brings; the first of them count as unseen "
-            "there."
+            f" Runs that learned far less than the others of their row ({rows}) are no part of its bounds. Runs like "
+            "them are set aside where a session has no more of them than chance brings; the first of them count as "
+            "unseen there."
         )
     if not bounds.twins:
         text += (
