@@ -286,8 +286,8 @@ def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str 
             "Negative controls: how little corruption the bounds detect",
             "Rows corrupted on purpose, held against the bounds of the row they corrupt. *Chance per session*: that "
             f"the mean of {bounds.seeds} seeds misses that bound, going by these few runs, and the lower end of its "
-            "95 % interval. *Own seed*: how far each run may be from the calibrated run of its seed, as other machines are "
-            "(twins); the chance is then that any run is farther off. "
+            "95 % interval. *Own seed*: how far each run may be from the calibrated run of its seed, as other "
+            "machines are (twins); the chance is then that any run is farther off. "
             + (f"Of {unpaired} no other machine gives the same figures. " if unpaired and bounds.twins else "")
             + f"*Least*: the weakest corruption tried that is detected with a chance of {DETECTED} or more.",
             lines,
