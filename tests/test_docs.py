@@ -22,7 +22,7 @@ from cvhw4.models.trial import try_network
 from cvhw4.plugin.summary import Summary
 from cvhw4.runner import Runner
 from tests import tiny
-from tests.test_plugin import ROOT, study  # noqa: F401 - a fixture, and what must be imported before such sessions
+from tests.test_plugin import ROOT, study
 from tests.tiny import QUICK, dataset, record
 
 pytest_plugins = ["pytester"]
@@ -196,6 +196,10 @@ def test_the_row_and_the_study_that_are_shown_are_right():
     shown, of_readme = (re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) for page in pages)
     ((name, line),) = eval("{" + shown[0] + "}", dict(vars(homework_rows))).items()
     assert name == "q2_m1-mobilenet" and line.networks[0].removeprefix("fcn8s/") in timm.list_models()
+    ((named, settings),) = eval("{" + shown.pop(1) + "}").items()  # as a benchmark sets it apart
+    like = QUICK.rows["q2_1a-skip"]  # but for its network
+    assert named == name and {setting: like.setting(setting) for setting in settings} == settings
+    assert all(like.setting(setting) == value for setting, value in line.settings.items())
     files = [(EXAMPLE / name).read_text() for name in ("conftest.py", "test_insects.py")]
     assert shown[1:3] == files and of_readme == files[1:]
     assert files[0].strip() in (ROOT / "README.md").read_text()
@@ -210,7 +214,7 @@ def test_the_row_and_the_study_that_are_shown_are_right():
 
 
 def test_the_networks_of_ones_own_that_are_shown_can_be_trained(tmp_path):
-    shown = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "rows.md").read_text(), re.MULTILINE | re.DOTALL)[4]
+    shown = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "rows.md").read_text(), re.MULTILINE | re.DOTALL)[5]
     file = tmp_path / "networks.py"
     file.write_text(shown)
     found = find_study(str(file))
@@ -247,7 +251,7 @@ def test_every_page_has_its_commands_in_blocks_that_are_run():
 
 
 @pytest.fixture
-def checkout(study, pytester, monkeypatch):  # noqa: F811
+def checkout(study, pytester, monkeypatch):
     """A clone at tiny size, in which pages' commands are run; git knows its first state as `main`."""
     for name in ("Makefile", "pyproject.toml", "examples", "zensical.toml"):
         source = ROOT / name
@@ -283,7 +287,7 @@ def untrained(self, row, seed, on_epoch=None, on_wait=None):
 class Reader:
     """Runs a command of the documentation in this process, pytest on the tiny profile."""
 
-    def __init__(self, pytester, study, capsys):  # noqa: F811
+    def __init__(self, pytester, study, capsys):
         self.pytester, self.study, self.capsys, self.sessions = pytester, study, capsys, 0
         self.extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
@@ -351,7 +355,7 @@ class Reader:
         assert printed.out.strip(), arguments
 
 
-def test_every_command_runs(checkout, study, capsys):  # noqa: F811
+def test_every_command_runs(checkout, study, capsys):
     reader = Reader(checkout, study, capsys)
     for words in dict.fromkeys(tuple(words) for page in PAGES for words in commands(page)):
         os.chdir(checkout.path)
