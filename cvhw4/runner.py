@@ -81,8 +81,12 @@ class Runner:
         check_options(self)
         check_study(self)
 
-    def data(self, task: str) -> Dataset:
+    def data(self, task: str, seed: int | None = None) -> Dataset:
         """The data set of the rows of a task, decoded and checked.
+
+        Args:
+            task: its name.
+            seed: of a run, where each draws its own pictures; left out, pictures like those.
 
         Raises:
             InputError: a folder that cannot be used.
@@ -90,7 +94,7 @@ class Runner:
         """
         from cvhw4.data.load import load
 
-        return load(self.study.sources[task])
+        return load(self.study.sources[task], seed)
 
     def prepare(self, row: Row, seed: int) -> None:
         """Does all that comes before a run: decodes and checks its data, finds its weights, loads torch.
@@ -232,7 +236,8 @@ class Runner:
             data=DataUsed(
                 name=dataset.name,
                 embedded=dataset.embedded,
-                fingerprint=dataset.fingerprint,
+                fingerprint=dataset.origin,
+                redrawn=dataset.drawn_from is not None,
                 leaks=list(dataset.leaks),
                 train=len(dataset.train),
                 val=len(dataset.val),
@@ -360,7 +365,7 @@ class Runner:
         """All that decides a run's figures, and the fingerprints of it."""
         if isinstance(row, CustomRow):
             return self._plan_custom(row, seed)
-        dataset = self.data(row.task.name)
+        dataset = self.data(row.task.name, seed)
         prepare_process()
 
         import torch
@@ -382,7 +387,7 @@ class Runner:
             source = find_weights(row.network, self.weights) if row.start == "imagenet" else None
         identity = {
             "settings": row.settings(),
-            "data": dataset.fingerprint,
+            "data": dataset.origin,
             "weights": source.sha256 if source else None,
             "device": device_name(device),
             "precision": choice.precision,

@@ -69,7 +69,7 @@ class Instant(Runner):
     def check(self):
         check_options(self)
 
-    def data(self, task):
+    def data(self, task, seed=None):
         return dataset(task)
 
     def prepare(self, row, seed):

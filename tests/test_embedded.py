@@ -1,15 +1,23 @@
 """The generated data sets: the same bytes everywhere, a label that only the make-up tells, CamVid's mix of classes."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from cvhw4 import homework
 from cvhw4.camvid import CLASSES
+from cvhw4.data import embedded
+from cvhw4.data import load as load_module
 from cvhw4.data.embedded import embedded_portraits, embedded_scenes
 from cvhw4.data.embedded.portraits import FAINT, HEAVY, REDS, SIZE, person_at, portraits
 from cvhw4.data.embedded.scenes import SIZE as SCENE
 from cvhw4.data.embedded.scenes import scenes
+from cvhw4.data.load import load
+from cvhw4.runner import Runner
+from cvhw4.study import Generated
+from tests.tiny import shrink
 
 SPLITS = ("train", "val")
 FINGERPRINTS = {
@@ -77,12 +85,53 @@ def test_the_whole_data_set_is_pinned(load):
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_pictures_bytes_are_pinned_and_depend_on_split_and_number_alone(split, faces, streets):
     for generate, pinned, whole in ((portraits, PORTRAITS, faces), (scenes, SCENES, streets)):
-        images, targets = generate(split, 8)
+        images, targets = generate(split, 0, 8)
         content = images.tobytes() + (targets.tobytes() if targets.ndim > 1 else b"")
         assert hashlib.sha256(content).hexdigest() == pinned[split]
         assert (images == whole[split][0][:8]).all() and (targets == whole[split][1][:8]).all()
-        empty, none = generate(split, 0)
+        later = generate(split, 4, 8)
+        assert (later[0] == images[4:]).all() and (later[1] == targets[4:]).all()
+        empty, none = generate(split, 0, 0)
         assert empty.shape == (0, *images.shape[1:]) and none.shape == (0, *targets.shape[1:])
+
+
+@pytest.fixture
+def few(monkeypatch, tmp_path):
+    """Data sets of 6 and 4 pictures, in a cache of their own."""
+    monkeypatch.setenv("CVHW4_CACHE", str(tmp_path / "cache"))
+    for counts in ("PORTRAITS", "SCENES"):
+        monkeypatch.setattr(embedded, counts, {"train": 6, "val": 4})
+    load_module._load.cache_clear()
+    yield
+    load_module._load.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["portraits", "scenes"])
+def test_each_seed_draws_pictures_of_its_own_from_one_source(kind, few):
+    fixed, drawn = Generated(kind), Generated(kind, redraw=True)
+    sets = [load(fixed), load(drawn, 0), load(drawn, 1)]
+    splits = [split for data in sets for split in (data.train, data.val)]
+    assert len({image.tobytes() for split in splits for image in split.images}) == 30
+    assert len({name for split in splits for name in split.names}) == 30
+    assert load(drawn, 1) is sets[2] and load(fixed, 1) is sets[0] is load(fixed, 2)
+    assert len({data.fingerprint for data in sets}) == 3
+    assert sets[1].origin == sets[2].origin == load(drawn).origin != sets[0].origin == sets[0].fingerprint
+    assert {data.name for data in sets[1:]} == {f"embedded {kind}, redrawn"} and all(data.embedded for data in sets)
+
+
+def test_runs_of_seeds_with_pictures_of_their_own_belong_together(few, tmp_path):
+    study = homework.study(redraw=True)
+    runner = Runner(study=study, device="cpu", results=tmp_path, reuse=True)
+    row = shrink(study.row("q2_n1a"), epochs=1, batch=2)
+    first, second, again = (runner.run(row, seed) for seed in (0, 1, 1))
+    assert (
+        first.data == second.data and first.data.redrawn and first.data.fingerprint == runner.data(row.task.name).origin
+    )
+    assert first.configuration == second.configuration and first.fingerprint != second.fingerprint == again.fingerprint
+    shown = [runner.store.pictures(runner.store.samples(r).pictures).names for r in (first, second)]
+    assert not {*shown[0]} & {*shown[1]}
+    fixed = replace(runner, study=homework.study()).run(row, 0)
+    assert not fixed.data.redrawn and fixed.configuration != first.configuration
 
 
 def test_position_says_nothing_of_class():

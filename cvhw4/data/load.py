@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,8 +12,12 @@ from cvhw4.errors import DataUnavailable
 from cvhw4.study import Generated, NotGiven, Pictures, Scenes, Source
 
 
-def load(source: Source) -> Dataset:
+def load(source: Source, seed: int | None = None) -> Dataset:
     """The data set of a source, decoded and checked; kept for the next call.
+
+    Args:
+        source: where it comes from.
+        seed: whose pictures, where each seed draws its own; left out, pictures of that kind that no seed draws.
 
     Raises:
         InputError: a folder that cannot be used.
@@ -19,11 +25,11 @@ def load(source: Source) -> Dataset:
     """
     if isinstance(source, NotGiven):
         raise DataUnavailable(f"needs real data for {source.task}: {source.hint}")
-    return _load(source)
+    return _load(source, None if seed is None or not getattr(source, "redraw", False) else seed)
 
 
 @lru_cache
-def _load(source: Pictures | Scenes | Generated) -> Dataset:
+def _load(source: Pictures | Scenes | Generated, seed: int | None) -> Dataset:
     if isinstance(source, Pictures):
         from cvhw4.data.pictures import read_pictures
 
@@ -34,4 +40,10 @@ def _load(source: Pictures | Scenes | Generated) -> Dataset:
         return read_scenes(source)
     from cvhw4.data.embedded import embedded_portraits, embedded_scenes
 
-    return embedded_portraits() if source.kind == "portraits" else embedded_scenes()
+    draw = embedded_portraits if source.kind == "portraits" else embedded_scenes
+    fixed = draw()
+    if not source.redraw:
+        return fixed
+    population = hashlib.sha256(f"redrawn {fixed.fingerprint}".encode()).hexdigest()
+    drawn = fixed if seed is None else draw(seed + 1)
+    return replace(drawn, name=f"{fixed.name}, redrawn", drawn_from=population)

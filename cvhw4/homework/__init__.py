@@ -27,6 +27,7 @@ def study(
     *,
     portraits: Path | None = None,
     camvid: Path | None = None,
+    redraw: bool = False,
     bounds: Path | None = None,
 ) -> Study:
     """The report's study at a size.
@@ -35,6 +36,7 @@ def study(
         size: "quick" or "full".
         portraits: folder of two classes of pictures for Q1; None for generated ones (quick) or none (full).
         camvid: CamVid's folder for Q2, likewise.
+        redraw: whether each seed draws its own generated pictures.
         bounds: the file of calibrated bounds.
 
     Raises:
@@ -58,12 +60,12 @@ def study(
         data=[
             Pictures(portraits, resize=128 if quick else 512, classes=2, title=_PORTRAITS)
             if portraits is not None
-            else Generated("portraits", title=_PORTRAITS)
+            else Generated("portraits", redraw=redraw, title=_PORTRAITS)
             if quick
             else NotGiven("classification", "give --portraits DIR", title=_PORTRAITS),
             Scenes(camvid, **CAMVID, resize=(132, 176) if quick else None, title=_SCENES)
             if camvid is not None
-            else Generated("scenes", title=_SCENES)
+            else Generated("scenes", redraw=redraw, title=_SCENES)
             if quick
             else NotGiven("segmentation", "give --camvid DIR", title=_SCENES, **_SHOWN),
         ],

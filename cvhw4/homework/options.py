@@ -19,6 +19,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--profile", choices=sorted(SIZES), default="quick", help="size of its rows (default: quick)")
     group.addoption("--portraits", type=_path, metavar="DIR", help="Q1 on DIR/{train,val}/<class>/, not generated ones")
     group.addoption("--camvid", type=_path, metavar="DIR", help="Q2 on a CamVid folder instead of generated scenes")
+    group.addoption(
+        "--redraw",
+        action="store_true",
+        help="each seed draws generated pictures of its own: intervals are about others too",
+    )
 
 
 def _path(text: str) -> Path:
@@ -31,6 +36,7 @@ def _homework(config: pytest.Config) -> Study:
         config.getoption("profile"),
         portraits=config.getoption("portraits"),
         camvid=config.getoption("camvid"),
+        redraw=config.getoption("redraw"),
         bounds=config.rootpath / BOUNDS,
     )
 

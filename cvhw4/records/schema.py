@@ -85,11 +85,13 @@ class DataUsed:
     Attributes:
         name: how tables call the data set.
         embedded: whether this package generated it.
-        fingerprint: sha256 of its decoded pictures and targets.
+        fingerprint: sha256 of its decoded pictures and targets; where each seed drew its own, of what they were drawn
+            from.
         train: number of training images; 0 where a study's own training loop alone knows it, and no others.
         val: number of validation images, likewise.
         classes: names of the classes.
         leaks: training pictures that are validation pictures too, as "train/a.jpg = val/b.jpg".
+        redrawn: whether each seed drew its own pictures.
     """
 
     name: Text
@@ -99,6 +101,7 @@ class DataUsed:
     val: Count
     classes: list[Text]
     leaks: list[Text] = field(default_factory=list)
+    redrawn: Flag = False
 
 
 @dataclass(frozen=True, kw_only=True)

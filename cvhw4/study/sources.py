@@ -169,10 +169,19 @@ class Scenes:
 @dataclass(frozen=True)
 class Generated:
     """Pictures that this package draws: "portraits" (with or without heavy make-up) or "scenes" (with CamVid's
-    classes)."""
+    classes).
+
+    Attributes:
+        kind: which of them.
+        redraw: whether each seed draws its own training and validation pictures, in as large numbers, so that the
+            spread over seeds, and what is concluded from it, is about other pictures too (Bouthillier et al. 2021,
+            "Accounting for variance in machine learning benchmarks"). All rows of one seed see the same.
+        title: for pages.
+    """
 
     kind: Literal["portraits", "scenes"]
     _: KW_ONLY
+    redraw: bool = False
     title: str = ""
 
     @property

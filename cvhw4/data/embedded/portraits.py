@@ -575,14 +575,14 @@ def face_mask(split: Literal["train", "val"], index: int) -> NDArray[np.bool_]:
     return canvas.label_map() == 1
 
 
-def portraits(split: Literal["train", "val"], count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The first portraits of a split; each is the same whatever the count.
+def portraits(split: Literal["train", "val"], start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The portraits of a split from number `start`, which is even, to before `stop`.
 
     Returns:
         Images, uint8 [count, 156, 128, 3], RGB, and class numbers, uint8 [count]: 0 is heavy_makeup, 1 is
         no_heavy_makeup, in turn.
     """
-    images = np.zeros((count, *SIZE, 3), dtype=np.uint8)
-    for index in range(count):
-        images[index] = _draw_portrait(*person_at(split, index))
-    return images, (np.arange(count) % 2).astype(np.uint8)
+    images = np.zeros((stop - start, *SIZE, 3), dtype=np.uint8)
+    for index in range(start, stop):
+        images[index - start] = _draw_portrait(*person_at(split, index))
+    return images, (np.arange(start, stop) % 2).astype(np.uint8)

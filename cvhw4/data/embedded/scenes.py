@@ -800,13 +800,14 @@ def _scene(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return _develop(scene), labels
 
 
-def scenes(split: Literal["train", "val"], count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The first `count` scenes of a split; scene i is the same whatever the count.
+def scenes(split: Literal["train", "val"], start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The scenes of a split from number `start` to before `stop`.
 
     Returns:
         images, uint8 [count, 132, 176, 3], RGB; labels, uint8 [count, 132, 176], numbers of CamVid's classes.
     """
+    count = stop - start
     images, labels = np.zeros((count, *SIZE, 3), dtype=np.uint8), np.zeros((count, *SIZE), dtype=np.uint8)
     for i in range(count):
-        images[i], labels[i] = _scene(_SEEDS[split] + i)
+        images[i], labels[i] = _scene(_SEEDS[split] + start + i)
     return images, labels
