@@ -16,6 +16,7 @@ from cvhw4.records.store import Store
 from cvhw4.report.numbers import verdict
 from cvhw4.report.page import write_pages, write_report
 from cvhw4.report.reliability import shape_section
+from cvhw4.report.results import report_page
 from cvhw4.report.stored import Stored
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds, Outliers
@@ -111,6 +112,23 @@ def test_a_claims_line_is_its_runs(page, store, records):
     both = outcome.with_other_images.estimate
     assert f"[{both.low:.3f}, {both.high:.3f}]" in cells(section(page, "The comparisons in full"), FIRST.id)
     assert both.high - both.low >= e.high - e.low
+
+
+def test_where_each_seed_drew_its_own_pictures_the_spread_over_seeds_has_the_images_noise(page, store, records):
+    """No bootstrap over images then, which would count it twice; and the pages say what an interval is about."""
+    redrawn = [replace(r, data=replace(r.data, redrawn=True, name="embedded, redrawn")) for r in records]
+    outcome = next(o for o in judge_all(QUICK, redrawn, store.images) if o.claim == FIRST)
+    same = next(o for o in judge_all(QUICK, records, store.images) if o.claim == FIRST)
+    assert outcome.redrawn and outcome.with_other_images is None and outcome.difference == same.difference
+    assert not same.redrawn and same.with_other_images is not None
+    other = verdicts_page(QUICK, redrawn, store.images, NO_BOUNDS)[0]
+    for what in ("other images", "Two sources of noise"):
+        assert what.lower() in page.lower() and what.lower() not in other.lower()
+    assert "Each seed drew its own pictures" in other and "All seeds saw the same pictures" in page
+    both = verdicts_page(QUICK, [*records, *redrawn], store.images, NO_BOUNDS)[0]
+    assert "On data called *redrawn* each seed drew its own pictures; on others all saw the same." in both
+    reports = [report_page(QUICK, of, None, {}) for of in (redrawn, records)]
+    assert ["validation images, of each seed its own." in r for r in reports] == [True, False]
 
 
 def test_published_differences_are_held_against_further_runs(page):

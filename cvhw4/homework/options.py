@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvhw4 import FromOptions, Study
+from cvhw4 import FromOptions, Generated, InputError, Study
 from cvhw4.homework import BOUNDS, SIZES, study
 
 
@@ -32,13 +32,16 @@ def _path(text: str) -> Path:
 
 def _homework(config: pytest.Config) -> Study:
     """The study at the size and on the data that the options name."""
-    return study(
+    made = study(
         config.getoption("profile"),
         portraits=config.getoption("portraits"),
         camvid=config.getoption("camvid"),
         redraw=config.getoption("redraw"),
         bounds=config.rootpath / BOUNDS,
     )
+    if config.getoption("redraw") and not any(isinstance(source, Generated) for source in made.sources.values()):
+        raise InputError("--redraw", "draws generated pictures anew, and none are used", "leave it out")
+    return made
 
 
 homework = FromOptions(_homework)  # for `pytest.mark.study`

@@ -258,7 +258,7 @@ def _fewer_classes(e: Evidence) -> list[str | Picture]:
     return [
         f"## From 11 to 3 classes: where the rise of the mIoU comes from ({e.title})",
         f"The report has the rise without skips. mIoU by the template, {e.study.epoch} epoch: {between}. "
-        "Intervals over seeds, on these images.",
+        "Intervals over seeds.",
         cvhw4.table(
             [
                 *(line(*part) for part in sorted((words, part) for part, (words, _) in _PARTS.items())),

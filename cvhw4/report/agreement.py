@@ -8,16 +8,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.numbers import difference, ends, interval, signed, verdict
-from cvhw4.report.runs import by_row, class_names, days, device, metric_name, of_class, with_metric
+from cvhw4.report.runs import by_row, class_names, days, device, grouped, metric_name, of_class, with_metric
 from cvhw4.report.tables import Table, section
 from cvhw4.report.text import escape
-from cvhw4.statistics.agreement import order, sides
+from cvhw4.statistics.agreement import Order, order, sides
 from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.verdicts import Outcome, judge_all
@@ -25,6 +26,7 @@ from cvhw4.study import Claim, Generated, Study
 from cvhw4.tasks import SEGMENTATION
 
 DETECTED = 0.05  # IoU above which a class counts as detected
+_ORDERED = 4  # rows from which on an order is shown: three are in the same one by chance once in six
 _MISSING = "not measured yet"
 
 
@@ -49,27 +51,37 @@ class Setting:
 
     @cached_property
     def outcomes(self) -> dict[str, Outcome]:
-        """What the runs say, by claim; of several data sets, the one with the most seeds. Those of one folder are
-        judged together, as on its own pages."""
-        found: dict[str, Outcome] = {}
-        for records in self.runs.values():
-            for outcome in judge_all(self.study, records):
-                known = found.get(outcome.claim.id)
-                if known is None or known.difference.n < outcome.difference.n:
-                    found[outcome.claim.id] = outcome
-        return found
+        """What the runs say, by claim; of several data sets, pictures that each seed drew anew before others, then the
+        one with the most seeds."""
+        return {o.claim.id: o for o in sorted(self._judged, key=lambda o: (o.redrawn, o.difference.n))}
+
+    @cached_property
+    def fixed(self) -> dict[str, Outcome]:
+        """Likewise, of pictures that all seeds saw."""
+        return {o.claim.id: o for o in sorted(self._judged, key=lambda o: o.difference.n) if not o.redrawn}
+
+    @cached_property
+    def _judged(self) -> list[Outcome]:
+        """Those of one folder are judged together, as on its own pages."""
+        return [o for records in self.runs.values() for o in judge_all(self.study, records)]
+
+    @cached_property
+    def rows(self) -> dict[str, list[RunRecord]]:
+        """The runs of each row on one data set, chosen as for `outcomes`."""
+        sets = [
+            (row, of_set)
+            for records in self.runs.values()
+            for row, runs in by_row(records).items()
+            for of_set in grouped(runs, lambda r: r.data.fingerprint).values()
+        ]
+        best = dict(sorted(sets, key=lambda pair: (pair[1][0].data.redrawn, len(pair[1]))))
+        return {row: best[row] for row in self.study.rows if row in best}
 
     def figures(self, metric: str) -> dict[str, Estimate]:
-        """Mean figure by row, of those that have it; of several data sets, the one with the most runs."""
-        found: dict[str, Estimate] = {}
-        for records in self.runs.values():
-            for row, runs in by_row(with_metric(records, metric)).items():
-                names = [r.data.fingerprint for r in runs]
-                most = max(set(names), key=names.count)
-                one = estimate([r.figure(f"{self.study.epoch} {metric}") for r in runs if r.data.fingerprint == most])
-                if (row not in found or found[row].n < one.n) and math.isfinite(one.mean):
-                    found[row] = one
-        return found
+        """Mean figure by row, of those that have it."""
+        of_rows = {row: with_metric(runs, metric) for row, runs in self.rows.items()}
+        found = {r: estimate([x.figure(f"{self.study.epoch} {metric}") for x in of]) for r, of in of_rows.items() if of}
+        return {row: one for row, one in found.items() if math.isfinite(one.mean)}
 
 
 def settings_of(studies: Sequence[Study], folders: Sequence[Path]) -> list[Setting]:
@@ -113,9 +125,11 @@ def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
         "# Do generated pictures answer as real ones do?",
         "Written by `cvhw4 agreement` from the stored runs, nothing by hand. Every figure is the mean over seeds of "
         f"the difference after the {settings[0].study.epoch} epoch, with its 95 % interval (Student's t over seeds); "
-        "verdicts as on the pages linked below. What is published is of best epochs.",
+        "verdicts as on the pages linked below. Where each seed also drew its own pictures (*redrawn*), figures are of "
+        "those runs, and intervals about other pictures too. What is published is of best epochs.",
         _sources(settings, folder),
         *section("Every claim in every setting", "", _every(settings, claims)),
+        *_redrawn(settings, claims),
         *_signs(settings, claims),
         *_orders(settings),
         *_equal_steps(settings, claims),
@@ -158,6 +172,32 @@ def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[dict[st
             line[setting.name] = _cell(o) if o else "says nothing of a figure itself" if impossible else _MISSING
         lines.append(line | {"published": _published(settings, claim)})
     return lines
+
+
+def _redrawn(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
+    """What it changes that each seed draws its own pictures."""
+    lines = []
+    for setting in settings:
+        for claim in claims:
+            drawn, fixed = setting.outcomes.get(claim.id), setting.fixed.get(claim.id)
+            if drawn is not None and fixed is not None and drawn.redrawn:
+                wider = drawn.comparison.sd / fixed.comparison.sd if fixed.comparison.sd > 0 else math.nan
+                lines.append(
+                    {
+                        "claim": _words(claim),
+                        "figure": metric_name(claim.metric),
+                        "the same pictures": _cell(fixed),
+                        "redrawn": _cell(drawn),
+                        "spread, times": "-" if math.isnan(wider) else f"{wider:.1f}",
+                    }
+                )
+    return section(
+        "The same pictures for all seeds, or each its own",
+        "*Redrawn*: each seed drew its own training and validation pictures, in as large numbers, so that the interval "
+        "is about other pictures of that kind too; on the same pictures it is about other seeds alone. *Spread*: "
+        "standard deviation of the difference over seeds, redrawn against the same.",
+        lines,
+    )
 
 
 def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
@@ -208,29 +248,37 @@ def _orders(settings: Sequence[Setting]) -> list[str]:
     metrics = dict.fromkeys(metric for s in settings for task in s.study.tasks for metric in s.study.shown(task))
     for metric in metrics:
         having = [(s, figures) for s in settings if (figures := s.figures(metric))]
-        for setting, figures in having[:-1]:
-            last, against = having[-1]
+        for (setting, figures), (other, against) in combinations(having, 2):
             found = order(figures, against)
-            if found is None:
+            if found is None or found.rows < _ORDERED:
                 continue
             lines.append(
                 {
                     "figure": metric_name(metric),
                     "setting": setting.name,
-                    "held against": last.name,
+                    "held against": other.name,
                     "rows": str(found.rows),
                     "tau": "-" if math.isnan(found.tau) else f"{found.tau:.2f}",
-                    "swapped": "; ".join(f"{a} above {b} here alone" for a, b in found.swapped) or "none",
+                    "swapped": _swapped(found),
                     "open": str(found.open),
                 }
             )
     return [
         "## Order of the rows",
         f"By mean figure after the {settings[0].study.epoch} epoch, as Kendall's tau-b (1: the same order, -1: the "
-        "reverse). *Swapped*: pairs in another order whose 95 % intervals do not overlap in either setting; *open*: "
-        "the other pairs in another order.",
-        Table.of(lines).markdown() or "No two settings have rows in common yet.",
+        f"reverse), where {_ORDERED} rows or more are in both. *Swapped*: pairs in another order whose 95 % "
+        "intervals do not overlap in either setting; *open*: the other pairs in another order.",
+        Table.of(lines).markdown() or f"No two settings have {_ORDERED} rows in common yet.",
     ]
+
+
+def _swapped(order: Order) -> str:
+    """ "a, b above c here alone": those above the same rows together."""
+    below: dict[str, list[str]] = {}
+    for a, b in order.swapped:
+        below.setdefault(a, []).append(b)
+    alike = grouped(below, lambda a: ", ".join(below[a]))
+    return "; ".join(f"{', '.join(above)} above {rows} here alone" for rows, above in alike.items()) or "none"
 
 
 def _equal_steps(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
@@ -286,8 +334,9 @@ def _detected(settings: Sequence[Setting]) -> list[str]:
     """How many classes segmentation detects at all, by row."""
     found: dict[str, dict[str, str]] = {}
     for setting in settings:
-        segmenting = (r for records in setting.runs.values() for r in records if r.task == SEGMENTATION.name)
-        for row, runs in by_row(segmenting).items():
+        for row, runs in setting.rows.items():
+            if runs[0].task != SEGMENTATION.name:
+                continue
             classes = dict(zip(class_names(runs[0]), of_class(runs, "iou"), strict=True))
             missed = [escape(name) for name, e in classes.items() if e is None or e.mean <= DETECTED]
             text = f"{len(classes) - len(missed)} of {len(classes)}" + (f" (not {', '.join(missed)})" if missed else "")

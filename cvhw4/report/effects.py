@@ -60,7 +60,7 @@ def effects_section(
             f"{about and about + ' '}Every combination ran, with the same {len(seeds)} seeds; after the "
             f"{e.study.epoch} epoch all changes together make {gain(whole)}. A main effect is the mean over the "
             "settings of the others, an interaction what two changes together do beside the sum of both; intervals "
-            "over seeds, on these images.",
+            "over seeds.",
             table(lines),
             _picture(found, metric, e),
             table(cells),

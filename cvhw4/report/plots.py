@@ -211,7 +211,7 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         f"The claims as a forest plot. {words}.",
         f"Each claim's difference after the {study.epoch} epoch: mean over seeds, thick bar: its 95 % interval "
         "(Student's t, for this claim alone: the verdict is corrected for several), "
-        f"{'' if study.train else 'thin: that with other validation images as well, '}"
+        f"{'thin: that with other validation images as well, ' if any(o.noise for o in outcomes) else ''}"
         f"n = {ends(sorted({o.difference.n for o in outcomes}))} seeds, paired; "
         f"{'open diamond: the published difference, of best epochs; ' if marked else ''}"
         "right of the line the claim holds. "

@@ -61,7 +61,7 @@ def selection_section(sets: Sequence[Evidence]) -> list[str]:
         f"The validation images are split in halves, {SPLITS} times: the epoch is chosen on one half, and its figure "
         "taken there and on the other. *Optimism*: the first less the second, more than choosing on all images "
         "flatters. *Gain from choosing*: the chosen epoch's figure on the other half, less the last epoch's there. "
-        "Intervals over seeds, on these images.",
+        "Intervals over seeds.",
         lines,
         *notes_by_data(sets),
     )
@@ -74,7 +74,7 @@ def noise_section(sets: Sequence[Evidence]) -> list[str]:
         lines = []
         for row in e.study.rows.values():
             pairs = e.with_images(row.name)
-            if len(pairs) < 2:
+            if len(pairs) < 2 or pairs[0][0].data.redrawn:
                 continue
             metric = row.task.primary
             figure = f"{e.study.epoch} {metric}"

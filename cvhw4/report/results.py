@@ -173,7 +173,8 @@ class _Section:
         if not self.runs:
             return "No run has finished on these data."
         first = self.runs[0]
-        about = f"{first.data.train} training and {first.data.val} validation images."
+        about = f"{first.data.train} training and {first.data.val} validation images"
+        about += ", of each seed its own." if first.data.redrawn else "."
         if self.own_loop:
             loop = f"A training loop of its own (`{escape(first.weights.network)}`), which alone knows its data."
             logged = "Runs that were trained and logged elsewhere; their data and settings are not checked."

@@ -173,6 +173,19 @@ def collapsed(groups: Groups) -> list[str]:
     return [f"Trainings that failed, one class alone being right after the last epoch: {rows}."] if rows else []
 
 
+def scope(runs: Sequence[RunRecord]) -> str:
+    """What pictures a conclusion over seeds is about; "" where a study's own training loop alone knows its data."""
+    if all(r.task == CUSTOM.name for r in runs):
+        return ""
+    if all(r.data.redrawn for r in runs):
+        return (
+            "Each seed drew its own pictures, so that what is concluded over seeds is about others of their kind too."
+        )
+    if any(r.data.redrawn for r in runs):
+        return "On data called *redrawn* each seed drew its own pictures; on others all saw the same."
+    return "All seeds saw the same pictures, so that what is concluded over seeds is about these."
+
+
 def notes(runs: Sequence[RunRecord], show: Callable[[str], str] = escape) -> list[str]:
     """Lines that say whether runs on data of one name saw different pictures, were by different code or in different
     precisions, were validated on training pictures, or give the same figures whatever the seed; none if none is so.

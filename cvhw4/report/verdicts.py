@@ -25,7 +25,7 @@ from cvhw4.report.reliability import (
     shape_section,
     stability_section,
 )
-from cvhw4.report.runs import by_row, days, grouped, lower_note, metric_name
+from cvhw4.report.runs import by_row, days, grouped, lower_note, metric_name, scope
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
@@ -135,7 +135,7 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
     seeds = ends(sorted({len(of_row) for of_row in by_row(records).values()}))
     generated = {escape(r.data.name): " (generated pictures)" if r.data.embedded else "" for r in records}
     data = ", ".join(name + what for name, what in generated.items())
-    about = f" {escape(study.about)}" if study.about else ""
+    about = "".join(f" {text}" for text in (escape(study.about), scope(records)) if text)
     what = "networks at this size" if study.train is None else "rows"
     equivalent = (
         "; *equivalent*: it is surely smaller than the smallest one of interest, by two one-sided tests, likewise"

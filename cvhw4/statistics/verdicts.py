@@ -47,7 +47,9 @@ class Outcome:
             out.
         other_epoch: what the other rule says, where both were looked at.
         trained: what the seeds say none of whose runs collapsed; None where none did, or none is left.
-        noise: what other validation images would change; None where images were not looked at, or are not stored.
+        noise: what other validation images would change; None where images were not looked at, or are not stored, and
+            where each seed drew its own, so that the spread over seeds has it.
+        redrawn: whether each seed drew its own pictures.
         resolution: the steps that the figure comes in: an image's for classification, of a training loop of the
             study's own the decimals that it was rounded to; 0 for what has none.
         runs: the runs compared, by row.
@@ -67,6 +69,7 @@ class Outcome:
     other_epoch: Outcome | None = None
     trained: Outcome | None = None
     noise: ImageNoise | None = None
+    redrawn: bool = False
     resolution: float = 0.0
     runs: Mapping[str, Sequence[RunRecord]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -77,7 +80,7 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it holds with other seeds, on these validation images."""
+        """Whether it holds with other seeds, on these pictures, or on others where each seed drew its own."""
         return verdict_of(self.comparison, self.adjusted_p, self.equivalent_p)
 
     @property
@@ -145,7 +148,7 @@ def judge(
         resolution = 1 / data.val if study.rows[claim.rows[0]].task.in_images else 0.0
     comparison = compare(better, worse or None, claim.margin, resolution=resolution, smallest=claim.smallest)
     noise = None
-    if read_images is not None:
+    if read_images is not None and not data.redrawn:
         noise = _noise(claim, runs, seeds, read_images, epoch, study.metrics.get(claim.metric))
     differences = tuple(b - w for b, w in zip(better, worse or [0.0] * len(better), strict=True))
     return Outcome(
@@ -160,6 +163,7 @@ def judge(
         fingerprint=data.fingerprint,
         collapsed={row: len(of_row) for row, of_row in collapsed.items() if of_row and not trained},
         noise=noise,
+        redrawn=data.redrawn,
         resolution=resolution,
         runs={row: [of_row[s] for s in seeds] for row, of_row in runs.items()},
     )
