@@ -342,8 +342,8 @@ _session("link to itself for portraits", lambda p: (p / "l").symlink_to(p / "l")
 _session("results below a file", _bounds(""), "--results {}/b.toml/x", "{}/b.toml/x", "cannot be used",
     "choose another")
 _session("no seeds", _nothing, "--seeds 0", "--seeds 0", "", "--seeds 1 or more")
-_session("nothing to redraw", _nothing, "--redraw --profile full", "--redraw", "draws generated pictures anew, and none are",
-    "leave it out")
+_session("nothing to redraw", _nothing, "--redraw --profile full", "--redraw",
+    "draws generated pictures anew, and none are", "leave it out")
 _session("no CUDA", _nothing, "--device cuda", "--device cuda", "finds no CUDA device", "use --device cpu")
 _session("no bounds", _nothing, "--bounds {}/b.toml", "{}/b.toml", "does not exist", "name a bounds file with --bounds")
 _session("bounds cut off", _bounds(BOUNDED[:-999]), "--bounds {}/b.toml", "{}/b.toml", "is not a bounds file", ANEW)
