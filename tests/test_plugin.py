@@ -65,9 +65,11 @@ def study(pytester, monkeypatch):
     pytester.makeini("[pytest]")
     (pytester.path / "benchmarks" / "bounds.toml").write_text(wide_bounds())
 
-    def run(*args, tiny=True, subprocess=False):
+    def run(*args, tiny=True, subprocess=False, cache=False):
         runner = pytester.runpytest_subprocess if subprocess else pytester.runpytest_inprocess
-        return runner("-p", "no:cacheprovider", *(("-p", "tests.tiny") if tiny else ()), "benchmarks", *args)
+        return runner(
+            *([] if cache else ["-p", "no:cacheprovider"]), *(("-p", "tests.tiny") if tiny else ()), "benchmarks", *args
+        )
 
     return run
 
@@ -215,6 +217,16 @@ def test_a_smoke_test_takes_the_place_of_a_test_that_trains_and_of_no_other(stud
     found = study("--smoke", "-k", "more", "-n", "2", "-rs", subprocess=True)
     found.assert_outcomes(passed=2, skipped=1)
     assert "the test does not take the fixture train" in found.stdout.str()
+
+
+def test_what_failed_stays_failed_though_a_smoke_test_of_it_passes(study, pytester):
+    first_epoch_of_q1_6(study, pytester)
+    test = "benchmarks/test_whole_face.py::test_whole_face[q1_6-finetune-seed0]"
+    kept = pytester.path / ".pytest_cache" / "v" / "cache" / "lastfailed"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({test: True}))
+    study("--smoke", "-k", "q1_6-finetune", cache=True).assert_outcomes(passed=1)
+    assert json.loads(kept.read_text()) == {test: True}
 
 
 def test_a_control_whose_training_diverges_is_noticed(study):

@@ -32,6 +32,12 @@ class Smoke:
             items[:] = [item for item in items if item not in others]
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """What failed in whole runs stays failed for pytest's `--lf`, though its first epoch passes here."""
+        if (last := self.config.pluginmanager.get_plugin("lfplugin")) is not None and self.config.cache is not None:
+            last.lastfailed = self.config.cache.get("cache/lastfailed", {}) | last.lastfailed
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
         """The loss of a run's first epoch has to be the calibrated run's, that of a negative control another one; where
         there is none to hold it against, the test is skipped with the reason."""
