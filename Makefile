@@ -1,7 +1,7 @@
 # make bench   trains every row of the report and writes results/quick/report.md and verdicts.md
 # make lint    style, types, imports, spelling, unused code: seconds
 # make test    lint, and the tests that start no other programs
-# make integration  those that start Ray, a browser, an installation, make, whole sessions, or processes that are killed
+# make integration  those that start Ray, a browser, an installation, make or whole sessions, kill processes, or train for long
 # make speed   ours against the reference loop, and pages of many runs: minutes of a quiet machine; writes results/speed.md
 # make peers   ours beside Lightning, and timm's and torchvision's scripts: minutes; writes results/peers.md
 # make growth  cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; writes results/growth.md

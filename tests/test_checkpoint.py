@@ -93,7 +93,12 @@ def assert_same(one, other):
 CASES = ["q1_1", "q1_5", "frozen alexnet", "q1_2", "q1_8", "q2_1a", "q2_n1b", "q1_1, transformed", *RECIPES]
 
 
-@pytest.mark.parametrize("name", CASES)
+_QUICK = ("q1_1", "q1_5", "q2_n1b", "q1_1, transformed")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in _QUICK else pytest.param(name, marks=pytest.mark.integration) for name in CASES]
+)
 def test_from_every_step_on_the_same_to_the_bit(name, tmp_path, monkeypatch):
     """Blocks of two batches: checkpoints at the end of an epoch, of a block, and within one."""
     monkeypatch.setattr(objectives, "BLOCK", 8)

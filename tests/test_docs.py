@@ -355,6 +355,7 @@ class Reader:
         assert printed.out.strip(), arguments
 
 
+@pytest.mark.integration
 def test_every_command_runs(checkout, study, capsys):  # noqa: F811
     reader = Reader(checkout, study, capsys)
     for words in dict.fromkeys(tuple(words) for page in PAGES for words in commands(page)):

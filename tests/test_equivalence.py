@@ -113,7 +113,12 @@ def both(row, data, *, double=False):
     )
 
 
-@pytest.mark.parametrize("name", CASES)
+_QUICK = ("AlexNet, all layers", "FCN8s without skips")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in _QUICK else pytest.param(name, marks=pytest.mark.integration) for name in CASES]
+)
 def test_ours_and_the_reference_loop_agree(name):
     row, data = case(name)
     adam = row.recipe.optimizer == "adam"
@@ -185,6 +190,7 @@ def test_bf16_evaluates_in_bf16():
     ],
     ids=["q1_1", "q2_1a", "q1_8", "full-q2_1a"],
 )
+@pytest.mark.integration
 def test_bf16_ends_within_the_noise_of_the_seeds(name, recipe, most):
     """The last epoch's loss: the difference that precision makes is less than the spread over seeds."""
     size, _, short = name.rpartition(" ")

@@ -610,6 +610,7 @@ def example(heading):
     return code
 
 
+@pytest.mark.integration
 def test_the_example_with_scikit_learn_is_judged(place):
     (place.folder / "test_depth.py").write_text(example("scikit-learn"))
     done = place("-m", "pytest", "-p", "no:cacheprovider", "--seeds", "2")
@@ -648,7 +649,8 @@ def test_row(train, row, seed, bounds):
 """
 
 
-@pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.integration)])
+@pytest.mark.integration
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
 def test_a_shift_that_no_run_shows_fails_with_the_last_run_of_its_row(place, monkeypatch, workers):
     """With two workers the last two may both be it."""
     (place.folder / "test_depth.py").write_text(SHIFTED)

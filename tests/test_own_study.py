@@ -146,6 +146,7 @@ def test_the_example_of_binary_masks_trains_and_its_pages_have_its_classes(own, 
     assert not re.search("Sky|Building|11 classes|skips", report)
 
 
+@pytest.mark.integration
 def test_studies_of_both_tasks_and_the_homework_train_in_one_session(own, pytester):
     pytester.makepyfile(test_scenes=SCENES, test_homework=HOMEWORK)
     streets(pytester.path / "streets")
@@ -327,6 +328,7 @@ def test_two_workers_share_the_runs_and_judge_the_claim(own, pytester):
     assert len(Store(pytester.path / "results", "insects").load()) == 2
 
 
+@pytest.mark.integration
 def test_workers_tell_of_data_that_cannot_be_used(own, pytester):
     (pytester.path / "photos").rename(pytester.path / "pictures")
     result = own("-n", "1", "--seeds", "1", subprocess=True)

@@ -163,6 +163,7 @@ def first_epoch_of_q1_6(study, pytester, *options, row="q1_6-finetune"):
     return run.epochs[0].loss, write
 
 
+@pytest.mark.integration
 def test_a_smoke_test_holds_the_first_epoch_against_the_calibrated_run_of_its_seed(study, pytester):
     """It stores nothing, judges nothing, and notices what the rows' own tests would not."""
     loss, write = first_epoch_of_q1_6(study, pytester)
@@ -359,6 +360,7 @@ def test_a_missed_bound_says_value_bound_and_source(study, pytester):
     assert "MISSED" in result.stdout.str() and "runs of 2026-11-23" in result.stdout.str()
 
 
+@pytest.mark.integration
 def test_a_claim_that_no_longer_holds_fails(study, pytester):
     """The calibration promises the claims; then the two arms change places."""
     sure = "{ low = 0.362, high = 1.638, mean = 1.0, sd = 0.1, n = 8 }"  # of one run: 0.0004 to 1.9996
@@ -424,6 +426,7 @@ def test_bad_input_is_one_error_before_anything_is_trained(study, pytester, args
     assert not (pytester.path / "results").exists()
 
 
+@pytest.mark.integration
 def test_real_data_is_reported_and_not_judged(study, pytester, monkeypatch):
     monkeypatch.setenv("CVHW4_CACHE", str(pytester.path / "cache"))
     random = np.random.RandomState(0)

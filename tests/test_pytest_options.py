@@ -176,6 +176,7 @@ def test_the_debugger_begins_where_a_claim_fails(own, pytester):
     assert outcomes(result) == {"passed": 6, "failed": 1} and result.stdout.str().count("looked at") == 1
 
 
+@pytest.mark.integration
 def test_another_parameter_beside_row_and_seed(own, pytester):
     file = pytester.path / "test_study.py"
     more = "@pytest.mark.parametrize('x', [1, 2])\ndef test_row(train, row, seed, x)"

@@ -149,6 +149,7 @@ def test_infinite_loss_stops_the_run_and_names_the_step():
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
+@pytest.mark.integration
 def test_full_rows_train_at_their_real_size(tmp_path):
     """AlexNet at 224 px, FCN8s over VGG16 at 256 px, the report's batches and optimizers; one epoch of few images."""
     torch.save(torchvision.models.alexnet().state_dict(), tmp_path / "alexnet.pth")
