@@ -112,6 +112,7 @@ def test_each_seed_draws_pictures_of_its_own_from_one_source(kind, few):
     sets = [load(fixed), load(drawn, 0), load(drawn, 1)]
     splits = [split for data in sets for split in (data.train, data.val)]
     assert len({image.tobytes() for split in splits for image in split.images}) == 30
+    assert [sorted(data.train.names)[0] for data in sets] == ["train/0000", "train/0006", "train/0012"]
     assert len({name for split in splits for name in split.names}) == 30
     assert load(drawn, 1) is sets[2] and load(fixed, 1) is sets[0] is load(fixed, 2)
     assert len({data.fingerprint for data in sets}) == 3

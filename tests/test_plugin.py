@@ -268,6 +268,16 @@ def test_collection_is_quick_and_imports_nothing_heavy(study, tmp_path):
     assert used[1] - used[0] < 2 * (used[2] - used[1])
 
 
+def test_redrawn_runs_say_so_in_record_page_and_terminal_and_have_no_bounds(study, pytester):
+    result = study("-k", "q1_5 and seed0", "--redraw", "--seeds", "1")
+    result.assert_outcomes(passed=1)
+    (one,) = Store(pytester.path / "results", "quick").load()
+    assert one.data.redrawn and one.data.fingerprint == "f" * 64
+    report = (pytester.path / "results" / "quick" / "report.md").read_text()
+    assert "12 training and 8 validation images, of each seed its own." in report
+    assert re.search(r"bounds.* do(es)? not apply", report) and "--" in result.stdout.str()
+
+
 def test_a_session_trains_records_and_tabulates(study, pytester):
     (pytester.path / "paper.toml").write_text('[rows]\nq2_1a = "With skips"\n')
     result = study("-k", "skip", "--seeds", "2", "--benchmark-json=timing.json", "--table", "paper.tex")

@@ -116,7 +116,7 @@ def test_a_claims_line_is_its_runs(page, store, records):
 
 def test_where_each_seed_drew_its_own_pictures_the_spread_over_seeds_has_the_images_noise(page, store, records):
     """No bootstrap over images then, which would count it twice; and the pages say what an interval is about."""
-    redrawn = [replace(r, data=replace(r.data, redrawn=True, name="embedded, redrawn")) for r in records]
+    redrawn = [replace(r, data=replace(r.data, redrawn=True, name=f"{r.data.name}, redrawn")) for r in records]
     outcome = next(o for o in judge_all(QUICK, redrawn, store.images) if o.claim == FIRST)
     same = next(o for o in judge_all(QUICK, records, store.images) if o.claim == FIRST)
     assert outcome.redrawn and outcome.with_other_images is None and outcome.difference == same.difference
@@ -125,8 +125,16 @@ def test_where_each_seed_drew_its_own_pictures_the_spread_over_seeds_has_the_ima
     for what in ("other images", "Two sources of noise"):
         assert what.lower() in page.lower() and what.lower() not in other.lower()
     assert "Each seed drew its own pictures" in other and "All seeds saw the same pictures" in page
+    redrawn = [replace(r, data=replace(r.data, fingerprint="0" + r.data.fingerprint[1:])) for r in redrawn]
     both = verdicts_page(QUICK, [*records, *redrawn], store.images, NO_BOUNDS)[0]
     assert "On data called *redrawn* each seed drew its own pictures; on others all saw the same." in both
+    assert f"(generated pictures), {SEEDS} seeds a row" in both
+    claims = [
+        cells(line, FIRST.sentence) for line in section(both, "The claims").splitlines() if FIRST.sentence in line
+    ]
+    assert [line[1] for line in claims] == ["embedded classification", "embedded classification, redrawn"]
+    tallies = re.findall(r"(embedded [\w, ]+): \*\*([\w, ]+)\*\* of (\d) claims", section(both, "The claims"))
+    assert len(tallies) == 4 and tallies[0][1:] == tallies[2][1:] and tallies[1][1:] == tallies[3][1:]
     reports = [report_page(QUICK, of, None, {}) for of in (redrawn, records)]
     assert ["validation images, of each seed its own." in r for r in reports] == [True, False]
 

@@ -25,7 +25,7 @@ def load(source: Source, seed: int | None = None) -> Dataset:
     """
     if isinstance(source, NotGiven):
         raise DataUnavailable(f"needs real data for {source.task}: {source.hint}")
-    return _load(source, None if seed is None or not getattr(source, "redraw", False) else seed)
+    return _load(source, seed if isinstance(source, Generated) and source.redraw else None)
 
 
 @lru_cache
@@ -41,9 +41,9 @@ def _load(source: Pictures | Scenes | Generated, seed: int | None) -> Dataset:
     from cvhw4.data.embedded import embedded_portraits, embedded_scenes
 
     draw = embedded_portraits if source.kind == "portraits" else embedded_scenes
-    fixed = draw()
     if not source.redraw:
-        return fixed
+        return draw()
+    fixed = _load(replace(source, redraw=False), None)
     population = hashlib.sha256(f"redrawn {fixed.fingerprint}".encode()).hexdigest()
     drawn = fixed if seed is None else draw(seed + 1)
     return replace(drawn, name=f"{fixed.name}, redrawn", drawn_from=population)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -51,14 +51,17 @@ class Setting:
 
     @cached_property
     def outcomes(self) -> dict[str, Outcome]:
-        """What the runs say, by claim; of several data sets, pictures that each seed drew anew before others, then the
-        one with the most seeds."""
-        return {o.claim.id: o for o in sorted(self._judged, key=lambda o: (o.redrawn, o.difference.n))}
+        """What the runs say, by claim; of several data sets, pictures that each of several seeds drew anew before
+        others, then the one with the most seeds."""
+        return self._best(lambda o: (o.redrawn and o.difference.n > 1, o.difference.n))
 
     @cached_property
     def fixed(self) -> dict[str, Outcome]:
-        """Likewise, of pictures that all seeds saw."""
-        return {o.claim.id: o for o in sorted(self._judged, key=lambda o: o.difference.n) if not o.redrawn}
+        """Likewise, of pictures that all seeds saw before others."""
+        return self._best(lambda o: (not o.redrawn, o.difference.n))
+
+    def _best(self, key: Callable[[Outcome], tuple[bool, int]]) -> dict[str, Outcome]:
+        return {o.claim.id: o for o in sorted(self._judged, key=key)}
 
     @cached_property
     def _judged(self) -> list[Outcome]:
@@ -67,14 +70,21 @@ class Setting:
 
     @cached_property
     def rows(self) -> dict[str, list[RunRecord]]:
-        """The runs of each row on one data set, chosen as for `outcomes`."""
+        """The runs of each row on one data set, the one with the most seeds: of pictures that each seed drew anew where
+        all rows of a task have such runs, else of others, so that rows are compared on the same."""
         sets = [
             (row, of_set)
             for records in self.runs.values()
             for row, runs in by_row(records).items()
             for of_set in grouped(runs, lambda r: r.data.fingerprint).values()
         ]
-        best = dict(sorted(sets, key=lambda pair: (pair[1][0].data.redrawn, len(pair[1]))))
+        drawn = {row for row, of_set in sets if of_set[0].data.redrawn}
+        fixed = {of_set[0].task for row, of_set in sets if row not in drawn}
+        best = {}
+        for row, of_set in sorted(sets, key=lambda pair: len(pair[1])):
+            wanted = of_set[0].data.redrawn != (of_set[0].task in fixed)
+            if wanted or row not in best or best[row][0].data.redrawn == of_set[0].data.redrawn:
+                best[row] = of_set
         return {row: best[row] for row in self.study.rows if row in best}
 
     def figures(self, metric: str) -> dict[str, Estimate]:
@@ -125,8 +135,8 @@ def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
         "# Do generated pictures answer as real ones do?",
         "Written by `cvhw4 agreement` from the stored runs, nothing by hand. Every figure is the mean over seeds of "
         f"the difference after the {settings[0].study.epoch} epoch, with its 95 % interval (Student's t over seeds); "
-        "verdicts as on the pages linked below. Where each seed also drew its own pictures (*redrawn*), figures are of "
-        "those runs, and intervals about other pictures too. What is published is of best epochs.",
+        "verdicts as on the pages linked below. Where seeds also drew their own pictures (*redrawn*), claims are of "
+        "those runs, and their intervals about other pictures too. What is published is of best epochs.",
         _sources(settings, folder),
         *section("Every claim in every setting", "", _every(settings, claims)),
         *_redrawn(settings, claims),
@@ -169,7 +179,8 @@ def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[dict[st
         for setting in settings:
             o = setting.outcomes.get(claim.id)
             impossible = setting.generated and claim.worse is None
-            line[setting.name] = _cell(o) if o else "says nothing of a figure itself" if impossible else _MISSING
+            mixed = len({o.redrawn for o in setting.outcomes.values()}) > 1
+            line[setting.name] = _cell(o, mixed) if o else "says nothing of a figure itself" if impossible else _MISSING
         lines.append(line | {"published": _published(settings, claim)})
     return lines
 
@@ -180,7 +191,7 @@ def _redrawn(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
     for setting in settings:
         for claim in claims:
             drawn, fixed = setting.outcomes.get(claim.id), setting.fixed.get(claim.id)
-            if drawn is not None and fixed is not None and drawn.redrawn:
+            if drawn is not None and fixed is not None and drawn.redrawn and not fixed.redrawn:
                 wider = drawn.comparison.sd / fixed.comparison.sd if fixed.comparison.sd > 0 else math.nan
                 lines.append(
                     {
@@ -352,11 +363,15 @@ def _words(claim: Claim) -> str:
     return escape(claim.sentence) + (" *(control)*" if claim.control else "")
 
 
-def _cell(o: Outcome) -> str:
-    """ "+0.126 [0.116, 0.136], 20 seeds: **supported**"."""
+def _cell(o: Outcome, mixed: bool = False) -> str:
+    """ "+0.126 [0.116, 0.136], 20 seeds: **supported**".
+
+    Args:
+        mixed: whether only some cells beside it are of pictures that each seed drew, so that those say it.
+    """
     n = o.difference.n
     width = f" {interval(o.difference)}" if n > 1 else ""
-    return f"{difference(o)}{width}, {n} seed{'s' * (n > 1)}: {verdict(o)}"
+    return f"{difference(o)}{width}, {n} seed{'s' * (n > 1)}{', redrawn' * (mixed and o.redrawn)}: {verdict(o)}"
 
 
 def _stated(settings: Sequence[Setting], claim: Claim) -> float:

@@ -38,6 +38,11 @@ class Evidence:
         return escape(self.data)
 
     @property
+    def redrawn(self) -> bool:
+        """Whether each seed drew its own pictures."""
+        return any(r.data.redrawn for of_row in self.runs.values() for r in of_row)
+
+    @property
     def notes(self) -> list[str]:
         """Lines that say whether the runs are by different code, and which validation pictures are training pictures
         too; none if neither is so."""

@@ -73,8 +73,8 @@ def noise_section(sets: Sequence[Evidence]) -> list[str]:
     for e in sets:
         lines = []
         for row in e.study.rows.values():
-            pairs = e.with_images(row.name)
-            if len(pairs) < 2 or pairs[0][0].data.redrawn:
+            pairs = e.with_images(row.name) if not e.redrawn else []
+            if len(pairs) < 2:
                 continue
             metric = row.task.primary
             figure = f"{e.study.epoch} {metric}"

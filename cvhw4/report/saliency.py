@@ -133,8 +133,9 @@ def _first_seen(groups: Groups, samples: ReadSamples, pictures: ReadPictures) ->
             seen = pictures(e.pictures) if e is not None and e.probabilities is not None else None
             if e is None or e.probabilities is None or seen is None or seen.labels is None:
                 continue
-            index = next(iter(found.values())).samples.index if found else e.index
-            if np.array_equal(e.index, index) and np.array_equal(seen.index, index):
+            first = next(iter(found.values()), None)
+            index, names = (first.samples.index, first.pictures.names) if first else (e.index, seen.names)
+            if seen.names == names and np.array_equal(e.index, index) and np.array_equal(seen.index, index):
                 found[row] = _Seen(record, e, e.probabilities.astype(np.float32), seen)
                 break
     return found
@@ -172,7 +173,7 @@ class HeatShare(NamedTuple):
         where: the part: the face, or the central half of the area where the data set does not know the face.
         images: with heat, of the first seed.
         share: the mean over images, then over seeds, 0..1, with its 95 % interval over seeds.
-        area: the part's share of the picture: what heat spread evenly would give.
+        area: the part's mean share of the pictures: what heat spread evenly would give.
     """
 
     row: str
@@ -201,7 +202,8 @@ def heat_in_face(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -
                 measured.append((float(share.mean()), len(share), part))
         if measured:
             shares, images, parts = zip(*measured, strict=True)
-            found.append(HeatShare(row, parts[0].where, images[0], estimate(shares), parts[0].area))
+            area = float(np.mean([part.area for part in parts]))
+            found.append(HeatShare(row, parts[0].where, images[0], estimate(shares), area))
     return found
 
 

@@ -25,7 +25,7 @@ from cvhw4.report.reliability import (
     shape_section,
     stability_section,
 )
-from cvhw4.report.runs import by_row, days, grouped, lower_note, metric_name, scope
+from cvhw4.report.runs import days, grouped, lower_note, metric_name, scope
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
@@ -132,7 +132,7 @@ def _shown(found: Iterable[str | Picture], pictures: list[Picture], data: str = 
 
 
 def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
-    seeds = ends(sorted({len(of_row) for of_row in by_row(records).values()}))
+    seeds = ends(sorted({len(of_row) for of_row in grouped(records, lambda r: (r.row, r.data.name)).values()}))
     generated = {escape(r.data.name): " (generated pictures)" if r.data.embedded else "" for r in records}
     data = ", ".join(name + what for name, what in generated.items())
     about = "".join(f" {text}" for text in (escape(study.about), scope(records)) if text)
@@ -174,7 +174,9 @@ def _claims(
     alike = f" They share {len(set(rows))} rows, so that they are not as many independent findings."
     parts = ["## The claims"]
     if own:
-        parts += [claims_table(own, failed).markdown(), tally(own) + "." + alike * (len(rows) > len(set(rows)))]
+        by_data = grouped(own, lambda o: escape(o.data)) if _repeated(own) else {"": own}
+        tallies = "; ".join(f"{name}{': ' * bool(name)}{tally(of_data)}" for name, of_data in by_data.items())
+        parts += [claims_table(own, failed).markdown(), tallies + "." + alike * (len(rows) > len(set(rows)))]
     parts += ["\n".join(of_runs)] * bool(of_runs) + [*notes, *of_data]
     return [*parts, f"Not judged: {'; '.join(missing)}."] if missing else parts
 
@@ -185,8 +187,13 @@ def _controls(outcomes: Sequence[Outcome], failed: Container[str]) -> list[str]:
     return ["### Controls", claims_table(controls, failed).markdown(), about] if controls else []
 
 
+def _repeated(outcomes: Sequence[Outcome]) -> bool:
+    """Whether a claim is judged on several data sets."""
+    return len({o.claim.id for o in outcomes}) < len(outcomes)
+
+
 def claims_table(outcomes: Sequence[Outcome], failed: Container[str] = ()) -> Table:
-    """Claim, size, interval and verdict.
+    """Claim, size, interval and verdict; the data where a claim is judged on several.
 
     Args:
         failed: claims, by id, that have rows of which seeds failed.
@@ -194,6 +201,7 @@ def claims_table(outcomes: Sequence[Outcome], failed: Container[str] = ()) -> Ta
     return Table.of(
         {
             "claim": escape(o.claim.sentence),
+            **({"data": escape(o.data)} if _repeated(outcomes) else {}),
             "figure": metric_name(o.claim.metric),
             "size": difference(o),
             "95 % interval": interval(o.difference),
@@ -216,6 +224,7 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
         lines.append(
             {
                 "claim": claim.id,
+                **({"data": escape(o.data)} if _repeated(outcomes) else {}),
                 f"{rule} epoch": "-" if other is None else difference(other),
                 "95 % interval": "-" if other is None else interval(other.difference),
                 "verdict by it": "-" if other is None else other.verdict,
@@ -225,8 +234,11 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
         )
         if best is not None and not math.isnan(one.difference) and claim.worse is not None and best.difference.n > 1:
             sized += 1
-            n, error = best.difference.n, 0.0 if one.images is None else one.images.error
-            half = t_quantile(0.975, n - 1) * math.hypot(best.comparison.sd * math.sqrt(1 + 1 / n), error)
+            n, errors = best.difference.n, [0.0]
+            if not o.redrawn:  # or the spread over seeds has the images' part in it
+                errors += [one.images.error] if one.images is not None else []
+                errors += [math.sqrt(o.noise.mean_variance)] if o.noise is not None else []
+            half = t_quantile(0.975, n - 1) * math.hypot(best.comparison.sd * math.sqrt(1 + 1 / n), *errors)
             inside += [escape(claim.sentence)] * (abs(one.difference - best.difference.mean) <= half)
     if not lines:
         return []

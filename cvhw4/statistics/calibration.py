@@ -166,7 +166,9 @@ def _usable(study: Study, records: Iterable[RunRecord]) -> tuple[dict[str, list[
     more = f"train study {study.name} with --seeds {FEWEST_RUNS} or more"
     by_row: dict[str, list[RunRecord]] = {row: [] for row in study.rows}
     for record in records:
-        if record.row in by_row and record.data.embedded == isinstance(study.sources.get(record.task), Generated):
+        source = study.sources.get(record.task)
+        generated, redraw = isinstance(source, Generated), isinstance(source, Generated) and source.redraw
+        if record.row in by_row and (record.data.embedded, record.data.redrawn) == (generated, redraw):
             by_row[record.row].append(record)
     bounded = [row for row in study.rows.values() if row.group == "" or len(by_row[row.name]) >= FEWEST_RUNS]
     for row in bounded:

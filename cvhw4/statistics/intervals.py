@@ -2,7 +2,7 @@
 
 Intervals are Student's t: with the three to ten seeds of a study the normal interval would be too narrow, and a
 bootstrap has too few runs to draw from. They cover the spread between seeds, not the one that other validation images
-would bring.
+would bring, unless each seed drew its own.
 """
 
 from __future__ import annotations

@@ -576,10 +576,10 @@ def face_mask(split: Literal["train", "val"], index: int) -> NDArray[np.bool_]:
 
 
 def portraits(split: Literal["train", "val"], start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The portraits of a split from number `start`, which is even, to before `stop`.
+    """The portraits of a split from number `start` to before `stop`.
 
     Returns:
-        Images, uint8 [count, 156, 128, 3], RGB, and class numbers, uint8 [count]: 0 is heavy_makeup, 1 is
+        Images, uint8 [stop - start, 156, 128, 3], RGB, and class numbers, uint8 [stop - start]: 0 is heavy_makeup, 1 is
         no_heavy_makeup, in turn.
     """
     images = np.zeros((stop - start, *SIZE, 3), dtype=np.uint8)

@@ -804,7 +804,8 @@ def scenes(split: Literal["train", "val"], start: int, stop: int) -> tuple[NDArr
     """The scenes of a split from number `start` to before `stop`.
 
     Returns:
-        images, uint8 [count, 132, 176, 3], RGB; labels, uint8 [count, 132, 176], numbers of CamVid's classes.
+        images, uint8 [stop - start, 132, 176, 3], RGB; labels, uint8 [stop - start, 132, 176], numbers of CamVid's
+        classes.
     """
     count = stop - start
     images, labels = np.zeros((count, *SIZE, 3), dtype=np.uint8), np.zeros((count, *SIZE), dtype=np.uint8)
