@@ -8,6 +8,7 @@ from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.agreement import agreement_page, settings_of
 from cvhw4.report.page import pictures_of_report, tables_in, write_tables
 from cvhw4.report.results import report_page
+from cvhw4.report.runs import by_row
 from cvhw4.report.stored import Stored
 from cvhw4.report.verdicts import verdicts_page
 from cvhw4.statistics.bounds import load_bounds
@@ -58,7 +59,7 @@ def test_the_tables_are_the_records(records, store, bounds):
     assert all((store.folder / "figures" / f"{p.stem}.svg").is_file() for found in pictures.values() for _, p in found)
 
 
-def test_the_tables_of_real_pictures_are_their_records_and_show_none(store):
+def test_the_pages_of_other_pictures_are_their_records_and_show_no_real_ones(store):
     results = store.folder.parent
     real = [Store(folder.parents[1], folder.parent.name) for folder in results.glob("*/*/runs")]
     real += [Store(results, "full")] if (results / "full" / "runs").is_dir() else []
@@ -66,10 +67,14 @@ def test_the_tables_of_real_pictures_are_their_records_and_show_none(store):
     for of in real:
         study = {"quick": QUICK, "full": FULL}[of.folder.name]
         found = Stored(study, of)
-        assert not any(r.data.embedded for r in found.records)
+        assert all(r.data.redrawn or not r.data.embedded for r in found.records)
         bounds = load_bounds(ROOT / "benchmarks" / "bounds.toml", study)
         page = report_page(study, found.rows, bounds, {}, pictures=pictures_of_report(found))
         assert_same(page, (of.folder / "report.md").read_text("utf-8"))
+        if any(r.data.redrawn for r in found.records):
+            assert min(len(of_row) for of_row in by_row(found.rows).values()) >= SEEDS
+            page = verdicts_page(study, found.records, found.images, bounds, judged=found.outcomes)[0]
+            assert_same(page, (of.folder / "verdicts.md").read_text("utf-8"))
         shown = ("*.samples.npz", "pictures/*", "attention-maps-*", "panels-*")
         assert not [path for pattern in shown for path in of.folder.rglob(pattern)]
 

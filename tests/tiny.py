@@ -163,9 +163,9 @@ def failure(of: RunRecord, **changes) -> Failure:
 
 
 def generated(source: Generated) -> Dataset:
-    """The same pictures for all seeds, too where they are said to be drawn by each."""
+    """The same pictures for all seeds, also where each is said to draw its own."""
     made = dataset(source.task)
-    return replace(made, drawn_from="f" * 64) if source.redraw else made
+    return replace(made, name=f"{made.name}, redrawn", drawn_from="f" * 64) if source.redraw else made
 
 
 _read = load._load
