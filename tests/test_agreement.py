@@ -160,6 +160,7 @@ def test_pictures_that_each_seed_draws_go_before_the_same_for_all(run, measured)
         and both[SKIPS]["spread, times"] == "7.1"
     )
     assert CLASSES not in both
+    assert "outside the interval on the same pictures for 0 of 2 claims." in page
 
 
 def test_full_size_is_what_the_rest_is_held_against_once_it_is_there(run, measured):  # noqa: F811

@@ -187,11 +187,13 @@ def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[dict[st
 
 def _redrawn(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
     """What it changes that each seed draws its own pictures."""
-    lines = []
+    lines, outside = [], []
     for setting in settings:
         for claim in claims:
             drawn, fixed = setting.outcomes.get(claim.id), setting.fixed.get(claim.id)
             if drawn is not None and fixed is not None and drawn.redrawn and not fixed.redrawn:
+                if not fixed.difference.low <= drawn.difference.mean <= fixed.difference.high:
+                    outside.append(escape(claim.sentence))
                 wider = drawn.comparison.sd / fixed.comparison.sd if fixed.comparison.sd > 0 else math.nan
                 lines.append(
                     {
@@ -206,7 +208,9 @@ def _redrawn(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         "The same pictures for all seeds, or each its own",
         "*Redrawn*: each seed drew its own training and validation pictures, in as large numbers, so that the interval "
         "is about other pictures of that kind too; on the same pictures it is about other seeds alone. *Spread*: "
-        "standard deviation of the difference over seeds, redrawn against the same.",
+        "standard deviation of the difference over seeds, redrawn against the same. The redrawn mean lies outside the "
+        f"interval on the same pictures for {len(outside)} of {len(lines)} claims{': ' * bool(outside)}"
+        f"{'; '.join(outside)}.",
         lines,
     )
 
