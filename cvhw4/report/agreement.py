@@ -80,7 +80,7 @@ class Setting:
         ]
         drawn = {row for row, of_set in sets if of_set[0].data.redrawn}
         fixed = {of_set[0].task for row, of_set in sets if row not in drawn}
-        best = {}
+        best: dict[str, list[RunRecord]] = {}
         for row, of_set in sorted(sets, key=lambda pair: len(pair[1])):
             wanted = of_set[0].data.redrawn != (of_set[0].task in fixed)
             if wanted or row not in best or best[row][0].data.redrawn == of_set[0].data.redrawn:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import get_args
 
+from cvhw4.report.text import escape
 from cvhw4.statistics.intervals import Estimate, Verdict, estimate
 from cvhw4.statistics.verdicts import Outcome
 from cvhw4.study import Claim
@@ -59,6 +60,15 @@ def verdict(o: Outcome) -> str:
     others += [("without failed trainings", other) for other in (o.trained,) if other is not None]
     differing = [f"{what}: {other.verdict}" for what, other in others if other.verdict != o.verdict]
     return f"**{o.verdict}**" + (f" ({', '.join(differing)})" if differing else "")
+
+
+def data_of(outcome: Outcome, outcomes: Sequence[Outcome], show: Callable[[str], str] = escape) -> dict[str, str]:
+    """The column that tells lines of a claim apart, where any is judged on several data sets.
+
+    Args:
+        show: makes names harmless: for a page, or for the terminal (`printable`).
+    """
+    return {"data": show(outcome.data)} if len({o.claim.id for o in outcomes}) < len(outcomes) else {}
 
 
 def tally(outcomes: Sequence[Outcome]) -> str:

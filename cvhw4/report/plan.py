@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from cvhw4.errors import InputError
+from cvhw4.errors import InputError, printable
 from cvhw4.records.schema import RunRecord
-from cvhw4.report.numbers import difference, number
+from cvhw4.report.numbers import data_of, difference, number
 from cvhw4.report.runs import by_row, device, grouped
 from cvhw4.report.tables import Table
 from cvhw4.report.text import clock
@@ -43,7 +43,11 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
     lines = []
     for o in outcomes:
         sd, pilot = o.comparison.sd, len(o.seeds)
-        seen = {"claim": o.claim.id, "pilot": f"{difference(o)} \u00b1 {number(sd)}, n {pilot}"}
+        seen = {
+            "claim": o.claim.id,
+            **data_of(o, outcomes, printable),
+            "pilot": f"{difference(o)} \u00b1 {number(sd)}, n {pilot}",
+        }
         able = (f"{number(e * sd)} ({number(e * largest_sd(sd, pilot))})" for e in effects[o.together])
         lines.append(seen | {f"{n} seeds": text for n, text in zip(numbers, able, strict=True)})
     title = "smallest difference that is decided in 90 % of studies, with the claims on the same data"

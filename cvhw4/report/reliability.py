@@ -9,7 +9,7 @@ import numpy as np
 
 from cvhw4.report.evidence import Evidence, notes_by_data
 from cvhw4.report.figures import Picture
-from cvhw4.report.numbers import difference, gain, interval, limits, number, p_value, percent, signed
+from cvhw4.report.numbers import data_of, difference, gain, interval, limits, number, p_value, percent, signed
 from cvhw4.report.plots import doses
 from cvhw4.report.runs import bound_words, figure_name
 from cvhw4.report.tables import Table, section, table
@@ -167,6 +167,7 @@ def details_section(outcomes: Sequence[Outcome]) -> list[str]:
         lines.append(
             {
                 "claim": o.claim.id,
+                **data_of(o, outcomes),
                 "n": str(o.difference.n),
                 "together": str(o.together),
                 "p": p_value(c.p_value),
@@ -239,7 +240,7 @@ def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
         if o.difference.n < _SHAPED:
             continue
         rates, again = _wrong(o, o.differences)
-        line = {"claim": o.claim.id}
+        line = {"claim": o.claim.id, **data_of(o, outcomes)}
         line |= {f"{n} seeds": percent(rate, 1) for n, rate in zip(_NUMBERS, rates, strict=True)}
         line["looking again"] = percent(again, 1)
         trained = o.trained.differences if o.trained else bounds.without_outliers(o)

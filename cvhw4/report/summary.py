@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import latest_failures
-from cvhw4.report.numbers import difference, interval, number, verdict
+from cvhw4.report.numbers import data_of, difference, interval, number, verdict
 from cvhw4.report.runs import (
     SHORT,
     Groups,
@@ -119,6 +119,7 @@ def short_claims(outcomes: Sequence[Outcome]) -> list[str]:
     lines = [
         {
             "claim": o.claim.id,
+            **data_of(o, outcomes, printable),
             "diff": difference(o),
             "interval": interval(o.difference),
             "n": str(o.difference.n),

@@ -14,7 +14,7 @@ from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.evidence import Evidence, evidence, notes_by_data
 from cvhw4.report.failures import BIASED, share
 from cvhw4.report.figures import Picture, write_pictures
-from cvhw4.report.numbers import difference, ends, interval, signed, tally, verdict
+from cvhw4.report.numbers import data_of, difference, ends, interval, signed, tally, verdict
 from cvhw4.report.reliability import (
     bounds_section,
     collapsed_section,
@@ -174,7 +174,7 @@ def _claims(
     alike = f" They share {len(set(rows))} rows, so that they are not as many independent findings."
     parts = ["## The claims"]
     if own:
-        by_data = grouped(own, lambda o: escape(o.data)) if _repeated(own) else {"": own}
+        by_data = grouped(own, lambda o: data_of(o, own).get("data", ""))
         tallies = "; ".join(f"{name}{': ' * bool(name)}{tally(of_data)}" for name, of_data in by_data.items())
         parts += [claims_table(own, failed).markdown(), tallies + "." + alike * (len(rows) > len(set(rows)))]
     parts += ["\n".join(of_runs)] * bool(of_runs) + [*notes, *of_data]
@@ -187,11 +187,6 @@ def _controls(outcomes: Sequence[Outcome], failed: Container[str]) -> list[str]:
     return ["### Controls", claims_table(controls, failed).markdown(), about] if controls else []
 
 
-def _repeated(outcomes: Sequence[Outcome]) -> bool:
-    """Whether a claim is judged on several data sets."""
-    return len({o.claim.id for o in outcomes}) < len(outcomes)
-
-
 def claims_table(outcomes: Sequence[Outcome], failed: Container[str] = ()) -> Table:
     """Claim, size, interval and verdict; the data where a claim is judged on several.
 
@@ -201,7 +196,7 @@ def claims_table(outcomes: Sequence[Outcome], failed: Container[str] = ()) -> Ta
     return Table.of(
         {
             "claim": escape(o.claim.sentence),
-            **({"data": escape(o.data)} if _repeated(outcomes) else {}),
+            **data_of(o, outcomes),
             "figure": metric_name(o.claim.metric),
             "size": difference(o),
             "95 % interval": interval(o.difference),
@@ -224,7 +219,7 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
         lines.append(
             {
                 "claim": claim.id,
-                **({"data": escape(o.data)} if _repeated(outcomes) else {}),
+                **data_of(o, outcomes),
                 f"{rule} epoch": "-" if other is None else difference(other),
                 "95 % interval": "-" if other is None else interval(other.difference),
                 "verdict by it": "-" if other is None else other.verdict,
