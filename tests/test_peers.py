@@ -45,7 +45,7 @@ def cells(page, *start):
 
 def test_sides_are_timed_in_turn_and_the_faster_number_of_workers_is_kept(tmp_path, monkeypatch):
     calls = []
-    seconds = {LIGHTNING: {"0": 5.0, "2": 4.0}, TIMM: {"0": 6.0, "2": 7.0}}
+    seconds = {LIGHTNING: {"0": 5.0, "2": 4.0}, TIMM: {"1": 6.0, "2": 7.0}}
     monkeypatch.setattr(peers, "session", lambda work, whole=False: calls.append(whole) or Trial(3.0))
     monkeypatch.setattr(peers, "script", lambda p, work, n: calls.append((p, n)) or Trial(seconds[p][n]))
     monkeypatch.setenv("CVHW4_PEERS", str(tmp_path))
@@ -53,8 +53,8 @@ def test_sides_are_timed_in_turn_and_the_faster_number_of_workers_is_kept(tmp_pa
     PEERS[TIMM].script.write_text("")
     work = Work("tf_efficientnet_lite0", tmp_path)
     found = peers.compare("one run", work, peers=[LIGHTNING, TIMM], trials=2, pictures="", command="")
-    first = [(LIGHTNING, "0"), (LIGHTNING, "2"), (TIMM, "0"), (TIMM, "2")]
-    assert calls == [False, True, *first, False, True, (LIGHTNING, "2"), (TIMM, "0")]
+    first = [(LIGHTNING, "0"), (LIGHTNING, "2"), (TIMM, "1"), (TIMM, "2")]
+    assert calls == [False, True, *first, False, True, (LIGHTNING, "2"), (TIMM, "1")]
     assert [what for what, *_ in found.pairs(TIMM)] == [WHOLE, STUDY]
     assert found.environment["pytorch-image-models/train.py"] == "sha256 e3b0c44298fc"  # of an empty file
 
@@ -124,11 +124,12 @@ def test_every_peer_that_is_there_trains_the_same_as_ours(name, tmp_path, monkey
     present = [peer for peer in CONTESTS[name].targets if not PEERS[peer].missing()]
     if not present:
         pytest.skip(PEERS[next(iter(CONTESTS[name].targets))].missing())
-    monkeypatch.setattr(peers, "WORKERS", ("0",))
+    for peer in present:
+        monkeypatch.setitem(PEERS, peer, PEERS[peer]._replace(workers=PEERS[peer].workers[:1]))
     work, pictures = prepare(name, None, "cpu", tmp_path, Setting(12, 6, 1))
     assert pictures == "12 + 6 generated pictures"
     work = replace(work, size=32, batch=4, epochs=1)
     found = peers.compare(name, work, peers=present, trials=1, pictures=pictures, command="")
     assert all(trial.seconds > 1 and trial.train and trial.val for trial in found.ours)
     assert [seconds > 1 for seconds in found.study] == [True] * CONTESTS[name].study
-    assert all(tried["0"][0].train or "torchvision" in peer for peer, tried in found.peers.items())
+    assert all(next(iter(tried.values()))[0].train or "torchvision" in p for p, tried in found.peers.items())

@@ -94,8 +94,8 @@ def test_runs_on_the_bounds_data_are_judged_and_others_are_not():
         assert figures(page(runs, bounds=BOUNDS), "q1_").get("bounds", "none") == word
     foreign = replace(record("q1_1"), data=replace(record().data, fingerprint="f" * 64, name="hymenoptera"))
     text = page([foreign, record("q1_1", seed=1)], bounds=BOUNDS)
-    assert "(hymenoptera)" in text and "(embedded)" in text and text.count("not judged") == 1
-    assert "not judged" not in page([foreign]) and "bounds" not in page([foreign])
+    assert "(hymenoptera)" in text and "(embedded)" in text and text.count("do not apply") == 1
+    assert "do not apply" not in page([foreign]) and "bounds" not in page([foreign])
 
 
 def test_a_studys_own_metric_has_a_table_and_its_runs_from_before_are_left_out():
@@ -309,7 +309,7 @@ def test_every_row_and_claim_fits(of):
 
 def outcome(id, mean, n, low=-0.5, high=0.5):
     difference = SimpleNamespace(mean=mean, n=n, low=low, high=high)
-    claim, others = SimpleNamespace(id=id, worse="q1_1"), dict(other_epoch=None, trained=None)
+    claim, others = SimpleNamespace(id=id, worse="q1_1"), dict(other_epoch=None, trained=None, data="photos, redrawn")
     return SimpleNamespace(claim=claim, difference=difference, verdict="contradicted", **others)
 
 

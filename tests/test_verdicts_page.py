@@ -122,7 +122,7 @@ def test_where_each_seed_drew_its_own_pictures_the_spread_over_seeds_has_the_ima
     assert outcome.redrawn and outcome.with_other_images is None and outcome.difference == same.difference
     assert not same.redrawn and same.with_other_images is not None
     other = verdicts_page(QUICK, redrawn, store.images, NO_BOUNDS)[0]
-    for what in ("other images", "Two sources of noise"):
+    for what in ("other images too", "Two sources of noise"):
         assert what.lower() in page.lower() and what.lower() not in other.lower()
     assert "Each seed drew its own pictures" in other and "All seeds saw the same pictures" in page
     redrawn = [replace(r, data=replace(r.data, fingerprint="0" + r.data.fingerprint[1:])) for r in redrawn]
@@ -147,7 +147,7 @@ def test_where_each_seed_drew_its_own_pictures_the_spread_over_seeds_has_the_ima
 def test_published_differences_are_held_against_further_runs(page):
     """Those of the mIoU are none: by `SHARE` skips gain far more here than they did there."""
     text = section(page, "By the best epoch")
-    inside = re.search(r"(\d) of 7 lie where a run here would.*?: (.*?)\. Other", text)
+    inside = re.search(r"Of 7, (\d) lie within the 95 % prediction.*?: (.*?)\. Other", text)
     assert int(inside[1]) == len(inside[2].split("; ")) and "skip connections raise mIoU" not in inside[2]
 
 
@@ -322,7 +322,7 @@ def test_one_seed_and_rows_without_claims_say_so(store, records):
     assert "No claim has runs of all its rows yet." in text and "The comparisons in full" not in text
     text, _ = verdicts_page(QUICK, [r for r in records if r.seed == 0], store.images, NO_BOUNDS)
     assert cells(section(text, "The claims"), FIRST.sentence)[3:] == ["-", "**undecided**", "1"]
-    assert "The comparisons in full" not in text and "lie where a run here would" not in text
+    assert "The comparisons in full" not in text and "prediction interval" not in text
     assert " -]" not in text and "nan" not in text and re.search(r"[+-]0\.\d{3} -( |$)", text, re.M) is None
 
 

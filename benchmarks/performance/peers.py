@@ -29,7 +29,6 @@ from cvhw4.report.tables import Table
 from cvhw4.report.text import code, escape
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKERS = ("0", "2")  # numbers of loading processes that a peer is tried with
 RUNS = 6  # of a study of 2 rows with 3 seeds
 
 
@@ -66,11 +65,12 @@ class Trial:
 
 
 class Peer(NamedTuple):
-    """Who trains instead: the package or the script that it needs, and its arguments, with the names of `Work`'s fields
-    and of `workers` in braces."""
+    """Who trains instead: the package or the script that it needs, its arguments, with the names of `Work`'s fields and
+    of `workers` in braces, and the numbers of loading processes that it is tried with."""
 
     needs: str
     arguments: str
+    workers: Sequence[str] = ("0", "2")
 
     @property
     def script(self) -> Path:
@@ -104,6 +104,7 @@ PEERS = {
         "{folder} --val-split val --model {network} --num-classes 2 --initial-checkpoint {start} --img-size {size} "
         "-b {batch} --epochs {epochs} -j {workers} --device {device} --opt momentum --lr 0.01 --weight-decay 0 "
         "--sched step --decay-epochs 4 --decay-rate 0.1 --warmup-epochs 0 --smoothing 0 --color-jitter 0",
+        workers=("1", "2"),  # its loader cannot do without
     ),
     "torchvision's train.py": Peer(
         "vision/references/classification/train.py",
@@ -222,13 +223,15 @@ def compare(name: str, work: Work, *, peers: Sequence[str], trials: int, picture
     started = datetime.now(UTC).isoformat(timespec="seconds")
     ours: list[Trial] = []
     study: list[float] = []
-    theirs: dict[str, dict[str, list[Trial]]] = {peer: {workers: [] for workers in WORKERS} for peer in peers}
+    theirs: dict[str, dict[str, list[Trial]]] = {
+        peer: {workers: [] for workers in PEERS[peer].workers} for peer in peers
+    }
     for turn in range(trials):
         ours.append(session(work))
         if CONTESTS[name].study:
             study.append(session(work, whole=True).seconds)
         for peer, tried in theirs.items():
-            for workers in [_best(tried)] if turn else WORKERS:
+            for workers in [_best(tried)] if turn else tried:
                 tried[workers].append(script(peer, work, workers))
     where = environment(work.device) | versions(("lightning", "segmentation-models-pytorch"))
     for path in (PEERS[peer].script for peer in peers):

@@ -180,7 +180,7 @@ class _Section:
             logged = "Runs that were trained and logged elsewhere; their data and settings are not checked."
             about = (logged if self.study.train is logged_elsewhere else loop) + lower_note(self.study)
         if self.bounds and self.bounds.rows and not any(self.bounds.apply_to(r.data.fingerprint) for r in self.runs):
-            about += " The bounds are calibrated on other data and do not apply: these rows are reported, not judged."
+            about += " The bounds are calibrated on other data and do not apply."
         return about
 
     def _figures(self, metric: str) -> Iterator[dict[str, str]]:

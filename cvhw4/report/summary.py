@@ -127,7 +127,7 @@ def short_claims(outcomes: Sequence[Outcome]) -> list[str]:
         }
         for o in outcomes
     ]
-    return [*Table.of(lines).plain("claim"), *(wrapped(_ASIDE).splitlines() if "*" in str(lines) else [])]
+    return [*Table.of(lines).plain("claim", "data"), *(wrapped(_ASIDE).splitlines() if "*" in str(lines) else [])]
 
 
 def short_detections(found: Sequence[Detection]) -> list[str]:

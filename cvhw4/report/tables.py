@@ -77,7 +77,8 @@ class Table:
         """As lines for a terminal that is so many columns wide.
 
         Args:
-            names: columns whose texts may be cut, the widest first, until the table fits; numbers stay whole.
+            names: columns whose texts may be cut, the widest first, until the table fits, those that it has; numbers
+                stay whole.
         """
         if not self.columns:
             return []
@@ -86,7 +87,7 @@ class Table:
             name: max(map(len, column)) for name, column in zip(self.columns, zip(*rows, strict=True), strict=True)
         }
         for _ in range(sum(widths.values()) + 2 * (len(widths) - 1) - width):
-            widths[max(names, key=lambda name: widths[name] - len(name))] -= 1
+            widths[max(widths.keys() & names, key=lambda name: widths[name] - len(name))] -= 1
         fitted = [[cut(text, w).ljust(w) for text, w in zip(row, widths.values(), strict=True)] for row in rows]
         return ["  ".join(row).rstrip() for row in fitted]
 

@@ -29,7 +29,7 @@ from cvhw4.report.runs import days, grouped, lower_note, metric_name, scope
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
-from cvhw4.statistics.bounds import Bounds
+from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import detections
@@ -74,6 +74,8 @@ def verdicts_page(
         judged: what these runs say of the claims, where that is known already.
     """
     rows = [r for r in records if r.row in study.rows]
+    if not any(bounds.apply_to(r.data.fingerprint) for r in rows):
+        bounds = NO_BOUNDS  # those of other data have nothing to say here
     outcomes = judge_all(study, rows, read) if judged is None else judged
     sets = evidence(study, rows, read)
     of_study, pictures = _sections(study, sets)
@@ -249,8 +251,8 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
         )
     if sized:
         parts.append(
-            f"A published difference is of one run each, and of best epochs. {len(inside)} of {sized} lie where a run "
-            "here would, seed and, of accuracies, published images being others (95 % prediction interval)"
+            f"Published differences are of one run each, and of best epochs. Of {sized}, {len(inside)} lie within the "
+            "95 % prediction interval of one more run here, with another seed and, for accuracies, other images"
             f"{': ' * bool(inside) + '; '.join(inside)}. Other data and networks give other sizes."
         )
     return parts
