@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -179,6 +180,9 @@ class _Section:
             loop = f"A training loop of its own (`{escape(first.weights.network)}`), which alone knows its data."
             logged = "Runs that were trained and logged elsewhere; their data and settings are not checked."
             about = (logged if self.study.train is logged_elsewhere else loop) + lower_note(self.study)
+        also_after = self.study.also_after.get(self.task.name, math.inf)
+        if any(len(r.epochs) > also_after for r in self.runs):
+            about += f" A row's second line: the same runs after their first {also_after} epochs."
         if self.bounds and self.bounds.rows and not any(self.bounds.apply_to(r.data.fingerprint) for r in self.runs):
             about += " The bounds are calibrated on other data and do not apply."
         return about

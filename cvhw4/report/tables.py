@@ -87,7 +87,7 @@ class Table:
             name: max(map(len, column)) for name, column in zip(self.columns, zip(*rows, strict=True), strict=True)
         }
         for _ in range(sum(widths.values()) + 2 * (len(widths) - 1) - width):
-            widths[max(widths.keys() & names, key=lambda name: widths[name] - len(name))] -= 1
+            widths[max((name for name in names if name in widths), key=lambda name: widths[name] - len(name))] -= 1
         fitted = [[cut(text, w).ljust(w) for text, w in zip(row, widths.values(), strict=True)] for row in rows]
         return ["  ".join(row).rstrip() for row in fitted]
 
