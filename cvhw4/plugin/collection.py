@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
@@ -252,3 +253,11 @@ def _parametrised(item: pytest.Item | pytest.Collector) -> set[str]:
         mark.args[0] if mark.args else mark.kwargs.get("argnames", ()) for mark in item.iter_markers("parametrize")
     )
     return {name.strip() for names in given for name in (names.split(",") if isinstance(names, str) else names)}
+
+
+def seed_in(id: str, row: str) -> int | None:
+    """The seed in the id of a test that trains a row ("test_rows.py::test_row[a-seed0]"), other parameters beside it or
+    not; None for a test of another row."""
+    parameters = id.partition("[")[2].removesuffix("]")
+    found = re.search(rf"(?:^|-){re.escape(row)}-seed(\d+)(?:-|$)", parameters)
+    return None if found is None else int(found[1])

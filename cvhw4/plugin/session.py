@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from cvhw4.errors import (
     printable,
 )
 from cvhw4.plugin.board import Run, SessionBoard
-from cvhw4.plugin.collection import Collection, Studies, key_of, load
+from cvhw4.plugin.collection import Collection, Studies, key_of, load, seed_in
 from cvhw4.plugin.options import jobs_at_once, threads_per_run
 from cvhw4.plugin.progress import Progress
 from cvhw4.study import Claim, Control, Row, Study
@@ -387,7 +386,7 @@ class Session:
         """The run of a test; of one that was lost with its worker by the end of its name."""
         if key := getattr(report, "cvhw4", {}).get("key"):
             return key[0], key[1], key[2]
-        found = [run for run in self._planned if _seed_in(report.nodeid, run[1]) == run[2]]
+        found = [run for run in self._planned if seed_in(report.nodeid, run[1]) == run[2]]
         return max(found, key=lambda run: len(run[1]), default=None)
 
     def _report_run(self, path: Path, seconds: float) -> None:
@@ -416,10 +415,10 @@ class Session:
                 continue
             for study in self.studies_of(self.config.rootpath / id.partition("::")[0]):
                 rows = (*study.rows.values(), *study.in_group("control"))
-                named = [row for row in rows if _seed_in(id, row.name) is not None]
+                named = [row for row in rows if seed_in(id, row.name) is not None]
                 if named:  # "b" is in the name of a test of "a-b" too
                     row = max(named, key=lambda row: len(row.name))
-                    self._planned[study.name, row.name, _seed_in(id, row.name) or 0] = row
+                    self._planned[study.name, row.name, seed_in(id, row.name) or 0] = row
         self.pytest_collection_finish()
 
     def studies_of(self, file: Path) -> list[Study]:
@@ -446,14 +445,6 @@ class Session:
             self.executor.close()
         if not self.is_worker:
             self.board.remove()
-
-
-def _seed_in(id: str, row: str) -> int | None:
-    """The seed in the id of a test that trains a row ("test_rows.py::test_row[a-seed0]"), other parameters beside it or
-    not; None for a test of another row."""
-    parameters = id.partition("[")[2].removesuffix("]")
-    found = re.search(rf"(?:^|-){re.escape(row)}-seed(\d+)(?:-|$)", parameters)
-    return None if found is None else int(found[1])
 
 
 @contextmanager
