@@ -181,7 +181,7 @@ class _Section:
             logged = "Runs that were trained and logged elsewhere; their data and settings are not checked."
             about = (logged if self.study.train is logged_elsewhere else loop) + lower_note(self.study)
         also_after = self.study.also_after.get(self.task.name, math.inf)
-        if any((self.study.rows[r.row].epochs or len(r.epochs)) > also_after for r in self.runs):
+        if any(row.epochs is not None and row.epochs > also_after for row in self.ran):
             about += f" A row's second line: the same runs after their first {also_after} epochs."
         if self.bounds and self.bounds.rows and not any(self.bounds.apply_to(r.data.fingerprint) for r in self.runs):
             about += " The bounds are calibrated on other data and do not apply."
