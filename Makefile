@@ -35,7 +35,7 @@ MINUTES ?=
 limit = $(if $(MINUTES),timeout --signal=TERM --kill-after=10 $$(($(MINUTES) * 60 * $(1) / 15)))
 FULL = $(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
 
-.PHONY: help lint integration docs bench speed peers growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
+.PHONY: help lint tests integration docs bench speed peers growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
 .PHONY: dist install-dist screenshot
 .DELETE_ON_ERROR:
 
@@ -69,7 +69,10 @@ lint: env
 
 TESTS = $(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --timeout=900
 
-test: lint
+test: env
+	@$(MAKE) --no-print-directory --jobs=2 lint tests
+
+tests: env
 	$(TESTS) -m "not integration" $(ARGS)
 
 integration: env

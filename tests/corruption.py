@@ -39,4 +39,4 @@ def corruption(monkeypatch):
         return
     corrupt = {"shuffled labels": shuffled_labels, "wrong split": labels_of_the_wrong_split, "none": lambda d: d}[kind]
     read = load._load
-    monkeypatch.setattr(load, "_load", lambda source: corrupt(read(source)))
+    monkeypatch.setattr(load, "_load", lambda *given: corrupt(read(*given)))

@@ -132,7 +132,10 @@ def study(rng, seeds):
     ]
 
 
-@pytest.mark.parametrize(("seeds", "others"), [(3, 0), (3, 50), (5, 0)])
+@pytest.mark.parametrize(
+    ("seeds", "others"),
+    [(3, 0), pytest.param(3, 50, marks=pytest.mark.integration), pytest.param(5, 0, marks=pytest.mark.integration)],
+)
 def test_whole_comparisons_raise_a_false_alarm_in_five_percent(seeds, others):
     rng = np.random.default_rng(seeds + others)
     a = [compare_runs(QUICK, study(rng, range(seeds)), study(rng, range(others, others + seeds))) for _ in range(100)]

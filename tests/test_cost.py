@@ -235,7 +235,7 @@ def test_the_command_measures_and_writes_the_page(tmp_path, monkeypatch, capsys)
     assert "invalid choice: 'tpu'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["q1_2", "q1_1", "q2_1a"])
+@pytest.mark.parametrize("name", [pytest.param("q1_2", marks=pytest.mark.integration), "q1_1", "q2_1a"])
 def test_memory_by_shapes_alone_is_that_of_real_numbers(name):
     row = QUICK.row(name)
     row = replace(row, start="random", recipe=replace(row.recipe, size=32, batch=4, epochs=2))

@@ -495,7 +495,7 @@ def test_errors_that_say_that_memory_ran_out(error, expected):
 def test_what_a_failed_run_had_is_free_for_the_next(tmp_path, monkeypatch):
     """The error, and with it its traceback, is kept here, as pytest keeps it."""
     use_small_networks(monkeypatch)
-    monkeypatch.setattr(Runner, "data", lambda self, task: dataset(task))
+    monkeypatch.setattr(Runner, "data", lambda self, task, seed=None: dataset(task))
     with emulated_gpu() as gpu:
         runner = Runner(study=QUICK, device="cuda", results=tmp_path)
         with pytest.raises(TrainingDiverged) as caught:

@@ -119,6 +119,7 @@ def own(pytester, monkeypatch):
     return run
 
 
+@pytest.mark.integration
 def test_the_example_of_binary_masks_trains_and_its_pages_have_its_classes(own, pytester):
     """As it stands, but for the seeds; from an installation to the verdict it is 20 lines of the user's own at most."""
     for name in ("test_cells.py", "make_cells.py", "unet.py"):
@@ -202,6 +203,7 @@ def test_studies_of_both_tasks_and_the_homework_train_in_one_session(own, pytest
     assert "Small(width=4)" in (results / "insects" / "report.md").read_text()
 
 
+@pytest.mark.integration
 def test_a_keyword_that_selects_nothing_is_answered_with_the_rows_that_tests_asked_for(own, pytester):
     pytester.makepyfile(test_others="def test_other():\n    pass\n")
     told = "-k typo selects nothing. Rows of study insects: scratch, other."

@@ -200,6 +200,7 @@ def test_a_smoke_test_of_other_data_or_of_a_control_that_changes_nothing_fails(s
     assert not (pytester.path / "results").exists()
 
 
+@pytest.mark.integration
 def test_a_smoke_test_takes_the_place_of_a_test_that_trains_and_of_no_other(study, pytester):
     first_epoch_of_q1_6(study, pytester)
     (pytester.path / "benchmarks" / "test_more.py").write_text(

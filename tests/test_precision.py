@@ -149,7 +149,7 @@ def test_bf16_where_the_processor_has_none_is_one_line_before_training(study, mo
 
 @pytest.fixture
 def runner(timed, tmp_path, monkeypatch):
-    monkeypatch.setattr(Runner, "data", lambda self, task: dataset(task))
+    monkeypatch.setattr(Runner, "data", lambda self, task, seed=None: dataset(task))
     return Runner(study=QUICK, device="cpu", results=tmp_path / "results", reuse=True, threads=1)
 
 

@@ -30,7 +30,7 @@ def train(results, name, seed, moment=None):
     from cvhw4.runner import Runner
     from cvhw4.training import checkpoint
 
-    load._load = lambda source: tiny.dataset(source.task)
+    load._load = lambda source, seed: tiny.dataset(source.task)
     original = checkpoint.Checkpoints.__init__
     checkpoint.Checkpoints.__init__ = lambda self, *args, **options: original(
         self, *args, **options | {"every": 0.0, "share": float("inf")}

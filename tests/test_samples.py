@@ -201,7 +201,7 @@ def test_the_heat_is_grad_cam_of_the_trained_network_as_autograd_finds_it(name):
 
 
 def test_a_study_keeps_samples_with_the_record_and_pictures_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(load, "_load", lambda _: dataset("classification"))
+    monkeypatch.setattr(load, "_load", lambda *_: dataset("classification"))
     runner = Runner(study=QUICK, results=tmp_path, device="cpu", reuse=True)
     first, second = (runner.run(row("q1_1"), seed) for seed in (0, 1))
     shown = [runner.store.samples(r) for r in (first, second)]

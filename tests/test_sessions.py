@@ -272,7 +272,7 @@ def test_deterministic_is_part_of_a_run_on_cuda_alone(monkeypatch):
     """On a CPU every run is: there the option changes nothing, and finished runs are found."""
     from tests.tiny import QUICK, dataset, row
 
-    monkeypatch.setattr("cvhw4.data.load._load", lambda source: dataset(source.task))
+    monkeypatch.setattr("cvhw4.data.load._load", lambda source, seed: dataset(source.task))
     plans = [
         Runner(study=QUICK, device="cpu", deterministic=d)._plan(row("q1_1"), 0).fingerprint for d in (False, True)
     ]
