@@ -249,6 +249,7 @@ def test_memory_by_shapes_alone_is_that_of_real_numbers(name):
     assert peaks[0] == peaks[1] > 0
 
 
+@pytest.mark.integration
 def test_the_page_of_memory_counts_as_the_formula_does_and_a_larger_card_takes_a_larger_batch():
     row = QUICK.row("q1_3")
     page = floors.memory_page("quick", [row])

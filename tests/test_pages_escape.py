@@ -203,7 +203,7 @@ def few_draws(monkeypatch):
     monkeypatch.setattr("cvhw4.homework.sections._waterfall", lambda figure, *_: figure.subplots())
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(text=ALL)
 @given(outside)
 def test_no_text_from_outside_takes_effect_in_the_verdicts(few_draws, text):
