@@ -333,7 +333,7 @@ class Reader:
         arguments = [a for a in arguments if a != "--profile" and a != "full"]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Runner, "run", untrained)
-            patch.setattr(tiny, "_read", lambda source, seed: dataset(source.task))  # the reader's folders are empty here
+            patch.setattr(tiny, "_read", lambda source, seed: dataset(source.task))  # its folders are empty here
             if self.sessions:
                 patch.setattr(Summary, "_summarise", lambda *_: None)
             result = self.study(*arguments, "--bounds", self.bounds())
