@@ -147,7 +147,7 @@ def test_where_each_seed_drew_its_own_pictures_the_spread_over_seeds_has_the_ima
 def test_published_differences_are_held_against_further_runs(page):
     """Those of the mIoU are none: by `SHARE` skips gain far more here than they did there."""
     text = section(page, "By the best epoch")
-    inside = re.search(r"Of 7, (\d) lie within the 95 % prediction.*?: (.*?)\. Other", text)
+    inside = re.search(r"Of 7, (\d) lies? within the 95 % prediction.*?: (.*?)\. Other", text)
     assert int(inside[1]) == len(inside[2].split("; ")) and "skip connections raise mIoU" not in inside[2]
 
 
