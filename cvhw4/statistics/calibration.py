@@ -167,8 +167,8 @@ def _usable(study: Study, records: Iterable[RunRecord]) -> tuple[dict[str, list[
     by_row: dict[str, list[RunRecord]] = {row: [] for row in study.rows}
     for record in records:
         source = study.sources.get(record.task)
-        generated, redraw = isinstance(source, Generated), isinstance(source, Generated) and source.redraw
-        if record.row in by_row and (record.data.embedded, record.data.redrawn) == (generated, redraw):
+        kind = (True, source.redraw) if isinstance(source, Generated) else (False, False)
+        if record.row in by_row and (record.data.embedded, record.data.redrawn) == kind:
             by_row[record.row].append(record)
     bounded = [row for row in study.rows.values() if row.group == "" or len(by_row[row.name]) >= FEWEST_RUNS]
     for row in bounded:
