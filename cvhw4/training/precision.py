@@ -130,11 +130,12 @@ def time_steps(row: Row, dataset: Dataset, device: torch.device) -> dict[str, fl
     return seconds
 
 
-def _step(row: Row, dataset: Dataset, device: torch.device, precision: Precision) -> Callable[[], object]:
+def _step(row: Row, dataset: Dataset, device: torch.device, precision: Precision) -> Callable[[], None]:
     """An epoch of one batch, as `fit` trains it."""
     import torch
 
     from cvhw4.models.build import build_network, set_training_mode
+    from cvhw4.models.depthwise import depthwise_in_strips
     from cvhw4.training.fit import caller, make_learner, make_step, train_epoch
     from cvhw4.training.objectives import make_objective
     from cvhw4.training.recipe import make_optimizer
@@ -145,7 +146,12 @@ def _step(row: Row, dataset: Dataset, device: torch.device, precision: Precision
     learner, learnt = make_learner(row, module, make_objective(row, dataset, network, device, 0), call)
     step = make_step(learnt, learner, make_optimizer(row.recipe, module), call)
     set_training_mode(module, row)
-    return lambda: train_epoch(learnt, step, 1)
+
+    def epoch() -> None:
+        with depthwise_in_strips(module):
+            train_epoch(learnt, step, 1)
+
+    return epoch
 
 
 def _first(split: Split, count: int) -> Split:

@@ -1,0 +1,107 @@
+"""Training depthwise convolutions with wide kernels on a CPU: the gradient of their weights, strip by strip.
+
+oneDNN, with which PyTorch computes on x86 processors, has a kernel of its own for the weight gradient of depthwise
+convolutions up to three columns wide. For wider ones (5x5 in EfficientNet and MobileNetV3, 7x7 in ConvNeXt) it pads
+each channel to 16 x 16 and takes 10 to 60 times as long as for the convolution itself. A kernel's columns are
+independent of each other, so here the gradient is computed for three of them at a time: the same sums of products,
+added in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_COLUMNS = 3  # of a kernel, for which there is a fast gradient
+
+
+@contextmanager
+def depthwise_in_strips(module: nn.Module) -> Iterator[None]:
+    """Within it the module's depthwise convolutions with wide kernels compute the gradient of their weights in strips;
+    afterwards all is as it was.
+
+    Left alone are convolutions with a way of their own, and what is on another device, runs under autocast or is
+    compiled.
+    """
+    wide = [(m, pad) for m in module.modules() if isinstance(m, nn.Conv2d) and (pad := _padding(m)) is not None]
+    try:
+        for convolution, pad in wide:
+            convolution.__dict__["forward"] = partial(_forward, convolution, pad)
+        yield
+    finally:
+        for convolution, _ in wide:
+            convolution.__dict__.pop("forward", None)
+
+
+def _padding(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor] | None:
+    """What a convolution does to its inputs before it pads them by `convolution.padding`; None for one that is not
+    depthwise and wide, or does more than that."""
+    from timm.layers import Conv2dSame, pad_same  # type: ignore[attr-defined]
+
+    c = convolution
+    depthwise = c.groups == c.in_channels == c.out_channels and c.kernel_size[1] > _COLUMNS and c.dilation == (1, 1)
+    if not depthwise or "forward" in c.__dict__ or c.weight.device.type != "cpu":
+        return None
+    if type(c).forward is Conv2dSame.forward:
+        return partial(pad_same, kernel_size=[*c.kernel_size], stride=[*c.stride], dilation=[*c.dilation])
+    plain = type(c).forward is nn.Conv2d.forward and type(c)._conv_forward is nn.Conv2d._conv_forward
+    return _as_they_are if plain and c.padding_mode == "zeros" and not isinstance(c.padding, str) else None
+
+
+def _as_they_are(inputs: Tensor) -> Tensor:
+    return inputs
+
+
+def _forward(convolution: nn.Conv2d, pad: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """`convolution(inputs)`."""
+    weight = convolution.weight
+    special = torch.compiler.is_compiling() or torch.is_autocast_enabled(inputs.device.type) or inputs.dim() != 4
+    if special or not (torch.is_grad_enabled() and weight.requires_grad):
+        return type(convolution).forward(convolution, inputs)
+    padding = (0, 0) if pad is not _as_they_are else convolution.padding
+    outputs: Tensor = _Depthwise.apply(pad(inputs), weight, convolution.bias, convolution.stride, padding)
+    return outputs
+
+
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution; what it does backwards can be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(inputs, weight, bias, stride, padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight = ctx.saved_tensors
+        of_inputs, of_weight, of_bias = ctx.needs_input_grad[:3]
+        found = _backward(gradient, inputs, weight, ctx.stride, ctx.padding, (of_inputs, False, of_bias))
+        strips = _weight_gradient(gradient, inputs, weight, ctx.stride, ctx.padding) if of_weight else None
+        return found[0], strips, found[2], None, None
+
+
+def _weight_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: Any, padding: Any) -> Tensor:
+    """The gradient of the weights, `_COLUMNS` columns of the kernel at a time."""
+    inputs = F.pad(inputs, (padding[1], padding[1], padding[0], padding[0])) if any(padding) else inputs
+    seen = (gradient.shape[3] - 1) * stride[1]  # columns of the inputs from a kernel's first place to its last
+    strips = []
+    for left in range(0, weight.shape[3], _COLUMNS):
+        strip = weight[..., left : left + _COLUMNS]
+        part = inputs[..., left : left + seen + strip.shape[3]]
+        strips.append(_backward(gradient, part, strip, stride, (0, 0), (False, True, False))[1])
+    return torch.cat(strips, 3)
+
+
+def _backward(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: Any, padding: Any, mask: Any) -> Any:
+    """The gradients of inputs, weight and bias that the mask asks for."""
+    channels = len(weight)
+    return torch.ops.aten.convolution_backward(
+        gradient, inputs, weight, [channels], stride, padding, (1, 1), False, (0, 0), channels, mask
+    )

@@ -1,0 +1,117 @@
+"""Depthwise convolutions whose weight gradient is computed in strips: against autograd's own."""
+
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from timm.layers import Conv2dSame
+from torch import nn
+
+from cvhw4.models import depthwise
+from cvhw4.models.depthwise import depthwise_in_strips
+
+
+def wide(kind=nn.Conv2d, kernel=(5, 5), channels=4, **settings):
+    torch.manual_seed(0)
+    return kind(channels, channels, kernel, groups=channels, **settings).double()
+
+
+def gradients(module, inputs, gradient=None):
+    """The output and the gradients of inputs and parameters."""
+    inputs = inputs.clone().requires_grad_()
+    output = module(inputs)
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape)
+    return [output, *torch.autograd.grad((output * weights).sum(), [inputs, *module.parameters()])]
+
+
+@given(
+    kind=st.sampled_from([nn.Conv2d, Conv2dSame]),
+    kernel=st.tuples(st.integers(1, 7), st.integers(4, 9)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    size=st.tuples(st.integers(9, 14), st.integers(9, 14)),
+    bias=st.booleans(),
+    images=st.integers(1, 3),
+)
+def test_gradients_are_those_of_autograd(kind, kernel, stride, padding, size, bias, images):
+    module = wide(kind, kernel, stride=stride, padding=padding, bias=bias)
+    inputs = torch.randn(images, 4, *size, dtype=torch.float64).to(memory_format=torch.channels_last)
+    expected = gradients(module, inputs)
+    with depthwise_in_strips(module):
+        found = gradients(module, inputs)
+    assert torch.equal(found[0], expected[0])
+    for mine, theirs in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_it_can_be_differentiated_twice():
+    module, inputs = wide(channels=2, padding=2), torch.randn(1, 2, 5, 5, dtype=torch.float64, requires_grad=True)
+    with depthwise_in_strips(module):
+        assert torch.autograd.gradgradcheck(
+            lambda x, w: torch.func.functional_call(module, {"weight": w}, (x,)), (inputs, module.weight)
+        )
+
+
+@pytest.fixture
+def strips(monkeypatch):
+    """Calls that computed a gradient in strips."""
+    calls, original = [], depthwise._weight_gradient
+    monkeypatch.setattr(depthwise, "_weight_gradient", lambda *args: calls.append(1) or original(*args))
+    return calls
+
+
+def test_the_nine_wide_layers_of_lite0_and_no_others(strips):
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=2)
+    with depthwise_in_strips(network):
+        network(torch.randn(2, 3, 64, 64)).sum().backward()
+        assert len(strips) == 9
+        network.blocks[-1].requires_grad_(False)  # its one is frozen
+        network(torch.randn(2, 3, 64, 64)).sum().backward()
+        with torch.no_grad():
+            network(torch.randn(2, 3, 64, 64))
+    assert len(strips) == 9 + 9
+    network(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert len(strips) == 9 + 9
+
+
+class Halved(nn.Conv2d):
+    def forward(self, input):
+        return super().forward(input) / 2
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        wide(kernel=(5, 3)),
+        wide(dilation=2),
+        wide(padding=2, padding_mode="reflect"),
+        wide(padding="same"),
+        wide(Halved),
+        nn.Conv2d(4, 8, 5, groups=4).double(),
+        nn.Conv2d(4, 4, 5).double(),
+    ],
+    ids=["narrow", "dilation", "reflection", "padding by name", "own forward", "two outputs", "not depthwise"],
+)
+def test_others_are_left_alone(module, strips):
+    inputs = torch.randn(2, 4, 12, 12, dtype=torch.float64)
+    expected = gradients(module, inputs)
+    with depthwise_in_strips(module):
+        assert all(map(torch.equal, gradients(module, inputs), expected))
+    assert not strips
+
+
+def test_under_autocast_it_stays_autocast(strips):
+    module = wide(padding=2).float()
+    with depthwise_in_strips(module), torch.autocast("cpu", torch.bfloat16):
+        output = module(torch.randn(1, 4, 6, 6))
+        output.sum().backward()
+    assert output.dtype is torch.bfloat16
+    assert not strips
+
+
+def test_an_error_leaves_the_module_as_it_was():
+    module = wide()
+    with pytest.raises(RuntimeError, match="stop"), depthwise_in_strips(module):
+        raise RuntimeError("stop")
+    assert "forward" not in module.__dict__
