@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cvhw4.errors import DataUnavailable, InputError
 from cvhw4.records.environment import OTHERS
 from cvhw4.study import Scenes, Study
-from cvhw4.training.process import prepare_process
+from cvhw4.training.process import importing, prepare_process
 
 if TYPE_CHECKING:
     from cvhw4.data.dataset import Dataset
@@ -69,7 +69,8 @@ def check_study(runner: Runner) -> None:
         if hasattr(source, "folder"):
             _check_size(study, name, runner)
     prepare_process()
-    from cvhw4.training.recipe import check_recipe
+    with importing():
+        from cvhw4.training.recipe import check_recipe
 
     for row in study.rows.values():
         try:

@@ -48,3 +48,29 @@ def test_freed_memory_stays_until_it_is_released():
 def test_settings_of_the_users_own_stay():
     (_, freed, _), spin, _ = measure("prepared", MALLOC_TRIM_THRESHOLD_="131072", GOMP_SPINCOUNT="7")
     assert freed < 60 and spin == "7"
+
+
+IMPORTING = """
+import gc
+from cvhw4.training.process import importing
+
+with importing():
+    assert not gc.isenabled()
+    import torch
+    import timm
+frozen = gc.get_freeze_count()
+network = torch.nn.Linear(2, 2)
+network.itself = [network]
+with importing():  # of a second study
+    assert gc.isenabled()
+assert gc.get_freeze_count() == frozen, "a network would never be freed"
+print(frozen, gc.isenabled())
+"""
+
+
+def test_what_is_imported_is_looked_through_no_more():
+    done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, check=True)
+    frozen, enabled = done.stdout.split()
+    assert int(frozen) > 100_000
+    assert enabled == "True"
+    assert not done.stderr  # as triton tells of leaks where its objects stay frozen to the end

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 
 # glibc's mallopt parameters (malloc.h).
@@ -44,6 +46,24 @@ def prepare_process() -> None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, _LARGEST)
         mallopt(_M_TOP_PAD, 16 << 20)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """For the first import of torch and what builds on it, which makes a million objects that stay: none of them is
+    looked through for garbage, within it and from then on until the process ends."""
+    if "torch" in sys.modules:  # networks may be there, which have to be found when they are garbage
+        yield
+        return
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # else triton tells of leaks
+        if enabled:
+            gc.enable()
 
 
 def release_memory() -> None:
