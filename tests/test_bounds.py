@@ -360,7 +360,8 @@ def test_a_run_that_learned_far_less_is_no_part_of_its_rows_bounds():
     slow = [replace(r, by_class={"recall": [0.5, 0.4]}) if r.seed == 11 else r for r in of_row]
     made = calibrate(QUICK, [r for r in records if r.row != slow[0].row] + slow)
     found = made.outliers["q1_6-finetune"]
-    assert (found.n, found.of, found.failed) == (1, 20, False) and 0.45 < found.limit < 0.57
+    others = min(r.best("accuracy") for r in of_row if r.seed != 11)
+    assert (found.n, found.of, found.failed) == (1, 20, False) and 0.45 < found.limit < others
     assert {*made.outliers} == {"q1_6-finetune"} and made.rows["q1_6-finetune"]["best accuracy"].n == 19
     tonight = [replace(slow[11], seed=20), *slow[:2]]
     assert made.missed(*tonight) == [] and judged(tonight, made) == "met, 1 aside"

@@ -133,6 +133,7 @@ def said():
 
 TROUBLES = ROOT / "docs" / "troubleshooting.md"
 PYTESTS = {
+    "fixture 'train' not found",
     "option dest 'profile' already used by",
     "unrecognized arguments",
     "Defining 'pytest_plugins' in a non-top-level conftest",
@@ -195,11 +196,17 @@ def test_the_row_and_the_study_that_are_shown_are_right():
     pages = [(ROOT / name).read_text() for name in ("docs/rows.md", "README.md")]
     shown, of_readme = (re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) for page in pages)
     ((name, line),) = eval("{" + shown[0] + "}", dict(vars(homework_rows))).items()
-    assert name == "q2_m1-mobilenet" and line.networks[0].removeprefix("fcn8s/") in timm.list_models()
-    ((named, settings),) = eval("{" + shown.pop(1) + "}").items()  # as a benchmark sets it apart
-    like = QUICK.rows["q2_1a-skip"]  # but for its network
-    assert named == name and {setting: like.setting(setting) for setting in settings} == settings
+    like = QUICK.rows["q2_1a-skip"]  # but for its start
+    assert line.settings.pop("start") == "random" != like.start and line.networks[1] == like.network
     assert all(like.setting(setting) == value for setting, value in line.settings.items())
+    of_sizes = re.findall(r"fcn8s/(mobilenetv3\w+)", pages[0])
+    assert len(of_sizes) == 2 and {*of_sizes} <= {*timm.list_models()}
+    made = {}
+    exec(shown.pop(1), made)  # the file of its test
+    ((named, settings),) = made["test_start"].pytestmark[0].kwargs["rows"].items()
+    assert named == name and {setting: like.setting(setting) for setting in settings} == settings
+    claim = eval(shown.pop(1), {"Claim": cvhw4.Claim})
+    assert claim.rows == (like.name, name)
     files = [(EXAMPLE / name).read_text() for name in ("conftest.py", "test_insects.py")]
     assert shown[1:3] == files and of_readme == files[1:]
     assert files[0].strip() in (ROOT / "README.md").read_text()
@@ -214,7 +221,7 @@ def test_the_row_and_the_study_that_are_shown_are_right():
 
 
 def test_the_networks_of_ones_own_that_are_shown_can_be_trained(tmp_path):
-    shown = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "rows.md").read_text(), re.MULTILINE | re.DOTALL)[5]
+    shown = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "rows.md").read_text(), re.MULTILINE | re.DOTALL)[6]
     file = tmp_path / "networks.py"
     file.write_text(shown)
     found = find_study(str(file))

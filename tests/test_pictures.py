@@ -183,10 +183,17 @@ def test_even_heat_gives_the_area_and_images_without_heat_do_not_count():
 
 def test_where_no_face_is_known_the_central_half_stands_for_it():
     r = record()
-    (found,) = heat_in_face({r.row: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 4, [[[255]]] * 4), lambda _: faces(False))
+    heat = np.full((4, 3, 3), 255)
+    (found,) = heat_in_face({r.row: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: faces(False))
     assert found.where == "the central half of the picture" and found.area == 36 / 64  # 6 of 8 px: nearest to half
     picture = looked_at("attention-share-x", "mine", [found])
     assert "these pictures do not tell: a square of half the area" in picture.caption and "56.2 %" in words(picture)
+
+
+def test_maps_whose_cells_all_reach_as_far_into_the_middle_say_nothing_of_it():
+    r, heat = record(), np.random.default_rng(0).integers(0, 255, (4, 2, 2))
+    assert heat_in_face({r.row: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: faces(False)) == []
+    assert heat_in_face({r.row: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: faces())
 
 
 def test_the_dot_plot_says_mean_and_area():
@@ -407,7 +414,7 @@ def test_a_page_without_samples_has_what_records_give_and_says_so():
         ("IoU by class, 3 classes", "iou-3-segmentation-embedded"),
     ]
     page = report_page(QUICK, [*q2[min(q2)], *q2[max(q2)]], None, {}, pictures={("segmentation", "embedded"): found})
-    assert page.count("No validation pictures are stored") == 1
+    assert page.count("No validation pictures are shown") == 1
     assert pictures_of(QUICK, CLASSIFICATION, {}, lambda _: images, **nothing) == []
 
 

@@ -275,7 +275,7 @@ def test_redrawn_runs_say_so_in_record_page_and_terminal_and_have_no_bounds(stud
     (one,) = Store(pytester.path / "results", "quick").load()
     assert one.data.redrawn and one.data.fingerprint == "f" * 64
     report = (pytester.path / "results" / "quick" / "report.md").read_text()
-    assert "12 training and 8 validation images, of each seed its own." in report
+    assert "12 training and 8 validation images, drawn by cvhw4, of each seed its own." in report
     assert re.search(r"bounds.* do(es)? not apply", report) and "--" in result.stdout.str()
 
 

@@ -307,9 +307,9 @@ FLOATS = Image.fromarray(np.ones((20, 20), np.float32))
 BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "no folder": (lambda p: shutil.rmtree(p.parents[2]), "faces", "does not exist", "correct the path"),
     "a file for a folder": (_a_file_for_all, "faces", "is not a folder", "correct the path"),
-    "no train": (lambda p: shutil.rmtree(p.parents[1]), "faces/train", "does not exist", "create the folder"),
-    "no val": (lambda p: shutil.rmtree(p.parents[2] / "val"), "faces/val", "does not exist", "create the folder"),
-    "one class": (lambda p: shutil.rmtree(p.parent), "faces/train", "1 class folders (no_heavy_makeup)", "keep one"),
+    "no train": (lambda p: shutil.rmtree(p.parents[1]), "faces", "has no train/ (in it: val)", "name the folder"),
+    "no val": (lambda p: shutil.rmtree(p.parents[2] / "val"), "faces", "has no val/ (in it: train)", "train/<class>/"),
+    "one class": (lambda p: shutil.rmtree(p.parent), "faces/train", "1 class folders (no_heavy_makeup)", "add a"),
     "three classes": (
         lambda p: shutil.copytree(p.parent, p.parents[1] / "third"),
         *("faces/train", "(heavy_makeup, no_heavy_makeup, third)", "keep one folder"),

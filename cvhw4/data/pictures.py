@@ -48,7 +48,11 @@ def read_pictures(folder: Path, *, short_side: int | None = None, classes: int =
     """
     if short_side is not None and short_side < MIN_SIDE:
         raise InputError("short_side", f"is {short_side}", f"give at least {MIN_SIDE} pixels")
-    visible(folder)  # a wrong path is better named than the train/ that it lacks
+    inside = [entry.name for entry in visible(folder)]
+    if lacking := [split for split in _SPLITS if split not in inside]:
+        found = ", ".join(inside[:_SHOWN]) + (", ..." if len(inside) > _SHOWN else "")
+        hint = "name the folder in which pictures lie as train/<class>/ and val/<class>/"
+        raise InputError(folder, f"has no {lacking[0]}/ (in it: {found or 'nothing'})", hint)
     listed = {split: _list_split(folder / split, classes) for split in _SPLITS}
     names_of_classes = tuple(listed["train"])
     if tuple(listed["val"]) != names_of_classes:
@@ -88,7 +92,7 @@ def _list_split(folder: Path, needed: int) -> dict[str, list[str]]:
         raise InputError(
             folder,
             f"holds {len(classes)} class folders ({found or 'none'}), not {number}",
-            f"keep one folder for each of {number} classes",
+            f"keep one folder for each of {number} classes" if len(classes) > needed else "add a folder for each class",
         )
     for entry in entries:
         if entry.suffix.lower() in EXTENSIONS and entry not in classes:

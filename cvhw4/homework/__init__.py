@@ -51,7 +51,8 @@ def study(
         swaps = ", ".join(f"{ours} stands in for {theirs}" for theirs, ours in stand_ins().items())
         about = (
             f"Here {swaps}. Whether a verdict carries over to the report's own pictures, networks and "
-            "sizes, only the full size on those can tell."
+            "sizes, only the full size on those can tell. Generated scenes were made easier until all comparisons of "
+            "them had the sign that they have on CamVid: that they agree is by design."
         )
     return Study(
         size,

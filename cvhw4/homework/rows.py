@@ -61,9 +61,13 @@ def _q1(
 
 
 def _q2(
-    merge: dict[str, list[str]], skips: bool, batch_norm: str = "frozen", networks: tuple[str, str | None] = _FCN8S
+    merge: dict[str, list[str]],
+    skips: bool,
+    batch_norm: str = "frozen",
+    networks: tuple[str, str | None] = _FCN8S,
+    **more: Any,
 ) -> _Line:
-    return _Line(networks, "scenes", dict(merge=merge, skips=skips, batch_norm=batch_norm))
+    return _Line(networks, "scenes", dict(merge=merge, skips=skips, batch_norm=batch_norm, **more))
 
 
 # fmt: off

@@ -132,6 +132,10 @@ def _skips(e: Evidence) -> list[str | Picture]:
         mode: {place: ([f(c) for c in counts[fused]], [f(c) for c in counts[plain]]) for place, f in _PLACES.items()}
         for mode, (fused, plain) in _BATCH_NORMS.items()
     }
+    won = {
+        mode: [_won_near(*of_seed) for of_seed in zip(counts[fused], counts[plain], strict=True)]
+        for mode, (fused, plain) in _BATCH_NORMS.items()
+    }
     # Classes of which hardly a pixel is ever right in either arm say nothing about the arms.
     found = [max(map(max, arms)) >= 0.001 for of_mode in values.values() for arms in [of_mode[_THIN]]]
     places = [place for place in _PLACES if place != _THIN or all(found)]
@@ -170,7 +174,7 @@ def _skips(e: Evidence) -> list[str | Picture]:
         "Were the gain only about a network that cannot train without normalisation, it would vanish where batch norm "
         "trains, and the last column below would be as large as the first.",
         cvhw4.table(crossed),
-        " ".join(_answer(mode, values[mode][_NEAR], values[mode][_AWAY]) for mode in values),
+        " ".join(_answer(mode, values[mode][_NEAR], values[mode][_AWAY], won[mode]) for mode in values),
         *e.notes,
     ]
 
@@ -192,11 +196,24 @@ def _removed(arms: Arms) -> str:
     return _percent(cvhw4.estimate(shares))
 
 
-def _answer(mode: str, near: Arms, away: Arms) -> str:
-    """Whether skips help most near contours, by accuracy and by the share of errors removed."""
+def _won_near(fused: np.ndarray, plain: np.ndarray) -> float:
+    """The share of the pixels won that lie near contours, of counts [V, 2, L, C]; NaN where none are won."""
+    right = [[counts[:, band].sum(0).trace() for band in (0, 1)] for counts in (fused, plain)]  # void is the last label
+    away, near = (float(a) - float(b) for a, b in zip(*right, strict=True))
+    return near / (near + away) if near + away > 0 else math.nan
+
+
+def _answer(mode: str, near: Arms, away: Arms, won: Sequence[float]) -> str:
+    """Whether skips help most near contours: by accuracy, by the share of errors removed, and by pixels.
+
+    Args:
+        won: the share of the pixels won that lie near contours, by seed.
+    """
     accuracy = cvhw4.estimate(_less(_less(*near), _less(*away)))
     where = "Where batch norm trains" if mode == "train" else "In the report's mode"
     text = f"{where}, skips bring {cvhw4.gain(accuracy)} more pixel accuracy near contours than away from them"
+    if not any(map(math.isnan, won)):
+        text += f" ({_percent(cvhw4.estimate(won))} of the pixels won lie near them)"
     shares = _shares(near), _shares(away)
     if any(map(math.isnan, (*shares[0], *shares[1]))):
         return text + "."
@@ -208,8 +225,8 @@ def _answer(mode: str, near: Arms, away: Arms) -> str:
     if (accuracy.mean > 0) == (errors > 0):
         return text + (": the gain is largest at contours." if accuracy.mean > 0 else ": it is not one of contours.")
     return (
-        f"{text}. So the two measures disagree: most pixels are won near contours, where most errors are, but a larger "
-        "share of those away from them goes, which is not spatial detail."
+        f"{text}. So the two measures disagree: accuracy rises more near contours, but a larger share of the errors "
+        "away from them goes, which is not spatial detail."
     )
 
 

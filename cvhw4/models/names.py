@@ -67,7 +67,10 @@ def _timms(network: str, written: str, use: str) -> Named:
     renamed = timm.models.get_deprecated_models()
     name = renamed.get(written) or written
     if not timm.is_model(name) or (written in renamed and not renamed[written]):
-        raise _unknown(network, written, timm.list_models(), "alexnet, or a name from timm.list_models()")
+        otherwise = "alexnet, or a name from timm.list_models()"
+        if "/" in written:
+            otherwise = f"fcn8s/, torchvision/ or smp/ at its beginning, not {written.partition('/')[0]}/"
+        raise _unknown(network, written, timm.list_models() if "/" not in written else (), otherwise)
     try:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:

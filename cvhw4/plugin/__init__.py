@@ -139,7 +139,11 @@ def train(request: pytest.FixtureRequest, benchmark: Any, study: Study) -> Calla
 @pytest.fixture
 def judged(request: pytest.FixtureRequest, study: Study) -> Callable[[Claim], Outcome]:
     """`judged(claim)`: what this session's runs say of a claim, judged together with the study's others."""
-    return partial(_session(request).outcome, study=study)
+
+    def judged(claim: Claim) -> Outcome:  # whose name pytest shows where an assertion fails
+        return _session(request).outcome(claim, study)
+
+    return judged
 
 
 @pytest.fixture

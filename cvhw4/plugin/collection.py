@@ -76,9 +76,7 @@ class Collection:
         self.studies, self.seeds, self.part, self.on_cluster = studies, seeds, part, on_cluster
         self.config = studies.config
         self.is_worker = hasattr(self.config, "workerinput")
-        self.asked: dict[
-            str, str
-        ] = {}  # studies that collected tests are for, before `-k`, and the names of their rows
+        self.asked: dict[str, dict[str, bool]] = {}  # by study and row, before `-k`: whether a test trains it
         self.warned: list[str] = []  # what is odd about the user's data and study
         self.unusable = ""  # what is wrong with a study, as a worker of xdist found
         self.planned: dict[Run, Row] = {}  # what will be run, after `-k` and the like
@@ -91,9 +89,10 @@ class Collection:
             return
         study = self.studies.named(mark, item.nodeid)
         free = set(metafunc.fixturenames) - _parametrised(item) - {*metafunc._arg2fixturedefs}
-        asked = False
+        asked, tested = False, set[str]()
         if {"row", "seed"} <= free:
             rows = _selected_rows(study, mark, item.nodeid)
+            tested = {row.name for row in rows}
             cases = [pytest.param(row, seed, id=f"{row.name}-seed{seed}") for row in rows for seed in self.seeds]
             metafunc.parametrize(("row", "seed"), cases)
             asked = True
@@ -104,7 +103,8 @@ class Collection:
             metafunc.parametrize("control", [pytest.param(control, id=control.name) for control in study.controls])
             asked = True
         if asked:
-            self.asked[study.name] = ", ".join(study.rows)
+            of_study = self.asked.setdefault(study.name, dict.fromkeys(study.rows, False))
+            of_study |= {name: True for name in study.rows if name in tested}
             if self.is_worker:
                 self.config.workeroutput["cvhw4_asked"] = self.asked  # type: ignore[attr-defined]
 

@@ -402,7 +402,7 @@ class Session:
         note = getattr(report, "cvhw4", {})  # a collection error has none
         reported = tuple(note.get("key", ())) in self.progress.reported
         if reported and report.when == "call" and report.passed and self.config.option.verbose <= 0:
-            return "passed", "", ""
+            return "passed", "", "PASSED"  # with a word pytest counts it in the percentage that it shows
         return None
 
     @pytest.hookimpl(optionalhook=True)

@@ -52,8 +52,7 @@ class Summary:
         session = self.session
         keyword = self.config.option.keyword
         if keyword and self.collection.asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
-            rows = " ".join(f"Rows of study {name}: {names}." for name, names in self.collection.asked.items())
-            terminalreporter.write_line(wrapped(f"-k {printable(keyword)} selects nothing. {rows}"))
+            terminalreporter.write_line(wrapped(f"-k {printable(keyword)} selects nothing. {self._rows_to_select()}"))
         if session.smoke or (not session.runs and not session.missing and not session.failed):
             return
         self.collection.warn(self.collection.warned)
@@ -78,6 +77,16 @@ class Summary:
         terminalreporter.write_line("")
         for page, what in pages:
             terminalreporter.write_line(f"{what}: {page}")
+
+    def _rows_to_select(self) -> str:
+        """The rows that tests train, and those that none does."""
+        text = ""
+        for name, of_study in self.collection.asked.items():
+            tested, others = (", ".join(row for row in of_study if of_study[row] == way) for way in (True, False))
+            text += f"Rows of study {name}: {tested or 'none'}. "
+            if others:
+                text += f"No test trains {others}: name it in the rows of a test's mark, pytest.mark.study. "
+        return text
 
     def _study(self, name: str, file: Path) -> Study | None:
         """A study of this session; of one whose tests xdist's workers alone have imported, the file is imported."""

@@ -139,6 +139,7 @@ def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
         "verdicts as on the pages linked below. Where seeds also drew their own pictures (*redrawn*), claims are of "
         "those runs, and their intervals about other pictures too. What is published is of best epochs.",
         _sources(settings, folder),
+        "\n\n".join(dict.fromkeys(escape(s.study.about) for s in settings if s.study.about)),
         *section("Every claim in every setting", "", _every(settings, claims)),
         *_redrawn(settings, claims),
         *_signs(settings, claims),
@@ -177,6 +178,8 @@ def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[dict[st
     lines = []
     for claim in claims:
         line = {"claim": _words(claim), "figure": metric_name(claim.metric)}
+        real = dict.fromkeys(s.outcomes[claim.id].data for s in settings if claim.id in s.outcomes and not s.generated)
+        line["real pictures"] = escape(", ".join(real)) or "-"
         for setting in settings:
             o = setting.outcomes.get(claim.id)
             impossible = setting.generated and claim.worse is None
@@ -241,7 +244,8 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
             tally.setdefault(setting.name, {}).setdefault(found, []).append(escape(claim.sentence))
         one = _stated(settings, claim)
         same = (one - claim.margin) * (against.mean - claim.margin) > 0
-        line["published"] = "-" if math.isnan(one) else "same sign" if same else "**other sign**"
+        unknown = math.isnan(one) or claim.worse is None
+        line["published"] = "-" if unknown else "same sign" if same else "**other sign**"
         lines.append(line)
     words = []
     for name, found_here in tally.items():
@@ -257,10 +261,11 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         words.append(text + ".")
     return [
         "## Signs",
-        "Each difference held against the one in the setting named first: of those with real pictures the closest to "
-        "what is published that has the claim with two seeds or more, or else with one. *Agree* and *differ*: both "
+        "Each difference is compared with the one in the setting under *held against*: real pictures, at the size "
+        "closest to the publication at which two seeds or more have the claim, or else one. *Agree* and *differ*: both "
         "intervals leave zero (the claim's margin) out. *Open*: one of them does not, or is of one run; then the means "
-        "alone agree or differ. Of what is published only the sign is known.",
+        "alone agree or differ. Of what is published only the sign is known; a published figure by itself says nothing "
+        "about other pictures.",
         "\n".join(words),
         Table.of(lines).markdown() or "No claim has been measured on real pictures yet.",
     ]

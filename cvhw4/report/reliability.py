@@ -143,7 +143,8 @@ def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome], bou
         "answer. Others learn, and far less than the rest of their row, so that the bounds set them aside. The "
         "verdicts above count both with the figures that they have; here is how often they come (Clopper-Pearson "
         "intervals), and the difference over the other seeds, which has a verdict of its own where trainings failed. "
-        "Rows that are not listed had none.",
+        "Rows that are not listed had none; a network that gives several answers can still be no better than chance, "
+        "which its figures show.",
         rows,
         *([table(claims)] if claims else []),
     )
@@ -312,8 +313,8 @@ def bounds_section(study: Study, bounds: Bounds) -> list[str]:
                     "figure": figure_name(figure),
                     "mean": number(b.mean),
                     "bound of the mean": limits(b.low, b.high),
-                    "found: a shift of": f"{shift:.1f} sd",
-                    "that is, out of": limits(low, high) if b.sd else "-",
+                    "smallest shift noticed": f"{shift:.1f} sd",
+                    "a mean outside": limits(low, high) if b.sd else "-",
                     "n": str(b.n),
                     "figures bounded": f"{len(figures)} of {len(bounded)}",
                 }
@@ -324,8 +325,8 @@ def bounds_section(study: Study, bounds: Bounds) -> list[str]:
         "mean, which is narrower; one wider than a third of its scale (the arcsine of the root of shares), or for a "
         "loss than a factor of ten, is not checked. "
         + _false_alarms(bounds)
-        + f"\n\n*Found*: the smallest shift of all of a row's runs that its mean shows in {100 * DETECTED:.0f} of 100 "
-        "sessions, in standard deviations of runs on the figure's scale, if the spread seen is the true one. Other "
+        + f"\n\n*Smallest shift noticed*: of all of a row's runs, that its mean shows in {100 * DETECTED:.0f} of "
+        "100 sessions, in standard deviations of runs on the figure's scale, if the spread seen is the true one. Other "
         "figures of the row may show it earlier.",
         lines,
     )

@@ -36,6 +36,7 @@ from cvhw4.statistics.bounds import Bounds
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Row, Study
+from cvhw4.study.rows import design
 from cvhw4.tasks import CUSTOM, LABELS, SEGMENTATION, Task
 
 _CONVENTIONS = {
@@ -67,7 +68,7 @@ def report_page(
         pictures: by task and data set, each with its heading; those of the claims under two empty names.
         tables: paths of the study's own tables for papers, from where the page is.
     """
-    parts = [f"# {escape(study.title)}", _preamble(study, records)]
+    parts = [f"# {escape(study.title)}", _preamble(study, records), *([escape(study.about)] if study.about else [])]
     if tables:
         parts.append(f"Tables for papers: {', '.join(f'[{path}]({path})' for path in tables)}.")
     outcomes = judge_all(study, records)
@@ -114,7 +115,7 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
         "difference shows how far apart the two studies are, not an error of either."
     )
     return (
-        f"{len(records)} runs, {escape(where)}.\n\n"
+        f"{len(records)} run{'s' * (len(records) > 1)}, {escape(where)}.\n\n"
         "Mean ± standard deviation over seeds; the interval is the mean's, 95 %, Student's t over seeds. *Best* is the "
         "best of all epochs on the validation set, and so an optimistic figure; *last* is the last epoch's."
         + (of_publication if study.published else "")
@@ -155,8 +156,10 @@ class _Section:
             parts += [f"### {heading}", *(p.markdown for _, p in shown)]
         drawn = any(p.stem.startswith(("attention", "panels")) for _, p in self.pictures)
         if not self.own_loop and self.pictures and not drawn:
-            alone = ", or no two rows tell the same classes apart at one seed" if self.task is SEGMENTATION else ""
-            parts += [f"No validation pictures are stored with these runs{alone}, so none are shown."]
+            alone = "no two rows tell the same classes apart at one seed"
+            if self.task is not SEGMENTATION:
+                alone = "no network ends in a map of features to look into"
+            parts += [f"No validation pictures are shown: none are stored with these runs, or {alone}."]
         if self.failures:
             parts += ["### Failed runs", failures_table(self.failures, self.rows), BIASED]
         if not self.runs:
@@ -175,6 +178,7 @@ class _Section:
             return "No run has finished on these data."
         first = self.runs[0]
         about = f"{first.data.train} training and {first.data.val} validation images"
+        about += ", drawn by cvhw4" * first.data.embedded
         about += ", of each seed its own." if first.data.redrawn else "."
         if self.own_loop:
             loop = f"A training loop of its own (`{escape(first.weights.network)}`), which alone knows its data."
@@ -210,7 +214,7 @@ class _Section:
                     "95 % interval": "-" if best is None else interval(best),
                     f"last {name}": "-" if last is None else spread(last),
                     "published": self._stated(row, metric),
-                    "difference": "-" if best is None or stated is None else number(best.mean - stated, sign="+"),
+                    "less published": "-" if best is None or stated is None else number(best.mean - stated, sign="+"),
                     "bounds": judged(runs, self.bounds) if runs and within is None else "-",  # of whole runs
                     "n": f"{len(runs)}{remark}",
                     "epochs": shown,
@@ -220,12 +224,7 @@ class _Section:
     def _settings(self) -> list[str]:
         """What the rows that ran train; nothing where that is their names alone."""
         rows = [row for row in self.rows if row in self.ran or any(f.row == row.name for f in self.failures)]
-        lines = [
-            {"row": row.name}
-            | {escape(k): escape(v) for k, v in self.task.columns(row).items()}
-            | ({} if row.epochs is None else {"epochs": str(row.epochs)})
-            for row in rows
-        ]
+        lines = [{escape(k): escape(v) for k, v in line.items()} for of_task in design(rows) for line in of_task]
         if self.task is SEGMENTATION and all(row.skips is None for row in rows):
             lines = [{k: v for k, v in line.items() if k != "skips"} for line in lines]  # which FCN8s alone has
         return ["### Settings", Table.of(lines).markdown()] if lines and len(lines[0]) > 1 else []
@@ -233,7 +232,7 @@ class _Section:
     def _table(self, lines: Sequence[Mapping[str, str]]) -> str:
         whole = not self.own_loop and len({line["row"] for line in lines}) == len(lines)
         without = ["epochs"] if whole else []  # of whole runs alone: as the settings say
-        return Table.of(lines, without, optional=("published", "difference", "bounds")).markdown()
+        return Table.of(lines, without, optional=("published", "less published", "bounds")).markdown()
 
     def _stated(self, row: Row, metric: str) -> str:
         figure = published(self.study, row.name, metric)

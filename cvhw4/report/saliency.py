@@ -97,6 +97,7 @@ def saliency(stem: str, data: str, groups: Groups, samples: ReadSamples, picture
     left = sum(1 for runs in groups.values() if runs) - len(seen)
     sizes = sorted({s.samples.heat.shape[1:] for s in seen.values() if s.samples.heat is not None})
     seeds = ", ".join(map(str, sorted({s.record.seed for s in seen.values()})))
+    most = f"these {len(seen)} rows disagree most" if len(seen) > 1 else "the row is least sure"
     return draw(
         stem,
         (width, height + 0.7),
@@ -104,7 +105,7 @@ def saliency(stem: str, data: str, groups: Groups, samples: ReadSamples, picture
         f"Grad-CAM heat maps on {len(chosen)} validation images of {printable(data)}, rows side by side. {votes}.",
         "Evidence for the predicted class after the last epoch, by Grad-CAM (yellow: most, in each image), from maps "
         f"of {' and '.join(f'{h} x {w}' for h, w in sizes)}, over the {len(chosen)} of {len(first.samples.index)} "
-        f"validation images of {escape(data)} about which these {len(seen)} rows disagree most. Seed {seeds}. Below: "
+        f"validation images of {escape(data)} about which {most}. Seed {seeds}. Below: "
         f"whether the class is right, and the probability of the class predicted.{without}"
         + (f" Not shown, or without pictures: {left} further row{'s' * (left > 1)}." if left else ""),
         layout=None,
@@ -184,7 +185,8 @@ class HeatShare(NamedTuple):
 
 
 def heat_in_face(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -> list[HeatShare]:
-    """The share of Grad-CAM's heat that lies in the face, of every row that has maps."""
+    """The share of Grad-CAM's heat that lies in the face, or in the middle, of every row whose maps can say it: where
+    each cell reaches as far in as the others, as each of 2 x 2 into the middle, the share is the area's."""
 
     @cache
     def region(digest: str, images: int, height: int, width: int) -> _Region | None:
@@ -197,7 +199,7 @@ def heat_in_face(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -
         for heat, digest in ((e.heat, e.pictures) for e in map(samples, runs) if e is not None and e.heat is not None):
             part = region(digest, *heat.shape)
             total = (heat * part.whole).sum((1, 2)) if part else np.zeros(len(heat))
-            if part and (some := total > 0).any():
+            if part and np.ptp(part.covered / part.whole) > 1e-9 and (some := total > 0).any():
                 share = (heat * part.covered).sum((1, 2))[some] / total[some]
                 measured.append((float(share.mean()), len(share), part))
         if measured:

@@ -94,7 +94,7 @@ def summary(
             line = {"row": row.name, "metric": row.task.short.get(metric, metric)}
             if not runs:
                 if row.name in broken:
-                    line |= dict.fromkeys(("best±sd", "last", "publ.", "diff"), "-")
+                    line |= dict.fromkeys(("best±sd", "last", "publ.", "-publ."), "-")
                     lines.append(line | {"n": "0", "time": "-", "bounds": "FAILED"})
                 continue
             best = estimate([r.best(metric) for r in runs])
@@ -105,13 +105,13 @@ def summary(
                     "best±sd": number(best.mean) + ("" if best.n == 1 else f"±{number(best.sd)}"),
                     "last": number(estimate([r.last(metric) for r in runs]).mean),
                     "publ.": "-" if stated is None else number(stated),
-                    "diff": "-" if stated is None else number(best.mean - stated, sign="+"),
+                    "-publ.": "-" if stated is None else number(best.mean - stated, sign="+"),
                     "n": str(best.n),
                     "time": f"{took:.0f} s" if (took := estimate([r.times.total_seconds for r in runs]).mean) else "-",
                     "bounds": "FAILED" if row.name in broken else judged(runs, bounds),
                 }
             )
-    return Table.of(lines, optional=("publ.", "diff", "bounds", "time")).plain("row")
+    return Table.of(lines, optional=("publ.", "-publ.", "bounds", "time")).plain("row")
 
 
 def short_claims(outcomes: Sequence[Outcome]) -> list[str]:

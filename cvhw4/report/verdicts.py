@@ -200,7 +200,7 @@ def claims_table(outcomes: Sequence[Outcome], failed: Container[str] = ()) -> Ta
             "claim": escape(o.claim.sentence),
             **data_of(o, outcomes),
             "figure": metric_name(o.claim.metric),
-            "size": difference(o),
+            "difference": difference(o),
             "95 % interval": interval(o.difference),
             "verdict": verdict(o),
             "n": str(o.difference.n) + (", others failed" if o.claim.id in failed else ""),

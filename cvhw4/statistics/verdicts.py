@@ -71,7 +71,15 @@ class Outcome:
     noise: ImageNoise | None = None
     redrawn: bool = False
     resolution: float = 0.0
-    runs: Mapping[str, Sequence[RunRecord]] = field(default_factory=dict, compare=False, repr=False)
+    runs: Mapping[str, Sequence[RunRecord]] = field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        """What a failed assertion shows: the difference, its interval, p and the number of seeds."""
+        d = self.difference
+        return (
+            f"<{self.claim.id}: {self.verdict}, {d.mean:+.3f} [{d.low:.3f}, {d.high:.3f}], p {self.adjusted_p:.2g}, "
+            f"{d.n} seed{'s' * (d.n > 1)}>"
+        )
 
     @property
     def difference(self) -> Estimate:

@@ -19,7 +19,7 @@ from cvhw4.study.functions import plain, source_of
 from cvhw4.study.recipe import BY_EPOCHS_SO_FAR, Recipe
 from cvhw4.study.rows import OF_THE_STUDY, BatchNorm, CustomRow, Row, Trained
 from cvhw4.study.sources import Pictures, Scenes, Source, checked_merge
-from cvhw4.tasks import LOSSES, TaskName, task_of
+from cvhw4.tasks import LOSSES, SEGMENTATION, TaskName, task_of
 
 if TYPE_CHECKING:
     from cvhw4.study.study import Study
@@ -65,8 +65,11 @@ def check_rows(study: Study, here: Path) -> dict[str, Row]:
             problem = f"has schedule={recipe.schedule!r}, which depends on the number of epochs, beside also_after"
             raise InputError(where, problem, f"choose one of {', '.join(BY_EPOCHS_SO_FAR)}")
         rows[name] = row
-    if len({row.task.name for row in rows.values()}) > 1 and not isinstance(study.data, list | tuple):
-        raise InputError(study.where, "has classifiers and FCN8s", "make a study of each")
+    scenes = [name for name, row in rows.items() if row.task is SEGMENTATION]
+    if 0 < len(scenes) < len(rows) and not isinstance(study.data, list | tuple):
+        others = ", ".join(name for name in rows if name not in scenes)
+        problem = f"has rows whose networks segment ({', '.join(scenes)}) and others ({others}) on one set of data"
+        raise InputError(study.where, problem, "make a study of each kind, or correct the networks' names")
     return rows
 
 
