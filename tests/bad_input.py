@@ -69,7 +69,12 @@ def _photos(place: Path) -> Path:
 def _photo(name: str, corrupt: Callable[[Path], object], named: str, problem: str, hint: str, **options: bool) -> None:
     """A case in which something is done to the first picture."""
     BAD[name] = Case(
-        lambda p: corrupt(_photos(p)), ("--portraits", "{}/photos"), f"{{}}/photos/{named}", problem, hint, **options
+        lambda p: corrupt(_photos(p)),
+        ("--portraits", "{}/photos"),
+        f"{{}}/photos/{named}".rstrip("/"),
+        problem,
+        hint,
+        **options,
     )
 
 
@@ -134,7 +139,7 @@ _photo("name that a terminal acts on", _instead(lambda p: p.write_text("hello"),
     f"{BRIGHT}/a\\n\\x1b[31mb.png", "is not a picture", "replace")
 _photo("name that is no UTF-8", _instead(lambda p: p.write_text("hello"), "a\udcffé写.png"),
     f"{BRIGHT}/a\\udcffé写.png", "is not a picture", "replace")
-_photo("no train", lambda p: shutil.rmtree(_classes(p)), "train", "does not exist", "create the folder")
+_photo("no train", lambda p: shutil.rmtree(_classes(p)), "", "has no train/ (in it: val)", "train/<class>/")
 _photo("three classes", lambda p: (_classes(p) / "grey").mkdir(), "train", "holds 3 class folders (bright, dark, grey)",
     "two classes")
 _photo("other classes", lambda p: _move(p.parent, "pale"), "val", "train/ has dark and pale", "the same two")

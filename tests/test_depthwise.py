@@ -53,6 +53,35 @@ def test_it_can_be_differentiated_twice():
         )
 
 
+@pytest.mark.parametrize(
+    ("kind", "stride", "bias"), [(nn.Conv2d, 1, True), (nn.Conv2d, 2, False), (Conv2dSame, 2, True)]
+)
+def test_gradients_in_float32_are_those_of_float64(kind, stride, bias):
+    """As networks are trained: channels last, by oneDNN's kernels."""
+    module = wide(kind, (7, 7), 96, stride=stride, padding=0 if kind is Conv2dSame else 3, bias=bias)
+    inputs = torch.randn(8, 96, 13, 13, dtype=torch.float64)
+    expected = gradients(module, inputs)
+    module.float().to(memory_format=torch.channels_last)
+    with depthwise_in_strips(module):
+        found = gradients(module, inputs.float().to(memory_format=torch.channels_last))
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+def test_gradients_of_each_image_by_functorch():
+    module, inputs = wide(padding=2), torch.randn(3, 1, 4, 6, 6, dtype=torch.float64)
+
+    def loss(weight, image):
+        return torch.func.functional_call(module, {"weight": weight}, (image,)).square().sum()
+
+    weight = module.weight.detach()
+    of_each = torch.func.vmap(torch.func.grad(loss), (None, 0))
+    expected = of_each(weight, inputs)
+    with depthwise_in_strips(module):
+        torch.testing.assert_close(of_each(weight, inputs), expected, rtol=1e-12, atol=1e-12)
+        assert module(input=inputs[0]).shape == (1, 4, 6, 6)
+
+
 @pytest.fixture
 def strips(monkeypatch):
     """Calls that computed a gradient in strips."""
@@ -66,13 +95,13 @@ def test_the_nine_wide_layers_of_lite0_and_no_others(strips):
     with depthwise_in_strips(network):
         network(torch.randn(2, 3, 64, 64)).sum().backward()
         assert len(strips) == 9
-        network.blocks[-1].requires_grad_(False)  # its one is frozen
+        network.blocks[-2].requires_grad_(False)  # four of them
         network(torch.randn(2, 3, 64, 64)).sum().backward()
         with torch.no_grad():
             network(torch.randn(2, 3, 64, 64))
-    assert len(strips) == 9 + 9
+    assert len(strips) == 9 + 5
     network(torch.randn(2, 3, 64, 64)).sum().backward()
-    assert len(strips) == 9 + 9
+    assert len(strips) == 9 + 5
 
 
 class Halved(nn.Conv2d):
@@ -108,6 +137,30 @@ def test_under_autocast_it_stays_autocast(strips):
         output.sum().backward()
     assert output.dtype is torch.bfloat16
     assert not strips
+
+
+def test_what_is_compiled_stays_compiled(strips):
+    module = wide(padding=2).float()
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    inputs = torch.randn(1, 4, 6, 6)
+    with depthwise_in_strips(compiled):
+        compiled(inputs).sum().backward()
+    assert not strips and module.weight.grad is not None
+
+
+def test_a_weight_that_is_parametrised_is_not_computed_for_it(strips):
+    module, calls = wide(padding=2), []
+
+    class Counted(nn.Module):
+        def forward(self, weight):
+            calls.append(1)
+            return weight
+
+    nn.utils.parametrize.register_parametrization(module, "weight", Counted())
+    calls.clear()
+    with depthwise_in_strips(module):
+        module(torch.randn(1, 4, 6, 6, dtype=torch.float64)).sum().backward()
+    assert calls == [1] and not strips
 
 
 def test_an_error_leaves_the_module_as_it_was():

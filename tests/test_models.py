@@ -424,6 +424,8 @@ NO_NAMES = {
     "torchvision/resnet18.nonsense": "names weights that torchvision has not .nonsense.. Fix: use IMAGENET1K_V1",
     "torchvision/fasterrcnn_resnet50_fpn": "is not a known network",
     "fcn8s/torchvision/resnet18": "is not a known network",
+    "timm/resnet18": "is not a known network. Fix: use resnet18, ",
+    "fcn8/resnet18": "is not a known network. Fix: use .*, with fcn8s/, torchvision/ or smp/ before a name",
 }
 
 

@@ -217,7 +217,9 @@ def test_a_keyword_that_selects_nothing_is_answered_with_the_rows_that_tests_ask
     end = next(i for i, line in enumerate(lines) if line.endswith("."))
     told = " ".join(line.strip() for line in lines[place : end + 1])
     others = ", ".join(name for name in QUICK.rows if name != "q1_2-finetune")
-    assert told.startswith(f"-k typo selects nothing. Rows of study quick: q1_2-finetune. No test trains {others}: ")
+    assert told.startswith(
+        f"-k typo selects nothing. Rows of study quick: q1_2-finetune. No test collected here trains {others}: "
+    )
     assert all(len(line) <= 80 for line in lines[place : end + 1])
 
 

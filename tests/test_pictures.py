@@ -196,6 +196,17 @@ def test_maps_whose_cells_all_reach_as_far_into_the_middle_say_nothing_of_it():
     assert heat_in_face({r.row: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 4, heat), lambda _: faces())
 
 
+def test_maps_of_one_cell_say_nothing_of_faces_that_differ():
+    differing = packed(noise([8] * 2, 8), labels=[0, 1], faces=np.arange(128).reshape(2, 8, 8) < 40)
+    r = record()
+    assert heat_in_face({r.row: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 2, [[[255]]] * 2), lambda _: differing) == []
+
+
+def test_one_network_is_shown_where_it_is_least_sure():
+    sure = np.array([0.9, 0.6, 0.99, 0.51])
+    assert disputed(np.stack([sure, 1 - sure], 1)[None], 3) == [3, 1, 0]
+
+
 def test_the_dot_plot_says_mean_and_area():
     heat = np.zeros((4, 1, 2))
     heat[:, 0, 0] = 255

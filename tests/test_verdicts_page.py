@@ -1,5 +1,6 @@
 """The page of verdicts: every figure follows from the records. The homework's sections, and a study without any."""
 
+import math
 import re
 import time
 from dataclasses import replace
@@ -207,10 +208,36 @@ def test_the_interaction_of_skips_and_batch_norm_is_the_difference_of_gains(page
 
 def test_the_share_of_errors_removed_is_what_it_says():
     # 0.5 to 0.7 near contours: 0.2 of 0.5 errors; 0.9 to 0.98 away: 0.08 of 0.1
-    text = sections._answer("train", ([0.7, 0.7], [0.5, 0.5]), ([0.98, 0.98], [0.9, 0.9]))
+    text = sections._answer("train", ([0.7, 0.7], [0.5, 0.5]), ([0.98, 0.98], [0.9, 0.9]), [0.4, 0.4])
+    assert "(40 % [40, 40] of the pixels won lie near them)" in text
+    assert "a larger share of the errors away from them goes" in text
     assert "skips bring +0.120 [0.120, 0.120] more" in text and "40 points smaller" in text and "disagree" in text
-    agreed = sections._answer("frozen", ([0.9, 0.9], [0.5, 0.5]), ([0.91, 0.91], [0.9, 0.9]))
-    assert "70 points larger" in agreed and agreed.endswith("largest at contours.")
+    agreed = sections._answer("frozen", ([0.9, 0.9], [0.5, 0.5]), ([0.91, 0.91], [0.9, 0.9]), [math.nan] * 2)
+    assert "70 points larger" in agreed and agreed.endswith("largest at contours.") and "pixels won" not in agreed
+    # 0.95 to 0.97: two of five errors; 0.5 to 0.6: one of five
+    other = sections._answer("train", ([0.97, 0.97], [0.95, 0.95]), ([0.6, 0.6], [0.5, 0.5]), [0.1, 0.1])
+    assert "skips bring -0.080" in other and "20 points larger" in other
+    assert other.endswith("accuracy rises more away from contours, and a larger share of the errors near them goes.")
+
+
+def test_the_share_of_pixels_won_near_contours_by_hand():
+    plain, fused = np.zeros((2, 2, 2, 3, 2), np.uint32)  # two images, away and near, two classes and void
+    plain[:, :, :, 0, 0], fused[:, :, :, 0, 0] = 10, 11
+    fused[0, 1, 1, 1] = 2  # near contours, right in class 1
+    fused[:, :, 2] = 99  # void
+    assert sections._won_near(fused, plain) == 4 / 6  # of 2 x 2 pixels and of 2 more that are won, those near
+    assert math.isnan(sections._won_near(plain, plain))
+    fused[0, 0, 0, 0] = 0  # where it loses pixels there is no share
+    assert math.isnan(sections._won_near(fused, plain))
+
+
+def test_what_a_failed_assertion_shows_of_a_claim(records):
+    outcome = judge(CLAIMS["q2_2-skip_miou"], records, QUICK)
+    assert re.fullmatch(
+        r"<q2_2-skip_miou: supported, \+0\.\d{3} \[0\.\d{3}, 0\.\d{3}\], p [\d.e-]+, 20 seeds>", repr(outcome)
+    )
+    one = judge(CLAIMS["q2_2-skip_miou"], [r for r in records if r.seed == 0], QUICK)
+    assert re.fullmatch(r"<q2_2-skip_miou: undecided, \+0\.\d{3}, 1 seed>", repr(one))
 
 
 def test_guarded_are_claims_that_a_nightly_session_checks_and_its_bounds_promise(page, records):

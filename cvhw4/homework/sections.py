@@ -197,10 +197,10 @@ def _removed(arms: Arms) -> str:
 
 
 def _won_near(fused: np.ndarray, plain: np.ndarray) -> float:
-    """The share of the pixels won that lie near contours, of counts [V, 2, L, C]; NaN where none are won."""
+    """The share of the pixels won that lie near contours, of counts [V, 2, L, C]; NaN where some are lost."""
     right = [[counts[:, band].sum(0).trace() for band in (0, 1)] for counts in (fused, plain)]  # void is the last label
     away, near = (float(a) - float(b) for a, b in zip(*right, strict=True))
-    return near / (near + away) if near + away > 0 else math.nan
+    return near / (near + away) if min(near, away) >= 0 < near + away else math.nan
 
 
 def _answer(mode: str, near: Arms, away: Arms, won: Sequence[float]) -> str:
@@ -224,6 +224,11 @@ def _answer(mode: str, near: Arms, away: Arms, won: Sequence[float]) -> str:
     )
     if (accuracy.mean > 0) == (errors > 0):
         return text + (": the gain is largest at contours." if accuracy.mean > 0 else ": it is not one of contours.")
+    if errors > 0:
+        return (
+            f"{text}. So the two measures disagree: accuracy rises more away from contours, and a larger share of the "
+            "errors near them goes."
+        )
     return (
         f"{text}. So the two measures disagree: accuracy rises more near contours, but a larger share of the errors "
         "away from them goes, which is not spatial detail."

@@ -2,9 +2,9 @@
 
 oneDNN, with which PyTorch computes on x86 processors, has a kernel of its own for the weight gradient of depthwise
 convolutions up to three columns wide. For wider ones (5x5 in EfficientNet and MobileNetV3, 7x7 in ConvNeXt) it pads
-each channel to 16 x 16 and takes 10 to 60 times as long as for the convolution itself. A kernel's columns are
-independent of each other, so here the gradient is computed for three of them at a time: the same sums of products,
-added in another order.
+each channel to 16 x 16 and takes 10 to 60 times as long as for the convolution itself (torch 2.15, AVX-512). A kernel's
+columns are independent of each other, so here the gradient is computed for three of them at a time: the same sums of
+products, added in another order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def depthwise_in_strips(module: nn.Module) -> Iterator[None]:
     Left alone are convolutions with a way of their own, and what is on another device, runs under autocast or is
     compiled.
     """
-    wide = [(m, pad) for m in module.modules() if isinstance(m, nn.Conv2d) and (pad := _padding(m)) is not None]
+    layers = module.modules() if torch.backends.mkldnn.is_available() else ()
+    wide = [(m, pad) for m in layers if isinstance(m, nn.Conv2d) and (pad := _padding(m)) is not None]
     try:
         for convolution, pad in wide:
             convolution.__dict__["forward"] = partial(_forward, convolution, pad)
@@ -46,7 +47,8 @@ def _padding(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor] | None:
 
     c = convolution
     depthwise = c.groups == c.in_channels == c.out_channels and c.kernel_size[1] > _COLUMNS and c.dilation == (1, 1)
-    if not depthwise or "forward" in c.__dict__ or c.weight.device.type != "cpu":
+    weight = c._parameters.get("weight")  # without computing one that is parametrised
+    if not depthwise or "forward" in c.__dict__ or weight is None or weight.device.type != "cpu":
         return None
     if type(c).forward is Conv2dSame.forward:
         return partial(pad_same, kernel_size=[*c.kernel_size], stride=[*c.stride], dilation=[*c.dilation])
@@ -58,33 +60,39 @@ def _as_they_are(inputs: Tensor) -> Tensor:
     return inputs
 
 
-def _forward(convolution: nn.Conv2d, pad: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """`convolution(inputs)`."""
+def _forward(convolution: nn.Conv2d, pad: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    """`convolution(input)`."""
     weight = convolution.weight
-    special = torch.compiler.is_compiling() or torch.is_autocast_enabled(inputs.device.type) or inputs.dim() != 4
+    special = torch.compiler.is_compiling() or torch.is_autocast_enabled(input.device.type) or input.dim() != 4
     if special or not (torch.is_grad_enabled() and weight.requires_grad):
-        return type(convolution).forward(convolution, inputs)
+        return type(convolution).forward(convolution, input)
     padding = (0, 0) if pad is not _as_they_are else convolution.padding
-    outputs: Tensor = _Depthwise.apply(pad(inputs), weight, convolution.bias, convolution.stride, padding)
+    outputs: Tensor = _Depthwise.apply(pad(input), weight, convolution.bias, convolution.stride, padding)
     return outputs
 
 
 class _Depthwise(torch.autograd.Function):
     """A depthwise convolution; what it does backwards can be differentiated again."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        ctx.stride, ctx.padding = stride, padding
+    def forward(inputs: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
         return F.conv2d(inputs, weight, bias, stride, padding, groups=len(weight))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.stride, ctx.padding = inputs[3:]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
         of_inputs, of_weight, of_bias = ctx.needs_input_grad[:3]
-        found = _backward(gradient, inputs, weight, ctx.stride, ctx.padding, (of_inputs, False, of_bias))
+        found = _backward(gradient, inputs, weight, ctx.stride, ctx.padding, of_inputs) if of_inputs else (None,)
         strips = _weight_gradient(gradient, inputs, weight, ctx.stride, ctx.padding) if of_weight else None
-        return found[0], strips, found[2], None, None
+        # Asked for the bias, oneDNN would compute the weights' gradient as well.
+        return found[0], strips, gradient.sum((0, 2, 3)) if of_bias else None, None, None
 
 
 def _weight_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: Any, padding: Any) -> Tensor:
@@ -95,13 +103,13 @@ def _weight_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: A
     for left in range(0, weight.shape[3], _COLUMNS):
         strip = weight[..., left : left + _COLUMNS]
         part = inputs[..., left : left + seen + strip.shape[3]]
-        strips.append(_backward(gradient, part, strip, stride, (0, 0), (False, True, False))[1])
+        strips.append(_backward(gradient, part, strip, stride, (0, 0), False)[1])
     return torch.cat(strips, 3)
 
 
-def _backward(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: Any, padding: Any, mask: Any) -> Any:
-    """The gradients of inputs, weight and bias that the mask asks for."""
-    channels = len(weight)
+def _backward(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: Any, padding: Any, of_inputs: bool) -> Any:
+    """The gradients of inputs and weight: one of them."""
+    channels, mask = len(weight), (of_inputs, not of_inputs, False)
     return torch.ops.aten.convolution_backward(
-        gradient, inputs, weight, [channels], stride, padding, (1, 1), False, (0, 0), channels, mask
+        gradient, inputs, weight, None, stride, padding, (1, 1), False, (0, 0), channels, mask
     )

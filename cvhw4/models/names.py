@@ -68,9 +68,8 @@ def _timms(network: str, written: str, use: str) -> Named:
     name = renamed.get(written) or written
     if not timm.is_model(name) or (written in renamed and not renamed[written]):
         otherwise = "alexnet, or a name from timm.list_models()"
-        if "/" in written:
-            otherwise = f"fcn8s/, torchvision/ or smp/ at its beginning, not {written.partition('/')[0]}/"
-        raise _unknown(network, written, timm.list_models() if "/" not in written else (), otherwise)
+        otherwise += ", with fcn8s/, torchvision/ or smp/ before a name where that is meant" * ("/" in written)
+        raise _unknown(network, written.rpartition("/")[2], timm.list_models(), otherwise)
     try:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:

@@ -85,7 +85,9 @@ class Summary:
             tested, others = (", ".join(row for row in of_study if of_study[row] == way) for way in (True, False))
             text += f"Rows of study {name}: {tested or 'none'}. "
             if others:
-                text += f"No test trains {others}: name it in the rows of a test's mark, pytest.mark.study. "
+                text += (
+                    f"No test collected here trains {others}: a test whose mark, pytest.mark.study, names them has to. "
+                )
         return text
 
     def _study(self, name: str, file: Path) -> Study | None:

@@ -139,7 +139,7 @@ def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
         "verdicts as on the pages linked below. Where seeds also drew their own pictures (*redrawn*), claims are of "
         "those runs, and their intervals about other pictures too. What is published is of best epochs.",
         _sources(settings, folder),
-        "\n\n".join(dict.fromkeys(escape(s.study.about) for s in settings if s.study.about)),
+        "\n\n".join(dict.fromkeys(f"*{s.study.name}*: {escape(s.study.about)}" for s in settings if s.study.about)),
         *section("Every claim in every setting", "", _every(settings, claims)),
         *_redrawn(settings, claims),
         *_signs(settings, claims),

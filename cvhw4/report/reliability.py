@@ -325,9 +325,9 @@ def bounds_section(study: Study, bounds: Bounds) -> list[str]:
         "mean, which is narrower; one wider than a third of its scale (the arcsine of the root of shares), or for a "
         "loss than a factor of ten, is not checked. "
         + _false_alarms(bounds)
-        + f"\n\n*Smallest shift noticed*: of all of a row's runs, that its mean shows in {100 * DETECTED:.0f} of "
-        "100 sessions, in standard deviations of runs on the figure's scale, if the spread seen is the true one. Other "
-        "figures of the row may show it earlier.",
+        + f"\n\n*Smallest shift noticed*: the one of all of a row's runs that their mean gives away in "
+        f"{100 * DETECTED:.0f} of 100 sessions, in standard deviations of runs on the figure's scale, if the spread seen "
+        "is the true one. Other figures of the row may show it earlier.",
         lines,
     )
 

@@ -224,7 +224,11 @@ class _Section:
     def _settings(self) -> list[str]:
         """What the rows that ran train; nothing where that is their names alone."""
         rows = [row for row in self.rows if row in self.ran or any(f.row == row.name for f in self.failures)]
-        lines = [{escape(k): escape(v) for k, v in line.items()} for of_task in design(rows) for line in of_task]
+        lines = [
+            {escape(k): v if v == "-" else escape(v) for k, v in line.items()}
+            for of_task in design(rows)
+            for line in of_task
+        ]
         if self.task is SEGMENTATION and all(row.skips is None for row in rows):
             lines = [{k: v for k, v in line.items() if k != "skips"} for line in lines]  # which FCN8s alone has
         return ["### Settings", Table.of(lines).markdown()] if lines and len(lines[0]) > 1 else []

@@ -114,14 +114,14 @@ def saliency(stem: str, data: str, groups: Groups, samples: ReadSamples, picture
 
 def disputed(probabilities: NDArray[np.floating], most: int) -> list[int]:
     """The images that networks disagree about most: those where the fewest share the commonest prediction, then those
-    whose probabilities are furthest apart, then those with the lowest index.
+    whose probabilities are furthest apart, then those with the lowest index. Of one network those it is least sure of.
 
     Args:
         probabilities: [rows, K, C].
     """
     votes = probabilities.argmax(2)
     common = np.stack([(votes == c).sum(0) for c in range(probabilities.shape[2])]).max(0)
-    apart = probabilities.astype(np.float64).std(0).sum(1)
+    apart = probabilities.astype(np.float64).std(0).sum(1) if len(probabilities) > 1 else -probabilities[0].max(1)
     return [int(k) for k in np.lexsort((np.arange(len(apart)), -apart.round(6), common))[:most]]
 
 
@@ -199,7 +199,7 @@ def heat_in_face(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -
         for heat, digest in ((e.heat, e.pictures) for e in map(samples, runs) if e is not None and e.heat is not None):
             part = region(digest, *heat.shape)
             total = (heat * part.whole).sum((1, 2)) if part else np.zeros(len(heat))
-            if part and np.ptp(part.covered / part.whole) > 1e-9 and (some := total > 0).any():
+            if part and part.differ and (some := total > 0).any():
                 share = (heat * part.covered).sum((1, 2))[some] / total[some]
                 measured.append((float(share.mean()), len(share), part))
         if measured:
@@ -221,6 +221,11 @@ class _Region(NamedTuple):
     covered: NDArray[np.float64]
     whole: NDArray[np.float64]
     area: float
+
+    @property
+    def differ(self) -> bool:
+        """Whether the cells of any picture reach into the part differently far."""
+        return bool(np.ptp(self.covered / self.whole, axis=(1, 2)).max() > 1e-9)
 
 
 def _region(pictures: ValidationPictures, height: int, width: int) -> _Region:

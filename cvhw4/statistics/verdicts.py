@@ -76,10 +76,9 @@ class Outcome:
     def __repr__(self) -> str:
         """What a failed assertion shows: the difference, its interval, p and the number of seeds."""
         d = self.difference
-        return (
-            f"<{self.claim.id}: {self.verdict}, {d.mean:+.3f} [{d.low:.3f}, {d.high:.3f}], p {self.adjusted_p:.2g}, "
-            f"{d.n} seed{'s' * (d.n > 1)}>"
-        )
+        mean = f"{d.mean:{'+' if self.claim.worse else ''}.3f}"
+        width = f" [{d.low:.3f}, {d.high:.3f}], p {self.adjusted_p:.2g}" if d.n > 1 else ""
+        return f"<{self.claim.id}: {self.verdict}, {mean}{width}, {d.n} seed{'s' * (d.n > 1)}>"
 
     @property
     def difference(self) -> Estimate:

@@ -227,7 +227,7 @@ def _cell(value: object) -> str:
     """A setting; a loss by its name, classes that are merged by their new ones."""
     if isinstance(value, Loss):
         return name_of(value.function)
-    return "-" if value is None else ", ".join(value) if isinstance(value, Mapping) else str(value)
+    return "-" if value is None else "; ".join(value) if isinstance(value, Mapping) else str(value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 GAIN = 0.9  # of float32's time, at most, that a step takes where bf16 is chosen: less is within the noise of timing
 _ROUNDS, _SECONDS = 3, 20.0  # timed steps of each precision, and after how many seconds in all no more are begun
+_STEP = 2  # raise it when a step is computed in another way: what was timed before is timed anew
 _timed: dict[str, Mapping[str, float]] = {}  # in this process, for where the cache folder cannot be used
 
 
@@ -184,7 +185,7 @@ def _key(row: Row) -> dict[str, Any]:
     of_row["network_source"] = settings.get("network_source")  # of a callable
     recipe = settings["recipe"]  # what was added later stands there where it is in use
     of_recipe = {n: recipe[n] for n in ("size", "batch", "optimizer", "loss", "clip_grad") if n in recipe}
-    where = {"processor": processor(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    where = {"processor": processor(), "torch": torch.__version__, "threads": torch.get_num_threads(), "step": _STEP}
     key: dict[str, Any] = json.loads(json.dumps(where | of_row | of_recipe))
     return key
 

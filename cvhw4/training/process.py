@@ -50,12 +50,13 @@ def prepare_process() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """For the first import of torch and what builds on it, which makes a million objects that stay: none of them is
-    looked through for garbage, within it and from then on until the process ends."""
+    """For the first import of torch and what builds on it, which makes a million objects that stay: they, and whatever
+    else is there by then, are looked through for garbage no more until the process ends."""
     if "torch" in sys.modules:  # networks may be there, which have to be found when they are garbage
         yield
         return
     enabled = gc.isenabled()
+    gc.collect()
     gc.disable()
     try:
         yield
