@@ -68,14 +68,8 @@ def _photos(place: Path) -> Path:
 
 def _photo(name: str, corrupt: Callable[[Path], object], named: str, problem: str, hint: str, **options: bool) -> None:
     """A case in which something is done to the first picture."""
-    BAD[name] = Case(
-        lambda p: corrupt(_photos(p)),
-        ("--portraits", "{}/photos"),
-        f"{{}}/photos/{named}".rstrip("/"),
-        problem,
-        hint,
-        **options,
-    )
+    place = f"{{}}/photos/{named}".rstrip("/")
+    BAD[name] = Case(lambda p: corrupt(_photos(p)), ("--portraits", "{}/photos"), place, problem, hint, **options)
 
 
 def _instead(make: Callable[[Path], object], name: str = "0.png") -> Callable[[Path], None]:

@@ -326,8 +326,8 @@ def bounds_section(study: Study, bounds: Bounds) -> list[str]:
         "loss than a factor of ten, is not checked. "
         + _false_alarms(bounds)
         + f"\n\n*Smallest shift noticed*: the one of all of a row's runs that their mean gives away in "
-        f"{100 * DETECTED:.0f} of 100 sessions, in standard deviations of runs on the figure's scale, if the spread seen "
-        "is the true one. Other figures of the row may show it earlier.",
+        f"{100 * DETECTED:.0f} of 100 sessions, in standard deviations of runs on the figure's scale, if the spread "
+        "seen is the true one. Other figures of the row may show it earlier.",
         lines,
     )
 

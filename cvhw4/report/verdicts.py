@@ -147,8 +147,8 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
     return (
         f"From {len(records)} runs of study `{study.name}`, {days(records)}, on {data}, {seeds} seeds a row; written "
         "by `cvhw4 report`, nothing by hand.\n\n"
-        f"*Difference*: the mean over seeds, after the {study.epoch} epoch, the rule for all claims; of a claim about a "
-        "figure, that figure."
+        f"*Difference*: the mean over seeds, after the {study.epoch} epoch, the rule for all claims; of a claim about "
+        "a figure, that figure."
         f"{lower_note(study)} A verdict is about these {what} on these data.{about} *Supported*: the difference lies "
         "above its margin, the paired t test over seeds being below 5 % after Holm's correction for the claims about "
         f"the same data; *contradicted*: below it, likewise{equivalent}; *undecided*: nothing of that. Intervals are "
