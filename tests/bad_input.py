@@ -148,7 +148,7 @@ BAD |= {
     "file for a folder": Case(lambda p: (p / "photos").write_text("x"), ("--portraits", "{}/photos"), "{}/photos",
         "is not a folder", "correct"),
     "CamVid as portraits": Case(lambda p: _streets(p), ("--portraits", "{}/streets"), "{}/streets/train",
-        "holds 0 class folders (none)", "two"),
+        "holds 0 class folders (none)", "add a folder for each class"),
 }
 # fmt: on
 

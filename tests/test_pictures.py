@@ -197,7 +197,7 @@ def test_maps_whose_cells_all_reach_as_far_into_the_middle_say_nothing_of_it():
 
 
 def test_maps_of_one_cell_say_nothing_of_faces_that_differ():
-    differing = packed(noise([8] * 2, 8), labels=[0, 1], faces=np.arange(128).reshape(2, 8, 8) < 40)
+    differing = packed(noise(2, 8), labels=np.arange(2, dtype=np.uint8), faces=np.arange(128).reshape(2, 8, 8) < 40)
     r = record()
     assert heat_in_face({r.row: [r]}, lambda _: shown(r, [[0.5, 0.5]] * 2, [[[255]]] * 2), lambda _: differing) == []
 

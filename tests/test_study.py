@@ -142,7 +142,10 @@ REFUSED = {
     "a start": ({"rows": {"a": Row("resnet18", start="imagenett")}}, "row a: has start='imagenett'. Fix: choose"),
     "an augmentation": ({"rows": {"a": Row("resnet18", augmentation="random crop")}}, "has augmentation="),
     "skips of a classifier": ({"rows": {"a": Row("resnet18", skips=True)}}, "has skips, classes or merge"),
-    "both tasks": ({"rows": ROWS | {"a": Row("fcn8s/resnet18")}}, "has rows whose networks segment (a) and others ("),
+    "both tasks": (
+        {"rows": ROWS | {"a": Row("fcn8s/resnet18")}},
+        r"networks segment \(a\) and others \(",
+    ),
     "other classes of scenes": (
         STREET | {"rows": {"a": Row("fcn8s/resnet18", classes=5)}},
         "has classes=5, and its data 2",
