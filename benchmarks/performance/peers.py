@@ -171,12 +171,14 @@ def session(work: Work, *, whole: bool = False) -> Trial:
         rows=f'{first}, "random": Row("{work.network}", start="random")' if whole else first,
     )
     options = ["--seeds", "3" if whole else "1", "--device", work.device, "--precision", "float32"]
+    options += ["-p", "pytest_benchmark.plugin", "-p", "cvhw4.early"]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "test_study.py").write_text(text)
         (folder / "conftest.py").write_text('pytest_plugins = ["cvhw4.plugin"]\n')
-        variables = {"CVHW4_CACHE": str(folder / "cache"), "PYTHONPATH": paths}
+        # As where cvhw4 alone is installed: hypothesis' plugin, a tool of its tests, takes a second to load.
+        variables = {"CVHW4_CACHE": str(folder / "cache"), "PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         seconds, _ = run_python(["-m", "pytest", *options], folder, **variables)
         runs = Store(folder / "results", "peers").load()
     train, val = (sum(len(r.epochs) * getattr(r.data, split) for r in runs) for split in ("train", "val"))
@@ -326,15 +328,15 @@ def save(folder: Path, comparison: Comparison) -> Path:
 
 _ABOUT = (
     "Written by `make peers`. Whole processes, from start to exit, in turn (ours, the first peer, the second, ours "
-    "...); medians, and of the ratios the lowest and the highest round. Ours is `pytest --seeds 1` on a study of "
-    "one row, with an empty cache and results folder, records and pages included. All sides have the same pictures, "
-    "network and first weights (or random ones), optimizer, size, batch and epochs, validate after every epoch and "
-    "compute in float32; a peer keeps its other defaults, loggers and checkpoints among them. *Workers*: loading "
-    "processes, the number that was faster in the first round, and what the other took. *2 rows x 3 seeds*: one "
-    "session of ours against six times the script's seconds in that round. Training and validation: the loops "
-    "alone, by each side's own clock; a peer decodes pictures in them, ours before. timm leaves out an epoch's "
-    "last, incomplete batch. torchvision's script needs five classes, so there both sides have the pictures in six "
-    "folders."
+    "...); medians, and of the ratios the lowest and the highest round. Ours is `pytest --seeds 1` on a study of one "
+    "row, with an empty cache and results folder, records and pages included, and pytest-benchmark as the only other "
+    "plugin. All sides have the same pictures, network and first weights (or random ones), optimizer, size, batch and "
+    "epochs, validate after every epoch and compute in float32; a peer keeps its other defaults, loggers and "
+    "checkpoints among them. *Workers*: loading processes, the number that was faster in the first round, and what "
+    "the other took. *2 rows x 3 seeds*: one session of ours against six times the script's seconds in that round. "
+    "Training and validation: the loops alone, by each side's own clock; a peer decodes pictures in them, ours "
+    "before. timm leaves out an epoch's last, incomplete batch. torchvision's script needs five classes, so there "
+    "both sides have the pictures in six folders."
 )
 
 
