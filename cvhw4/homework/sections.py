@@ -197,7 +197,8 @@ def _removed(arms: Arms) -> str:
 
 
 def _won_near(fused: np.ndarray, plain: np.ndarray) -> float:
-    """The share of the pixels won that lie near contours, of counts [V, 2, L, C]; NaN where some are lost."""
+    """The share of the pixels won that lie near contours, of counts [V, 2, L, C]; NaN where none are won, or some are
+    lost."""
     right = [[counts[:, band].sum(0).trace() for band in (0, 1)] for counts in (fused, plain)]  # void is the last label
     away, near = (float(a) - float(b) for a, b in zip(*right, strict=True))
     return near / (near + away) if min(near, away) >= 0 < near + away else math.nan

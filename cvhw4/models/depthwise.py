@@ -2,7 +2,7 @@
 
 oneDNN, with which PyTorch computes on x86 processors, has a kernel of its own for the weight gradient of depthwise
 convolutions up to three columns wide. For wider ones (5x5 in EfficientNet and MobileNetV3, 7x7 in ConvNeXt) it pads
-each channel to 16 x 16 and takes 10 to 60 times as long as for the convolution itself (torch 2.15, AVX-512). A kernel's
+each channel to 16 x 16 and takes 7 to 50 times as long as for the convolution itself (torch 2.15, AVX-512). A kernel's
 columns are independent of each other, so here the gradient is computed for three of them at a time: the same sums of
 products, added in another order.
 """
