@@ -200,6 +200,28 @@ def test_a_smoke_test_of_other_data_or_of_a_control_that_changes_nothing_fails(s
     assert not (pytester.path / "results").exists()
 
 
+def test_a_smoke_test_passes_over_a_control_that_acts_after_the_first_epoch(study, pytester):
+    with open("conftest.py", "a") as file:
+        file.write("""
+from dataclasses import replace
+
+from cvhw4 import Control, homework
+from tests import tiny
+
+RECIPE = tiny.row("q1_6").recipe
+RECIPES = {"late": replace(RECIPE, lr_step=1, epochs=3), "early": replace(RECIPE, lr_step=1, lr=1e-9)}
+homework.CONTROLS += tuple(
+    Control(name=f"q1_6x-{name}", row="q1_6-finetune", words=name, changes={"recipe": recipe})
+    for name, recipe in RECIPES.items()
+)
+""")
+    result = study("--smoke", "-m", "control", "-k", "q1_6x-late or q1_6x-early", "-rs")
+    result.assert_outcomes(skipped=2)
+    told = " ".join(result.stdout.str().split())
+    assert "acts after the first epoch, which is that of q1_6-finetune: whole runs have to notice it" in told
+    assert "trained for an epoch, and held against nothing" in told
+
+
 @pytest.mark.integration
 def test_a_smoke_test_takes_the_place_of_a_test_that_trains_and_of_no_other(study, pytester):
     first_epoch_of_q1_6(study, pytester)
