@@ -20,7 +20,7 @@ from cvhw4.data.augment import stream
 from cvhw4.data.dataset import Dataset
 from cvhw4.errors import OutOfMemory, TrainingDiverged
 from cvhw4.models.build import Network, set_training_mode, trainable
-from cvhw4.models.depthwise import depthwise_in_strips
+from cvhw4.models.convolutions import fast_convolutions
 from cvhw4.models.folded import Pair, find_pairs, folded
 from cvhw4.models.frozen import split_frozen
 from cvhw4.models.pooling import make_deterministic
@@ -225,7 +225,7 @@ class _Run:
                 self.check()
                 self.save_checkpoint()
 
-        with depthwise_in_strips(self.module):
+        with fast_convolutions(self.module):
             train_epoch(self.objective, self.step, self.number, self.place, self.generators, after_step)
         loss = self.check(weights=True)
         trained = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Depthwise convolutions whose weight gradient is computed in strips: against autograd's own."""
+"""Convolutions that are trained by faster kernels on a CPU: against autograd's own."""
 
 import pytest
 import timm
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from timm.layers import Conv2dSame
 from torch import nn
 
-from cvhw4.models import depthwise
-from cvhw4.models.depthwise import depthwise_in_strips
+from cvhw4.models import convolutions
+from cvhw4.models.convolutions import fast_convolutions
 
 
 def wide(kind=nn.Conv2d, kernel=(5, 5), channels=4, **settings):
@@ -38,7 +38,7 @@ def test_gradients_are_those_of_autograd(kind, kernel, stride, padding, size, bi
     module = wide(kind, kernel, stride=stride, padding=padding, bias=bias)
     inputs = torch.randn(images, 4, *size, dtype=torch.float64).to(memory_format=torch.channels_last)
     expected = gradients(module, inputs)
-    with depthwise_in_strips(module):
+    with fast_convolutions(module):
         found = gradients(module, inputs)
     assert torch.equal(found[0], expected[0])
     for mine, theirs in zip(found[1:], expected[1:], strict=True):
@@ -47,7 +47,7 @@ def test_gradients_are_those_of_autograd(kind, kernel, stride, padding, size, bi
 
 def test_it_can_be_differentiated_twice():
     module, inputs = wide(channels=2, padding=2), torch.randn(1, 2, 5, 5, dtype=torch.float64, requires_grad=True)
-    with depthwise_in_strips(module):
+    with fast_convolutions(module):
         assert torch.autograd.gradgradcheck(
             lambda x, w: torch.func.functional_call(module, {"weight": w}, (x,)), (inputs, module.weight)
         )
@@ -62,7 +62,7 @@ def test_gradients_in_float32_are_those_of_float64(kind, stride, bias):
     inputs = torch.randn(8, 96, 13, 13, dtype=torch.float64)
     expected = gradients(module, inputs)
     module.float().to(memory_format=torch.channels_last)
-    with depthwise_in_strips(module):
+    with fast_convolutions(module):
         found = gradients(module, inputs.float().to(memory_format=torch.channels_last))
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-5 * theirs.detach().abs().max().item())
@@ -77,7 +77,7 @@ def test_gradients_of_each_image_by_functorch():
     weight = module.weight.detach()
     of_each = torch.func.vmap(torch.func.grad(loss), (None, 0))
     expected = of_each(weight, inputs)
-    with depthwise_in_strips(module):
+    with fast_convolutions(module):
         torch.testing.assert_close(of_each(weight, inputs), expected, rtol=1e-12, atol=1e-12)
         assert module(input=inputs[0]).shape == (1, 4, 6, 6)
 
@@ -85,14 +85,14 @@ def test_gradients_of_each_image_by_functorch():
 @pytest.fixture
 def strips(monkeypatch):
     """Calls that computed a gradient in strips."""
-    calls, original = [], depthwise._weight_gradient
-    monkeypatch.setattr(depthwise, "_weight_gradient", lambda *args: calls.append(1) or original(*args))
+    calls, original = [], convolutions._weight_gradient
+    monkeypatch.setattr(convolutions, "_weight_gradient", lambda *args: calls.append(1) or original(*args))
     return calls
 
 
 def test_the_nine_wide_layers_of_lite0_and_no_others(strips):
     network = timm.create_model("tf_efficientnet_lite0", num_classes=2)
-    with depthwise_in_strips(network):
+    with fast_convolutions(network):
         network(torch.randn(2, 3, 64, 64)).sum().backward()
         assert len(strips) == 9
         network.blocks[-2].requires_grad_(False)  # four of them
@@ -125,14 +125,14 @@ class Halved(nn.Conv2d):
 def test_others_are_left_alone(module, strips):
     inputs = torch.randn(2, 4, 12, 12, dtype=torch.float64)
     expected = gradients(module, inputs)
-    with depthwise_in_strips(module):
+    with fast_convolutions(module):
         assert all(map(torch.equal, gradients(module, inputs), expected))
     assert not strips
 
 
 def test_under_autocast_it_stays_autocast(strips):
     module = wide(padding=2).float()
-    with depthwise_in_strips(module), torch.autocast("cpu", torch.bfloat16):
+    with fast_convolutions(module), torch.autocast("cpu", torch.bfloat16):
         output = module(torch.randn(1, 4, 6, 6))
         output.sum().backward()
     assert output.dtype is torch.bfloat16
@@ -143,7 +143,7 @@ def test_what_is_compiled_stays_compiled(strips):
     module = wide(padding=2).float()
     compiled = torch.compile(module, backend="eager", fullgraph=True)
     inputs = torch.randn(1, 4, 6, 6)
-    with depthwise_in_strips(compiled):
+    with fast_convolutions(compiled):
         compiled(inputs).sum().backward()
     assert not strips and module.weight.grad is not None
 
@@ -158,13 +158,61 @@ def test_a_weight_that_is_parametrised_is_not_computed_for_it(strips):
 
     nn.utils.parametrize.register_parametrization(module, "weight", Counted())
     calls.clear()
-    with depthwise_in_strips(module):
+    with fast_convolutions(module):
         module(torch.randn(1, 4, 6, 6, dtype=torch.float64)).sum().backward()
     assert calls == [1] and not strips
 
 
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def kernels_of(work):
+    with torch.profiler.profile() as profile:
+        work()
+    return {event.name for event in profile.events()}
+
+
+@pytest.mark.parametrize("settings", [{}, {"bias": False, "stride": 2}, {"padding": 1}, {"padding": "same"}], ids=str)
+@pytest.mark.parametrize("kind", [nn.Conv2d, Conv2dSame])
+def test_one_pixel_convolutions_of_few_images_are_computed_by_onednn(kind, settings, one_thread):
+    torch.manual_seed(0)
+    module = kind(24, 40, 1, **settings).double()
+    inputs = torch.randn(4, 24, 9, 7, dtype=torch.float64)
+    expected = gradients(module, inputs)
+    module.float().to(memory_format=torch.channels_last)
+    inputs = inputs.float().to(memory_format=torch.channels_last)
+    with fast_convolutions(module):
+        found = gradients(module, inputs)
+        kernels = kernels_of(lambda: gradients(module, inputs))
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-5 * theirs.detach().abs().max().item())
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    assert "aten::mkldnn_convolution" in kernels and "aten::_slow_conv2d_backward" not in kernels
+
+
+def test_pytorch_leaves_onednn_aside_for_them(one_thread):
+    """Once this fails they need no help any more."""
+    module, inputs = nn.Conv2d(4, 4, 1), torch.randn(4, 4, 8, 8)
+    assert "aten::_slow_conv2d_backward" in kernels_of(lambda: gradients(module, inputs))
+
+
+@pytest.mark.parametrize(
+    "module", [Halved(4, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1, device="meta"), nn.Conv1d(4, 4, 1)]
+)
+def test_other_convolutions_of_one_pixel_are_left_alone(module):
+    before = module.dilation
+    with fast_convolutions(module):
+        assert module.dilation == before
+
+
 def test_an_error_leaves_the_module_as_it_was():
-    module = wide()
-    with pytest.raises(RuntimeError, match="stop"), depthwise_in_strips(module):
+    module = nn.Sequential(wide(), nn.Conv2d(4, 4, 1))
+    with pytest.raises(RuntimeError, match="stop"), fast_convolutions(module):
+        assert "forward" in module[0].__dict__ and module[1].dilation == (2, 2)
         raise RuntimeError("stop")
-    assert "forward" not in module.__dict__
+    assert "forward" not in module[0].__dict__ and module[1].dilation == (1, 1)

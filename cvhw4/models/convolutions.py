@@ -1,10 +1,14 @@
-"""Training depthwise convolutions with wide kernels on a CPU: the gradient of their weights, strip by strip.
+"""Convolutions whose training PyTorch gives to a slow kernel on a CPU, given to a fast one.
 
-oneDNN, with which PyTorch computes on x86 processors, has a kernel of its own for the weight gradient of depthwise
-convolutions up to three columns wide. For wider ones (5x5 in EfficientNet and MobileNetV3, 7x7 in ConvNeXt) it pads
-each channel to 16 x 16 and takes 7 to 50 times as long as for the convolution itself (torch 2.15, AVX-512). A kernel's
-columns are independent of each other, so here the gradient is computed for three of them at a time: the same sums of
-products, added in another order.
+Wide depthwise ones: oneDNN, with which PyTorch computes on x86 processors, has a kernel of its own for the weight
+gradient of depthwise convolutions up to three columns wide. For wider ones (5x5 in EfficientNet and MobileNetV3, 7x7 in
+ConvNeXt) it pads each channel to 16 x 16 and takes 7 to 50 times as long as for the convolution itself (torch 2.15,
+AVX-512). A kernel's columns are independent of each other, so here the gradient is computed for three of them at a
+time: the same sums of products, added in another order.
+
+Those of 1x1: with one thread and fewer than 16 images PyTorch leaves oneDNN aside for them (`use_mkldnn` in
+aten/src/ATen/native/Convolution.cpp), and takes up to twice as long. A dilated convolution is never left aside, and a
+kernel of one pixel has nothing to dilate, so here it has a dilation of 2.
 """
 
 from __future__ import annotations
@@ -22,22 +26,38 @@ _COLUMNS = 3  # of a kernel, for which there is a fast gradient
 
 
 @contextmanager
-def depthwise_in_strips(module: nn.Module) -> Iterator[None]:
-    """Within it the module's depthwise convolutions with wide kernels compute the gradient of their weights in strips;
-    afterwards all is as it was.
+def fast_convolutions(module: nn.Module) -> Iterator[None]:
+    """Within it the module's convolutions are trained by the fast kernels; afterwards all is as it was.
 
-    Left alone are convolutions with a way of their own, and what is on another device, runs under autocast or is
-    compiled.
+    Left alone are convolutions with a way of their own, what is on another device or compiled, and, of the wide
+    depthwise ones, what runs under autocast.
     """
-    layers = module.modules() if torch.backends.mkldnn.is_available() else ()
-    wide = [(m, pad) for m in layers if isinstance(m, nn.Conv2d) and (pad := _padding(m)) is not None]
+    layers = [m for m in module.modules() if isinstance(m, nn.Conv2d)] if torch.backends.mkldnn.is_available() else []
+    wide = [(m, pad) for m in layers if (pad := _padding(m)) is not None]
+    ones = [m for m in layers if m.kernel_size == m.dilation == (1, 1) and m.groups == 1 and _is_plain(m)]
     try:
         for convolution, pad in wide:
             convolution.__dict__["forward"] = partial(_forward, convolution, pad)
+        for convolution in ones:
+            convolution.dilation = (2, 2)
         yield
     finally:
         for convolution, _ in wide:
             convolution.__dict__.pop("forward", None)
+        for convolution in ones:
+            convolution.dilation = (1, 1)
+
+
+def _is_plain(convolution: nn.Conv2d) -> bool:
+    """Whether it is on the CPU and does no more than PyTorch's own or timm's `Conv2dSame`."""
+    from timm.layers import Conv2dSame  # type: ignore[attr-defined]
+
+    c = convolution
+    weight = c._parameters.get("weight")  # without computing one that is parametrised
+    if "forward" in c.__dict__ or weight is None or weight.device.type != "cpu":
+        return False
+    torchs = type(c).forward is nn.Conv2d.forward and type(c)._conv_forward is nn.Conv2d._conv_forward
+    return torchs or type(c).forward is Conv2dSame.forward
 
 
 def _padding(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor] | None:
@@ -47,13 +67,11 @@ def _padding(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor] | None:
 
     c = convolution
     depthwise = c.groups == c.in_channels == c.out_channels and c.kernel_size[1] > _COLUMNS and c.dilation == (1, 1)
-    weight = c._parameters.get("weight")  # without computing one that is parametrised
-    if not depthwise or "forward" in c.__dict__ or weight is None or weight.device.type != "cpu":
+    if not depthwise or not _is_plain(c):
         return None
     if type(c).forward is Conv2dSame.forward:
         return partial(pad_same, kernel_size=[*c.kernel_size], stride=[*c.stride], dilation=[*c.dilation])
-    plain = type(c).forward is nn.Conv2d.forward and type(c)._conv_forward is nn.Conv2d._conv_forward
-    return _as_they_are if plain and c.padding_mode == "zeros" and not isinstance(c.padding, str) else None
+    return _as_they_are if c.padding_mode == "zeros" and not isinstance(c.padding, str) else None
 
 
 def _as_they_are(inputs: Tensor) -> Tensor:
