@@ -305,7 +305,7 @@ class Runner:
             ),
             environment=plan.environment(),
             started=started.isoformat(timespec="seconds"),
-            lower_is_better=sorted(self.study.lower_is_better),
+            lower_is_better=sorted(self.study.lowest & epochs[0].figures.keys()),
         )
 
     def _device(self) -> str:

@@ -210,3 +210,28 @@ def test_folders_without_runs_are_one_line(run, tmp_path):  # noqa: F811
         "",
     ) and err == "error: nowhere: holds no runs. Fix: name the folders given as --results.\n"
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_what_a_study_does_not_have_is_not_said_to_be_measured_some_day(run, measured):  # noqa: F811
+    save(measured, "q2_n1b", (0.4,))
+    row = FULL.row("q2_n3")
+    one = record("q2_3", study="full", settings=row.settings(), configuration="a" * 64)
+    Store(measured, "full").save(replace(one, row=row.name))
+    assert run("agreement")[0] == 0
+    page = (measured / "agreement.md").read_text("utf-8")
+    (claim,) = [claim.sentence for claim in QUICK.claims if claim.id == "q1_c4-pretraining"]
+    assert lines(page, "Every claim in every setting")[f"{claim} *(control)*"]["real, full"] == "-"
+    found = lines(page, "Classes detected")
+    assert found["q2_n1b-plain_norm"]["real, full"] == "not measured yet"
+    assert found["q2_n3-3class_norm"]["generated, quick"] == "-"
+
+
+def test_runs_of_a_loop_of_ones_own_have_a_page_too(run, tmp_path):  # noqa: F811
+    lines_of = [f"{arm},{s},{0.5 + s / 100 + (arm == 'b') / 10}" for arm in "ab" for s in range(3)]
+    (tmp_path / "runs.csv").write_text("\n".join(["arm,seed,accuracy", *lines_of]) + "\n")
+    judge = ("judge", "runs.csv", "--row", "arm", "--metric", "accuracy", "--better", "b", "--worse", "a")
+    assert run(*judge)[0] == 0
+    code, _, err = run("agreement", "--study", "judged")
+    assert code == 0, err
+    page = (tmp_path / "results" / "agreement.md").read_text("utf-8")
+    assert "+0.100" in lines(page, "Every claim in every setting")["b beats a in accuracy"]["real, judged"]

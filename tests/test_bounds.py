@@ -219,6 +219,11 @@ def shifted(seeds):
             0.01,
             "q1_1-features: was run on other embedded than",
         ),
+        (
+            [replace(r, data=replace(r.data, fingerprint=f"{len(r.task):064x}")) for r in stored()],
+            0.01,
+            "embedded: is the name of two data sets. Fix: rename the folder of one",
+        ),
     ],
 )
 def test_what_cannot_be_calibrated_is_named(records, rate, message):

@@ -215,11 +215,12 @@ def test_records_of_another_study_are_judged_by_a_claim_of_ones_own(run):
 
 def test_a_figure_whose_best_is_known_to_be_the_lowest_is_not_judged_as_the_highest(run):
     Store(Path("results"), "quick").save(record())
-    code, _, err = run("judge", "results", "-m", "loss", "--name", "again")
+    code, _, err = run("judge", "results", "-m", "cost=loss", "--name", "again")
     assert code == 4 and "has the lowest loss as its best. Fix: name it with --lower loss." in err
     table(*arms())
     assert "best is the highest accuracy (see --metric, --lower)" in run(*JUDGE)[1]
     assert "and the lowest lr" in run(*JUDGE, "--lower", "lr")[1]
+    assert "and the lowest loss" in run(*JUDGE, "--metric", "loss=lr")[1]
 
 
 @pytest.mark.parametrize(
@@ -348,3 +349,14 @@ def test_without_a_finished_run_nothing_is_judged(run):
     table("skip,0,failed,0.8", head="arm,seed,status,accuracy")
     code, _, err = run(*JUDGE)
     assert code == 4 and "runs.csv: has no finished run (line 2 of runs.csv: failed)" in err
+
+
+def test_rows_may_be_called_none_or_na_and_blank_figures_are_missing(run):
+    lines = [f"{arm},{seed},{value}" for arm, of in (("None", PLAIN), ("NA", SKIP)) for seed, value in enumerate(of)]
+    table(*lines, "null,0,nan", head="augment,seed,accuracy")
+    judge = ("judge", "runs.csv", "--row", "augment", "--metric", "accuracy", "--better", "NA", "--worse", "None")
+    code, out, err = run(*judge, "--only", "augment=None", "--only", "seed=0")
+    assert code == 4 and "NA" in err  # left out
+    table(*lines, head="augment,seed,accuracy")
+    code, out, err = run(*judge)
+    assert code == 0 and "NA_above_None-accuracy" in out and "supported" in out, err

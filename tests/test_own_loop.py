@@ -183,6 +183,19 @@ def test_torch_is_seeded_where_it_is_there_already(tmp_path):
     assert record.best("accuracy") == torch.rand(1, generator=generator).item() and record.last("threads") == 1
 
 
+def test_of_a_loss_the_lowest_is_best_though_nobody_says_so(tmp_path):
+    def fit(run):
+        yield {"accuracy": 0.5, "loss": 2.0 - run.settings["depth"] / 8}
+        yield {"accuracy": 0.6, "loss": 3.0}
+
+    shallow, deep = train_all(tmp_path, 1, train=fit, lower_is_better=())
+    assert deep.lower_is_better == ["loss"] and (deep.best("loss"), deep.best_epoch("loss")) == (1.0, 1)
+    (_, of_loss) = judge_all(study_of(fit, lower_is_better=(), epoch="best"), [shallow, deep])
+    assert of_loss.difference.mean == pytest.approx(0.75)
+    runner = runner_of(tmp_path, of_torch, lower_is_better=(), claims=[])
+    assert runner.run(runner.study.rows["deep"], 0).lower_is_better == []
+
+
 # What is no epoch's figures
 
 

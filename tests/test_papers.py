@@ -479,3 +479,8 @@ def test_a_style_with_a_wrong_name_lists_the_right_ones(tmp_path):
     (tmp_path / "s.toml").write_text('colour = "red"')
     with pytest.raises(InputError, match=r"\(colour: Unexpected.*\)\. Fix: use rows, columns, baseline, marks"):
         read_style(tmp_path / "s.toml")
+
+
+def test_a_claim_about_a_difference_itself_marks_no_row():
+    claim = Claim(better=("a", "b"), metric="x")
+    assert marks_of_claims([SimpleNamespace(claim=claim, verdict="supported")], "b", ()) == {}

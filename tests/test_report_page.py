@@ -236,6 +236,31 @@ def test_what_is_wrong_with_data_or_code_stands_wherever_its_figures_do(rows, ch
         assert q2.count(line) == 4 + same_data and line not in q1 and line in told
 
 
+def test_rows_whose_settings_changed_since_their_runs_are_named_and_how():
+    of_b = replace(QUICK.row("q2_1b"), skips=True, recipe=replace(QUICK.row("q2_1b").recipe, lr=0.5, batch=2))
+    runs = [record("q2_1a"), record("q2_1b", settings=of_b.settings())]
+    (line,) = [line for line in section(page(runs), "mIoU").splitlines() if "other settings" in line]
+    assert line.endswith(
+        "now, which are shown here: q2_1b-noskip (recipe.batch 2, now 4; recipe.lr 0.5, now 0.001; skips true, now "
+        "false). Train them again to compare them."
+    )
+    assert "other settings" not in page([record("q2_1a"), record("q2_1b")])
+
+
+def test_claims_stand_with_their_rows_where_two_data_sets_have_one_name():
+    runs = [record(row) for row in ("q1_1", "q1_2")]
+    runs += [replace(record(row), data=replace(record(row).data, fingerprint="f" * 64)) for row in ("q2_1a", "q2_1b")]
+    for own, task in zip(("q1_4", "q2_2"), page(runs).split("## Q")[1:], strict=True):
+        claims = section(task, "Claims")
+        assert own in claims and ({"q1_4": "q2_2", "q2_2": "q1_4"}[own]) not in claims
+
+
+def test_code_that_is_no_checkout_is_not_called_none():
+    run = record("q1_2")
+    text = page([replace(run, environment=run.environment | {"commit": None})])
+    assert "code" not in text.partition("\n\nMean")[0] and "None" not in text
+
+
 def test_continued_runs_are_counted_below_their_times():
     runs = [record("q1_2", seed=s) for s in range(3)] + [record("q1_1")]
     runs[1:3] = [replace(r, times=replace(r.times, interruptions=2)) for r in runs[1:3]]
@@ -341,7 +366,7 @@ def test_claims_and_negative_controls_fit_and_their_numbers_stay_whole(drawn, fi
 
 
 def test_a_second_line_after_fewer_epochs_is_explained():
-    texts = [page([record(row)]) for row in ("q2_1a", "q1_2")]
+    texts = [page([record(row, figures=((0.5,),) * 5)]) for row in ("q2_1a", "q1_2")]
     assert ["A row's second line: the same runs after their first 3 epochs." in text for text in texts] == [True, False]
     assert section(texts[0], "mIoU").count("\n| q2_1a-skip ") == 2
 
@@ -355,6 +380,8 @@ def test_a_second_line_after_fewer_epochs_is_explained():
         (-0.0005, "-0.001"),
         (-0.0004, "0.000"),
         (1234.5, "1234.500"),
+        (-2.5e26, "-2.500e+26"),
+        (1e100, "1.000e+100"),
         (float("nan"), "nan"),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cvhw4 import Claim, Row, Study
+from cvhw4 import Claim, Published, Row, Study
 from cvhw4.homework import study
 from cvhw4.report.numbers import verdict as flagged
 from cvhw4.statistics.comparison import holm
@@ -230,3 +230,24 @@ def test_what_published_single_runs_could_show():
     assert of_miou.images is None and of_miou.difference == pytest.approx(0.4295 - 0.4055)
     for nothing in ("q1_7-whole_face_features", "q2_c2-norm_interaction", "q1_c9-pretraining"):
         assert np.isnan(found[nothing].difference) and found[nothing].images is None
+
+
+def test_a_published_difference_is_above_zero_where_the_better_row_is_lower():
+    figures = {"a": Published({"loss": 0.3, "error": 3.0}), "b": Published({"loss": 0.5, "error": 4.0})}
+    claims = [Claim(better="a", worse="b", metric=metric) for metric in ("loss", "error")]
+    own = Study("own", train=lambda run: [], rows={"a": {}, "b": {}}, primary="accuracy", published=figures,
+                lower_is_better={"error"}, claims=claims)  # fmt: skip
+    assert [stated(claim, own).difference for claim in claims] == pytest.approx([0.2, 1.0])
+
+
+def test_a_claim_of_one_seed_is_none_of_those_that_are_corrected_together():
+    claims = ("q2_2-skip_miou", "q2_2-skip_pixel_accuracy")
+    runs = [
+        record(row, s, figures=((0.5 + s / 100 + (row == "q2_1a") / 10,),))
+        for row in ("q2_1a", "q2_1b")
+        for s in range(3)
+    ]
+    alone = {o.claim.id: o.together for o in judge_all(QUICK, runs)}
+    assert alone == dict.fromkeys(claims, 2)
+    found = {o.claim.id: o.together for o in judge_all(QUICK, [*runs, record("q2_3")])}
+    assert found.keys() > {*claims} and {found[id] for id in claims} == {2}

@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-from cvhw4 import trackers
+from cvhw4 import Study, trackers
 from cvhw4.errors import InputError
 from cvhw4.plugin import hookspec
 from cvhw4.readers import Wanted, claims_of, figures_of, judged_study, read_runs
@@ -373,6 +373,13 @@ def test_settings_are_flat_and_say_all():
     assert (settings["study"], settings["seed"], settings["recipe.epochs"]) == ("quick", 3, ROW.recipe.epochs)
     assert all(isinstance(value, str | int | float | bool) for value in settings.values())
     assert "corruption" not in settings  # None
+
+
+def test_nested_settings_are_named_by_the_way_to_them():
+    row = Study("own", train=lambda run: [], rows={"a": {"model": {"encoder": {"depth": 2}, "sizes": [1, 2]}}},
+                primary="x").rows["a"]  # fmt: skip
+    settings = Run(row, 0, None).settings
+    assert settings["model.encoder.depth"] == 2 and settings["model.sizes"] == "[1, 2]"
 
 
 def test_figures_are_named_as_they_are_in_every_tracker_and_speed_where_it_is_known():

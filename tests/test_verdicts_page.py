@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cvhw4 import Claim, Row, Study
+import cvhw4
+from cvhw4 import Claim, InputError, Row, Study
 from cvhw4.homework import sections
 from cvhw4.metrics import segmentation_figures
 from cvhw4.records.images import ImageResults
@@ -353,6 +354,41 @@ def test_one_seed_and_rows_without_claims_say_so(store, records):
     assert " -]" not in text and "nan" not in text and re.search(r"[+-]0\.\d{3} -( |$)", text, re.M) is None
 
 
+def test_why_a_claim_is_not_judged(records):
+    def told(runs):
+        judged = [record("q2_n1a"), record("q2_n1b")]
+        text, _ = verdicts_page(QUICK, [*runs, *judged], lambda _: None, NO_BOUNDS)
+        (line,) = [line for line in text.splitlines() if line.startswith("Not judged: ")]
+        return dict(
+            re.findall(r"([^;( ][^;(]+) \(([^)]+)\)", line.removeprefix("Not judged: ").replace(" (control)", ""))
+        )
+
+    passes = "the better recipe passes 0.895"
+    of_figure = {r.row: r for r in records}["q1_8-recipe"]
+    assert told([of_figure])[passes] == "about a figure on real data, of which generated pictures say nothing"
+    real = replace(of_figure, row="q1_2-finetune", data=replace(of_figure.data, embedded=False))
+    assert told([real])[passes] == "a row has no runs"
+    nan = replace(
+        of_figure, data=real.data, epochs=[replace(e, figures={"accuracy": math.nan}) for e in of_figure.epochs]
+    )
+    assert told([nan])[passes] == "a figure is missing or not a number"
+    arms = [record("q2_1a", 0), record("q2_1b", 1)]
+    assert told(arms)["skip connections raise mIoU"] == "its rows have no seed in common"
+
+
+def test_one_validation_picture_is_no_reason_to_have_no_page(records, store):
+    """Of the choice of one picture nothing can be said."""
+    runs = [r for r in records if r.row in ("q2_1a-skip", "q2_1b-noskip")]
+
+    def read(run):
+        images = store.images(run)
+        return replace(images, counts=images.counts[:, :1])
+
+    one = [replace(r, data=replace(r.data, val=1)) for r in runs]
+    text, _ = verdicts_page(QUICK, one, read, NO_BOUNDS)
+    assert "skip connections raise mIoU" in section(text, "The claims") and "## Best epoch against last" not in text
+
+
 LEAKS = [f"train/{i}.jpg = val/{i}.png" for i in range(4)]
 
 
@@ -457,6 +493,14 @@ def test_a_studys_own_sections_are_on_its_page(tmp_path):
     assert cells(section(text, "Spread"), "frozen")[1].startswith("+0.610 [")
     assert [p.stem for p in pictures] == ["section-dots-hymenoptera", "section-dots-b-c"]
     assert "![Dots on hymenoptera](figures/section-dots-hymenoptera.svg)\\\n*Dots.*" in text
+    store = Store(tmp_path, study.name)
+    for r in records:
+        store.save(r)
+    assert cvhw4.stored_figure(study, "dots", tmp_path).alt == "Dots on hymenoptera"
+    for r in elsewhere:
+        store.save(replace(r, fingerprint=f"{r.seed}" + "e" * 63))
+    with pytest.raises(InputError, match="figure dots: would be of several data sets"):
+        cvhw4.stored_figure(study, "dots", tmp_path)
 
 
 def test_pages_are_written_where_there_is_something_to_judge(tmp_path, monkeypatch):

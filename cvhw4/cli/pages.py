@@ -115,7 +115,7 @@ def calibrate(
     elsewhere = None if twins is None else latest_runs(Store(twins, chosen.name).load())
     made = make_bounds(chosen, records, false_alarms, seeds, elsewhere)
     write_atomically(Path(path), to_toml(chosen, made))
-    typer.echo(f"wrote {path} from {len(records)} runs")
+    typer.echo(f"wrote {path}, {made.source}")
     if made.held_out is None:
         typer.echo(f"how often unchanged code misses them is not known: {seeds} of these seeds leave too few", err=True)
     elif made.held_out > false_alarms:

@@ -166,7 +166,8 @@ def _is_wanted(run: LoggedRun, wanted: Wanted) -> bool:
 
 
 def figures_of(names: Iterable[str], lower: Iterable[str]) -> tuple[dict[str, str], frozenset[str]]:
-    """What the options --metric and --lower name: "accuracy", "val/acc" (called acc) or "accuracy=val/acc".
+    """What the options --metric and --lower name: "accuracy", "val/acc" (called acc) or "accuracy=val/acc";
+    and of which of them the lowest is best: those of --lower, and "loss".
 
     Raises:
         InputError: two get one name.
@@ -179,7 +180,7 @@ def figures_of(names: Iterable[str], lower: Iterable[str]) -> tuple[dict[str, st
         if name in figures and figures[name] != logged:
             raise InputError(f"figure {name}", f"is {figures[name]} and {logged}", "name them apart, as a=train/loss")
         figures[name] = logged
-        lowest |= {name} if is_lower else set()
+        lowest |= {name} if is_lower or name == "loss" else set()
     return figures, frozenset(lowest)
 
 

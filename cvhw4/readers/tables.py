@@ -23,8 +23,13 @@ def read_csv(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     import pandas as pd
 
     path = Path(where).expanduser()
+    how: dict[str, Any] = {"sep": "\t" if path.suffix == ".tsv" else ",", "skipinitialspace": True}
     try:
-        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", skipinitialspace=True)
+        table = pd.read_csv(path, **how)
+        texts = pd.read_csv(path, **how, keep_default_na=False, na_values=[""])
+        numbers = table.select_dtypes("number").dropna(axis="columns", how="all")
+        for column in table.columns.difference(numbers.columns):
+            table[column] = texts[column]  # in which "None", "NA" and the like are names of rows
     except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
         raise InputError(path, f"cannot be read as CSV ({error})", "name a file of lines with a head") from error
     yield from _of_table(table, path, wanted)

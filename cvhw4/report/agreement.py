@@ -164,7 +164,9 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
                     "data": escape(", ".join(sorted({r.data.name for r in records}))),
                     "rows": str(len(rows)),
                     "seeds a row": ends(sorted({len({r.seed for r in of_row}) for of_row in rows.values()})),
-                    "networks": escape(", ".join(dict.fromkeys(str(r.settings["network"]) for r in records))),
+                    "networks": escape(
+                        ", ".join(dict.fromkeys(str(r.settings.get("network", r.weights.network)) for r in records))
+                    ),
                     "precision": ", ".join(sorted({str(r.environment.get("precision", "float32")) for r in records})),
                     "device": escape(", ".join(sorted({device(r) for r in records}))),
                     "days": days(records),
@@ -172,6 +174,11 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
                 }
             )
     return Table.of(lines).markdown()
+
+
+def _network(record: RunRecord) -> str:
+    """A run's network; of a training loop of the study's own that loop."""
+    return str(record.settings.get("network", record.weights.network))
 
 
 def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[dict[str, str]]:
@@ -184,7 +191,9 @@ def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[dict[st
             o = setting.outcomes.get(claim.id)
             impossible = setting.generated and claim.worse is None
             mixed = len({o.redrawn for o in setting.outcomes.values()}) > 1
-            line[setting.name] = _cell(o, mixed) if o else "says nothing of a figure itself" if impossible else _MISSING
+            made = "says nothing of a figure itself" if impossible else _MISSING
+            absent = made if claim.id in {c.id for c in setting.study.claims} else "-"
+            line[setting.name] = _cell(o, mixed) if o else absent
         lines.append(line | {"published": _published(settings, claim)})
     return lines
 
@@ -313,6 +322,8 @@ def _equal_steps(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[s
     """The claims for which settings differ in how long they train, where each trains about as long as the shortest."""
     totals: dict[str, int] = {}  # of the shortest setting, by row
     for setting in settings:
+        if setting.study.train is not None:  # whose steps only its training loop knows
+            return []
         for records in setting.runs.values():
             for r in records:
                 totals[r.row] = min(_steps(r), totals.get(r.row, _steps(r)))
@@ -372,7 +383,10 @@ def _detected(settings: Sequence[Setting]) -> list[str]:
     return section(
         "Classes detected",
         f"Classes whose IoU by image after the last epoch is above {DETECTED:g} in the mean over seeds.",
-        [{"row": row, **{s.name: of_row.get(s.name, _MISSING) for s in settings}} for row, of_row in found.items()],
+        [
+            {"row": row, **{s.name: of_row.get(s.name, _MISSING if row in s.study.rows else "-") for s in settings}}
+            for row, of_row in found.items()
+        ],
     )
 
 

@@ -46,7 +46,7 @@ class Evidence:
     def notes(self) -> list[str]:
         """Lines that say whether the runs are by different code, and which validation pictures are training pictures
         too; none if neither is so."""
-        return notes([r for of_row in self.runs.values() for r in of_row])
+        return notes([r for of_row in self.runs.values() for r in of_row], self.study)
 
     def seeds(self, *rows: str) -> list[int]:
         """The seeds that all of some rows have."""

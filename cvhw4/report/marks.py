@@ -67,7 +67,7 @@ def marks_of_claims(outcomes: Iterable[Outcome], baseline: str, lowest: Collecti
     marks = {}
     for o in outcomes:
         claim = o.claim
-        if claim.margin or len(claim.rows) != 2 or baseline not in claim.rows:
+        if claim.worse is None or claim.margin or len(claim.rows) != 2 or baseline not in claim.rows:
             continue
         (row,) = {*claim.rows} - {baseline}
         wins = (o.verdict == "supported") == (row == claim.better)

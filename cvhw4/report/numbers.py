@@ -18,6 +18,8 @@ def number(value: float, digits: int = 3, sign: str = "") -> str:
     came out, so that a figure is the same wherever it is shown."""
     if not math.isfinite(value):
         return f"{value:{sign}f}"
+    if abs(value) >= 1e15:  # beyond what a float knows of its third decimal, and Decimal of its digits
+        return f"{value:{sign}.{digits}e}"
     rounded = Decimal(repr(round(value, 12))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
     return f"{rounded or abs(rounded):{sign}f}"
 

@@ -197,9 +197,13 @@ def paper_picture(
         InputError: there is no such picture of these runs, or it takes no names, metric or panel of all rows.
     """
     study, takes = stored.study, {"claims": ["names"], "curves": ["names", "metric", "together"]}
-    found = {} if kind in takes else {picture.stem: picture for picture in section_pictures(study, stored)}
+    drawn = [] if kind in takes else section_pictures(study, stored)
+    found = {picture.stem: picture for picture in drawn}
     if kind not in (*takes, *found):
         raise InputError(kind, "is not a picture that these runs make", f"choose one of {', '.join((*takes, *found))}")
+    if [picture.stem for picture in drawn].count(kind) > 1:
+        hint = "keep the runs of each in a results folder of its own"
+        raise InputError(f"figure {kind}", "would be of several data sets", hint)
     given = {"names": names, "metric": metric, "together": together}
     if unused := [name for name, value in given.items() if value and name not in takes.get(kind, ())]:
         raise InputError(f"figure {kind}", f"takes no {unused[0]}", "leave it out, or draw curves")

@@ -399,7 +399,6 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style, outcomes: Sequ
     metrics = [m for m in style.columns or study.shown(task) if with_metric(runs, m)]
     rows = [row for row in style.rows if row in groups]
     percent = style.percent if isinstance(style.percent, list) else metrics * style.percent
-    low = study.lower_is_better if study.train is not None else {"loss"}
     values = {
         (row, metric): {r.seed: getattr(r, style.epoch)(metric) for r in with_metric(groups[row], metric)}
         for row in rows
@@ -414,9 +413,9 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style, outcomes: Sequ
         )
     tests = against(style.baseline, rows, metrics, values, step)
     of_data = [o for o in outcomes or () if o.fingerprint == runs[0].data.fingerprint]
-    marks = marks_of_tests(tests) if outcomes is None else marks_of_claims(of_data, style.baseline, low)
+    marks = marks_of_tests(tests) if outcomes is None else marks_of_claims(of_data, style.baseline, study.lowest)
     marks = {place: mark for place, mark in marks.items() if values.get(place)}
-    winners = {metric: winner(rows, metric, values, metric in low, step) for metric in metrics}
+    winners = {metric: winner(rows, metric, values, metric in study.lowest, step) for metric in metrics}
     scales = {metric: 100 if metric in percent else 1 for metric in metrics}
 
     def cell(row: str, metric: str) -> Cell | None:

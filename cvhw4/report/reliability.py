@@ -39,7 +39,7 @@ def selection_section(sets: Sequence[Evidence]) -> list[str]:
     lines = []
     for e in sets:
         for row in e.study.rows.values():
-            pairs = e.with_images(row.name)
+            pairs = [pair for pair in e.with_images(row.name) if len(pair[1]) > 1]
             for metric in row.task.shown if pairs else ():
                 rng = np.random.default_rng(0)
                 found = selection_over_seeds([images for _, images in pairs], metric, rng, splits=SPLITS)

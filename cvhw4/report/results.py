@@ -87,7 +87,7 @@ def report_page(
                 task=task,
                 data=data,
                 groups=groups,
-                outcomes=[o for o in outcomes if o.data == data],
+                outcomes=[o for o in outcomes if o.data == data and study.rows[o.claim.rows[0]].task == task],
                 bounds=bounds,
                 failures=[f for f in failed if f.data == data],
                 pictures=pictures.get((task.name, data), ()),
@@ -107,7 +107,7 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
         return "No runs yet."
     machines = sorted({", ".join(dict.fromkeys((r.environment["device_name"], device(r)))) for r in records})
     versions = sorted({text for r in records for text in r.software})
-    commits = sorted({str(r.environment["commit"]) for r in records if r.environment["commit"] or study.train is None})
+    commits = sorted({commit for r in records if (commit := r.environment["commit"])})
     code = f"; code {', '.join(commits)}" if commits else ""
     where = "; ".join([days(records), *machines, *([", ".join(versions)] if versions else [])]) + code
     of_publication = (
@@ -139,7 +139,7 @@ class _Section:
         self.rows, self.own_loop = self.study.of(self.task), self.task.name == CUSTOM.name
         self.ran = [row for row in self.rows if row.name in self.groups]
         self.runs = [r for of_row in self.groups.values() for r in of_row]
-        self.notes = notes(self.runs)
+        self.notes = notes(self.runs, self.study)
 
     def parts(self) -> list[str]:
         """Its parts in Markdown."""
@@ -183,9 +183,9 @@ class _Section:
         if self.own_loop:
             loop = f"A training loop of its own (`{escape(first.weights.network)}`), which alone knows its data."
             logged = "Runs that were trained and logged elsewhere; their data and settings are not checked."
-            about = (logged if self.study.train is logged_elsewhere else loop) + lower_note(self.study)
+            about = (logged if self.study.train is logged_elsewhere else loop) + lower_note(self.runs)
         also_after = self.study.also_after.get(self.task.name, math.inf)
-        if any(row.epochs is not None and row.epochs > also_after for row in self.ran):
+        if any(len(r.epochs) > also_after for r in self.runs):
             about += f" A row's second line: the same runs after their first {also_after} epochs."
         if self.bounds and self.bounds.rows and not any(self.bounds.apply_to(r.data.fingerprint) for r in self.runs):
             about += " The bounds are calibrated on other data and do not apply."
@@ -199,7 +199,7 @@ class _Section:
         for row in self.rows:
             runs = with_metric(self.groups.get(row.name, []), metric)
             failed = [f for f in self.failures if f.row == row.name]
-            lengths = sorted({len(r.epochs) for r in runs}) if row.epochs is None else [row.epochs]
+            lengths = sorted({len(r.epochs) for r in runs}) or [row.epochs] * (row.epochs is not None)
             remark = f" ({share(runs, failed)})" if failed else ""
             for within in (None, *([also_after] if runs and also_after and also_after < lengths[-1] else [])):
                 if not runs and not failed:

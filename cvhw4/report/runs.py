@@ -12,9 +12,10 @@ from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.numbers import ends, limits
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import Bounds, Twin
+from cvhw4.statistics.changes import as_text, flat
 from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.sensitivity import Detection
-from cvhw4.study import Study
+from cvhw4.study import Row, Study
 from cvhw4.tasks import CUSTOM, LABELS, SEGMENTATION, TASKS, Task
 
 Groups = Mapping[str, Sequence[RunRecord]]  # runs by row, seeds in order
@@ -55,9 +56,9 @@ def all_shown(study: Study, task: Task, runs: Sequence[RunRecord]) -> list[str]:
     return list(dict.fromkeys([*study.shown(task), *yielded]))
 
 
-def lower_note(study: Study) -> str:
+def lower_note(runs: Iterable[RunRecord]) -> str:
     """A sentence, with a space before it, on the figures of which lower is better; nothing where there are none."""
-    names = ", ".join(map(metric_name, sorted(study.lower_is_better)))
+    names = ", ".join(map(metric_name, sorted({name for r in runs for name in r.lower_is_better})))
     return f" Of {names} the lowest is best: there a claim's difference is its worse row's less its better." * bool(
         names
     )
@@ -163,7 +164,7 @@ def origins(groups: Groups) -> list[str]:
     weights = grouped(pretrained, lambda row: ", ".join(sorted({r.weights.origin for r in groups[row]})))
     lines = [f"weights: {printable(origin)} ({', '.join(rows)})" for origin, rows in weights.items()]
     lines += [f"device: {printable(', '.join(sorted({device(r) for r in runs})))}"] if runs else []
-    return [*lines, *collapsed(groups), *notes(runs, printable)]
+    return [*lines, *collapsed(groups), *notes(runs, show=printable)]
 
 
 def collapsed(groups: Groups) -> list[str]:
@@ -186,11 +187,13 @@ def scope(runs: Sequence[RunRecord]) -> str:
     return "All seeds saw the same pictures, so that what is concluded over seeds is about these."
 
 
-def notes(runs: Sequence[RunRecord], show: Callable[[str], str] = escape) -> list[str]:
-    """Lines that say whether runs on data of one name saw different pictures, were by different code or in different
-    precisions, were validated on training pictures, or give the same figures whatever the seed; none if none is so.
+def notes(runs: Sequence[RunRecord], study: Study | None = None, show: Callable[[str], str] = escape) -> list[str]:
+    """Lines that say whether runs on data of one name saw different pictures, had other settings than their rows have,
+    were by different code or in different precisions, were validated on training pictures, or give the same figures
+    whatever the seed; none if none is so.
 
     Args:
+        study: theirs, with its rows as they are now; None where the runs are known to be of these.
         show: makes names harmless: for a page, or for the terminal (`printable`).
     """
 
@@ -203,6 +206,13 @@ def notes(runs: Sequence[RunRecord], show: Callable[[str], str] = escape) -> lis
         groups = "; ".join(map(rows, pictures.values()))
         lines.append(
             f"Rows were trained on different pictures under this name ({groups}): train them again to compare them."
+        )
+    now = study.rows if study is not None else {}
+    changed = {row: _changed(of_row[0], now[row]) for row, of_row in by_row(runs).items() if row in now}
+    if told := [show(f"{row} ({what})") for row, what in changed.items() if what]:
+        lines.append(
+            f"Rows were trained with other settings than the study has now, which are shown here: {', '.join(told)}. "
+            "Train them again to compare them."
         )
     codes = grouped(
         sorted(runs, key=attrgetter("started")), lambda r: str(r.environment.get("code", "not recorded"))[:12]
@@ -232,3 +242,10 @@ def notes(runs: Sequence[RunRecord], show: Callable[[str], str] = escape) -> lis
             "so that no spread is seen, and a verdict is about this one training alone."
         )
     return lines
+
+
+def _changed(record: RunRecord, row: Row) -> str:
+    """ "recipe.lr 0.001, now 0.01": the settings that a run had and its row has no more; "" where none is so."""
+    then, now = flat(record.settings), flat(row.settings())
+    names = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
+    return "; ".join(f"{n} {as_text(then.get(n)):.30}, now {as_text(now.get(n)):.30}" for n in names)

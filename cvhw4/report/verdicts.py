@@ -34,7 +34,7 @@ from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import detections
 from cvhw4.statistics.verdicts import Outcome, judge_all
-from cvhw4.study import Study
+from cvhw4.study import Claim, Study
 
 _KIND = "section"  # what the stems of its pictures begin with
 
@@ -149,12 +149,24 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
         "by `cvhw4 report`, nothing by hand.\n\n"
         f"*Difference*: the mean over seeds, after the {study.epoch} epoch, the rule for all claims; of a claim about "
         "a figure, that figure."
-        f"{lower_note(study)} A verdict is about these {what} on these data.{about} *Supported*: the difference lies "
+        f"{lower_note(records)} A verdict is about these {what} on these data.{about} *Supported*: the difference lies "
         "above its margin, the paired t test over seeds being below 5 % after Holm's correction for the claims about "
         f"the same data; *contradicted*: below it, likewise{equivalent}; *undecided*: nothing of that. Intervals are "
         "95 %, Student's t over seeds, each for its claim alone, so that one may leave 0 out where the corrected "
         "verdict is still undecided."
     )
+
+
+def _why_not(claim: Claim, sets: Sequence[Evidence]) -> str:
+    """Why no data set has a verdict on a claim."""
+    having = [e for e in sets if e.runs.keys() >= set(claim.rows)]
+    if not having:
+        return "a row has no runs"
+    if not any(e.seeds(*claim.rows) for e in having):
+        return "its rows have no seed in common"
+    if claim.worse is None and all(r.data.embedded for e in having for row in claim.rows for r in e.runs[row]):
+        return "about a figure on real data, of which generated pictures say nothing"
+    return "a figure is missing or not a number"
 
 
 def _claims(
@@ -170,8 +182,7 @@ def _claims(
         nothing = ["## The claims", "No claim has runs of all its rows yet."] if study.claims else []
         return [*nothing, *notes, *of_data]
     known = {o.claim.id for o in outcomes}
-    why = {True: "about a figure on real data, of which generated pictures say nothing", False: "a row has no runs"}
-    missing = [f"{escape(c.sentence)} ({why[c.worse is None]})" for c in study.claims if c.id not in known]
+    missing = [f"{escape(c.sentence)} ({_why_not(c, sets)})" for c in study.claims if c.id not in known]
     own = [o for o in outcomes if not o.claim.control]
     rows = [row for o in own for row in o.claim.rows]
     alike = f" They share {len(set(rows))} rows, so that they are not as many independent findings."

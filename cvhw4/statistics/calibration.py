@@ -181,7 +181,9 @@ def _usable(study: Study, records: Iterable[RunRecord]) -> tuple[dict[str, list[
         newest = max(of_task, key=lambda r: r.started, default=None)
         if newest is None:
             continue
-        data[newest.data.name] = newest.data.fingerprint
+        if data.setdefault(newest.data.name, newest.data.fingerprint) != newest.data.fingerprint:
+            hint = "rename the folder of one, and train anew"
+            raise InputError(newest.data.name, "is the name of two data sets", hint)
         odd = next((r for r in of_task if r.data.fingerprint != newest.data.fingerprint), None)
         if odd:
             problem = f"was run on other {odd.data.name} than {newest.row}, so that their runs cannot be compared"

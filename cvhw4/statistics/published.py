@@ -85,8 +85,8 @@ class Stated:
     """What published figures, from one run each, say of a claim.
 
     Attributes:
-        difference: as published, better minus worse, or the figure itself where the claim has no worse row; NaN where
-            nothing is published.
+        difference: as published, better minus worse (of figures of which the lowest is best worse minus better), or
+            the figure itself where the claim has no worse row; NaN where nothing is published.
         images: the comparison by the binomial error of their validation images alone; None for figures that have none
             to go by (mIoU, whose spread over images is not published).
     """
@@ -101,7 +101,7 @@ def stated(claim: Claim, study: Study) -> Stated:
     if len(values) != len(claim.rows) or len(values) > 2 or any(map(math.isnan, values)):
         return Stated(math.nan)
     better, worse = values[0], (values[1] if len(values) == 2 else None)
-    difference = better if worse is None else better - worse
+    difference = better if worse is None else worse - better if claim.metric in study.lowest else better - worse
     task = study.rows[claim.rows[0]].task
     if not (study.published_images and task.in_images and claim.metric in task.metrics):
         return Stated(difference)

@@ -8,6 +8,7 @@ its own: verdicts of difference and of equivalence are wrong in 5 % each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -93,7 +94,7 @@ class Outcome:
     @property
     def with_other_images(self) -> Combined | None:
         """The difference with both sources of noise: other seeds, and other validation images of the same kind."""
-        if self.noise is None:
+        if self.noise is None or self.noise.images < 2:
             return None
         mean, sd, n = self.difference.mean, self.comparison.sd, self.difference.n
         images = squared_error(sd, n, self.noise) - sd**2 / n if n > 1 else self.noise.mean_variance
@@ -255,6 +256,7 @@ def _together(outcomes: Sequence[Outcome]) -> list[Outcome]:
     corrected = {}
     for family in families(outcomes):
         raw = [[o.comparison.p_value for o in family], [o.comparison.equivalence_p for o in family]]
+        together = max(1, sum(not math.isnan(p) for p in raw[0]))  # a claim with one seed has no p
         for o, p, q in zip(family, *holm(raw).tolist(), strict=True):
-            corrected[id(o)] = replace(o, adjusted_p=p, equivalent_p=q, together=len(family))
+            corrected[id(o)] = replace(o, adjusted_p=p, equivalent_p=q, together=together)
     return [corrected[id(o)] for o in outcomes]

@@ -42,7 +42,7 @@ class Study:
             model = MyModel(**run.settings)
             for epoch in range(10):
                 ...
-                yield {"accuracy": accuracy, "loss": loss}  # figures on the validation data
+                yield {"accuracy": accuracy}  # figures on the validation data
 
         Study("depth", train=fit, rows={"shallow": {"depth": 2}, "deep": {"depth": 8}}, primary="accuracy")
 
@@ -75,8 +75,8 @@ class Study:
             numbers by name, the same names each time. A run that goes on from what it kept in `Run.folder` yields the
             figures of its earlier epochs again.
         primary: with `train`, the figure that tables put first and that progress shows.
-        lower_is_better: with `train`, the names of figures of which the lowest is best ("loss"). A claim about one
-            holds where `better` is lower, and its difference is `worse` less `better`.
+        lower_is_better: with `train`, the names of figures of which the lowest is best, beside "loss". A claim about
+            one holds where `better` is lower, and its difference is `worse` less `better`.
         shares: with `train`, the names of figures that lie between 0 and 1: their bounds do too.
         version: with `train`, to be changed when what it does changes and its source text does not (a function that it
             calls, the data that it reads): `--reuse` knows a run by that text, the row's settings and this.
@@ -206,6 +206,11 @@ class Study:
     def shown(self, task: Task) -> tuple[str, ...]:
         """The metrics that tables show for the rows of a task: built-in ones, then the study's own."""
         return (*task.shown, *self.metrics)
+
+    @property
+    def lowest(self) -> frozenset[str]:
+        """The figures of which the lowest is best, whether or not there are such."""
+        return frozenset({*self.lower_is_better, "loss"})
 
     def needed(self, row: Row) -> frozenset[str]:
         """The figures that the study's own training loop has to yield for a row."""

@@ -42,11 +42,11 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The row's settings and the seed, those of the recipe one by one ("recipe.lr"); None is left out."""
-        flat: dict[str, Any] = {"study": self.row.study, "row": self.row.name, "seed": self.seed}
-        for name, value in self.row.settings().items():
-            flat |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-        return {k: str(v) if isinstance(v, list | tuple) else v for k, v in flat.items() if v is not None}
+        """The row's settings and the seed, nested ones one by one ("recipe.lr"); None is left out."""
+        from cvhw4.statistics.changes import flat
+
+        every = {"study": self.row.study, "row": self.row.name, "seed": self.seed} | flat(self.row.settings())
+        return {k: str(v) if isinstance(v, list | tuple) else v for k, v in every.items() if v is not None}
 
     def figures(self, epoch: Epoch) -> dict[str, float]:
         """An epoch's numbers by the names that they have in every tracker."""
