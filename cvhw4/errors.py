@@ -53,6 +53,10 @@ class TrainingDiverged(TrainingFailed):
     """The loss became infinite or NaN."""
 
 
+class ProcessDied(TrainingFailed):
+    """The process of a run died, so that the run could not note itself why it failed."""
+
+
 class OutOfMemory(TrainingFailed):
     """The device's memory does not hold a step, nor parts of it."""
 

@@ -55,7 +55,11 @@ class Plan(ABC):
 
 @dataclass(kw_only=True)
 class NetworkPlan(Plan):
-    """Of a row with a network of cvhw4's."""
+    """Of a row with a network of cvhw4's.
+
+    Attributes:
+        packages: those that build the network beside torch, torchvision and timm.
+    """
 
     dataset: Dataset
     source: Source | None
@@ -64,6 +68,7 @@ class NetworkPlan(Plan):
     graphs: bool
     deterministic: bool
     network: str
+    packages: Sequence[str]
 
     @property
     def data(self) -> str:
@@ -76,7 +81,7 @@ class NetworkPlan(Plan):
 
         ways = {"precision": self.choice.precision, "graphs": self.graphs, "deterministic": self.deterministic}
         measured = {"step_seconds": dict(self.choice.step_seconds)} if self.choice.step_seconds else {}
-        return env.environment(self.device) | ways | measured
+        return env.environment(self.device) | env.versions(self.packages) | ways | measured
 
 
 @dataclass(kw_only=True)

@@ -72,7 +72,7 @@ def check_study(runner: Runner) -> None:
     with importing():
         from cvhw4.training.recipe import check_recipe
 
-    for row in study.rows.values():
+    for row in (*study.rows.values(), *study.in_group("control")):
         try:
             check_recipe(row.recipe, row.task, row.classes, graphs=runner.cuda_graphs)
         except InputError as error:
@@ -89,7 +89,7 @@ def _check_networks(runner: Runner) -> None:
     from cvhw4.models.trial import try_network
     from cvhw4.models.weights import check_weights
 
-    rows = runner.study.rows.values()
+    rows = (*runner.study.rows.values(), *runner.study.in_group("control"))
     pretrained = set()
     for row in rows:
         if not isinstance(row.network, str):

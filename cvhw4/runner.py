@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import traceback
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cvhw4.errors import InputError, TrainingFailed
+from cvhw4.errors import DataUnavailable, InputError, TrainingFailed, WeightsUnavailable
 from cvhw4.files import read, remove, write_atomically
 from cvhw4.plans import CustomPlan, NetworkPlan, Plan, digest, fingerprints, source_of
 from cvhw4.records.schema import Epoch, RunRecord
@@ -312,9 +313,22 @@ class Runner:
         """What `Run.device` is."""
         if self.device == "cpu":
             return "cpu"
+        from cvhw4.records.environment import reset_peak_memory
         from cvhw4.training.device import pick_device
 
-        return str(pick_device(self.device, self.worker))
+        device = str(pick_device(self.device, self.worker))
+        reset_peak_memory(device)
+        return device
+
+    def _accelerators(self) -> list[str]:
+        """The accelerators that `Run.device` may be, without asking torch."""
+        from cvhw4.records.environment import OTHERS
+        from cvhw4.training.custom import gpus
+
+        if self.device in ("cpu", *OTHERS):
+            return [self.device] * (self.device in OTHERS)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # which may hide them
+        return [*found, *([f"visible: {visible}"] if visible is not None else [])] if (found := gpus()) else []
 
     def _samples(self, plan: NetworkPlan, row: Row, seen: PredictionSamples) -> PredictionSamples:
         """What a run shows in the end, and the pictures it was shown, which are stored where they are not yet."""
@@ -340,6 +354,11 @@ class Runner:
         if self.checkpoint_seconds == 0:
             return None
         return Checkpoints(path, fingerprint, every=self.checkpoint_seconds, resume=self.reuse)
+
+    def note(self, failed: TrainingFailed, row: Row, seed: int) -> None:
+        """Stores why a run failed that could not do so itself."""
+        with suppress(InputError, DataUnavailable, WeightsUnavailable):  # of a cluster, whose nodes have the data
+            self._note(failed, self._plan(row, seed), row, seed, datetime.now(UTC))
 
     def _note(self, failed: TrainingFailed, plan: Plan, row: Row, seed: int, started: datetime) -> None:
         """Stores why a run failed."""
@@ -373,6 +392,7 @@ class Runner:
         from cvhw4.models.names import take_apart
         from cvhw4.models.weights import find_weights
         from cvhw4.records.environment import accelerator, code_digest, device_name, versions
+        from cvhw4.training.custom import packages_of
         from cvhw4.training.device import pick_device
         from cvhw4.training.precision import choose_precision
 
@@ -382,9 +402,11 @@ class Runner:
         choice = choose_precision(self.precision, device, row, dataset)
         graphs, deterministic = (wanted and device.type == "cuda" for wanted in (self.cuda_graphs, self.deterministic))
         source, network = None, row.network_name
+        packages = [] if isinstance(row.network, str) else packages_of(row.network)
         if isinstance(row.network, str):
             network = take_apart(row.network).name
             source = find_weights(row.network, self.weights) if row.start == "imagenet" else None
+            packages = ["segmentation-models-pytorch"] * row.network.startswith("smp/")
         identity = {
             "settings": row.settings(),
             "data": dataset.origin,
@@ -393,7 +415,7 @@ class Runner:
             "precision": choice.precision,
             "graphs": graphs,
             "deterministic": deterministic,
-            "versions": versions(),
+            "versions": versions() | versions(packages),
             "code": code_digest(),
         }
         if known := accelerator(device):
@@ -411,6 +433,7 @@ class Runner:
             graphs=graphs,
             deterministic=deterministic,
             network=network,
+            packages=packages,
         )
 
     def _plan_custom(self, row: CustomRow, seed: int) -> CustomPlan:
@@ -418,7 +441,7 @@ class Runner:
         prepare_process()
 
         from cvhw4.records.environment import device_name, versions
-        from cvhw4.training.custom import gpus, packages_of
+        from cvhw4.training.custom import packages_of
 
         study = self.study
         assert study.train is not None
@@ -428,8 +451,8 @@ class Runner:
             **text,
             "settings": row.settings(),
             "primary": study.primary,
-            "lower is better": sorted(study.lower_is_better),
-            "device": [device_name("cpu"), *(gpus() if self.device != "cpu" else [])],
+            "lower is better": sorted(study.lowest),
+            "device": [device_name("cpu"), *self._accelerators()],
             "versions": versions(packages),
         }
         return CustomPlan(

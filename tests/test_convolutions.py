@@ -177,9 +177,10 @@ def kernels_of(work):
     return {event.name for event in profile.events()}
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("settings", [{}, {"bias": False, "stride": 2}, {"padding": 1}, {"padding": "same"}], ids=str)
 @pytest.mark.parametrize("kind", [nn.Conv2d, Conv2dSame])
-def test_one_pixel_convolutions_of_few_images_are_computed_by_onednn(kind, settings, one_thread):
+def test_one_pixel_convolutions_of_few_images_are_computed_by_onednn(kind, settings):
     torch.manual_seed(0)
     module = kind(24, 40, 1, **settings).double()
     inputs = torch.randn(4, 24, 9, 7, dtype=torch.float64)
@@ -195,7 +196,8 @@ def test_one_pixel_convolutions_of_few_images_are_computed_by_onednn(kind, setti
     assert "aten::mkldnn_convolution" in kernels and "aten::_slow_conv2d_backward" not in kernels
 
 
-def test_pytorch_leaves_onednn_aside_for_them(one_thread):
+@pytest.mark.usefixtures("one_thread")
+def test_pytorch_leaves_onednn_aside_for_them():
     """Once this fails they need no help any more."""
     module, inputs = nn.Conv2d(4, 4, 1), torch.randn(4, 4, 8, 8)
     assert "aten::_slow_conv2d_backward" in kernels_of(lambda: gradients(module, inputs))

@@ -32,7 +32,7 @@ from cvhw4.training import objectives
 from cvhw4.training.checkpoint import Checkpoints
 from cvhw4.training.device import pick_device
 from cvhw4.training.fit import fit, kernels
-from cvhw4.training.graphs import GraphedStep
+from cvhw4.training.graphs import WARM_UP, GraphedStep
 from cvhw4.training.memory import AccumulatedStep, is_out_of_memory
 from cvhw4.training.objectives import make_objective
 from cvhw4.training.precision import pick_precision
@@ -251,6 +251,34 @@ def test_kernels_leave_the_settings_they_found(gpu):
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@no_gpu
+def test_a_step_that_cannot_be_recorded_is_one_error():
+    with emulated_gpu() as gpu:
+        _, optimizer, step, batch = small_step(gpu, optim.SGD)
+        calls = []
+
+        def waits(*given):
+            calls.append(1)
+            if len(calls) > WARM_UP:
+                raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore of it")
+            return step.once(*given)
+
+        graphed = GraphedStep(step, optimizer, [*step.module.parameters()], 4, waits)
+        with pytest.raises(
+            InputError, match=r"^--cuda-graphs: cannot record .*\(CUDA error: .* capturing\). Fix: leave"
+        ):
+            graphed(*batch)
+
+
+def test_an_operation_without_a_deterministic_kernel_is_one_error(gpu, monkeypatch):
+    def raises(self, inputs, targets):
+        raise RuntimeError("max_unpool2d does not have a deterministic implementation, but you set ...")
+
+    monkeypatch.setattr(AccumulatedStep, "once", raises)
+    with pytest.raises(InputError, match=r"^--deterministic, q1_3-scratch: has .*max_unpool2d.* Fix: leave --determ"):
+        train(untrained("q1_3"), gpu, deterministic=True)
 
 
 # Memory that runs out

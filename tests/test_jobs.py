@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from cvhw4 import InputError, Study
-from cvhw4.errors import TrainingFailed
+from cvhw4.errors import ProcessDied, TrainingFailed
 from cvhw4.executors.local import LocalPool
 from cvhw4.plugin import options
 from cvhw4.plugin.options import jobs_at_once, threads_per_run
@@ -105,11 +105,13 @@ def test_whichever_process_trains_a_run_it_is_the_same(pool, runner, capfd):
 def test_what_becomes_of_one_run_is_no_others_affair(pool, runner):
     rows, nothing = OWN.rows, lambda event: None
     pool.submit([(OWN, rows["die"], 0), (OWN, rows["raise"], 0)])
-    with pytest.raises(TrainingFailed, match=r"^die, seed 0: its process died \(SIGKILL\), .* --jobs"):
+    with pytest.raises(ProcessDied, match=r"^die, seed 0: its process died \(SIGKILL\), .* --jobs") as died:
         pool.result(rows["die"], 0, nothing)
     with pytest.raises(TrainingFailed, match="raise, seed 0, epoch 2: train raises ValueError: no depth") as failed:
         pool.result(rows["raise"], 0, nothing)
     assert 'raise ValueError("no depth")' in failed.value.traceback and len(runner.store.failures()) == 1
+    runner.note(died.value, rows["die"], 0)  # as a session does
+    assert {f.row: f.reason for f in runner.store.failures()}["die"] == str(died.value)
 
     def too_long(event):
         if event.row == "hang" and event.epoch is not None:
@@ -292,6 +294,7 @@ def test_nothing_trains_on_behind_a_session(place, stop):
     assert session.returncode and len(begun(place)) < 3 * len(rows)
     if stop == "-x":
         assert "die, seed 0: its process died (SIGKILL)" in text and "1 failed" in text and "passed" not in text
+        assert re.search(r"^die +accuracy .* FAILED", text, re.MULTILINE), text
     if stop == signal.SIGINT:
         assert "seed 0  interrupted" in text and "Traceback" not in text
 

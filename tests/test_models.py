@@ -99,6 +99,13 @@ def test_frozen_batch_norms_keep_their_statistics():
     assert norms and not any(m.training for m in norms)
 
 
+def test_a_batch_norm_without_parameters_trains_unless_the_last_layer_alone_does():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten(), nn.Linear(4, 2))
+    for trained, expected in (("all layers", True), ("last layer", False)):
+        set_training_mode(module, replace(row("q1_2"), trained=trained))
+        assert module[1].training is expected
+
+
 def test_template_trap_leaves_everything_in_evaluation_mode():
     experiment = row("q2_1a")
     module = build_network(experiment, seed=0).module
@@ -576,7 +583,19 @@ def test_what_can_be_trained_passes_the_trial(row):
     try_network(row, images=9)
 
 
+class Deep(nn.Module):
+    """A convolution over classes, as the lambda layers of timm have over channels; weights of five dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.over = nn.Conv3d(1, 1, 1)
+
+    def forward(self, x):
+        return self.over(x[:, None, None, None]).flatten(1)
+
+
 INPLACE = "cannot be trained .*modified by an inplace operation"
+WORK["weights of five dimensions"] = named(partial(Pooled, end=lambda: Deep()))
 FAIL = {
     "a fixed size": (named("torchvision/maxvit_t"), "maxvit_t cannot be trained on pictures of 64 pixels .RuntimeErr"),
     "batches of one": (named(Pooled, batch=1), "a: Pooled cannot be trained with batches of one picture"),

@@ -30,6 +30,7 @@ from cvhw4.statistics.calibration import calibrate, to_toml
 from cvhw4.statistics.changes import compare_runs
 from cvhw4.statistics.verdicts import judge_all
 from cvhw4.trackers import Run as TrackedRun
+from cvhw4.training import custom
 from tests.studies import ROOT
 
 # Loops
@@ -337,6 +338,20 @@ def other(run):
     yield {"accuracy": 0.5, "loss": 0.5}
 
 
+def test_a_run_is_known_by_the_accelerators_that_it_may_use(tmp_path, monkeypatch):
+    def known(device, gpus=(), visible=None):
+        monkeypatch.setattr(custom, "gpus", lambda: [*gpus])
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        runner = replace(runner_of(tmp_path), device=device)
+        return runner._plan(runner.study.rows["deep"], 0).fingerprint
+
+    assert known("cpu") == known("auto") == known("cpu", ["H100"], "") == known("auto", visible="0")
+    others = [known("cpu"), known("auto", ["H100"]), known("auto", ["H100"], ""), known("xpu"), known("mps")]
+    assert len({*others}) == 5
+
+
 def test_a_run_is_known_by_text_settings_and_version(tmp_path, monkeypatch):
     def prints(**changes):
         runner = runner_of(tmp_path, changes.pop("train", draws), **changes)
@@ -344,7 +359,7 @@ def test_a_run_is_known_by_text_settings_and_version(tmp_path, monkeypatch):
 
     shallow, deep = prints()
     assert prints() == (shallow, deep) and shallow != deep
-    assert not {shallow, deep} & {*prints(version="2"), *prints(train=other), *prints(lower_is_better=())}
+    assert not {shallow, deep} & {*prints(version="2"), *prints(train=other), *prints(lower_is_better={"accuracy"})}
     assert prints(rows=ROWS | {"deep": {"depth": 9}})[0] == shallow != prints(rows=ROWS | {"deep": {"depth": 9}})[1]
     for given, threads in {"3": 3, "5,2": 5, "": len(os.sched_getaffinity(0))}.items():  # as torch and others take it
         monkeypatch.setenv("OMP_NUM_THREADS", given)

@@ -223,6 +223,16 @@ def test_a_keyword_that_selects_nothing_is_answered_with_the_rows_that_tests_ask
     assert all(len(line) <= 80 for line in lines[place : end + 1])
 
 
+def test_a_test_that_trains_twice_is_told_to_be_two(own, pytester):
+    pytester.makepyfile(test_insects=FILE.replace(
+        "    assert train(row, seed).best(", "    train(row, seed)\n    assert train(row, seed).best("
+    ))  # fmt: skip
+    result = own("-k", "other and seed0")
+    result.assert_outcomes(failed=1)
+    told = " ".join(result.stdout.str().split())
+    assert "test_row[other-seed0]: calls train twice. Fix: give each run a test of its own" in told
+
+
 UNUSABLE = {
     "no folder": (lambda p: (p / "photos").rename(p / "pictures"), "photos: does not exist"),
     "a class too many": (

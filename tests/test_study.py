@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import cvhw4
-from cvhw4 import Claim, Corruption, Generated, InputError, Metric, NotGiven, Pictures, Recipe, Row, Scenes
+from cvhw4 import Claim, Control, Corruption, Generated, InputError, Metric, NotGiven, Pictures, Recipe, Row, Scenes
 from cvhw4.discovery import default_studies, find_study
 from tests.studies import ROOT, ROWS, always_nan, insects, pictures, right
 
@@ -215,6 +215,29 @@ REFUSED = {
         "has metric='miou'. Fix: choose",
     ),
     "a claim that is none": ({"claims": ["a > b"]}, "has the claim 'a > b'"),
+    **{
+        f"a control: {name}": ({"controls": [Control(name="c", row="scratch", words="", **settings)]}, told)
+        for name, (settings, told) in {
+            "a setting": ({"changes": {"starts": "random"}}, "control c: has changes='starts'. Fix: choose one of"),
+            "classes": ({"changes": {"merge": {"a": ["b"]}}}, "has changes='merge'"),
+            "a start": ({"changes": {"start": "imagenet1k"}}, "row c: has start='imagenet1k'. Fix: choose one of"),
+            "a batch norm": ({"changes": {"batch_norm": "froze"}}, "has batch_norm='froze'"),
+            "a recipe": ({"changes": {"recipe": {"lr": 1}}}, "control c: has the recipe {'lr': 1}"),
+            "a kind": ({"corrupts": "label-noise"}, "has corrupts='label-noise'. Fix: choose one of label noise,"),
+            "a task": ({"corrupts": "mask shift"}, "has mask shift, which is for segmentation. Fix: choose a row"),
+            "a share": (
+                {"corrupts": "label noise", "strengths": (0.1, 20)},
+                "noise with a strength of 20. Fix: give the s",
+            ),
+            "nothing left": (
+                {"corrupts": "smaller training set"},
+                "a strength of 1.0. Fix: give the share that is left",
+            ),
+            "a word": ({"corrupts": "label noise", "strengths": ("a",)}, "with a strength of 'a'"),
+            "two classes": ({"corrupts": "label noise", "classes": ("a", "b")}, r"has classes=\('a', 'b'\)"),
+            "a rate": ({"lr": True, "strengths": (0,)}, "multiplies the learning rate by 0. Fix: give a number above"),
+        }.items()
+    },
     "a claim twice": ({"claims": [Claim(better="scratch", metric="accuracy")] * 2}, "-accuracy twice"),
 }
 
@@ -396,6 +419,8 @@ SOURCES = {
     "arguments of a partial": (partial(power, by=1), partial(power, by=2)),
     "objects": (Weighted([1]), Weighted([2])),
     "methods": (Power(1).of, Power(2).of),
+    "objects that do not say what they hold": (raised(Power(1)), raised(Power(2))),
+    "such objects in a partial": (partial(power, by=Power(1)), partial(power, by=Power([2]))),
     "variables of a function around them": (raised(1), raised(2)),
     "sets of those": (raised({"a", "b"}), raised({"a", "c"})),
     "defaults": tuple(lambda labels, predicted, by=n: by for n in (1, 2)),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cvhw4.data.dataset import Dataset, Split
 from cvhw4.study import Corruption
+from cvhw4.study.filling import CORRUPTED
 
 
 def corrupted(dataset: Dataset, corruption: Corruption | None, seed: int) -> Dataset:
@@ -31,12 +32,12 @@ def corrupted(dataset: Dataset, corruption: Corruption | None, seed: int) -> Dat
     """
     if corruption is None:
         return dataset
-    task, corrupt = _KINDS[corruption.kind]
+    task, _ = CORRUPTED[corruption.kind]
     if task not in (None, dataset.task):
         raise ValueError(f"{corruption.kind} is for {task}, not for {dataset.task}")
     # Draws of its own: with a strength of 0.1 the images corrupted are among those corrupted with 0.2.
     order = np.random.RandomState([seed, *corruption.kind.encode()]).permutation(len(dataset.train))
-    train = corrupt(dataset.train, corruption, order, dataset.classes)
+    train = _KINDS[corruption.kind](dataset.train, corruption, order, dataset.classes)
     return replace(dataset, train=train)
 
 
@@ -85,9 +86,9 @@ def _part(order: NDArray[np.intp], share: float) -> NDArray[np.intp]:
 
 
 _Corrupt = Callable[[Split, Corruption, NDArray[np.intp], tuple[str, ...]], Split]
-_KINDS: dict[str, tuple[str | None, _Corrupt]] = {
-    "label noise": ("classification", _label_noise),
-    "smaller training set": (None, _smaller),
-    "mask shift": ("segmentation", _shifted),
-    "classes swapped": ("segmentation", _swapped),
+_KINDS: dict[str, _Corrupt] = {
+    "label noise": _label_noise,
+    "smaller training set": _smaller,
+    "mask shift": _shifted,
+    "classes swapped": _swapped,
 }

@@ -92,7 +92,7 @@ class Executor(ABC):
                 record.
 
         Raises:
-            TrainingFailed: its process died, on a cluster several times.
+            ProcessDied: its process did, on a cluster several times.
             Exception: what the run raised, as its own class (see `Runner.run`).
         """
         run = self._runs[row.study, row.name, seed]

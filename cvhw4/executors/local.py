@@ -27,7 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
-from cvhw4.errors import InputError, TrainingFailed
+from cvhw4.errors import InputError, ProcessDied
 from cvhw4.executors.base import POLL_SECONDS, Event, Executor, Submitted, on_one_line
 from cvhw4.records.schema import Epoch, RunRecord
 from cvhw4.runner import Runner
@@ -129,7 +129,7 @@ class LocalPool(Executor):
             worker.process.join(POLL_SECONDS)
             code = worker.process.exitcode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            run.outcome = TrainingFailed(
+            run.outcome = ProcessDied(
                 f"{run.row.name}, seed {run.seed}: its process died ({how}), as it does where memory runs out. Fix: "
                 "give a smaller --jobs; --reuse takes what is finished.",
                 traceback=worker.output.read_text("utf-8", "replace")[-2000:],  # such as a fault that Python tells of

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
-from cvhw4.errors import InputError, TrainingFailed
+from cvhw4.errors import InputError, ProcessDied, TrainingFailed
 from cvhw4.executors.base import POLL_SECONDS, Event, Executor, Submitted, on_one_line
 from cvhw4.files import write_atomically
 from cvhw4.plans import source_of
@@ -156,7 +156,7 @@ class Cluster(Executor):
             if run.begun < ATTEMPTS:
                 self._begin(run)
                 return
-            run.outcome = TrainingFailed(
+            run.outcome = ProcessDied(
                 f"{run.row.name}, seed {run.seed}: begun {ATTEMPTS} times, and each time its worker or node was"
                 f" lost; look at the nodes' memory and at Ray's logs ({on_one_line(error)})"
             )

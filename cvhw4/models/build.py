@@ -216,6 +216,16 @@ def _normalisation(row: Row, module: nn.Module) -> tuple[Colour, Colour]:
     return tuple(mean), tuple(std)
 
 
+def channels_last(module: nn.Module) -> nn.Module:
+    """The same module, its parameters and buffers of four dimensions in that layout. PyTorch's own way refuses networks
+    that have some of five."""
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return module
+
+
 def set_training_mode(module: nn.Module, row: Row) -> None:
     """Puts a network into the mode its row trains in.
 
@@ -225,10 +235,10 @@ def set_training_mode(module: nn.Module, row: Row) -> None:
     module.train(row.batch_norm == "train")
     if row.batch_norm == "train":
         for part in module.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and not any(
-                p.requires_grad for p in part.parameters()
-            ):
-                part.eval()
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                own = list(part.parameters())  # none without affine=True
+                if (own or row.trained == "last layer") and not any(p.requires_grad for p in own):
+                    part.eval()
 
 
 def trainable(module: nn.Module) -> list[Tensor]:

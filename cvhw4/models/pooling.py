@@ -12,20 +12,19 @@ class MatrixPool(nn.Module):
     """`nn.AdaptiveAvgPool2d` as two matrix products: CUDA has no deterministic gradient of the original.
 
     Args:
-        size: height and width of the output, in pixels.
+        size: height and width of the output, in pixels; None for the input's.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int | None, ...]) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, inputs: Tensor) -> Tensor:
         """float [B, C, H, W] to [B, C, *size]."""
-        if inputs.shape[-2:] == self.size:
+        sizes = [(n, n if out is None else out) for n, out in zip(inputs.shape[-2:], self.size, strict=True)]
+        if all(n == out for n, out in sizes):
             return inputs
-        rows, columns = (
-            bins(n, out, inputs.dtype, inputs.device) for n, out in zip(inputs.shape[-2:], self.size, strict=True)
-        )
+        rows, columns = (bins(n, out, inputs.dtype, inputs.device) for n, out in sizes)
         return rows @ inputs @ columns.T
 
 
@@ -44,8 +43,7 @@ def make_deterministic(module: nn.Module) -> None:
     """Replaces adaptive pooling to several pixels, in place."""
     for part in list(module.modules()):
         for name, child in part.named_children():
-            if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, tuple):
-                height, width = child.output_size
-                assert height is not None and width is not None
-                if (height, width) != (1, 1):  # that one is a mean, and deterministic
-                    setattr(part, name, MatrixPool((height, width)))
+            if isinstance(child, nn.AdaptiveAvgPool2d):
+                size = child.output_size if isinstance(child.output_size, tuple) else (child.output_size,) * 2
+                if size != (1, 1):  # that one is a mean, and deterministic
+                    setattr(part, name, MatrixPool(size))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from cvhw4.errors import InputError
-from cvhw4.models.build import build_module, set_training_mode, single_values
+from cvhw4.models.build import build_module, channels_last, set_training_mode, single_values
 from cvhw4.models.names import first_line, on_meta
 from cvhw4.study import Recipe, Row
 
@@ -82,7 +82,7 @@ def _take_through(row: Row, device: str, batch: int, last: int) -> None:
     size = row.recipe.size
     with _explained("cannot be built", _Refused), torch.random.fork_rng(devices=[]):
         module = on_meta(lambda: build_module(row)) if device == "meta" else build_module(row)
-    module.to(memory_format=torch.channels_last)
+    channels_last(module)
     try:
         with _explained(f"cannot be trained on pictures of {size} pixels"):
             for images in dict.fromkeys((batch, last)):

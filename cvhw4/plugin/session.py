@@ -18,6 +18,7 @@ import pytest
 from cvhw4.errors import (
     DataUnavailable,
     InputError,
+    ProcessDied,
     TrainingDiverged,
     TrainingFailed,
     WeightsUnavailable,
@@ -83,6 +84,11 @@ class Session:
         key = row.study, row.name, seed
         if key in self._smoked:  # by a fixture
             return self._smoked[key]
+        if note.keys() & {"run", "failed", "missing"}:
+            error = InputError(
+                request.node.name, "calls train twice", "give each run a test of its own (train, row, seed)"
+            )
+            raise pytest.fail.Exception(str(error), pytrace=False)
         benchmark.disabled |= self.smoke  # first epochs are no times of the row
         benchmark.group = f"{row.study} {row.task.name}"
         benchmark.params = {"row": row.name, "seed": seed}  # plain values, for pytest-benchmark's own files
@@ -107,6 +113,8 @@ class Session:
             raise pytest.fail.Exception(str(error), pytrace=False) from None  # else pytest shows it twice
         except TrainingFailed as error:
             failed(str(error))
+            if isinstance(error, ProcessDied):
+                self.studies.runner(row).note(error, row, seed)
             if row.group == "control" and isinstance(error, TrainingDiverged):
                 self.board.finish(key, diverged=str(error))
                 pytest.skip(f"{error}: detected: training diverged")

@@ -22,7 +22,7 @@ _NVIDIA = Path("/proc/driver/nvidia/version")
 OTHERS = ("mps", "xpu")  # accelerators that only an emulated device has tried this on: by their name alone, no graphs
 _PACKAGE = Path(__file__).resolve().parent.parent
 # What decides what a run computes; studies do so by a row's settings, and all else only reports it.
-_DECISIVE = ("data/**/*.py", "metrics.py", "models/**/*.py", "runner.py", "tasks.py", "training/**/*.py")
+_DECISIVE = ("data/**/*.py", "labels.py", "metrics.py", "models/**/*.py", "runner.py", "tasks.py", "training/**/*.py")
 
 
 def environment(device: torch.device | str) -> dict[str, Any]:

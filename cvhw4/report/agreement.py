@@ -164,9 +164,7 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
                     "data": escape(", ".join(sorted({r.data.name for r in records}))),
                     "rows": str(len(rows)),
                     "seeds a row": ends(sorted({len({r.seed for r in of_row}) for of_row in rows.values()})),
-                    "networks": escape(
-                        ", ".join(dict.fromkeys(str(r.settings.get("network", r.weights.network)) for r in records))
-                    ),
+                    "networks": escape(", ".join(dict.fromkeys(map(_network, records)))),
                     "precision": ", ".join(sorted({str(r.environment.get("precision", "float32")) for r in records})),
                     "device": escape(", ".join(sorted({device(r) for r in records}))),
                     "days": days(records),

@@ -199,7 +199,7 @@ class _Section:
         for row in self.rows:
             runs = with_metric(self.groups.get(row.name, []), metric)
             failed = [f for f in self.failures if f.row == row.name]
-            lengths = sorted({len(r.epochs) for r in runs}) or [row.epochs] * (row.epochs is not None)
+            lengths = sorted({len(r.epochs) for r in runs}) or ([] if row.epochs is None else [row.epochs])
             remark = f" ({share(runs, failed)})" if failed else ""
             for within in (None, *([also_after] if runs and also_after and also_after < lengths[-1] else [])):
                 if not runs and not failed:

@@ -6,24 +6,31 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cvhw4.errors import InputError
 from cvhw4.files import visible
 from cvhw4.labels import Merge
-from cvhw4.study.checks import check_name, choose
-from cvhw4.study.claims import Claim
+from cvhw4.study.checks import check_name, choose, is_number
+from cvhw4.study.claims import Claim, Control
 from cvhw4.study.functions import plain, source_of
 from cvhw4.study.recipe import BY_EPOCHS_SO_FAR, Recipe
-from cvhw4.study.rows import OF_THE_STUDY, BatchNorm, CustomRow, Row, Trained
+from cvhw4.study.rows import OF_THE_STUDY, BatchNorm, CorruptionKind, CustomRow, Row, Trained
 from cvhw4.study.sources import Pictures, Scenes, Source, checked_merge
 from cvhw4.tasks import LOSSES, SEGMENTATION, TaskName, task_of
 
 if TYPE_CHECKING:
     from cvhw4.study.study import Study
 
+# What each corruption is for (None: all tasks), and how its strength is measured.
+CORRUPTED: dict[CorruptionKind, tuple[TaskName | None, str]] = {
+    "label noise": ("classification", "the share of the images, above 0 and up to 1"),
+    "smaller training set": (None, "the share that is left out, above 0 and below 1"),
+    "mask shift": ("segmentation", "pixels, 1 or more"),
+    "classes swapped": ("segmentation", "the share of the images, above 0 and up to 1"),
+}
 _MOST_CLASSES = 32767  # targets of more than 256 are int16
 _LARGEST_SIDE = 2**15  # pixels
 _OF_SCENES = (  # in their folders; pictures have none
@@ -205,6 +212,34 @@ def _completed(study: Study, name: str, row: Row, source: Source) -> Row:
     if not isinstance(row.network, str):  # kept: a process elsewhere may not have the file
         filled["source"] = source_of(row.network, row.version)
     return replace(row, name=name, study=study.name, recipe=recipe, **filled)
+
+
+def check_control(study: Study, where: str, control: Control, strength: float) -> None:
+    """Refuses a negative control that cannot be trained as it says; raises InputError."""
+    base, names = (
+        study.rows[control.row],
+        {f.name for f in fields(Row)} - {"name", "study", "group", "classes", "merge"},
+    )
+    if isinstance(base, CustomRow):
+        return
+    for name in control.changes:
+        choose(where, "changes", name, sorted(names - {"network", "corruption"}))
+    if control.corrupts is not None:
+        choose(where, "corrupts", control.corrupts, CorruptionKind)
+        task, hint = CORRUPTED[control.corrupts]
+        if task not in (None, base.task.name):
+            raise InputError(where, f"has {control.corrupts}, which is for {task}", f"choose a row of {task}")
+        pixels, all_of = control.corrupts == "mask shift", control.corrupts != "smaller training set"
+        if not (is_number(strength) and (strength >= 1 if pixels else 0 < strength < 1 or (strength == 1 and all_of))):
+            raise InputError(where, f"has {control.corrupts} with a strength of {strength!r:.40}", f"give {hint}")
+        if len(control.classes) != 2 * (control.corrupts == "classes swapped"):
+            raise InputError(where, f"has classes={control.classes!r:.60}", "name two for classes swapped, else none")
+    if control.lr and not (is_number(strength) and strength > 0):
+        raise InputError(where, f"multiplies the learning rate by {strength!r:.40}", "give a number above 0")
+    row = control.of(study, strength)
+    if not isinstance(row.recipe, Recipe):
+        raise InputError(where, f"has the recipe {row.recipe!r:.60}", "write it as Recipe(size=224, ...)")
+    _completed(study, control.name, replace(row, classes=OF_THE_STUDY), study.sources[row.task.name])
 
 
 def _is_transform(value: object) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from cvhw4.study.checks import is_number
 
+_DEEPEST = 20  # objects within objects that are looked into
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in what an object says of itself
 # Metrics of scikit-learn and torchmetrics that are of scores, by name without underscores: given labels most of them
 # give a figure too, which is another metric's.
@@ -171,7 +172,12 @@ def _held(value: Any, seen: frozenset[int]) -> str:
         value = value.detach().cpu().numpy()
     if hasattr(value, "tobytes") and hasattr(value, "dtype"):
         return f"{value.dtype} {value.shape} {sha256(value.tobytes()).hexdigest()}"
-    return text_of(value, seen) if callable(value) else ADDRESS.sub("", repr(value))
+    if callable(value):
+        return text_of(value, seen)
+    shown = ADDRESS.sub("", repr(value))
+    if shown == repr(value) or len(seen) > _DEEPEST:
+        return shown
+    return f"{shown} {_held({k: v for k, v in getattr(value, '__dict__', {}).items() if not k.startswith('_')}, seen)}"
 
 
 def plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cvhw4.errors import InputError
 from cvhw4.study.checks import check_name, choose, require
 from cvhw4.study.claims import Claim, Control
-from cvhw4.study.filling import check_custom, check_rows, completed, custom_rows, sources_of, takes_a_run
+from cvhw4.study.filling import check_control, check_custom, check_rows, completed, custom_rows, sources_of, takes_a_run
 from cvhw4.study.functions import Loss, Metric, name_of, named_of_scores, text_of
 from cvhw4.study.recipe import Recipe
 from cvhw4.study.rows import OF_THE_STUDY, Fit, Published, Row, Rows
@@ -139,6 +139,8 @@ class Study:
             choose(where, "row", control.row, [*self.rows])
             if self.train is not None and (control.corrupts or control.lr or len(control.strengths) > 1):
                 raise InputError(where, "corrupts training data or a recipe that train has not", "give it changes=")
+            for strength in control.strengths:
+                check_control(self, where, control, strength)
         for what, named in (("published", self.published), ("labels", self.labels)):
             for row in named:
                 choose(self.where, f"{what} row", row, [*self.rows])

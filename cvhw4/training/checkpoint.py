@@ -118,6 +118,7 @@ class Checkpoints:
     def write(self, checkpoint: Checkpoint) -> None:
         """Stores a checkpoint, unless it holds a number that is not finite; what came since it was due is its cost."""
         if not checkpoint.sound:
+            self._last = time.monotonic()
             return
         values = checkpoint.values | {"version": VERSION, "fingerprint": self.fingerprint}
         text = json.dumps(values)
@@ -250,7 +251,9 @@ def _base(optimizer: optim.Optimizer) -> optim.Optimizer:
 
 
 def _changing(module: nn.Module) -> dict[str, Tensor]:
-    return {n: p for n, p in module.named_parameters() if p.requires_grad} | dict(module.named_buffers())
+    """Trainable parameters and buffers, but for those with an infinity in them: masks, which never change."""
+    buffers = {n: b for n, b in module.named_buffers() if not (b.is_floating_point() and bool(b.isinf().any()))}
+    return {n: p for n, p in module.named_parameters() if p.requires_grad} | buffers
 
 
 def _parameters(optimizer: optim.Optimizer) -> list[Tensor]:

@@ -18,11 +18,12 @@ from torch import Tensor, nn, optim
 
 from cvhw4.data.augment import stream
 from cvhw4.data.dataset import Dataset
-from cvhw4.errors import OutOfMemory, TrainingDiverged
-from cvhw4.models.build import Network, set_training_mode, trainable
+from cvhw4.errors import InputError, OutOfMemory, TrainingDiverged
+from cvhw4.models.build import Network, channels_last, set_training_mode, trainable
 from cvhw4.models.convolutions import fast_convolutions
 from cvhw4.models.folded import Pair, find_pairs, folded
 from cvhw4.models.frozen import split_frozen
+from cvhw4.models.names import first_line
 from cvhw4.models.pooling import make_deterministic
 from cvhw4.records.images import ImageResults
 from cvhw4.records.samples import PredictionSamples
@@ -123,6 +124,9 @@ def fit(
                 where = run.number, run.place.taken + 1, run.rates.now
                 del run
         except (RuntimeError, OutOfMemory) as error:
+            if deterministic and "deterministic" in str(error):
+                problem = f"has an operation without a deterministic kernel ({first_line(error)})"
+                raise InputError(f"--deterministic, {row.name}", problem, "leave --deterministic out") from error
             if not is_out_of_memory(error):
                 raise
             problem = f"{row.name}, seed {seed}: {str(error).partition('. Of the allocated')[0]}"
@@ -154,7 +158,7 @@ class _Run:
         self.row, self.dataset, self.seed, self.device = row, dataset, seed, device
         self.checkpoints, self.scores = checkpoints, scores
         self.began = time.perf_counter()
-        self.module = network.module.to(device).to(memory_format=torch.channels_last)
+        self.module = channels_last(network.module.to(device))
         self.call = caller(device, precision)
         objective = make_objective(row, dataset, network, device, seed)
         self.learner, self.objective = make_learner(row, self.module, objective, self.call)

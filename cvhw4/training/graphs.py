@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
-from cvhw4.training.memory import MayRunOut, empty_cache
+from cvhw4.errors import InputError
+from cvhw4.models.names import first_line
+from cvhw4.training.memory import MayRunOut, empty_cache, is_out_of_memory
 
 WARM_UP = 3  # steps on a side stream before the recording, as torch's notes on CUDA graphs ask for
 
@@ -88,8 +90,14 @@ class GraphedStep:
         self._graph = None  # frees the last recording's memory
         graph = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.cuda.graph(graph):
-            self._loss = self.once(self._inputs, self._targets)
+        try:
+            with torch.cuda.graph(graph):
+                self._loss = self.once(self._inputs, self._targets)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            problem = f"cannot record a step of this network, which waits for the GPU within ({first_line(error)})"
+            raise InputError("--cuda-graphs", problem, "leave it out, in a new session") from error
         self._graph = graph
 
     def _warm_up(self) -> None:

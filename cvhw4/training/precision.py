@@ -133,16 +133,14 @@ def time_steps(row: Row, dataset: Dataset, device: torch.device) -> dict[str, fl
 
 def _step(row: Row, dataset: Dataset, device: torch.device, precision: Precision) -> Callable[[], None]:
     """An epoch of one batch, as `fit` trains it."""
-    import torch
-
-    from cvhw4.models.build import build_network, set_training_mode
+    from cvhw4.models.build import build_network, channels_last, set_training_mode
     from cvhw4.models.convolutions import fast_convolutions
     from cvhw4.training.fit import caller, make_learner, make_step, train_epoch
     from cvhw4.training.objectives import make_objective
     from cvhw4.training.recipe import make_optimizer
 
     network = build_network(row, seed=0)
-    module = network.module.to(device).to(memory_format=torch.channels_last)
+    module = channels_last(network.module.to(device))
     call = caller(device, precision)
     learner, learnt = make_learner(row, module, make_objective(row, dataset, network, device, 0), call)
     step = make_step(learnt, learner, make_optimizer(row.recipe, module), call)
