@@ -32,7 +32,7 @@ GRAPHS ?= $(if $(filter cuda,$(DEVICE)),--cuda-graphs)
 AT_ONCE ?= $(if $(filter cuda,$(DEVICE)),4,1)
 ON_GPU = --device $(DEVICE) $(GRAPHS) --results $(OUT) --reuse -p no:cacheprovider
 MINUTES ?=
-limit = $(if $(MINUTES),timeout --signal=TERM --kill-after=10 $$(($(MINUTES) * 60 * $(1) / 15)))
+limit = $(if $(MINUTES),timeout --signal=$(2) --kill-after=10 $$(awk 'BEGIN { print $(MINUTES) * 60 * $(1) / 15 }'))
 FULL = $(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
 
 .PHONY: help lint tests integration docs bench speed peers growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
@@ -119,9 +119,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 # All three whatever becomes of each, as time on such a machine is dear; red if one of them is.
 gpu:
 	@failed=; \
-	    $(call limit,2) $(MAKE) gpu-check || failed="$$failed gpu-check"; \
-	    $(call limit,8) $(MAKE) gpu-full || failed="$$failed gpu-full"; \
-	    $(call limit,4) $(MAKE) gpu-speed || failed="$$failed gpu-speed"; \
+	    $(call limit,2,INT) $(MAKE) gpu-check || failed="$$failed gpu-check"; \
+	    $(call limit,8,TERM) $(MAKE) gpu-full || failed="$$failed gpu-full"; \
+	    $(call limit,4,INT) $(MAKE) gpu-speed || failed="$$failed gpu-speed"; \
 	    $(if $(MINUTES),$(PYTHON) -c "from cvhw4.cli import main; main()" report --study $(PROFILE) --results $(OUT);) \
 	    test -z "$$failed" || { echo "failed or ended early:$$failed"; exit 1; }
 

@@ -34,7 +34,7 @@ def bisect(
     from there again.
 
     Args:
-        arguments: of pytest, as what it collects.
+        arguments: of pytest, as what it collects; paths that no commit has, as of data, are relative to here.
         results: folder of the runs.
         say: is told of every commit's figure.
 
@@ -50,26 +50,30 @@ def bisect(
         _git(Path(), "worktree", "add", "--detach", "--quiet", str(tree), ends[1])
         try:
 
-            def measure() -> tuple[float, int] | None:
+            def measure() -> tuple[float, int] | str:
                 commit = _git(tree, "rev-parse", "HEAD")
                 value = _measure(row, tree, arguments, results.absolute(), seeds, Path(temporary) / "junit.xml")
-                say(f"{commit[:12]} {'cannot be trained' if value is None else f'{value[0]:.4f}'}")
+                say(f"{commit[:12]} {f'cannot be trained ({value})' if isinstance(value, str) else f'{value[0]:.4f}'}")
                 return value
 
             values = []
             for name, commit in zip((bad, good), reversed(ends), strict=True):
                 _git(tree, "checkout", "--detach", "--quiet", commit)
-                values.append(measure())
-                if values[-1] is None:
-                    raise InputError(name, f"has no run of {row}", "name a commit at which pytest trains it")
-            (low, sign), (high, _) = filter(None, values)
+                value = measure()
+                if isinstance(value, str):
+                    hint = "name a commit at which pytest trains it"
+                    raise InputError(name, f"has no run of {row} (pytest: {value})", hint)
+                values.append(value)
+            (low, sign), (high, _) = values
             if not sign * low < sign * high:
                 hint = "exchange the two, name others, or give more --seeds"
                 raise InputError(bad, f"is not worse than {good}: {low:.4f} and {high:.4f}", hint)
             said = _git(tree, "bisect", "start", "--first-parent", ends[1], ends[0])
             while (found := _FIRST.search(said)) is None and "only 'skip'ped commits left" not in said:
                 value = measure()
-                word = "skip" if value is None else "bad" if sign * value[0] < sign * (low + high) / 2 else "good"
+                word = (
+                    "skip" if isinstance(value, str) else "bad" if sign * value[0] < sign * (low + high) / 2 else "good"
+                )
                 said = _git(tree, "bisect", word, expected=(0, 2))
             return found[1] if found else "\n".join(re.findall(r"^[0-9a-f]{40}$", said, re.MULTILINE))
         finally:
@@ -78,20 +82,24 @@ def bisect(
 
 def _measure(
     row: str, tree: Path, arguments: Sequence[str], results: Path, seeds: int, junit: Path
-) -> tuple[float, int] | None:
-    """The mean over seeds of the row's best primary figure, and -1 where the lowest is best, else 1; None where not all
-    of its runs finish."""
+) -> tuple[float, int] | str:
+    """The mean over seeds of the row's best primary figure, and -1 where the lowest is best, else 1; what pytest says
+    of it where not all of its runs finish."""
     junit.unlink(missing_ok=True)
     # One word each: pytest takes a folder behind an option that it does not know yet for one to collect.
-    command = [sys.executable, "-m", "pytest", *arguments, "-k", row, f"--seeds={seeds}", "--reuse", "-q"]
+    here = (_from_here(argument, tree) for argument in arguments)
+    command = [sys.executable, "-m", "pytest", *here, "-k", row, f"--seeds={seeds}", "--reuse", "-q"]
     command += [f"--results={results}", f"--junitxml={junit}", "-p", "no:cacheprovider"]
     path = os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")]))
-    subprocess.run(command, cwd=tree, env=os.environ | {"PYTHONPATH": path}, capture_output=True)
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, errors="replace")
+    lines = [line for line in (*done.stdout.splitlines(), *done.stderr.splitlines()) if line.strip()] or ["nothing"]
+    said = next((line for line in reversed(lines) if "error:" in line.lower()), lines[-1])
     figures, sign = [], 1
     try:
         cases = list(ElementTree.parse(junit).iter("testcase"))
     except (OSError, ElementTree.ParseError):
-        return None
+        return said
     for case in cases:
         told = {p.get("name"): p.get("value", "") for p in case.iter("property")}
         if told.get("row") == row and {"study", "seed", "fingerprint"} <= told.keys():
@@ -99,7 +107,14 @@ def _measure(
             record = RunRecord.from_json(file.read_bytes(), file)
             figures.append(record.best(record.primary))
             sign = -1 if record.primary in record.lower_is_better else 1
-    return (math.fsum(figures) / seeds, sign) if len(figures) == seeds else None
+    return (math.fsum(figures) / seeds, sign) if len(figures) == seeds else said
+
+
+def _from_here(argument: str, tree: Path) -> str:
+    """An argument of pytest; a path in it that is here and not in a checkout as an absolute one."""
+    option, equals, path = argument.rpartition("=")
+    outside = path and not (tree / path).exists() and Path(path).exists()
+    return f"{option}{equals}{Path(path).absolute()}" if outside else argument
 
 
 def _git(folder: Path, *arguments: str, expected: Sequence[int] = (0,)) -> str:

@@ -317,7 +317,8 @@ class Runner:
         from cvhw4.training.device import pick_device
 
         device = str(pick_device(self.device, self.worker))
-        reset_peak_memory(device)
+        if device != "cpu":  # whose peak is that of the whole run
+            reset_peak_memory(device)
         return device
 
     def _accelerators(self) -> list[str]:
@@ -327,8 +328,8 @@ class Runner:
 
         if self.device in ("cpu", *OTHERS):
             return [self.device] * (self.device in OTHERS)
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # which may hide them
-        return [*found, *([f"visible: {visible}"] if visible is not None else [])] if (found := gpus()) else []
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+        return [] if hidden else gpus()
 
     def _samples(self, plan: NetworkPlan, row: Row, seen: PredictionSamples) -> PredictionSamples:
         """What a run shows in the end, and the pictures it was shown, which are stored where they are not yet."""

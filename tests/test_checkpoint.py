@@ -285,14 +285,14 @@ def test_a_diverging_run_names_its_last_good_checkpoint_which_is_sound(tmp_path,
 
 
 def test_a_mask_of_infinities_is_no_trouble(tmp_path):
-    """Constant, it is not kept; a weight that is infinite still is a reason to keep nothing."""
+    """A weight that is infinite still is a reason to keep nothing, and so is a buffer of NaN."""
     module = nn.Linear(2, 2)
     module.register_buffer("mask", torch.full((2, 2), -math.inf).triu(1))
     tensors, values = state_of(module, optim.SGD(module.parameters(), lr=0.1))
     kept = Checkpoint(tensors, {"optimizer": values})
-    assert kept.sound and "weights.mask" not in tensors
+    assert kept.sound and not Checkpoint({"buffers.mask": torch.tensor(math.nan)}, {}).sound
     other = nn.Linear(2, 2)
-    other.register_buffer("mask", module.mask.clone())
+    other.register_buffer("mask", torch.zeros(2, 2))
     restore(other, optim.SGD(other.parameters(), lr=0.1), kept)
     assert torch.equal(other.weight, module.weight) and torch.equal(other.mask, module.mask)
     checkpoints = Checkpoints(tmp_path / "c", "f" * 64, every=0.05)
@@ -384,11 +384,11 @@ def test_pooling_by_matrices_is_adaptive_pooling(size):
     assert torch.allclose(ours, torchs, rtol=1e-6)
     (g,), (h,) = (torch.autograd.grad((x**2).sum(), inputs) for x in (ours, torchs))
     assert torch.allclose(g, h, rtol=1e-6)
-    for given in (4, (None, 3), 1, (1, 1)):
+    for given in (4, [4, 5], (None, 3), 1, (1, 1), [1, 1]):
         module = nn.Sequential(nn.AdaptiveAvgPool2d(given))
         expected = module(inputs)
         make_deterministic(module)
-        assert isinstance(module[0], MatrixPool) == (given not in (1, (1, 1)))
+        assert isinstance(module[0], MatrixPool) == (given not in (1, (1, 1), [1, 1]))
         assert torch.allclose(module(inputs), expected, rtol=1e-6)
 
 

@@ -212,6 +212,16 @@ def test_other_convolutions_of_one_pixel_are_left_alone(module):
         assert module.dilation == before
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_a_compiled_network_keeps_its_convolutions_of_one_pixel():
+    module = nn.Sequential(nn.Conv2d(4, 4, 1))
+    for compiled in (torch.compile(module, backend="eager"), module):
+        module.compile(backend="eager") if compiled is module else None
+        with fast_convolutions(compiled):
+            assert module[0].dilation == (1, 1)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_an_error_leaves_the_module_as_it_was():
     module = nn.Sequential(wide(), nn.Conv2d(4, 4, 1))
     with pytest.raises(RuntimeError, match="stop"), fast_convolutions(module):

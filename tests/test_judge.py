@@ -351,6 +351,21 @@ def test_without_a_finished_run_nothing_is_judged(run):
     assert code == 4 and "runs.csv: has no finished run (line 2 of runs.csv: failed)" in err
 
 
+def test_two_folders_of_judged_runs_are_compared_beside_a_study_of_ones_own(run):
+    Path("pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
+    for folder, change in (("old", 0), ("new", -0.2)):
+        lines = [
+            f"{arm},{s},0.1,{value + change}"
+            for arm, of in (("skip", SKIP), ("no skip", PLAIN))
+            for s, value in enumerate(of)
+        ]
+        table(*lines)
+        assert run(*JUDGE, *AGAINST, "--results", folder)[0] == 0
+    for more in ((), ("--study", "judged")):
+        code, out, err = run("compare", "old", "new", *more)
+        assert code == 1 and "worse" in out, err
+
+
 def test_rows_may_be_called_none_or_na_and_blank_figures_are_missing(run):
     lines = [f"{arm},{seed},{value}" for arm, of in (("None", PLAIN), ("NA", SKIP)) for seed, value in enumerate(of)]
     table(*lines, "null,0,nan", head="augment,seed,accuracy")
@@ -360,3 +375,7 @@ def test_rows_may_be_called_none_or_na_and_blank_figures_are_missing(run):
     table(*lines, head="augment,seed,accuracy")
     code, out, err = run(*judge)
     assert code == 0 and "NA_above_None-accuracy" in out and "supported" in out, err
+    lines = [f"{rate},{s},{value},nan" for rate, of in ((2, SKIP), ("None", PLAIN)) for s, value in enumerate(of)]
+    table(*lines, head="dropout,seed,accuracy,never")
+    judge = ("judge", "runs.csv", "--row", "dropout", "--metric", "accuracy", "--better", "2", "--worse", "None")
+    assert run(*judge)[0] == 0

@@ -102,6 +102,32 @@ def test_a_figure_is_stored_with_the_bounds_of_its_mean():
     assert (best.low, best.high) == pytest.approx((0.8 - half, 0.8 + half)) and last.low is last.high is None
 
 
+def test_a_claim_is_lost_for_certain_only_if_fresh_seeds_of_both_its_rows_lose_it():
+    """Tonight one of its rows was low by chance; that row alone has no claim to be judged by."""
+    levels = {"q1_2": [0.90, 0.91, 0.92, 0.91, 0.90], "q1_1": [0.80, 0.81, 0.82, 0.80, 0.81]}
+
+    def of(day, better, first=0):
+        values = {"q1_2": better, "q1_1": levels["q1_1"]}
+        made = [r for row in values for r in runs(values[row], row, started=f"2026-01-{day:02d}T00:00:00+00:00")]
+        return [replace(r, seed=r.seed + first, fingerprint=digest(day, r.row, r.seed, first)) for r in made]
+
+    old, tonight, asked = of(1, levels["q1_2"]), of(2, [0.79, 0.80, 0.82, 0.80, 0.79]), []
+    names = sorted({r.row for r in old})
+    reference = Night(
+        started="2026-01-01T00:00:00+00:00",
+        state="first",
+        good=[Reference(row=name, data="embedded", runs=["x"], since="2026-01-01T00:00:00+00:00") for name in names],
+        figures=judge_night(QUICK, night_of(1), old, [], lambda _: [], lambda _: []).night.figures,
+    )
+
+    def retrain(rows):
+        asked.extend(rows)
+        return [r for r in of(2, levels["q1_2"], first=5) if r.row in rows]
+
+    judged = judge_night(QUICK, night_of(2), tonight, [reference], lambda r: old if r else [], retrain).night
+    assert asked == names and judged.state == "fine" and not judged.worse
+
+
 def test_fresh_seeds_refute_chance_and_confirm_a_fall():
     rng = np.random.default_rng(3)
     for later, share in ((0, 0.01), (5, 0.99)):
@@ -215,6 +241,17 @@ def test_it(seed, request, record_property):
 
 
 @pytest.mark.integration
+def test_paths_that_no_commit_has_are_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("local/portraits", "benchmarks", "tree/benchmarks"):
+        (tmp_path / name).mkdir(parents=True)
+    told = {
+        name: bisection._from_here(name, tmp_path / "tree") for name in ("benchmarks", "local/portraits", "-k", "q1")
+    }
+    assert told == {name: name for name in told} | {"local/portraits": str(tmp_path / "local/portraits")}
+    assert bisection._from_here("--camvid=local/portraits", tmp_path / "tree") == f"--camvid={tmp_path}/local/portraits"
+
+
 def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, cvhw4_command):
     """Of eight commits, one of which cannot be trained."""
     monkeypatch.chdir(tmp_path)
@@ -235,6 +272,8 @@ def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, cv
     assert "cannot be trained" in err and f"{commits[6][:12]} 0.7905" in err
     assert cvhw4_command("bisect", "q1_2-finetune", "main", commits[0], "--seeds", "2")[0] == 4  # the wrong way round
     assert cvhw4_command("bisect", "q1_2-finetune", "nowhere", "main")[0] == 4
+    code, _, err = cvhw4_command("bisect", "q1_2-finetune", commits[0], "main", "--", "--no-such-option")
+    assert code == 4 and "has no run of q1_2-finetune (pytest: " in err and "--no-such-option" in err
     assert subprocess.run(["git", "worktree", "list"], capture_output=True, text=True).stdout.count("\n") == 1
 
 

@@ -86,7 +86,7 @@ def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
         f"ARGS={arguments}",
     ]
     environment = _environment()
-    quarter = ["make", "gpu", "MINUTES=1", *settings]
+    quarter = ["make", "gpu", "MINUTES=0.5", *settings]
     cut = subprocess.run(quarter, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
     assert cut.returncode, cut.stdout  # no part is done in so few seconds
     _nothing_is_left_of(tmp_path)

@@ -399,7 +399,11 @@ def test_without_pydantic_records_are_read_as_they_were_written(tmp_path):
     runs = [store.save(record(name)) for name in ("q1_2", "q2_1a")]
     code = (
         "import sys; sys.modules['pydantic'] = None\nfrom pathlib import Path\nfrom cvhw4.records.store import Store\n"
-        "print(*(r.to_json() for r in Store(Path('.'), 'quick').load()), sep='')"
+        "print(*(r.to_json() for r in Store(Path('.'), 'quick').load()), sep='')\n"
+        "from benchmarks.performance.measured import read_measures\n"
+        "from benchmarks.performance.speed_record import load_all\n"
+        f"assert load_all(Path({str(ROOT / 'results')!r})) and Path('list.json').write_text('[1.5, null]')\n"
+        "assert str(read_measures(Path('list.json'), float)) == '[1.5, nan]'"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)

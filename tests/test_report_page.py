@@ -241,10 +241,15 @@ def test_rows_whose_settings_changed_since_their_runs_are_named_and_how():
     runs = [record("q2_1a"), record("q2_1b", settings=of_b.settings())]
     (line,) = [line for line in section(page(runs), "mIoU").splitlines() if "other settings" in line]
     assert line.endswith(
-        "now, which are shown here: q2_1b-noskip (recipe.batch 2, now 4; recipe.lr 0.5, now 0.001; skips true, now "
+        "now: q2_1b-noskip (recipe.batch 2, now 4; recipe.lr 0.5, now 0.001; skips true, now "
         "false). Train them again to compare them."
     )
     assert "other settings" not in page([record("q2_1a"), record("q2_1b")])
+    of_q1 = QUICK.row("q1_2").settings()
+    of_q1 |= {"augmentation": 60 * "a", "classes": 5, "recipe": of_q1["recipe"] | {"warmup_epochs": 1}}
+    assert "q1_2-finetune (augmentation changed; recipe.warmup_epochs 1, now left out)." in page(
+        [record(settings=of_q1)]
+    )
 
 
 def test_claims_stand_with_their_rows_where_two_data_sets_have_one_name():

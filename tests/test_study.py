@@ -220,7 +220,11 @@ REFUSED = {
         for name, (settings, told) in {
             "a setting": ({"changes": {"starts": "random"}}, "control c: has changes='starts'. Fix: choose one of"),
             "classes": ({"changes": {"merge": {"a": ["b"]}}}, "has changes='merge'"),
-            "a start": ({"changes": {"start": "imagenet1k"}}, "row c: has start='imagenet1k'. Fix: choose one of"),
+            "another task": (
+                {"changes": {"network": "fcn8s/resnet18"}},
+                "has network='fcn8s/resnet18'. Fix: choose one f",
+            ),
+            "a start": ({"changes": {"start": "imagenet1k"}}, r"row c \(a control\): has start='imagenet1k'. Fix: cho"),
             "a batch norm": ({"changes": {"batch_norm": "froze"}}, "has batch_norm='froze'"),
             "a recipe": ({"changes": {"recipe": {"lr": 1}}}, "control c: has the recipe {'lr': 1}"),
             "a kind": ({"corrupts": "label-noise"}, "has corrupts='label-noise'. Fix: choose one of label noise,"),

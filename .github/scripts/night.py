@@ -134,6 +134,7 @@ class Clock:
             print(f"$ {shlex.join(command)}", flush=True)
             process = subprocess.Popen(
                 command,
+                env={k: v for k, v in os.environ.items() if k not in ("CHECKS", "MINUTES")},  # make has its own
                 stdout=output,
                 stderr=output and subprocess.STDOUT,
                 start_new_session=True,
@@ -423,7 +424,8 @@ def night(settings, clock, started):
     )
     if not runs and not failures:
         raise Broken(f"No run has finished: {tests.get('', 'see the log')}.")
-    notes = [f for f in Store(results, settings.study).failures() if (f.row, str(f.seed)) in failures]
+    told = {(f.row, str(f.seed)): f for f in Store(results, settings.study).failures()}  # of each run the newest
+    notes = [told[run] for run in failures if run in told]
 
     def retrain(rows):
         try:

@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from benchmarks.performance.peers import CONTESTS, PEERS, WHOLE, Work, compare, in_six, ratios, save
+from cvhw4.errors import WeightsUnavailable
 from cvhw4.training.device import pick_device
 
 pytestmark = pytest.mark.peers
@@ -28,7 +29,11 @@ def test_ours_is_faster_than_its_peers(name, pytestconfig, tmp_path):
     if not (present := [peer for peer, why in peers.items() if not why]):
         pytest.skip("; ".join(peers.values()))
     device = pick_device(pytestconfig.getoption("cvhw4_device")).type
-    work, pictures = prepare(name, pytestconfig.getoption("portraits"), device, tmp_path)
+    portraits, weights = pytestconfig.getoption("portraits"), pytestconfig.getoption("cvhw4_weights")
+    try:
+        work, pictures = prepare(name, portraits, device, tmp_path, weights=weights)
+    except WeightsUnavailable as reason:
+        pytest.skip(str(reason))
     command = shlex.join(["pytest", *sys.argv[1:]])
     found = compare(name, work, peers=present, trials=TRIALS, pictures=pictures, command=command)
     print(save(pytestconfig.getoption("cvhw4_results") or pytestconfig.rootpath / "results", found))
@@ -38,7 +43,7 @@ def test_ours_is_faster_than_its_peers(name, pytestconfig, tmp_path):
         assert measured[WHOLE] > 1, f"{peer} is faster"
 
 
-def prepare(name, portraits, device, folder, setting=None):
+def prepare(name, portraits, device, folder, setting=None, weights=None):
     """The work of a contest, with its pictures and first weights written below a folder, and the pictures in words."""
     import torch
 
@@ -59,6 +64,6 @@ def prepare(name, portraits, device, folder, setting=None):
     if "/" not in contest.network:  # with ImageNet weights, as every side can read them
         start, row = folder / "start.pth", study("quick").row("q1_2")
         assert row.network_name == contest.network
-        torch.save(build_network(row, seed=0).module.state_dict(), start)
+        torch.save(build_network(row, seed=0, weights=weights).module.state_dict(), start)
     what = f"{train} + {val} {'generated' if scenes or portraits is None else 'real'} pictures"
     return Work(contest.network, pictures.resolve(), start, device), what

@@ -220,17 +220,20 @@ def compare(
     Example: cvhw4 compare main results --time-limit 1.2
     """
     from cvhw4.discovery import stored_study
-    from cvhw4.records.revisions import opened
+    from cvhw4.records.revisions import opened, studies_in
     from cvhw4.report.changes import comment, headline, short_lines, short_tables
     from cvhw4.report.failures import latest_failures
     from cvhw4.statistics.changes import compare_runs
 
     if time_limit is not None and not 0 < time_limit < float("inf"):
         raise InputError(f"--time-limit {time_limit}", "is not a ratio of times", "give one above 0, as 1.2")
-    chosen = None if study is None else chosen_study(study)
+    sides = [Path(side) for side in (a, b) if Path(side).is_dir()]
+    left = [kept for side in sides if study and (kept := stored_study(side / study))]  # by cvhw4 judge
+    chosen = None if study is None else (left or [chosen_study(study)])[-1]
     named = {Path(side).resolve().name for side in (a, b) if (Path(side) / "runs").is_dir()}
     name = chosen.name if chosen is not None else named.pop() if len(named) == 1 else None
-    if name is None and (known := known_studies()):
+    there = {of_side for side in sides for of_side in studies_in(side)}
+    if name is None and (known := known_studies()) and (known[0].name in there or not there):
         name = known[0].name
     with opened(a, name) as (store_a, name_a), opened(b, name) as (store_b, name_b):
         if name_a != name_b:

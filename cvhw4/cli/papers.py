@@ -39,7 +39,8 @@ def write_table(
         Path | None, typer.Option(help="TOML file of all this, and of names: rows.q1_1 = 'Features'.", parser=folder_of)
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="File: .tex, .typ, .md, .csv or .html (default: Markdown, printed).")
+        Path | None,
+        typer.Option(help="File: .tex, .typ, .md, .csv or .html (default: Markdown, printed).", parser=folder_of),
     ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="The study's own tables, into RESULTS/STUDY/tables; PDFs too, with pdflatex.")

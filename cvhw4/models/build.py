@@ -234,10 +234,11 @@ def set_training_mode(module: nn.Module, row: Row) -> None:
     """
     module.train(row.batch_norm == "train")
     if row.batch_norm == "train":
-        for part in module.modules():
+        for name, part in module.named_modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                own = list(part.parameters())  # none without affine=True
-                if (own or row.trained == "last layer") and not any(p.requires_grad for p in own):
+                own = list(part.parameters())  # none without affine=True: then those of the module it is in tell
+                around = own or list(module.get_submodule(name.rpartition(".")[0]).parameters())
+                if not any(p.requires_grad for p in around) or (not own and row.trained == "last layer"):
                     part.eval()
 
 

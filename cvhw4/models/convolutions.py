@@ -7,8 +7,8 @@ AVX-512). A kernel's columns are independent of each other, so here the gradient
 time: the same sums of products, added in another order.
 
 Those of 1x1: with one thread and fewer than 16 images PyTorch leaves oneDNN aside for them (`use_mkldnn` in
-aten/src/ATen/native/Convolution.cpp), and takes up to twice as long. A dilated convolution is never left aside, and a
-kernel of one pixel has nothing to dilate, so here it has a dilation of 2.
+aten/src/ATen/native/Convolution.cpp), and takes up to twice as long. A dilated one of several images it gives to
+oneDNN, and a kernel of one pixel has nothing to dilate, so here it has a dilation of 2.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ _COLUMNS = 3  # of a kernel, for which there is a fast gradient
 def fast_convolutions(module: nn.Module) -> Iterator[None]:
     """Within it the module's convolutions are trained by the fast kernels; afterwards all is as it was.
 
-    Left alone are convolutions with a way of their own, what is on another device or compiled, and, of the wide
-    depthwise ones, what runs under autocast.
+    Left alone are convolutions with a way of their own, what is on another device or compiled, of the wide depthwise
+    ones what runs under autocast, and with several threads those of 1x1, which oneDNN has then.
     """
     layers = [m for m in module.modules() if isinstance(m, nn.Conv2d)] if torch.backends.mkldnn.is_available() else []
     wide = [(m, pad) for m in layers if (pad := _padding(m)) is not None]
-    ones = [m for m in layers if m.kernel_size == m.dilation == (1, 1) and m.groups == 1 and _is_plain(m)]
+    helped = torch.get_num_threads() == 1 and not any(map(_is_compiled, module.modules()))
+    ones = [m for m in layers if m.kernel_size == m.dilation == (1, 1) and m.groups == 1 and _is_plain(m)] * helped
     try:
         for convolution, pad in wide:
             convolution.__dict__["forward"] = partial(_forward, convolution, pad)
@@ -46,6 +47,11 @@ def fast_convolutions(module: nn.Module) -> Iterator[None]:
             convolution.__dict__.pop("forward", None)
         for convolution in ones:
             convolution.dilation = (1, 1)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether it is what torch.compile made of a module, or was compiled in place."""
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _is_plain(convolution: nn.Conv2d) -> bool:

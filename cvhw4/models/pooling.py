@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,7 @@ def make_deterministic(module: nn.Module) -> None:
     for part in list(module.modules()):
         for name, child in part.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
-                size = child.output_size if isinstance(child.output_size, tuple) else (child.output_size,) * 2
+                given: Any = child.output_size
+                size = tuple(given) if isinstance(given, tuple | list) else (given, given)
                 if size != (1, 1):  # that one is a mean, and deterministic
                     setattr(part, name, MatrixPool(size))

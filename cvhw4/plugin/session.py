@@ -78,9 +78,14 @@ class Session:
 
     # Running
 
+    def forget(self, item: pytest.Item) -> None:
+        """Forgets what a test's run came to."""
+        item.stash.setdefault(_NOTE, {}).clear()
+
     def run(self, request: pytest.FixtureRequest, benchmark: Any, row: Row, seed: int) -> RunRecord:
         """Trains one row through pytest-benchmark; skips, with the reason in the tables, where it cannot run at all."""
-        note = request.node.stash.setdefault(_NOTE, {"study": row.study, "file": str(request.node.path)})
+        note = request.node.stash.setdefault(_NOTE, {})
+        note |= {"study": row.study, "file": str(request.node.path)}
         key = row.study, row.name, seed
         if key in self._smoked:  # by a fixture
             return self._smoked[key]
@@ -113,7 +118,7 @@ class Session:
             raise pytest.fail.Exception(str(error), pytrace=False) from None  # else pytest shows it twice
         except TrainingFailed as error:
             failed(str(error))
-            if isinstance(error, ProcessDied):
+            if isinstance(error, ProcessDied) and self.make_cluster is None and not self.smoke:
                 self.studies.runner(row).note(error, row, seed)
             if row.group == "control" and isinstance(error, TrainingDiverged):
                 self.board.finish(key, diverged=str(error))

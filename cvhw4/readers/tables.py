@@ -27,9 +27,12 @@ def read_csv(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     try:
         table = pd.read_csv(path, **how)
         texts = pd.read_csv(path, **how, keep_default_na=False, na_values=[""])
-        numbers = table.select_dtypes("number").dropna(axis="columns", how="all")
-        for column in table.columns.difference(numbers.columns):
-            table[column] = texts[column]  # in which "None", "NA" and the like are names of rows
+        for column in table.columns:  # of which "None", "NA" and the like may be rows
+            if (
+                str(column).strip() in {*wanted.row, *wanted.only}
+                and (table[column].isna() & texts[column].notna()).any()
+            ):
+                table[column] = pd.read_csv(path, **how, keep_default_na=False, na_values=[""], dtype=str)[column]
     except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
         raise InputError(path, f"cannot be read as CSV ({error})", "name a file of lines with a head") from error
     yield from _of_table(table, path, wanted)

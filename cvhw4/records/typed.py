@@ -36,6 +36,10 @@ except ImportError:
             """The value as the kind."""
             return _made(self.kind, value)
 
+        def validate_json(self, text: str | bytes, *, strict: bool = True) -> Any:
+            """The same of a JSON text."""
+            return self.validate_python(loads(text))
+
 
 __all__ = ["AfterValidator", "Field", "TypeAdapter", "ValidationError", "WrapValidator", "from_json"]
 

@@ -211,7 +211,7 @@ def notes(runs: Sequence[RunRecord], study: Study | None = None, show: Callable[
     changed = {row: _changed(of_row[0], now[row]) for row, of_row in by_row(runs).items() if row in now}
     if told := [show(f"{row} ({what})") for row, what in changed.items() if what]:
         lines.append(
-            f"Rows were trained with other settings than the study has now, which are shown here: {', '.join(told)}. "
+            f"Rows were trained with other settings than the study has now: {', '.join(told)}. "
             "Train them again to compare them."
         )
     codes = grouped(
@@ -247,5 +247,7 @@ def notes(runs: Sequence[RunRecord], study: Study | None = None, show: Callable[
 def _changed(record: RunRecord, row: Row) -> str:
     """ "recipe.lr 0.001, now 0.01": the settings that a run had and its row has no more; "" where none is so."""
     then, now = flat(record.settings), flat(row.settings())
-    names = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
-    return "; ".join(f"{n} {as_text(then.get(n)):.30}, now {as_text(now.get(n)):.30}" for n in names)
+    counted = () if row.task is SEGMENTATION else ("classes",)  # in the folder, which may not be here
+    names = [name for name in sorted({*then, *now} - {*counted}) if then.get(name) != now.get(name)]
+    texts = {n: [as_text(of[n]) if n in of else "left out" for of in (then, now)] for n in names}
+    return "; ".join(f"{n} {a}, now {b}" if len(a + b) < 60 else f"{n} changed" for n, (a, b) in texts.items())

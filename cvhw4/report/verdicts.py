@@ -159,9 +159,9 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
 
 def _why_not(claim: Claim, sets: Sequence[Evidence]) -> str:
     """Why no data set has a verdict on a claim."""
-    having = [e for e in sets if e.runs.keys() >= set(claim.rows)]
+    having, ran = [e for e in sets if e.runs.keys() >= set(claim.rows)], {row for e in sets for row in e.runs}
     if not having:
-        return "a row has no runs"
+        return "its rows have no runs on the same data" if ran >= set(claim.rows) else "a row has no runs"
     if not any(e.seeds(*claim.rows) for e in having):
         return "its rows have no seed in common"
     if claim.worse is None and all(r.data.embedded for e in having for row in claim.rows for r in e.runs[row]):

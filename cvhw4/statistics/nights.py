@@ -119,8 +119,10 @@ def judge_night(
     for failure in failures:
         failed.setdefault((failure.row, failure.data), []).append(f"seed {failure.seed}: {failure.reason}")
     for row, why in (failed_tests or {}).items():
-        for place in [p for p in {**tonight, **good} if p[0] == row and p not in failed] or [(row, "")]:
-            failed.setdefault(place, []).append(why)
+        places = [p for p in {**tonight, **good, **failed} if p[0] == row] or [(row, "")]
+        for place in [p for p in places if p not in failed] or places:
+            if not any(why in text for text in failed.get(place, ())):
+                failed.setdefault(place, []).append(why)
     accepted = dict(night.accepted)
 
     sides = [list(runs_of(list(side.values()))) for side in (good, pinned)]
@@ -142,7 +144,9 @@ def judge_night(
     untaken = {p for p in [*tonight, *good, *found] if not {p[0], ALL} & accepted.keys()}
     known = [] if earlier is None else [f for f in earlier.worse if f.place in untaken]
     doubtful = {p for p, what in found.items() if any(s.kind != "missing" for s in what)} | {f.place for f in known}
-    train = sorted({p[0] for p in doubtful & untaken})
+    lost = {s.name for p in doubtful & untaken for s in found.get(p, ()) if s.kind == "claim"}
+    rows_of_lost = {row for claim in study.claims if claim.id in lost for row in claim.rows}  # to judge it by
+    train = sorted({p[0] for p in doubtful & untaken} | rows_of_lost)
     fresh: dict[Place, list[RunRecord]] = {}
     notes, lasting = [night.why] if night.why else [], {"figure", "decline", "claim"}
     try:
@@ -200,7 +204,7 @@ def judge_night(
     if wrong & {"worse", "slower", "missing"}:
         state = "regression"
     why = " ".join(notes)
-    if held and earlier is None and not fine:
+    if held and earlier is None and not {place for place in fine if place[1] != CANARY}:
         state, why = "broken", "The history is lost while something was worse: restore its branch, or accept rows."
     judged = replace(
         night,

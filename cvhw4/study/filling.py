@@ -6,14 +6,16 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
+from math import inf
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cvhw4.errors import InputError
 from cvhw4.files import visible
 from cvhw4.labels import Merge
-from cvhw4.study.checks import check_name, choose, is_number
+from cvhw4.study.checks import check_name, choose
 from cvhw4.study.claims import Claim, Control
 from cvhw4.study.functions import plain, source_of
 from cvhw4.study.recipe import BY_EPOCHS_SO_FAR, Recipe
@@ -31,6 +33,8 @@ CORRUPTED: dict[CorruptionKind, tuple[TaskName | None, str]] = {
     "mask shift": ("segmentation", "pixels, 1 or more"),
     "classes swapped": ("segmentation", "the share of the images, above 0 and up to 1"),
 }
+# What a negative control may change of its row: not what decides which figures it has.
+_CHANGED = ("network", "start", "trained", "augmentation", "flip", "skips", "batch_norm", "recipe", "version")
 _MOST_CLASSES = 32767  # targets of more than 256 are int16
 _LARGEST_SIDE = 2**15  # pixels
 _OF_SCENES = (  # in their folders; pictures have none
@@ -216,30 +220,32 @@ def _completed(study: Study, name: str, row: Row, source: Source) -> Row:
 
 def check_control(study: Study, where: str, control: Control, strength: float) -> None:
     """Refuses a negative control that cannot be trained as it says; raises InputError."""
-    base, names = (
-        study.rows[control.row],
-        {f.name for f in fields(Row)} - {"name", "study", "group", "classes", "merge"},
-    )
+    base = study.rows[control.row]
     if isinstance(base, CustomRow):
         return
     for name in control.changes:
-        choose(where, "changes", name, sorted(names - {"network", "corruption"}))
+        choose(where, "changes", name, [*_CHANGED])
+    network = control.changes.get("network")
+    if isinstance(network, str) and task_of(network) is not base.task:
+        raise InputError(where, f"has network={network!r}", f"choose one for {base.task.name}")
     if control.corrupts is not None:
         choose(where, "corrupts", control.corrupts, CorruptionKind)
         task, hint = CORRUPTED[control.corrupts]
         if task not in (None, base.task.name):
             raise InputError(where, f"has {control.corrupts}, which is for {task}", f"choose a row of {task}")
         pixels, all_of = control.corrupts == "mask shift", control.corrupts != "smaller training set"
-        if not (is_number(strength) and (strength >= 1 if pixels else 0 < strength < 1 or (strength == 1 and all_of))):
+        if not (
+            isinstance(strength, Real) and (strength >= 1 if pixels else 0 < strength < 1 or (strength == 1 and all_of))
+        ):
             raise InputError(where, f"has {control.corrupts} with a strength of {strength!r:.40}", f"give {hint}")
-        if len(control.classes) != 2 * (control.corrupts == "classes swapped"):
+        if len(control.classes or ()) != 2 * (control.corrupts == "classes swapped"):
             raise InputError(where, f"has classes={control.classes!r:.60}", "name two for classes swapped, else none")
-    if control.lr and not (is_number(strength) and strength > 0):
+    if control.lr and not (isinstance(strength, Real) and 0 < strength < inf):
         raise InputError(where, f"multiplies the learning rate by {strength!r:.40}", "give a number above 0")
     row = control.of(study, strength)
     if not isinstance(row.recipe, Recipe):
         raise InputError(where, f"has the recipe {row.recipe!r:.60}", "write it as Recipe(size=224, ...)")
-    _completed(study, control.name, replace(row, classes=OF_THE_STUDY), study.sources[row.task.name])
+    _completed(study, f"{control.name} (a control)", replace(row, classes=OF_THE_STUDY), study.sources[row.task.name])
 
 
 def _is_transform(value: object) -> bool:

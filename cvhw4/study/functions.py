@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from cvhw4.study.checks import is_number
 
-_DEEPEST = 20  # objects within objects that are looked into
+_DEEPEST = 8  # objects, lists and the like within each other that are looked into
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in what an object says of itself
 # Metrics of scikit-learn and torchmetrics that are of scores, by name without underscores: given labels most of them
 # give a figure too, which is another metric's.

@@ -293,7 +293,7 @@ class Study:
                 choose(where, "row", row, [*self.rows])
                 if self.train is None:  # else it is not known what will be yielded
                     choose(where, "metric", claim.metric, known[row])
-            if claim.worse is None and claim.metric in self.lower_is_better:
+            if self.train is not None and claim.worse is None and claim.metric in self.lowest:
                 hint = "let it beat a row, or yield the figure with a minus"
                 raise InputError(where, f"holds {claim.metric}, of which lower is better, against a number", hint)
         ids = [claim.id for claim in self.claims]

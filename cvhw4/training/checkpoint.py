@@ -26,7 +26,7 @@ from torch import Tensor, nn, optim
 from cvhw4.errors import InputError, printable
 from cvhw4.files import write_atomically
 
-VERSION = 2
+VERSION = 3
 _FIRST_COST = 0.2  # seconds that the first one is taken to cost: at a share of 0.01, short runs write none
 Generators = dict[str, Tensor]
 
@@ -80,8 +80,12 @@ class Checkpoint:
 
     @property
     def sound(self) -> bool:
-        """Whether every number in it is finite: weights that are not are no place to go on from."""
-        return all(bool(torch.isfinite(t).all()) for t in self.tensors.values() if t.is_floating_point())
+        """Whether every number in it is finite: weights that are not are no place to go on from. A buffer may have
+        infinities, as masks do, but no NaN."""
+        floats = {name: t for name, t in self.tensors.items() if t.is_floating_point()}
+        return not any(
+            bool((t.isnan() if name.startswith("buffers.") else ~t.isfinite()).any()) for name, t in floats.items()
+        )
 
 
 class Checkpoints:
@@ -174,7 +178,7 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> int:
 def state_of(module: nn.Module, optimizer: optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
     """What training changes: copies, on the CPU, of trainable parameters, buffers and the optimizer's tensors; and all
     else of the optimizer's state as plain JSON values."""
-    tensors = {f"weights.{name}": tensor for name, tensor in _changing(module).items()}
+    tensors = _changing(module)
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     states = [dict(optimizer.state.get(parameter, {})) for parameter in _parameters(optimizer)]
     generators = {k: v for k, v in vars(_base(optimizer)).items() if isinstance(v, torch.Generator | random.Random)}
@@ -186,10 +190,9 @@ def state_of(module: nn.Module, optimizer: optim.Optimizer) -> tuple[dict[str, T
 def restore(module: nn.Module, optimizer: optim.Optimizer, checkpoint: Checkpoint) -> None:
     """Puts back what `state_of` copied; its JSON values are `values["optimizer"]`. Each tensor keeps the memory layout
     of what it belongs to: fused optimizers go through weights and state side by side."""
-    saved = checkpoint.part("weights")
     with torch.no_grad():
         for name, tensor in _changing(module).items():
-            tensor.copy_(saved[name])
+            tensor.copy_(checkpoint.tensors[name])
     packed, parameters = checkpoint.values["optimizer"]["dict"], _parameters(optimizer)
     for group, values in zip(optimizer.param_groups, packed["groups"], strict=True):
         group.update(_unpack(values, checkpoint.tensors, group["params"][0]))
@@ -251,9 +254,9 @@ def _base(optimizer: optim.Optimizer) -> optim.Optimizer:
 
 
 def _changing(module: nn.Module) -> dict[str, Tensor]:
-    """Trainable parameters and buffers, but for those with an infinity in them: masks, which never change."""
-    buffers = {n: b for n, b in module.named_buffers() if not (b.is_floating_point() and bool(b.isinf().any()))}
-    return {n: p for n, p in module.named_parameters() if p.requires_grad} | buffers
+    """Trainable parameters, as "weights.NAME", and buffers, as "buffers.NAME"."""
+    weights = {f"weights.{n}": p for n, p in module.named_parameters() if p.requires_grad}
+    return weights | {f"buffers.{n}": b for n, b in module.named_buffers()}
 
 
 def _parameters(optimizer: optim.Optimizer) -> list[Tensor]:

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -27,7 +27,7 @@ import numpy as np
 
 from cvhw4.errors import TrainingDiverged, TrainingFailed, printable
 from cvhw4.records.schema import Epoch
-from cvhw4.study import CustomRow, Fit, Run, is_name, unwrapped
+from cvhw4.study import CustomRow, Fit, Run, is_name
 
 _MOST = 1e100  # what a record holds of a number
 _WRITE = 'let train yield a dict of figures after every epoch: yield {"accuracy": 0.9}'
@@ -223,16 +223,20 @@ def _distributions() -> Mapping[str, list[str]]:
 
 def _roots(function: Callable[..., Any]) -> set[str]:
     """The top-level modules that a function or class is of, names or imports."""
-    function = unwrapped(function)
+    given: list[Any] = []
+    while isinstance(function, partial):
+        given += [value for value in (*function.args, *function.keywords.values()) if callable(value)]
+        function = function.func
+    roots = {root for value in given for root in _roots(value)}
     known: Any = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
-    roots = {str(getattr(known, "__module__", "")).partition(".")[0]}
-    called = known if hasattr(known, "__code__") else getattr(known, "__call__", None)  # noqa: B004 - its code
-    code, values = getattr(called, "__code__", None), getattr(called, "__globals__", {})
-    for inner in _codes(code) if isinstance(code, CodeType) else ():
-        roots |= {str(i.argval).partition(".")[0] for i in dis.get_instructions(inner) if i.opname == "IMPORT_NAME"}
-        for value in (values[name] for name in inner.co_names if name in values):
-            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            roots.add(str(name).partition(".")[0])
+    roots.add(str(getattr(known, "__module__", "")).partition(".")[0])
+    for called in vars(known).values() if isinstance(known, type) else [known]:
+        code, values = getattr(called, "__code__", None), getattr(called, "__globals__", {})
+        for inner in _codes(code) if isinstance(code, CodeType) else ():
+            roots |= {str(i.argval).partition(".")[0] for i in dis.get_instructions(inner) if i.opname == "IMPORT_NAME"}
+            for value in (values[name] for name in inner.co_names if name in values):
+                name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+                roots.add(str(name).partition(".")[0])
     return roots
 
 

@@ -124,7 +124,7 @@ def fit(
                 where = run.number, run.place.taken + 1, run.rates.now
                 del run
         except (RuntimeError, OutOfMemory) as error:
-            if deterministic and "deterministic" in str(error):
+            if deterministic and "does not have a deterministic implementation" in str(error):
                 problem = f"has an operation without a deterministic kernel ({first_line(error)})"
                 raise InputError(f"--deterministic, {row.name}", problem, "leave --deterministic out") from error
             if not is_out_of_memory(error):

@@ -187,9 +187,9 @@ def _with_ignored(logits: Tensor, targets: Tensor) -> Tensor:
 def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     if targets.ndim == 1:
         return F.cross_entropy(logits, targets, label_smoothing=smoothing)
-    targets = _with_ignored(logits, targets).flatten()
-    logits = logits.movedim(1, -1).flatten(0, -2)  # of maps CUDA has no deterministic kernel
-    total = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+    targets = _with_ignored(logits, targets)
+    # Not reduction="sum", of which CUDA has no deterministic kernel for maps.
+    total = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none").sum()
     return total / (targets != IGNORED).sum().clamp(min=1)  # pixels of no class alone have no loss, and no NaN
 
 
