@@ -2,9 +2,7 @@
 
 import os
 import pickle
-import shutil
 import struct
-import zipfile
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -21,7 +19,7 @@ from cvhw4.data import fetch
 from cvhw4.records.store import Store
 from cvhw4.statistics.calibration import to_toml
 from tests.test_bounds import calibrated, stored
-from tests.test_fetch import ATTRIBUTES, ROOT, _edit, _link_member, _official, _tutorial, _zip
+from tests.test_fetch import ROOT, _tutorial, _zip
 from tests.test_portraits_folder import _noise
 from tests.tiny import QUICK, record
 
@@ -82,27 +80,11 @@ def _instead(make: Callable[[Path], object], name: str = "0.png") -> Callable[[P
     return corrupt
 
 
-def _cut(path: Path, left: float = 0.6) -> None:
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * left)])
-
-
-def _save_cut(kind: str) -> Callable[[Path], None]:
-    def save(path: Path) -> None:
-        _noise(64, 64, 1).save(path, kind)
-        _cut(path)
-
-    return save
-
-
 def _bomb(path: Path) -> None:
     """A PNG of 60000x60000 pixels, or so its first bytes say."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     content = path.read_bytes()
     path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
-
-
-def _move(path: Path, name: str) -> None:
-    path.rename(path.parent / name)
 
 
 def _classes(path: Path) -> Path:
@@ -112,41 +94,23 @@ def _classes(path: Path) -> Path:
 # fmt: off
 BRIGHT = "train/bright"
 PNG = f"{BRIGHT}/0.png"
-REPLACE = "replace or delete the file"
 GONE = "does not exist or is not a file"
 EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\2" + struct.pack(">HHI4sHHIi", 0x112, 3, 1, b"\0\6\0\0", 0x8769, 9, 1, -1) + bytes(4)
 
-_photo("truncated jpeg", _instead(_save_cut("JPEG"), "0.jpg"), f"{BRIGHT}/0.jpg", "is a damaged picture", REPLACE)
-_photo("zero bytes", lambda p: p.write_bytes(b""), PNG, "is empty (0 bytes)", REPLACE)
-_photo("text named jpg", _instead(lambda p: p.write_text("hello"), "0.jpg"), f"{BRIGHT}/0.jpg", "is not a picture",
-    "replace")
-_photo("wrong extension", lambda p: _move(p, "0.doc"), f"{BRIGHT}/0.doc", "has no extension of", "convert it to JPEG")
-_photo("1x1", lambda p: _noise(1, 1, 0).save(p), PNG, "measures 1x1, a side below 16 pixels", REPLACE)
 _photo("decompression bomb", _bomb, PNG, "is too large a picture", "scale the picture down")
 _photo("damaged EXIF", lambda p: _noise(24, 20, 0).save(p, exif=EXIF), PNG, "has a damaged EXIF block", "without EXIF")
 _photo("link to itself", _instead(lambda p: p.symlink_to(p)), PNG, GONE, "add the file or correct the path")
 _photo("unreadable picture", lambda p: p.chmod(0), PNG, "cannot be read", "make the file readable", rights=False)
 _photo("pipe named jpg", _instead(os.mkfifo, "0.jpg"), f"{BRIGHT}/0.jpg", GONE, "add the file or correct the path")
-_photo("float TIFF", _instead(lambda p: Image.fromarray(np.ones((20, 20), np.float32)).save(p), "0.tif"),
-    f"{BRIGHT}/0.tif", "has 32-bit pixels", "convert the picture to 8 bits a channel")
 _photo("name that a terminal acts on", _instead(lambda p: p.write_text("hello"), "a\n\x1b[31mb.png"),
     f"{BRIGHT}/a\\n\\x1b[31mb.png", "is not a picture", "replace")
 _photo("name that is no UTF-8", _instead(lambda p: p.write_text("hello"), "a\udcffé写.png"),
     f"{BRIGHT}/a\\udcffé写.png", "is not a picture", "replace")
-_photo("no train", lambda p: shutil.rmtree(_classes(p)), "", "has no train/ (in it: val)", "train/<class>/")
-_photo("three classes", lambda p: (_classes(p) / "grey").mkdir(), "train", "holds 3 class folders (bright, dark, grey)",
-    "two classes")
-_photo("other classes", lambda p: _move(p.parent, "pale"), "val", "train/ has dark and pale", "the same two")
-_photo("empty class", lambda p: [q.unlink() for q in p.parent.iterdir()], BRIGHT, "holds no pictures", "add pictures")
-_photo("nested folder", lambda p: shutil.copytree(p.parent, p.with_name("more")), f"{BRIGHT}/more",
-    "is a folder among pictures", "move its pictures up")
 _photo("split not searchable", lambda p: _classes(p).chmod(0o444), "train", "cannot be listed", "make the",
     rights=False)
 BAD |= {
     "no such folder": Case(lambda p: None, ("--portraits", "{}/photos"), "{}/photos", "does not exist",
         "correct the path"),
-    "file for a folder": Case(lambda p: (p / "photos").write_text("x"), ("--portraits", "{}/photos"), "{}/photos",
-        "is not a folder", "correct"),
     "CamVid as portraits": Case(lambda p: _streets(p), ("--portraits", "{}/streets"), "{}/streets/train",
         "holds 0 class folders (none)", "add a folder for each class"),
 }
@@ -183,15 +147,6 @@ def _street(name: str, corrupt: Callable[[Path], object], named: str, problem: s
     )
 
 
-def _relabel(change: Callable[[np.ndarray], np.ndarray], kind: str = "PNG") -> Callable[[Path], None]:
-    return lambda folder: Image.fromarray(change(_label(0))).save(folder / LABEL, kind)
-
-
-def _list(content: str | bytes) -> Callable[[Path], object]:
-    encoded = content.encode() if isinstance(content, str) else content
-    return lambda folder: (folder / "train.csv").write_bytes(encoded)
-
-
 def _unlist(folder: Path) -> None:
     for split in ("train", "val"):
         (folder / f"{split}.csv").unlink()
@@ -204,25 +159,9 @@ def _unlabel(folder: Path) -> None:
 
 # fmt: off
 LABEL = "trainannot/0.png"
-LINE = f"train/0.png,{LABEL}\n"
-RELATIVE = "write paths relative to the folder of the list"
 
 _street("no label", _unlabel, "train/0.png", "has no counterpart in trainannot/", "add trainannot/0.png")
-_street("listed label missing", lambda f: (f / LABEL).unlink(), LABEL, "line 1 of train.csv names it", "add the file")
-_street("colours for classes", _relabel(lambda x: np.stack([x] * 3, 2)), LABEL, "has the colour (1, 1, 1)", "add it")
-_street("16-bit label", _relabel(lambda x: x * np.uint16(300)), LABEL, "has the values 300, 600, 900", "values=")
-_street("jpeg label", _relabel(lambda x: x, "JPEG"), LABEL, "is JPEG, which may not keep values", "as PNG")
-_street("label of another size", _relabel(lambda x: x[1:]), LABEL, "measures 176x131, its picture", "label of this")
-_street("value above void", _relabel(lambda x: x + 1), LABEL, "has the value 12, in no class and not ignored",
-    "values=")
-_street("no comma", _list("train/0.png\n"), "train.csv", "line 1 has 1 fields, not 2", "one picture and its label")
-_street("empty list", _list(""), "train.csv", "is empty (0 bytes)", "replace or delete")
-_street("absolute path", _list(f"/etc/hosts,{LABEL}"), "train.csv", "line 1 names '/etc/hosts'", RELATIVE)
-_street("path that leaves", _list(f"{LINE}../a.png,{LABEL}"), "train.csv", "line 2 names '../a.png'", RELATIVE)
-_street("Windows drive", _list(f"C:\\a.png,{LABEL}"), "train.csv", "names 'C:", RELATIVE)
-_street("duplicate line", _list(LINE * 2), "train.csv", "line 2 repeats train/0.png of line 1", "delete one of the")
-_street("invalid UTF-8", _list(b"train/\xff.png,a.png"), "train.csv", "is not UTF-8 text", "save the file as UTF-8")
-_street("one list of two", lambda f: (f / "val.csv").unlink(), "", "has no val.csv or val.txt", "add the list")
+_street("empty list", lambda f: (f / "train.csv").write_text(""), "train.csv", "is empty (0 bytes)", "replace or")
 BAD |= {
     "scenes smaller than the crop": Case(_streets, ("--camvid", "{}/streets", "--profile", "full"), "{}/streets",
         "has scenes of 176x132, and 256 pixels a side are cut out", "give pictures of at least 256 pixels a side"),
@@ -252,21 +191,9 @@ def _weight(name: str, make: Callable[[Path], object], problem: str, hint: str, 
     BAD[name] = Case(place, ("--weights", "{}/weights"), f"{{}}/weights/{LITE0}.{suffix}", problem, hint)
 
 
-def _tensors(*names: str, **changes: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
-    """Saves Lite0's tensors without some, or with the first convolution's changed."""
-
-    def save(path: Path) -> None:
-        state = {k: v for k, v in _lite0().items() if k not in names}
-        for change in changes.values():
-            state["conv_stem.weight"] = change(state["conv_stem.weight"])
-        save_file(state, path)
-
-    return save
-
-
-def _save_truncated(path: Path) -> None:
-    (save_file if path.suffix == ".safetensors" else torch.save)(_lite0(), path)
-    _cut(path)
+def _save_without(name: str) -> Callable[[Path], None]:
+    """Saves Lite0's tensors without one."""
+    return lambda path: save_file({k: v for k, v in _lite0().items() if k != name}, path)
 
 
 class _Code:
@@ -279,34 +206,17 @@ class _Code:
         return os.system, (f"touch '{self.made}'",)
 
 
-def _twice(path: Path) -> None:
-    for name in ("a", "b"):
-        save_file({"x": torch.zeros(1)}, path.with_name(f"{LITE0}-{name}.safetensors"))
-
-
 # fmt: off
 FITS = f"give a file of {LITE0}'s weights"
-ORIGINAL = "replace it with the original file"
 TENSORS = "save the network's state_dict() to it"
 
-_weight("another network's", lambda p: save_file(timm.create_model("resnet18").state_dict(), p), "does not fit", FITS)
-_weight("a tensor missing", _tensors("bn1.bias"), f"does not fit {LITE0}: lacks bn1.bias", FITS)
-_weight("wrong shape", _tensors(change=lambda x: x[1:].clone()), "has another shape of conv_stem.weight", FITS)
-_weight("NaN", _tensors(change=lambda x: x.where(x > 0, torch.nan)), "has NaN or infinite values in conv_stem", FITS)
-_weight("truncated safetensors", _save_truncated, "cannot be read as weights", ORIGINAL)
-_weight("truncated pth", _save_truncated, "cannot be read as weights", ORIGINAL, "pth")
-_weight("text named safetensors", lambda p: p.write_text("hello"), "cannot be read as weights", ORIGINAL)
-_weight("text named pth", lambda p: p.write_text("<html>"), "torch.save did not write it", ORIGINAL, "pth")
+_weight("a tensor missing", _save_without("bn1.bias"), f"does not fit {LITE0}: lacks bn1.bias", FITS)
 _weight("code in torch's format", lambda p: torch.save({"conv_stem.weight": _Code(p.with_name("made"))}, p),
     "holds code that would have to be run (posix.system)", TENSORS, "pth")
 _weight("code in a plain pickle", lambda p: p.write_bytes(pickle.dumps(_Code(p.with_name("made")), 2)),
     "holds code that would have to be run (posix.system)", TENSORS, "pth")
 _weight("a whole module", lambda p: torch.save(torch.nn.Linear(2, 2), p),
     "holds code that would have to be run (torch.nn.modules.linear.Linear)", TENSORS, "pth")
-_weight("no tensors", lambda p: torch.save({"epoch": 3}, p), "holds no state dict of tensors", TENSORS, "pth")
-_weight("two files", _twice, f"has several files for {LITE0}", f"name it {LITE0}.pth")
-BAD["two files"] = BAD["two files"]._replace(named="{}/weights")
-_weight("pipe for weights", os.mkfifo, "is not a file", "move it away")
 BAD |= {
     "file for the folder of weights": Case(lambda p: (p / "weights").write_text("x"), ("--weights", "{}/weights"),
         "{}/weights", "is not a folder", "give"),
@@ -319,9 +229,8 @@ BAD |= {
 # Other options
 
 
-def _bounds(text: str | bytes) -> Callable[[Path], object]:
-    encoded = text.encode() if isinstance(text, str) else text
-    return lambda place: (place / "b.toml").write_bytes(encoded)
+def _bounds(text: str) -> Callable[[Path], object]:
+    return lambda place: (place / "b.toml").write_text(text)
 
 
 def _session(name: str, make: Callable[[Path], object], args: str, named: str, problem: str, hint: str) -> None:
@@ -346,10 +255,6 @@ _session("nothing to redraw", _nothing, "--redraw --profile full", "--redraw",
 _session("no CUDA", _nothing, "--device cuda", "--device cuda", "finds no CUDA device", "use --device cpu")
 _session("no bounds", _nothing, "--bounds {}/b.toml", "{}/b.toml", "does not exist", "name a bounds file with --bounds")
 _session("bounds cut off", _bounds(BOUNDED[:-999]), "--bounds {}/b.toml", "{}/b.toml", "is not a bounds file", ANEW)
-_session("bounds of bytes", _bounds(b"\xff\xfe\0"), "--bounds {}/b.toml", "{}/b.toml", "is not a bounds file", ANEW)
-_session("bounds of no figure", _bounds(BOUNDED.replace("best accuracy", "best acuracy", 1)), "--bounds {}/b.toml",
-    "{}/b.toml", "there is no best acuracy of q1_1-features", ANEW)
-_session("folder for bounds", _nothing, "--bounds {}", "{}", "is not a file", "name a bounds file with --bounds")
 _session("file for results", _bounds(""), "--results {}/b.toml", "{}/b.toml", "is not a folder",
     "give --results a folder")
 BAD["results in an unwritable place"] = Case(
@@ -376,27 +281,11 @@ def _with(**members: bytes) -> Callable[[Path], object]:
     return lambda path: _zip(_tutorial() | members, path)
 
 
-def _link(path: Path) -> None:
-    with zipfile.ZipFile(_zip(_tutorial(), path), "a") as archive:
-        _link_member(archive)
-
-
 # fmt: off
-OUT = "which leads out of its folder"
-
-_camvid("archive that leaves", _with(**{f"{ROOT}/../../evil.png": b"x"}), OUT)
-_camvid("archive with a link", _link, "link.png', which is a link")
-_camvid("archive cut off", lambda p: _cut(_zip(_tutorial(), p)), "is not a sound zip archive")
 _camvid("zip bomb", _with(**{f"{ROOT}/train/x.png": bytes(10**6)}), "unpacks to more than CamVid can hold")
-_camvid("another digest", _with(), f", not {'0' * 64}", "", "--sha256", "0" * 64)
 BAD |= {
-    "digest of ten digits": Case(_nothing, ("cvhw4", "fetch", "camvid", "{}/CamVid", "--sha256", "0123456789"),
-        "--sha256 0123456789", "is not a sha256", "give the 64 hex digits"),
     "no net": Case(_nothing, ("cvhw4", "fetch", "camvid", "{}/CamVid"), fetch.CAMVID_URL, "could not be downloaded",
         "in a browser"),
-    "list of CelebA cut off": Case(lambda p: _edit(ATTRIBUTES, "40\n", "202599\n")(_official(p / "celeba")),
-        ("cvhw4", "fetch", "portraits", "{}/faces", "--celeba", "{}/celeba"), f"{{}}/celeba/{ATTRIBUTES}",
-        "announces 202599 pictures, lists 40", "download the list again"),
     "no study": Case(_nothing, ("cvhw4", "rows", "--study", "nope"), "--study nope", "is neither",
         "one of quick, full"),
     "no runs": Case(_nothing, ("cvhw4", "report", "--results", "{}/r"), "{}/r/quick", "is not a folder of runs",

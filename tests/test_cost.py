@@ -1,17 +1,16 @@
-"""What a run costs at least, against figures worked by hand; what a machine reaches; the page of both."""
+"""What a run costs at least, against figures worked by hand; what a machine reaches; memory by shapes alone."""
 
 import math
 import warnings
 from copy import copy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from benchmarks.performance import cost as cost_module
-from benchmarks.performance import floors
+from benchmarks.performance import memory
 from benchmarks.performance.cost import (
     Cost,
     Flops,
@@ -22,11 +21,9 @@ from benchmarks.performance.cost import (
     run_cost,
 )
 from cvhw4.models.build import build_network, set_training_mode
-from cvhw4.records.environment import device_name
-from cvhw4.records.store import Store
 from cvhw4.training.fit import fit
 from tests.emulated_gpu import emulated_gpu
-from tests.tiny import FULL, QUICK, dataset, record
+from tests.tiny import FULL, QUICK, dataset
 
 CPU = torch.device("cpu")
 
@@ -199,40 +196,7 @@ def test_little_memory_makes_a_small_triad(monkeypatch):
     assert sizes[1]["a"].nbytes == 4 * 2**20 and machine.bandwidth == 12 * 2**20  # three arrays: a quarter
 
 
-# The page
-
-
-def cells(page, name):
-    (line,) = (line for line in page.splitlines() if line.startswith(f"| {name} "))
-    return [cell.strip() for cell in line.strip("|").split("|")]
-
-
-def test_the_page_shows_rows_with_and_without_runs():
-    rows, runs = [QUICK.row("q1_2"), FULL.row("q1_3")], [record("q1_2", seed=s) for s in (0, 1)]
-    page = floors.floors_page("quick", rows, {"q1_2-finetune": runs}, Machine("cpu", 1e11, "float32", 1e10))
-    measured, absent = cells(page, "q1_2-finetune"), cells(page, "q1_3-scratch")
-    assert measured[5] == "(240 + 400) x 5" and measured[8] == "9.0 s" and measured[10] == "2"
-    assert float(measured[9]) == pytest.approx(9.0 / float(measured[6].split()[0]), rel=0.1)
-    # AlexNet at 224 px: 4.12 GFLOP an image trained, 57 M parameters; 25 epochs of 2000 and 400 images
-    assert absent[2:6] == ["1.420", "4.120", "1,388", "(2000 + 400) x 25"]
-    assert absent[6:9] == ["2,202.0 s", "arithmetic", "not measured"]
-
-
-def test_the_command_measures_and_writes_the_page(tmp_path, monkeypatch, capsys):
-    here = record("q1_2", environment=record("q1_2").environment | {"device_name": device_name(CPU)})
-    runs, measured = (here, record("q1_1")), []  # the second one on another machine
-    for run in runs:
-        Store(tmp_path, "quick").save(run)
-    small = SimpleNamespace(name="quick", rows={run.row: QUICK.row(run.row) for run in runs})
-    monkeypatch.setattr(floors, "study", {"quick": small}.get)
-    monkeypatch.setattr(floors, "measure_machine", lambda *given: measured.append(given) or Machine("cpu", 1, "f", 1))
-    floors.main(["--results", str(tmp_path)])
-    page = tmp_path / "quick" / "floors.md"
-    assert capsys.readouterr().out == f"{page}\n" and measured == [(CPU, "float32")]
-    assert [cells(page.read_text(), name)[10] for name in small.rows] == ["1", "0"]
-    with pytest.raises(SystemExit):
-        floors.main(["--device", "tpu"])
-    assert "invalid choice: 'tpu'" in capsys.readouterr().err
+# Memory
 
 
 @pytest.mark.parametrize("name", [pytest.param("q1_2", marks=pytest.mark.integration), "q1_1", "q2_1a"])
@@ -252,7 +216,7 @@ def test_memory_by_shapes_alone_is_that_of_real_numbers(name):
 @pytest.mark.integration
 def test_the_page_of_memory_counts_as_the_formula_does_and_a_larger_card_takes_a_larger_batch():
     row = QUICK.row("q1_3")
-    page = floors.memory_page("quick", [row])
+    page = memory.memory_page("quick", [row])
     (line,) = (x for x in page.splitlines() if x.startswith("| q1_3"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     counted, formula = float(cells[5]), float(cells[6])

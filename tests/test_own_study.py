@@ -234,12 +234,6 @@ def test_a_test_that_trains_twice_is_told_to_be_two(own, pytester):
 
 
 UNUSABLE = {
-    "no folder": (lambda p: (p / "photos").rename(p / "pictures"), "photos: does not exist"),
-    "a class too many": (
-        lambda p: (p / "photos" / "val" / "fly").mkdir(),
-        "4 class folders (ant, bee, fly, wasp), not 3",
-    ),
-    "no picture": (lambda p: (p / "photos/train/ant/0.png").write_bytes(b"x"), "0.png: is not a picture in JPEG"),
     "a metric": (
         lambda p: (p / "test_insects.py").write_text(FILE.replace("balanced_accuracy_score}", "len}")),
         "metric balanced: raises TypeError: len() takes exactly one argument (2 given)",
@@ -331,16 +325,6 @@ def test_tests_of_the_users_own_keep_their_names(own, pytester):
     assert result.ret == 0 and "test_last" in [line for line in result.outlines if "PASSED" in line][-1]  # not sorted
     lone = own("--collect-only", "-q", pytester.makepyfile(test_lone="def test_it(claim, control): pass"))
     assert "test_lone.py::test_it" in lone.outlines
-
-
-@pytest.mark.integration
-def test_two_workers_share_the_runs_and_judge_the_claim(own, pytester):
-    result = own("-n", "2", "--seeds", "1", subprocess=True)
-    result.assert_outcomes(passed=3)
-    for row in ("scratch", "other"):
-        result.stdout.re_match_lines_random([rf"{row} +seed 0  best accuracy .*\[[12]/2, "])
-    assert "ablation study insects" in result.stdout.str()
-    assert len(Store(pytester.path / "results", "insects").load()) == 2
 
 
 @pytest.mark.integration

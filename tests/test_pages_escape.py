@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from benchmarks.performance.growth import Growth, growth_page, picture
-from benchmarks.performance.speed_record import speed_page
+from benchmarks.performance.growth import Growth, picture
 from cvhw4.errors import printable
 from cvhw4.homework.sections import CELLS
 from cvhw4.records.images import ImageResults
@@ -25,7 +24,6 @@ from cvhw4.report.tables import table
 from cvhw4.report.text import code, escape, file_stem, in_picture
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS
-from tests.test_speed import speed
 from tests.tiny import MERGED, QUICK, failure, record
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])  # with HTML
@@ -213,37 +211,11 @@ def test_no_text_from_outside_takes_effect_in_the_verdicts(few_draws, text):
         assert f"## {title}" in page
 
 
-@cache
-def speed_of(text):
-    strange = dict.fromkeys(("device_name", "threads", "torch", "commit"), text)
-    texts = dict.fromkeys(("row", "network", "work", "study", "command", "started"), text)
-    named = speed(family=f"a{text}", **texts)
-    machine = replace(named.machine, precision=text)
-    named = replace(named, machine=machine, environment={"device": "cpu"} | strange)
-    elsewhere = replace(named, environment=strange | {"device": f"a{text}"})
-    return speed_page([named, elsewhere], [("cpu", text, 2.0)])
-
-
-@settings(max_examples=50, deadline=None)
-@example(text=ALL)
-@given(outside)
-def test_no_text_from_outside_takes_effect_on_the_page_of_speed(text):
-    assert elements(speed_of(text)) == elements(speed_of("x"))
-
-
 def growth_of(text, folder):
     growth = Growth(folder)
     for x in (1, 2):
         growth.add("images", text, x, seconds=1.0, images=x, device=text, threads=1, bytes=1, peak_memory=1)
     return growth
-
-
-@settings(max_examples=50, deadline=None)
-@example(text=ALL)
-@given(text=outside)
-def test_no_text_from_outside_takes_effect_on_the_page_of_growth(text, tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp()
-    assert elements(growth_page(growth_of(text, folder))) == elements(growth_page(growth_of("x", folder)))
 
 
 def test_dollar_signs_begin_no_mathematics_in_pictures(tmp_path):

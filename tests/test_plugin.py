@@ -18,7 +18,6 @@ import pytest
 import scipy.stats  # noqa: F401
 import tabulate  # noqa: F401
 import timm  # noqa: F401
-import torch
 import torchvision.transforms.v2  # noqa: F401
 from PIL import Image
 
@@ -436,28 +435,6 @@ def test_rows_that_cannot_run_are_skipped_and_the_table_says_why(study, pytester
     assert "q1_3-scratch skipped: needs real data for classification: give --portraits DIR" in result.stdout.str()
     report = (pytester.path / "results" / "full" / "report.md").read_text()
     assert re.search(r"\| q2_1a-skip\s+\| needs real data for segmentation: give --camvid DIR", report)
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (("--seeds", "0"), "--seeds 0: leaves no run of a row"),
-        (("--portraits", "nowhere"), "nowhere: does not exist"),
-        (("--camvid", "nowhere"), "nowhere"),
-        (("--weights", "nowhere"), "nowhere: is not a folder"),
-        (("--results", "conftest.py"), "conftest.py: is not a folder"),
-        (("--device", "cuda"), "--device cuda: finds no CUDA device"),
-        (("--bounds", "nowhere.toml"), "nowhere.toml: does not exist"),
-    ],
-)
-def test_bad_input_is_one_error_before_anything_is_trained(study, pytester, args, message):
-    if "cuda" in args and torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
-    result = study("-k", "q1_2 and seed0", *args, tiny=False)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    output = result.stdout.str() + result.stderr.str()
-    assert message in output and "Fix: " in output and "Traceback" not in output
-    assert not (pytester.path / "results").exists()
 
 
 @pytest.mark.integration

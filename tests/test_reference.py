@@ -6,19 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
 from torchvision.transforms import functional as F
 
 from benchmarks.performance import reference
 from cvhw4 import CAMVID, Scenes
 from cvhw4.data.pictures import read_pictures
 from cvhw4.data.scenes import read_scenes
-from cvhw4.metrics import segmentation_figures
 from cvhw4.models.build import IMAGENET_MEAN, IMAGENET_STD, build_network
-from cvhw4.training.counts import contours, count_pixels
 from tests import tiny
 from tests.tiny import MERGED, VOID
 
@@ -169,46 +164,6 @@ def test_void_has_no_target_among_eleven_classes_and_class_one_among_three(tmp_p
         assert torch.equal(numbers.long(), torch.tensor(merged)[torch.tensor(every[0, 4:36, 8:40]).long()])
 
 
-# Figures
-
-
-class Replay(nn.Module):
-    """Gives back scores prepared for each batch."""
-
-    def __init__(self, scores):
-        super().__init__()
-        self.scores = iter(scores)
-
-    def forward(self, inputs):
-        return next(self.scores)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from([SCENES, THREE]), st.integers(1, 12))
-def test_scene_figures_are_the_templates(seed, n, row, side):
-    random, classes = np.random.RandomState(seed), row.classes
-    some = random.choice(VOID + 1, size=random.randint(1, VOID + 2), replace=False)  # the others are absent
-    original = torch.as_tensor(random.choice(some, size=(n, side, side)))
-    labels = torch.tensor(MERGED[classes].targets)[original]
-    scores = torch.as_tensor(random.rand(n, classes, side, side)) + 3 * torch.as_tensor(random.rand(1, classes, 1, 1))
-    batches = [(torch.zeros(1, 3, side, side), labels[i : i + 1]) for i in range(n)]
-    figures = reference.validate(row, Replay(scores.split(1)), batches, None, CPU)
-    counts = count_pixels(scores.argmax(1), original, contours(original), (12, classes))
-    expected = segmentation_figures(counts.numpy().sum(1), targets=MERGED[classes].targets)
-    assert figures == pytest.approx({k: float(expected[k]) for k in ("miou", "pixel_accuracy")})
-
-
-def test_portrait_figures_weigh_each_image_alike():
-    generator = torch.Generator().manual_seed(0)
-    scores, targets = torch.randn(10, 2, generator=generator), torch.randint(2, (10,), generator=generator)
-    batches = [(torch.zeros(len(t), 1), t) for t in targets.split(4)]  # the last is smaller
-    module = Replay(scores.split(4)).train()
-    figures = reference.validate(CROP, module, batches, reference.criterion(CROP), CPU)
-    assert figures["accuracy"] == pytest.approx(float((scores.argmax(1) == targets).double().mean()))
-    assert figures["loss"] == pytest.approx(float(nn.functional.cross_entropy(scores, targets)), rel=1e-6)
-    assert not module.training
-
-
 # Whole runs
 
 
@@ -220,26 +175,6 @@ def trained(row, folder, workers=0, **changes):
     after = network.module.state_dict()
     assert len(epochs) == row.recipe.epochs
     return epochs, {k for k in before if not torch.equal(before[k], after[k])}, network.module
-
-
-def test_a_frozen_classifier_learns_its_last_layer(tmp_path):
-    folder = write(tiny.dataset("classification"), tmp_path)
-    epochs, changed, module = trained(tiny.row("q1_5", lr=0.05, lr_step=99, epochs=5), folder)
-    assert all(math.isfinite(e.loss) for e in epochs) and epochs[-1].loss < 0.7 * epochs[0].loss
-    assert set(epochs[0].figures) == {"accuracy", "loss"} and epochs[-1].figures["accuracy"] == 1
-    assert changed == {"classifier.weight", "classifier.bias"}
-    assert not any(p.is_contiguous(memory_format=torch.channels_last) for p in module.parameters() if min(p.shape) > 1)
-
-
-@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
-def test_scenes_are_learnt_and_batch_norm_keeps_its_first_statistics_where_it_is_frozen(batch_norm, tmp_path):
-    row = replace(tiny.row("q2_1a", lr_step=99, epochs=4), batch_norm=batch_norm)
-    epochs, changed, _ = trained(row, write(scenes(), tmp_path), workers=2)
-    assert batch_norm == "train" or epochs[-1].loss < 0.7 * epochs[0].loss
-    assert set(epochs[0].figures) == {"miou", "pixel_accuracy"}
-    assert all(0 <= figure <= 1 for e in epochs for figure in e.figures.values())
-    assert ("norms.2.running_mean" in changed) == any("running_" in k for k in changed) == (batch_norm == "train")
-    assert {"norms.0.weight", "deconvs.0.weight", "backbone.conv_stem.weight"} <= changed
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # nothing is trained here

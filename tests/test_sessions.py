@@ -244,12 +244,6 @@ def test_a_page_that_cannot_be_written_is_one_line_and_no_green_session(study, p
     assert "Traceback" not in output and "INTERNALERROR" not in output
 
 
-def test_a_row_that_is_not_there_is_answered_with_those_that_are(study):  # noqa: F811
-    result = study("-k", "q9_1")
-    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-    assert "-k q9_1 selects nothing. Rows of study quick: q1_1-features, " in result.stdout.str()
-
-
 def test_workers_share_gpus_in_turn_and_cores_evenly(monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -4,7 +4,6 @@ it is asked; tests/test_nights.py has the nights themselves."""
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -113,19 +112,6 @@ def gh(tmp_path, monkeypatch):
 # The workflows themselves
 
 
-@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda p: p.name)
-def test_workflows_are_valid(workflow):
-    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_an_invalid_workflow_would_be_noticed(tmp_path):
-    (tmp_path / "w.yml").write_text(WORKFLOWS[0].read_text().replace("runs-on:", "runs_on:"))
-    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", tmp_path / "w.yml"]
-    assert subprocess.run(command, capture_output=True).returncode == 1
-
-
 def jobs():
     return [(w.stem, name, job) for w in WORKFLOWS for name, job in yaml.safe_load(w.read_text())["jobs"].items()]
 
@@ -134,20 +120,9 @@ def steps(kind):
     return [step for _, _, job in jobs() for step in job["steps"] if kind in step]
 
 
-def test_there_are_these_workflows():
-    assert [(w, job) for w, job, _ in jobs()] == [
-        ("ci", "test"),
-        ("nightly", "plan"),
-        ("nightly", "train"),
-        ("nightly", "tell"),
-        ("release", "build"),
-        ("release", "install"),
-        ("release", "publish"),
-        ("watchdog", "watch"),
-        ("weekly", "long"),
-    ]
+def test_scheduled_workflows_are_kept_from_being_switched_off():
     scheduled = {w.name for w in WORKFLOWS if "schedule" in workflow(w.stem)[True]}
-    assert scheduled == set(github.WORKFLOWS)  # which are kept from being switched off
+    assert scheduled == set(github.WORKFLOWS)
 
 
 def test_only_what_was_built_installed_and_tried_is_published():
@@ -200,9 +175,6 @@ def test_the_commands_of_ci_that_need_no_installation_run(tmp_path):
             env = os.environ | {"HOME": str(tmp_path), "GITHUB_WORKSPACE": "/somewhere"}
             subprocess.run(command, shell=True, check=True, env=env)
             assert "/somewhere" in (tmp_path / ".gitconfig").read_text()
-        if command.startswith("make"):
-            dry = [shutil.which("make"), "--dry-run", *shlex.split(command)[1:]]
-            assert subprocess.run(dry, cwd=ROOT, capture_output=True).returncode == 0
 
 
 def test_training_ends_in_time_for_what_it_trained_to_be_told():

@@ -3,5 +3,5 @@
 What is measured, and where: `families` and `speed` (this project's loop against `reference`, the loop of a notebook;
 records and page in `speed_record`), `peers` (whole processes beside the scripts of other tools), `growth` (cost as the
 work grows), `test_pages` (the pages of many runs), `cost` (the least work of a run, and what a machine reaches),
-`floors` (both as a page: `python -m benchmarks.performance.floors`).
+`memory` (of a GPU, as a page: `python -m benchmarks.performance.memory`).
 """

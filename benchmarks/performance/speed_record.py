@@ -1,30 +1,24 @@
 """The record of one speed comparison, this project's loop and a reference loop timed in turn, and the page of all.
 
-A record is one JSON object with the fields of `SpeedRecord`, in UTF-8, in `<results>/speed/`. A reader refuses a
-version that it does not know; fields may be added within a version, never change their meaning.
+Records are a list of JSON objects with the fields of `SpeedRecord`, in `<results>/speed.json`.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.performance.cost import Cost, Machine, Positive
-from cvhw4 import InputError
+from benchmarks.performance.measured import read_measures, write_measures
 from cvhw4.files import write_atomically
-from cvhw4.records.schema import Count, first_problem
-from cvhw4.records.typed import TypeAdapter, ValidationError
+from cvhw4.records.schema import Count
 from cvhw4.report.tables import Table
 from cvhw4.report.text import code, escape
 
-VERSION = 2
 Target = tuple[str, str, float]  # kind of device ("cpu", "cuda"), family, and the ratio of times to reach
 
 
@@ -62,17 +56,16 @@ class SpeedRecord:
     images: Count
     ours_seconds: list[Positive]
     reference_seconds: list[Positive]
-    target: Positive | None
     flops: Count
     bytes: Count
     machine: Machine
+    target: Positive | None = None
     workerless_seconds: list[Positive] = field(default_factory=list)
     peak_memory_ours: Count | None = None
     peak_memory_reference: Count | None = None
     environment: Mapping[str, Any]
     command: str
     started: str
-    version: int = VERSION
 
     @property
     def device(self) -> str:
@@ -110,68 +103,24 @@ class SpeedRecord:
         """The median time as a multiple of the floor; infinite where the least work is none."""
         return self.seconds / self.floor[0] if self.floor[0] else math.inf
 
-    def save(self, folder: Path) -> Path:
-        """Writes the record in place of an older one of the same family and kind of device, below a results folder.
 
-        Raises:
-            InputError: the folder cannot be written to.
-        """
-        path = folder / "speed" / f"{_slug(self.family)}-{_slug(self.device)}.json"
-        write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
-        return path
+def save(record: SpeedRecord, folder: Path) -> None:
+    """Writes a record in place of an older one of the same family and kind of device, below a results folder.
 
-    @classmethod
-    def from_json(cls, text: str, where: Path) -> SpeedRecord:
-        """Reads a stored record.
-
-        Args:
-            where: the file it is from, for the message of an error.
-
-        Raises:
-            InputError: not JSON, not a record, a damaged one, or a version this code does not know.
-        """
-        hint = "delete it and measure again"
-        try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(where, f"is not JSON ({error})", hint) from error
-        if not isinstance(raw, dict) or "version" not in raw:
-            raise InputError(where, "is not a speed record", "move it out of the results folder")
-        if raw["version"] == 1:  # where the study's name was called profile
-            raw |= {"study": raw.get("profile"), "version": VERSION}
-        if raw["version"] != VERSION:
-            problem = f"is a speed record of version {raw['version']}, not {VERSION}"
-            raise InputError(where, problem, "update cvhw4, or use another --results folder")
-        try:
-            record = TypeAdapter(cls).validate_json(json.dumps(raw), strict=True)
-        except ValidationError as error:
-            raise InputError(where, f"is a damaged speed record ({first_problem(error)})", hint) from error
-        if not len(record.ours_seconds) == len(record.reference_seconds) > 0:
-            raise InputError(where, "is a damaged speed record (the trials are not in pairs)", hint)
-        if not _slug(record.family) or not isinstance(record.environment.get("device"), str):
-            raise InputError(where, "is a damaged speed record (family or device has no name)", hint)
-        return record
+    Raises:
+        InputError: the folder cannot be written to, or holds what is no speed records.
+    """
+    others = [r for r in load_all(folder) if (r.family, r.device) != (record.family, record.device)]
+    write_measures(folder / "speed.json", sorted([*others, record], key=lambda r: (r.family, r.device)))
 
 
 def load_all(folder: Path) -> list[SpeedRecord]:
-    """The speed records below a results folder, by family and kind of device; other files are ignored with a warning,
-    and of two records of the same family and kind the newer counts."""
-    newest: dict[tuple[str, str], SpeedRecord] = {}
-    for path in sorted((folder / "speed").glob("*.json")):
-        try:
-            record = SpeedRecord.from_json(path.read_text("utf-8"), path)
-        except (InputError, UnicodeDecodeError) as error:
-            warnings.warn(f"{error} It is not counted.", stacklevel=2)
-            continue
-        key = record.family, record.device
-        if key not in newest or newest[key].started <= record.started:
-            newest[key] = record
-    return [newest[key] for key in sorted(newest)]
+    """The speed records of a results folder, by family and kind of device.
 
-
-def _slug(text: str) -> str:
-    """ "frozen, random crops" to "frozen-random-crops"."""
-    return re.sub(r"[\W_]+", "-", text.lower()).strip("-")
+    Raises:
+        InputError: its file holds anything else.
+    """
+    return read_measures(folder / "speed.json", SpeedRecord)
 
 
 # The page

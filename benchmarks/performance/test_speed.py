@@ -48,7 +48,7 @@ def machine(device):
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.id)
 def test_ours_is_faster_than_the_reference_loop(family, device, machine, pytestconfig, tmp_path):
     from benchmarks.performance.speed import Job, compare, conditions
-    from benchmarks.performance.speed_record import load_all, write_speed_page
+    from benchmarks.performance.speed_record import load_all, save, write_speed_page
     from cvhw4.records.environment import device_name
 
     if device.type == "cuda" and family.cuda is None:
@@ -64,7 +64,7 @@ def test_ours_is_faster_than_the_reference_loop(family, device, machine, pytestc
     else:
         job, command = Job(family, tmp_path, device, precision, graphs), shlex.join(["pytest", *sys.argv[1:]])
         record = compare(job, machine=machine(precision), trials=TRIALS, command=command)
-        record.save(results)
+        save(record, results)
     page = write_speed_page(results, TARGETS)
     floor, limit = record.floor
     print(f"{family.name}: {record.ratio:.2f} times the reference loop's speed; {record.over_floor:.2f} times the")

@@ -1,8 +1,6 @@
-"""What every row of the homework costs at least, and how far above that its runs were.
+"""What memory the homework's rows take on a GPU, by shapes alone (fake tensors), which needs no GPU.
 
-`python -m benchmarks.performance.floors --size quick --device cpu` measures this machine, in seconds, and writes
-`<results>/<study>/floors.md`. With `--memory` it writes `memory.md` instead: what memory rows take on a GPU, by shapes
-alone (fake tensors), which needs no GPU.
+`python -m benchmarks.performance.memory --size full` writes `<results>/<study>/memory.md`.
 """
 
 from __future__ import annotations
@@ -10,83 +8,25 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.performance.cost import (
-    Machine,
-    flop_counter,
-    flops_per_image,
-    measure_machine,
-    parameter_bytes_per_step,
-    run_cost,
-)
-from cvhw4 import CAMVID, InputError, Row, RunRecord
+from benchmarks.performance.cost import flop_counter, run_cost
+from cvhw4 import CAMVID, InputError, Row
 from cvhw4.data.dataset import Dataset, Split
 from cvhw4.files import write_atomically
 from cvhw4.homework import SIZES, study
 from cvhw4.models.build import build_network
-from cvhw4.records.environment import device_name
-from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.tables import Table
 from cvhw4.study import Precision
-from cvhw4.training.device import pick_device
 
 PROTOCOL = {"classification": (2000, 400), "segmentation": (367, 101)}  # training and validation images of the report
 
-
-def floors_page(name: str, rows: Sequence[Row], runs: Mapping[str, Sequence[RunRecord]], machine: Machine) -> str:
-    """A page in Markdown.
-
-    Args:
-        name: of the study.
-        rows: in the order of the table.
-        runs: on this machine, by row; rows without runs are counted for the report's numbers of images.
-        machine: what it was measured to reach.
-    """
-    peak = f"{machine.matrix_flops / 1e9:.0f} GFLOP/s ({machine.precision}) and {machine.bandwidth / 1e9:.0f} GB/s"
-    about = (
-        "Per image: matrix products and convolutions, 2 FLOP per multiply-add. Per step: the traffic of parameters, "
-        "momentum and gradients in float32 (a linear layer's gradient, of the rank of the batch, is not written out). "
-        f"Floor: of a whole run, at this machine's measured {peak}, whichever takes longer. Features of frozen rows "
-        "are counted as often as they have to be computed. Measured: training and evaluation, mean over stored runs."
-    )
-    table = Table.of(_lines(rows, runs, machine)).markdown()
-    return f"# What the rows of study `{name}` cost at least\n\n{about}\n\n{table}\n"
-
-
-def _lines(
-    rows: Sequence[Row], groups: Mapping[str, Sequence[RunRecord]], machine: Machine
-) -> Iterator[dict[str, str]]:
-    for row in rows:
-        runs = groups.get(row.name, [])
-        train, val = (runs[0].data.train, runs[0].data.val) if runs else PROTOCOL[row.task.name]
-        module = build_network(replace(row, start="random"), seed=0).module
-        per_image, cost = flops_per_image(row, module), run_cost(row, module, train=train, val=val)
-        floor, limit = machine.floor(cost)
-        measured = mean(r.times.train_seconds + r.times.evaluate_seconds for r in runs) if runs else None
-        yield {
-            "row": row.name,
-            "network": f"{row.network}, {row.recipe.size} px, batch {row.recipe.batch}",
-            "GFLOP/image, forward": f"{per_image.forward / 1e9:.3f}",
-            "and backward": f"{per_image.training / 1e9:.3f}",
-            "MB/step": f"{parameter_bytes_per_step(row, module) / 1e6:,.0f}",
-            "images x epochs": f"({train} + {val}) x {row.recipe.epochs}",
-            "floor": f"{floor:,.1f} s",
-            "limit": limit,
-            "measured": "not measured" if measured is None else f"{measured:.1f} s",
-            "over floor": "-" if measured is None else f"{measured / floor:.1f}",
-            "n": str(len(runs)),
-        }
-
-
-# Memory of a GPU, by shapes alone
 
 _CARDS = (8, 16, 24, 80)  # GiB
 _USABLE = 0.9  # of a card: the rest is CUDA's, its libraries' and fragments'
@@ -160,14 +100,14 @@ def _bytes(row: Row) -> int:
 def memory_page(name: str, rows: Sequence[Row]) -> str:
     """A page in Markdown: memory and work of an epoch of each row, and the largest batch of a card."""
     about = (
-        f"Written by `python -m benchmarks.performance.floors --size {name} --memory`, torch {torch.__version__}, "
+        f"Written by `python -m benchmarks.performance.memory --size {name}`, torch {torch.__version__}, "
         "whatever the machine. By shapes alone, without a GPU: two steps and a validation of each row as they "
         "run on CUDA in bf16, every tensor counted and rounded up to the allocator's 512 bytes, with the "
         "report's pictures on the device (2000 + 400 of 218 x 178 px, 367 + 101 of 360 x 480 px). What cuDNN "
         "takes for its work, fragments and CUDA itself are not in it; the batches are those that fit into "
         f"{_USABLE:.0%} of a card, on the line through batches of {_BATCHES[0]} and {_BATCHES[1]}. *By the "
-        "formula*: the work as `floors.md` counts it, without the products that resample pictures. No GPU has "
-        "confirmed these figures."
+        "formula*: the work as `benchmarks/performance/cost.py` counts it, without the products that resample "
+        "pictures. No GPU has confirmed these figures."
     )
     lines = []
     for row in rows:
@@ -195,27 +135,13 @@ def memory_page(name: str, rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; `arguments` instead of the process's."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.performance.floors", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.performance.memory", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records and tables")
     parser.add_argument("--size", choices=SIZES, default="quick", help="of the homework's study")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
-    parser.add_argument("--memory", action="store_true", help="memory.md instead, by shapes alone")
     given = parser.parse_args(arguments)
+    path = given.results / given.size / "memory.md"
     try:
-        homework, device = study(given.size), pick_device(given.device)
-        if given.memory:
-            path = given.results / homework.name / "memory.md"
-            write_atomically(path, memory_page(homework.name, [*homework.rows.values()]))
-            print(path)
-            return
-        store = Store(given.results, homework.name)
-        runs: dict[str, list[RunRecord]] = {}
-        for record in latest_runs(store.load()):
-            if record.environment["device_name"] == device_name(device):
-                runs.setdefault(record.row, []).append(record)
-        machine = measure_machine(device, "float32" if device.type == "cpu" else "bfloat16")
-        path = store.folder / "floors.md"
-        write_atomically(path, floors_page(homework.name, [*homework.rows.values()], runs, machine))
+        write_atomically(path, memory_page(given.size, [*study(given.size).rows.values()]))
     except InputError as error:
         sys.exit(str(error))
     print(path)
