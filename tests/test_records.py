@@ -117,10 +117,9 @@ def test_what_a_run_may_write_is_read(place, value):
         ("is not JSON", ['{"version": 1, "row', "[" * 100_000, "9" * 5000, b"\xff\xfe\x00", '{"a": "\\ud800"}']),
         ("is not JSON", ['{"version": NaN}', '{"version": 3, "seed": Infinity}']),
         ("is not a run record", ["[]", '{"name": "another tool\'s"}']),
-        (f"is a record of version {VERSION + 1}, not {VERSION}. Fix: update", [f'{{"version": {VERSION + 1}}}']),
-        ("is a record of version ", ['{"version": "2"}', '{"version": 0}', '{"version": true}']),
-        ("is a damaged record", [f'{{"version": {VERSION}}}', '{"version": 2, "settings": []}']),
-        (r"is a damaged record \(fingerprint: Field req", ['{"version": 1, "images": "a", "seed": 1}']),
+        (f"is a record of version {VERSION + 1}, not {VERSION}. Fix: read it with", [f'{{"version": {VERSION + 1}}}']),
+        ("is a record of version ", ['{"version": "4"}', '{"version": 1}', '{"version": true}']),
+        (r"is a damaged record \(row: Field req", [f'{{"version": {VERSION}}}']),
     ],
 )
 def test_what_is_not_a_record_is_one_error(told, texts):
@@ -129,56 +128,7 @@ def test_what_is_not_a_record_is_one_error(told, texts):
             RunRecord.from_json(text, "x.json")
 
 
-# Older versions
-
-
-def version_2(of, own=False):
-    """A record, or a note of a failure, as version 2 (of notes: 1) had it; of a user's own study if wanted."""
-    raw = json.loads(of.to_json()) | {"version": 2 if isinstance(of, RunRecord) else 1, "profile": of.study}
-    short, id = (of.row, f"{of.study}-{of.row}") if own else (of.row.split("-")[0], of.row)
-    raw |= {"row": short, "id": id, "study": raw.pop("configuration")}
-    del raw["task"]
-    if "settings" in raw:
-        settings = raw["settings"] | {"profile": of.study, "sabotage": raw["settings"]["corruption"]}
-        del settings["corruption"]
-        raw["settings"] = settings | ({"batch_norm": "initial"} if settings["batch_norm"] == "frozen" else {})
-    raw.get("settings", {}).pop("merge", None)
-    return raw
-
-
-def version_1(of):
-    raw = version_2(of) | {"version": 1, "images": of.images and of.images.sha256}
-    del raw["data"]["leaks"], raw["times"]["interruptions"]
-    return raw
-
-
-@pytest.mark.parametrize("name", ["q1_2", "q2_1a", "q2_n1a", "q2_3"])
-@pytest.mark.parametrize("own", [False, True])
-def test_version_2_becomes_the_present_one(name, own):
-    r = replace(record(name), images=IMAGES)
-    if own:
-        r = replace(r, study="insects", row="finetune")
-    corrupted = replace(r, settings=r.settings | {"corruption": ["label noise", 0.2]})
-    for one in (r, corrupted):
-        assert same(RunRecord.from_json(json.dumps(version_2(one, own)), "x.json"), one)
-    note = failure(r, data="embedded portraits" if name == "q1_2" else "embedded scenes")
-    assert Failure.from_json(json.dumps(version_2(note, own)), "x.json") == note
-
-
-def test_classes_that_were_swapped_are_named():
-    for kind, added in (("classes swapped", [["Road", "Pavement"]]), ("mask shift", [])):
-        r = record("q2_n1a")
-        old = json.loads(replace(r, settings=r.settings | {"corruption": [kind, 1]}).to_json()) | {"version": 3}
-        assert RunRecord.from_json(json.dumps(old), "x.json").settings["corruption"] == [kind, 1, *added]
-
-
-def test_version_1_becomes_the_present_one():
-    r = record(seed=3)
-    assert RunRecord.from_json(json.dumps(version_1(r)), "x.json") == r
-    r = replace(r, images=StoredImages(file=f"seed3-{r.fingerprint[:12]}.npz", sha256="a" * 64))
-    assert RunRecord.from_json(json.dumps(version_1(r)), "x.json") == r
-    with pytest.raises(InputError, match=r"damaged record \(images.sha256: Input should be a valid string, not 3"):
-        RunRecord.from_json(json.dumps(version_1(r) | {"images": 3}), "x.json")
+# Those that are committed
 
 
 def test_all_committed_records_are_read_with_what_lies_beside_them(tmp_path):
@@ -251,24 +201,30 @@ def packed(**arrays):
     return buffer.getvalue()
 
 
-RIGHT, LABELS, COUNTS = np.ones((3, 8), bool), np.zeros(8, np.uint8), np.zeros((3, 8, 2, 12, 11), np.uint16)
+PREDICTED, LABELS, COUNTS = np.ones((3, 8), np.uint8), np.zeros(8, np.uint8), np.zeros((3, 8, 2, 12, 11), np.uint16)
 
 
 @pytest.mark.parametrize(
     ("told", "contents"),
     [
         ("", [b"", b"PK", b"not a zip", classified().to_bytes()[:-30], packed(counts=np.array([print], dtype=object))]),
-        ("promises", [forged("right.npy", "|b1", (2**40, 8)), forged("counts.npy", "<u4", (1, 10**8))]),
-        ("promises", [forged("right.npy", "|b1", (-4, -4)), forged("right.npy", "|b1", (0, 4))]),
-        ("shape is not valid", [forged("right.npy", "|b1", "x" * 5000)]),
-        ("packed otherwise", [forged("right.npy", "|b1", (10**6,), bytes(10**8), zipfile.ZIP_BZIP2)]),
+        ("promises", [forged("predicted.npy", "|u1", (2**40, 8)), forged("counts.npy", "<u4", (1, 10**8))]),
+        ("promises", [forged("predicted.npy", "|u1", (-4, -4)), forged("predicted.npy", "|u1", (0, 4))]),
+        ("shape is not valid", [forged("predicted.npy", "|u1", "x" * 5000)]),
+        ("packed otherwise", [forged("predicted.npy", "|u1", (10**6,), bytes(10**8), zipfile.ZIP_BZIP2)]),
         ("pickle", [forged("counts.npy", "|O", (1, 1), b"." * 8)]),
-        ("do not fit together", [packed(), packed(other=RIGHT), packed(right=RIGHT), packed(labels=LABELS)]),
-        ("do not fit together", [packed(right=RIGHT, labels=LABELS, counts=COUNTS)]),
+        (
+            "do not fit together",
+            [packed(), packed(other=PREDICTED), packed(predicted=PREDICTED), packed(labels=LABELS)],
+        ),
+        ("do not fit together", [packed(predicted=PREDICTED, labels=LABELS, counts=COUNTS)]),
         ("of other classes", [packed(counts=COUNTS[..., :5])]),
         ("do not fit together", [packed(counts=COUNTS, labels=LABELS), packed(counts=COUNTS[:, :, :1])]),
-        ("does not fit", [packed(right=RIGHT, labels=LABELS[:7])]),
-        ("right is not b1", [packed(right=RIGHT[0], labels=LABELS), packed(right=RIGHT * 1, labels=LABELS)]),
+        ("does not fit", [packed(predicted=PREDICTED, labels=LABELS[:7])]),
+        (
+            "predicted is not",
+            [packed(predicted=PREDICTED[0], labels=LABELS), packed(predicted=PREDICTED * 1.0, labels=LABELS)],
+        ),
         ("counts is not", [packed(counts=COUNTS[0]), packed(counts=COUNTS.astype(">u2")), packed(counts=COUNTS * 1.0)]),
     ],
 )

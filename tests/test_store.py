@@ -20,7 +20,7 @@ from cvhw4.files import write_atomically
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import VERSION, StoredImages
 from cvhw4.records.store import Store, latest_runs
-from tests.test_records import class_samples, mask_samples, pictures, same, version_1, version_2
+from tests.test_records import class_samples, mask_samples, pictures, same
 from tests.tiny import failure, record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,39 +119,6 @@ def test_validation_pictures_are_written_once(store):
     assert same_results(store.pictures("c" * 64), pictures()) and store.pictures("d" * 64) is None
 
 
-# Older versions
-
-
-def as_version_1(store, r, images):
-    """Writes record and images as version 1 did."""
-    path, content = place(store, r), images.to_bytes()
-    path.parent.mkdir(parents=True)
-    path.with_suffix(".npz").write_bytes(content)
-    path.write_text(json.dumps(version_1(r) | {"images": hashlib.sha256(content).hexdigest()}))
-
-
-@pytest.mark.parametrize("study", ["full", "insects"])
-@pytest.mark.filterwarnings("error")
-def test_runs_of_version_2_are_found_with_their_images_and_samples_and_left_as_they_are(study, tmp_path):
-    own, store = study == "insects", Store(tmp_path, study)
-    r = replace(record("q1_2", seed=7), study=study, row="finetune" if own else "q1_2-finetune")
-    stored, note = store.save(r, results(), class_samples(r)), failure(replace(r, seed=8))
-    path = place(store, stored)
-    path.write_text(json.dumps(version_2(stored, own)))
-    path.with_suffix(".samples.npz").rename(path.with_suffix(".exhibits.npz"))
-    store.fail(note)
-    store.checkpoint(*key(note)).with_suffix(".json").write_text(json.dumps(version_2(note, own)))
-    if own:  # folders were called by study and row
-        path.parent.rename(store.runs / "insects-finetune")
-        (store.unfinished / "finetune").rename(store.unfinished / "insects-finetune")
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    assert store.load() == [stored] == [store.find(*key(stored))] and store.failures() == [note]
-    assert same_results(store.images(stored), results()) and same_results(store.samples(stored), class_samples(r))
-    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    store.save(stored)
-    assert same_results(store.images(stored), results()) and same_results(store.samples(stored), class_samples(r))
-
-
 # Kills and full disks
 
 
@@ -191,13 +158,12 @@ def disturbed(action, at, kill):
 
 
 @pytest.mark.parametrize("kill", [True, False], ids=["killed", "disk full"])
-@pytest.mark.parametrize("version", [1, 3])
-def test_whatever_step_fails_there_is_the_old_record_with_its_images_or_the_new_one_with_its(version, kill, tmp_path):
+def test_whatever_step_fails_there_is_the_old_record_with_its_images_or_the_new_one_with_its(kill, tmp_path):
     old, new = record(loss=0.5), record(loss=0.25)
     found, codes = [], []
     for at in range(1, 100):
         store = Store(tmp_path / str(at), "quick")
-        as_version_1(store, old, results(0)) if version == 1 else store.save(old, results(0))
+        store.save(old, results(0))
         codes.append(disturbed(lambda store=store: store.save(new, results(1)), at, kill))
         with warnings.catch_warnings():
             warnings.simplefilter("error")

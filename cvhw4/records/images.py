@@ -22,7 +22,6 @@ from cvhw4.study import Metric
 _KINDS = {
     "predicted": "(?:u1|i2) EV",
     "labels": "(?:u1|i2) V",
-    "right": "b1 EV",
     "counts": "u[24] EVsLC",
     "scores": "f4 KVS",
     "scored": "u2 K",
@@ -178,7 +177,7 @@ class ImageResults:
         with unpacked(content, _KINDS, where, "is not a file of image results", "repeat the run") as (arrays, sizes):
             own = sha256 in (None, hashlib.sha256(content).hexdigest())
             require(own, "it is not the file its record was stored with")
-            groups = ({"predicted", "labels"}, {"right", "labels"}, {"counts"})
+            groups = ({"predicted", "labels"}, {"counts"})
             with_scores = "scores" in arrays
             require(with_scores == ("scored" in arrays), "it has scores of epochs without numbers")
             if with_scores:
@@ -191,7 +190,7 @@ class ImageResults:
                 fit = sizes["L"] == of_labels and max(targets or (0,)) <= sizes["C"]
                 require(fit, "its counts are of other classes")
                 return cls(**arrays, targets=targets)
-            return cls.of_two_classes(**arrays) if "right" in arrays else cls(**arrays)
+            return cls(**arrays)
 
 
 def _check_scores(scores: NDArray, scored: NDArray, epochs: int) -> None:

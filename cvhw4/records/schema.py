@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cache
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from cvhw4.errors import InputError
-from cvhw4.labels import VOID, Merged, merge_classes
+from cvhw4.labels import Merged, merge_classes
 from cvhw4.records.typed import AfterValidator, Field, TypeAdapter, ValidationError, WrapValidator, from_json
-from cvhw4.tasks import CLASSIFICATION, CUSTOM, SEGMENTATION, TASKS, TRAINING_LOSSES, TaskName, task_of
+from cvhw4.tasks import CUSTOM, SEGMENTATION, TASKS, TRAINING_LOSSES, TaskName
 
 VERSION = 4
 _FAILURE_VERSION = 2
@@ -292,48 +292,6 @@ def stem(seed: int, fingerprint: str) -> str:
     return f"seed{seed}-{fingerprint[:12]}"
 
 
-# From older versions to the present one. A migration makes the next version's JSON object.
-
-
-def _name_images(raw: dict[str, Any]) -> dict[str, Any]:
-    """Run records from version 1, where `images` was the digest alone and the file had the record's name."""
-    if raw.get("images") is None:
-        return raw
-    return raw | {"images": {"file": f"{stem(raw['seed'], raw['fingerprint'])}.npz", "sha256": raw["images"]}}
-
-
-def _rename(raw: dict[str, Any]) -> dict[str, Any]:
-    """Run records from version 2, notes of failures from version 1, when much had another name: a row had two, but for
-    one in a user's study, whose `id` began with the study; and corruption was called sabotage."""
-    own = raw["id"] == f"{raw['profile']}-{raw['row']}"
-    names = {"row": raw["row"] if own else raw["id"], "study": raw["profile"], "configuration": raw["study"]}
-    if "settings" not in raw:  # a failure
-        task = SEGMENTATION if raw["data"] in ("CamVid", "embedded scenes") else CLASSIFICATION
-        return raw | names | {"task": task.name}
-    settings = {("corruption" if k == "sabotage" else k): v for k, v in raw["settings"].items() if k != "profile"}
-    if settings.get("batch_norm") == "initial":
-        settings["batch_norm"] = "frozen"
-    return raw | names | {"task": task_of(str(settings["network"])).name, "settings": settings}
-
-
-def _name_merged(raw: dict[str, Any]) -> dict[str, Any]:
-    """Run records from version 3, where street scenes had their 11 classes or, named nowhere, these three; and where
-    classes that were swapped were Road and Pavement."""
-    settings, classes = raw["settings"], raw["data"]["classes"]
-    if raw["task"] == SEGMENTATION.name and settings["classes"] == 3:
-        three = {"Sky": classes[:1], "everything else": [*classes[1:8], VOID]}
-        settings = settings | {"merge": three | {"Car, Pedestrian, Bicyclist": classes[8:]}}
-    if (settings.get("corruption") or [""])[0] == "classes swapped":
-        settings = settings | {"corruption": [*settings["corruption"], ["Road", "Pavement"]]}
-    return raw | {"settings": settings}
-
-
-_MIGRATIONS: dict[type, tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]] = {
-    RunRecord: (_name_images, _rename, _name_merged),  # by the version they start from, 1 first
-    Failure: (_rename,),
-}
-
-
 def _parse(kind: Any, text: str | bytes, where: Path) -> Any:
     """A record of a kind from JSON; raises InputError as `RunRecord.from_json`."""
     try:
@@ -343,31 +301,23 @@ def _parse(kind: Any, text: str | bytes, where: Path) -> Any:
     if not isinstance(raw, dict) or "version" not in raw:
         what = "run record" if kind is RunRecord else "note of a failure"
         raise InputError(where, f"is not a {what}", "move it out of the results folder")
-    migrations, found = _MIGRATIONS[kind], raw["version"]
-    present = len(migrations) + 1
-    if type(found) is not int or not 1 <= found <= present:
-        hint = "update cvhw4, or use another --results folder"
+    present, found = VERSION if kind is RunRecord else _FAILURE_VERSION, raw["version"]
+    if type(found) is not int or found != present:
+        hint = "read it with the cvhw4 that wrote it, or use another --results folder"
         raise InputError(where, f"is a record of version {found!r:.40}, not {present}", hint)
     try:
-        for migrate in migrations[found - 1 :]:
-            raw = migrate(raw)
-        record = _adapter(kind).validate_python(raw | {"version": present})
+        record = _adapter(kind).validate_python(raw)
         if kind is RunRecord:
             _check_run(record)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(where, f"is a damaged record ({_told(error)})", _HINT) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # without pydantic nothing is checked before
+        problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise InputError(where, f"is a damaged record ({problem})", _HINT) from error
     return record
 
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, KeyError):  # of a migration
-        return f"{error.args[0]}: Field required"
-    return first_problem(error) if isinstance(error, ValidationError) else str(error)
 
 
 def first_problem(error: ValidationError) -> str:

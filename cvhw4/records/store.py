@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cvhw4.records.images import ImageResults
     from cvhw4.records.samples import PredictionSamples, ValidationPictures
 
-_SAMPLES = (".samples.npz", ".exhibits.npz")  # in place of a record's ".json"; until version 2 the second
+_SAMPLES = ".samples.npz"  # in place of a record's ".json"
 _ABANDONED = 3600.0  # seconds after which what is half written has no writer any more
 _Record = TypeVar("_Record", RunRecord, Failure)
 
@@ -58,14 +58,6 @@ class Store:
         `.log` in place of `.run`."""
         return self.checkpoint(row, seed, fingerprint).with_suffix(".run")
 
-    def _locate(self, row: str, *names: str) -> Path:
-        """The first of a run's files with one of these names that exists, else where the first would be written.
-
-        Until version 2, folders of rows in a user's study were called `<study>-<row>`.
-        """
-        paths = [self.runs / folder / name for folder in (row, f"{self.folder.name}-{row}") for name in names]
-        return next((path for path in paths if path.exists()), paths[0])
-
     def save(
         self, record: RunRecord, images: ImageResults | None = None, samples: PredictionSamples | None = None
     ) -> RunRecord:
@@ -86,15 +78,15 @@ class Store:
         """
         path = self.path(record.row, record.seed, record.fingerprint)
         _make_way(path, record.fingerprint)
-        kept = set() if images is not None else {path.stem + suffix for suffix in _SAMPLES}
+        kept = set() if images is not None else {path.stem + _SAMPLES}
         if images is not None:
             content = images.to_bytes()
             digest = hashlib.sha256(content).hexdigest()
             record = replace(record, images=StoredImages(file=f"{path.stem}.{digest[:8]}.npz", sha256=digest))
             write_atomically(path.with_name(f"{path.stem}.{digest[:8]}.npz"), content)
         if samples is not None:
-            kept = {path.stem + _SAMPLES[0]}
-            write_atomically(path.with_suffix(_SAMPLES[0]), samples.to_bytes())
+            kept = {path.stem + _SAMPLES}
+            write_atomically(path.with_suffix(_SAMPLES), samples.to_bytes())
         text = record.to_json()
         RunRecord.from_json(text, path)
         write_atomically(path, text)
@@ -110,7 +102,7 @@ class Store:
 
         if (stored := record.images) is None:
             return None
-        path = self._locate(record.row, stored.file)
+        path = self.runs / record.row / stored.file
         return read_or_warn(
             path, partial(ImageResults.from_bytes, sha256=stored.sha256, targets=record.targets), needed=True
         )
@@ -120,7 +112,7 @@ class Store:
         warning where the file is damaged or another run's."""
         from cvhw4.records.samples import PredictionSamples
 
-        path = self._locate(record.row, *(stem(record.seed, record.fingerprint) + suffix for suffix in _SAMPLES))
+        path = self.path(record.row, record.seed, record.fingerprint).with_suffix(_SAMPLES)
         return read_or_warn(path, partial(PredictionSamples.from_bytes, record=record))
 
     def pictures(self, digest: str) -> ValidationPictures | None:
@@ -143,7 +135,7 @@ class Store:
 
     def find(self, row: str, seed: int, fingerprint: str) -> RunRecord | None:
         """The finished run with that fingerprint, if there is one; a damaged record counts as none, with a warning."""
-        record = read_or_warn(self._locate(row, f"{stem(seed, fingerprint)}.json"), RunRecord.from_json)
+        record = read_or_warn(self.path(row, seed, fingerprint), RunRecord.from_json)
         return record if record is not None and record.fingerprint == fingerprint else None
 
     def load(self) -> list[RunRecord]:
@@ -219,8 +211,7 @@ def _check_place(record: RunRecord | Failure, path: Path) -> None:
     """Refuses a copy of a record, which would be counted twice; raises InputError."""
     name = f"{stem(record.seed, record.fingerprint)}.json"
     proper = path.parent.parent / record.row / name
-    old = path.parent.name == f"{record.study}-{record.row}" and not proper.exists()
-    if path.name != name or (path.parent.name != record.row and not old):
+    if path != proper:
         raise InputError(path, f"is a copy of what belongs at {record.row}/{name}", "delete it, or move it there")
 
 
