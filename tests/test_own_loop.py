@@ -338,6 +338,20 @@ def other(run):
     yield {"accuracy": 0.5, "loss": 0.5}
 
 
+class Splits(torch.nn.Module):
+    """Uses a library in a method."""
+
+    def forward(self, x):
+        import sklearn
+
+        return sklearn.clone(x)
+
+
+@pytest.mark.parametrize("given", [Splits, Splits(), partial(draws, kind=Splits), Splits().forward])
+def test_packages_are_those_of_classes_methods_and_arguments_too(given):
+    assert "scikit-learn" in custom.packages_of(given) and "scikit-learn" not in custom.packages_of(draws)
+
+
 def test_a_run_is_known_by_the_accelerators_that_it_may_use(tmp_path, monkeypatch):
     def known(device, gpus=(), visible=None):
         monkeypatch.setattr(custom, "gpus", lambda: [*gpus])

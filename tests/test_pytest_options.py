@@ -243,6 +243,19 @@ def test_a_plugin_leaves_runs_and_claims_as_they_are(with_plugins, pytester, nam
         assert all(test in (pytester.path / "r.html").read_text() for test in ROWS_OF_ABC)
 
 
+@pytest.mark.parametrize("name", ["rerunfailures", "retry", "flaky"])
+def test_a_test_that_trains_and_fails_can_be_tried_again(with_plugins, pytester, name):
+    modules, args = PLUGINS[name]
+    needs(*modules)
+    file = pytester.path / "test_study.py"
+    head, body = file.read_text().split("def test_row(train, row, seed):\n")
+    again = "    from pathlib import Path\n    train(row, seed)\n    tried = Path(f'{row.name}-{seed}')\n"
+    again += "    assert tried.exists() or tried.touch()\n"
+    file.write_text(f"{head}def test_row(train, row, seed):\n{again}{body[body.index(chr(10) * 2) :]}")
+    told = dict(with_plugins(modules, *args, "-k", "test_row"))
+    assert told == dict.fromkeys(ROWS_OF_ABC, "passed") and len(runs(pytester)) == 6
+
+
 def test_repeated_tests_are_runs_of_their_rows(with_plugins, pytester):
     needs("pytest_repeat")
     told = with_plugins(["pytest_repeat"], "--count", "2")
