@@ -216,7 +216,8 @@ def _redrawn(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         "The same pictures for all seeds, or each its own",
         "*Redrawn*: each seed drew its own training and validation pictures, in as large numbers, so that the interval "
         "is about other pictures of that kind too; on the same pictures it is about other seeds alone. *Redrawn less "
-        "the same*: with its 95 % interval (Welch's t, for this claim alone: one of 20 leaves 0 out by chance).",
+        "the same*: with its 95 % interval (Welch's t, for this claim alone); it leaves 0 out by chance, or as that "
+        "one set of pictures differs from the average one.",
         lines,
     )
 

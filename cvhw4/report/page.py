@@ -201,7 +201,7 @@ def paper_picture(
     found = {picture.stem: picture for picture in drawn}
     if kind not in (*takes, *found):
         raise InputError(kind, "is not a picture that these runs make", f"choose one of {', '.join((*takes, *found))}")
-    if len({picture.svg for picture in drawn if picture.stem == kind}) > 1:
+    if len({(picture.svg, picture.alt) for picture in drawn if picture.stem == kind}) > 1:
         hint = "keep the runs of each in a results folder of its own"
         raise InputError(f"figure {kind}", "would be of several data sets", hint)
     given = {"names": names, "metric": metric, "together": together}

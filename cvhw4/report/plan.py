@@ -14,15 +14,16 @@ from cvhw4.report.text import clock
 from cvhw4.statistics.comparison import LEVEL
 from cvhw4.statistics.power import largest_sd, smallest_effect
 from cvhw4.statistics.verdicts import judge_all
-from cvhw4.study import Study
+from cvhw4.study import Claim, Study
+from cvhw4.tasks import Task
 
 
 def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int]) -> Table:
     """By claim, the smallest distance of its true difference from its margin that so many seeds decide in 90 of 100
     studies, if the spread of the pilot is the true one, and in brackets if that is the upper end of its 95 % interval.
 
-    Tested at 5 % over the number of claims about the same data, as the hardest step of Holm's correction is; a control
-    at 5 %.
+    Tested at 5 % over the number of the study's claims about the same data, as the hardest step of Holm's correction
+    is; a control at 5 %.
 
     Args:
         records: the runs of the pilot; claims without two seeds, or without any spread, are left out.
@@ -39,7 +40,13 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
             problem = f"has the same difference in every seed ({', '.join(o.claim.id for o in judged)})"
             hint = "a plan needs a spread: make claims about a figure that seeds change, with more digits"
         raise InputError(f"study {study.name}", problem, hint)
-    effects = {k: [smallest_effect(n, LEVEL / k) for n in numbers] for k in {o.together for o in outcomes}}
+    together = {  # those of the whole study, whatever the pilot has
+        o.claim.id: 1
+        if o.claim.control
+        else sum(not c.control and _task(study, c) is _task(study, o.claim) for c in study.claims)
+        for o in outcomes
+    }
+    effects = {k: [smallest_effect(n, LEVEL / k) for n in numbers] for k in {*together.values()}}
     lines = []
     for o in outcomes:
         sd, pilot = o.comparison.sd, len(o.seeds)
@@ -48,10 +55,14 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
             **data_of(o, outcomes, printable),
             "pilot": f"{difference(o)} \u00b1 {number(sd)}, n {pilot}",
         }
-        able = (f"{number(e * sd)} ({number(e * largest_sd(sd, pilot))})" for e in effects[o.together])
+        able = (f"{number(e * sd)} ({number(e * largest_sd(sd, pilot))})" for e in effects[together[o.claim.id]])
         lines.append(seen | {f"{n} seeds": text for n, text in zip(numbers, able, strict=True)})
     title = "smallest difference that is decided in 90 % of studies, with the claims on the same data"
     return Table.of(lines, title=title)
+
+
+def _task(study: Study, claim: Claim) -> Task:
+    return study.rows[claim.rows[0]].task
 
 
 def hours_table(records: Iterable[RunRecord], numbers: Sequence[int]) -> Table:

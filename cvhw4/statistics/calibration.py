@@ -237,7 +237,7 @@ def _series(row: Row, figure: str, runs: Sequence[RunRecord], aside: Set[int]) -
         scale.to(values),
         np.array([r.seed for r in runs]),
         counted,
-        scale.step(middle, step or _SMALLEST * (middle if name == "log" else 1)),
+        scale.step(middle, step or _SMALLEST * {"log": middle, "plain": min(abs(middle), 1) or 1}.get(name, 1)),
         name,
     )
 

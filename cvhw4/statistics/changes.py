@@ -236,7 +236,9 @@ def _figures(place: Place, a: BySeed, b: BySeed, untouched: bool) -> list[Change
         if _held(a, figure) == _held(b, figure) == "held":
             of_a, of_b = ({s: r.figure(figure) for s, r in side.items()} for side in (a, b))
             lower = any(figure.split(" ", 1)[1] in r.lower_is_better for r in runs)
-            change = figure_change(of_a, of_b, step, place, figure, untouched)
+            largest = max(map(abs, (*of_a.values(), *of_b.values())))
+            known = min(step, 1e-3 * largest or step) if step == _STEP else step  # of small figures a thousandth
+            change = figure_change(of_a, of_b, known, place, figure, untouched)
             changes.append(replace(change, lower_is_better=lower))
     return changes
 

@@ -51,6 +51,7 @@ def compare(
     margin: float = 0.0,
     resolution: float = 0.0,
     smallest: float = 0.0,
+    figures: int = 2,
 ) -> Comparison:
     """Compares two rows seed by seed, or one row with a margin.
 
@@ -62,6 +63,7 @@ def compare(
             spread is then never taken as less than `rounding_sd`: three equal differences of accuracies are chance
             more often than p = 0 says.
         smallest: difference of interest, above 0; 0 for none.
+        figures: how many figures a difference is made of: 4 for one of two differences.
 
     Raises:
         ValueError: no figures, not as many of one row as of the other, or one that is not finite.
@@ -73,7 +75,7 @@ def compare(
     if not (np.isfinite(b).all() and np.isfinite(w).all()):
         raise ValueError("a comparison needs finite figures")
     n = len(b)
-    floor = rounding_sd(resolution, figures=1 if worse is None else 2)
+    floor = rounding_sd(resolution, figures)
     difference = estimate(np.round(b - w, DECIMALS).tolist())
     if difference.sd < floor:
         half = t_quantile(0.975, n - 1) * floor / math.sqrt(n)

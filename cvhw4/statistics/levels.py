@@ -36,7 +36,7 @@ class Point:
 
     Attributes:
         first: the night it was first measured in; `last` the last one with the same runs.
-        values: by seed.
+        values: of the runs; `seeds` theirs.
         step: what they are known to.
     """
 
@@ -46,6 +46,7 @@ class Point:
     low: float | None
     high: float | None
     step: float
+    seeds: tuple[str, ...]
 
     @property
     def mean(self) -> float:
@@ -87,7 +88,7 @@ def series_of(nights: Iterable[Night]) -> dict[tuple[str, str, str], list[Point]
             if points and points[-1].values == values:
                 points[-1] = replace(points[-1], last=night, low=m.low, high=m.high, step=m.step)
             else:
-                points.append(Point(night, night, values, m.low, m.high, m.step))
+                points.append(Point(night, night, values, m.low, m.high, m.step, tuple(m.values)))
     return found
 
 
@@ -161,7 +162,7 @@ class Level:
     """Where a figure has been since the pinned night.
 
     Attributes:
-        before: values of the runs at its best level before tonight.
+        before: the mean of each seed over the nights at its best level before tonight, as seeds may repeat themselves.
         sd: of runs within nights; `freedom` its degrees of freedom.
         sign: -1 where the lowest is best.
         declined: in words, where its present level is below the best one; else "".
@@ -218,5 +219,10 @@ def levels_of(
         lasting = len(parts[-1]) > 1
         parts[-1] = parts[-1][:-1]
         before = max(filter(None, parts), key=height)
-        found[*of, figure] = Level([v for p in before for v in p.values], *spread, sign, declined, lasting)
+        by_seed: dict[str, list[float]] = {}
+        for point in before:
+            for seed, value in zip(point.seeds, point.values, strict=True):
+                by_seed.setdefault(seed, []).append(value)
+        means = [math.fsum(values) / len(values) for values in by_seed.values()]
+        found[*of, figure] = Level(means, *spread, sign, declined, lasting)
     return found

@@ -11,6 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cvhw4.statistics.comparison import LEVEL, equivalence_p_values, holm, moments, t_p_values
+from cvhw4.statistics.intervals import Verdict
+
+_VERDICTS: dict[float, Verdict] = {
+    1: "supported",
+    -1: "contradicted",
+    2: "equivalent",
+    0: "undecided",
+}  # as `_signs` has
 
 
 class Stability(NamedTuple):
@@ -19,10 +27,12 @@ class Stability(NamedTuple):
     Attributes:
         same: share of draws with the verdict of all seeds.
         opposite: share of draws that contradict what all seeds support, or the other way round.
+        verdict: what all of them say.
     """
 
     same: float
     opposite: float
+    verdict: Verdict
 
 
 def stability(
@@ -64,7 +74,8 @@ def stability(
     whole = _signs(values[:, None], *settings)[0]
     parts = _signs(values[:, drawn], *settings)
     same, opposite = (parts == whole).mean(0), (parts * whole == -1).mean(0)
-    return [Stability(float(s), float(o)) for s, o in zip(same, opposite, strict=True)]
+    said = [_VERDICTS[sign] for sign in whole.tolist()]
+    return [Stability(float(s), float(o), v) for v, s, o in zip(said, same, opposite, strict=True)]
 
 
 def wrong_verdicts(
@@ -101,7 +112,7 @@ def _signs(
     smallest: NDArray[np.float64],
     floors: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """[claims, draws, n] to verdicts [draws, claims]: 1 supported, -1 contradicted, 2 equivalent, 0 undecided."""
+    """[claims, draws, n] to verdicts [draws, claims], see `_VERDICTS`."""
     claims = list(zip(values, margins, smallest, floors, strict=True))
     differ = holm(np.stack([t_p_values(v, margin, floor) for v, margin, _, floor in claims], axis=-1))
     equal = holm(np.stack([equivalence_p_values(*of_claim) for of_claim in claims], axis=-1))

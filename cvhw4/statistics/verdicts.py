@@ -154,7 +154,8 @@ def judge(
         resolution = decimal_step([*better, *worse])
     else:  # of a metric of the study's own this is about what one image makes
         resolution = 1 / data.val if study.rows[claim.rows[0]].task.in_images else 0.0
-    comparison = compare(better, worse or None, claim.margin, resolution=resolution, smallest=claim.smallest)
+    figures = len(claim.rows)
+    comparison = compare(better, worse or None, claim.margin, resolution, claim.smallest, figures)
     noise = None
     if read_images is not None and not data.redrawn:
         noise = _noise(claim, runs, seeds, read_images, epoch, study.metrics.get(claim.metric))
