@@ -20,7 +20,7 @@ from torchvision.transforms.autoaugment import _apply_op
 from torchvision.transforms.v2 import functional as F
 
 from cvhw4.data import augment
-from cvhw4.data.augment import Boxes, stream
+from cvhw4.data.augment import Boxes, centre, stream
 
 N = 4000
 P = 1e-3
@@ -118,6 +118,12 @@ def test_pictures_of_different_sizes_share_a_frame():
     both = augment.resample(frame, augment.whole_views(torch.tensor([[60, 80], [90, 120]]), 48), 48)
     alone = augment.resample(small[None], augment.whole_views(sizes(1, 60, 80), 48), 48)
     assert torch.allclose(both[0], alone[0], atol=1e-3)
+
+
+@given(st.integers(32, 70), st.integers(32, 70))
+def test_the_centre_is_torchvisions(height, width):
+    images = torch.arange(height * width).reshape(1, height, width)
+    assert torch.equal(centre(images, 32), F.center_crop(images, [32, 32]))
 
 
 def test_windows_take_image_and_label_together_and_validation_the_centre():

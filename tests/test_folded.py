@@ -77,6 +77,55 @@ def test_what_cannot_be_folded_is_left():
     assert len(find_pairs(trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))), INPUTS)) == 1
 
 
+class PreActivated(nn.Module):
+    """As residual networks of the second version have it: the shortcut leaves before the batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.body = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.Conv2d(4, 4, 3, padding=1),
+        )
+
+    def forward(self, x):
+        x = self.stem(x)
+        return x + self.body(self.norm(x).relu())
+
+
+def test_what_fresh_batch_norms_hide_is_not_folded():
+    """They do nothing yet, so that a wrong fold would show only once they were trained."""
+    in_place = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(4))
+    assert find_pairs(in_place.eval(), INPUTS) == [] == find_pairs(PreActivated().eval(), INPUTS)
+    fresh = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)).eval()
+    before = {k: v.clone() for k, v in fresh.state_dict().items()}
+    assert len(find_pairs(fresh, INPUTS)) == 1
+    assert all(torch.equal(v, before[k]) for k, v in fresh.state_dict().items())
+    assert len(find_pairs(timm.create_model("resnet18").eval(), INPUTS)) == 20
+
+
+@pytest.mark.parametrize("computed", [nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm])
+def test_weights_that_are_computed_are_not_folded(computed):
+    module = nn.Sequential(computed(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)).eval()
+    ready = evaluation_mode(module, 32)
+    with ready(module):
+        assert module(INPUTS).shape == (2, 4, 62, 62)
+
+
+def test_what_a_module_keeps_of_its_first_call_can_be_trained_with():
+    class Keeps(nn.Sequential):
+        kept = None
+
+        def forward(self, x):
+            x = super().forward(x)
+            self.kept = torch.ones_like(x) if self.kept is None else self.kept
+            return x * self.kept
+
+    module = Keeps(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    evaluation_mode(module, 64)
+    module(INPUTS).sum().backward()
+
+
 def test_all_is_restored_after_an_error():
     module = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     expected = module(INPUTS)

@@ -114,6 +114,31 @@ def test_a_network_that_cannot_be_cut_is_left_whole():
     assert split_frozen(last_layer_only(mobile, mobile.classifier[-1]), 32) is None
 
 
+def test_a_network_with_two_classifiers_is_not_cut():
+    class Distilled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.other = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward_features(self, x):
+            return self.body(x).mean((2, 3))
+
+        def forward_head(self, x, pre_logits=False):
+            return x if pre_logits else (self.head(x) + self.other(x)) / 2
+
+        def forward(self, x):
+            return self.forward_head(self.forward_features(x))
+
+        def get_classifier(self):
+            return self.head, self.other
+
+    module = Distilled()
+    module.body.requires_grad_(False)
+    assert split_frozen(module, 32) is None
+    module.get_classifier = lambda: nn.ModuleList([module.head, module.other])
+    assert split_frozen(module, 32) is None
+
+
 def test_cutting_changes_neither_mode_nor_statistics_nor_the_random_state():
     _, built = frozen()
     built.module.train()

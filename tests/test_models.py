@@ -145,6 +145,15 @@ def test_fcn8s_is_the_templates_order_of_operations(skips):
     assert net(x).shape == (1, 11, 64, 64)
 
 
+def test_vgg16_from_random_weights_is_drawn_as_torchvisions():
+    ours = build_network(replace(FULL.row("q2_1a"), start="random"), seed=0).module.backbone.features
+    theirs = torchvision.models.vgg16().features
+    for one, other in zip(ours, theirs, strict=True):
+        if isinstance(one, nn.Conv2d):
+            assert float(one.weight.std()) == pytest.approx(float(other.weight.std()), rel=0.1)
+            assert not one.bias.any() and not other.bias.any()
+
+
 def test_fcn8s_layers_are_the_protocols():
     net = FCN8s(VGG16Features(), VGG16Features.channels, 11, skips=True)
     widths = 512, 512, 256, 128, 64, 32

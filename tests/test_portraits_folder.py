@@ -196,6 +196,16 @@ def test_colours_of_12_and_14_bits_that_pillow_reads_as_darker_are_told(faces: P
     np.testing.assert_array_equal(data.train.images[0, :32, :32], values >> 4)
 
 
+def test_grey_of_12_bits_beside_a_picture_of_16_is_told(faces: Path) -> None:
+    values = np.random.RandomState(0).randint(0, 4096, (32, 32)).astype(np.uint16)
+    bright = values.copy()
+    bright[0, 0] = 65535  # a dead pixel
+    for number, pixels in enumerate((bright, values)):
+        Image.fromarray(pixels).save(faces / "train" / CLASSES[0] / f"{number}.png")
+    (said,) = (x for x in _told(faces)[1] if "4095" in x)
+    assert said.startswith("1 picture(s) with 16-bit grey that ends at 4095, in a set where others do not")
+
+
 def test_the_same_picture_in_two_classes_is_told(faces: Path) -> None:
     for split in ("train", "val"):
         shutil.copy(faces / split / CLASSES[0] / "0.png", faces / split / CLASSES[1] / "copy.png")

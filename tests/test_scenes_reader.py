@@ -237,6 +237,8 @@ CODINGS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "TIFF of pages": (
         (TRUTH, "TIFF", dict(save_all=True, append_images=[Image.fromarray(TRUTH)])), BY_VALUE, "holds 2 pictures",
     ),
+    "a transparent index": ((TWO, "PNG", dict(transparency=0)), dict(classes=2), "has transparent pixels"),
+    "a transparent index of no pixel": ((TWO, "PNG", dict(transparency=7)), dict(classes=2), TWO),
     "GIF": ((TWO * 255, "GIF"), BINARY, TWO),
     "BMP": ((TRUTH, "BMP"), BY_VALUE, TRUTH),
     "JPEG": ((TRUTH, "JPEG"), BY_VALUE, "is JPEG, which may not keep values exactly"),
@@ -469,6 +471,12 @@ def test_bad_folders_are_refused(plain: Path, case: str) -> None:
 
 
 _FIELDS = st.text(st.sampled_from("ab./\\ ,\n\r\"'\0:é"), max_size=12) | st.text(max_size=20)
+
+
+def test_a_first_line_without_extensions_is_a_header_unless_it_names_a_file(tmp_path: Path) -> None:
+    for text, names in (("image label\na1 b1\n", ["a1"]), ("a1 b1\na2 b2\n", ["a1", "a2"])):
+        (tmp_path / "a1").touch()
+        assert [pair[0] for pair in parse_list(text, tmp_path / "train.txt")] == names
 
 
 @given(st.lists(_FIELDS, max_size=12).map(",".join), st.sampled_from(["train.csv", "train.txt"]))

@@ -283,7 +283,7 @@ def _mask(made: tuple[Any, ...], size: int) -> Tensor:
 
 def centre(images: Tensor, size: int) -> Tensor:
     """The central square of each picture or label map [B, H, W, ...]: [B, size, size, ...]."""
-    top, left = ((side - size) // 2 for side in images.shape[1:3])
+    top, left = (round((side - size) / 2) for side in images.shape[1:3])  # as torchvision's
     return images[:, top : top + size, left : left + size]
 
 

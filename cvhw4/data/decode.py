@@ -201,6 +201,8 @@ def as_rgb(image: Image.Image, path: Path, losses: Losses | None = None, name: s
         values = np.asarray(image)
         if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
             raise InputError(path, f"has 32-bit pixels (mode {image.mode})", "convert the picture to 8 bits a channel")
+        if losses is not None and bits == 16 and values.max() < 1 << 12:
+            losses.add("16-bit grey that ends at 4095, in a set where others do not, and looks black", name)
         image = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")

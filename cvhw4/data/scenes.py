@@ -192,7 +192,7 @@ def parse_list(text: str, path: Path) -> list[Pair]:
 
     Args:
         text: lines of `image,label` (.csv) or `image label` (any other extension); blank lines and a header, a first
-            line whose fields have no extension, are passed over.
+            line whose fields have no extension and name no file, are passed over.
         path: where the text comes from, for messages and for its extension.
 
     Raises:
@@ -200,7 +200,8 @@ def parse_list(text: str, path: Path) -> list[Pair]:
     """
     rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _txt_rows(text)
     filled = [(line, fields) for line, fields in rows if any(fields)]
-    if filled and not any(posixpath.splitext(field)[1] for field in filled[0][1]):
+    bare = filled and not any(posixpath.splitext(field)[1] for field in filled[0][1])
+    if bare and not isfile(path.parent / filled[0][1][0]):  # or it is a picture whose name has no extension
         del filled[0]
     if not filled:
         raise InputError(path, "lists no pictures", "write a line with picture and label for each picture")
@@ -338,6 +339,8 @@ class _Tables:
             if int(np.asarray(mask.getchannel("A")).min()) < 255:
                 raise InputError(path, "has transparent pixels, which may mean anything", "save it without alpha")
             mask = mask.convert("P" if mask.mode == "PA" else mask.mode[:-1])
+        elif "transparency" in mask.info and int(np.asarray(mask.convert("RGBA").getchannel("A")).min()) < 255:
+            raise InputError(path, "has transparent pixels, which may mean anything", "save it without transparency")
         if mask.mode == "RGB":
             return Image.fromarray(self._of_colours(np.asarray(mask), path))
         if mask.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):

@@ -157,6 +157,8 @@ def _fcn8s(row: Row, named: Named, source: Source | None) -> nn.Module:
     if named.library == "torchvision":
         backbone = VGG16Features()
         channels: tuple[int, ...] = VGG16Features.channels
+        if source is None:
+            backbone.initialise()
     else:
         backbone, channels = timm_features(named.name, size)
     if source is not None:
@@ -278,7 +280,7 @@ def single_values(module: nn.Module, row: Row) -> bool:
     first = next(module.parameters())
     try:
         if norms:
-            with torch.inference_mode():
+            with torch.no_grad():  # not in inference mode, see `find_pairs`
                 module(torch.zeros(1, 3, row.recipe.size, row.recipe.size, device=first.device))
     finally:
         for hook in hooks:

@@ -35,7 +35,7 @@ def fast_convolutions(module: nn.Module) -> Iterator[None]:
     layers = [m for m in module.modules() if isinstance(m, nn.Conv2d)] if torch.backends.mkldnn.is_available() else []
     wide = [(m, pad) for m in layers if (pad := _padding(m)) is not None]
     helped = torch.get_num_threads() == 1 and not any(map(_is_compiled, module.modules()))
-    ones = [m for m in layers if m.kernel_size == m.dilation == (1, 1) and m.groups == 1 and _is_plain(m)] * helped
+    ones = [m for m in layers if m.kernel_size == m.dilation == (1, 1) and m.groups == 1 and _is_helped(m)] * helped
     try:
         for convolution, pad in wide:
             convolution.__dict__["forward"] = partial(_forward, convolution, pad)
@@ -54,16 +54,20 @@ def _is_compiled(module: nn.Module) -> bool:
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
-def _is_plain(convolution: nn.Conv2d) -> bool:
-    """Whether it is on the CPU and does no more than PyTorch's own or timm's `Conv2dSame`."""
+def is_plain(convolution: nn.Conv2d) -> bool:
+    """Whether it does no more than PyTorch's own or timm's `Conv2dSame`, with a weight that nothing computes."""
     from timm.layers import Conv2dSame  # type: ignore[attr-defined]
 
     c = convolution
-    weight = c._parameters.get("weight")  # without computing one that is parametrised
-    if "forward" in c.__dict__ or weight is None or weight.device.type != "cpu":
+    if "forward" in c.__dict__ or c._parameters.get("weight") is None or c._forward_pre_hooks:
         return False
     torchs = type(c).forward is nn.Conv2d.forward and type(c)._conv_forward is nn.Conv2d._conv_forward
     return torchs or type(c).forward is Conv2dSame.forward
+
+
+def _is_helped(convolution: nn.Conv2d) -> bool:
+    """Whether it is such a one, on the CPU."""
+    return is_plain(convolution) and convolution.weight.device.type == "cpu"
 
 
 def _padding(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor] | None:
@@ -73,7 +77,7 @@ def _padding(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor] | None:
 
     c = convolution
     depthwise = c.groups == c.in_channels == c.out_channels and c.kernel_size[1] > _COLUMNS and c.dilation == (1, 1)
-    if not depthwise or not _is_plain(c):
+    if not depthwise or not _is_helped(c):
         return None
     if type(c).forward is Conv2dSame.forward:
         return partial(pad_same, kernel_size=[*c.kernel_size], stride=[*c.stride], dilation=[*c.dilation])

@@ -22,6 +22,14 @@ class VGG16Features(nn.Module):
         super().__init__()
         self.features = torchvision.models.vgg16(init_weights=False).features
 
+    def initialise(self) -> None:
+        """Draws its weights as torchvision draws VGG16's."""
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """float [B, 3, H, W] to x3, x4, x5."""
         taps = []

@@ -66,8 +66,9 @@ def _cut(module: nn.Module) -> Frozen | None:
         return Frozen(module[:-1], nn.Identity(), module[-1])
     if all(hasattr(module, part) for part in ("forward_features", "forward_head", "get_classifier")):  # timm's
         network: Any = module
-        trunk = partial(_before_classifier, network)
-        return Frozen(trunk, nn.Identity(), network.get_classifier())
+        head, trunk = network.get_classifier(), partial(_before_classifier, network)
+        single = isinstance(head, nn.Module) and not isinstance(head, nn.ModuleList)  # some have two, or several
+        return Frozen(trunk, nn.Identity(), head) if single else None
     return None
 
 
