@@ -35,7 +35,7 @@ def bisect(
 
     Args:
         arguments: of pytest, as what it collects; paths that no commit has, as of data, are relative to here.
-        results: folder of the runs.
+        results: folder of the runs, those of each commit in a folder of its own.
         say: is told of every commit's figure.
 
     Returns:
@@ -89,6 +89,7 @@ def _measure(
     # One word each: pytest takes a folder behind an option that it does not know yet for one to collect.
     here = (_from_here(argument, tree) for argument in arguments)
     command = [sys.executable, "-m", "pytest", *here, "-k", row, f"--seeds={seeds}", "--reuse", "-q"]
+    results = results / _git(tree, "rev-parse", "HEAD")[:12]  # a loop's text does not say what it calls in the tree
     command += [f"--results={results}", f"--junitxml={junit}", "-p", "no:cacheprovider"]
     path = os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path}

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -80,14 +81,15 @@ def _studies_of_file(file: Path) -> list[Study]:
     """The studies that a Python file makes, in its order.
 
     Args:
-        file: is imported, with its folder first on the path, as pytest does.
+        file: is imported, with its folder first on the path, then those above it that have a conftest.py, and what the
+            nearest pyproject.toml names as pytest's `pythonpath`, as pytest does.
 
     Raises:
         InputError: the file cannot be imported, or makes no study.
     """
     if not file.is_file():
         raise InputError(file, "is not a file", "name the file that makes the study")
-    sys.path.insert(0, str(file.resolve().parent))
+    sys.path[:0] = _paths_of(file.resolve())
     # A name of its own, that no import of the study's can mean; dataclasses look their module up by it.
     spec = importlib.util.spec_from_file_location(f"_cvhw4_study_{file.stem}", file.resolve())
     if spec is None or spec.loader is None:
@@ -105,6 +107,20 @@ def _studies_of_file(file: Path) -> list[Study]:
             file, "makes no study", "make one with cvhw4.Study, or give the name of one that pyproject.toml names"
         )
     return found
+
+
+def _paths_of(file: Path) -> list[str]:
+    """What is on the path where pytest imports a file."""
+    import tomllib
+
+    above = [folder for folder in file.parents if (folder / "conftest.py").is_file()]
+    root = next((folder for folder in file.parents if (folder / "pyproject.toml").is_file()), file.parent)
+    named: list[str] = []
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        options = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["pytest"]["ini_options"]
+        paths = options.get("pythonpath", [])
+        named = paths.split() if isinstance(paths, str) else paths
+    return [*dict.fromkeys(map(str, (file.parent, *above, *(root / path for path in named))))]
 
 
 def studies_in(module: ModuleType, resolve: Callable[[Any], Study | None] | None = None) -> list[Study]:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import tomllib
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
@@ -16,7 +17,7 @@ from cvhw4.homework import study
 from cvhw4.homework.rows import rows_at
 from cvhw4.report.runs import judged, set_aside
 from cvhw4.statistics.bounds import NIGHTLY_SEEDS, NO_BOUNDS, Bound, Bounds, Check, Outliers, failed, load_bounds
-from cvhw4.statistics.calibration import Series, calibrate, error_of_one, to_toml, widened
+from cvhw4.statistics.calibration import Series, calibrate, error_of_one, of_other_studies, to_toml, widened
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import judge, judge_all
 from cvhw4.tasks import TRAINING_LOSSES
@@ -570,9 +571,6 @@ def whole_file():
     [
         (r"\[quick]", "[quick"),
         ("^", "quick = 3\n"),
-        ('"best accuracy"', '"best recall"'),
-        (r"\[quick.rows.q1_1-features]", "[quick.rows.q9]"),
-        ("q2_2-skip_miou", "q2_2-skip_iou"),
         ('"embedded" = "', '"embedded" = 1 # "'),
         (r"\[quick.data]", "[quick.datum]"),
         ("n = 8", "n = 4"),
@@ -586,8 +584,6 @@ def whole_file():
         ("n = 2, of", "n = -2, of"),
         ("of = 20", "of = 2"),
         ("limit = 0.5", "limit = nan"),
-        (r"outliers]\nq1_1-features", "outliers]\nq9"),
-        (r"\[quick.twins.q1_1-features]", "[quick.twins.q9]"),
         ("tolerance = ", "tolerance = nan #"),
     ],
 )
@@ -598,6 +594,41 @@ def test_a_foreign_bounds_file_is_named(old, new, tmp_path):
     path.write_text(text)
     with pytest.raises(InputError, match=r"b\.toml: is not a bounds file.*cvhw4 calibrate"):
         load_bounds(path, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('"best accuracy"', '"best recall"', "best recall of "),
+        (r"\[quick.rows.q1_1-features]", "[quick.rows.q9]", "q9"),
+        ("q2_2-skip_miou", "q2_2-skip_iou", "q2_2-skip_iou"),
+        (r"outliers]\nq1_1-features", "outliers]\nq9", "q9"),
+        (r"\[quick.twins.q1_1-features]", "[quick.twins.q9]", "q9"),
+    ],
+)
+def test_bounds_of_what_a_study_has_no_more_are_passed_over(old, new, named, tmp_path):
+    """Or no session could train what a calibration anew needs."""
+    path = tmp_path / "b.toml"
+    path.write_text(whole_file())
+    whole = load_bounds(path, QUICK)
+    path.write_text(re.sub(old, new, whole_file(), count=1))
+    with pytest.warns(UserWarning, match=rf"b\.toml: bounds of {named}.* are not used"):
+        found = load_bounds(path, QUICK)
+    assert found != whole and (found.seeds, found.data) == (whole.seeds, whole.data)
+
+
+def test_bounds_of_another_study_stay_in_the_file():
+    ours, theirs = whole_file(), whole_file().replace("[quick", "[other study".replace(" ", "_"))
+    kept = of_other_studies(ours + theirs[theirs.index("[other_study]") :], QUICK)
+    assert tomllib.loads(ours + kept) == tomllib.loads(ours) | tomllib.loads(theirs)
+    assert of_other_studies(ours, QUICK) == "" == of_other_studies("", QUICK)
+
+
+def test_runs_without_a_figure_are_named_where_it_is_to_be_bounded():
+    one, *others = stored()
+    bare = replace(one, epochs=[replace(e, figures={"other": 1.0}) for e in one.epochs])
+    with pytest.raises(InputError, match=r"q1_1-features: has runs without accuracy\. Fix: train study quick"):
+        calibrate(QUICK, [bare, *others])
 
 
 def test_a_bounds_file_that_is_none_is_named(tmp_path):

@@ -194,6 +194,15 @@ def test_show_tells_all_of_a_run(run, study):
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_show_takes_the_row_of_that_name_before_those_that_begin_with_it(run, tmp_path):
+    store = Store(tmp_path / "results", "quick")
+    for name in ("q1_2", "q1_2-finetune"):
+        store.save(replace(record("q1_2", configuration=name.encode().hex().ljust(64, "0")), row=name,
+                           fingerprint=name.encode().hex().ljust(64, "a")))  # fmt: skip
+    code, out, err = run("show", "q1_2", "--study", "quick")
+    assert code == 0 and "q1_2-finetune" not in out, err
+
+
 def test_show_takes_names_of_every_kind(run, study, tmp_path):
     newest = record("q1_2").fingerprint
     path = study.path("q1_2-finetune", 0, "0" * 64)

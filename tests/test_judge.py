@@ -213,6 +213,17 @@ def test_records_of_another_study_are_judged_by_a_claim_of_ones_own(run):
         assert (Path("results") / name / "report.md").exists()
 
 
+def test_a_folder_that_judge_wrote_to_can_be_judged_again(run):
+    for row, best in (("q1_1", 0.6), ("q1_2", 0.8)):
+        for seed in range(3):
+            Store(Path("results"), "quick").save(record(row, seed, figures=((best + seed / 100,),)))
+    for _ in range(2):
+        code, _, err = run(
+            "judge", "results", "-m", "accuracy", "--better", "q1_2-finetune", "--worse", "q1_1-features"
+        )
+        assert code == 0, err
+
+
 def test_a_figure_whose_best_is_known_to_be_the_lowest_is_not_judged_as_the_highest(run):
     Store(Path("results"), "quick").save(record())
     code, _, err = run("judge", "results", "-m", "cost=loss", "--name", "again")

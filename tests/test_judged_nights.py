@@ -270,6 +270,9 @@ def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, cv
     assert code == 0, err
     assert commits[3] in out and commits[4] in out and commits[2] not in out  # between these two nobody can tell
     assert "cannot be trained" in err and f"{commits[6][:12]} 0.7905" in err
+    assert (
+        len(list((tmp_path / "local" / "bisect").glob("*/quick/runs"))) == 4
+    )  # each its own
     assert cvhw4_command("bisect", "q1_2-finetune", "main", commits[0], "--seeds", "2")[0] == 4  # the wrong way round
     assert cvhw4_command("bisect", "q1_2-finetune", "nowhere", "main")[0] == 4
     code, _, err = cvhw4_command("bisect", "q1_2-finetune", commits[0], "main", "--", "--no-such-option")

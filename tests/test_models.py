@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -601,6 +602,22 @@ class Deep(nn.Module):
 
     def forward(self, x):
         return self.over(x[:, None, None, None]).flatten(1)
+
+
+def test_a_builder_that_loads_weights_says_nothing_and_is_normalised_as_its_trunk(tmp_path):
+    trunk = timm.create_model("test_vit", num_classes=0)
+    torch.save(trunk.state_dict(), tmp_path / "w.pt")
+
+    def build(classes):
+        made = timm.create_model("test_vit", num_classes=0)
+        made.load_state_dict(torch.load(tmp_path / "w.pt"))
+        return nn.Sequential(made, nn.Linear(made.num_features, classes))
+
+    row = named(build, size=160)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try_network(row)
+    assert build_network(row, seed=0).mean == pytest.approx(trunk.pretrained_cfg["mean"])
 
 
 INPLACE = "cannot be trained .*modified by an inplace operation"

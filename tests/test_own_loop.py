@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -195,6 +196,38 @@ def test_of_a_loss_the_lowest_is_best_though_nobody_says_so(tmp_path):
     assert of_loss.difference.mean == pytest.approx(0.75)
     runner = runner_of(tmp_path, of_torch, lower_is_better=(), claims=[])
     assert runner.run(runner.study.rows["deep"], 0).lower_is_better == []
+
+
+def test_who_leaves_open_that_the_lowest_is_best_is_asked():
+    claims = [Claim(better="deep", worse="shallow", metric="test_rmse")]
+    with pytest.warns(
+        UserWarning, match=r"the highest (val_loss|test_rmse) counts as the best; if .*lower_is_better="
+    ) as told:
+        study_of(primary="val_loss", claims=claims, lower_is_better=())
+    assert len(told) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        study_of(primary="val_loss", claims=claims, lower_is_better={"val_loss", "test_rmse"})
+        study_of(primary="lossless", claims=[])
+
+
+class Boosted:
+    """As XGBoost's estimators: what it says of itself ends in dots."""
+
+    def __init__(self, **parameters):
+        self.parameters = parameters
+
+    def __repr__(self):
+        return "Boosted(depth=3, ...)"
+
+    def get_params(self, deep):
+        return self.parameters
+
+
+def test_estimators_are_known_by_their_parameters_where_their_words_are_cut():
+    three, again, four = ({"a": {"model": Boosted(depth=depth, inner=Boosted(x=1))}} for depth in (3, 3, 4))
+    texts = [study_of(rows=rows, claims=[]).rows["a"].settings()["model"] for rows in (three, again, four)]
+    assert texts[0] == texts[1] != texts[2] and texts[0].startswith("Boosted ")
 
 
 # What is no epoch's figures

@@ -147,6 +147,19 @@ def test_an_option_of_pytest_leaves_runs_and_claims_as_they_are(own, pytester, o
         assert not (pytester.path / "results").exists()
 
 
+def test_a_claim_about_a_figure_that_stored_runs_lack_is_no_pass(own, pytester):
+    own("-k", "test_row")
+    file = pytester.path / "test_study.py"
+    file.write_text(
+        file.read_text()
+        .replace('metric="accuracy"', 'metric="kappa"')
+        .replace("rows={name", "metrics={'kappa': max}, rows={name")
+    )
+    result = own("--reuse", "-k", "test_claim and right")
+    assert outcomes(result) == {"failed": 1}
+    assert "runs of a have no kappa, but accuracy. Fix: correct the claim" in result.stdout.str()
+
+
 def test_without_pytest_benchmark_runs_are_trained_all_the_same(own, pytester):
     result = pytester.runpytest_inprocess("--seeds", "1", "-k", "test_row")
     assert outcomes(result) == {"passed": 3} and runs(pytester) == {(row, 0) for row in "abc"}

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 
 from cvhw4 import Row, Study, table
 from cvhw4.homework import studies, study
+from cvhw4.records.store import Store
 from cvhw4.report.failures import latest_failures
 from cvhw4.report.numbers import limits, number
+from cvhw4.report.page import write_report
 from cvhw4.report.results import report_page
 from cvhw4.report.runs import by_data, by_row, origins
+from cvhw4.report.stored import Stored
 from cvhw4.report.summary import session_summary, short_claims, short_detections, summary
 from cvhw4.report.tables import Table
 from cvhw4.statistics.bounds import Bound, Bounds
@@ -250,6 +253,18 @@ def test_rows_whose_settings_changed_since_their_runs_are_named_and_how():
     assert "q1_2-finetune (augmentation changed; recipe.warmup_epochs 1, now left out)." in page(
         [record(settings=of_q1)]
     )
+
+
+def test_runs_of_an_earlier_configuration_are_counted(tmp_path):
+    store = Store(tmp_path, "quick")
+    for seed in range(3):
+        store.save(record("q1_2", seed=seed, started="2026-11-20T10:00:00+00:00"))
+    store.save(record("q1_2", configuration="b" * 64, fingerprint="b" * 64))
+    stored = Stored(QUICK, store)
+    text = write_report(stored, None, {}).read_text("utf-8")
+    assert "than the latest of their row: 3 of q1_2-finetune (`cvhw4 list` has them)." in text
+    assert figures(text, "q1_2-finetune")["n"] == "1"
+    assert "Left out" not in page([record("q1_2")])
 
 
 def test_claims_stand_with_their_rows_where_two_data_sets_have_one_name():

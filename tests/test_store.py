@@ -66,6 +66,8 @@ def test_a_record_comes_back_from_its_place(store):
     assert json.loads(place(store, r).read_text())["by_class"]["set_iou"][1] is None
     other = r.fingerprint[:12] + "f" * 52  # the same name of the file, another run
     assert store.find(r.row, 3, other) is None and store.find(r.row, 3, "0" * 64) is None
+    place(store, r).parent.rename(store.runs / "renamed")  # a row by another name is another row
+    assert store.find("renamed", 3, r.fingerprint) is None
 
 
 def test_tables_take_each_rows_latest_runs():

@@ -359,6 +359,18 @@ def test_pyproject_names_the_studies_of_the_command_line(named, found, tmp_path)
 # Callables that build networks
 
 
+def test_a_study_imports_what_pytest_lets_it(tmp_path):
+    for name in ("conftest.py", "mynet.py", "src/package_of_mine.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["src"]\n')
+    (tmp_path / "tests").mkdir()
+    file = tmp_path / "tests" / "test_x.py"
+    file.write_text("import mynet, package_of_mine\nfrom cvhw4 import Study, Row\n"
+                    "a = Study('mine', data='p', rows={'r': Row('x')})\n")  # fmt: skip
+    assert find_study(str(file)).name == "mine"
+
+
 def test_a_callable_is_for_what_the_data_are_for(tmp_path):
     (tmp_path / "train.csv").touch()
     assert insects(rows={"a": Row(power)}).rows["a"].task.name == "classification"

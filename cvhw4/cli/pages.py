@@ -105,7 +105,7 @@ def calibrate(
     from cvhw4.files import write_atomically
     from cvhw4.records.store import Store, latest_runs
     from cvhw4.statistics.calibration import calibrate as make_bounds
-    from cvhw4.statistics.calibration import to_toml
+    from cvhw4.statistics.calibration import of_other_studies, to_toml
 
     chosen = chosen_study(study, results)
     path = bounds or chosen.bounds
@@ -114,7 +114,8 @@ def calibrate(
     records = latest_runs(Store(results, chosen.name).load())
     elsewhere = None if twins is None else latest_runs(Store(twins, chosen.name).load())
     made = make_bounds(chosen, records, false_alarms, seeds, elsewhere)
-    write_atomically(Path(path), to_toml(chosen, made))
+    before = Path(path).read_text("utf-8") if Path(path).is_file() else ""
+    write_atomically(Path(path), to_toml(chosen, made) + of_other_studies(before, chosen))
     typer.echo(f"wrote {path}, {made.source}")
     if made.held_out is None:
         typer.echo(f"how often unchanged code misses them is not known: {seeds} of these seeds leave too few", err=True)

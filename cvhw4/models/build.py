@@ -198,10 +198,10 @@ def logits_of(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
 
 def _normalisation(row: Row, module: nn.Module) -> tuple[Colour, Colour]:
     """Mean and standard deviation that inputs are normalised with: those of the pretrained weights where the network's
-    library, or timm's `pretrained_cfg` of the module, says so; else ImageNet's."""
+    library, or the `pretrained_cfg` of the first of timm's modules in it, says so; else ImageNet's."""
     known: Any = None
     if not isinstance(row.network, str):
-        known = getattr(module, "pretrained_cfg", None)
+        known = next((c for part in module.modules() if (c := getattr(part, "pretrained_cfg", None))), None)
     else:
         named = take_apart(row.network)
         if named.library == "torchvision":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
@@ -222,7 +223,8 @@ def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
     """A network without numbers, on torch's meta device: shapes alone, at next to no cost. What cannot be made there is
     made, and then moved."""
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # weights that a builder loads
             return make()
     except (RuntimeError, NotImplementedError):  # a network may look at numbers while it is made
         with torch.random.fork_rng(devices=[]):

@@ -281,6 +281,12 @@ class Session:
         outcome = next((o for o in judge_all(study, records, claims=tuple(claims)) if o.claim == claim), None)
         if outcome is None and claim.worse is None and any(r.row in claim.rows for r in records):
             pytest.skip("not judged: a claim about a figure on real data, which generated data cannot bear out")
+        having = {r.row for r in records}
+        lacking = [r for r in records if r.row in claim.rows and claim.metric not in r.epochs[-1].figures]
+        if outcome is None and lacking and having >= {*claim.rows}:
+            there = ", ".join(lacking[0].metrics)
+            told = f"not judged: runs of {lacking[0].row} have no {claim.metric}, but {there}. Fix: correct the claim"
+            pytest.fail(f"{told}, or train them again.", pytrace=False)
         if outcome is None:
             self._not_judged(f"no seed has a run of {' and '.join(claim.rows)}", claim.rows, study)
         return outcome

@@ -160,7 +160,8 @@ def read_records(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     from cvhw4.records.store import Store, latest_runs
 
     folder = Path(where).expanduser()
-    studies = [folder] if (folder / "runs").is_dir() else sorted(path.parent for path in folder.glob("*/runs"))
+    own = [folder] if (folder / "runs").is_dir() else sorted(path.parent for path in folder.glob("*/runs"))
+    studies = [s for s in own if len(own) == 1 or not (s / "judged.json").exists()]  # which judge itself wrote
     for study in studies:
         for record in latest_runs(Store(study.parent, study.name).load()):
             lowest = {*record.lower_is_better, *({"loss"} if record.task != "custom" else ())}

@@ -82,7 +82,8 @@ def _extract(name: str, into: Path) -> None:
         if _git("rev-parse", "--git-dir") is None:
             raise InputError(name, "is not a folder, and there is no git repository here", _HINT)
         if not revision or _git(*_VERIFY, f"{revision}^{{commit}}") is None:
-            raise InputError(name, "is not a folder or a git revision", _HINT)
+            remote = f"; where only the remote has it: git fetch origin {revision}, and origin/{revision}"
+            raise InputError(name, "is not a folder or a git revision", _HINT + remote)
         if (tree := _git(*_VERIFY, f"{revision}:{below}")) is None:
             raise InputError(name, f"has no {below} at that revision", _HINT)
         top = _git("rev-parse", "--show-toplevel") or None  # elsewhere git archive looks for the folder it is in

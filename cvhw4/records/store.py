@@ -136,7 +136,7 @@ class Store:
     def find(self, row: str, seed: int, fingerprint: str) -> RunRecord | None:
         """The finished run with that fingerprint, if there is one; a damaged record counts as none, with a warning."""
         record = read_or_warn(self.path(row, seed, fingerprint), RunRecord.from_json)
-        return record if record is not None and record.fingerprint == fingerprint else None
+        return record if record is not None and (record.row, record.fingerprint) == (row, fingerprint) else None
 
     def load(self) -> list[RunRecord]:
         """All records, oldest first; files that are not records are passed over with a warning."""

@@ -82,7 +82,7 @@ def write_report(stored: Stored, bounds: Bounds | None, missing: Mapping[str, st
         warnings.warn(f"no pictures are drawn: {error!r}", stacklevel=2)
         pictures = {}
     write_pictures(folder, (p for of_both in pictures.values() for _, p in of_both), KINDS)
-    page = report_page(study, stored.rows, bounds, missing, failures, pictures, tables_in(study, folder))
+    page = report_page(study, stored.rows, bounds, missing, failures, pictures, tables_in(study, folder), stored.older)
     write_atomically(folder / "report.md", page)
     return folder / "report.md"
 

@@ -46,6 +46,7 @@ _CONVENTIONS = {
     "set_pixel_accuracy": "pixel accuracy, whole set",
 }
 _MOST_LISTED = 3  # seeds whose best epochs are listed one by one
+_NONE_OLDER: Mapping[str, int] = {}
 _NO_PICTURES: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = {}
 
 
@@ -57,6 +58,7 @@ def report_page(
     failures: Sequence[Failure] = (),
     pictures: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = _NO_PICTURES,
     tables: Sequence[str] = (),
+    older: Mapping[str, int] = _NONE_OLDER,
 ) -> str:
     """The whole page.
 
@@ -67,10 +69,17 @@ def report_page(
         failures: the runs that failed, those of each row likewise.
         pictures: by task and data set, each with its heading; those of the claims under two empty names.
         tables: paths of the study's own tables for papers, from where the page is.
+        older: how many runs of a row are left out.
     """
     parts = [f"# {escape(study.title)}", _preamble(study, records), *([escape(study.about)] if study.about else [])]
     if tables:
         parts.append(f"Tables for papers: {', '.join(f'[{path}]({path})' for path in tables)}.")
+    if older:
+        counts = ", ".join(f"{n} of {escape(row)}" for row, n in older.items())
+        parts.append(
+            f"Left out are runs with other settings, code, packages or devices than the latest of their row: {counts} "
+            "(`cvhw4 list` has them)."
+        )
     outcomes = judge_all(study, records)
     if outcomes:
         rules = (

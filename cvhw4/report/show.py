@@ -124,7 +124,8 @@ def find(name: str, runs: Runs, store: Store) -> list[Run]:
     everything: list[Run] = [*runs.finished, *runs.failed]
     if found := [run for run in everything if _name_of(run) == name]:
         return [max(found, key=lambda run: run.started)]
-    if of_row := [run for run in everything if is_row(name, run)]:
+    exact = [run for run in everything if run.row == name]
+    if of_row := exact or [run for run in everything if is_row(name, run)]:
         current = runs.latest | {f.fingerprint for f in runs.failed}
         return [run for run in of_row if run.fingerprint in current]
     named = [run for run in everything if _PREFIX.fullmatch(name) and run.fingerprint.startswith(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
@@ -22,12 +23,15 @@ class Stored:
     Attributes:
         records: finished runs, those of rows that the study does not have among them (negative controls).
         failures: runs that failed, likewise.
+        older: how many runs of each of the study's rows are left out, as later ones have another configuration.
     """
 
     def __init__(self, study: Study, store: Store) -> None:
         loaded = store.load()
         self.study, self.store = study, store
         self.records: list[RunRecord] = latest_runs(loaded)
+        kept = {id(r) for r in self.records}
+        self.older = Counter(r.row for r in loaded if id(r) not in kept and r.row in study.rows)
         self.failures: list[Failure] = latest_failures(loaded, store.failures())
         self._images: dict[str, ImageResults | None] = {}
 

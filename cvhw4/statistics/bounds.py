@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 import tomllib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -387,7 +388,12 @@ def load_bounds(path: Path, study: Study, *, named: bool = False) -> Bounds:
             raise InputError(path, problem, "run cvhw4 calibrate, or name another file with --bounds")
         if study.name not in whole:
             return NO_BOUNDS
-        return _read(whole[study.name], study)
+        part, odd = _known(whole[study.name], study)
+        bounds = _read(part, study)
+        if odd:
+            what = f"{path}: bounds of {', '.join(odd)} are not used, as the study has none such any more"
+            warnings.warn(f"{what}; cvhw4 calibrate makes them anew.", stacklevel=2)
+        return bounds
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = "run cvhw4 calibrate to write it again"
         raise InputError(path, f"is not a bounds file ({error})", hint) from error
@@ -397,7 +403,6 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
     """The bounds of one study; ValueError, KeyError, TypeError or AttributeError for what is not written so."""
     if part["format"] != FORMAT:
         raise ValueError("it is of another version of cvhw4")
-    _check_names(part, study)
     seeds, rate = part["seeds"], part.get("held_out")
     outliers = {row: Outliers(**fields) for row, fields in part.get("outliers", {}).items()}
     rows = {
@@ -422,21 +427,25 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
     return Bounds(rows, claims, part["source"], data, share, seeds, rate, nights, unforeseen, outliers, twins, on)
 
 
-def _check_names(part: Mapping[str, Any], study: Study) -> None:
-    """ValueError for a bound of what the study does not have: it would never be checked."""
-    named = [(row, figures, "bounded") for row, figures in part["rows"].items()]
-    named += [(row, figures, "paired") for row, figures in part.get("twins", {}).items()]
-    named += [(row, [o["figure"]], "bounded") for row, o in part.get("outliers", {}).items()]
-    odd = [row for row, _, _ in named if row not in study.rows]
-    odd += sorted({*part["claims"]} - {claim.id for claim in study.claims})
-    odd += [
-        f"{name} of {row}"
-        for row, figures, kind in named
-        for name in figures
-        if row in study.rows and name not in getattr(study.rows[row].task, kind)
-    ]
-    if odd:
-        raise ValueError(f"there is no {odd[0]}")
+def _known(part: Mapping[str, Any], study: Study) -> tuple[dict[str, Any], list[str]]:
+    """The part of a study without the rows, figures and claims that it has not, and these: they may have other names by
+    now. ValueError, KeyError, TypeError or AttributeError for what is not written so."""
+    kept, odd = dict(part), list[str]()
+    for table, kind in (("rows", "bounded"), ("twins", "paired"), ("outliers", "bounded")):
+        kept[table] = {}
+        for row, figures in part.get(table, {} if table != "rows" else part["rows"]).items():
+            known = getattr(study.rows[row].task, kind) if row in study.rows else ()
+            named = [figures["figure"]] if table == "outliers" else [*figures]
+            missing = [name for name in named if name not in known]
+            odd += [row] if row not in study.rows else [f"{name} of {row}" for name in missing]
+            if table == "outliers" and not missing:
+                kept[table][row] = figures
+            elif table != "outliers" and row in study.rows:
+                kept[table][row] = {name: figures[name] for name in named if name in known}
+    ids = {claim.id for claim in study.claims}
+    odd += [id for id in part["claims"] if id not in ids]
+    kept["claims"] = {id: bound for id, bound in part["claims"].items() if id in ids}
+    return kept, [*dict.fromkeys(odd)]
 
 
 def _read_bound(fields: dict[str, Any], runs: int, scale: ScaleName) -> Bound:

@@ -175,6 +175,10 @@ def _usable(study: Study, records: Iterable[RunRecord]) -> tuple[dict[str, list[
         runs = len(by_row[row.name])
         if runs < FEWEST_RUNS:
             raise InputError(row.name, f"has {runs} runs on the study's data, too few to calibrate a bound", more)
+        needed = {figure.split(" ", 1)[1] for figure in row.task.bounded if figure not in TRAINING_LOSSES}
+        for record in by_row[row.name]:
+            if lacking := sorted(name for name in needed if name not in record.epochs[-1].figures):
+                raise InputError(row.name, f"has runs without {lacking[0]}", more)
     data: dict[str, str] = {}
     for task in study.tasks:
         of_task = [r for row in bounded if row.task.name == task.name for r in by_row[row.name]]
@@ -468,6 +472,13 @@ def to_toml(study: Study, bounds: Bounds) -> str:
             values = ", ".join(f"{seed} = {value:.5g}" for seed, value in twin.values.items())
             lines.append(f"{_quoted(figure)} = {{ tolerance = {twin.tolerance:.5g}, seeds = {{ {values} }} }}")
     return "\n".join(lines) + "\n"
+
+
+def of_other_studies(text: str, study: Study) -> str:
+    """The parts of a bounds file that are of other studies, as they are."""
+    parts = re.split(r"^(?=\[[^.\[\]]+\]$)", text, flags=re.MULTILINE)[1:]
+    others = [part.rstrip("\n") for part in parts if not part.startswith(f"[{_key(study.name)}]")]
+    return "".join(f"\n{part}\n" for part in others)
 
 
 def _key(name: str) -> str:

@@ -23,7 +23,8 @@ def check_name(name: object, of: str) -> None:
     """
     if not is_name(name):
         shown = name if isinstance(name, str) else f"{name!r:.60}"
-        raise InputError(shown, f"is not a valid {of} name", "use letters, digits and _.+-, a letter or digit first")
+        hint = "use a to z, A to Z, digits and _.+-, a letter or digit first"
+        raise InputError(shown, f"is not a valid {of} name", hint)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

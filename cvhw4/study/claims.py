@@ -54,7 +54,7 @@ class Claim:
             ("id", isinstance(self.id, str), text),
             ("sentence", isinstance(self.sentence, str), text),
             ("better", _is_operand(self.better), row),
-            ("worse", self.worse is None or _is_operand(self.worse), f"{row}, or leave it out"),
+            ("worse", self.worse is None or _is_operand(self.worse), f"{row}; a number it should pass is margin="),
             ("metric", isinstance(self.metric, str) and self.metric != "", 'name a figure ("accuracy")'),
             ("margin", is_number(self.margin), "give a number"),
             ("smallest", smallest, "give a number above 0, or leave it out"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
@@ -35,6 +37,7 @@ CORRUPTED: dict[CorruptionKind, tuple[TaskName | None, str]] = {
 }
 # What a negative control may change of its row: not what decides which figures it has.
 _CHANGED = ("network", "start", "trained", "augmentation", "flip", "skips", "batch_norm", "recipe", "version")
+_LOW = re.compile(r"(?:^|[_.+-])(?:loss|error|mae|mse|rmse|fid|perplexity)(?:$|[_.+-])", re.IGNORECASE)  # figures
 _MOST_CLASSES = 32767  # targets of more than 256 are int16
 _LARGEST_SIDE = 2**15  # pixels
 _OF_SCENES = (  # in their folders; pictures have none
@@ -291,6 +294,11 @@ def check_custom(study: Study) -> None:
         raise InputError(study.where, "has train and no primary", 'name its first figure, as primary="accuracy"')
     for name in (study.primary, *study.lower_is_better, *study.shares):
         check_name(name, "figure")
+    claimed = [claim.metric for claim in study.claims if isinstance(claim, Claim)]
+    for name in dict.fromkeys((study.primary, *claimed)):
+        if _LOW.search(name) and name not in study.lowest:
+            what = f"{study.where}: the highest {name} counts as the best"
+            warnings.warn(f'{what}; if the lowest is, write lower_is_better={{"{name}"}}.', stacklevel=4)
     for name, settings in study.rows.items():
         check_name(name, "row")
         where = f"{study.where}, row {name}"
@@ -301,7 +309,7 @@ def check_custom(study: Study) -> None:
             try:
                 plain(value)
             except ValueError as error:
-                hint = "give a number, text, list, dict, function, class or object"
+                hint = "give a number, text, list, dict, function or class, or make the object in train from such"
                 raise InputError(where, f"has {setting}={value!r:.60}, which {error}", hint) from error
 
 

@@ -201,6 +201,8 @@ def plain(value: Any) -> Any:
         return {key: plain(inner) for key, inner in value.items()}
     if callable(value):
         return f"{name_of(value)} ({digest_of(text_of(value))[:8]})"
+    if hasattr(value, "get_params") and ("..." in repr(value) or ADDRESS.search(repr(value))):  # scikit-learn's way
+        return f"{type(value).__name__} {digest_of(str(plain(value.get_params(deep=False))))}"
     if isinstance(value, set | frozenset) or ADDRESS.search(repr(value)) or "..." in repr(value):
         raise ValueError("does not say what it holds, always in the same words")
     return repr(value)
