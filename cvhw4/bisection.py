@@ -105,7 +105,10 @@ def _measure(
         told = {p.get("name"): p.get("value", "") for p in case.iter("property")}
         if told.get("row") == row and {"study", "seed", "fingerprint"} <= told.keys():
             file = results / told["study"] / "runs" / row / f"{stem(int(told['seed']), told['fingerprint'])}.json"
-            record = RunRecord.from_json(file.read_bytes(), file)
+            try:
+                record = RunRecord.from_json(file.read_bytes(), file)
+            except InputError as error:  # of another version
+                return str(error)
             figures.append(record.best(record.primary))
             sign = -1 if record.primary in record.lower_is_better else 1
     return (math.fsum(figures) / seeds, sign) if len(figures) == seeds else said
@@ -114,7 +117,8 @@ def _measure(
 def _from_here(argument: str, tree: Path) -> str:
     """An argument of pytest; a path in it that is here and not in a checkout as an absolute one."""
     option, equals, path = argument.rpartition("=")
-    outside = path and not (tree / path).exists() and Path(path).exists()
+    here = path and Path(path).exists() and not (tree / path).exists()
+    outside = here and not _git(Path(), "ls-files", "--", path)
     return f"{option}{equals}{Path(path).absolute()}" if outside else argument
 
 

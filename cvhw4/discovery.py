@@ -113,14 +113,18 @@ def _paths_of(file: Path) -> list[str]:
     """What is on the path where pytest imports a file."""
     import tomllib
 
-    above = [folder for folder in file.parents if (folder / "conftest.py").is_file()]
+    def outside(folder: Path) -> Path:
+        """The folder that a package is in, or this one."""
+        return next(f for f in (folder, *folder.parents) if not (f / "__init__.py").is_file())
+
+    above = [outside(folder) for folder in file.parents if (folder / "conftest.py").is_file()]
     root = next((folder for folder in file.parents if (folder / "pyproject.toml").is_file()), file.parent)
     named: list[str] = []
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         options = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["pytest"]["ini_options"]
         paths = options.get("pythonpath", [])
-        named = paths.split() if isinstance(paths, str) else paths
-    return [*dict.fromkeys(map(str, (file.parent, *above, *(root / path for path in named))))]
+        named = [path for path in (paths.split() if isinstance(paths, str) else paths) if isinstance(path, str)]
+    return [*dict.fromkeys(map(str, (outside(file.parent), *above, *(root / path for path in named))))]
 
 
 def studies_in(module: ModuleType, resolve: Callable[[Any], Study | None] | None = None) -> list[Study]:

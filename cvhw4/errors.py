@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from unicodedata import category
 
 
 class InputError(Exception):
@@ -63,4 +64,4 @@ class OutOfMemory(TrainingFailed):
 
 def printable(text: str) -> str:
     """Text on one line that no terminal acts on: names of files may hold line ends and escape sequences."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or category(c) == "Zs" else repr(c)[1:-1] for c in text)

@@ -1,5 +1,7 @@
 """The notes that workers leave each other: what is waited for, and for how long."""
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from cvhw4.plugin import board as module
 from cvhw4.plugin.board import SessionBoard
+from cvhw4.plugin.collection import seed_in
 
 RUNS = [("quick", "a", 0), ("quick", "a-seed1", 0), ("insects", "a", 0)]
 
@@ -48,3 +51,15 @@ def test_a_run_is_waited_for_while_any_worker_is_at_one_and_not_for_ever(board):
     for timer in later:
         timer.join()
     assert board.wait(RUNS[:2]) and not board.wait(RUNS)  # the third is lost with its worker
+
+
+def test_who_died_at_a_run_is_not_waited_for(board):
+    board.begin(RUNS[1])
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    board._note(RUNS[1], "begun").write_text(str(dead.pid))
+    assert not board.wait(RUNS[:1])
+
+
+def test_the_seed_of_a_test_of_a_group_of_xdist_is_known():
+    assert seed_in("t.py::test_row[a.b-seed3]@gpu", "a.b") == seed_in("t.py::test_row[a.b-seed3]", "a.b") == 3

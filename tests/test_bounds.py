@@ -618,10 +618,11 @@ def test_bounds_of_what_a_study_has_no_more_are_passed_over(old, new, named, tmp
 
 
 def test_bounds_of_another_study_stay_in_the_file():
-    ours, theirs = whole_file(), whole_file().replace("[quick", "[other study".replace(" ", "_"))
-    kept = of_other_studies(ours + theirs[theirs.index("[other_study]") :], QUICK)
+    ours, theirs = whole_file(), whole_file().replace("[quick", '["v1.2"')
+    kept = of_other_studies(ours + theirs[theirs.index('["v1.2"]') :], QUICK)
     assert tomllib.loads(ours + kept) == tomllib.loads(ours) | tomllib.loads(theirs)
     assert of_other_studies(ours, QUICK) == "" == of_other_studies("", QUICK)
+    assert of_other_studies("[quick\n[b]\n", QUICK) == ""
 
 
 def test_runs_without_a_figure_are_named_where_it_is_to_be_bounded():

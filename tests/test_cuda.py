@@ -101,7 +101,11 @@ EVERYWHERE = {
     "copy to the host: training/samples.py SampleRecorder.samples",
     "copy to the host: elsewhere",  # the test's own
 }
-FOLDED = {"_local_scalar_dense: models/folded.py find_pairs", "allclose: models/folded.py find_pairs"}
+FOLDED = {
+    "_local_scalar_dense: models/folded.py find_pairs",
+    "allclose: models/folded.py find_pairs",
+    "blocking copy to the device: models/folded.py _shaken",
+}
 CLASSIFIED = {
     "_local_scalar_dense: training/objectives.py ClassificationObjective.score",
     "copy to the host: training/objectives.py ClassificationObjective.score.<genexpr>",

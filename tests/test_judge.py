@@ -213,6 +213,18 @@ def test_records_of_another_study_are_judged_by_a_claim_of_ones_own(run):
         assert (Path("results") / name / "report.md").exists()
 
 
+def test_runs_judged_before_stay_where_the_new_ones_cannot_be_written(run, monkeypatch):
+    table(*arms())
+    assert run(*JUDGE, *AGAINST)[0] == 0
+    before = sorted(Path("results/judged/runs").rglob("*.json"))
+    table(*[line.replace("no skip", 300 * "x") for line in arms()])
+    code, _, err = run(*JUDGE)
+    assert code == 4 and "name too long" in err and set(before) <= {*Path("results/judged/runs").rglob("*.json")}
+    table(*[line.replace("0.1,", "0.2,") for line in arms()])
+    assert run(*JUDGE, *AGAINST)[0] == 0
+    assert len(list(Path("results/judged/runs").rglob("*.json"))) == 10
+
+
 def test_a_folder_that_judge_wrote_to_can_be_judged_again(run):
     for row, best in (("q1_1", 0.6), ("q1_2", 0.8)):
         for seed in range(3):

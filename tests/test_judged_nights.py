@@ -240,11 +240,14 @@ def test_it(seed, request, record_property):
 """
 
 
-@pytest.mark.integration
 def test_paths_that_no_commit_has_are_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "--quiet"], check=True)
     for name in ("local/portraits", "benchmarks", "tree/benchmarks"):
         (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "test_new.py").touch()  # which another commit has
+    subprocess.run(["git", "add", "test_new.py"], check=True)
+    assert bisection._from_here("test_new.py", tmp_path / "tree") == "test_new.py"
     told = {
         name: bisection._from_here(name, tmp_path / "tree") for name in ("benchmarks", "local/portraits", "-k", "q1")
     }
@@ -252,6 +255,7 @@ def test_paths_that_no_commit_has_are_from_here(tmp_path, monkeypatch):
     assert bisection._from_here("--camvid=local/portraits", tmp_path / "tree") == f"--camvid={tmp_path}/local/portraits"
 
 
+@pytest.mark.integration
 def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, cvhw4_command):
     """Of eight commits, one of which cannot be trained."""
     monkeypatch.chdir(tmp_path)
@@ -270,9 +274,7 @@ def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, cv
     assert code == 0, err
     assert commits[3] in out and commits[4] in out and commits[2] not in out  # between these two nobody can tell
     assert "cannot be trained" in err and f"{commits[6][:12]} 0.7905" in err
-    assert (
-        len(list((tmp_path / "local" / "bisect").glob("*/quick/runs"))) == 4
-    )  # each its own
+    assert len(list((tmp_path / "local" / "bisect").glob("*/quick/runs"))) == 4  # each its own
     assert cvhw4_command("bisect", "q1_2-finetune", "main", commits[0], "--seeds", "2")[0] == 4  # the wrong way round
     assert cvhw4_command("bisect", "q1_2-finetune", "nowhere", "main")[0] == 4
     code, _, err = cvhw4_command("bisect", "q1_2-finetune", commits[0], "main", "--", "--no-such-option")

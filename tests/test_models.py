@@ -105,6 +105,11 @@ def test_a_batch_norm_without_parameters_trains_unless_the_last_layer_alone_does
     for trained, expected in (("all layers", True), ("last layer", False)):
         set_training_mode(module, replace(row("q1_2"), trained=trained))
         assert module[1].training is expected
+    inside = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4, affine=False), nn.ReLU()))
+    set_training_mode(inside, row("q1_2"))
+    assert inside[1][0].training
+    set_training_mode(inside.requires_grad_(False), row("q1_2"))
+    assert not inside[1][0].training
 
 
 def test_template_trap_leaves_everything_in_evaluation_mode():

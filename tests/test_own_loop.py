@@ -208,7 +208,7 @@ def test_who_leaves_open_that_the_lowest_is_best_is_asked():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         study_of(primary="val_loss", claims=claims, lower_is_better={"val_loss", "test_rmse"})
-        study_of(primary="lossless", claims=[])
+        study_of(primary="neg_rmse", claims=[Claim(better="deep", worse="shallow", metric="lossless")])
 
 
 class Boosted:

@@ -203,6 +203,15 @@ def test_committed_tables_have_outlines_as_fonts():
     assert fonts(buffer.getvalue()) == {"Type3"}
 
 
+def test_signs_that_latex_and_typst_read_otherwise():
+    table = made(rows={"q1_2": "1. base | a\u00a0%", "q1_1": "x"}, baseline="q1_1", caption="c")
+    assert (
+        r"1. base \textbar{} a" in table.latex()
+        and "|" not in table.latex().split("\\begin{tabular}")[1].split("\n", 1)[1]
+    )
+    assert "[1\\. base | a\u00a0%]" in table.typst() and "figure.caption(position: top)[" in table.typst()
+
+
 @pytest.mark.parametrize("style", [{}, {"caption": NASTY, "label": "tab-a"}], ids=str)
 def test_typst_compiles(style, tmp_path):
     typst = pytest.importorskip("typst")

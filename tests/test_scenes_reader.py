@@ -237,8 +237,8 @@ CODINGS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "TIFF of pages": (
         (TRUTH, "TIFF", dict(save_all=True, append_images=[Image.fromarray(TRUTH)])), BY_VALUE, "holds 2 pictures",
     ),
-    "a transparent index": ((TWO, "PNG", dict(transparency=0)), dict(classes=2), "has transparent pixels"),
-    "a transparent index of no pixel": ((TWO, "PNG", dict(transparency=7)), dict(classes=2), TWO),
+    "a transparent value": ((TWO, "PNG", dict(transparency=0)), dict(classes=2), "has transparent pixels"),
+    "a transparent value of no pixel": ((TWO, "PNG", dict(transparency=7)), dict(classes=2), TWO),
     "GIF": ((TWO * 255, "GIF"), BINARY, TWO),
     "BMP": ((TRUTH, "BMP"), BY_VALUE, TRUTH),
     "JPEG": ((TRUTH, "JPEG"), BY_VALUE, "is JPEG, which may not keep values exactly"),

@@ -222,7 +222,7 @@ REFUSED = {
             "classes": ({"changes": {"merge": {"a": ["b"]}}}, "has changes='merge'"),
             "another task": (
                 {"changes": {"network": "fcn8s/resnet18"}},
-                "has network='fcn8s/resnet18'. Fix: choose one f",
+                "has network='fcn8s/resnet18'. Fix: name one for",
             ),
             "a start": ({"changes": {"start": "imagenet1k"}}, r"row c \(a control\): has start='imagenet1k'. Fix: cho"),
             "a batch norm": ({"changes": {"batch_norm": "froze"}}, "has batch_norm='froze'"),

@@ -114,7 +114,7 @@ def calibrate(
     records = latest_runs(Store(results, chosen.name).load())
     elsewhere = None if twins is None else latest_runs(Store(twins, chosen.name).load())
     made = make_bounds(chosen, records, false_alarms, seeds, elsewhere)
-    before = Path(path).read_text("utf-8") if Path(path).is_file() else ""
+    before = Path(path).read_text("utf-8", "replace") if Path(path).is_file() else ""
     write_atomically(Path(path), to_toml(chosen, made) + of_other_studies(before, chosen))
     typer.echo(f"wrote {path}, {made.source}")
     if made.held_out is None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,7 +57,7 @@ def judge(
     Example: cvhw4 judge runs.csv --row arm --metric accuracy --better skip --worse noskip
     """
     from cvhw4.discovery import study_as_json
-    from cvhw4.files import write_atomically
+    from cvhw4.files import remove, write_atomically
     from cvhw4.readers import Wanted, claims_of, figures_of, judged_study, read_runs, unpaired
     from cvhw4.records.history import History
     from cvhw4.records.store import Store
@@ -92,10 +92,14 @@ def judge(
         raise InputError(known.folder, f"is the history of {min(others)}", hint)
     if gone := {r.fingerprint for r in store.load()} - {r.fingerprint for r in records}:
         say(f"replaced: {len(gone)} runs judged before as {name}; another --name keeps both, --history every state")
-    shutil.rmtree(store.runs, ignore_errors=True)
-    write_atomically(store.folder / "judged.json", study_as_json(study))
     for record in records:
         store.save(record)
+    write_atomically(store.folder / "judged.json", study_as_json(study))
+    kept = {store.path(r.row, r.seed, r.fingerprint) for r in records}
+    for folder in store.runs.iterdir():  # only now, as a write may fail
+        remove(path for path in folder.iterdir() if path not in kept)
+        with suppress(OSError):
+            folder.rmdir()
     for line in session_summary(study, records, [], None, {}):
         typer.echo(line)
     highest = [name for name in figures if name not in lowest]

@@ -339,7 +339,9 @@ class _Tables:
             if int(np.asarray(mask.getchannel("A")).min()) < 255:
                 raise InputError(path, "has transparent pixels, which may mean anything", "save it without alpha")
             mask = mask.convert("P" if mask.mode == "PA" else mask.mode[:-1])
-        elif "transparency" in mask.info and int(np.asarray(mask.convert("RGBA").getchannel("A")).min()) < 255:
+        # A transparent value or colour; of indices it says nothing.
+        see_through = mask.mode != "P" and "transparency" in mask.info
+        if see_through and int(np.asarray(mask.convert("RGBA").getchannel("A")).min()) < 255:
             raise InputError(path, "has transparent pixels, which may mean anything", "save it without transparency")
         if mask.mode == "RGB":
             return Image.fromarray(self._of_colours(np.asarray(mask), path))

@@ -238,9 +238,13 @@ def set_training_mode(module: nn.Module, row: Row) -> None:
     if row.batch_norm == "train":
         for name, part in module.named_modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                own = list(part.parameters())  # none without affine=True: then those of the module it is in tell
-                around = own or list(module.get_submodule(name.rpartition(".")[0]).parameters())
-                if not any(p.requires_grad for p in around) or (not own and row.trained == "last layer"):
+                around = list(part.parameters())  # none without affine=True: then those of the modules it is in tell
+                own, owner = bool(around), name
+                while not around and owner:
+                    owner = owner.rpartition(".")[0]
+                    around = list(module.get_submodule(owner).parameters())
+                frozen = bool(around) and not any(p.requires_grad for p in around)
+                if frozen or (not own and row.trained == "last layer"):
                     part.eval()
 
 

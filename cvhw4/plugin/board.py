@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -29,7 +30,7 @@ class SessionBoard:
         """Notes that a worker is at a run."""
         note = self._note(run, "begun")
         note.parent.mkdir(parents=True, exist_ok=True)
-        note.touch()
+        note.write_text(str(os.getpid()))
 
     def finish(self, run: Run, record: Path | None = None, diverged: str = "", *, overwrite: bool = True) -> None:
         """Notes that a run is over.
@@ -55,7 +56,7 @@ class SessionBoard:
         """
         wanted, idle_since = list(runs), None
         while not self.over(wanted):
-            if any(not begun.with_suffix(".json").exists() for begun in self.folder.glob("*/*/*.begun")):
+            if any(map(_is_at_it, self.folder.glob("*/*/*.begun"))):
                 idle_since = None
             elif idle_since is None:
                 idle_since = time.monotonic()
@@ -88,3 +89,16 @@ class SessionBoard:
     @staticmethod
     def _read(notes: Iterable[Path]) -> Iterator[dict[str, Any]]:
         return (json.loads(note.read_text("utf-8")) for note in notes if note.exists())
+
+
+def _is_at_it(begun: Path) -> bool:
+    """Whether a worker is at the run of a note still: the run is not over, and the worker lives."""
+    if begun.with_suffix(".json").exists():
+        return False
+    try:
+        os.kill(int(begun.read_text() or os.getpid()), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):  # another user's process, or a note that is being written
+        pass
+    return True

@@ -258,6 +258,6 @@ def _parametrised(item: pytest.Item | pytest.Collector) -> set[str]:
 def seed_in(id: str, row: str) -> int | None:
     """The seed in the id of a test that trains a row ("test_rows.py::test_row[a-seed0]"), other parameters beside it or
     not; None for a test of another row."""
-    parameters = id.partition("[")[2].removesuffix("]")
+    parameters = id.partition("[")[2].partition("]@")[0].removesuffix("]")  # xdist adds "@group"
     found = re.search(rf"(?:^|-){re.escape(row)}-seed(\d+)(?:-|$)", parameters)
     return None if found is None else int(found[1])

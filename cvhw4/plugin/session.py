@@ -194,7 +194,8 @@ class Session:
             except InputError as error:
                 if self.make_cluster is not None:
                     raise
-                self.collection.warned.append(f"runs were trained one at a time: {error}")
+                self.collection.warned.append(f"runs are trained one at a time: {error}")
+                self.collection.warn(self.collection.warned[-1:])
                 self.executor.close()
                 self.executor = None
 
@@ -279,14 +280,14 @@ class Session:
             [study.rows[name] for name in claim.rows if name in study.rows],
         )
         outcome = next((o for o in judge_all(study, records, claims=tuple(claims)) if o.claim == claim), None)
-        if outcome is None and claim.worse is None and any(r.row in claim.rows for r in records):
-            pytest.skip("not judged: a claim about a figure on real data, which generated data cannot bear out")
         having = {r.row for r in records}
         lacking = [r for r in records if r.row in claim.rows and claim.metric not in r.epochs[-1].figures]
         if outcome is None and lacking and having >= {*claim.rows}:
             there = ", ".join(lacking[0].metrics)
             told = f"not judged: runs of {lacking[0].row} have no {claim.metric}, but {there}. Fix: correct the claim"
             pytest.fail(f"{told}, or train them again.", pytrace=False)
+        if outcome is None and claim.worse is None and any(r.row in claim.rows and r.data.embedded for r in records):
+            pytest.skip("not judged: a claim about a figure on real data, which generated data cannot bear out")
         if outcome is None:
             self._not_judged(f"no seed has a run of {' and '.join(claim.rows)}", claim.rows, study)
         return outcome
@@ -405,7 +406,8 @@ class Session:
         """The run of a test; of one that was lost with its worker by the end of its name."""
         if key := getattr(report, "cvhw4", {}).get("key"):
             return key[0], key[1], key[2]
-        found = [run for run in self._planned if seed_in(report.nodeid, run[1]) == run[2]]
+        studies = {study.name for study in self.studies_of(self.config.rootpath / report.nodeid.partition("::")[0])}
+        found = [run for run in self._planned if run[0] in studies and seed_in(report.nodeid, run[1]) == run[2]]
         return max(found, key=lambda run: len(run[1]), default=None)
 
     def _report_run(self, path: Path, seconds: float) -> None:

@@ -66,7 +66,7 @@ class Summary:
                 terminalreporter.write_line(wrapped(f"study {name}: no tables, as {file} cannot be imported here"))
                 continue
             pages += self._summarise_study(terminalreporter, found)
-        pages += self._write_table()
+        pages += self._write_table(terminalreporter)
         if session.in_runs and session.make_cluster is None:  # not with xdist, whose workers train
             wall = time.monotonic() - session.began
             overhead = wall - session.in_runs
@@ -125,15 +125,19 @@ class Summary:
         paths = [path for (name, _, _), path in self.session.runs.items() if name == study.name]
         return [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
 
-    def _write_table(self) -> list[tuple[Path, str]]:
+    def _write_table(self, terminalreporter: pytest.TerminalReporter) -> list[tuple[Path, str]]:
         """Writes what `--table` names; raises InputError as `_summarise`."""
         from cvhw4.files import write_atomically
         from cvhw4.report.papers import check_table, rendered, results_table
+        from cvhw4.report.text import wrapped
 
         path: Path | None = self.config.getoption("cvhw4_table")
         if path is None:
             return []
         style, found = check_table(path), (self._study(name, file) for name, file in self.session.trained.items())
         tables = [table for study in found if study for table in results_table(study, self._records(study), style)]
+        if not tables:
+            terminalreporter.write_line(wrapped(f"{path} is not written, as no run of this session has finished"))
+            return []
         write_atomically(path, rendered(tables, path.suffix))
         return [(path, "table for a paper")]

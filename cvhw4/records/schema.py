@@ -1,8 +1,8 @@
 """The record of one run, and of one that could not be finished: what is written to disk, and read back. Version 4.
 
 A record is one JSON object with the fields of `RunRecord`, in UTF-8. Numbers that JSON cannot hold (NaN for a class
-that never occurs) are null. A reader takes older versions and refuses one it does not know; fields may be added within
-a version, never change their meaning. What it gives has every field in its type, and all that pages rely on.
+that never occurs) are null. A reader refuses another version; fields may be added within one, never change their
+meaning. What it gives has every field in its type, and all that pages rely on.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import base64
 import io
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -173,7 +174,8 @@ def draw(
         paint(figure)
         return figure
 
-    with style():
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from")  # the browser has other fonts
         return Picture(stem, _to_svg(drawn()), alt, caption, drawn)
 
 

@@ -9,7 +9,8 @@
   const value = (text) => {
     const minutes = /^(\d+)m(\d+)s$/.exec(text);
     if (minutes) return 60 * minutes[1] + +minutes[2];
-    const number = /^(<?)\s*[±[]?\s*([+-]?\d[\d,]*(?:\.\d+)?)/.exec(text);
+    if (/^\d{4}-\d\d-\d\d/.test(text)) return NaN; // a date is sorted as text
+    const number = /^(<?)\s*[±[]?\s*([+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)/.exec(text);
     return number ? Number(number[2].replaceAll(",", "")) - (number[1] ? 1e-9 : 0) : NaN;
   };
 

@@ -110,7 +110,9 @@ def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, 
                 rows = [row for row in study.rows.values() if row.name in measured]
                 drawable = study.train is None or any(len(r.epochs) > 1 for runs in measured.values() for r in runs)
                 if rows and drawable:
-                    stem = f"curves-{task.name}-{file_stem(f'{metric} {name}')}"
+                    stem = f"curves-{task.name}-{file_stem(metric)}-{file_stem(name)}"
+                    taken = sum(picture.stem.startswith(stem) for _, picture in drawn)  # "recall+" and "recall-"
+                    stem += f"-{taken + 1}" * bool(taken)
                     drawn.append(("Learning curves", curves(stem, name, measured, rows, metric, study)))
             drawn += pictures_of(study, task, groups, stored.images, store.samples, store.pictures, name)
     return found

@@ -43,6 +43,7 @@ _LATEX = {c: f"\\{c}" for c in "&%#_{}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
+    "|": r"\textbar{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "[": "{[}",  # else an argument of the line break before it
@@ -241,7 +242,8 @@ class ResultsTable:
             last = f"  table.cell(colspan: {len(self.columns) + 1}, align: left, {below}),"
             return "\n".join([title, "#table(", *body, last, ")"])
         label = f" <{self.style.label}>" if self.style.label else ""
-        return "\n".join([title, f"#figure(caption: [{told}], table(", *body, f")){label}"])
+        above = f"#figure(placement: auto, caption: figure.caption(position: top)[{told}], table("
+        return "\n".join([title, above, *body, f")){label}"])
 
     @property
     def _caption(self) -> list[str]:
@@ -465,4 +467,5 @@ def _latex(text: str) -> str:
 
 def _typst(text: str) -> str:
     """Text as Typst shows it."""
-    return re.sub(r"([\\#\[\]*_`$<>@=~/+-])", r"\\\1", printable(text))
+    escaped = re.sub(r"([\\#\[\]*_`$<>@=~/+-])", r"\\\1", printable(text))
+    return re.sub(r"^(\d+)\.", r"\1\\.", escaped)  # no numbered list

@@ -16,7 +16,7 @@ from cvhw4.statistics.changes import as_text, flat
 from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.sensitivity import Detection
 from cvhw4.study import Row, Study
-from cvhw4.tasks import CUSTOM, LABELS, SEGMENTATION, TASKS, Task
+from cvhw4.tasks import CLASSIFICATION, CUSTOM, LABELS, SEGMENTATION, TASKS, Task
 
 Groups = Mapping[str, Sequence[RunRecord]]  # runs by row, seeds in order
 SHORT = LABELS | {metric: short for task in TASKS.values() for metric, short in task.short.items()}  # for a terminal
@@ -247,7 +247,7 @@ def notes(runs: Sequence[RunRecord], study: Study | None = None, show: Callable[
 def _changed(record: RunRecord, row: Row) -> str:
     """ "recipe.lr 0.001, now 0.01": the settings that a run had and its row has no more; "" where none is so."""
     then, now = flat(record.settings), flat(row.settings())
-    counted = () if row.task is SEGMENTATION else ("classes",)  # in the folder, which may not be here
+    counted = ("classes",) if row.task is CLASSIFICATION else ()  # in the folder, which may not be here
     names = [name for name in sorted({*then, *now} - {*counted}) if then.get(name) != now.get(name)]
     texts = {n: [as_text(of[n]) if n in of else "left out" for of in (then, now)] for n in names}
     return "; ".join(f"{n} {a}, now {b}" if len(a + b) < 60 else f"{n} changed" for n, (a, b) in texts.items())

@@ -127,7 +127,8 @@ def _shown(found: Iterable[str | Picture], pictures: list[Picture], data: str = 
     parts = []
     for part in found:
         if isinstance(part, Picture):
-            part = replace(part, stem=f"{_KIND}-{file_stem(f'{part.stem}{data}')}")
+            stem = f"{_KIND}-{file_stem(part.stem)}" + f"-{file_stem(data.strip())}" * bool(data)
+            part = replace(part, stem=stem)
             pictures.append(part)
         parts.append(part.markdown if isinstance(part, Picture) else part)
     return parts

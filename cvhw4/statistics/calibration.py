@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -476,7 +477,11 @@ def to_toml(study: Study, bounds: Bounds) -> str:
 
 def of_other_studies(text: str, study: Study) -> str:
     """The parts of a bounds file that are of other studies, as they are."""
-    parts = re.split(r"^(?=\[[^.\[\]]+\]$)", text, flags=re.MULTILINE)[1:]
+    try:
+        tomllib.loads(text)
+    except ValueError:  # damaged, and written anew
+        return ""
+    parts = re.split(r'^(?=\[(?:[\w-]+|"[^"]*")\]$)', text, flags=re.MULTILINE)[1:]
     others = [part.rstrip("\n") for part in parts if not part.startswith(f"[{_key(study.name)}]")]
     return "".join(f"\n{part}\n" for part in others)
 

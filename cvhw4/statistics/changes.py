@@ -230,22 +230,27 @@ def _by_place(records: Iterable[RunRecord]) -> dict[Place, dict[int, RunRecord]]
 def _figures(place: Place, a: BySeed, b: BySeed, untouched: bool) -> list[Change]:
     """What runs of one row have in common to compare, not yet corrected for other figures."""
     runs = [*a.values(), *b.values()]
-    step = known_to(runs)
     changes = []
     for figure in _names(runs):
         if _held(a, figure) == _held(b, figure) == "held":
             of_a, of_b = ({s: r.figure(figure) for s, r in side.items()} for side in (a, b))
             lower = any(figure.split(" ", 1)[1] in r.lower_is_better for r in runs)
-            largest = max(map(abs, (*of_a.values(), *of_b.values())))
-            known = min(step, 1e-3 * largest or step) if step == _STEP else step  # of small figures a thousandth
-            change = figure_change(of_a, of_b, known, place, figure, untouched)
+            step = known_to(runs, [*of_a.values(), *of_b.values()])
+            change = figure_change(of_a, of_b, step, place, figure, untouched)
             changes.append(replace(change, lower_is_better=lower))
     return changes
 
 
-def known_to(runs: Iterable[RunRecord]) -> float:
-    """The step that figures of a row's runs are known to: of shares of images one image, of others what pages show."""
-    return max(_STEP, *(1 / r.data.val for r in runs if TASKS[r.task].in_images), 0.0)
+def known_to(runs: Iterable[RunRecord], values: Iterable[float]) -> float:
+    """The step that a figure of a row's runs is known to: of shares of images one image, of others what pages show, and
+    of those that are too small for that a thousandth."""
+    images = [1 / r.data.val for r in runs if TASKS[r.task].in_images]
+    return max(_STEP, *images) if images else small_step(values)
+
+
+def small_step(values: Iterable[float]) -> float:
+    """What pages show of figures; of smaller ones a thousandth of the largest."""
+    return min(_STEP, 1e-3 * max(map(abs, values), default=0.0) or _STEP)
 
 
 def _gaps(place: Place, a: BySeed, b: BySeed) -> list[Gap]:
@@ -353,7 +358,8 @@ def _claims(
     moves = []
     for place in (p for p in of_a if p in of_b):
         before, after = of_a[place], of_b[place]
-        step = max(_STEP, before.resolution, after.resolution) * math.sqrt(len(before.claim.rows))  # of so many figures
+        known = max(before.resolution, after.resolution) or small_step([*before.differences, *after.differences])
+        step = known * math.sqrt(len(before.claim.rows))  # of so many figures
         same = all((row, place[1]) in untouched for row in before.claim.rows)
         x, y = (dict(zip(o.seeds, o.differences, strict=True)) for o in (before, after))
         moves.append(figure_change(x, y, step, place, untouched=same))

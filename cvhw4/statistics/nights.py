@@ -274,7 +274,7 @@ def _values(name: str, runs: Sequence[RunRecord]) -> list[float]:
     which, _, metric = name.partition(" ")
     if which not in ("best", "last") or not all(metric in r.epochs[0].figures for r in runs):
         return []
-    values = [round(r.figure(name), 6) for r in runs]
+    values = [round(v, 6 if abs(v) >= 0.1 else 9) for v in (r.figure(name) for r in runs)]
     return values if all(map(math.isfinite, values)) else []
 
 
@@ -345,7 +345,7 @@ def _measurements(place: Place, runs: Sequence[RunRecord], bounds: Bounds) -> li
                 bound = limits.get(figure)
                 of_mean = bound.for_mean_of(len(runs)) if bound else None
                 low, high = (of_mean.low, of_mean.high) if of_mean else (None, None)
-                step = known_to(runs)
+                step = known_to(runs, values.values())
                 found.append(
                     Measurement(
                         row=place[0], data=place[1], figure=figure, values=values, low=low, high=high, step=step

@@ -9,15 +9,13 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from math import inf
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cvhw4.errors import InputError
 from cvhw4.files import visible
 from cvhw4.labels import Merge
-from cvhw4.study.checks import check_name, choose
+from cvhw4.study.checks import check_name, choose, is_number
 from cvhw4.study.claims import Claim, Control
 from cvhw4.study.functions import plain, source_of
 from cvhw4.study.recipe import BY_EPOCHS_SO_FAR, Recipe
@@ -36,8 +34,9 @@ CORRUPTED: dict[CorruptionKind, tuple[TaskName | None, str]] = {
     "classes swapped": ("segmentation", "the share of the images, above 0 and up to 1"),
 }
 # What a negative control may change of its row: not what decides which figures it has.
-_CHANGED = ("network", "start", "trained", "augmentation", "flip", "skips", "batch_norm", "recipe", "version")
+_CHANGED = ("network", "start", "trained", "augmentation", "flip", "skips", "batch_norm", "recipe")
 _LOW = re.compile(r"(?:^|[_.+-])(?:loss|error|mae|mse|rmse|fid|perplexity)(?:$|[_.+-])", re.IGNORECASE)  # figures
+_TURNED = re.compile(r"(?:neg|minus|negative)[_.+-]", re.IGNORECASE)  # of which the highest is best again
 _MOST_CLASSES = 32767  # targets of more than 256 are int16
 _LARGEST_SIDE = 2**15  # pixels
 _OF_SCENES = (  # in their folders; pictures have none
@@ -228,22 +227,20 @@ def check_control(study: Study, where: str, control: Control, strength: float) -
         return
     for name in control.changes:
         choose(where, "changes", name, [*_CHANGED])
-    network = control.changes.get("network")
-    if isinstance(network, str) and task_of(network) is not base.task:
-        raise InputError(where, f"has network={network!r}", f"choose one for {base.task.name}")
+    network = control.changes.get("network", base.network)
+    if network is not base.network and not (isinstance(network, str) and task_of(network) is base.task):
+        raise InputError(where, f"has network={network!r:.60}", f"name one for {base.task.name}")
     if control.corrupts is not None:
         choose(where, "corrupts", control.corrupts, CorruptionKind)
         task, hint = CORRUPTED[control.corrupts]
         if task not in (None, base.task.name):
             raise InputError(where, f"has {control.corrupts}, which is for {task}", f"choose a row of {task}")
         pixels, all_of = control.corrupts == "mask shift", control.corrupts != "smaller training set"
-        if not (
-            isinstance(strength, Real) and (strength >= 1 if pixels else 0 < strength < 1 or (strength == 1 and all_of))
-        ):
+        if not (is_number(strength) and (strength >= 1 if pixels else 0 < strength < 1 or (strength == 1 and all_of))):
             raise InputError(where, f"has {control.corrupts} with a strength of {strength!r:.40}", f"give {hint}")
         if len(control.classes or ()) != 2 * (control.corrupts == "classes swapped"):
             raise InputError(where, f"has classes={control.classes!r:.60}", "name two for classes swapped, else none")
-    if control.lr and not (isinstance(strength, Real) and 0 < strength < inf):
+    if control.lr and not (is_number(strength) and strength > 0):
         raise InputError(where, f"multiplies the learning rate by {strength!r:.40}", "give a number above 0")
     row = control.of(study, strength)
     if not isinstance(row.recipe, Recipe):
@@ -296,9 +293,10 @@ def check_custom(study: Study) -> None:
         check_name(name, "figure")
     claimed = [claim.metric for claim in study.claims if isinstance(claim, Claim)]
     for name in dict.fromkeys((study.primary, *claimed)):
-        if _LOW.search(name) and name not in study.lowest:
+        if _LOW.search(name) and not _TURNED.match(name) and name not in study.lowest:
             what = f"{study.where}: the highest {name} counts as the best"
-            warnings.warn(f'{what}; if the lowest is, write lower_is_better={{"{name}"}}.', stacklevel=4)
+            way = f"lower_is_better={{{name!r}}} (cvhw4 judge: --lower {name})"
+            warnings.warn(f"{what}; if the lowest is, write {way}.", stacklevel=4)
     for name, settings in study.rows.items():
         check_name(name, "row")
         where = f"{study.where}, row {name}"

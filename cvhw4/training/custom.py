@@ -230,7 +230,9 @@ def _roots(function: Callable[..., Any]) -> set[str]:
     roots = {root for value in given for root in _roots(value)}
     known: Any = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
     roots.add(str(getattr(known, "__module__", "")).partition(".")[0])
-    for called in vars(known).values() if isinstance(known, type) else [known]:
+    kinds = known.__mro__[:-1] if isinstance(known, type) else ()
+    methods = [getattr(value, "__func__", value) for kind in kinds for value in vars(kind).values()]
+    for called in methods or [known]:
         code, values = getattr(called, "__code__", None), getattr(called, "__globals__", {})
         for inner in _codes(code) if isinstance(code, CodeType) else ():
             roots |= {str(i.argval).partition(".")[0] for i in dis.get_instructions(inner) if i.opname == "IMPORT_NAME"}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GAIN = 0.9  # of float32's time, at most, that a step takes where bf16 is chosen: less is within the noise of timing
 _ROUNDS, _SECONDS = 3, 20.0  # timed steps of each precision, and after how many seconds in all no more are begun
-_STEP = 3  # raise it when a step is computed in another way: what was timed before is timed anew
+_STEP = 4  # raise it when a step is computed in another way: what was timed before is timed anew
 _timed: dict[str, Mapping[str, float]] = {}  # in this process, for where the cache folder cannot be used
 
 
