@@ -311,19 +311,7 @@ def test_runs_from_before_a_metric_are_passed_over_where_it_is_asked_for():
     study = insects(metrics={"mine": right}, claims=[claim])
     old = own_record("scratch", 0, ((0.3, 0.2),))
     old = replace(old, epochs=[replace(e, figures={"accuracy": 0.3}) for e in old.epochs])
-    runs = [old, own_record("finetune", 0, ((0.8, 0.7),))]
+    runs = [replace(r, settings=study.row(r.row).settings()) for r in (old, own_record("finetune", 0, ((0.8, 0.7),)))]
     assert judge_all(study, runs) == []
     accuracy, mine = report_page(study, runs, None, {}).split("### mine")
     assert "scratch" in accuracy and "scratch" not in mine.split("### Settings")[0]
-
-
-def test_files_that_say_which_images_were_right_are_still_read():
-    right_ones = np.array([[True, False, True, False], [True, True, True, True]])
-    labels = np.array([0, 0, 1, 1], np.uint8)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, right=right_ones, labels=labels)
-    images = ImageResults.from_bytes(buffer.getvalue(), Path("old.npz"))
-    assert images.predicted.tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]] and images.predicted.dtype == np.uint8
-    assert np.array_equal(images.right, right_ones) and np.array_equal(images.strata, labels)
-    again = ImageResults.from_bytes(images.to_bytes(), Path("new.npz"))
-    assert np.array_equal(again.predicted, images.predicted)

@@ -51,7 +51,7 @@ def compare(
     margin: float = 0.0,
     resolution: float = 0.0,
     smallest: float = 0.0,
-    figures: int = 2,
+    figures: int | None = None,
 ) -> Comparison:
     """Compares two rows seed by seed, or one row with a margin.
 
@@ -63,7 +63,8 @@ def compare(
             spread is then never taken as less than `rounding_sd`: three equal differences of accuracies are chance
             more often than p = 0 says.
         smallest: difference of interest, above 0; 0 for none.
-        figures: how many figures a difference is made of: 4 for one of two differences.
+        figures: how many figures a difference is made of, 4 for one of two differences; by default, 1 for a row
+            with the margin and 2 for two rows.
 
     Raises:
         ValueError: no figures, not as many of one row as of the other, or one that is not finite.
@@ -75,7 +76,7 @@ def compare(
     if not (np.isfinite(b).all() and np.isfinite(w).all()):
         raise ValueError("a comparison needs finite figures")
     n = len(b)
-    floor = rounding_sd(resolution, figures)
+    floor = rounding_sd(resolution, figures or (1 if worse is None else 2))
     difference = estimate(np.round(b - w, DECIMALS).tolist())
     if difference.sd < floor:
         half = t_quantile(0.975, n - 1) * floor / math.sqrt(n)
