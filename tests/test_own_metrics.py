@@ -1,6 +1,5 @@
 """A user's own metrics: by hand-worked numbers, in records, and on pages."""
 
-import io
 import re
 import warnings
 from dataclasses import replace
