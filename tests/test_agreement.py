@@ -125,8 +125,8 @@ def test_the_page_sets_generated_beside_real_and_published(run, measured):  # no
     )
     assert CLASSES not in lines(page, "Signs")
     assert (
-        "- **generated, quick**: of 2 claims 0 agree in sign; 2 in the opposite sign: skip connections raise mIoU;"
-        in page
+        "- **generated, quick**: of 2 claims, controls included, 0 agree in sign; 2 in the opposite sign: "
+        "skip connections raise mIoU;" in page
     )
     assert "No two settings have 4 rows in common yet." in page and "each its own" not in page
 

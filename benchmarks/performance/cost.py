@@ -204,7 +204,8 @@ def measure_machine(
     Whatever else runs on the machine meanwhile lowers both figures.
 
     Args:
-        precision: of the matrix product: "float32", "tf32" (float32 in and out; CUDA), "bfloat16" or "float16".
+        precision: of the arithmetic, a matrix product's or on a CPU the better of it and a 3x3 convolution's:
+            "float32", "tf32" (float32 in and out; CUDA), "bfloat16" or "float16".
         side: of the square matrices; None for a size that suits the device.
         triad_bytes: of the three float32 arrays together; None for at least 1 GiB, and less (a quarter of what is
             free) on a machine with little memory.
@@ -219,11 +220,18 @@ def measure_machine(
         with torch.inference_mode():
             x, y = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))  # zeros would cost less power
             product = _least_seconds("torch.mm(x, y, out=z)", seconds, x=x, y=y, z=torch.empty_like(x))
+            flops = 2 * side**3 / product
+            if device.type == "cpu":  # torch.mm's library may be slower there than that of convolutions: AMD's, by half
+                n, channels = 64, 256
+                x = torch.randn(4, channels, n, n, dtype=dtype).to(memory_format=torch.channels_last)
+                w = torch.randn(channels, channels, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
+                product = _least_seconds("torch.conv2d(x, w)", seconds, x=x, w=w)
+                flops = max(flops, 2 * 4 * (n - 2) ** 2 * channels**2 * 9 / product)
             a, b, c = (torch.ones(triad_bytes // (3 * _FLOAT32), device=device) for _ in range(3))
             triad = _least_seconds("torch.add(b, c, alpha=0.5, out=a)", seconds, a=a, b=b, c=c)
     finally:
         torch.set_float32_matmul_precision(before)
-    return Machine(device.type, 2 * side**3 / product, precision, 3 * a.nbytes / triad)
+    return Machine(device.type, flops, precision, 3 * a.nbytes / triad)
 
 
 def _least_seconds(statement: str, seconds: float, **names: Tensor) -> float:

@@ -259,7 +259,8 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
     for name, found_here in tally.items():
         total = sum(map(len, found_here.values()))
         agree, means = (len(found_here.get(kind, [])) for kind in ("agree", "open, means agree"))
-        text = f"- **{name}**: of {total} claim{'s' * (total > 1)} {agree} agree{'s' * (agree == 1)} in sign"
+        controls = ", controls included," * any(c.control for c in claims)
+        text = f"- **{name}**: of {total} claim{'s' * (total > 1)}{controls} {agree} agree{'s' * (agree == 1)} in sign"
         if means:
             text += f"; {means} more {'have means that agree' if means > 1 else 'has means that agree'}, undecided"
         opposite = {"differ": "in the opposite sign", "open, means differ": "with opposite means, undecided"}

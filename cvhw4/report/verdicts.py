@@ -266,7 +266,7 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
         parts.append(
             f"Published differences are of one run each, and of best epochs. Of {sized}, {len(inside)} "
             f"lie{'s' * (len(inside) == 1)} within the 95 % prediction interval of one more run here, with another "
-            "seed and, for accuracies, other images"
+            f"seed and{', for accuracies,' * (not any(o.redrawn for o in outcomes))} other images"
             f"{': ' * bool(inside) + '; '.join(inside)}. Other data and networks give other sizes."
         )
     return parts
