@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cvhw4.records.images import ImageResults
 from cvhw4.statistics.images import ImageNoise, bootstrap_weights, combine, image_noise, squared_error
 from cvhw4.statistics.intervals import estimate
+from tests.tiny import two_classes
 
 
 def rng(seed=0):
@@ -22,7 +23,7 @@ def classified(right, labels=None):
     """Results of one epoch from bool [V]."""
     right = np.asarray(right, bool)
     labels = np.arange(len(right)) % 2 if labels is None else labels
-    return ImageResults.of_two_classes(right=right[None], labels=np.asarray(labels, np.uint8)), 1
+    return two_classes(right=right[None], labels=np.asarray(labels, np.uint8)), 1
 
 
 def segmented(seed, images=9, classes=11):
@@ -135,9 +136,7 @@ def test_the_parts_of_one_runs_variance():
 
 
 def test_the_epoch_is_the_one_asked_for():
-    images = ImageResults.of_two_classes(
-        right=np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool), labels=np.zeros(4, np.uint8)
-    )
+    images = two_classes(right=np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool), labels=np.zeros(4, np.uint8))
     assert image_noise([(1, [(images, 1)])], "accuracy", rng()).mean_variance == 0
     assert image_noise([(1, [(images, 2)])], "accuracy", rng()).mean_variance > 0.05  # 1/2 * 1/2 / 4
 

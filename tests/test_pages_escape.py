@@ -24,7 +24,7 @@ from cvhw4.report.tables import table
 from cvhw4.report.text import code, escape, file_stem, in_picture
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS
-from tests.tiny import MERGED, QUICK, failure, record
+from tests.tiny import MERGED, QUICK, failure, record, two_classes
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])  # with HTML
 HOSTILE = [
@@ -189,7 +189,7 @@ def scenes(classes, seed):
 def verdicts_of(text):
     def read(r):
         if r.task == "classification":
-            return ImageResults.of_two_classes(right=np.eye(3, 400, r.seed, bool), labels=np.zeros(400, np.uint8))
+            return two_classes(right=np.eye(3, 400, r.seed, bool), labels=np.zeros(400, np.uint8))
         return scenes(r.settings["classes"], r.seed)
 
     rows = (*ROWS, *CELLS.values(), "q2_n1a-fused_norm", "q2_n1b-plain_norm")

@@ -34,7 +34,7 @@ from cvhw4.report.scenes import (
 )
 from cvhw4.tasks import CLASSIFICATION, SEGMENTATION
 from tests.pages import texts
-from tests.tiny import QUICK, VOID, record
+from tests.tiny import QUICK, VOID, record, two_classes
 
 HOSTILE = "<script>alert(1)</script> $\\frac$ & |a|\n`b`"
 
@@ -83,11 +83,11 @@ def words(picture):
 def test_confusion_is_of_the_last_epoch_and_by_class():
     labels = np.array([0, 0, 0, 0, 1], dtype=np.uint8)
     right = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=bool)
-    assert confusion(record(), ImageResults.of_two_classes(right=right, labels=labels)).tolist() == [
+    assert confusion(record(), two_classes(right=right, labels=labels)).tolist() == [
         [0.75, 0.25],
         [1.0, 0.0],
     ]
-    none = confusion(record(), ImageResults.of_two_classes(right=right[:, :4], labels=labels[:4]))
+    none = confusion(record(), two_classes(right=right[:, :4], labels=labels[:4]))
     assert none[0].tolist() == [0.75, 0.25] and np.isnan(none[1]).all()  # a class without images
 
 
@@ -127,7 +127,7 @@ def test_cells_are_means_over_seeds_with_their_spread():
         "confusion-x",
         "embedded",
         {"q1_2-finetune": runs, "q1_3-scratch": []},
-        lambda r: ImageResults.of_two_classes(right=np.array(right[r.seed], dtype=bool), labels=labels),
+        lambda r: two_classes(right=np.array(right[r.seed], dtype=bool), labels=labels),
     )
     assert texts(picture).count("± 14.1") == 2 and {"70.0", "30.0", "100.0", "0.0"} <= set(texts(picture))
     assert "heavy_makeup 70 %, no_heavy_makeup 100 %" in picture.alt and "2 seeds a row" in picture.caption
@@ -412,9 +412,7 @@ def test_colours_are_the_users_and_made_where_there_are_none():
 
 
 def test_a_page_without_samples_has_what_records_give_and_says_so():
-    images = ImageResults.of_two_classes(
-        right=np.ones((3, 4), dtype=bool), labels=np.array([0, 1, 0, 1], dtype=np.uint8)
-    )
+    images = two_classes(right=np.ones((3, 4), dtype=bool), labels=np.array([0, 1, 0, 1], dtype=np.uint8))
     q1, q2 = ({record(n).row: [record(n)] for n in names} for names in (("q1_1", "q1_2"), ("q2_1a", "q2_3")))
     nothing = dict(samples=lambda _: None, pictures=lambda _: None)
     found = pictures_of(QUICK, CLASSIFICATION, q1, lambda _: images, **nothing)
@@ -432,7 +430,7 @@ def test_a_page_without_samples_has_what_records_give_and_says_so():
 def test_a_page_has_every_picture_its_rows_allow_nightly_rows_first():
     groups, samples, pictures = many_rows(("q1_f1", "q1_c8", "q1_2"), 4, 16)
     labels = np.arange(4, dtype=np.uint8) % 2
-    images = ImageResults.of_two_classes(right=np.ones((1, 4), dtype=bool), labels=labels)
+    images = two_classes(right=np.ones((1, 4), dtype=bool), labels=labels)
     found = pictures_of(QUICK, CLASSIFICATION, groups, lambda _: images, samples, pictures, data="mine / own")
     stems = [f"{kind}-classification-mine---own" for kind in ("confusion", "attention-maps", "attention-share")]
     assert [p.stem for _, p in found] == stems and found[2][
@@ -451,7 +449,7 @@ def test_hostile_names_stay_text():
         for row, runs in groups.items()
     }
     labels = np.array([0, 1], dtype=np.uint8)
-    images = ImageResults.of_two_classes(right=np.ones((1, 2), dtype=bool), labels=labels)
+    images = two_classes(right=np.ones((1, 2), dtype=bool), labels=labels)
     pictures = packed(noise(2, 16), labels=labels, names=(HOSTILE, "val/\udcff.jpg"))
     found = pictures_of(QUICK, CLASSIFICATION, hostile, lambda _: images, samples, lambda _: pictures)
     q2, samples, pictures = two_arms()

@@ -23,7 +23,7 @@ from cvhw4.records.schema import VERSION, Failure, RunRecord, StoredImages
 from cvhw4.records.store import Store
 from cvhw4.training.process import release_memory
 from tests.committed import ROOT, committed_results
-from tests.tiny import MERGED, failure, record
+from tests.tiny import MERGED, failure, record, two_classes
 
 IMAGES = StoredImages(file="a.npz", sha256="a" * 64)
 
@@ -175,9 +175,7 @@ def test_image_results_come_back_as_they_went(images):
 
 
 def test_figures_of_image_results_and_of_draws_of_them():
-    images = ImageResults.of_two_classes(
-        right=np.array([[True, False, True], [True, True, True]]), labels=np.zeros(3, np.uint8)
-    )
+    images = two_classes(right=np.array([[True, False, True], [True, True, True]]), labels=np.zeros(3, np.uint8))
     assert images.figure("accuracy", 1) == pytest.approx(2 / 3)
     assert images.figure("accuracy", 1, np.array([[2, 1, 0], [0, 3, 0]])) == pytest.approx([2 / 3, 0])
     with pytest.raises(KeyError, match="loss"):

@@ -19,7 +19,7 @@ from cvhw4.report.results import report_page
 from cvhw4.statistics.bounds import load_bounds
 from cvhw4.tasks import SEGMENTATION
 from tests.test_records import IMAGES
-from tests.tiny import QUICK, failure, record
+from tests.tiny import QUICK, failure, record, two_classes
 
 BOUNDS = load_bounds(Path(__file__).resolve().parent.parent / "benchmarks" / "bounds.toml", QUICK)
 WHOLE = [replace(record(row), images=IMAGES) for row in ("q1_1", "q1_2", "q2_1a", "q2_3")]
@@ -112,7 +112,7 @@ def sound(content):
 
 random = np.random.RandomState(0)
 FILES = [
-    ImageResults.of_two_classes(right=random.rand(3, 8) < 0.7, labels=np.arange(8, dtype=np.uint8) % 2).to_bytes(),
+    two_classes(right=random.rand(3, 8) < 0.7, labels=np.arange(8, dtype=np.uint8) % 2).to_bytes(),
     ImageResults(counts=random.randint(0, 9, (2, 3, 2, 12, 11)).astype(np.uint32)).to_bytes(),
 ]
 

@@ -9,6 +9,7 @@ from scipy import stats
 from cvhw4.records.images import ImageResults
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.selection import half_weights, selection, selection_over_seeds
+from tests.tiny import two_classes
 
 
 def rng(seed=0):
@@ -17,7 +18,7 @@ def rng(seed=0):
 
 def classified(right):
     right = np.asarray(right, bool)
-    return ImageResults.of_two_classes(right=right, labels=(np.arange(right.shape[1]) % 2).astype(np.uint8))
+    return two_classes(right=right, labels=(np.arange(right.shape[1]) % 2).astype(np.uint8))
 
 
 def highest_of(epochs, images, p):

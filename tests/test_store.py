@@ -17,20 +17,17 @@ import pytest
 
 from cvhw4.errors import InputError
 from cvhw4.files import write_atomically
-from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import VERSION, StoredImages
 from cvhw4.records.store import Store, latest_runs
 from tests.test_records import class_samples, mask_samples, pictures, same
-from tests.tiny import failure, record
+from tests.tiny import failure, record, two_classes
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def results(seed=0, epochs=3, images=40):
     random = np.random.RandomState(seed)
-    return ImageResults.of_two_classes(
-        right=random.rand(epochs, images) < 0.7, labels=np.arange(images, dtype=np.uint8) % 2
-    )
+    return two_classes(right=random.rand(epochs, images) < 0.7, labels=np.arange(images, dtype=np.uint8) % 2)
 
 
 def same_results(a, b):

@@ -27,7 +27,7 @@ from cvhw4.statistics.comparison import rounding_sd
 from cvhw4.statistics.stability import stability, wrong_verdicts
 from cvhw4.statistics.verdicts import families, judge, judge_all
 from tests.pages import cells, section
-from tests.tiny import MERGED, QUICK, failure, record
+from tests.tiny import MERGED, QUICK, failure, record, two_classes
 
 SEEDS = 6
 CLAIMS = {claim.id: claim for claim in QUICK.claims}
@@ -42,7 +42,7 @@ def run(row, seed, level=None):
     short, task = row.name.split("-")[0], row.task.name
     if task == "classification":
         level = LEVEL.get(short, 0.85) if level is None else level
-        images = ImageResults.of_two_classes(right=random.rand(3, 80) < level, labels=np.arange(80, dtype=np.uint8) % 2)
+        images = two_classes(right=random.rand(3, 80) < level, labels=np.arange(80, dtype=np.uint8) % 2)
         figures = tuple((float(images.figure("accuracy", e)),) for e in (1, 2, 3))
     else:
         targets = MERGED[row.classes].targets

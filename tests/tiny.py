@@ -25,6 +25,7 @@ from cvhw4.data.cache import fingerprint
 from cvhw4.data.dataset import PORTRAIT_CLASSES, Dataset, Split
 from cvhw4.homework.rows import THREE, rows_at
 from cvhw4.labels import merge_classes
+from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import DataUsed, Epoch, Failure, RunRecord, Times, WeightsUsed
 from cvhw4.runner import Runner
 
@@ -153,6 +154,11 @@ def record(name: str = "q1_2", seed: int = 0, figures=((0.7,), (0.9,), (0.8,)), 
         started=f"2026-11-23T10:00:{seed:02d}+00:00",
     )
     return RunRecord(**(whole | changes))
+
+
+def two_classes(right, labels) -> ImageResults:
+    """From bool [E, V], whether each image was classified correctly as one of two classes, and uint8 [V]."""
+    return ImageResults(predicted=np.where(right, labels, 1 - labels), labels=labels)
 
 
 def failure(of: RunRecord, **changes) -> Failure:

@@ -131,8 +131,8 @@ _LEGEND = (
     "the highest of the pairs of trials taken in turn. *Without workers*: the ratio to a reference that loads pictures "
     "in its own process, which on few cores is the stronger opponent: where that misses a *target* it is told. "
     "*GFLOP/s*: the least arithmetic (matrix products and convolutions, 2 per multiply-add) over our median time. "
-    "*Floor*: the least arithmetic at the measured matrix peak, or the least parameter traffic at the measured "
-    "bandwidth, whichever takes longer: the *limit*. *Peak memory*: ours, then the reference's; the device's for CUDA, "
+    "*Floor*: the least arithmetic at the measured peak, or the least parameter traffic at the measured bandwidth, "
+    "whichever takes longer: the *limit*. *Peak memory*: ours, then the reference's; the device's for CUDA, "
     "else the process's, without the reference's workers. *n*: pairs of trials."
 )
 

@@ -66,7 +66,7 @@ def is_plain(convolution: nn.Conv2d) -> bool:
 
 
 def _is_helped(convolution: nn.Conv2d) -> bool:
-    """Whether it is such a one, on the CPU."""
+    """Whether it is a plain one, on the CPU."""
     return is_plain(convolution) and convolution.weight.device.type == "cpu"
 
 

@@ -148,11 +148,6 @@ class ImageResults:
         whole, scored = np.stack(scores), np.arange(1, len(scores) + 1, dtype=np.uint16)
         return cls(array, labels, None, whole[..., 1:] if whole.shape[-1] == 2 else whole, scored)
 
-    @classmethod
-    def of_two_classes(cls, right: NDArray[np.bool_], labels: NDArray[np.uint8]) -> ImageResults:
-        """From bool [E, V], whether each image was classified correctly as one of two classes."""
-        return cls(predicted=np.where(right, labels, 1 - labels), labels=labels)
-
     def to_bytes(self) -> bytes:
         """As it is stored: the same results always give the same bytes."""
         counts = self.counts

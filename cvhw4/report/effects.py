@@ -59,8 +59,8 @@ def effects_section(
             f"## {title} ({e.title})",
             f"{about and about + ' '}Every combination ran, with the same {len(seeds)} seeds; after the "
             f"{e.study.epoch} epoch all changes together make {gain(whole)}. A main effect is the mean over the "
-            "settings of the others, an interaction of two changes half of what one of them does more where the other "
-            "is made; intervals over seeds.",
+            "settings of the others, an interaction half of how much more one change does where the other is made; "
+            "intervals over seeds.",
             table(lines),
             _picture(found, metric, e),
             table(cells),

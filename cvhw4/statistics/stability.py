@@ -13,12 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from cvhw4.statistics.comparison import LEVEL, equivalence_p_values, holm, moments, t_p_values
 from cvhw4.statistics.intervals import Verdict
 
-_VERDICTS: dict[float, Verdict] = {
-    1: "supported",
-    -1: "contradicted",
-    2: "equivalent",
-    0: "undecided",
-}  # as `_signs` has
+# By what `_signs` gives.
+_VERDICTS: dict[float, Verdict] = {1: "supported", -1: "contradicted", 2: "equivalent", 0: "undecided"}
 
 
 class Stability(NamedTuple):
