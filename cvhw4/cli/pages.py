@@ -37,12 +37,10 @@ def report(results: ResultsOption = RESULTS, study: StudyOption = None, bounds: 
     from cvhw4.records.revisions import hint_of
     from cvhw4.records.store import Store
     from cvhw4.report.page import write_pages
-    from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
+    from cvhw4.statistics.bounds import bounds_of
 
     chosen = chosen_study(study, results)
-    own = Path(chosen.bounds) if chosen.bounds is not None and os.path.lexists(chosen.bounds) else None
-    path = bounds or own
-    judged_by = NO_BOUNDS if path is None else load_bounds(path, chosen, named=bounds is not None)
+    judged_by = bounds_of(chosen, bounds)
     store = Store(results, chosen.name)
     if not os.path.isdir(store.folder):
         raise InputError(store.folder, "is not a folder of runs", hint_of(store, "name one with --results"))

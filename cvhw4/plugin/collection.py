@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,13 +218,9 @@ def load(config: pytest.Config, study: Study) -> Any:
     Raises:
         InputError: the file cannot be read.
     """
-    from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
+    from cvhw4.statistics.bounds import bounds_of
 
-    named: Path | None = config.getoption("cvhw4_bounds")
-    path = named or study.bounds
-    if path is None or (named is None and not os.path.lexists(path)):  # a study that is not calibrated yet
-        return NO_BOUNDS
-    return load_bounds(Path(path), study, named=named is not None)
+    return bounds_of(study, config.getoption("cvhw4_bounds"))
 
 
 def parameters(item: pytest.Item) -> dict[str, Any]:

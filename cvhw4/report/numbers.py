@@ -12,6 +12,8 @@ from cvhw4.statistics.intervals import Estimate, Verdict, estimate
 from cvhw4.statistics.verdicts import Outcome
 from cvhw4.study import Claim
 
+ENOUGH = 10  # seeds from which on differences show a shape
+
 
 def number(value: float, digits: int = 3, sign: str = "") -> str:
     """ "0.872", or with the sign "+" "+0.045"; what lies between two of these goes away from 0, however a sum of floats
@@ -62,6 +64,27 @@ def verdict(o: Outcome) -> str:
     others += [("without failed trainings", other) for other in (o.trained,) if other is not None]
     differing = [f"{what}: {other.verdict}" for what, other in others if other.verdict != o.verdict]
     return f"**{o.verdict}**" + (f" ({', '.join(differing)})" if differing else "")
+
+
+def seeds_of(o: Outcome) -> str:
+    """ "3", or "3 + 17" where the spread of so many calibrated seeds counts as well."""
+    return f"{o.difference.n} + {o.calibrated}" if o.calibrated else str(o.difference.n)
+
+
+def seeds_note(outcomes: Sequence[Outcome]) -> str:
+    """What "3 + 17" seeds are, and what verdicts of few seeds rest on; empty where no claim has any such."""
+    notes = []
+    if any(o.calibrated for o in outcomes):
+        notes.append(
+            "An n of 3 + 17: three seeds, whose spread is pooled with that of 17 others, which the bounds were "
+            "calibrated on, as three tell little of it."
+        )
+    if any(1 < o.difference.n < ENOUGH and not o.calibrated for o in outcomes):
+        notes.append(
+            f"Verdicts on fewer than {ENOUGH} seeds whose spread no calibration knows hold for differences that are "
+            "normal; where seeds fall into groups they are wrong several times as often as stated."
+        )
+    return " ".join(notes)
 
 
 def data_of(outcome: Outcome, outcomes: Sequence[Outcome], show: Callable[[str], str] = escape) -> dict[str, str]:

@@ -48,7 +48,7 @@ def write_pages(
     Raises:
         InputError: the folder cannot be written to.
     """
-    stored = Stored(study, store)
+    stored = Stored(study, store, bounds or NO_BOUNDS)
     pages = [(write_report(stored, bounds, missing), "tables of all stored runs")]
     seeds = [o.difference.n for o in stored.outcomes]
     seeds += [len(of_row) for of_row in by_row(stored.rows).values()] if study.sections else []

@@ -27,6 +27,7 @@ from cvhw4.report.numbers import ends
 from cvhw4.report.runs import by_row, grouped, with_metric
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape
+from cvhw4.statistics.bounds import bounds_of
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
@@ -367,7 +368,7 @@ def results_table(study: Study, records: Iterable[RunRecord], style: Style | Map
     shown = [r for r in runs if r.row in style.rows]
     order = [task.name for task in study.tasks]
     sets = grouped(sorted(shown, key=lambda r: order.index(r.task)), lambda r: (r.task, r.data.fingerprint))
-    outcomes = judge_all(study, runs) if style.marks == "claims" else None
+    outcomes = judge_all(study, runs, known=bounds_of(study).known) if style.marks == "claims" else None
     tables = (_table(study, of, style, outcomes) for of in sets.values())
     return Tables(table for table in tables if table.columns)
 

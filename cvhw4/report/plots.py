@@ -17,6 +17,7 @@ from cvhw4.report.figures import COLOURS, INK, Picture, by_line, draw, grid_of_p
 from cvhw4.report.numbers import ends, number
 from cvhw4.report.runs import by_data, grouped, metric_name, published, seeds
 from cvhw4.report.text import escape, in_picture
+from cvhw4.statistics.bounds import bounds_of
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import DETECTED, Detection
@@ -289,7 +290,8 @@ def claims_figure(
     Raises:
         InputError: the runs judge no claim, or not one that is named.
     """
-    outcomes = judge_all(study, [r for r in records if r.row in study.rows])
+    runs = [r for r in records if r.row in study.rows]
+    outcomes = judge_all(study, runs, known=bounds_of(study).known)
     if not outcomes:
         hint = "train the rows of a claim with the same seeds, or name other runs"
         raise InputError("claims", "are judged by none of these runs", hint)

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cvhw4.report.evidence import Evidence, notes_by_data
 from cvhw4.report.figures import Picture
-from cvhw4.report.numbers import data_of, difference, gain, interval, limits, number, p_value, percent, signed
+from cvhw4.report.numbers import (
+    ENOUGH,
+    data_of,
+    difference,
+    gain,
+    interval,
+    limits,
+    number,
+    p_value,
+    percent,
+    seeds_of,
+    signed,
+)
 from cvhw4.report.plots import doses
 from cvhw4.report.runs import bound_words, figure_name
 from cvhw4.report.tables import Table, section, table
@@ -30,7 +44,7 @@ from cvhw4.tasks import LABELS
 SPLITS = 100  # of the validation images into halves
 FEW = 5  # seeds of the draws that are held against all seeds
 _DRAWS = 1000
-_SHAPED = 10  # seeds from which on differences show a shape
+_SHAPES = 10_000  # draws of these
 _NUMBERS, _LOOKS = (3, 5, 10, 20), (3, 10, 20)  # of seeds: whose rate is shown, and after which a study looks again
 
 
@@ -161,6 +175,7 @@ def _rate(k: int, n: int) -> str:
 def details_section(outcomes: Sequence[Outcome]) -> list[str]:
     """The rest of what the comparisons say."""
     lines = []
+    equal = any(o.equivalent_p < 0.5 for o in outcomes)
     for o in outcomes:
         c, both = o.comparison, o.with_other_images
         if o.difference.n < 2:
@@ -169,14 +184,17 @@ def details_section(outcomes: Sequence[Outcome]) -> list[str]:
             {
                 "claim": o.claim.id,
                 **data_of(o, outcomes),
-                "n": str(o.difference.n),
+                "n": seeds_of(o),
                 "together": str(o.together),
                 "p": p_value(c.p_value),
                 "p (Holm)": p_value(o.adjusted_p),
                 "smallest of interest": number(o.claim.smallest) if o.claim.smallest else "-",
-                "p of equivalence (Holm)": p_value(o.equivalent_p),
-                "so many seeds show": number(smallest_effect(o.difference.n, LEVEL / o.together) * c.sd),
-                f"{NIGHTLY_SEEDS} seeds show": number(smallest_effect(NIGHTLY_SEEDS, LEVEL / o.together) * c.sd),
+                "p of equivalence (Holm)": p_value(o.equivalent_p) if equal else "-",
+                "so many seeds show": number(smallest_effect(o.difference.n, LEVEL / o.together, c.freedom) * c.sd),
+                f"{NIGHTLY_SEEDS} seeds alone": number(smallest_effect(NIGHTLY_SEEDS, LEVEL / o.together) * c.sd),
+                f"{NIGHTLY_SEEDS}, with this spread": number(
+                    smallest_effect(NIGHTLY_SEEDS, LEVEL / o.together, c.freedom) * c.sd
+                ),
                 "95 % interval, other images too": "-" if both is None else interval(both.estimate),
                 "p, likewise": "-" if both is None else p_value(both.p_value(o.claim.margin)),
             }
@@ -197,22 +215,14 @@ def details_section(outcomes: Sequence[Outcome]) -> list[str]:
     )
 
 
-def stability_section(outcomes: Sequence[Outcome]) -> list[str]:
+def stability_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     """How often few seeds give the verdict of all."""
     lines = []
     for family in families(outcomes):
-        seeds = sorted(set.intersection(*(set(o.seeds) for o in family)))
+        seeds, values, how = _shapes(family, bounds)
         if len(seeds) <= FEW:
             continue
-        found = stability(
-            [[d for s, d in zip(o.seeds, o.differences, strict=True) if s in seeds] for o in family],
-            [o.claim.margin for o in family],
-            np.random.default_rng(0),
-            FEW,
-            _DRAWS,
-            floors=[rounding_sd(o.resolution, len(o.claim.rows)) for o in family],
-            smallest=[o.claim.smallest for o in family],
-        )
+        found = stability(values, [o.claim.margin for o in family], np.random.default_rng(0), FEW, _DRAWS, **how)
         ways = math.comb(len(seeds), FEW)
         lines += [
             {
@@ -220,48 +230,82 @@ def stability_section(outcomes: Sequence[Outcome]) -> list[str]:
                 "data": escape(o.data),
                 "verdict of all": s.verdict,
                 f"the same from {FEW}": percent(s.same, 1),
-                "the opposite": percent(s.opposite, 1),
+                "the opposite": percent(s.opposite, 1) if s.opposite else "-",
                 "draws": f"all {ways}" if ways <= _DRAWS else f"{_DRAWS:,}",
                 "n": str(len(seeds)),
             }
             for o, s in zip(family, found, strict=True)
         ]
+    opposite = any(line["the opposite"] != "-" for line in lines)
     return section(
         f"Would {FEW} seeds have been enough?",
-        f"So often do {FEW} of the seeds say what all say. The same are drawn for claims that are judged together, and "
-        "these are judged again, together.",
-        lines,
+        f"So often do {FEW} of the seeds say what all say"
+        + ", the spread of the others being known" * bool(bounds.differences)
+        + ". The same are drawn for claims that are judged together, and these are judged again, together."
+        + (" None say the opposite." if not opposite else ""),
+        Table.of(lines, optional=("the opposite",)),
     )
 
 
 def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     """How often verdicts are wrong where differences have the shape of those seen."""
-    lines = []
-    for o in outcomes:
-        if o.difference.n < _SHAPED:
+    lines, of_families = [], []
+    for family in families(outcomes):
+        seeds, values, how = _shapes(family, bounds)
+        if len(seeds) < ENOUGH:
             continue
-        rates, again = _wrong(o, o.differences)
-        line = {"claim": o.claim.id, **data_of(o, outcomes)}
-        line |= {f"{n} seeds": percent(rate, 1) for n, rate in zip(_NUMBERS, rates, strict=True)}
-        line["looking again"] = percent(again, 1)
-        trained = o.trained.differences if o.trained else bounds.without_outliers(o)
-        known = _SHAPED <= len(trained) < len(o.differences)
-        lines.append(line | {"those that learned": percent(_wrong(o, trained)[0][-1], 1) if known else "-"})
+        found = wrong_verdicts(values, np.random.default_rng(0), _NUMBERS, _LOOKS, draws=_SHAPES, **how)
+        for o, rates, again, equal in zip(family, found.decided, found.again, found.equivalent, strict=True):
+            line = {"claim": o.claim.id, **data_of(o, outcomes)}
+            line |= {f"{n} seeds": percent(rate, 1) for n, rate in zip(_NUMBERS, rates, strict=True)}
+            trained = o.trained.differences if o.trained else bounds.without_outliers(o)
+            learned = math.nan
+            if ENOUGH <= len(trained) < len(o.differences):
+                floor = rounding_sd(o.resolution, len(o.claim.rows))
+                rng, most = np.random.default_rng(0), _NUMBERS[-1:]
+                learned = float(wrong_verdicts([trained], rng, most, most, floor, draws=_SHAPES).decided[0, 0])
+            line |= {"looking again": percent(again, 1), "called equivalent": percent(equal, 1)}
+            lines.append(line | {"those that learned": percent(learned, 1)})
+        if len(family) > 1:
+            rates = [percent(rate, 1) for rate in found.family]
+            of_families.append(f"the {len(family)} about {escape(family[0].data)} in {', '.join(rates)}")
+    known = any(bounds.known(o.claim, o.fingerprint, (), o.epoch, False) for o in outcomes)
+    numbers = ", ".join(map(str, _NUMBERS))
+    after_holm = (
+        f"After Holm's correction any of the claims judged together is decided, with {numbers} seeds: "
+        f"{'; '.join(of_families)} of studies."
+    )
     return section(
         "How often a verdict is wrong under these shapes",
-        "Differences drawn from each claim's own, moved so that their mean is the margin: how often the t test at 5 % "
-        "decides nevertheless, before Holm's correction (4,000 draws, so ± 0.7 points at 5 %). Rates of few seeds are "
-        "high where the differences fall into groups, and a little because draws from few values tie. *Looking again*: "
-        f"after {', '.join(map(str, _LOOKS))} seeds, until decided. *Those that learned*: with {_NUMBERS[-1]} seeds, "
-        "failed trainings and runs that the bounds set aside left out; where that is far below the rate with all, the "
-        "seeds fall into two groups, and the t test is not to be relied on: read the difference with them and without.",
-        lines,
+        "Seeds drawn from those seen, each claim's differences moved so that their mean is the margin: how often the t "
+        f"test at 5 % decides nevertheless, before Holm's correction ({_SHAPES:,} draws, so ± 0.4 points at 5 %). "
+        + (
+            f"With fewer than {_NUMBERS[-1]} seeds the spread of the others is known, as in a session whose bounds are "
+            "calibrated. "
+            if known
+            else "Rates of few seeds are high where the differences fall into groups, and a little because draws from "
+            "few values tie. "
+        )
+        + f"*Looking again*: after {', '.join(map(str, _LOOKS))} seeds, until decided. *Called equivalent*: with "
+        f"{_NUMBERS[-1]} seeds, though the mean is the smallest difference of interest away. *Those that learned*: "
+        f"with {_NUMBERS[-1]} seeds, failed trainings and runs that the bounds set aside left out; where that is far "
+        "below the rate with all, the seeds fall into two groups, and the t test is not to be relied on: read the "
+        "difference with them and without.",
+        Table.of(lines, optional=("called equivalent", "those that learned")),
+        *([after_holm] if of_families else []),
     )
 
 
-def _wrong(o: Outcome, differences: Sequence[float]) -> tuple[list[float], float]:
-    floor = rounding_sd(o.resolution, len(o.claim.rows))
-    return wrong_verdicts(differences, np.random.default_rng(0), _NUMBERS, _LOOKS, floor)
+def _shapes(family: Sequence[Outcome], bounds: Bounds) -> tuple[list[int], NDArray[np.float64], dict[str, Any]]:
+    """The seeds that claims judged together share, [claims, seeds] their differences, and how these are judged."""
+    seeds = sorted(set.intersection(*(set(o.seeds) for o in family)))
+    values = [[d for s, d in zip(o.seeds, o.differences, strict=True) if s in seeds] for o in family]
+    how = {
+        "floors": [rounding_sd(o.resolution, len(o.claim.rows)) for o in family],
+        "smallest": [o.claim.smallest for o in family],
+        "calibrated": any(bounds.known(o.claim, o.fingerprint, (), o.epoch, False) for o in family),
+    }
+    return seeds, np.array(values), how
 
 
 def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str | Picture]:

@@ -11,7 +11,19 @@ from cvhw4.discovery import logged_elsewhere
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import BIASED, failures_table, share
 from cvhw4.report.figures import Picture
-from cvhw4.report.numbers import difference, ends, interval, number, p_value, seconds, spread, tally, verdict
+from cvhw4.report.numbers import (
+    difference,
+    ends,
+    interval,
+    number,
+    p_value,
+    seconds,
+    seeds_note,
+    seeds_of,
+    spread,
+    tally,
+    verdict,
+)
 from cvhw4.report.runs import (
     Groups,
     all_shown,
@@ -32,7 +44,7 @@ from cvhw4.report.runs import (
 )
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape
-from cvhw4.statistics.bounds import Bounds
+from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Row, Study
@@ -80,14 +92,15 @@ def report_page(
             f"Left out are runs with other settings, code, packages or devices than the latest of their row: {counts} "
             "(`cvhw4 list` has them)."
         )
-    outcomes = judge_all(study, records)
+    outcomes = judge_all(study, records, known=(bounds or NO_BOUNDS).known)
     if outcomes:
         rules = (
             f"By the {study.epoch} epoch: paired t test over seeds at 5 %, Holm's correction for the claims about the "
             "same data, controls each by itself."
         )
         drawn = (picture.markdown for _, picture in pictures.get(("", ""), ()))
-        parts += ["## The claims", f"{tally(outcomes)}. {rules}", *drawn]
+        note = " " + seeds_note(outcomes)
+        parts += ["## The claims", f"{tally(outcomes)}. {rules}{note.rstrip()}", *drawn]
     for task in study.tasks:
         failed = [f for f in failures if f.task == task.name]
         for data, groups in by_data([r for r in records if r.task == task.name], failed).items():
@@ -265,7 +278,7 @@ class _Section:
                     "figure": metric_name(outcome.claim.metric),
                     "difference": difference(outcome),
                     "95 % interval": interval(outcome.difference),
-                    "n": str(outcome.difference.n),
+                    "n": seeds_of(outcome),
                     "p (Holm)": p_value(outcome.adjusted_p),
                     "verdict": verdict(outcome),
                     "bound": "none" if check is None else "met" if check.met else "MISSED",

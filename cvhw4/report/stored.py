@@ -13,6 +13,7 @@ from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.failures import latest_failures
+from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
 
@@ -26,9 +27,9 @@ class Stored:
         older: how many runs of each of the study's rows are left out, as later ones have another configuration.
     """
 
-    def __init__(self, study: Study, store: Store) -> None:
+    def __init__(self, study: Study, store: Store, bounds: Bounds = NO_BOUNDS) -> None:
         loaded = store.load()
-        self.study, self.store = study, store
+        self.study, self.store, self.bounds = study, store, bounds
         self.records: list[RunRecord] = latest_runs(loaded)
         kept = {id(r) for r in self.records}
         self.older = Counter(r.row for r in loaded if id(r) not in kept and r.row in study.rows)
@@ -43,7 +44,7 @@ class Stored:
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """What they say of the claims, with other images where these are stored."""
-        return judge_all(self.study, self.rows, self.images)
+        return judge_all(self.study, self.rows, self.images, known=self.bounds.known)
 
     def images(self, record: RunRecord) -> ImageResults | None:
         """What a run made of every validation image, kept once read; None where that is not stored."""

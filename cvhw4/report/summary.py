@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import latest_failures
-from cvhw4.report.numbers import data_of, difference, interval, number, verdict
+from cvhw4.report.numbers import data_of, difference, interval, number, seeds_note, seeds_of, verdict
 from cvhw4.report.runs import (
     SHORT,
     Groups,
@@ -64,7 +64,7 @@ def session_summary(
     if bounds and found:
         lines.append(f"negative controls, in sessions of {bounds.seeds} seeds")
         lines += [*short_detections(found), ""]
-    outcomes = judge_all(study, rows)
+    outcomes = judge_all(study, rows, known=(bounds or NO_BOUNDS).known)
     if outcomes:
         lines += [f"claims by the {study.epoch} epoch (Holm; controls each by itself)", *short_claims(outcomes)]
     for row, reason in missing.items():
@@ -122,12 +122,13 @@ def short_claims(outcomes: Sequence[Outcome]) -> list[str]:
             **data_of(o, outcomes, printable),
             "diff": difference(o),
             "interval": interval(o.difference),
-            "n": str(o.difference.n),
+            "n": seeds_of(o),
             "verdict": o.verdict + "*" * ("(" in verdict(o)),
         }
         for o in outcomes
     ]
-    return [*Table.of(lines).plain("claim", "data"), *(wrapped(_ASIDE).splitlines() if "*" in str(lines) else [])]
+    notes = [_ASIDE] * ("*" in str(lines)) + [seeds_note(outcomes)]
+    return [*Table.of(lines).plain("claim", "data"), *(line for note in notes for line in wrapped(note).splitlines())]
 
 
 def short_detections(found: Sequence[Detection]) -> list[str]:

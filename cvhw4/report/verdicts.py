@@ -14,7 +14,7 @@ from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.evidence import Evidence, evidence, notes_by_data
 from cvhw4.report.failures import BIASED, share
 from cvhw4.report.figures import Picture, write_pictures
-from cvhw4.report.numbers import data_of, difference, ends, interval, signed, tally, verdict
+from cvhw4.report.numbers import data_of, difference, ends, interval, seeds_note, seeds_of, signed, tally, verdict
 from cvhw4.report.reliability import (
     bounds_section,
     collapsed_section,
@@ -76,7 +76,7 @@ def verdicts_page(
     rows = [r for r in records if r.row in study.rows]
     if not any(bounds.apply_to(r.data.fingerprint) for r in rows):
         bounds = NO_BOUNDS  # those of other data have nothing to say here
-    outcomes = judge_all(study, rows, read) if judged is None else judged
+    outcomes = judge_all(study, rows, read, known=bounds.known) if judged is None else judged
     sets = evidence(study, rows, read)
     of_study, pictures = _sections(study, sets)
     claims_failed = _failed(study, rows, failures)
@@ -91,7 +91,7 @@ def verdicts_page(
         *selection_section(sets),
         *noise_section(sets),
         *details_section(outcomes),
-        *stability_section(outcomes),
+        *stability_section(outcomes, bounds),
         *shape_section(outcomes, bounds),
         *_shown(sensitivity_section(detections(study, records, bounds), bounds), pictures),
         *bounds_section(study, bounds),
@@ -192,6 +192,7 @@ def _claims(
         by_data = grouped(own, lambda o: data_of(o, own).get("data", ""))
         tallies = "; ".join(f"{name}{': ' * bool(name)}{tally(of_data)}" for name, of_data in by_data.items())
         parts += [claims_table(own, failed).markdown(), tallies + "." + alike * (len(rows) > len(set(rows)))]
+        parts += [seeds_note(own)] * bool(seeds_note(own))
     parts += ["\n".join(of_runs)] * bool(of_runs) + [*notes, *of_data]
     return [*parts, f"Not judged: {'; '.join(missing)}."] if missing else parts
 
@@ -216,7 +217,7 @@ def claims_table(outcomes: Sequence[Outcome], failed: Container[str] = ()) -> Ta
             "difference": difference(o),
             "95 % interval": interval(o.difference),
             "verdict": verdict(o),
-            "n": str(o.difference.n) + (", others failed" if o.claim.id in failed else ""),
+            "n": seeds_of(o) + (", others failed" if o.claim.id in failed else ""),
         }
         for o in outcomes
     )
@@ -248,7 +249,9 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
             if not o.redrawn:  # or the spread over seeds has the images' part in it
                 errors += [one.images.error] if one.images is not None else []
                 errors += [math.sqrt(o.noise.mean_variance)] if o.noise is not None else []
-            half = t_quantile(0.975, n - 1) * math.hypot(best.comparison.sd * math.sqrt(1 + 1 / n), *errors)
+            half = t_quantile(0.975, best.comparison.freedom) * math.hypot(
+                best.comparison.sd * math.sqrt(1 + 1 / n), *errors
+            )
             inside += [escape(claim.sentence)] * (abs(one.difference - best.difference.mean) <= half)
     if not lines:
         return []

@@ -25,13 +25,13 @@ from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import Outcome
-from cvhw4.study import Claim, Row, Study
+from cvhw4.study import Claim, EpochRule, Row, Study
 from cvhw4.tasks import FIRST_LOSS, ScaleName
 
 FALSE_ALARMS = 0.01  # share of nightly sessions in which any bound at all may be missed by chance
 NIGHTLY_SEEDS = 3
 FEWEST_RUNS = 5
-FORMAT = 3  # of the file
+FORMAT = 4  # of the file
 AGAIN = "run cvhw4 calibrate again"
 
 
@@ -200,6 +200,9 @@ class Bounds:
         outliers: of rows of which some runs learned far less than the others (failed trainings, or slow ones). Their
             bounds are those of the others, and such runs are passed over as long as there are no more than chance
             brings, beside the share of false alarms.
+        differences: of the calibrated runs, by claim, by the rule for the epoch ("last", "best") and by seed; without
+            those of outliers.
+        untrained: by claim, the seeds among these of which a training failed (`RunRecord.collapsed`).
         twins: what the figures of single seeds are, by row and figure, where other machines give them too.
         twins_on: the arithmetic of these runs (see `arithmetic`); runs in another are not held against them.
         beside: gives a session's other runs of a record's row, as soon as all of them are over.
@@ -215,6 +218,8 @@ class Bounds:
     nights: int = 0
     unforeseen: float = 0.0
     outliers: Mapping[str, Outliers] = field(default_factory=dict)
+    differences: Mapping[str, Mapping[str, Mapping[int, float]]] = field(default_factory=dict)
+    untrained: Mapping[str, Sequence[int]] = field(default_factory=dict)
     twins: Mapping[str, Mapping[str, Twin]] = field(default_factory=dict)
     twins_on: str = ""
     beside: Callable[[RunRecord], Sequence[RunRecord]] = field(default=lambda _: (), compare=False, repr=False)
@@ -344,6 +349,23 @@ class Bounds:
         bound = self.claims.get(claim.id)
         return bound is not None and bound.for_mean_of(seeds).low > claim.margin
 
+    def known(
+        self, claim: Claim, fingerprint: str, seeds: Sequence[int], epoch: EpochRule, trained: bool
+    ) -> list[float]:
+        """Calibrated differences of a claim with other seeds than these, of which the spread is the same
+        (`comparison.spread`).
+
+        Args:
+            fingerprint: of the data that the claim is judged on.
+            epoch: whose figures are compared.
+            trained: whether those of seeds of which a training failed are left out.
+        """
+        if not self.apply_to(fingerprint):
+            return []
+        passed_over = {*seeds, *(self.untrained.get(claim.id, ()) if trained else ())}
+        found = self.differences.get(claim.id, {}).get(epoch, {}).items()
+        return [difference for seed, difference in found if seed not in passed_over]
+
     def without_outliers(self, outcome: Outcome) -> list[float]:
         """A claim's differences, of the seeds of which no run is set aside."""
         aside = {r.seed for row, runs in outcome.runs.items() for r in self.aside(*runs, row=row)}
@@ -365,6 +387,18 @@ NO_BOUNDS = Bounds({}, {}, "")
 def scale_of(row: Row, figure: str) -> ScaleName:
     """The scale of a row's bounded figure."""
     return row.task.scale(figure, row.recipe.loss if row.recipe is not None else None)
+
+
+def bounds_of(study: Study, named: Path | None = None) -> Bounds:
+    """The calibrated bounds of a study: of the file that the user named, or of its own, where there is one.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    path = named or study.bounds
+    if path is None or (named is None and not os.path.lexists(path)):  # a study that is not calibrated yet
+        return NO_BOUNDS
+    return load_bounds(Path(path), study, named=named is not None)
 
 
 def load_bounds(path: Path, study: Study, *, named: bool = False) -> Bounds:
@@ -414,17 +448,42 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
         row: {name: Twin(t["tolerance"], {int(s): v for s, v in t["seeds"].items()}) for name, t in figures.items()}
         for row, figures in part.get("twins", {}).items()
     }
+    differences = {
+        claim: {rule: {int(seed): float(d) for seed, d in by_seed.items()} for rule, by_seed in rules.items()}
+        for claim, rules in part.get("differences", {}).items()
+    }
+    untrained = part.get("untrained", {})
     data, share, nights = part["data"], part["false_alarms"], part.get("nights", 0)
     on = part.get("twins_on", "")
     unforeseen = part.get("unforeseen", rate or 0.0)
     texts = all(isinstance(text, str) for text in (part["source"], on, *data.values()))
     numbers = [share, unforeseen, *([] if rate is None else [rate]), *(o.limit for o in outliers.values())]
+    numbers += [d for rules in differences.values() for by_seed in rules.values() for d in by_seed.values()]
     numbers += [x for figures in twins.values() for t in figures.values() for x in (t.tolerance, *t.values.values())]
-    counted = [seeds, *(n for o in outliers.values() for n in (o.n, o.of - o.n))]
+    counted = [
+        seeds,
+        *(seed + 1 for failed in untrained.values() for seed in failed),
+        *(n for o in outliers.values() for n in (o.n, o.of - o.n)),
+    ]
     counts = all(isinstance(n, int) and n > 0 for n in counted) and isinstance(nights, int)
     if not (texts and counts and 0 < share < 1 and all(math.isfinite(x) for x in numbers)):
         raise ValueError("data, false_alarms, seeds, held_out, outliers, twins or source")
-    return Bounds(rows, claims, part["source"], data, share, seeds, rate, nights, unforeseen, outliers, twins, on)
+    return Bounds(
+        rows=rows,
+        claims=claims,
+        source=part["source"],
+        data=data,
+        false_alarms=share,
+        seeds=seeds,
+        held_out=rate,
+        nights=nights,
+        unforeseen=unforeseen,
+        outliers=outliers,
+        differences=differences,
+        untrained=untrained,
+        twins=twins,
+        twins_on=on,
+    )
 
 
 def _known(part: Mapping[str, Any], study: Study) -> tuple[dict[str, Any], list[str]]:
@@ -444,7 +503,8 @@ def _known(part: Mapping[str, Any], study: Study) -> tuple[dict[str, Any], list[
                 kept[table][row] = {name: figures[name] for name in named if name in known}
     ids = {claim.id for claim in study.claims}
     odd += [id for id in part["claims"] if id not in ids]
-    kept["claims"] = {id: bound for id, bound in part["claims"].items() if id in ids}
+    for table in ("claims", "differences", "untrained"):
+        kept[table] = {id: of_claim for id, of_claim in part.get(table, {}).items() if id in ids}
     return kept, [*dict.fromkeys(odd)]
 
 

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ from cvhw4.statistics.bounds import (
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import judge
-from cvhw4.study import Claim, Generated, Row, Study
+from cvhw4.study import Claim, EpochRule, Generated, Row, Study
 from cvhw4.tasks import TASKS, TRAINING_LOSSES, ScaleName
 
 _NIGHTS = 2000  # at most, of the ways to choose a night's seeds
@@ -157,6 +157,8 @@ def calibrate(
         nights=len(drawn),
         unforeseen=unforeseen,
         outliers=outliers,
+        differences={claim.id: _differences(claim, study, runs, aside) for claim in claims},
+        untrained={claim.id: failed for claim in claims if (failed := _untrained(claim, runs))},
         twins=found,
         twins_on=on,
     )
@@ -258,8 +260,8 @@ def _of_claim(claim: Claim, study: Study, runs: Runs, aside: Mapping[str, Set[in
     Raises:
         InputError: its rows share fewer than five seeds.
     """
-    compared = [r for row in dict.fromkeys(claim.rows) for r in runs[row]]
-    outcome, left_out = judge(claim, compared, study), set().union(*(aside.get(row, set()) for row in claim.rows))
+    compared, left_out = _compared(claim, runs), _left_out(claim, aside)
+    outcome = judge(claim, compared, study)
     n = 0 if outcome is None else len({*outcome.seeds} - left_out)
     if outcome is None or n < FEWEST_RUNS:
         problem = f"has {n} seeds common to its rows, too few to calibrate a bound"
@@ -268,6 +270,30 @@ def _of_claim(claim: Claim, study: Study, runs: Runs, aside: Mapping[str, Set[in
     step = _step(f"{outcome.epoch} {claim.metric}", compared[0]) or _SMALLEST
     seeds = np.array(outcome.seeds)
     return Series(np.array(outcome.differences), seeds, ~np.isin(seeds, [*left_out]), step, of_row=False)
+
+
+def _differences(claim: Claim, study: Study, runs: Runs, aside: Mapping[str, Set[int]]) -> dict[str, dict[int, float]]:
+    """A claim's differences by the rule for the epoch and by seed; without the seeds `aside` of its rows."""
+    left_out, found = _left_out(claim, aside), {}
+    for rule in get_args(EpochRule):
+        outcome = judge(claim, _compared(claim, runs), study, epoch=rule)
+        if outcome is not None:
+            of_seeds = zip(outcome.seeds, outcome.differences, strict=True)
+            found[rule] = {seed: _rounded(d) for seed, d in of_seeds if seed not in left_out}
+    return found
+
+
+def _untrained(claim: Claim, runs: Runs) -> list[int]:
+    """The seeds of which a training of the claim's rows failed."""
+    return sorted({r.seed for r in _compared(claim, runs) if r.collapsed})
+
+
+def _compared(claim: Claim, runs: Runs) -> list[RunRecord]:
+    return [r for row in dict.fromkeys(claim.rows) for r in runs[row]]
+
+
+def _left_out(claim: Claim, aside: Mapping[str, Set[int]]) -> set[int]:
+    return set().union(*(aside.get(row, set()) for row in claim.rows))
 
 
 # Nights of the runs themselves
@@ -465,12 +491,18 @@ def to_toml(study: Study, bounds: Bounds) -> str:
         ]
     lines += ["", f"# Differences of {study.epoch} epochs, by seed.", f"[{name}.claims]"]
     lines += [f"{_key(id)} = {_inline(b)}" for id, b in bounds.claims.items()]
+    if bounds.untrained:
+        lines += ["", "# Seeds of which a training failed.", f"[{name}.untrained]"]
+        lines += [f"{_key(id)} = {[*seeds]}" for id, seeds in bounds.untrained.items()]
+    for id, rules in bounds.differences.items():
+        lines += ["", f"[{name}.differences.{_key(id)}]"]
+        lines += [f"{rule} = {{ {_by_seed(of_rule)} }}" for rule, of_rule in rules.items()]
     if not bounds.twins:
         lines += ["", "# No twins were given, so that no run is held against the calibrated one of the same seed."]
     for row, of_seeds in bounds.twins.items():
         lines += ["", f"[{name}.twins.{_key(row)}]"]
         for figure, twin in of_seeds.items():
-            values = ", ".join(f"{seed} = {value:.5g}" for seed, value in twin.values.items())
+            values = _by_seed(twin.values)
             lines.append(f"{_quoted(figure)} = {{ tolerance = {twin.tolerance:.5g}, seeds = {{ {values} }} }}")
     return "\n".join(lines) + "\n"
 
@@ -493,6 +525,10 @@ def _key(name: str) -> str:
 def _quoted(text: str) -> str:
     """A text as TOML and JSON both have it."""
     return json.dumps(printable(text), ensure_ascii=False)
+
+
+def _by_seed(values: Mapping[int, float]) -> str:
+    return ", ".join(f"{seed} = {value:.5g}" for seed, value in values.items())
 
 
 def _inline_outliers(o: Outliers) -> str:

@@ -1,7 +1,9 @@
 """Two rows held against each other over seeds: how large the difference is, and how sure.
 
 The difference is tested by the paired t test, and where the smallest difference of interest is named, equivalence by
-two one-sided t tests (Schuirmann 1987). Both are corrected for the claims judged together (Holm).
+two one-sided t tests (Schuirmann 1987). Both are corrected for the claims judged together (Holm). Where calibrated
+differences of other seeds are known, their spread counts too: three differences alone tell little of it, and what they
+tell may be far too small.
 
 Figures are taken at twelve decimals, so that differences that are equal but for rounding (0.9 - 0.8 and 0.4 - 0.3)
 are equal here.
@@ -20,6 +22,7 @@ from cvhw4.statistics.intervals import Estimate, Verdict, estimate, t_quantile
 
 DECIMALS = 12
 LEVEL = 0.05  # of verdicts
+FEWEST_KNOWN = 5  # calibrated differences: the spread of fewer says little
 _FLOAT32 = 1e-7  # relative error, at most
 
 
@@ -36,6 +39,7 @@ class Comparison:
             of interest, the larger p-value; NaN for one seed, or where none is named.
         sd: standard deviation of the differences, never below what the figures' resolution implies (`rounding_sd`), as
             the tests and the intervals take it; `difference.sd` is the one seen. NaN for one seed.
+        freedom: its degrees of freedom; more than n - 1 where calibrated differences count in it.
     """
 
     difference: Estimate
@@ -43,6 +47,7 @@ class Comparison:
     p_value: float
     equivalence_p: float
     sd: float
+    freedom: int
 
 
 def compare(
@@ -52,6 +57,7 @@ def compare(
     resolution: float = 0.0,
     smallest: float = 0.0,
     figures: int | None = None,
+    others: Sequence[float] = (),
 ) -> Comparison:
     """Compares two rows seed by seed, or one row with a margin.
 
@@ -65,6 +71,7 @@ def compare(
         smallest: difference of interest, above 0; 0 for none.
         figures: how many figures a difference is made of, 4 for one of two differences; by default, 1 for a row
             with the margin and 2 for two rows.
+        others: [m] differences of other seeds, of which the spread alone is used, see `spread`.
 
     Raises:
         ValueError: no figures, not as many of one row as of the other, or one that is not finite.
@@ -78,15 +85,17 @@ def compare(
     n = len(b)
     floor = rounding_sd(resolution, figures or (1 if worse is None else 2))
     difference = estimate(np.round(b - w, DECIMALS).tolist())
-    if difference.sd < floor:
-        half = t_quantile(0.975, n - 1) * floor / math.sqrt(n)
+    _, sd, freedom = spread(b - w, floor, others)
+    if n > 1 and (difference.sd < floor or freedom >= n):
+        half = t_quantile(0.975, int(freedom)) * float(sd) / math.sqrt(n)
         difference = replace(difference, low=difference.mean - half, high=difference.mean + half)
     return Comparison(
         difference=difference,
         margin=margin,
-        p_value=float(t_p_values(b - w, margin, floor)),
-        equivalence_p=float(equivalence_p_values(b - w, margin, smallest, floor)),
-        sd=float(moments(b - w, floor)[1]),
+        p_value=float(t_p_values(b - w, margin, floor, others)),
+        equivalence_p=float(equivalence_p_values(b - w, margin, smallest, floor, others)),
+        sd=float(sd),
+        freedom=int(freedom),
     )
 
 
@@ -124,13 +133,44 @@ def moments(values: ArrayLike, floor: float = 0.0) -> tuple[NDArray[np.float64],
     return np.where(equal, v[..., 0], v.mean(-1)), np.maximum(sd, floor)
 
 
-def t_p_values(differences: ArrayLike, margin: ArrayLike = 0.0, floor: float = 0.0) -> NDArray[np.float64]:
+def spread(
+    values: ArrayLike, floor: float = 0.0, others: ArrayLike = ()
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Mean, standard deviation and its degrees of freedom over the last axis, with what is known of the spread.
+
+    The variances of both are pooled, each about its own mean, unless that of the values is larger than those of the
+    others explain (F test at 1 %): then something has changed, and the values count alone.
+
+    Args:
+        values: [..., n].
+        floor: least standard deviation.
+        others: [..., m] differences of other runs; fewer than 5 are passed over.
+
+    Returns:
+        [...] means, standard deviations (see `moments`) and degrees of freedom.
+    """
+    from scipy.stats import f
+
+    known = np.asarray(others, dtype=float)
+    (mean, own), n, m = moments(values), np.asarray(values).shape[-1], known.shape[-1]
+    if n < 2 or m < FEWEST_KNOWN:
+        return mean, np.maximum(own, floor), np.full(mean.shape, n - 1)
+    theirs = moments(known)[1]
+    pooled = np.sqrt(((n - 1) * own**2 + (m - 1) * theirs**2) / (n + m - 2))
+    alone = own**2 > theirs**2 * f.ppf(0.99, n - 1, m - 1)
+    return mean, np.maximum(np.where(alone, own, pooled), floor), np.where(alone, n - 1, n + m - 2)
+
+
+def t_p_values(
+    differences: ArrayLike, margin: ArrayLike = 0.0, floor: float = 0.0, others: ArrayLike = ()
+) -> NDArray[np.float64]:
     """Two-sided t tests of mean == margin, as scipy's `ttest_1samp`, which knows no spread of 0 and no least spread.
 
     Args:
         differences: [..., n].
         margin: [...] or one for all.
         floor: least standard deviation, see `rounding_sd`.
+        others: [..., m] other differences of which the spread counts as well, see `spread`.
 
     Returns:
         [...] p-values; without spread 0, or 1 where the differences equal the margin; NaN for n = 1.
@@ -139,16 +179,20 @@ def t_p_values(differences: ArrayLike, margin: ArrayLike = 0.0, floor: float = 0
 
     values = np.asarray(differences, dtype=float)
     n = values.shape[-1]
-    excess, sd = moments(values - np.asarray(margin, dtype=float)[..., None], floor)
+    excess, sd, freedom = spread(values - np.asarray(margin, dtype=float)[..., None], floor, others)
     if n == 1:
         return sd
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * t.sf(np.abs(excess) / sd * math.sqrt(n), n - 1)
+        p = 2 * t.sf(np.abs(excess) / sd * math.sqrt(n), freedom)
     return np.where((sd == 0) & (excess == 0), 1.0, p)
 
 
 def equivalence_p_values(
-    differences: ArrayLike, margin: ArrayLike = 0.0, smallest: ArrayLike = 0.0, floor: float = 0.0
+    differences: ArrayLike,
+    margin: ArrayLike = 0.0,
+    smallest: ArrayLike = 0.0,
+    floor: float = 0.0,
+    others: ArrayLike = (),
 ) -> NDArray[np.float64]:
     """Two one-sided t tests that a mean is no nearer to the margin than the smallest difference of interest.
 
@@ -156,6 +200,7 @@ def equivalence_p_values(
         differences: [..., n].
         margin: [...] or one for all; `smallest` likewise.
         floor: least standard deviation, see `rounding_sd`.
+        others: [..., m] other differences of which the spread counts as well, see `spread`.
 
     Returns:
         [...] the larger of the two p-values; without spread 0, or 1 at that distance and beyond; NaN for n = 1, and
@@ -165,12 +210,12 @@ def equivalence_p_values(
 
     values, least = np.asarray(differences, dtype=float), np.asarray(smallest, dtype=float)
     n = values.shape[-1]
-    excess, sd = moments(values - np.asarray(margin, dtype=float)[..., None], floor)
+    excess, sd, freedom = spread(values - np.asarray(margin, dtype=float)[..., None], floor, others)
     if n == 1:
         return sd
     inside = np.round(least - np.abs(excess), DECIMALS)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = t.sf(inside / sd * math.sqrt(n), n - 1)
+        p = t.sf(inside / sd * math.sqrt(n), freedom)
     p = np.where((sd == 0) & (inside == 0), 1.0, p)
     return np.where(least > 0, p, np.nan)
 

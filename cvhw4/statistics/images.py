@@ -154,13 +154,15 @@ class Combined:
         estimate: its n and sd are those of the seeds, its interval covers both errors.
         standard_error: of the mean, both errors together; NaN for one seed.
         freedom: degrees of freedom of that error; NaN for one seed.
-        seed_error: of the mean, the seeds' error alone, of n - 1 degrees of freedom.
+        seed_error: of the mean, the seeds' error alone.
+        seed_freedom: its degrees of freedom.
     """
 
     estimate: Estimate
     standard_error: float
     freedom: float
     seed_error: float = 0.0
+    seed_freedom: int = 0
 
     def p_value(self, margin: float = 0.0) -> float:
         """Two-sided t test of mean == margin, never below the seeds' alone; NaN for one seed, 0 or 1 where there is no
@@ -169,11 +171,13 @@ class Combined:
         if self.standard_error == 0:
             return 0.0 if excess else 1.0
         both = two_sided_p(excess / self.standard_error, self.freedom)
-        seeds = two_sided_p(excess / self.seed_error, self.estimate.n - 1) if self.seed_error > 0 else both
+        seeds = two_sided_p(excess / self.seed_error, self.seed_freedom) if self.seed_error > 0 else both
         return max(both, seeds)
 
 
-def combine(mean: float, seed_sd: float, n: int, image_variance: float, image_freedom: float) -> Combined:
+def combine(
+    mean: float, seed_sd: float, n: int, image_variance: float, image_freedom: float, seed_freedom: int | None = None
+) -> Combined:
     """Interval of a mean over seeds that holds for other validation images as well.
 
     The squared errors add up: seed_sd**2 / n + image_variance. What seeds and images do only together (one seed being
@@ -190,6 +194,7 @@ def combine(mean: float, seed_sd: float, n: int, image_variance: float, image_fr
         image_variance: squared standard error of the mean for the choice of images, for these seeds; an estimate below
             0 is taken as 0.
         image_freedom: its degrees of freedom, images - 1; may be infinite.
+        seed_freedom: those of the seeds' standard deviation, n - 1 by default.
 
     Raises:
         ValueError: no seeds, or no degree of freedom for the images.
@@ -202,10 +207,10 @@ def combine(mean: float, seed_sd: float, n: int, image_variance: float, image_fr
 
     seeds, images = seed_sd**2 / n, max(image_variance, 0.0)
     total = seeds + images
-    error, seed_error = math.sqrt(total), math.sqrt(seeds)
-    freedom = float(n - 1)
+    error, seed_error, of_seeds = math.sqrt(total), math.sqrt(seeds), seed_freedom or n - 1
+    freedom = float(of_seeds)
     if total > 0:
-        parts = (seeds / total) ** 2 / (n - 1) + (images / total) ** 2 / image_freedom
-        freedom = max(1 / parts if parts else math.inf, min(n - 1, image_freedom))  # never less but by rounding
-    half = max(float(t.ppf(0.975, freedom)) * error, t_quantile(0.975, n - 1) * seed_error)
-    return Combined(Estimate(n, mean, seed_sd, mean - half, mean + half), error, freedom, seed_error)
+        parts = (seeds / total) ** 2 / of_seeds + (images / total) ** 2 / image_freedom
+        freedom = max(1 / parts if parts else math.inf, min(of_seeds, image_freedom))  # never less but by rounding
+    half = max(float(t.ppf(0.975, freedom)) * error, t_quantile(0.975, of_seeds) * seed_error)
+    return Combined(Estimate(n, mean, seed_sd, mean - half, mean + half), error, freedom, seed_error, of_seeds)

@@ -11,7 +11,7 @@ _POWER = 0.9
 _LARGEST_SHIFT = 1e6  # of a noncentral t distribution; scipy gives NaN for one of 1e12
 
 
-def power(effect: float, n: int, level: float = LEVEL) -> float:
+def power(effect: float, n: int, level: float = LEVEL, freedom: int | None = None) -> float:
     """Probability that the two-sided t test decides, and for the right side, by the noncentral t distribution.
 
     The wrong side is left out: it is at most half the level, next to nothing where power is worth asking for, and
@@ -20,28 +20,31 @@ def power(effect: float, n: int, level: float = LEVEL) -> float:
     Args:
         effect: true mean over true standard deviation.
         n: seeds, at least 2.
+        level: of the test.
+        freedom: degrees of freedom of the standard deviation, n - 1 by default.
     """
     from scipy.stats import nct
 
-    shift = min(abs(effect), _LARGEST_SHIFT) * math.sqrt(n)
-    return float(nct.sf(t_quantile(1 - level / 2, n - 1), n - 1, shift))
+    shift, of_sd = min(abs(effect), _LARGEST_SHIFT) * math.sqrt(n), freedom or n - 1
+    return float(nct.sf(t_quantile(1 - level / 2, of_sd), of_sd, shift))
 
 
-def smallest_effect(n: int, level: float = LEVEL) -> float:
+def smallest_effect(n: int, level: float = LEVEL, freedom: int | None = None) -> float:
     """The smallest true mean over true standard deviation that the t test with n seeds decides in 90 of 100 studies.
 
     Args:
         n: seeds; infinite for fewer than 2.
         level: of the test.
+        freedom: as of `power`.
     """
     if n < 2:
         return math.inf
     low, high = 0.0, 1.0
-    while power(high, n, level) < _POWER:
+    while power(high, n, level, freedom) < _POWER:
         low, high = high, 2 * high
     while high - low > 1e-6 * high:
         middle = (low + high) / 2
-        low, high = (low, middle) if power(middle, n, level) >= _POWER else (middle, high)
+        low, high = (low, middle) if power(middle, n, level, freedom) >= _POWER else (middle, high)
     return high
 
 

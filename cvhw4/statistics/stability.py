@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvhw4.statistics.comparison import LEVEL, equivalence_p_values, holm, moments, t_p_values
+from cvhw4.statistics.comparison import FEWEST_KNOWN, LEVEL, equivalence_p_values, holm, moments, t_p_values
 from cvhw4.statistics.intervals import Verdict
 
 # By what `_signs` gives.
@@ -32,13 +32,14 @@ class Stability(NamedTuple):
 
 
 def stability(
-    differences: Sequence[ArrayLike],
+    differences: Sequence[ArrayLike] | NDArray[np.float64],
     margins: ArrayLike,
     rng: np.random.Generator,
     draw: int = 5,
     resamples: int = 1000,
     floors: ArrayLike = 0.0,
     smallest: ArrayLike = 0.0,
+    calibrated: bool = False,
 ) -> list[Stability]:
     """Draws some of the seeds without replacement, the same for all claims, and judges the claims again, by Holm.
 
@@ -53,6 +54,7 @@ def stability(
         resamples: number of draws.
         floors: [claims] or one for all, least standard deviations, see `comparison.rounding_sd`.
         smallest: [claims] or one for all, differences of interest, as `comparison.compare` takes them.
+        calibrated: whether the spread of the seeds that are not drawn is known (`comparison.spread`).
 
     Raises:
         ValueError: the claims differ in their number of seeds, or these are fewer than drawn.
@@ -66,12 +68,31 @@ def stability(
         drawn = np.array(list(combinations(range(seeds), draw)))
     else:
         drawn = np.argsort(rng.random((resamples, seeds)), axis=1)[:, :draw]
+    left = np.array([np.setdiff1d(np.arange(seeds), of_draw) for of_draw in drawn])
+    known = left if calibrated and seeds - draw >= FEWEST_KNOWN else left[:, :0]
     settings = [np.broadcast_to(of_claim, count) for of_claim in (margins, smallest, floors)]
-    whole = _signs(values[:, None], *settings)[0]
-    parts = _signs(values[:, drawn], *settings)
+    whole = _signs(values[:, None], values[:, None, :0], *settings)[0]
+    parts = _signs(values[:, drawn], values[:, known.astype(int)], *settings)
     same, opposite = (parts == whole).mean(0), (parts * whole == -1).mean(0)
     said = [_VERDICTS[sign] for sign in whole.tolist()]
     return [Stability(float(s), float(o), v) for v, s, o in zip(said, same, opposite, strict=True)]
+
+
+class Wrong(NamedTuple):
+    """How often claims judged together are decided though none holds, in shares of the draws.
+
+    Attributes:
+        decided: [claims, numbers] each claim by itself, before Holm's correction, with so many seeds.
+        again: [claims] likewise, at any of several looks.
+        equivalent: [claims] called equivalent with the largest number, though the mean is as far from the margin as the
+            smallest difference of interest; NaN where none is named.
+        family: [numbers] any of the claims, after Holm's correction.
+    """
+
+    decided: NDArray[np.float64]
+    again: NDArray[np.float64]
+    equivalent: NDArray[np.float64]
+    family: NDArray[np.float64]
 
 
 def wrong_verdicts(
@@ -79,38 +100,63 @@ def wrong_verdicts(
     rng: np.random.Generator,
     numbers: Sequence[int],
     looks: Sequence[int],
-    floor: float = 0.0,
-    draws: int = 4000,
-) -> tuple[list[float], float]:
+    floors: ArrayLike = 0.0,
+    smallest: ArrayLike = 0.0,
+    calibrated: bool = False,
+    draws: int = 2000,
+) -> Wrong:
     """How often the t test decides at 5 % where the mean is the margin, the differences having the shape of those seen.
 
-    They are drawn with replacement from the ones seen less their mean. Ties among few draws from few values make the
-    spread of three seeds look smaller than it is, and the first rates too high rather than too low.
+    Seeds are drawn with replacement, the same for all claims, and each claim's differences taken less their mean. Ties
+    among few draws from few values make the spread of three seeds look smaller than it is, and the first rates too high
+    rather than too low.
 
     Args:
-        differences: [N] by seed.
+        differences: [claims, N] by seed, each claim's seeds in the same order.
         numbers: of seeds, for each of which a rate is asked for.
         looks: numbers of seeds after which a study looks again, until it is decided.
-        floor: least standard deviation, see `comparison.rounding_sd`.
-
-    Returns:
-        The share of draws that are decided, by number; and of those that are at any look.
+        floors: [claims] or one for all, least standard deviations, see `comparison.rounding_sd`.
+        smallest: [claims] or one for all, differences of interest, as `comparison.compare` takes them.
+        calibrated: whether the spread of further seeds is known, so many that there are N in all (`comparison.spread`).
     """
     values = np.asarray(differences, dtype=float)
-    drawn = rng.choice(values - values.mean(), (draws, max(*numbers, *looks)))
-    decided = {n: t_p_values(drawn[:, :n], floor=floor) < LEVEL for n in {*numbers, *looks}}
-    return [float(decided[n].mean()) for n in numbers], float(np.any([decided[n] for n in looks], axis=0).mean())
+    count, seeds = values.shape
+    drawn = rng.integers(seeds, size=(draws, max(*numbers, *looks, seeds)))
+    centred = (values - values.mean(1, keepdims=True))[:, drawn]  # [claims, draws, seeds]
+    least, of_interest = (np.broadcast_to(of_claim, count) for of_claim in (floors, smallest))
+
+    def known(of_claim: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+        """The calibrated differences beside the first n."""
+        return of_claim[:, n:seeds] if calibrated and seeds - n >= FEWEST_KNOWN else of_claim[:, :0]
+
+    p = {
+        n: np.stack([t_p_values(v[:, :n], 0.0, f, known(v, n)) for v, f in zip(centred, least, strict=True)])
+        for n in {*numbers, *looks}
+    }
+    most = max(numbers)
+    equal = [
+        equivalence_p_values(v[:, :most] + s, 0.0, s, f, known(v, most)) if s > 0 else np.full(draws, np.nan)
+        for v, s, f in zip(centred, of_interest, least, strict=True)
+    ]
+    return Wrong(
+        decided=np.stack([(p[n] < LEVEL).mean(1) for n in numbers], axis=1),
+        again=np.any([p[n] < LEVEL for n in looks], axis=0).mean(1),
+        equivalent=np.where(of_interest > 0, (np.stack(equal) < LEVEL).mean(1), np.nan),
+        family=np.array([(holm(p[n].T) < LEVEL).any(1).mean() for n in numbers]),
+    )
 
 
 def _signs(
     values: NDArray[np.float64],
+    others: NDArray[np.float64],
     margins: NDArray[np.float64],
     smallest: NDArray[np.float64],
     floors: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """[claims, draws, n] to verdicts [draws, claims], see `_VERDICTS`."""
-    claims = list(zip(values, margins, smallest, floors, strict=True))
-    differ = holm(np.stack([t_p_values(v, margin, floor) for v, margin, _, floor in claims], axis=-1))
+    """[claims, draws, n], and others [claims, draws, m] of which the spread is known, to verdicts [draws, claims], see
+    `_VERDICTS`."""
+    claims = list(zip(values, margins, smallest, floors, others, strict=True))
+    differ = holm(np.stack([t_p_values(v, margin, floor, known) for v, margin, _, floor, known in claims], axis=-1))
     equal = holm(np.stack([equivalence_p_values(*of_claim) for of_claim in claims], axis=-1))
-    signs = np.stack([np.sign(moments(v - margin)[0]) for v, margin, _, _ in claims], axis=-1)
+    signs = np.stack([np.sign(moments(v - margin)[0]) for v, margin, *_ in claims], axis=-1)
     return np.where(equal < LEVEL, 2.0, np.where(differ < LEVEL, signs, 0.0))

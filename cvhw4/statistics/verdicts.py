@@ -26,6 +26,9 @@ from cvhw4.study import Claim, EpochRule, Metric, Study
 
 _CALLS = 2000  # at most, of a study's own metric, which may take milliseconds, to resample images
 ReadImages = Callable[[RunRecord], ImageResults | None]
+# Calibrated differences of a claim with other seeds than these, by the figures of that epoch, those of seeds of which
+# no training failed alone where so asked; empty where none are known for the data with that fingerprint.
+Known = Callable[[Claim, str, Sequence[int], EpochRule, bool], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Outcome:
         redrawn: whether each seed drew its own pictures.
         resolution: the steps that the figure comes in: an image's for classification, of a training loop of the
             study's own the decimals that it was rounded to; 0 for what has none.
+        calibrated: how many calibrated differences of other seeds count in the spread, see `comparison.spread`.
         runs: the runs compared, by row.
     """
 
@@ -72,6 +76,7 @@ class Outcome:
     noise: ImageNoise | None = None
     redrawn: bool = False
     resolution: float = 0.0
+    calibrated: int = 0
     runs: Mapping[str, Sequence[RunRecord]] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
@@ -98,7 +103,7 @@ class Outcome:
             return None
         mean, sd, n = self.difference.mean, self.comparison.sd, self.difference.n
         images = squared_error(sd, n, self.noise) - sd**2 / n if n > 1 else self.noise.mean_variance
-        return combine(mean, sd, n, images, self.noise.images - 1)
+        return combine(mean, sd, n, images, self.noise.images - 1, self.comparison.freedom)
 
 
 def judge(
@@ -108,6 +113,7 @@ def judge(
     read_images: ReadImages | None = None,
     epoch: EpochRule | None = None,
     trained: bool = False,
+    known: Known | None = None,
 ) -> Outcome | None:
     """Compares the claim's rows, seed by seed, or its row with its margin; by itself, corrected for no other claim.
 
@@ -118,6 +124,7 @@ def judge(
         read_images: gives what a run made of every validation image, for `noise`.
         epoch: whose figures are compared; the study's rule where it is left out.
         trained: whether seeds are left out of which a run collapsed.
+        known: gives what a calibration knows of the spread over seeds (`Bounds.known`).
 
     Returns:
         None where no seed has all rows, where a figure is not finite (a mean without it would be another claim), or
@@ -155,7 +162,8 @@ def judge(
     else:  # of a metric of the study's own this is about what one image makes
         resolution = 1 / data.val if study.rows[claim.rows[0]].task.in_images else 0.0
     figures = len(claim.rows)
-    comparison = compare(better, worse or None, claim.margin, resolution, claim.smallest, figures)
+    others = () if known is None else known(claim, data.fingerprint, seeds, epoch, trained)
+    comparison = compare(better, worse or None, claim.margin, resolution, claim.smallest, figures, others)
     noise = None
     if read_images is not None and not data.redrawn:
         noise = _noise(claim, runs, seeds, read_images, epoch, study.metrics.get(claim.metric))
@@ -174,6 +182,7 @@ def judge(
         noise=noise,
         redrawn=data.redrawn,
         resolution=resolution,
+        calibrated=len(others) * (comparison.freedom >= len(seeds)),
         runs={row: [of_row[s] for s in seeds] for row, of_row in runs.items()},
     )
 
@@ -220,12 +229,14 @@ def judge_all(
     records: Sequence[RunRecord],
     read_images: ReadImages | None = None,
     claims: Sequence[Claim] | None = None,
+    known: Known | None = None,
 ) -> list[Outcome]:
     """The outcome of every claim that the runs can say something about, by data set, those on one data set judged
     together (Holm) and each control by itself; beside each what the other epoch, and the seeds that trained, say.
 
     Args:
         claims: those to be judged, where they are not the study's.
+        known: gives what a calibration knows of the spread over seeds (`Bounds.known`).
     """
     by_data: dict[str, list[RunRecord]] = {}
     for record in records:
@@ -233,7 +244,8 @@ def judge_all(
     judged = study.claims if claims is None else claims
 
     def outcomes(read: ReadImages | None = None, **how: Any) -> dict[tuple[Claim, str], Outcome]:
-        found = (judge(claim, of_data, study, read, **how) for claim in judged for of_data in by_data.values())
+        runs = by_data.values()
+        found = (judge(claim, of_data, study, read, known=known, **how) for claim in judged for of_data in runs)
         return {(o.claim, o.fingerprint): o for o in _together([o for o in found if o is not None])}
 
     other_rule: EpochRule = "best" if study.epoch == "last" else "last"
