@@ -57,6 +57,14 @@ def cvhw4_command(monkeypatch, capsys, tmp_path):
 
 
 @pytest.fixture
+def run(cvhw4_command, monkeypatch, tmp_path):
+    """The command line in a folder whose studies are the homework's."""
+    (tmp_path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
+    monkeypatch.setenv("CVHW4_CACHE", str(tmp_path / "cache"))
+    return cvhw4_command
+
+
+@pytest.fixture
 def gpu(monkeypatch):
     """None where there is a GPU; else an emulated one, on which small networks stand in for those of the rows."""
     import torch
@@ -64,8 +72,8 @@ def gpu(monkeypatch):
     if torch.cuda.is_available():
         yield None
         return
-    from tests.emulated_gpu import emulated_gpu
-    from tests.tiny import use_small_networks
+    from tests.helpers.emulated_gpu import emulated_gpu
+    from tests.helpers.tiny import use_small_networks
 
     use_small_networks(monkeypatch)
     with emulated_gpu() as emulated:

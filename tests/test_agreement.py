@@ -10,8 +10,7 @@ from scipy.stats import kendalltau, ttest_ind
 from cvhw4.records.store import Store
 from cvhw4.statistics.agreement import order, sides
 from cvhw4.statistics.intervals import estimate
-from tests.test_cli import run  # noqa: F401 - a fixture
-from tests.tiny import FULL, QUICK, record
+from tests.helpers.tiny import FULL, QUICK, record
 
 # Three seeds whose 95 % interval is the mean -+ 2.484 times the distance of the outer two from it.
 UP, DOWN, WIDE = (0.1, 0.11, 0.12), (-0.12, -0.11, -0.1), (-0.1, 0.02, 0.2)
@@ -102,7 +101,7 @@ def measured(tmp_path):
     return tmp_path / "results"
 
 
-def test_the_page_sets_generated_beside_real_and_published(run, measured):  # noqa: F811
+def test_the_page_sets_generated_beside_real_and_published(run, measured):
     code, out, err = run("agreement")
     assert (code, out, err) == (0, "results/agreement.md\n", "")
     page = (measured / "agreement.md").read_text("utf-8")
@@ -131,7 +130,7 @@ def test_the_page_sets_generated_beside_real_and_published(run, measured):  # no
     assert "No two settings have 4 rows in common yet." in page and "each its own" not in page
 
 
-def test_the_order_of_rows_is_held_against_that_of_every_other_setting(run, tmp_path):  # noqa: F811
+def test_the_order_of_rows_is_held_against_that_of_every_other_setting(run, tmp_path):
     results, rows = tmp_path / "results", ("q2_1a", "q2_n1a", "q2_1b", "q2_n1b")
     for row, here, there in zip(rows, (0.5, 0.6, 0.3, 0.4), (0.3, 0.4, 0.5, 0.6), strict=True):
         save(results, row, (here - 0.01, here, here + 0.01), data="embedded scenes", embedded=True)
@@ -145,7 +144,7 @@ def test_the_order_of_rows_is_held_against_that_of_every_other_setting(run, tmp_
     assert orders["mIoU"]["swapped"] == "q2_1a-skip, q2_n1a-fused_norm above q2_1b-noskip, q2_n1b-plain_norm here alone"
 
 
-def test_pictures_that_each_seed_draws_go_before_the_same_for_all(run, measured):  # noqa: F811
+def test_pictures_that_each_seed_draws_go_before_the_same_for_all(run, measured):
     """Fewer runs of them, too; what is measured on the same pictures alone stays."""
     save(measured / "redrawn", "q2_1a", (0.55, 0.65), data="embedded scenes, redrawn", embedded=True, redrawn=True)
     save(measured / "redrawn", "q2_1b", (0.5, 0.5), data="embedded scenes, redrawn", embedded=True, redrawn=True)
@@ -162,7 +161,7 @@ def test_pictures_that_each_seed_draws_go_before_the_same_for_all(run, measured)
     assert both[SKIPS]["redrawn less the same"] == f"-0.010 [{low:.3f}, {high:.3f}]"
 
 
-def test_full_size_is_what_the_rest_is_held_against_once_it_is_there(run, measured):  # noqa: F811
+def test_full_size_is_what_the_rest_is_held_against_once_it_is_there(run, measured):
     save(measured, "q2_1a", (0.45,), study=FULL)
     save(measured, "q2_1b", (0.4,), study=FULL)
     assert run("agreement", "results", "--page", "page.md")[0] == 0
@@ -180,7 +179,7 @@ def test_full_size_is_what_the_rest_is_held_against_once_it_is_there(run, measur
     assert lines(page, "Classes detected")["q2_1a-skip"]["real, full"] == "11 of 11"
 
 
-def test_a_longer_training_is_also_held_against_as_many_steps(run, tmp_path):  # noqa: F811
+def test_a_longer_training_is_also_held_against_as_many_steps(run, tmp_path):
     results = tmp_path / "results"
     for name, figures in (("q2_1a", ((0.1, 0.3),) * 2), ("q2_1b", ((0.2, 0.25),) * 2)):  # batches of 4: 2 x 2 steps
         save(results, name, figures, data="embedded scenes", embedded=True, train=8)
@@ -194,7 +193,7 @@ def test_a_longer_training_is_also_held_against_as_many_steps(run, tmp_path):  #
     assert found["real, quick"].startswith("+0.000 ") and found["real, quick"].endswith("(3 steps)")
 
 
-def test_classes_that_no_run_detects_are_named(run, measured):  # noqa: F811
+def test_classes_that_no_run_detects_are_named(run, measured):
     one = record("q2_n1a", 0, by_class={"iou": [0.5] * 8 + [0.05, float("nan"), 0.0], "set_iou": [0.1] * 11})
     Store(measured, "quick").save(one)
     run("agreement")
@@ -203,7 +202,7 @@ def test_classes_that_no_run_detects_are_named(run, measured):  # noqa: F811
     assert found["real, quick"] == "not measured yet"
 
 
-def test_folders_without_runs_are_one_line(run, tmp_path):  # noqa: F811
+def test_folders_without_runs_are_one_line(run, tmp_path):
     code, out, err = run("agreement", "nowhere")
     assert (code, out) == (
         4,
@@ -212,7 +211,7 @@ def test_folders_without_runs_are_one_line(run, tmp_path):  # noqa: F811
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_what_a_study_does_not_have_is_not_said_to_be_measured_some_day(run, measured):  # noqa: F811
+def test_what_a_study_does_not_have_is_not_said_to_be_measured_some_day(run, measured):
     save(measured, "q2_n1b", (0.4,))
     row = FULL.row("q2_n3")
     one = record("q2_3", study="full", settings=row.settings(), configuration="a" * 64)
@@ -226,7 +225,7 @@ def test_what_a_study_does_not_have_is_not_said_to_be_measured_some_day(run, mea
     assert found["q2_n3-3class_norm"]["generated, quick"] == "-"
 
 
-def test_runs_of_a_loop_of_ones_own_have_a_page_too(run, tmp_path):  # noqa: F811
+def test_runs_of_a_loop_of_ones_own_have_a_page_too(run, tmp_path):
     lines_of = [f"{arm},{s},{0.5 + s / 100 + (arm == 'b') / 10}" for arm in "ab" for s in range(3)]
     (tmp_path / "runs.csv").write_text("\n".join(["arm,seed,accuracy", *lines_of]) + "\n")
     judge = ("judge", "runs.csv", "--row", "arm", "--metric", "accuracy", "--better", "b", "--worse", "a")

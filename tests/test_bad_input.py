@@ -16,23 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib.backends.backend_svg
-import matplotlib.figure  # noqa: F401
 import numpy as np
-import pandas  # noqa: F401
 import pytest
-import scipy.stats  # noqa: F401
-import tabulate  # noqa: F401
 import torch
-import torchvision.transforms.v2  # noqa: F401
 from PIL import Image
 from safetensors.torch import save_file
 
 import cvhw4.data.load
 import cvhw4.data.pictures
 
-# Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
-# Likewise what a user without rights to the checkout imports late.
+# What a user without rights to the checkout imports late.
 import cvhw4.data.scenes
 import cvhw4.preflight
 import cvhw4.training.fit  # noqa: F401
@@ -42,12 +35,12 @@ from cvhw4.models.build import build_network
 from cvhw4.models.weights import read_state
 from cvhw4.records.store import Store
 from cvhw4.runner import Runner
-from tests.bad_input import BAD, CHECKOUT, HEIGHT, LITE0, NOBODY, WIDTH, _label, _lite0, _photos, _streets
-from tests.test_fetch import SMALL
-from tests.test_portraits_folder import GREY, MODES, _noise
-from tests.tiny import row, shrink
+from tests.helpers import ROOT
+from tests.helpers.bad_input import BAD, HEIGHT, LITE0, NOBODY, WIDTH, _label, _lite0, _photos, _streets
+from tests.helpers.reading import GREY, MODES, SMALL, noise
+from tests.helpers.tiny import row, shrink
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["tests.helpers.sessions"]
 
 
 # The table, case by case
@@ -94,7 +87,7 @@ def answer(pytester, monkeypatch, capsys, place):
 
     cache_folder = pytester.path / "cache"
     cache_folder.mkdir()
-    for name, value in {"CVHW4_CACHE": str(cache_folder), "PYTHONPATH": str(CHECKOUT), "COLUMNS": "200"}.items():
+    for name, value in {"CVHW4_CACHE": str(cache_folder), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}.items():
         monkeypatch.setenv(name, value)
     for name in ("CI", "PYTEST_XDIST_WORKER"):
         monkeypatch.delenv(name, raising=False)
@@ -107,8 +100,8 @@ def answer(pytester, monkeypatch, capsys, place):
     monkeypatch.setattr(
         homework, "rows_at", lambda size, whole=homework.rows_at: tiny if size == "quick" else whole(size)
     )
-    shutil.copytree(CHECKOUT / "benchmarks", "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(CHECKOUT / "conftest.py", ".")
+    shutil.copytree(ROOT / "benchmarks", "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "conftest.py", ".")
     pytester.makeini("[pytest]")
     Path("pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
 
@@ -228,7 +221,7 @@ def test_strange_input_is_read_as_it_is_meant(answer, place):
     for split, part in (("train", scenes.train), ("val", scenes.val)):
         assert part.names == (f'{split}/rue, "é" 写.PNG', f"{split}/1.png")
         for number in range(2):
-            np.testing.assert_array_equal(part.images[number], _noise(HEIGHT, WIDTH, number + len(split)))
+            np.testing.assert_array_equal(part.images[number], noise(HEIGHT, WIDTH, number + len(split)))
             np.testing.assert_array_equal(part.targets[number], _label(number))
     network = build_network(row("q1_2"), seed=0, weights=given["weights"]).module.state_dict()
     state = read_state(given["weights"] / f"{LITE0}.SAFETENSORS")

@@ -21,7 +21,8 @@ from cvhw4.statistics.calibration import Series, calibrate, error_of_one, of_oth
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import judge, judge_all
 from cvhw4.tasks import TRAINING_LOSSES
-from tests.tiny import QUICK, record
+from tests.helpers.records import calibrated, elsewhere, stored
+from tests.helpers.tiny import QUICK, record
 
 FULL = study("full")
 CLAIMS = {claim.id: claim for claim in FULL.claims}
@@ -33,25 +34,6 @@ FOUND = Outliers("best accuracy", 0.5, lower_is_better=False, n=2, of=20, failed
 
 def runs(row, figures, **changes):
     return [record(row, seed=s, figures=((value,),), **changes) for s, value in enumerate(figures)]
-
-
-def stored(n=8, spread=0.01):
-    """n runs of every quick row, with a spread of its own over seeds."""
-    random = np.random.RandomState(5)
-
-    def figures(i):
-        return ((float(0.5 + 0.02 * i + random.normal(0, spread)),),)
-
-    return [
-        record(row, seed=s, figures=figures(i), loss=random.uniform(0.4, 0.6))
-        for i, row in enumerate(QUICK.rows)
-        for s in range(n)
-    ]
-
-
-@cache
-def calibrated(n=8):
-    return calibrate(QUICK, stored(n))
 
 
 def bounds_of(rows=None, claims=None, **more):
@@ -461,22 +443,6 @@ def test_a_claim_is_guarded_where_a_nights_mean_is_promised():
 
 
 # Twins
-
-
-def elsewhere(records, by=0.0, threads=8):
-    """The same runs on a machine that gives figures which differ by so much, up for even seeds and down for odd."""
-    return [
-        replace(
-            r,
-            fingerprint="9" * 64,
-            environment={**r.environment, "device_name": "another make", "threads": threads},
-            epochs=[
-                replace(e, figures={name: x + (-by if r.seed % 2 else by) for name, x in e.figures.items()})
-                for e in r.epochs
-            ],
-        )
-        for r in records
-    ]
 
 
 def test_rows_that_twins_reproduce_are_held_against_the_run_of_the_same_seed(tmp_path):

@@ -10,15 +10,11 @@ from scipy import stats
 from cvhw4.report.changes import comment, headline, short_lines
 from cvhw4.report.text import escape
 from cvhw4.statistics.changes import compare_runs, figure_change, judge_figures, time_change, verdict
-from tests import tiny
-from tests.tiny import QUICK, record
+from tests.helpers import tiny
+from tests.helpers.records import runs
+from tests.helpers.tiny import QUICK, record
 
 SD = 0.01
-
-
-def runs(values, row="q1_2", **changes):
-    """Runs of one epoch with seeds from 0, and losses of their own."""
-    return [record(row, seed=s, figures=((v,),), loss=0.5 + v / 100, **changes) for s, v in enumerate(values)]
 
 
 def kinds(changes):

@@ -22,7 +22,7 @@ from cvhw4.training.checkpoint import Checkpoint, Checkpoints, restore, state_of
 from cvhw4.training.fit import fit, make_step
 from cvhw4.training.memory import AccumulatedStep, in_parts
 from cvhw4.training.objectives import make_objective
-from tests.tiny import dataset, row
+from tests.helpers.tiny import dataset, row
 
 CPU = torch.device("cpu")
 

@@ -18,20 +18,12 @@ from cvhw4 import __version__, cli
 from cvhw4.records.store import Store
 from cvhw4.statistics.bounds import load_bounds
 from cvhw4.statistics.calibration import calibrate
-from tests.test_bounds import elsewhere, stored
-from tests.test_store import failure
-from tests.test_store import results as by_image
-from tests.tiny import FULL, QUICK, record
+from tests.helpers import ROOT
+from tests.helpers.records import elsewhere, stored
+from tests.helpers.records import results as by_image
+from tests.helpers.tiny import FULL, QUICK, failure, record
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("report.md", "verdicts.md", "report.html")
-
-
-@pytest.fixture
-def run(cvhw4_command, monkeypatch, tmp_path):
-    Path("pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
-    monkeypatch.setenv("CVHW4_CACHE", str(tmp_path / "cache"))
-    return cvhw4_command
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ from cvhw4.executors import ray as module
 from cvhw4.executors.ray import Cluster, Share, share_of
 from cvhw4.records.store import Store
 from cvhw4.runner import Runner
-from tests.tiny import QUICK, TinyRunner, row
+from tests.helpers import ROOT
+from tests.helpers.tiny import QUICK, TinyRunner, row
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).resolve().parent.parent
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 
@@ -285,13 +285,13 @@ def test_a_run_that_ends_its_process_each_time_fails_by_name(runner, cluster, mo
 
 @needs_ray
 def test_a_session_on_a_cluster_fills_tables_and_results_folder(tmp_path, nodes, alone):
-    from tests.test_plugin import wide_bounds
+    from tests.helpers.sessions import wide_bounds
 
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "conftest.py", tmp_path)
     (tmp_path / "benchmarks" / "bounds.toml").write_text(wide_bounds())
     (tmp_path / "pytest.ini").write_text("[pytest]")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.tiny", "benchmarks"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.helpers.tiny", "benchmarks"]
     cluster = ["--executor", "ray", "--ray-address", nodes.address, "--threads", "1", "--device", "cpu"]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(

@@ -2,34 +2,13 @@
 
 import json
 import os
-import subprocess
 import time
-from dataclasses import replace
 
 import pytest
 
 from cvhw4.records.store import Store
-from tests.test_changes import failure, runs
-from tests.tiny import QUICK, record
-
-
-@pytest.fixture
-def run(cvhw4_command, tmp_path):
-    (tmp_path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
-    return cvhw4_command
-
-
-def save(folder, records, study="quick"):
-    store = Store(folder, study)
-    for r in records:
-        store.save(replace(r, study=study))
-    return folder
-
-
-def git(*arguments):
-    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
-
+from tests.helpers.records import git, runs, save
+from tests.helpers.tiny import QUICK, failure, record
 
 GOOD, BAD = [0.90, 0.91, 0.92], [0.50, 0.52, 0.51]
 
@@ -145,7 +124,7 @@ def test_a_studys_own_folder_is_a_store(run, tmp_path):
 
 def test_failed_runs_of_b_end_with_exit_code_1(run, tmp_path):
     save(tmp_path / "a", runs(GOOD)), save(tmp_path / "b", runs(GOOD))
-    Store(tmp_path / "b", "quick").fail(failure())
+    Store(tmp_path / "b", "quick").fail(failure(record("q1_3")))
     code, out, _ = run("compare", "a", "b")
     assert code == 1 and "q1_3-scratch seed 0 the loss is NaN" in " ".join(out.split())
     assert run("compare", "b", "a")[0] == 0

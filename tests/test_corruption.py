@@ -6,11 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers import ROOT
 
 
 def bench(kind, rows, results):
@@ -22,7 +21,7 @@ def bench(kind, rows, results):
         "pytest",
         "benchmarks",
         "-p",
-        "tests.corruption",
+        "tests.helpers.corruption",
         "-p",
         "no:cacheprovider",
         *options,

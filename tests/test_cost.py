@@ -22,8 +22,8 @@ from benchmarks.performance.cost import (
 )
 from cvhw4.models.build import build_network, set_training_mode
 from cvhw4.training.fit import fit
-from tests.emulated_gpu import emulated_gpu
-from tests.tiny import FULL, QUICK, dataset
+from tests.helpers.emulated_gpu import emulated_gpu
+from tests.helpers.tiny import FULL, QUICK, dataset
 
 CPU = torch.device("cpu")
 

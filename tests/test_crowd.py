@@ -10,8 +10,9 @@ from collections import Counter
 import pytest
 
 from cvhw4.records.store import Store
-from tests.test_store import ROOT, place
-from tests.tiny import record
+from tests.helpers import ROOT
+from tests.helpers.records import place
+from tests.helpers.tiny import record
 
 CROWD = """
 import os, random, signal, sys, time

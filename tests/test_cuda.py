@@ -13,7 +13,6 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,10 +38,10 @@ from cvhw4.training.precision import pick_precision
 from cvhw4.training.process import release_memory
 from cvhw4.training.recipe import make_optimizer
 from cvhw4.training.samples import SampleRecorder
-from tests.emulated_gpu import emulated_gpu
-from tests.tiny import QUICK, dataset, row, untrained, use_small_networks
+from tests.helpers import ROOT
+from tests.helpers.emulated_gpu import emulated_gpu
+from tests.helpers.tiny import QUICK, dataset, row, untrained, use_small_networks
 
-ROOT = Path(__file__).resolve().parent.parent
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 LONG_EMULATED = [] if torch.cuda.is_available() else [pytest.mark.long]
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="sets limits that only the emulated GPU has")

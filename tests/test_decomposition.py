@@ -20,7 +20,7 @@ from cvhw4.statistics.decomposition import (
     near_and_far,
 )
 from cvhw4.statistics.intervals import estimate
-from tests.tiny import MERGED
+from tests.helpers.tiny import MERGED
 
 SKY, BUILDING, POLE, ROAD, SIGN, CAR, VOID = 0, 1, 2, 3, 6, 8, 11
 THREE = np.array(MERGED[3].targets)

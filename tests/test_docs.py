@@ -21,11 +21,10 @@ from cvhw4.homework import rows as homework_rows
 from cvhw4.models.trial import try_network
 from cvhw4.plugin.summary import Summary
 from cvhw4.runner import Runner
-from tests import tiny
-from tests.test_plugin import ROOT, study  # noqa: F401 - a fixture, and what must be imported before such sessions
-from tests.tiny import QUICK, dataset, record
+from tests.helpers import ROOT, tiny
+from tests.helpers.tiny import QUICK, dataset, record
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["tests.helpers.sessions"]
 EXAMPLE = ROOT / "examples" / "own-study"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -258,7 +257,7 @@ def test_every_page_has_its_commands_in_blocks_that_are_run():
 
 
 @pytest.fixture
-def checkout(study, pytester, monkeypatch):  # noqa: F811
+def checkout(study, pytester, monkeypatch):
     """A clone at tiny size, in which pages' commands are run; git knows its first state as `main`."""
     for name in ("Makefile", "pyproject.toml", "examples", "zensical.toml"):
         source = ROOT / name
@@ -294,7 +293,7 @@ def untrained(self, row, seed, on_epoch=None, on_wait=None):
 class Reader:
     """Runs a command of the documentation in this process, pytest on the tiny profile."""
 
-    def __init__(self, pytester, study, capsys):  # noqa: F811
+    def __init__(self, pytester, study, capsys):
         self.pytester, self.study, self.capsys, self.sessions = pytester, study, capsys, 0
         self.extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
@@ -363,7 +362,7 @@ class Reader:
 
 
 @pytest.mark.integration
-def test_every_command_runs(checkout, study, capsys):  # noqa: F811
+def test_every_command_runs(checkout, study, capsys):
     reader = Reader(checkout, study, capsys)
     for words in dict.fromkeys(tuple(words) for page in PAGES for words in commands(page)):
         os.chdir(checkout.path)

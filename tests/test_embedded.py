@@ -17,7 +17,7 @@ from cvhw4.data.embedded.scenes import scenes
 from cvhw4.data.load import load
 from cvhw4.runner import Runner
 from cvhw4.study import Generated
-from tests.tiny import shrink
+from tests.helpers.tiny import shrink
 
 SPLITS = ("train", "val")
 FINGERPRINTS = {

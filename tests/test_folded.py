@@ -8,7 +8,7 @@ from torch import nn
 from cvhw4.models.build import build_network
 from cvhw4.models.folded import find_pairs, folded
 from cvhw4.training.fit import evaluation_mode
-from tests.tiny import row
+from tests.helpers.tiny import row
 
 INPUTS = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 

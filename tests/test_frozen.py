@@ -13,7 +13,7 @@ from cvhw4.models.frozen import split_frozen
 from cvhw4.training.fit import fit, make_learner, make_optimizer, make_step, plain_call, train_epoch
 from cvhw4.training.frozen import FrozenClassification
 from cvhw4.training.objectives import make_objective
-from tests.tiny import dataset, row
+from tests.helpers.tiny import dataset, row
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from cvhw4.data.dataset import Dataset, Packed, Split
 from cvhw4.data.gather import alike, gather, memory_limit, place
 from cvhw4.models.build import Network
 from cvhw4.training.objectives import make_objective
-from tests.tiny import row
+from tests.helpers.tiny import row
 
 CPU = torch.device("cpu")
 SHAPES = [(9,), (5, 2), (7, 4, 6, 3)]

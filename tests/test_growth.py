@@ -1,7 +1,6 @@
 """The measures of growth at small size: real processes, and a picture and a table of what they took."""
 
 import json
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -9,9 +8,11 @@ from PIL import Image
 from benchmarks.performance import growth as measures
 from benchmarks.performance.growth import Growth, growth_page
 from cvhw4.errors import InputError
+from tests.helpers import ROOT
 
 GIB = 1 << 30
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+
+RESULTS = ROOT / "results"
 
 
 @pytest.fixture(scope="module")

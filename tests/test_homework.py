@@ -9,7 +9,7 @@ import pytest
 from cvhw4 import Corruption, InputError, homework
 from cvhw4.data.corruption import corrupted
 from cvhw4.homework.sections import CELLS
-from tests.tiny import FULL, QUICK, VOID, dataset
+from tests.helpers.tiny import FULL, QUICK, VOID, dataset
 
 CORRUPTED = [(control, strength) for control in QUICK.controls for strength in control.strengths]
 Q1_FACTS = {

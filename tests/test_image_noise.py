@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cvhw4.records.images import ImageResults
 from cvhw4.statistics.images import ImageNoise, bootstrap_weights, combine, image_noise, squared_error
 from cvhw4.statistics.intervals import estimate
-from tests.tiny import two_classes
+from tests.helpers.tiny import two_classes
 
 
 def rng(seed=0):

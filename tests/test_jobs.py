@@ -21,11 +21,10 @@ from cvhw4.executors.local import LocalPool
 from cvhw4.plugin import options
 from cvhw4.plugin.options import jobs_at_once, threads_per_run
 from cvhw4.runner import Runner
-from tests.studies import ROOT
-from tests.test_plugin import study  # noqa: F401
-from tests.test_sessions import figures
+from tests.helpers import ROOT
+from tests.helpers.sessions import figures
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["tests.helpers.sessions"]
 
 
 def alive(process):
@@ -300,7 +299,7 @@ def test_nothing_trains_on_behind_a_session(place, stop):
 
 
 @pytest.mark.integration
-def test_figures_are_those_of_one_process_to_the_bit(study, pytester):  # noqa: F811
+def test_figures_are_those_of_one_process_to_the_bit(study, pytester):
     select = ("-k", "q1_1 or q1_2", "--seeds", "2", "--threads", "1", "--device", "cpu")
     for jobs in ("2", "1"):
         result = study(*select, "--jobs", jobs, "--results", jobs, subprocess=True)

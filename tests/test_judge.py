@@ -13,7 +13,8 @@ import pytest
 from scipy import stats
 
 from cvhw4.records.store import Store
-from tests.tiny import record
+from tests.helpers import ROOT
+from tests.helpers.tiny import record
 
 SKIP, PLAIN = [0.81, 0.83, 0.80, 0.84, 0.82], [0.70, 0.74, 0.71, 0.75, 0.70]
 JUDGE = ("judge", "runs.csv", "--row", "arm", "--metric", "accuracy")
@@ -95,7 +96,7 @@ def test_seeds_that_one_row_alone_has_are_told(run):
 
 
 def test_the_commands_of_the_documentation_run(run):
-    page = (Path(__file__).parent.parent / "docs" / "trackers.md").read_text()
+    page = (ROOT / "docs" / "trackers.md").read_text()
     block = page.partition("elsewhere\n")[2].partition("```sh\n")[2].partition("```")[0]
     shown = [line.split()[1:] for line in block.splitlines() if not re.search("mlflow|wandb", line)]
     arms = [("skip", 2, "batch"), ("noskip", 8, "group")]

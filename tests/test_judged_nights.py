@@ -15,9 +15,9 @@ from cvhw4.report.history import found_shifts
 from cvhw4.statistics.bounds import Bound, Bounds
 from cvhw4.statistics.levels import series_of, shifts
 from cvhw4.statistics.nights import CANARY, judge_canary, judge_night
-from tests.nightly import SD, digest, night
-from tests.test_changes import runs
-from tests.tiny import QUICK, record
+from tests.helpers.nightly import SD, digest, night
+from tests.helpers.records import runs
+from tests.helpers.tiny import QUICK, record
 
 
 def nightly(started, values, **changes):

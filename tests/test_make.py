@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from cvhw4.records.store import Store
+from tests.helpers import ROOT
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).resolve().parent.parent
+
 # What a GPU machine without network has, beside Python's own: pip's names for it are in pyproject.toml.
 INSTALLED = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "matplotlib", "pandas", "tabulate", "safetensors"}
 INSTALLED |= {
@@ -45,8 +46,8 @@ def test_the_gpu_commands_need_only_what_a_gpu_machine_has():
     files += [
         ROOT / "conftest.py",
         ROOT / "tests/conftest.py",
-        ROOT / "tests/tiny.py",
-        ROOT / "tests/emulated_gpu.py",
+        ROOT / "tests/helpers/tiny.py",
+        ROOT / "tests/helpers/emulated_gpu.py",
         *(f for f in ROOT.glob("benchmarks/**/*.py") if f.name != "lightning_script.py"),
     ]
     # The page for a browser, and trackers, say what is to be installed where that is missing.
@@ -73,7 +74,7 @@ def _nothing_is_left_of(folder):
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
     """`make gpu` on the CPU: CUDA tests, a comparison of speed, the benchmarks; again, it takes what is finished."""
-    arguments = f"--seeds 1 --threads 1 -k 'q1_1 or B2' -p tests.tiny --bounds {tmp_path / 'bounds.toml'}"
+    arguments = f"--seeds 1 --threads 1 -k 'q1_1 or B2' -p tests.helpers.tiny --bounds {tmp_path / 'bounds.toml'}"
     (tmp_path / "bounds.toml").write_text("")  # no bounds at this size
     settings = [
         f"PYTHON={sys.executable}",
@@ -117,8 +118,10 @@ def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
 def test_cuts_at_random_moments_cost_no_run_on_an_emulated_gpu(tmp_path):
     """Checks and benchmarks; speed is measured in processes of its own, and an emulated GPU's says nothing."""
     (tmp_path / "bounds.toml").write_text("")
-    emulated = "-p tests.emulated_gpu"
-    arguments = f"--seeds 1 --threads 1 -k 'q1_1 or q2_1a' -p tests.tiny {emulated} --bounds {tmp_path / 'bounds.toml'}"
+    emulated = "-p tests.helpers.emulated_gpu"
+    arguments = (
+        f"--seeds 1 --threads 1 -k 'q1_1 or q2_1a' -p tests.helpers.tiny {emulated} --bounds {tmp_path / 'bounds.toml'}"
+    )
     settings = [f"PYTHON={sys.executable}", "PROFILE=quick", "AT_ONCE=2", f"OUT={tmp_path}", f"ARGS={arguments}"]
     settings.append(f"CHECKS=-k adam_can_be_recorded {emulated}")
     finished, cuts = set(), [random.uniform(5, 60) for _ in range(3)]

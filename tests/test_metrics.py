@@ -14,7 +14,7 @@ from torchmetrics.functional.segmentation import mean_iou
 from cvhw4.labels import merge_classes
 from cvhw4.metrics import confusion, merged, segmentation_figures, segmentation_lists
 from cvhw4.training.counts import BAND, contours, count_pixels
-from tests.tiny import MERGED, VOID
+from tests.helpers.tiny import MERGED, VOID
 
 
 def counted(prediction, label, classes=11):

@@ -31,7 +31,7 @@ from cvhw4.models.names import on_meta, take_apart, timm_features
 from cvhw4.models.trial import try_network
 from cvhw4.models.weights import Source, check_weights, find_weights, load_weights, read_state
 from cvhw4.training.fit import fit
-from tests.tiny import FULL, QUICK, dataset, row
+from tests.helpers.tiny import FULL, QUICK, dataset, row
 
 
 @pytest.fixture(autouse=True)

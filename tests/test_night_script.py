@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from cvhw4.records.history import History
-from tests.nightly import ROOT, SCRIPTS, night
+from tests.helpers import ROOT
+from tests.helpers.nightly import SCRIPTS, night
 
-pytest_plugins = ["tests.nightly"]
+pytest_plugins = ["tests.helpers.nightly"]
 
 
 def test_a_time_limit_leaves_no_process_behind(tmp_path, monkeypatch):

@@ -14,10 +14,10 @@ from cvhw4.report.history import found_shifts, history_page
 from cvhw4.report.history import write_history as page_of  # by another name: `box` has that write nothing
 from cvhw4.statistics.levels import series_of, shifts
 from cvhw4.statistics.nights import CANARY
-from tests import year
-from tests.nightly import ROOT, SD, night
+from tests.helpers import ROOT, year
+from tests.helpers.nightly import SD, night
 
-pytest_plugins = ["tests.nightly"]
+pytest_plugins = ["tests.helpers.nightly"]
 YEARS, SERIES = 12, 20  # simulated for error rates
 
 
@@ -390,7 +390,7 @@ def test_nights_until_a_fall_is_told_and_until_its_repair_is(fall, most):
 
 @pytest.mark.long
 def test_a_year_of_nights_ends_as_it_should(box, monkeypatch):
-    """tests/year.py: a slow decline, a lost store, a driver's change, three accepted steps, and some dead nights."""
+    """A year of nights: a slow decline, a lost store, a driver's change, three accepted steps, and some dead nights."""
     told = year.simulate(box, monkeypatch)
     nights = box.history().nights
     if picture := os.environ.get("CVHW4_PICTURE"):

@@ -32,7 +32,7 @@ from cvhw4.statistics.changes import compare_runs
 from cvhw4.statistics.verdicts import judge_all
 from cvhw4.trackers import Run as TrackedRun
 from cvhw4.training import custom
-from tests.studies import ROOT
+from tests.helpers import ROOT
 
 # Loops
 

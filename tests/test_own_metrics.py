@@ -22,8 +22,8 @@ from cvhw4.runner import Runner
 from cvhw4.statistics.bounds import NO_BOUNDS
 from cvhw4.statistics.images import image_noise
 from cvhw4.statistics.verdicts import judge_all
-from tests.studies import always_nan, insects, pictures, right
-from tests.tiny import MERGED, record
+from tests.helpers.studies import always_nan, insects, pictures, right
+from tests.helpers.tiny import MERGED, record
 
 PREDICTED = np.array([[0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 2, 0]], np.uint8)
 LABELS = np.array([0, 0, 0, 1, 1, 2], np.uint8)

@@ -10,25 +10,19 @@ import xml.etree.ElementTree as ET
 from functools import partial
 
 import cloudpickle
-import pandas  # noqa: F401
 import pytest
-import scipy.stats  # noqa: F401
-import tabulate  # noqa: F401
-import timm  # noqa: F401
 import torch
-import torchvision.transforms.v2  # noqa: F401
 from sklearn.metrics import balanced_accuracy_score
 
-# Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
-import cvhw4.training.fit  # noqa: F401
 from cvhw4 import InputError, Row
 from cvhw4.executors.base import check_travels, own_modules
 from cvhw4.records.store import Store
 from cvhw4.runner import Runner
-from tests.studies import ROOT, insects, pictures, streets
-from tests.tiny import QUICK
+from tests.helpers import ROOT
+from tests.helpers.studies import insects, pictures, streets
+from tests.helpers.tiny import QUICK
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["tests.helpers.sessions"]
 
 
 FILE = """
@@ -152,7 +146,7 @@ def test_studies_of_both_tasks_and_the_homework_train_in_one_session(own, pytest
     pytester.makepyfile(test_scenes=SCENES, test_homework=HOMEWORK)
     streets(pytester.path / "streets")
     threads = torch.get_num_threads()
-    result = own("--seeds", "1", "-p", "tests.tiny", "--junit-xml", "runs.xml")
+    result = own("--seeds", "1", "-p", "tests.helpers.tiny", "--junit-xml", "runs.xml")
     torch.set_num_threads(threads)
     assert result.ret == 0, result.stdout.str()
     result.assert_outcomes(passed=6)

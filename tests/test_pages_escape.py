@@ -24,37 +24,10 @@ from cvhw4.report.tables import table
 from cvhw4.report.text import code, escape, file_stem, in_picture
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS
-from tests.tiny import MERGED, QUICK, failure, record, two_classes
+from tests.helpers.pages import ALL, HOSTILE, failed, named
+from tests.helpers.tiny import MERGED, QUICK, record, two_classes
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])  # with HTML
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "![x](http://a/b.png) [y](javascript:z) <http://a> <!-- ",
-    "a|b\\|c\\\\|",
-    "a\n\n# b\r\n| c | d |\n|---|---|\n\x1b[31m\u2028\u202e\udc80",
-    "`a` ``b`` `",
-    "**a** _b_ __c__ *d* ~~e~~ \\*f\\* a_b_c _",
-    "&lt;b&gt; &amp; &#60;i>",
-    "    indented",
-    "- [ ] a",
-    "-",
-    "##",
-    "1.",
-    "1. a",
-    "12) a",
-    "# a",
-    "+ a",
-    "> a",
-    "[a]: http://b",
-    "---",
-    "$a$ $$b$$",
-    "\\",
-    "-->",
-    "]]>",
-    "",
-]
-# Mostly what means something in Markdown; nothing that a text file in UTF-8 could not hold is left out.
-ALL = " ".join(HOSTILE)
 outside = st.one_of(
     st.sampled_from(HOSTILE),
     st.text(st.sampled_from(" \n\t\\`*_{}[]()#+-.!|<>&~$:/=;'\"1aé"), max_size=12),
@@ -139,28 +112,6 @@ def test_names_of_files_are_plain(text):
 
 
 # Whole pages
-
-
-def named(name, text):
-    """A run on data of the user's own in whose record every text from outside is the given one."""
-    runs = []
-    for seed in range(3):
-        r = record(name, seed)
-        strange = dict.fromkeys(("device_name", "torch", "commit", "threads"), text)
-        names = {c: f"{text}{i}" for i, c in enumerate(r.data.classes)}
-        data = replace(r.data, name=text, embedded=False, classes=[*names.values()], leaks=[text] * 4)
-        merge = r.settings.get("merge") and {
-            into: [names.get(c, c) for c in of] for into, of in r.settings["merge"].items()
-        }
-        weights = replace(r.weights, origin=text)
-        changes = dict(data=data, weights=weights, settings={**r.settings, "merge": merge})
-        runs.append(replace(r, **changes, environment=r.environment | strange))
-    return runs
-
-
-def failed(text):
-    where = dict(data=text, epoch=1, step=1, reason=text, checkpoint=text, environment={})
-    return failure(record("q1_8", 3), **where)
 
 
 ROWS = ("q1_1-features", "q1_2-finetune", "q2_1a-skip", "q2_1b-noskip", "q2_3-3class")

@@ -28,7 +28,8 @@ from cvhw4.records.store import Store
 from cvhw4.report.marks import marks_note, marks_of_claims
 from cvhw4.report.page import tables_in
 from cvhw4.report.papers import FORMATS, read_style, rendered
-from tests.tiny import QUICK, record
+from tests.helpers import ROOT
+from tests.helpers.tiny import QUICK, record
 
 # Accuracies of 400 validation images, four seeds: q1_2 beats both others in every seed.
 SEEDS = {"q1_1": (0.80, 0.82, 0.81, 0.83), "q1_2": (0.90, 0.91, 0.92, 0.91), "q1_3": (0.57, 0.83, 0.60, 0.75)}
@@ -195,7 +196,7 @@ def fonts(pdf):
 
 def test_committed_tables_have_outlines_as_fonts():
     """None of dots (Type 3), which publishers refuse; matplotlib's, by default, are some."""
-    pages = [*(Path(__file__).parent.parent / "results" / "quick" / "tables").glob("*.pdf")]
+    pages = [*(ROOT / "results" / "quick" / "tables").glob("*.pdf")]
     assert len(pages) == 3 and all(fonts(page.read_bytes()) == {"Type1"} for page in pages)
     figure, buffer = Figure(), io.BytesIO()
     figure.text(0.5, 0.5, "a")
@@ -427,11 +428,10 @@ def fit(run):
 
 
 def test_what_the_documentation_does_in_a_notebook(tmp_path, monkeypatch):
-    root = Path(__file__).parent.parent
     (tmp_path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
-    (tmp_path / "results").symlink_to(root / "results")
+    (tmp_path / "results").symlink_to(ROOT / "results")
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "reports.md").read_text(), re.DOTALL)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reports.md").read_text(), re.DOTALL)
     exec(block, {"cvhw4": cvhw4})
     sides = [re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) ", Path(name).read_bytes()).groups()
              for name in ("decomposition.pdf", "claims.pdf")]  # fmt: skip
@@ -439,7 +439,7 @@ def test_what_the_documentation_does_in_a_notebook(tmp_path, monkeypatch):
 
 
 def test_the_pictures_of_a_studys_sections_are_figures_too(stored):
-    of_checkout = ("--results", Path(__file__).parent.parent / "results")
+    of_checkout = ("--results", ROOT / "results")
     done = command("decomposition", stored / "d.pdf", *of_checkout, of="figure")
     assert done.exit_code == 0 and "The rise of the mIoU from 11 to 3 classes" in done.stdout, done.exception
     assert (stored / "d.pdf").read_bytes().startswith(b"%PDF")

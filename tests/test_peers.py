@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,9 @@ from benchmarks.performance.measured import read_measures
 from benchmarks.performance.peers import CONTESTS, PEERS, STUDY, TRAIN, WHOLE, Comparison, Trial, Work, peers_page
 from benchmarks.performance.test_peers import prepare
 from cvhw4.errors import InputError
+from tests.helpers import ROOT
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+RESULTS = ROOT / "results"
 TIMM, LIGHTNING = "timm's train.py", "Lightning"
 
 

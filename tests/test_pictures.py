@@ -33,8 +33,8 @@ from cvhw4.report.scenes import (
     spread_over,
 )
 from cvhw4.tasks import CLASSIFICATION, SEGMENTATION
-from tests.pages import texts
-from tests.tiny import QUICK, VOID, record, two_classes
+from tests.helpers.pages import texts
+from tests.helpers.tiny import QUICK, VOID, record, two_classes
 
 HOSTILE = "<script>alert(1)</script> $\\frac$ & |a|\n`b`"
 

@@ -15,9 +15,8 @@ from cvhw4.report.plots import band, curves, forest
 from cvhw4.report.stored import Stored
 from cvhw4.statistics.intervals import Estimate
 from cvhw4.statistics.verdicts import judge_all
-from tests.pages import texts
-from tests.test_pages_escape import HOSTILE
-from tests.tiny import QUICK, record
+from tests.helpers.pages import HOSTILE, texts
+from tests.helpers.tiny import QUICK, record
 
 
 def runs(name, *levels):

@@ -6,72 +6,19 @@ import resource
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
-import matplotlib.backends.backend_svg
-import matplotlib.figure  # noqa: F401
 import numpy as np
-import pandas  # noqa: F401
 import pytest
-import scipy.stats  # noqa: F401
-import tabulate  # noqa: F401
-import timm  # noqa: F401
-import torchvision.transforms.v2  # noqa: F401
 from PIL import Image
 
-# Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
-import cvhw4.training.fit  # noqa: F401
 from cvhw4 import homework
 from cvhw4.records.store import Store
 from cvhw4.statistics.calibration import calibrate, to_toml
-from tests.tiny import FULL, QUICK, dataset, record
+from tests.helpers import ROOT
+from tests.helpers.sessions import data_of, on_tiny_data, wide_bounds
+from tests.helpers.tiny import FULL, QUICK
 
-pytest_plugins = ["pytester"]
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@cache
-def data_of(task):
-    """The tiny data set of a task, as records name it."""
-    made = dataset(task)
-    return replace(record().data, name=made.name, fingerprint=made.fingerprint)
-
-
-def on_tiny_data(row, seed, value, loss=0.5):
-    return replace(record(row.name, seed, figures=((value,),), loss=loss), data=data_of(row.task.name))
-
-
-def wide_bounds(source="wide"):
-    """A calibration of the tiny data on figures all over 0..1, whose bounds of rows say nothing and are left out."""
-    figures = (0.0, 1.0, 0.5, 0.2, 0.8, 0.0, 1.0)
-    runs = [
-        on_tiny_data(row, s, figures[s * i % 7], loss=figures[s * i % 7])
-        for i, row in enumerate(QUICK.in_group(""), 1)
-        for s in range(7)
-    ]
-    return to_toml(QUICK, calibrate(QUICK, runs)).replace('source = "', f'source = "{source}, ')
-
-
-@pytest.fixture
-def study(pytester, monkeypatch):
-    """A checkout with the benchmarks and wide bounds; `study(*args)` runs pytest there on the tiny profile."""
-    monkeypatch.delenv("CI", raising=False)
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # pytest-benchmark would take it for its own session's
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    shutil.copytree(ROOT / "benchmarks", pytester.path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "conftest.py", pytester.path)
-    pytester.makeini("[pytest]")
-    (pytester.path / "benchmarks" / "bounds.toml").write_text(wide_bounds())
-
-    def run(*args, tiny=True, subprocess=False, cache=False):
-        runner = pytester.runpytest_subprocess if subprocess else pytester.runpytest_inprocess
-        return runner(
-            *([] if cache else ["-p", "no:cacheprovider"]), *(("-p", "tests.tiny") if tiny else ()), "benchmarks", *args
-        )
-
-    return run
+pytest_plugins = ["tests.helpers.sessions"]
 
 
 def collected(result):
@@ -207,7 +154,7 @@ def test_a_smoke_test_passes_over_a_control_that_acts_after_the_first_epoch(stud
 from dataclasses import replace
 
 from cvhw4 import Control, homework
-from tests import tiny
+from tests.helpers import tiny
 
 RECIPE = tiny.row("q1_6").recipe
 RECIPES = {"late": replace(RECIPE, lr_step=1, epochs=3), "early": replace(RECIPE, lr_step=1, lr=1e-9)}

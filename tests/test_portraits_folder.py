@@ -24,15 +24,10 @@ from cvhw4.data.dataset import Dataset, Packed
 from cvhw4.data.pictures import read_pictures
 from cvhw4.errors import InputError
 from cvhw4.records.images import ImageResults
-from tests.reading import check_refused, steps
-from tests.test_scenes_reader import deep_png
+from tests.helpers.reading import HALF_CLEAR, MODES, TURNED, check_refused, deep_png, noise, steps
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 CLASSES = ("heavy_makeup", "no_heavy_makeup")
-
-
-def _noise(height: int, width: int, seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def faces(tmp_path: Path) -> Path:
         split, label = ("train", "val")[number // 4], CLASSES[number // 2 % 2]
         place = folder / split / label / f"{number % 2}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
-        _noise(24, 20, number).save(place)
+        noise(24, 20, number).save(place)
     return folder
 
 
@@ -57,7 +52,7 @@ def test_what_is_read(faces: Path) -> None:
         assert split.sizes.tolist() == [[24, 20]] * 4
         assert split.targets.tolist() == [0, 0, 1, 1]
         for offset in range(4):
-            np.testing.assert_array_equal(split.images[offset], np.asarray(_noise(24, 20, first + offset)))
+            np.testing.assert_array_equal(split.images[offset], np.asarray(noise(24, 20, first + offset)))
     assert data.val.names == tuple(f"val/{label}/{number}.png" for label in CLASSES for number in range(2))
     assert re.fullmatch("[0-9a-f]{64}", data.fingerprint)
 
@@ -73,10 +68,10 @@ def test_the_second_reading_decodes_nothing(faces: Path, monkeypatch: pytest.Mon
 
 def test_changed_content_is_read_anew(faces: Path) -> None:
     first = read_pictures(faces)
-    _noise(24, 20, 99).save(faces / "val" / CLASSES[0] / "0.png")
+    noise(24, 20, 99).save(faces / "val" / CLASSES[0] / "0.png")
     second = read_pictures(faces)
     assert second.fingerprint != first.fingerprint
-    np.testing.assert_array_equal(second.val.images[0], np.asarray(_noise(24, 20, 99)))
+    np.testing.assert_array_equal(second.val.images[0], np.asarray(noise(24, 20, 99)))
 
 
 def test_short_side_shrinks_with_antialias_and_never_enlarges(faces: Path) -> None:
@@ -90,42 +85,6 @@ def test_short_side_shrinks_with_antialias_and_never_enlarges(faces: Path) -> No
     assert read_pictures(faces, short_side=30).train.sizes[0].tolist() == [30, 45]
     with pytest.raises(InputError, match=r"short_side.*at least 16"):
         read_pictures(faces, short_side=8)
-
-
-GREY = np.tile(np.arange(32, dtype=np.uint8) * 8, (32, 1))
-
-
-def _save(picture: Image.Image, suffix: str, **options: Any) -> Callable[[Path], Path]:
-    def save(stem: Path) -> Path:
-        path = stem.with_suffix(suffix)
-        picture.save(path, **options)
-        return path
-
-    return save
-
-
-_LEFT = np.tile(np.arange(32) < 16, (32, 1))[..., None]  # transparent in the one, white in the other
-_HALF_CLEAR = Image.fromarray(np.where(_LEFT, (200, 0, 0, 0), (200, 0, 0, 255)).astype(np.uint8))
-_RED_ON_WHITE = np.where(_LEFT, (255, 255, 255), (200, 0, 0))
-_THREE_GREY = np.repeat(GREY[..., None], 3, 2)
-_TURNED = Image.Exif()
-_TURNED[0x0112] = 6
-
-MODES = {
-    "jpg": (_save(Image.fromarray(GREY), ".JPG", quality=95), _THREE_GREY, 6),
-    "bmp": (_save(Image.fromarray(GREY), ".bmp"), _THREE_GREY, 0),
-    "webp": (_save(Image.fromarray(GREY).convert("RGB"), ".webp", lossless=True), _THREE_GREY, 0),
-    "gif palette": (_save(Image.fromarray(GREY), ".gif"), _THREE_GREY, 0),
-    "png palette": (_save(Image.fromarray(GREY).convert("P"), ".png"), _THREE_GREY, 0),
-    "png 16 bits": (_save(Image.fromarray(GREY.astype(np.uint16) * 257), ".png"), _THREE_GREY, 0),
-    "tiff 16 bits": (_save(Image.fromarray(GREY.astype(np.uint16) * 257), ".tif"), _THREE_GREY, 0),
-    "png 1 bit": (_save(Image.fromarray(GREY > 99), ".png"), np.where(_THREE_GREY > 99, 255, 0), 0),
-    "cmyk jpeg": (_save(Image.fromarray(_THREE_GREY).convert("CMYK"), ".jpeg", quality=95), _THREE_GREY, 8),
-    "alpha": (_save(_HALF_CLEAR, ".png"), _RED_ON_WHITE, 0),
-    "grey alpha": (_save(Image.fromarray(GREY).convert("LA"), ".png"), _THREE_GREY, 0),
-    "colour key": (_save(Image.fromarray(GREY), ".png", transparency=0), np.where(_THREE_GREY, _THREE_GREY, 255), 0),
-    "exif turn": (_save(Image.fromarray(GREY), ".png", exif=_TURNED), _THREE_GREY.transpose(1, 0, 2), 0),
-}
 
 
 @pytest.mark.parametrize("kind", MODES)
@@ -174,7 +133,7 @@ def test_what_a_picture_loses_is_told(faces: Path) -> None:
     frames = [Image.fromarray(np.full((32, 32), value, np.uint8)) for value in (10, 200)]
     frames[0].save(faces / "train" / CLASSES[0] / "0.gif", save_all=True, append_images=frames[1:])
     frames[0].save(faces / "train" / CLASSES[0] / "0.tif", save_all=True, append_images=frames[1:])
-    _HALF_CLEAR.save(faces / "train" / CLASSES[0] / "1.webp", lossless=True)
+    HALF_CLEAR.save(faces / "train" / CLASSES[0] / "1.webp", lossless=True)
     data, told = _told(faces)
     place = f"train/{CLASSES[0]}"
     assert told == [
@@ -223,10 +182,10 @@ def test_a_panorama_costs_what_it_takes_itself_and_loses_nothing(
     faces: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
 ) -> None:
     """Where frames of its size would take several times what the pictures do, these lie one behind the other."""
-    _noise(16, 4000, 5).save(faces / "train" / CLASSES[0] / "0.png")
-    _noise(240, 16, 6).save(faces / "train" / CLASSES[1] / "1.png")
+    noise(16, 4000, 5).save(faces / "train" / CLASSES[0] / "0.png")
+    noise(240, 16, 6).save(faces / "train" / CLASSES[1] / "1.png")
     monkeypatch.setattr(cache, "_MUCH", 1 << 10)
-    pictures = _noise(16, 4000, 5), _noise(24, 20, 1), _noise(24, 20, 2), _noise(240, 16, 6)
+    pictures = noise(16, 4000, 5), noise(24, 20, 1), noise(24, 20, 2), noise(240, 16, 6)
     monkeypatch.setattr(cache, "MAX_BYTES", sum(3 * p.width * p.height for p in pictures))
     if writable:
         data, told = _told(faces)
@@ -253,7 +212,7 @@ def test_a_panorama_costs_what_it_takes_itself_and_loses_nothing(
 @pytest.mark.parametrize("classes", [256, 257])
 def test_as_many_classes_as_there_are(tmp_path: Path, cache_folder: Path, classes: int) -> None:
     """Caltech-256 has 257; their numbers take two bytes from there on."""
-    picture = _noise(16, 16, 0)
+    picture = noise(16, 16, 0)
     for split in ("train", "val"):
         for c in range(classes):
             (tmp_path / "many" / split / f"{c:04d}").mkdir(parents=True)
@@ -268,10 +227,10 @@ def test_as_many_classes_as_there_are(tmp_path: Path, cache_folder: Path, classe
 
 
 def test_exif_turns_the_size_too(faces: Path) -> None:
-    _noise(20, 30, 1).save(faces / "train" / CLASSES[0] / "0.png", exif=_TURNED)
+    noise(20, 30, 1).save(faces / "train" / CLASSES[0] / "0.png", exif=TURNED)
     train = read_pictures(faces, short_side=20).train
     assert train.sizes[0].tolist() == [30, 20]
-    np.testing.assert_array_equal(train.images[0, :, :20], np.rot90(np.asarray(_noise(20, 30, 1)), -1))
+    np.testing.assert_array_equal(train.images[0, :, :20], np.rot90(np.asarray(noise(20, 30, 1)), -1))
 
 
 def test_clutter_is_passed_over(faces: Path) -> None:
@@ -287,12 +246,12 @@ def test_clutter_is_passed_over(faces: Path) -> None:
 
 
 def _truncated(path: Path) -> None:
-    _noise(64, 64, 5).save(path, "PNG")
+    noise(64, 64, 5).save(path, "PNG")
     path.write_bytes(path.read_bytes()[:-4000])
 
 
 def _truncated_jpeg(path: Path) -> None:
-    _noise(64, 64, 5).save(path, "JPEG")
+    noise(64, 64, 5).save(path, "JPEG")
     path.write_bytes(path.read_bytes()[:-1500])
 
 
@@ -335,8 +294,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "postscript": (lambda p: p.write_text(POSTSCRIPT), "heavy_makeup/0.png", "is not a picture", "convert, replace"),
     "truncated png": (_truncated, "heavy_makeup/0.png", "damaged", "replace or delete"),
     "truncated jpeg": (_truncated_jpeg, "heavy_makeup/0.png", "damaged", "replace or delete"),
-    "1x1": (lambda p: _noise(1, 1, 0).save(p), "heavy_makeup/0.png", "1x1", "replace or delete"),
-    "15 pixels": (lambda p: _noise(15, 99, 0).save(p), "heavy_makeup/0.png", "99x15", "replace or delete"),
+    "1x1": (lambda p: noise(1, 1, 0).save(p), "heavy_makeup/0.png", "1x1", "replace or delete"),
+    "15 pixels": (lambda p: noise(15, 99, 0).save(p), "heavy_makeup/0.png", "99x15", "replace or delete"),
     "float": (lambda p: FLOATS.save(p, "TIFF"), "heavy_makeup/0.png", "32-bit pixels", "8 bits"),
     "other file": (lambda p: p.rename(p.with_name("a.txt")), "heavy_makeup/a.txt", "no extension", "convert it"),
     "scenes": (
@@ -369,7 +328,7 @@ def test_a_decompression_bomb_is_refused(faces: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12", b"Exif\0\0" + b"\xff" * 40])
 def test_what_pillow_makes_nothing_of_in_exif_turns_nothing(faces: Path, exif: bytes) -> None:
     (faces / "train" / CLASSES[0] / "0.png").unlink()
-    _noise(24, 20, 3).save(faces / "train" / CLASSES[0] / "0.jpg", exif=exif)
+    noise(24, 20, 3).save(faces / "train" / CLASSES[0] / "0.jpg", exif=exif)
     data, told = _told(faces)
     assert data.train.sizes[0].tolist() == [24, 20]
     assert all(re.search(rf"read over \(Corrupt EXIF.*\): train/{CLASSES[0]}/0.jpg$", line) for line in told)
@@ -387,7 +346,7 @@ def test_exif_that_pillow_fails_on_is_named(faces: Path, monkeypatch: pytest.Mon
 
 def _mixed(faces: Path) -> list[np.ndarray]:
     """Gives the training pictures four sizes, the largest height and width in different ones."""
-    pictures = [_noise(24, 20, 0), _noise(40, 17, 1), _noise(16, 50, 2), _noise(16, 16, 3)]
+    pictures = [noise(24, 20, 0), noise(40, 17, 1), noise(16, 50, 2), noise(16, 16, 3)]
     for number, picture in enumerate(pictures):
         picture.save(faces / "train" / CLASSES[number // 2] / f"{number % 2}.png")
     return [np.asarray(picture) for picture in pictures]
@@ -396,8 +355,8 @@ def _mixed(faces: Path) -> list[np.ndarray]:
 @pytest.mark.parametrize("writable", [True, False])
 @pytest.mark.parametrize("mixed", [True, False])
 def test_the_same_bytes_as_made_in_memory(faces: Path, cache_folder: Path, writable: bool, mixed: bool) -> None:
-    pictures = [_mixed(faces)] if mixed else [[np.asarray(_noise(24, 20, seed)) for seed in range(4)]]
-    pictures.append([np.asarray(_noise(24, 20, seed)) for seed in range(4, 8)])
+    pictures = [_mixed(faces)] if mixed else [[np.asarray(noise(24, 20, seed)) for seed in range(4)]]
+    pictures.append([np.asarray(noise(24, 20, seed)) for seed in range(4, 8)])
     if writable:
         data = read_pictures(faces)
         assert isinstance(data.train.images, np.memmap)
@@ -429,7 +388,7 @@ def test_the_files_are_what_numpy_writes(faces: Path, cache_folder: Path, tmp_pa
 
 def test_the_first_bad_picture_is_named(faces: Path) -> None:
     for number in range(20):
-        _noise(64, 64, number).save(faces / "train" / CLASSES[0] / f"{number:02}.png")
+        noise(64, 64, number).save(faces / "train" / CLASSES[0] / f"{number:02}.png")
     for number in (7, 8, 15):
         (faces / "train" / CLASSES[0] / f"{number:02}.png").write_text("hello")
     _truncated(faces / "train" / CLASSES[0] / "06.png")  # is found out later than those that are no pictures
@@ -453,7 +412,7 @@ def _free(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
 
 def test_more_than_fits_in_memory_goes_to_the_disk(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "MAX_BYTES", 1)
-    _noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
+    noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
     _free(monkeypatch, NEEDED[0] * 2, NEEDED[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -464,7 +423,7 @@ def test_more_than_fits_in_memory_goes_to_the_disk(faces: Path, monkeypatch: pyt
 def test_a_disk_too_small_leaves_memory(
     faces: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch, free: list[int]
 ) -> None:
-    _noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
+    noise(25, 20, 3).save(faces / "train" / CLASSES[0] / "1.png")
     expected = read_pictures(faces).fingerprint
     shutil.rmtree(cache_folder)
     _free(monkeypatch, *free)

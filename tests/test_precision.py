@@ -13,10 +13,9 @@ from cvhw4.report.runs import device, notes
 from cvhw4.runner import Runner
 from cvhw4.training import precision
 from cvhw4.training.precision import choose_precision, pick_precision, processor, time_steps
-from tests.test_plugin import study  # noqa: F401 - a fixture
-from tests.tiny import QUICK, dataset, record, untrained
+from tests.helpers.tiny import QUICK, dataset, record, untrained
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["tests.helpers.sessions"]
 CPU = torch.device("cpu")
 ROW = untrained("q2_1a", epochs=1)
 
@@ -137,7 +136,7 @@ def test_auto_is_float32_on_a_processor_without_bf16(monkeypatch, tmp_path):
     assert "without bf16" in processor()
 
 
-def test_bf16_where_the_processor_has_none_is_one_line_before_training(study, monkeypatch, pytester):  # noqa: F811
+def test_bf16_where_the_processor_has_none_is_one_line_before_training(study, monkeypatch, pytester):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     with pytest.raises(InputError, match="finds no bf16 instructions in this processor"):
         pick_precision("bf16", CPU)

@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from cvhw4.plugin import hookspec
 from cvhw4.plugin import progress as module
 from cvhw4.plugin.progress import Pace, Progress
-from tests.tiny import QUICK, record
+from tests.helpers.tiny import QUICK, record
 
 
 def row(name, epochs=3):

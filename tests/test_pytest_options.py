@@ -17,12 +17,12 @@ import cvhw4.training.fit
 from cvhw4.plugin import options
 from cvhw4.plugin.options import cpu_quota, divided_threads, is_ci
 from cvhw4.records.store import Store
-from tests.studies import ROOT
+from tests.helpers import ROOT
 
 pytest_plugins = ["pytester"]
 
 CONFTEST = """
-from tests.studies import Instant
+from tests.helpers.studies import Instant
 
 pytest_plugins = ["cvhw4.plugin"]
 

@@ -22,8 +22,9 @@ from cvhw4.tasks import CLASSIFICATION, SEGMENTATION
 from cvhw4.training.checkpoint import Checkpoint, Checkpoints, restore, state_of
 from cvhw4.training.memory import AccumulatedStep
 from cvhw4.training.recipe import Rates, check_recipe, make_clipping, make_loss, make_optimizer
-from tests.studies import ROOT, insects, pictures
-from tests.tiny import QUICK
+from tests.helpers import ROOT
+from tests.helpers.studies import insects, pictures
+from tests.helpers.tiny import QUICK
 
 CPU = torch.device("cpu")
 

@@ -13,25 +13,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cvhw4.errors import InputError
 from cvhw4.records.environment import code_digest, environment, peak_memory, reset_peak_memory
 from cvhw4.records.images import ImageResults
 from cvhw4.records.samples import PredictionSamples, ValidationPictures, even_choice
-from cvhw4.records.schema import VERSION, Failure, RunRecord, StoredImages
+from cvhw4.records.schema import VERSION, Failure, RunRecord
 from cvhw4.records.store import Store
 from cvhw4.training.process import release_memory
-from tests.committed import ROOT, committed_results
-from tests.tiny import MERGED, failure, record, two_classes
-
-IMAGES = StoredImages(file="a.npz", sha256="a" * 64)
-
-
-def same(a, b):
-    """Whether they are equal, NaN being equal to itself."""
-    return a.to_json() == b.to_json()
-
+from tests.helpers import ROOT
+from tests.helpers.records import (
+    IMAGES,
+    R2,
+    R,
+    class_samples,
+    committed_results,
+    jpeg,
+    mask_samples,
+    pictures,
+    same,
+)
+from tests.helpers.tiny import MERGED, failure, record, two_classes
 
 # Fields
 
@@ -237,22 +239,6 @@ def test_what_are_not_image_results_is_one_error_before_memory_is_taken(told, co
             tracemalloc.stop()
 
 
-R, R2 = record(), record("q2_1a")
-
-
-def class_samples(r=R, images=6, **changes):
-    p = np.random.RandomState(0).rand(images, 1)
-    arrays = dict(probabilities=np.hstack([p, 1 - p]).astype(np.float16))
-    arrays["heat"] = np.random.RandomState(0).randint(0, 256, (images, 3, 3)).astype(np.uint8)
-    return PredictionSamples(**(dict(run=r.fingerprint, pictures="a" * 64, index=np.arange(images)) | arrays | changes))
-
-
-def mask_samples(r=R2, **changes):
-    predicted = np.random.RandomState(0).randint(0, 11, (4, 5, 5)).astype(np.uint8)
-    whole = dict(run=r.fingerprint, pictures="a" * 64, index=np.arange(4), predicted=predicted)
-    return PredictionSamples(**(whole | changes))
-
-
 @pytest.mark.parametrize(
     ("samples", "r"),
     [(class_samples(), R), (class_samples(heat=None, why="no map, and \u201cquoted\u201d"), R), (mask_samples(), R2)],
@@ -281,26 +267,6 @@ def test_samples_come_back_as_they_went(samples, r):
 def test_samples_that_do_not_fit_are_one_error(samples, told):
     with pytest.raises(InputError, match=rf"^x\.npz: does not hold samples of its run \(.*{told}"):
         PredictionSamples.from_bytes(samples.to_bytes(), "x.npz", R)
-
-
-def jpeg(width, height=None):
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height or width), (200, 30, 30)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-FOUR = (jpeg(32),) * 4
-
-
-def pictures(files=FOUR, **changes):
-    whole = dict(
-        index=np.arange(len(files)),
-        packed=np.frombuffer(b"".join(files), np.uint8),
-        ends=np.cumsum([len(file) for file in files]),
-        names=tuple(f"val/{i}" for i in range(len(files))),
-        masks=np.full((len(files), 32, 32), 11, np.uint8),
-    )
-    return ValidationPictures(**(whole | changes))
 
 
 def test_validation_pictures_come_back_as_they_went():

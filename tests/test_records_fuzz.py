@@ -18,10 +18,11 @@ from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.results import report_page
 from cvhw4.statistics.bounds import load_bounds
 from cvhw4.tasks import SEGMENTATION
-from tests.test_records import IMAGES
-from tests.tiny import QUICK, failure, record, two_classes
+from tests.helpers import ROOT
+from tests.helpers.records import IMAGES
+from tests.helpers.tiny import QUICK, failure, record, two_classes
 
-BOUNDS = load_bounds(Path(__file__).resolve().parent.parent / "benchmarks" / "bounds.toml", QUICK)
+BOUNDS = load_bounds(ROOT / "benchmarks" / "bounds.toml", QUICK)
 WHOLE = [replace(record(row), images=IMAGES) for row in ("q1_1", "q1_2", "q2_1a", "q2_3")]
 OTHERS = [record(row, seed=s) for row in ("q1_1", "q1_2", "q2_1a", "q2_1b", "q2_3") for s in range(3)]
 NOTE = failure(WHOLE[0], checkpoint="seed0-a.safetensors")

@@ -14,8 +14,8 @@ from cvhw4 import CAMVID, Scenes
 from cvhw4.data.pictures import read_pictures
 from cvhw4.data.scenes import read_scenes
 from cvhw4.models.build import IMAGENET_MEAN, IMAGENET_STD, build_network
-from tests import tiny
-from tests.tiny import MERGED, VOID
+from tests.helpers import tiny
+from tests.helpers.tiny import MERGED, VOID
 
 CPU = torch.device("cpu")
 CROP, FACE, AUTO, SCENES, THREE = (tiny.row(name) for name in ("q1_1", "q1_5", "q1_8", "q2_1a", "q2_3"))
@@ -30,7 +30,7 @@ def _same_draws_and_no_traces(monkeypatch, tmp_path):
 
 
 def portraits(**counts):
-    """tests.tiny's; each fourth is smaller than its frame."""
+    """tests.helpers.tiny's; each fourth is smaller than its frame."""
     data = tiny.dataset("classification", **counts)
     splits = []
     for split in (data.train, data.val):

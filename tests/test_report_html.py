@@ -17,9 +17,9 @@ from cvhw4.report.html import html_page, inline_svg
 from cvhw4.report.page import write_html
 from cvhw4.report.plots import curves
 from cvhw4.report.results import report_page
-from tests.committed import committed_results
-from tests.test_pages_escape import ALL, HOSTILE, failed, named
-from tests.tiny import QUICK
+from tests.helpers.pages import ALL, HOSTILE, failed, named
+from tests.helpers.records import committed_results
+from tests.helpers.tiny import QUICK
 
 UNPACKED = TemporaryDirectory()
 RESULTS = committed_results(Path(UNPACKED.name)) / "quick"

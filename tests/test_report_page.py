@@ -19,9 +19,9 @@ from cvhw4.report.stored import Stored
 from cvhw4.report.summary import session_summary, short_claims, short_detections, summary
 from cvhw4.report.tables import Table
 from cvhw4.statistics.bounds import Bound, Bounds
-from tests import tiny
-from tests.pages import cells, section
-from tests.tiny import QUICK, record
+from tests.helpers import tiny
+from tests.helpers.pages import cells, section
+from tests.helpers.tiny import QUICK, record
 
 FULL = study("full")
 BOUND = Bound(low=0.8, high=1.0, mean=0.9, sd=0.02, n=20, runs=2)

@@ -15,8 +15,9 @@ from cvhw4.statistics.bounds import load_bounds
 from cvhw4.statistics.calibration import calibrate
 from cvhw4.statistics.sensitivity import detections
 from cvhw4.tasks import TRAINING_LOSSES
-from tests.committed import ROOT, committed_results
-from tests.tiny import FULL, QUICK
+from tests.helpers import ROOT
+from tests.helpers.records import committed_results
+from tests.helpers.tiny import FULL, QUICK
 
 SEEDS = 20
 NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")

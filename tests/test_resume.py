@@ -25,10 +25,10 @@ SEEDS = range(2)
 def train(results, name, seed, moment=None):
     """Trains one tiny row, continuing what there is; with checkpoints after every step. Killed at a moment that is
     given as a function's place and how manieth call of it is meant."""
-    import tests.tiny as tiny
     from cvhw4.data import load
     from cvhw4.runner import Runner
     from cvhw4.training import checkpoint
+    from tests.helpers import tiny
 
     load._load = lambda source, seed: tiny.dataset(source.task)
     original = checkpoint.Checkpoints.__init__
@@ -80,7 +80,7 @@ def strike(place, number):
 def child(results, name, seed, moment=None):
     """A process that trains, forked from a server that has loaded all modules."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.preload"])
+    context.set_forkserver_preload(["tests.helpers.preload"])
     process = context.Process(target=train, args=(str(results), name, seed, moment))
     process.start()
     return process

@@ -1,6 +1,5 @@
 """Stores as the command line names them: a folder, or a git revision of one."""
 
-import subprocess
 from dataclasses import replace
 
 import pytest
@@ -8,13 +7,8 @@ import pytest
 from cvhw4.errors import InputError
 from cvhw4.records.revisions import hint_of, opened
 from cvhw4.records.store import Store
-from tests.test_store import place, results
-from tests.tiny import record
-
-
-def git(*arguments):
-    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
+from tests.helpers.records import git, place, results
+from tests.helpers.tiny import record
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from cvhw4.training import samples as capture
 from cvhw4.training.fit import fit
 from cvhw4.training.objectives import make_objective
 from cvhw4.training.samples import NO_MAP, SampleRecorder, evaluating, grad_cam, validation_pictures
-from tests.tiny import QUICK, dataset, row
+from tests.helpers.tiny import QUICK, dataset, row
 
 CPU = torch.device("cpu")
 

@@ -2,9 +2,7 @@
 
 import re
 import shutil
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from cvhw4.camvid import CLASSES
 from cvhw4.data.dataset import Dataset
 from cvhw4.data.scenes import parse_list, read_scenes
 from cvhw4.errors import InputError
-from tests.reading import check_refused, steps
+from tests.helpers.reading import check_refused, deep_png, raw_png, steps
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 HEIGHT, WIDTH = 18, 24
@@ -148,23 +146,6 @@ def _palette(*colours: tuple[int, int, int], values: np.ndarray = TRUTH) -> Imag
     mask = Image.fromarray(values, mode="L").convert("L")
     mask.putpalette([part for colour in colours for part in colour])
     return mask
-
-
-def raw_png(lines: list[bytes], width: int, bits: int, kind: int = 0) -> bytes:
-    """A PNG as its standard has it, of lines with so many bits a sample; kind 0 is grey, 2 RGB, 4 grey and alpha."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = struct.pack(">IIBBBBB", width, len(lines), bits, kind, 0, 0, 0)
-    parts = (b"IHDR", header), (b"IDAT", zlib.compress(b"".join(b"\0" + line for line in lines))), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
-
-
-def deep_png(values: np.ndarray) -> bytes:
-    """One of 16 bits a sample, which Pillow cannot write: [H, W, 3] RGB, [H, W, 2] grey and alpha."""
-    lines = [line.astype(">u2").tobytes() for line in values]
-    return raw_png(lines, values.shape[1], 16, {2: 4, 3: 2}[values.shape[2]])
 
 
 def _few_bits(values: np.ndarray, bits: int) -> bytes:

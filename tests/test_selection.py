@@ -9,7 +9,7 @@ from scipy import stats
 from cvhw4.records.images import ImageResults
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.selection import half_weights, selection, selection_over_seeds
-from tests.tiny import two_classes
+from tests.helpers.tiny import two_classes
 
 
 def rng(seed=0):

@@ -9,7 +9,7 @@ from scipy.stats import t
 from cvhw4.report.runs import bound_words
 from cvhw4.statistics.bounds import Bound, Bounds, Twin, arithmetic
 from cvhw4.statistics.sensitivity import Detection, chance, chance_of_pairs, detect, detections, found_shift, least
-from tests.tiny import QUICK, record
+from tests.helpers.tiny import QUICK, record
 
 NOISE = next(c for c in QUICK.controls if c.corrupts == "label noise")
 BOUND = Bound(low=0.8, high=1.0, mean=0.9, sd=0.02, n=20, runs=3)

@@ -1,6 +1,5 @@
 """Sessions in trouble and sessions side by side: killed, diverging, several workers, two at once in one folder."""
 
-import json
 import os
 import re
 import signal
@@ -16,33 +15,33 @@ from cvhw4.plugin.options import divided_threads
 from cvhw4.records.store import Store
 from cvhw4.runner import Runner
 from cvhw4.training.device import pick_device
-from tests.test_plugin import ROOT, study  # noqa: F401
+from tests.helpers import ROOT
+from tests.helpers.sessions import figures
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ["pytester"]
-
-
-def figures(folder):
-    """What every stored run says, but for times and for where its files are."""
-    found = {}
-    for record in Store(folder, "quick").load():
-        raw = json.loads(record.to_json())
-        epochs = [{k: v for k, v in e.items() if "seconds" not in k} for e in raw.pop("epochs")]
-        del raw["times"], raw["started"]
-        found[record.row, record.seed] = raw, epochs
-    return found
+pytest_plugins = ["tests.helpers.sessions"]
 
 
 def begin(folder, *args):
     """A session of its own, tiny, in the current checkout."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.tiny", "benchmarks", *args]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "tests.helpers.tiny",
+        "benchmarks",
+        *args,
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def test_workers_lose_nothing_and_give_the_figures_of_one_process_to_the_bit(study, pytester, monkeypatch):  # noqa: F811
+def test_workers_lose_nothing_and_give_the_figures_of_one_process_to_the_bit(study, pytester, monkeypatch):
     """With as many threads per run: those are part of a record."""
     (pytester.path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(pytester.path / "tmp"))
@@ -63,7 +62,7 @@ def test_workers_lose_nothing_and_give_the_figures_of_one_process_to_the_bit(stu
     assert {raw["environment"]["threads"] for raw, _ in serial.values()} == {threads}
 
 
-def test_a_killed_session_goes_on_where_it_was_broken_off(study, pytester):  # noqa: F811
+def test_a_killed_session_goes_on_where_it_was_broken_off(study, pytester):
     """Killed with its workers as soon as a checkpoint is there; nothing it had finished is trained again."""
     select = ("-k", "q1_8 or q2_1a", "--seeds", "1", "--threads", "1")
     with open("conftest.py", "a") as file:
@@ -106,7 +105,7 @@ def at_every_step(monkeypatch):
     assert "Continued after an interruption" in page
 
 
-def test_two_sessions_at_once_train_every_run_once(study, pytester):  # noqa: F811
+def test_two_sessions_at_once_train_every_run_once(study, pytester):
     select = ("-k", "q1_2 or q2_1a", "--seeds", "1", "--threads", "1", "--reuse")
     sessions = [begin(pytester.path, *select) for _ in range(2)]
     texts = [session.communicate()[0] for session in sessions]
@@ -115,7 +114,7 @@ def test_two_sessions_at_once_train_every_run_once(study, pytester):  # noqa: F8
     assert len(list((pytester.path / "results" / "quick" / "runs").glob("*/*.json"))) == 2
 
 
-def test_a_diverging_run_is_failed_and_not_missing(study, pytester):  # noqa: F811
+def test_a_diverging_run_is_failed_and_not_missing(study, pytester):
     with open("conftest.py", "a") as file:
         file.write("""
 import pytest, torch
@@ -164,7 +163,7 @@ def diverging(monkeypatch, seed):
         (("--checkpoint-seconds", "nan"), "--checkpoint-seconds nan: is not a number of seconds"),
     ],
 )
-def test_options_that_make_no_sense_are_one_error(study, pytester, args, message):  # noqa: F811
+def test_options_that_make_no_sense_are_one_error(study, pytester, args, message):
     result = study(*args)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     output = result.stdout.str() + result.stderr.str()
@@ -172,7 +171,7 @@ def test_options_that_make_no_sense_are_one_error(study, pytester, args, message
     assert not (pytester.path / "results").exists()
 
 
-def test_claims_that_are_handed_out_before_their_runs_keep_nobody_waiting(study, pytester):  # noqa: F811
+def test_claims_that_are_handed_out_before_their_runs_keep_nobody_waiting(study, pytester):
     """--dist loadfile begins with the file of most tests; on one worker its claims would wait for ever."""
     with open("conftest.py", "a") as file:
         file.write("import cvhw4.plugin.board\ncvhw4.plugin.board.IDLE_TIMEOUT_SECONDS = 0.5\n")
@@ -183,7 +182,7 @@ def test_claims_that_are_handed_out_before_their_runs_keep_nobody_waiting(study,
     assert "not judged: no worker is left for its runs" in result.stdout.str()
 
 
-def test_parts_of_a_study_side_by_side_are_the_study(study, pytester):  # noqa: F811
+def test_parts_of_a_study_side_by_side_are_the_study(study, pytester):
     """Each run is trained by one of them, and a session after them takes them all and judges."""
     (bounds := pytester.path / "none.toml").write_text("")  # at this size
     select = ("-k", "skip or q1_1", "--seeds", "2", "--results", pytester.path / "parts", "--bounds", bounds)
@@ -209,12 +208,12 @@ def test_parts_of_a_study_side_by_side_are_the_study(study, pytester):  # noqa: 
         (("--part", "1/2", "--executor", "ray"), "--part 1/2: cannot go with -n or --executor ray."),
     ],
 )
-def test_parts_that_are_none_are_told(study, arguments, told):  # noqa: F811
+def test_parts_that_are_none_are_told(study, arguments, told):
     result = study(*arguments, subprocess=True)
     assert result.ret == pytest.ExitCode.USAGE_ERROR and told in result.stderr.str()
 
 
-def test_a_worker_that_dies_keeps_nobody_waiting(study, pytester):  # noqa: F811
+def test_a_worker_that_dies_keeps_nobody_waiting(study, pytester):
     """Its runs go to the end of the other worker's list, behind the claims that wait for them."""
     with open("conftest.py", "a") as file:
         file.write("""
@@ -234,7 +233,7 @@ def dying(request):
     assert len(figures(pytester.path / "results")) == 3  # all but the one that its worker died with
 
 
-def test_a_page_that_cannot_be_written_is_one_line_and_no_green_session(study, pytester):  # noqa: F811
+def test_a_page_that_cannot_be_written_is_one_line_and_no_green_session(study, pytester):
     (pytester.path / "results" / "quick" / "report.md").mkdir(parents=True)
     result = study("-k", "q1_1", "--seeds", "1")
     result.assert_outcomes(passed=1)
@@ -264,7 +263,7 @@ def test_workers_share_gpus_in_turn_and_cores_evenly(monkeypatch):
 
 def test_deterministic_is_part_of_a_run_on_cuda_alone(monkeypatch):
     """On a CPU every run is: there the option changes nothing, and finished runs are found."""
-    from tests.tiny import QUICK, dataset, row
+    from tests.helpers.tiny import QUICK, dataset, row
 
     monkeypatch.setattr("cvhw4.data.load._load", lambda source, seed: dataset(source.task))
     plans = [

@@ -9,7 +9,6 @@ import sys
 import threading
 from contextlib import redirect_stdout
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,11 +26,11 @@ from cvhw4.data.embedded import embedded_portraits, embedded_scenes
 from cvhw4.data.pictures import read_pictures
 from cvhw4.data.scenes import read_scenes
 from cvhw4.errors import InputError
-from tests.tiny import dataset
+from tests.helpers import ROOT
+from tests.helpers.records import MACHINE, speed
+from tests.helpers.tiny import dataset
 
-ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
-MACHINE = Machine("cpu", 100e9, "float32", 20e9)
 
 
 # Both sides
@@ -140,30 +139,6 @@ def test_long_measurements_are_left_out_unless_asked_for():
 
 
 # Records
-
-
-def speed(**changes) -> SpeedRecord:
-    whole = dict(
-        family="frozen, random crops",
-        row="q1_1-features",
-        study="quick",
-        network="tf_efficientnet_lite0",
-        size=96,
-        batch=16,
-        work="training with validation",
-        images=1000,
-        ours_seconds=[2.0, 2.5, 4.0],
-        reference_seconds=[10.0, 5.0, 12.0],
-        target=3.0,
-        flops=50 * 10**9,
-        bytes=5 * 10**9,
-        machine=MACHINE,
-        peak_memory_ours=2**30,
-        environment={"device": "cpu", "device_name": "A processor", "threads": 2, "torch": "2.15.0", "commit": "abc"},
-        command="pytest benchmarks/speed.py",
-        started="2026-11-23T10:00:00+00:00",
-    )
-    return SpeedRecord(**(whole | changes))
 
 
 def on_cuda(**changes) -> SpeedRecord:

@@ -18,7 +18,7 @@ from cvhw4.statistics.published import stated
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import families, judge, judge_all
 from cvhw4.tasks import TASKS
-from tests.tiny import QUICK, record
+from tests.helpers.tiny import QUICK, record
 
 FULL = study("full")
 CLAIMS = {claim.id: claim for claim in FULL.claims}

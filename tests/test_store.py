@@ -12,22 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import filelock
-import numpy as np
 import pytest
 
 from cvhw4.errors import InputError
 from cvhw4.files import write_atomically
 from cvhw4.records.schema import VERSION, StoredImages
 from cvhw4.records.store import Store, latest_runs
-from tests.test_records import class_samples, mask_samples, pictures, same
-from tests.tiny import failure, record, two_classes
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def results(seed=0, epochs=3, images=40):
-    random = np.random.RandomState(seed)
-    return two_classes(right=random.rand(epochs, images) < 0.7, labels=np.arange(images, dtype=np.uint8) % 2)
+from tests.helpers import ROOT
+from tests.helpers.records import class_samples, key, mask_samples, pictures, place, results, same
+from tests.helpers.tiny import failure, record
 
 
 def same_results(a, b):
@@ -37,14 +30,6 @@ def same_results(a, b):
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path, "quick")
-
-
-def key(r):
-    return r.row, r.seed, r.fingerprint
-
-
-def place(store, r):
-    return store.path(*key(r))
 
 
 def names(folder):

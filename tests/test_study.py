@@ -13,7 +13,8 @@ import pytest
 import cvhw4
 from cvhw4 import Claim, Control, Corruption, Generated, InputError, Metric, NotGiven, Pictures, Recipe, Row, Scenes
 from cvhw4.discovery import default_studies, find_study
-from tests.studies import ROOT, ROWS, always_nan, insects, pictures, right
+from tests.helpers import ROOT
+from tests.helpers.studies import ROWS, always_nan, insects, pictures, right
 
 
 @pytest.mark.parametrize("name", cvhw4.__all__)

@@ -21,7 +21,7 @@ from cvhw4.errors import InputError
 from cvhw4.plugin import hookspec
 from cvhw4.readers import Wanted, claims_of, figures_of, judged_study, read_runs
 from cvhw4.trackers import TRACKERS, Run, Trackers, check_trackers, final_figures, tags
-from tests.tiny import QUICK, record
+from tests.helpers.tiny import QUICK, record
 
 FIGURES = ((0.7, 0.5, 0.6, 0.4), (0.9, 0.8, 0.6, 0.7), (0.8, 0.7, 0.7, 0.6))
 ROW = QUICK.row("q2_1a")

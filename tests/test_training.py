@@ -14,7 +14,7 @@ from cvhw4.models.build import build_network
 from cvhw4.training import fit as fit_module
 from cvhw4.training.fit import TrainingDiverged, fit
 from cvhw4.training.objectives import SegmentationObjective, make_objective
-from tests.tiny import FULL, VOID, dataset, row
+from tests.helpers.tiny import FULL, VOID, dataset, row
 
 CPU = torch.device("cpu")
 

@@ -17,9 +17,9 @@ from cvhw4.data.augment import stream
 from cvhw4.models.build import build_network
 from cvhw4.runner import Runner
 from cvhw4.training.objectives import make_objective
-from tests.studies import insects, pictures
-from tests.tiny import dataset
-from tests.tiny import row as tiny_row
+from tests.helpers.studies import insects, pictures
+from tests.helpers.tiny import dataset
+from tests.helpers.tiny import row as tiny_row
 
 SQUARE = v2.Compose([v2.RandomResizedCrop(32, scale=(0.5, 1)), v2.RandomHorizontalFlip(), v2.ColorJitter(0.4)])
 

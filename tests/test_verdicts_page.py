@@ -26,8 +26,8 @@ from cvhw4.statistics.calibration import calibrate
 from cvhw4.statistics.comparison import rounding_sd
 from cvhw4.statistics.stability import stability, wrong_verdicts
 from cvhw4.statistics.verdicts import families, judge, judge_all
-from tests.pages import cells, section
-from tests.tiny import MERGED, QUICK, failure, record, two_classes
+from tests.helpers.pages import cells, section
+from tests.helpers.tiny import MERGED, QUICK, failure, record, two_classes
 
 SEEDS = 6
 CLAIMS = {claim.id: claim for claim in QUICK.claims}

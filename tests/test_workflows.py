@@ -15,10 +15,11 @@ import yaml
 from cvhw4.records.history import History
 from cvhw4.records.samples import pictures_digest
 from cvhw4.records.store import Store
-from tests.nightly import SCRIPTS, box, script  # noqa: F401 - a fixture
-from tests.test_compare import runs, save
+from tests.helpers import ROOT
+from tests.helpers.nightly import SCRIPTS, script
+from tests.helpers.records import runs, save
 
-ROOT = Path(__file__).resolve().parent.parent
+pytest_plugins = ["tests.helpers.nightly"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 BIN = Path(sys.executable).parent
 ACTIONS = {"checkout", "upload-artifact", "download-artifact", "gh-action-pypi-publish"}
@@ -232,7 +233,7 @@ def test_no_event_of_a_stranger_starts_the_nights():
     assert set(events) == {"schedule", "workflow_dispatch"} and set(workflow("watchdog")[True]) == {"schedule", "push"}
 
 
-def test_pictures_leave_the_runner_only_where_the_repository_is_private_or_a_variable_says_so(box):  # noqa: F811
+def test_pictures_leave_the_runner_only_where_the_repository_is_private_or_a_variable_says_so(box):
     env = workflow("nightly")["jobs"]["train"]["env"]
     assert env["PICTURES"] == "${{ github.event.repository.private || vars.PICTURES == 'true' }}"
     for name in ("report.md", "report.html", "pictures/a.npz"):
@@ -421,7 +422,7 @@ def test_the_watchdog_opens_one_issue_and_keeps_the_schedules_on(gh):
     assert [i["state"] for i in gh()["issues"]] == ["closed"]
 
 
-def test_a_whole_night_from_the_machine_to_the_issue(gh, box):  # noqa: F811
+def test_a_whole_night_from_the_machine_to_the_issue(gh, box):
     box.trainer.levels = {"q1_2-finetune": 0.9}
     for code, level in (("c0", 0.9), ("c1", 0.8), ("c2", 0.9)):
         box.trainer.code, box.trainer.levels["q1_2-finetune"] = code, level

@@ -55,7 +55,7 @@ def shapes_of(row: Row, batch: int, precision: Precision = "bf16") -> Shapes:
         batch: images of a step, instead of the recipe's.
     """
     from cvhw4.training.fit import fit
-    from tests.emulated_gpu import emulated_gpu
+    from tests.helpers.emulated_gpu import emulated_gpu
 
     row = replace(row, start="random", recipe=replace(row.recipe, epochs=1, batch=batch))
     numbers, few = PROTOCOL[row.task.name], (_STEPS * batch, 32)

@@ -10,4 +10,4 @@ import torchvision.transforms.v2  # noqa: E402, F401
 
 import cvhw4.study  # noqa: E402
 import cvhw4.training.fit  # noqa: E402, F401
-import tests.tiny  # noqa: E402, F401
+import tests.helpers.tiny  # noqa: E402, F401

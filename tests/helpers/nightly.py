@@ -13,13 +13,14 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import pytest
 
+from benchmarks.performance.speed_record import save
 from cvhw4.records.history import History
 from cvhw4.records.store import Store
 from cvhw4.statistics.nights import CANARY
-from tests.test_speed import save, speed
-from tests.tiny import failure, record
+from tests.helpers import ROOT
+from tests.helpers.records import speed
+from tests.helpers.tiny import failure, record
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / ".github" / "scripts"
 SD = 0.01
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -12,16 +11,14 @@ from cvhw4 import Row, Study
 from cvhw4.errors import TrainingDiverged
 from cvhw4.preflight import check_options
 from cvhw4.runner import Runner
-from tests.tiny import dataset, record
+from tests.helpers import ROOT
+from tests.helpers.tiny import dataset, record
 
-ROOT = Path(__file__).resolve().parent.parent
 ROWS = {"scratch": Row("resnet18", start="random"), "finetune": Row("resnet18")}
 
 
 def insects(**changes):
-    return Study(
-        changes.pop("name", "insects"), **({"data": Path(__file__).parent / "nowhere", "rows": ROWS} | changes)
-    )
+    return Study(changes.pop("name", "insects"), **({"data": ROOT / "tests" / "nowhere", "rows": ROWS} | changes))
 
 
 def right(labels, predicted):

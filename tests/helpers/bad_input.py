@@ -18,12 +18,10 @@ from safetensors.torch import save_file
 from cvhw4.data import fetch
 from cvhw4.records.store import Store
 from cvhw4.statistics.calibration import to_toml
-from tests.test_bounds import calibrated, stored
-from tests.test_fetch import ROOT, _tutorial, _zip
-from tests.test_portraits_folder import _noise
-from tests.tiny import QUICK, record
+from tests.helpers.reading import ARCHIVED, noise, tutorial, zipped
+from tests.helpers.records import calibrated, stored
+from tests.helpers.tiny import QUICK, record
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 LITE0 = "tf_efficientnet_lite0"
 HEIGHT, WIDTH = 132, 176  # pictures of the quick study's size, which are not changed
 NOBODY = 65534
@@ -60,7 +58,7 @@ def _photos(place: Path) -> Path:
     for number in range(8):
         path = place / "photos" / ("train", "val")[number // 4] / ("bright", "dark")[number // 2 % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _noise(24, 20, number).save(path)
+        noise(24, 20, number).save(path)
     return place / "photos" / "train" / "bright" / "0.png"
 
 
@@ -98,7 +96,7 @@ GONE = "does not exist or is not a file"
 EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\2" + struct.pack(">HHI4sHHIi", 0x112, 3, 1, b"\0\6\0\0", 0x8769, 9, 1, -1) + bytes(4)
 
 _photo("decompression bomb", _bomb, PNG, "is too large a picture", "scale the picture down")
-_photo("damaged EXIF", lambda p: _noise(24, 20, 0).save(p, exif=EXIF), PNG, "has a damaged EXIF block", "without EXIF")
+_photo("damaged EXIF", lambda p: noise(24, 20, 0).save(p, exif=EXIF), PNG, "has a damaged EXIF block", "without EXIF")
 _photo("link to itself", _instead(lambda p: p.symlink_to(p)), PNG, GONE, "add the file or correct the path")
 _photo("unreadable picture", lambda p: p.chmod(0), PNG, "cannot be read", "make the file readable", rights=False)
 _photo("pipe named jpg", _instead(os.mkfifo, "0.jpg"), f"{BRIGHT}/0.jpg", GONE, "add the file or correct the path")
@@ -129,7 +127,7 @@ def _streets(place: Path) -> Path:
             image, label = f"{split}/{number}.png", f"{split}annot/{number}.png"
             for name in (image, label):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            _noise(HEIGHT, WIDTH, number + len(split)).save(folder / image, compress_level=1)
+            noise(HEIGHT, WIDTH, number + len(split)).save(folder / image, compress_level=1)
             Image.fromarray(_label(number)).save(folder / label, compress_level=1)
             lines.append(f"{image},{label}\n")
         (folder / f"{split}.csv").write_text("".join(lines))
@@ -278,11 +276,11 @@ def _camvid(name: str, make: Callable[[Path], object], problem: str, hint: str =
 
 
 def _with(**members: bytes) -> Callable[[Path], object]:
-    return lambda path: _zip(_tutorial() | members, path)
+    return lambda path: zipped(tutorial() | members, path)
 
 
 # fmt: off
-_camvid("zip bomb", _with(**{f"{ROOT}/train/x.png": bytes(10**6)}), "unpacks to more than CamVid can hold")
+_camvid("zip bomb", _with(**{f"{ARCHIVED}/train/x.png": bytes(10**6)}), "unpacks to more than CamVid can hold")
 BAD |= {
     "no net": Case(_nothing, ("cvhw4", "fetch", "camvid", "{}/CamVid"), fetch.CAMVID_URL, "could not be downloaded",
         "in a browser"),

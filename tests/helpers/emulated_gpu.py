@@ -19,7 +19,7 @@ twice; which operations CUDA's autocast casts; races between streams; CUDA's own
 the byte (workspaces of cuDNN and cuBLAS, fragmentation; a graph holds all its intermediate results here, not their
 peak). An operation that runs out of memory has run already here, and not on a GPU.
 
-One file, longer than others, as it is a plugin of pytest as well: `-p tests.emulated_gpu`.
+One file, longer than others, as it is a plugin of pytest as well: `-p tests.helpers.emulated_gpu`.
 """
 
 from __future__ import annotations
@@ -505,7 +505,7 @@ def emulated_gpu(
         yield gpu
 
 
-# As a pytest plugin (`-p tests.emulated_gpu`): the whole session has one, in this process and in xdist's.
+# As a pytest plugin (`-p tests.helpers.emulated_gpu`): the whole session has one, in this process and in xdist's.
 _session = contextlib.ExitStack()
 
 

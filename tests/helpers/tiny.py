@@ -1,8 +1,8 @@
 """The homework's quick study at a size that a test can train: the same rows and networks, a handful of small pictures.
 
-As a pytest plugin (`-p tests.tiny`) it puts that study in the place of the real one, in this process and in xdist's;
-real data are read as they are. Other processes know nothing of that: `--jobs` is 1 unless it is given, and then
-`TinyRunner` has the pictures.
+As a pytest plugin (`-p tests.helpers.tiny`) it puts that study in the place of the real one, in this process and in
+xdist's; real data are read as they are. Other processes know nothing of that: `--jobs` is 1 unless it is given, and
+then `TinyRunner` has the pictures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""As a pytest plugin (`-p tests.corruption`) it corrupts training in the way that $CORRUPTION names."""
+"""As a pytest plugin (`-p tests.helpers.corruption`) it corrupts training in the way that $CORRUPTION names."""
 
 from __future__ import annotations
 

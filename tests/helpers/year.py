@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from cvhw4.records.history import Night
 from cvhw4.records.schema import stem
 from cvhw4.statistics.nights import judge_night
-from tests.tiny import QUICK, record
+from tests.helpers.tiny import QUICK, record
 
 SD, SEEDS = 0.01, 5
 
@@ -37,7 +37,7 @@ claims = {{}}
 
 
 def simulate(box, monkeypatch):
-    """Runs the year on a machine of tests/nightly.py. Gives states and rows by night, and the state of the night
+    """Runs the year on a machine of `nightly.py`. Gives states and rows by night, and the state of the night
     after the store was lost."""
     trainer = box.trainer
     trainer.levels = dict(LEVELS)
