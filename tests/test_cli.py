@@ -45,7 +45,7 @@ def test_help_and_rows(run):
 
 def test_calibrate_then_report(run, results, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    code, out, _ = run("calibrate", "--bounds=~/b.toml", "--results=~/results")
+    code, out, _ = run("calibrate", "--nights=0", "--bounds=~/b.toml", "--results=~/results")
     assert not Path("~").exists()
     assert code == 0 and f"{8 * len(QUICK.rows)} runs" in out
     assert load_bounds(tmp_path / "b.toml", QUICK) == calibrate(QUICK, stored())
@@ -59,12 +59,13 @@ def test_calibrate_takes_twins_and_says_what_it_does_not_know(run, results, tmp_
     there = Store(tmp_path / "there", "quick")
     for r in elsewhere([r for r in stored() if r.seed < 3]):
         there.save(r)
-    code, _, err = run("calibrate", "--bounds", "b.toml", "--twins", "there")
+    code, _, err = run("calibrate", "--nights=3", "--bounds", "b.toml", "--twins", "there")
     made = load_bounds(tmp_path / "b.toml", QUICK)
     assert (code, err) == (0, "") and {*made.twins} == {*QUICK.rows} and "on another make" in made.source
-    code, _, err = run("calibrate", "--bounds", "c.toml", "--twins", "results")
+    assert made.new_nights == 3 and made.new_seeds is not None
+    code, _, err = run("calibrate", "--nights=3", "--bounds", "c.toml", "--twins", "results")
     assert code == 4 and "--twins: has no run of the same row" in err and not (tmp_path / "c.toml").exists()
-    code, _, err = run("calibrate", "--bounds", "b.toml", "--seeds", "4")
+    code, _, err = run("calibrate", "--nights=3", "--bounds", "b.toml", "--seeds", "4")
     assert code == 0 and err == "how often unchanged code misses them is not known: 4 of these seeds leave too few\n"
     assert load_bounds(tmp_path / "b.toml", QUICK).held_out is None
 
@@ -110,7 +111,7 @@ def test_a_misspelt_command_is_one_line_and_exit_code_4(run, args, message):
 
 def test_damaged_records_are_warned_of_in_one_line(run, results):
     (results.runs / "q1_1-features" / "broken.json").write_text("{")
-    code, _, err = run("calibrate", "--bounds", "b.toml")
+    code, _, err = run("calibrate", "--nights=3", "--bounds", "b.toml")
     assert code == 0 and err.startswith("warning: ") and "broken.json" in err
 
 

@@ -15,6 +15,7 @@ from cvhw4.statistics.comparison import (
     equivalence_p_values,
     holm,
     rounding_sd,
+    spread,
     t_p_values,
     verdict_of,
 )
@@ -28,6 +29,7 @@ FIGURES = st.integers(0, 400).map(lambda right: right / 400)
 PAIRED = st.lists(st.tuples(FIGURES, FIGURES), min_size=2, max_size=12).map(
     lambda pairs: tuple(zip(*pairs, strict=True))
 )
+OTHERS = (0.01, 0.05, 0.02, 0.04, 0.09, 0.01)
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=15)
 
 
@@ -48,10 +50,30 @@ def test_a_comparison_is_scipys(pair, margin):
         assert c.p_value == pytest.approx(stats.ttest_rel(better, worse + margin).pvalue, rel=1e-6)
 
 
+def test_the_spread_of_other_seeds_is_pooled():
+    c = compare(BETTER, WORSE, others=OTHERS)
+    own, theirs = np.subtract(BETTER, WORSE).var(ddof=1), np.var(OTHERS, ddof=1)
+    pooled = math.sqrt((3 * own + 5 * theirs) / 8)
+    assert c.freedom == 8 and c.sd == pytest.approx(pooled)
+    assert c.p_value == pytest.approx(2 * stats.t.sf(c.difference.mean / pooled * 2, 8))
+    assert c.difference.high - c.difference.mean == pytest.approx(stats.t.ppf(0.975, 8) * pooled / 2)
+    assert c.difference.sd == pytest.approx(math.sqrt(own))  # the one seen
+    assert compare(BETTER, WORSE, others=[x + 5 for x in OTHERS]).p_value == pytest.approx(c.p_value)
+    assert compare(BETTER, WORSE, others=OTHERS[:4]).freedom == 3  # too few
+    assert math.isnan(compare([0.9], [0.8], others=OTHERS).p_value)
+
+
+def test_a_spread_that_others_do_not_explain_counts_alone():
+    own = [0.0, 0.5, -0.5]  # F = 0.25 / 0.00092, and 1 % of normal ones have more than 13.3
+    assert compare(own, None, smallest=1.0, others=OTHERS) == compare(own, None, smallest=1.0)
+    mean, sd, freedom = spread([own, [0.0, 0.01, 0.02]], others=[OTHERS, OTHERS])
+    assert mean == pytest.approx([0.0, 0.01]) and freedom.tolist() == [2, 7] and sd[0] == 0.5 > sd[1]
+
+
 @settings(deadline=None)
-@given(PAIRED, st.sampled_from([0.0, 0.01]), st.sampled_from([0.0, 1 / 400]))
-def test_test_and_interval_agree(pair, margin, resolution):
-    c = compare(*pair, margin, resolution=resolution)
+@given(PAIRED, st.sampled_from([0.0, 0.01]), st.sampled_from([0.0, 1 / 400]), st.sampled_from([(), OTHERS]))
+def test_test_and_interval_agree(pair, margin, resolution, others):
+    c = compare(*pair, margin, resolution=resolution, others=others)
     if abs(c.p_value - 0.05) > 1e-6 and (c.difference.sd > 1e-9 or resolution):
         decided = c.difference.low > margin or c.difference.high < margin
         assert (verdict_of(c, c.p_value) != "undecided") == decided

@@ -355,7 +355,10 @@ def test_every_row_and_claim_fits(of):
 
 def outcome(id, mean, n, low=-0.5, high=0.5):
     difference = SimpleNamespace(mean=mean, n=n, low=low, high=high)
-    claim, others = SimpleNamespace(id=id, worse="q1_1"), dict(other_epoch=None, trained=None, data="photos, redrawn")
+    claim, others = (
+        SimpleNamespace(id=id, worse="q1_1"),
+        dict(other_epoch=None, trained=None, data="photos, redrawn", calibrated=0),
+    )
     return SimpleNamespace(claim=claim, difference=difference, verdict="contradicted", **others)
 
 

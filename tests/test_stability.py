@@ -67,35 +67,57 @@ def test_what_would_be_wrong_more_often():
 
 def test_wrong_verdicts_of_a_normal_shape_are_5_percent_and_more_where_a_study_looks_again():
     values = stats.norm.ppf((np.arange(2000) + 0.5) / 2000) + 7.0  # whatever their mean
-    rates, again = wrong_verdicts(values, np.random.default_rng(1), (3, 20), (3, 10, 20), draws=STUDIES * 4)
-    assert rates == pytest.approx([0.05, 0.05], abs=error(0.05, STUDIES * 4))
+    found = wrong_verdicts([values], np.random.default_rng(1), (3, 20), (3, 10, 20), draws=STUDIES * 4)
+    assert found.decided[0] == pytest.approx([0.05, 0.05], abs=error(0.05, STUDIES * 4))
     # Armitage, McPherson and Rowe (1969): with three looks 10.7 % at equal steps of a normal mean of known spread; here
     # the first look is at 3 of 20 and the spread is estimated
-    assert 0.10 < again < 0.14
+    assert 0.10 < found.again[0] < 0.14
+    assert np.isnan(found.equivalent[0])
 
 
 def test_wrong_verdicts_of_two_groups_are_many():
     two = [0.03] * 9 + [0.02] * 9 + [-0.22, -0.23]
-    (rate,), again = wrong_verdicts(two, np.random.default_rng(2), (10,), (10,))
+    found = wrong_verdicts([two], np.random.default_rng(2), (10,), (10,))
     # without one of the two in ten draws (0.9 ** 10 = 0.35) the rest agree, and are decided wrongly
-    assert rate == again and 0.3 < rate < 0.4
-    assert wrong_verdicts(two, np.random.default_rng(2), (10,), (10,), floor=0.2)[0][0] < 0.05
+    assert found.decided[0, 0] == found.again[0] == found.family[0] and 0.3 < found.again[0] < 0.4
+    assert wrong_verdicts([two], np.random.default_rng(2), (10,), (10,), floors=0.2).again[0] < 0.05
 
 
-def verdicts(claims, margins, smallest):
-    found = [compare(c, None, m, smallest=s) for c, m, s in zip(claims, margins, smallest, strict=True)]
+def test_three_seeds_of_two_groups_are_judged_rightly_where_the_spread_of_others_is_known():
+    two = np.repeat([0.22, 0.26], [8, 12]) + np.linspace(-0.002, 0.002, 20)
+    alone, known = (wrong_verdicts([two], np.random.default_rng(3), (3,), (3,), calibrated=c) for c in (False, True))
+    assert alone.decided[0, 0] == pytest.approx(0.4**3 + 0.6**3, abs=error(0.28))  # three of one group
+    assert known.decided[0, 0] == pytest.approx(0.4**3, abs=error(0.064))  # three of the smaller one alone
+
+
+def test_wrong_verdicts_of_a_family_and_of_equivalence_are_5_percent():
+    values = stats.norm.ppf((np.arange(500) + 0.5) / 500)
+    claims = np.stack([np.random.default_rng(seed).permutation(values) for seed in range(4)])
+    found = wrong_verdicts(claims, np.random.default_rng(4), (10,), (10,), smallest=[0.0, 3.0, 3.0, 0.0])
+    assert found.family[0] == pytest.approx(1 - (1 - 0.05 / 4) ** 4, abs=error(0.05))
+    assert found.equivalent[1:3] == pytest.approx([0.05, 0.05], abs=error(0.05))  # so far that one side alone errs
+    alike = wrong_verdicts(claims[[0] * 4], np.random.default_rng(4), (10,), (10,)).family[0]
+    assert alike == pytest.approx(0.05 / 4, abs=error(0.05 / 4))  # one claim four times
+
+
+def verdicts(claims, margins, smallest, others):
+    settings = zip(claims, margins, smallest, others, strict=True)
+    found = [compare(c, None, m, smallest=s, others=o) for c, m, s, o in settings]
     adjusted = [holm(p) for p in ([c.p_value for c in found], [c.equivalence_p for c in found])]
     return [verdict_of(c, *p) for c, *p in zip(found, *adjusted, strict=True)]
 
 
-def test_stability_counts_the_verdicts_of_every_subset():
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_stability_counts_the_verdicts_of_every_subset(calibrated):
     rng = np.random.default_rng(5)
-    claims = rng.normal([[0.9], [0.3], [-0.8], [0.0]], 1.0, (4, 8)) * 0.01
+    claims = rng.normal([[0.9], [0.3], [-0.8], [0.0]], 1.0, (4, 10)) * 0.01
     margins, smallest = [0.0, 0.001, 0.0, 0.0], [0.0, 0.0, 0.005, 0.012]
-    whole = verdicts(claims, margins, smallest)
-    parts = [verdicts(claims[:, list(seeds)], margins, smallest) for seeds in combinations(range(8), 5)]
+    whole = verdicts(claims, margins, smallest, [()] * 4)
+    subsets = [list(seeds) for seeds in combinations(range(10), 5)]
+    others = [np.delete(claims, seeds, axis=1) if calibrated else [()] * 4 for seeds in subsets]
+    parts = [verdicts(claims[:, of], margins, smallest, rest) for of, rest in zip(subsets, others, strict=True)]
     turned = {"supported": "contradicted", "contradicted": "supported", "undecided": None, "equivalent": None}
-    for i, found in enumerate(stability(claims, margins, rng, smallest=smallest)):
+    for i, found in enumerate(stability(claims, margins, rng, smallest=smallest, calibrated=calibrated)):
         said = [part[i] for part in parts]
         expected = (said.count(whole[i]), said.count(turned[whole[i]]))
         assert found[:2] == pytest.approx([x / len(parts) for x in expected]) and found.verdict == whole[i]

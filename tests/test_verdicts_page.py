@@ -20,6 +20,7 @@ from cvhw4.report.page import write_pages, write_report
 from cvhw4.report.reliability import shape_section
 from cvhw4.report.results import report_page
 from cvhw4.report.stored import Stored
+from cvhw4.report.summary import session_summary
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds, Outliers
 from cvhw4.statistics.calibration import calibrate
@@ -266,8 +267,25 @@ def test_five_of_six_seeds_are_drawn_in_all_six_ways(page, records):
         found = stability([o.differences for o in together], 0.0, rng, floors=floor, smallest=smallest)
         for o, shares in zip(together, found, strict=True):
             line = cells(table, o.claim.id)
-            assert line[1:3] == ["embedded classification", o.verdict] and line[5:] == ["all 6", "6"]
-            assert line[3:5] == [f"{100 * share:.1f} %" for share in shares[:2]]
+            assert line[1:] == ["embedded classification", o.verdict, f"{100 * shares.same:.1f} %", "all 6", "6"]
+            assert shares.opposite == 0 and "None say the opposite." in table
+
+
+def spread_of(o, seeds):
+    """Bounds that know the spread of so many seeds."""
+    differences = {o.claim.id: {o.epoch: {seed: 0.01 * i for i, seed in enumerate(seeds)}}}
+    return Bounds({}, {}, "", {"embedded": o.fingerprint}, differences=differences)
+
+
+def test_seeds_whose_spread_is_known_stand_beside_those_judged(store, records):
+    few = [r for r in records if r.seed < 3 and r.row in FIRST.rows]
+    (o,) = judge_all(QUICK, few)
+    known = spread_of(o, [2, *range(10, 16)])  # its own seed is not counted twice
+    texts = [verdicts_page(QUICK, few, store.images, known)[0], report_page(QUICK, few, known, {})]
+    texts.append("\n".join(session_summary(QUICK, few, [], known, {})))
+    assert all("3 + 6" in text and "3 + 17" in " ".join(text.split()) for text in texts)
+    alone = verdicts_page(QUICK, few, store.images, NO_BOUNDS)[0]
+    assert "3 + " not in alone and "hold for differences that are normal" in alone
 
 
 def test_the_rates_under_a_claims_own_shape_are_on_the_page_from_ten_seeds_on():
@@ -276,11 +294,20 @@ def test_the_rates_under_a_claims_own_shape_are_on_the_page_from_ten_seeds_on():
     many = [record(row, s, ((level + rng.normal(0, 0.02),),)) for row, level in levels.items() for s in range(10)]
     many[-1] = replace(many[-1], by_class={"recall": [1.0, 0.0]})
     (o,) = judge_all(QUICK, many)
-    rates, again = wrong_verdicts(
-        o.differences, np.random.default_rng(0), (3, 5, 10, 20), (3, 10, 20), 1 / 400 / 6**0.5
+    how = dict(floors=1 / 400 / 6**0.5, smallest=FIRST.smallest, draws=10_000)
+    other = Bounds(
+        {}, {}, "", {"embedded": o.fingerprint}, differences={FIRST.id: {"last": dict.fromkeys(range(5), 0)}}
     )
-    line = cells("\n".join(shape_section([o], NO_BOUNDS)), FIRST.id)
-    assert line[1:] == [*(f"{100 * rate:.1f} %" for rate in (*rates, again)), "-"]  # nine seeds trained
+    for bounds, calibrated in ((NO_BOUNDS, False), (other, True)):
+        found = wrong_verdicts(
+            [o.differences], np.random.default_rng(0), (3, 5, 10, 20), (3, 10, 20), calibrated=calibrated, **how
+        )
+        page = "\n".join(shape_section([o], bounds))
+        rates = (*found.decided[0], *found.again, *found.equivalent)
+        assert cells(page, FIRST.id)[1:] == [f"{100 * rate:.1f} %" for rate in rates]  # nine seeds trained, too few
+        assert ("the spread of the others is known" in page) == calibrated
+    family = judge_all(QUICK, [*many, *(replace(r, row="q1_5-features") for r in many if r.row == "q1_1-features")])
+    assert len(family) == 2 and "any of the claims judged together" in "\n".join(shape_section(family, NO_BOUNDS))
     assert shape_section([judge(FIRST, many[1:], QUICK)], NO_BOUNDS) == []
 
 

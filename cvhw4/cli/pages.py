@@ -95,6 +95,14 @@ def calibrate(
             parser=folder_of,
         ),
     ] = None,
+    nights: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Sessions of which it is tried how often they miss bounds calibrated anew without their seeds; half a "
+            "second each.",
+        ),
+    ] = 200,
 ) -> None:
     """Writes the bounds file anew. From the stored runs, five seeds of every row or more.
 
@@ -103,7 +111,7 @@ def calibrate(
     from cvhw4.files import write_atomically
     from cvhw4.records.store import Store, latest_runs
     from cvhw4.statistics.calibration import calibrate as make_bounds
-    from cvhw4.statistics.calibration import of_other_studies, to_toml
+    from cvhw4.statistics.calibration import of_other_studies, to_toml, with_new_seeds
 
     chosen = chosen_study(study, results)
     path = bounds or chosen.bounds
@@ -112,6 +120,7 @@ def calibrate(
     records = latest_runs(Store(results, chosen.name).load())
     elsewhere = None if twins is None else latest_runs(Store(twins, chosen.name).load())
     made = make_bounds(chosen, records, false_alarms, seeds, elsewhere)
+    made = with_new_seeds(chosen, records, made, elsewhere, nights)
     before = Path(path).read_text("utf-8", "replace") if Path(path).is_file() else ""
     write_atomically(Path(path), to_toml(chosen, made) + of_other_studies(before, chosen))
     typer.echo(f"wrote {path}, {made.source}")

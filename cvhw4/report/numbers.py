@@ -81,8 +81,8 @@ def seeds_note(outcomes: Sequence[Outcome]) -> str:
         )
     if any(1 < o.difference.n < ENOUGH and not o.calibrated for o in outcomes):
         notes.append(
-            f"Verdicts on fewer than {ENOUGH} seeds whose spread no calibration knows hold for differences that are "
-            "normal; where seeds fall into groups they are wrong several times as often as stated."
+            f"Of few seeds (n below {ENOUGH}) whose spread no calibration knows, verdicts hold for differences that "
+            "are normal; where seeds fall into groups they are wrong several times as often as stated."
         )
     return " ".join(notes)
 

@@ -384,17 +384,22 @@ def _false_alarms(bounds: Bounds) -> str:
         f"{percent(bounds.held_out, 1)} miss any bound though nothing has changed; {percent(bounds.false_alarms, 1)} "
         "are allowed, and the bounds as wide as that takes, which is fitted to these sessions."
     )
-    if bounds.unforeseen > bounds.held_out:
+    if bounds.new_seeds is not None:
         text += (
-            f" Before they were widened {percent(bounds.unforeseen, 1)} missed one: expect about that many on runs of "
-            "a kind that the calibration has not seen."
+            f" Calibrated anew without the session's seeds, all that is chosen on the runs included, bounds are missed "
+            f"by {percent(bounds.new_seeds, 1)} of {bounds.new_nights} sessions"
+            + (
+                f", and by {percent(bounds.usual, 1)} of those without a run that learned far less than others"
+                if bounds.outliers and bounds.usual is not None
+                else ""
+            )
+            + ": what to expect of seeds that no calibration has seen."
         )
     if bounds.outliers:
         rows = ", ".join(f"{o.n} of {o.of} runs of {row}" for row, o in bounds.outliers.items())
         text += (
             f" Runs that learned far less than the others of their row ({rows}) are no part of its bounds. Runs like "
-            "them are set aside where a session has no more of them than chance brings; the first of them count as "
-            "unseen there."
+            "them are set aside where a session has no more of them than chance brings."
         )
     if not bounds.twins:
         text += (

@@ -67,6 +67,7 @@ def session_summary(
     outcomes = judge_all(study, rows, known=(bounds or NO_BOUNDS).known)
     if outcomes:
         lines += [f"claims by the {study.epoch} epoch (Holm; controls each by itself)", *short_claims(outcomes)]
+        lines += wrapped(seeds_note(outcomes)).splitlines()
     for row, reason in missing.items():
         if row in study.rows:
             lines += wrapped(f"{row} skipped: {printable(reason)}").splitlines()
@@ -127,8 +128,7 @@ def short_claims(outcomes: Sequence[Outcome]) -> list[str]:
         }
         for o in outcomes
     ]
-    notes = [_ASIDE] * ("*" in str(lines)) + [seeds_note(outcomes)]
-    return [*Table.of(lines).plain("claim", "data"), *(line for note in notes for line in wrapped(note).splitlines())]
+    return [*Table.of(lines).plain("claim", "data"), *(wrapped(_ASIDE).splitlines() if "*" in str(lines) else [])]
 
 
 def short_detections(found: Sequence[Detection]) -> list[str]:

@@ -195,8 +195,10 @@ class Bounds:
         held_out: share of sessions made of the calibrated runs themselves that miss any bound made of the others; None
             where there were too few runs.
         nights: the number of those sessions.
-        unforeseen: the same share before any was widened for these nights, where the first outliers of a row count as
-            missed bounds, too: what kinds of runs that nobody has seen may cost.
+        new_seeds: share of sessions that miss anything, bounds being calibrated anew without their seeds
+            (`calibration.with_new_seeds`); None where none was tried.
+        usual: the same share of those none of whose runs is an outlier; None where all have one.
+        new_nights: the number of those sessions.
         outliers: of rows of which some runs learned far less than the others (failed trainings, or slow ones). Their
             bounds are those of the others, and such runs are passed over as long as there are no more than chance
             brings, beside the share of false alarms.
@@ -216,7 +218,9 @@ class Bounds:
     seeds: int = NIGHTLY_SEEDS
     held_out: float | None = None
     nights: int = 0
-    unforeseen: float = 0.0
+    new_seeds: float | None = None
+    usual: float | None = None
+    new_nights: int = 0
     outliers: Mapping[str, Outliers] = field(default_factory=dict)
     differences: Mapping[str, Mapping[str, Mapping[int, float]]] = field(default_factory=dict)
     untrained: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -455,9 +459,9 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
     untrained = part.get("untrained", {})
     data, share, nights = part["data"], part["false_alarms"], part.get("nights", 0)
     on = part.get("twins_on", "")
-    unforeseen = part.get("unforeseen", rate or 0.0)
+    new_seeds, usual, new_nights = part.get("new_seeds"), part.get("usual"), part.get("new_nights", 0)
     texts = all(isinstance(text, str) for text in (part["source"], on, *data.values()))
-    numbers = [share, unforeseen, *([] if rate is None else [rate]), *(o.limit for o in outliers.values())]
+    numbers = [share, *(x for x in (rate, new_seeds, usual) if x is not None), *(o.limit for o in outliers.values())]
     numbers += [d for rules in differences.values() for by_seed in rules.values() for d in by_seed.values()]
     numbers += [x for figures in twins.values() for t in figures.values() for x in (t.tolerance, *t.values.values())]
     counted = [
@@ -465,7 +469,7 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
         *(seed + 1 for failed in untrained.values() for seed in failed),
         *(n for o in outliers.values() for n in (o.n, o.of - o.n)),
     ]
-    counts = all(isinstance(n, int) and n > 0 for n in counted) and isinstance(nights, int)
+    counts = all(isinstance(n, int) and n > 0 for n in counted) and isinstance(nights + new_nights, int)
     if not (texts and counts and 0 < share < 1 and all(math.isfinite(x) for x in numbers)):
         raise ValueError("data, false_alarms, seeds, held_out, outliers, twins or source")
     return Bounds(
@@ -477,7 +481,9 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
         seeds=seeds,
         held_out=rate,
         nights=nights,
-        unforeseen=unforeseen,
+        new_seeds=new_seeds,
+        usual=usual,
+        new_nights=new_nights,
         outliers=outliers,
         differences=differences,
         untrained=untrained,
@@ -502,9 +508,10 @@ def _known(part: Mapping[str, Any], study: Study) -> tuple[dict[str, Any], list[
             elif table != "outliers" and row in study.rows:
                 kept[table][row] = {name: figures[name] for name in named if name in known}
     ids = {claim.id for claim in study.claims}
-    odd += [id for id in part["claims"] if id not in ids]
+    kept["claims"] = part["claims"]
     for table in ("claims", "differences", "untrained"):
-        kept[table] = {id: of_claim for id, of_claim in part.get(table, {}).items() if id in ids}
+        odd += [id for id in kept.get(table, ()) if id not in ids]
+        kept[table] = {id: of_claim for id, of_claim in kept.get(table, {}).items() if id in ids}
     return kept, [*dict.fromkeys(odd)]
 
 

@@ -32,6 +32,7 @@ from cvhw4.statistics.bounds import (
     Outliers,
     Twin,
     arithmetic,
+    failed,
     scale_of,
 )
 from cvhw4.statistics.intervals import t_quantile
@@ -141,10 +142,10 @@ def calibrate(
     checked |= {claim.id: of_claims[claim.id] for claim in claims if nightly >= set(claim.rows)}
     drawn = _nights([{r.seed for r in runs[row]} for row in nightly], seeds)
     errors: dict[Any, float] = {}
-    rate, unforeseen = None, 0.0
+    rate = None
     if len(drawn):
-        errors, *rates = widened(checked, drawn, error, false_alarms)
-        rate, unforeseen = map(_rounded, rates)
+        errors, found_rate = widened(checked, drawn, error, false_alarms)
+        rate = _rounded(found_rate)
     made = {key: series.bound(errors.get(key, error), seeds) for key, series in of_rows.items()}
     return Bounds(
         rows={row: {figure: b for (of, figure), b in made.items() if of == row and not b.vacuous} for row in runs},
@@ -155,7 +156,6 @@ def calibrate(
         seeds=seeds,
         held_out=rate,
         nights=len(drawn),
-        unforeseen=unforeseen,
         outliers=outliers,
         differences={claim.id: _differences(claim, study, runs, aside) for claim in claims},
         untrained={claim.id: failed for claim in claims if (failed := _untrained(claim, runs))},
@@ -313,13 +313,12 @@ def _nights(seeds: Sequence[set[int]], k: int) -> NDArray[np.int64]:
 
 def widened(
     checked: Mapping[Any, Series], drawn: NDArray[np.int64], error: float, false_alarms: float
-) -> tuple[dict[Any, float], float, float]:
+) -> tuple[dict[Any, float], float]:
     """The rates of checks at which no more nights of the runs than stated miss any bound made of the other runs.
 
     Of all bounds the one missed in most nights is widened, to where half as many miss it, and so on: one unsteady row
-    does not blunt the others' bounds. What becomes so wide that it says nothing is no bound any more. As the widths
-    are chosen on these nights, the share that misses a bound before anything is widened tells what a kind of run that
-    nobody has seen may cost.
+    does not blunt the others' bounds. What becomes so wide that it says nothing is no bound any more. The widths are
+    chosen on these nights: how often new seeds miss them, `with_new_seeds` tells.
 
     Args:
         checked: what a night checks, by whatever names it.
@@ -328,9 +327,8 @@ def widened(
         false_alarms: share of nights.
 
     Returns:
-        Those rates, the last ones where more nights than stated have more outliers than are passed over; the share of
-        nights that miss a bound; and the share that does at the first rates, the first outliers of a row counted as
-        missed, too.
+        Those rates, the last ones where more nights than stated have more outliers than are passed over; and the share
+        of nights that miss a bound.
     """
     k, errors = drawn.shape[1], dict.fromkeys(checked, error)
     of_nights = {name: _p_values(series, drawn) for name, series in checked.items()}
@@ -347,8 +345,6 @@ def widened(
     def missed() -> NDArray[np.bool_]:
         return np.array([found[name] < errors[name] for name in checked])
 
-    new = np.array([_first_outliers(series, drawn) for series in checked.values()])
-    unforeseen = float((missed().any(0) | new.any(0)).mean())
     while missed().any(0).mean() > false_alarms:  # ends: each time one has fewer misses, and no other more
         rarer = {name: p[(p < errors[name]) & (p > 0)] for name, p in found.items()}  # 0: too many outliers
         most = max(rarer, key=lambda name: len(rarer[name]))
@@ -356,7 +352,7 @@ def widened(
             break
         errors[most] = 0.99 * float(np.sort(rarer[most])[len(rarer[most]) // 2])  # clear of rounding
         found[most] = least(most)
-    return errors, float(missed().any(0).mean()), unforeseen
+    return errors, float(missed().any(0).mean())
 
 
 def _p_values(series: Series, drawn: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -377,11 +373,45 @@ def _p_values(series: Series, drawn: NDArray[np.int64]) -> tuple[NDArray[np.floa
     return np.where(too_many, 0.0, np.where(k > 0, found[0], 1.0)), np.where(k > 0, found[1], 1.0)
 
 
-def _first_outliers(series: Series, drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """[nights] whether the night has all outliers."""
-    tonight = (series.seeds[:, None] == drawn[:, None, :]).any(2)
-    aside = ~series.counted
-    return (tonight & aside).any(1) & ~(~tonight & aside).any(1)
+def with_new_seeds(
+    study: Study,
+    records: Sequence[RunRecord],
+    bounds: Bounds,
+    twins: Sequence[RunRecord] | None = None,
+    most: int = 200,
+) -> Bounds:
+    """The same bounds, and how often sessions of seeds that no calibration has seen miss anything.
+
+    Bounds are calibrated anew without a session's seeds, with all that is chosen on the runs, and the session is held
+    against all of them.
+
+    Args:
+        records: the runs that `bounds` are made of.
+        twins: as of `calibrate`.
+        most: sessions tried, drawn from those that can be made.
+    """
+    nightly = [row.name for row in study.rows.values() if row.group == "" and row.name in bounds.rows]
+    runs = [r for r in records if r.row in nightly and bounds.apply_to(r.data.fingerprint)]
+    drawn = _nights([{r.seed for r in runs if r.row == row} for row in nightly], bounds.seeds)
+    drawn = np.random.default_rng(0).permutation(drawn)[:most]
+    missed, unusual = [], []
+    for night in (set(seeds.tolist()) for seeds in drawn):
+        others = None if twins is None else [r for r in twins if r.seed not in night]
+        rest = [r for r in records if r.seed not in night]
+        made = calibrate(study, rest, bounds.false_alarms, bounds.seeds, others or None)
+        tonight = [[r for r in runs if r.row == row and r.seed in night] for row in nightly]
+        all_runs = [r for of_row in tonight for r in of_row]
+        claims = [judge(claim, all_runs, study) for claim in study.claims if {*nightly} >= {*claim.rows}]
+        judged = [o for o in claims if o is not None]
+        checks = [check for o in judged if (check := made.check_claim(o)) is not None]
+        broken = [o for o in judged if made.promises(o) and o.difference.mean <= o.claim.margin]
+        missed.append(bool(broken or failed(checks) or any(made.missed(*of_row) for of_row in tonight)))
+        unusual.append(any(bounds.aside(*of_row) for of_row in tonight))
+    if not missed:
+        return bounds
+    usual = [m for m, u in zip(missed, unusual, strict=True) if not u]
+    share, of_usual = (_rounded(sum(found) / len(found)) if found else None for found in (missed, usual))
+    return replace(bounds, new_seeds=share, usual=of_usual, new_nights=len(missed))
 
 
 # Twins
@@ -471,9 +501,14 @@ def to_toml(study: Study, bounds: Bounds) -> str:
         lines += [f"nights = {bounds.nights}", f"held_out = {bounds.held_out:.5g}"]
         if bounds.held_out > bounds.false_alarms:
             lines.append("# more than stated: too many nights have more outliers than are passed over")
-        if bounds.unforeseen > (bounds.held_out or 0):
-            lines.append("# the same before bounds were widened, the first outliers of a row missed bounds, too:")
-            lines.append(f"unforeseen = {bounds.unforeseen:.5g}")
+    if bounds.new_nights:
+        lines.append(
+            "# new_seeds: the share of new_nights that miss anything, bounds being calibrated anew without their"
+        )
+        lines.append("# seeds; usual: of those none of whose runs is an outlier")
+        lines.append(
+            f"new_seeds = {bounds.new_seeds:.5g}\nusual = {bounds.usual:.5g}\nnew_nights = {bounds.new_nights}"
+        )
     if bounds.twins:
         lines.append(f"twins_on = {_quoted(bounds.twins_on)}")
     lines += ["", f"[{name}.data]"]
