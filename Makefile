@@ -1,17 +1,23 @@
-# make bench   trains every row of the report and writes results/quick/report.md and verdicts.md
-# make lint    style, types, imports, spelling, unused code: seconds
-# make test    lint, and the tests that start no other programs
-# make integration  those that start Ray, a browser, an installation, make or whole sessions, kill processes, or train for long
-# make speed   ours against the reference loop, and pages of many runs: minutes of a quiet machine; writes results/speed.md
-# make peers   ours beside Lightning, and timm's and torchvision's scripts: minutes; writes results/peers.md
-# make growth  cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; writes results/growth.md
-# make long    kills and concurrent writes in large numbers, beside what make test does of them
-# make coverage  the tests again, and which lines they reach
-# make docs    the documentation as a site, in build/docs
-# make screenshot  docs/report.png, the top of results/quick/report.html; needs Chromium
-# make dist    source distribution and wheel of the newest tag's version, in dist
+# make bench         train every row of the report and write results/quick/report.md and verdicts.md
+# make coverage      the tests again, and which lines they reach
+# make dist          source distribution and wheel of the newest tag's version, in dist
+# make docs          the documentation as a site, in build/docs
+# make env           the environment of all these, in .venv
+# make gpu           on a GPU machine: gpu-check, gpu-full and gpu-speed
+# make gpu-check     the tests of the CUDA path
+# make gpu-full      every row at full size; results/full
+# make gpu-speed     speed and peers on the GPU
+# make growth        cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; results/growth.md
 # make install-dist  the wheel in an environment of its own, where the README's example trains
-# make env     the environment both use, in .venv
+# make integration   tests that start Ray, a browser, make or whole sessions, install, kill processes, or train long
+# make lint          style, types, imports, spelling, unused code: seconds
+# make long          kills and concurrent writes in large numbers, beside what make test does of them
+# make peers         ours beside Lightning, and timm's and torchvision's scripts: minutes; results/peers.md
+# make screenshot    docs/report.png, the top of results/quick/report.html; needs Chromium
+# make speed         ours against the reference loop, and pages of many runs: minutes; results/speed.md
+# make test          lint, and tests
+# make test-lowest   the tests with the oldest versions that pyproject.toml allows; needs uv
+# make tests         the tests that start no other programs
 
 PYTHON ?= python3
 ARGS ?=
@@ -19,12 +25,11 @@ WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-# make gpu: what a GPU machine is for, run from the tree with the Python at hand (no installation, no network): the
-# tests of the CUDA path, the speed comparisons, the benchmarks at full size. Everything is written below $(OUT), and finished runs
-# and comparisons are taken from there: each part can be called by itself, and again after an interruption.
-# Example: make gpu ARGS="--seeds 5 --camvid local/CamVid --portraits local/portraits --weights local/weights"
-# MINUTES=15 is for a machine that is lent for so long: 2 of them for the tests, 8 for the benchmarks, 4 for speed, each
-# ended then; pages are of what is finished, and what is not goes on in the next call.
+# The GPU targets run from the tree with the Python at hand (no installation, no network). All is written below $(OUT),
+# and finished runs and comparisons are taken from there: each part can be called by itself, and again after an
+# interruption. Example: make gpu ARGS="--seeds 5 --camvid local/CamVid --portraits local/portraits"
+# MINUTES=15 limits all of it: 2 minutes for the tests, 8 for the benchmarks, 4 for speed. Pages are of what is
+# finished, and the next call goes on.
 DEVICE ?= cuda
 PROFILE ?= full
 OUT ?= results
@@ -35,12 +40,12 @@ MINUTES ?=
 limit = $(if $(MINUTES),timeout --signal=$(2) --kill-after=10 $$(awk 'BEGIN { print $(MINUTES) * 60 * $(1) / 15 }'))
 FULL = $(PYTHON) -m pytest benchmarks --profile $(PROFILE) $(ON_GPU) $(ARGS)
 
-.PHONY: help lint tests integration docs bench speed peers growth long coverage test env test-lowest gpu gpu-check gpu-speed gpu-full
-.PHONY: dist install-dist screenshot
+.PHONY: help bench coverage dist docs env gpu gpu-check gpu-full gpu-speed growth install-dist integration lint long
+.PHONY: peers screenshot speed test test-lowest tests
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \(make [a-z]* .*\)/\1/p' Makefile
+	@sed -n 's/^# \(make [a-z-]* .*\)/\1/p' Makefile
 
 bench: env
 	$(BIN)/python -m pytest benchmarks $(ARGS)
@@ -143,7 +148,6 @@ gpu-full:
 	    $(FULL) --part $$part/$(AT_ONCE) > $(OUT)/part-$$part.log 2>&1 & parts="$$parts $$!"; done; wait
 	$(FULL) $(if $(JUNIT),--junitxml=$(JUNIT))
 
-# The lower bounds of pyproject.toml: the same tests with the oldest versions it allows. Needs uv.
 test-lowest:
 	uv venv --quiet --allow-existing .venv-lowest
 	uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'

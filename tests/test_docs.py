@@ -9,10 +9,13 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import timm
+import typer
+from packaging.version import Version
 
 import cvhw4
 from cvhw4 import cli
@@ -26,8 +29,10 @@ from tests.helpers.tiny import QUICK, dataset, record
 
 pytest_plugins = ["tests.helpers.sessions"]
 EXAMPLE = ROOT / "examples" / "own-study"
+NOT_COPIED = shutil.ignore_patterns("__pycache__", "photos", "results", "before")
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # Commands that cannot run here, or take an hour, and the test that runs what they do.
 ELSEWHERE = {
@@ -35,8 +40,6 @@ ELSEWHERE = {
     "python make_photos.py": "tests/test_example.py",
     "python make_cells.py": "tests/test_own_study.py",
     "pytest --seeds 3": "tests/test_example.py",
-    "cvhw4 compare before results --study": "tests/test_example.py",
-    "cvhw4 compare main results --study": "tests/test_example.py",
     "cvhw4 --install-completion": "tests/test_cli.py",
     "make env": "is what installs the environment that this test runs in",
     ". .venv/bin/activate": "is that environment's own",
@@ -65,12 +68,16 @@ ELSEWHERE = {
 }
 
 
-def commands(page):
-    """The commands of a page's shell blocks, joined where a line is continued, without comments."""
-    for block in BLOCK.findall(page.read_text()):
-        for line in block.replace("\\\n", " ").splitlines():
-            if words := shlex.split(line, comments=True):
-                yield words
+def blocks(name, language):
+    """A page's blocks in a language."""
+    return [block for found, block in BLOCK.findall((ROOT / name).read_text()) if found == language]
+
+
+def commands(block):
+    """The commands of a shell block, joined where a line is continued, without comments."""
+    for line in block.replace("\\\n", " ").splitlines():
+        if words := shlex.split(line, comments=True):
+            yield words
 
 
 @pytest.mark.integration
@@ -83,7 +90,7 @@ def test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere(
     built = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     home, interface = (tmp_path / "build" / "docs" / name / "index.html" for name in ("", "api"))
-    assert "first ten minutes" in home.read_text()
+    assert "Your first ablation in 10 minutes" in home.read_text()
     assert "FromOptions" in interface.read_text()
     for page in (tmp_path / "build" / "docs").rglob("*.html"):
         assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=\"?https?:", page.read_text()), page
@@ -191,36 +198,26 @@ def test_the_line_that_loads_the_plugin_belongs_into_the_top_folder(session, tmp
     assert done.returncode != 0 and "Defining 'pytest_plugins' in a non-top-level conftest" in done.stdout
 
 
-def test_the_row_and_the_study_that_are_shown_are_right():
-    pages = [(ROOT / name).read_text() for name in ("docs/rows.md", "README.md")]
-    shown, of_readme = (re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) for page in pages)
-    ((name, line),) = eval("{" + shown[0] + "}", dict(vars(homework_rows))).items()
-    like = QUICK.rows["q2_1a-skip"]  # but for its start
-    assert line.settings.pop("start") == "random" != like.start and line.networks[1] == like.network
-    assert all(like.setting(setting) == value for setting, value in line.settings.items())
-    of_sizes = re.findall(r"fcn8s/(mobilenetv3\w+)", pages[0])
-    assert len(of_sizes) == 2 and {*of_sizes} <= {*timm.list_models()}
+def test_the_rows_and_the_studies_that_are_shown_are_right():
+    conftest, _, _, design, line = blocks("docs/rows.md", "python")
+    assert conftest == (EXAMPLE / "conftest.py").read_text() and conftest.strip() in (ROOT / "README.md").read_text()
+    insects = (EXAMPLE / "test_insects.py").read_text()
+    assert blocks("README.md", "python") == [insects] and blocks("docs/tutorial.md", "python")[0] in insects
+    (scenes,) = blocks("docs/scenes.md", "python")
+    assert scenes in (EXAMPLE.with_name("binary-masks") / "test_cells.py").read_text()
     made = {}
-    exec(shown.pop(1), made)  # the file of its test
-    ((named, settings),) = made["test_start"].pytestmark[0].kwargs["rows"].items()
-    assert named == name and {setting: like.setting(setting) for setting in settings} == settings
-    claim = eval(shown.pop(1), {"Claim": cvhw4.Claim})
-    assert claim.rows == (like.name, name)
-    files = [(EXAMPLE / name).read_text() for name in ("conftest.py", "test_insects.py")]
-    assert shown[1:3] == files and of_readme == files[1:]
-    assert files[0].strip() in (ROOT / "README.md").read_text()
-    made = {}
-    public = {name: getattr(cvhw4, name) for name in cvhw4.__all__}
-    exec(shown[5], dict(public), made)
+    exec(design, {name: getattr(cvhw4, name) for name in cvhw4.__all__}, made)
     assert [*made["rows"]] == ["full", "without_skips", "without_start", "without_norm"]
-    new = eval("{" + shown[3] + "}", public | {"LITE0": "tf_efficientnet_lite0"})
-    assert new == {"features": cvhw4.Row("tf_efficientnet_lite0", trained="last layer")}
-    (scenes,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/scenes.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert scenes == (EXAMPLE.with_name("binary-masks") / "test_cells.py").read_text()
+    ((_, row),) = eval("{" + line + "}", dict(vars(homework_rows))).items()
+    like = QUICK.rows["q2_1a-skip"]  # but for its start
+    assert row.settings.pop("start") == "random" != like.start and row.networks[1] == like.network
+    assert all(like.setting(setting) == value for setting, value in row.settings.items())
+    of_sizes = re.findall(r"fcn8s/(mobilenetv3\w+)", (ROOT / "docs" / "rows.md").read_text())
+    assert len(of_sizes) == 2 and {*of_sizes} <= {*timm.list_models()}
 
 
 def test_the_networks_of_ones_own_that_are_shown_can_be_trained(tmp_path):
-    shown = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "rows.md").read_text(), re.MULTILINE | re.DOTALL)[6]
+    (shown,) = (block for block in blocks("docs/rows.md", "python") if "class Small" in block)
     file = tmp_path / "networks.py"
     file.write_text(shown)
     found = find_study(str(file))
@@ -229,12 +226,33 @@ def test_the_networks_of_ones_own_that_are_shown_can_be_trained(tmp_path):
         try_network(row, 21)
 
 
+def help_of(command, name):
+    """What `--help` of a command and of those below it prints, without blank lines, headings and `--help` itself."""
+    context = command.context_class(command, info_name=name, terminal_width=120)
+    lines = command.get_help(context).partition("\nCommands:")[0].splitlines()
+    yield "\n".join(line for line in lines if line not in ("", "Arguments:", "Options:") and "--help " not in line)
+    for below in getattr(command, "commands", {}).values():
+        yield from help_of(below, f"{name} {below.name}")
+
+
+@pytest.mark.skipif(Version(typer.__version__) < Version("0.29"), reason="older versions print types in another way")
+def test_commands_are_shown_as_help_prints_them():
+    _, shown = blocks("docs/options.md", "text")
+    assert shown == "\n\n".join(help_of(typer.main.get_command(cli.app), "cvhw4")) + "\n"
+
+
+def test_make_help_lists_every_target_in_order():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {name for line in re.findall(r"^\.PHONY: (.*)", makefile, re.MULTILINE) for name in line.split()}
+    printed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[1] for line in printed.splitlines()] == sorted(targets - {"help"})
+
+
 def test_options_are_shown_as_help_prints_them_and_those_that_are_named_exist(pytester):
     text = "\n".join(page.read_text() for page in PAGES)
     (pytester.path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
     known = pytester.runpytest_inprocess("--help").stdout.str()
-    shown = re.search(r"^```text\n(.*?)^```$", (ROOT / "docs/options.md").read_text(), re.MULTILINE | re.DOTALL)[1]
-    for group in shown.split("\n\n"):
+    for group in blocks("docs/options.md", "text")[0].split("\n\n"):
         assert "".join(group.split()) in "".join(known.split()), f"docs/options.md: {group[:80]}"
     code = [path for folder in ("cvhw4", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     for path in [*code, *ROOT.glob("Makefile"), *(ROOT / ".github").rglob("*")]:
@@ -261,9 +279,8 @@ def checkout(study, pytester, monkeypatch):
     """A clone at tiny size, in which pages' commands are run; git knows its first state as `main`."""
     for name in ("Makefile", "pyproject.toml", "examples", "zensical.toml"):
         source = ROOT / name
-        ignored = shutil.ignore_patterns("__pycache__", "photos", "results")
         (shutil.copytree if source.is_dir() else shutil.copy)(
-            source, pytester.path / name, **({"ignore": ignored} if source.is_dir() else {})
+            source, pytester.path / name, **({"ignore": NOT_COPIED} if source.is_dir() else {})
         )
     pyproject = pytester.path / "pyproject.toml"
     pyproject.rename(pytester.path / "kept.toml")  # the session's settings are study's
@@ -364,9 +381,49 @@ class Reader:
 @pytest.mark.integration
 def test_every_command_runs(checkout, study, capsys):
     reader = Reader(checkout, study, capsys)
-    for words in dict.fromkeys(tuple(words) for page in PAGES for words in commands(page)):
+    shown = [block for page in PAGES if page != TUTORIAL for block in blocks(page, "sh")]
+    for words in dict.fromkeys(tuple(words) for block in shown for words in commands(block)):
         os.chdir(checkout.path)
         reader(list(words))
+
+
+def put(code, file):
+    """Puts code in the place of that paragraph of a file, from the line on with which the code begins."""
+    first, text = code.splitlines(keepends=True)[0], file.read_text()
+    assert text.count(first) == 1, first
+    above, _, below = text.partition(first)
+    _, gap, below = below.partition("\n\n")
+    file.write_text(above + code.rstrip("\n") + (gap or "\n") + below)
+
+
+def without_figures(text):
+    return [re.sub(r"[+-]?\d[\d.]*", "0", " ".join(line.split())) for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.integration
+def test_the_tutorial_is_followed(tmp_path, monkeypatch):
+    """Its commands train, its code is put into the study's file, and what it shows is printed, but for the figures."""
+    shutil.copytree(EXAMPLE, tmp_path / "clone" / "examples" / EXAMPLE.name, ignore=NOT_COPIED)
+    monkeypatch.chdir(tmp_path / "clone")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("CVHW4_", "PYTEST_", "CI"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = inherited | {"CVHW4_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "PATH": path}
+    printed = []
+    for (language, block), (_, after) in pairwise([*BLOCK.findall(TUTORIAL.read_text()), ("", "")]):
+        if language == "python":
+            put(block, Path("test_insects.py"))
+        elif language == "text":
+            missing = [x for x in without_figures(block) if not any(line.startswith(x) for line in printed)]
+            assert not missing, "\n".join(printed)
+        else:
+            printed = []
+            for words in commands(block):
+                if words[0] == "cd":
+                    monkeypatch.chdir(words[1])
+                elif words[0] not in ("make", "."):  # the environment is that of this test
+                    done = subprocess.run(words, env=env, capture_output=True, text=True)
+                    assert done.returncode == ("FAILED" in after), done.stdout + done.stderr
+                    printed += without_figures(done.stdout)
 
 
 def test_the_tests_named_for_commands_that_do_not_run_here_exist():

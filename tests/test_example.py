@@ -1,4 +1,5 @@
-"""The example as a user has it: cvhw4 installed from its wheel, and the commands of its README in their order."""
+"""The example as a user has it: cvhw4 installed from its wheel, and the commands of its README in their order. The
+tutorial, which adds a row to it, is followed in tests/test_docs.py."""
 
 import ast
 import os
@@ -24,12 +25,6 @@ EXAMPLE = ROOT / "examples" / "own-study"
 EXTRAS = ("mlflow", "ray", "wandb")  # of the same names as what they bring is imported by
 
 
-def shown(language):
-    """The blocks of the README in a language, as lists of lines."""
-    text = (EXAMPLE / "README.md").read_text()
-    return [b.splitlines() for b in re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The wheel, made from the source distribution as pip makes it, with the version that a git tag gives both."""
@@ -45,8 +40,8 @@ def wheel(tmp_path_factory):
 
 
 class User:
-    """A copy of the example in a git repository of its own, and an environment where pip has installed the wheel; what
-    cvhw4 depends on is that of the environment that tests run in."""
+    """A copy of the example, and an environment where pip has installed the wheel; what cvhw4 depends on is that of the
+    environment that tests run in."""
 
     def __init__(self, place, venv, wheel):
         self.place, self.bin = place, venv / "bin"
@@ -59,7 +54,6 @@ class User:
         (site,) = venv.glob("lib/python*/site-packages")
         packages = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
         (site / "dependencies.pth").write_text("\n".join(packages))  # after pip, which finds a cvhw4 there as well
-        self.git("init", "--quiet", "--initial-branch=main")
 
     @property
     def python(self):
@@ -71,13 +65,10 @@ class User:
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def git(self, *words):
-        return self.do("git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
-
-    def follow(self, lines):
+    def follow(self, block):
         """What the commands of a block print; two seeds stand for three."""
         printed = []
-        for line in lines:
+        for line in block.splitlines():
             match [word.replace("3", "2") for word in shlex.split(line, comments=True)]:
                 case ["pip", *_]:
                     pass
@@ -85,10 +76,6 @@ class User:
                     printed.append(self.do(self.python, *arguments))
                 case ["pytest", *arguments]:
                     printed.append(self.do(self.python, "-m", "pytest", *arguments))
-                case ["cvhw4", *arguments]:
-                    printed.append(self.do(str(self.bin / "cvhw4"), *arguments))
-                case ["cp", *arguments]:
-                    printed.append(self.do("cp", *arguments))
                 case other:
                     pytest.fail(f"nothing here runs {other}")
         return printed
@@ -103,11 +90,9 @@ def user(wheel, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def screen(user):
-    """The terminal of the first session; what it stored is committed."""
-    *_, screen = user.follow(shown("sh")[0])
-    user.git("add", "--all")
-    user.git("commit", "--quiet", "--message", "rows and results")
-    return screen
+    """The terminal of the session."""
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", (EXAMPLE / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return user.follow(block)[-1]
 
 
 def test_the_wheel_has_the_package_its_types_and_nothing_else(wheel):
@@ -159,22 +144,6 @@ def test_the_example_passes_and_its_pages_have_its_metric_and_claim(user, screen
     for run in runs:
         assert run.data.classes == ["ant", "beetle", "butterfly"] and 0 <= run.best("balanced") <= 1
         assert Store(results, "insects").images(run).predicted.shape == (len(run.epochs), 60)
-
-
-def test_a_row_that_is_added_is_trained_alone_and_compared_with_before(user, screen):
-    study, results = user.place / "test_insects.py", user.place / "results"
-    above = '        "finetune": Row(LITE0),\n'
-    assert above in study.read_text()
-    study.write_text(study.read_text().replace(above, f"{above}        {shown('python')[0][0]}\n"))
-    before = {run.fingerprint for run in Store(results, "insects").load()}
-    _, session, *compared = user.follow(shown("sh")[1])
-    assert re.search(r"=+ 7 passed", session) and "features" in session
-    after = {run.fingerprint: run.row for run in Store(results, "insects").load()}
-    assert before < set(after) and {after[new] for new in set(after) - before} == {"features"}
-    assert len(compared) == 2
-    for page in compared:  # with the copy, and with what git has
-        assert "only in B: features (photos)" in page
-        assert re.search(r"^8 figures the same to the bit; 1 row only in B$", page, re.MULTILINE), page
 
 
 def test_the_examples_types_are_those_of_the_package(user):
