@@ -42,6 +42,7 @@ def leave_one_out(base: Variant, changes: Mapping[str, Any]) -> dict[str, Varian
         InputError: a name that no row has, or that settings lack, a change that changes nothing, or one of a recipe
             where the row has none.
     """
+    _check(base, changes)
     return {"full": base} | {f"without_{name}": _changed(base, name, value) for name, value in changes.items()}
 
 
@@ -69,6 +70,7 @@ def factorial(base: Variant, changes: Mapping[str, Any]) -> Factorial:
     Raises:
         InputError: as `leave_one_out`; or there are no changes, or two rows would have one name.
     """
+    _check(base, changes)
     if not changes:
         raise InputError("factorial", "has no changes", 'name some, as {"skips": True}')
     cells: dict[tuple[bool, ...], str] = {}
@@ -83,6 +85,15 @@ def factorial(base: Variant, changes: Mapping[str, Any]) -> Factorial:
             raise InputError(f"factorial, row {cells[cell]}", "is there twice", "give the changes other names")
         rows[cells[cell]] = row
     return Factorial(tuple(changes), cells, rows)
+
+
+def _check(base: object, changes: object) -> None:
+    for name, value, hint in (
+        ("base", base, 'give a Row, or settings as {"depth": 2}'),
+        ("changes", changes, 'write them as {"skips": False}'),
+    ):
+        if not isinstance(value, Mapping) and not (name == "base" and isinstance(value, Row)):
+            raise InputError("design", f"has {name}={value!r:.60}", hint)
 
 
 def _changed(base: Any, name: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cvhw4.errors import DataUnavailable, InputError
 from cvhw4.records.environment import OTHERS
 from cvhw4.study import Scenes, Study
+from cvhw4.study.checks import choose
 from cvhw4.training.process import importing, prepare_process
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def check_options(runner: Runner) -> None:
     Raises:
         InputError: an unusable folder, file or option.
     """
+    choose("runner", "device", runner.device, ["auto", "cpu", "cuda", *OTHERS])
+    choose("runner", "precision", runner.precision, [None, "auto", "float32", "bf16"])
     if runner.threads is not None and not 1 <= runner.threads <= _MOST_THREADS:
         hint = f"give 1 to {_MOST_THREADS}; as many as there are cores is best"
         raise InputError(f"--threads {runner.threads}", "is not a number of threads", hint)

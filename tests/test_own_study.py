@@ -260,6 +260,18 @@ UNUSABLE = {
         lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, row='other')")),
         "is marked with row=. Fix: give rows= or group=",
     ),
+    "a group of the mark": (
+        lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, group='extra')")),
+        "trains group='extra', in which the study has no rows. Fix: choose one of '', 'control'",
+    ),
+    "no rows of the mark": (
+        lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, rows='other')")),
+        "has rows='other'. Fix: name them, as rows=",
+    ),
+    "a runner of the hook": (
+        lambda p: (p / "conftest.py").open("a").write("\ndef pytest_cvhw4_make_runner():\n    return 3\n"),
+        "pytest_cvhw4_make_runner: returns 3. Fix: return a cvhw4.runner.Runner, or None",
+    ),
     "two studies of one name": (
         lambda p: (p / "test_more.py").write_text(FILE),
         "study insects: is the name of two studies",

@@ -101,6 +101,8 @@ def _make_runner(config: pytest.Config, study: Study, options: Mapping[str, Any]
     """The runner of a study with these options, or the one that the hook `pytest_cvhw4_make_runner` gives."""
     made: Runner | None = config.hook.pytest_cvhw4_make_runner(config=config, study=study, options=options)
     made = Runner(study=study, **options) if made is None else made
+    if not isinstance(made, Runner):
+        raise InputError("pytest_cvhw4_make_runner", f"returns {made!r:.60}", "return a cvhw4.runner.Runner, or None")
     return replace(made, smoke=True) if options["smoke"] and not made.smoke else made
 
 

@@ -112,9 +112,12 @@ def read_runs(sources: Iterable[str], wanted: Wanted) -> tuple[list[LoggedRun], 
             problem = f"is not for {', '.join(kinds)}, but for {', '.join(sorted(takers))}"
             raise InputError(f"--{asked} {getattr(wanted, asked)}", problem, "leave it out")
     for source, (kind, where) in kinds.items():
-        reader: Reader = _loaded(kind)
         try:
-            found += [run for run in reader(where, wanted) if _is_wanted(run, wanted)]
+            for run in _loaded(kind)(where, wanted):
+                if not isinstance(run, LoggedRun):
+                    hint = "let it yield cvhw4.readers.LoggedRun"
+                    raise InputError(source, f"has a reader that yields {run!r:.60}", hint)
+                found += [run] * _is_wanted(run, wanted)
         except ImportError as error:
             hint = f"pip install {error.name or kind}"
             raise InputError(source, f"needs a package that is missing ({error})", hint) from error
@@ -157,7 +160,11 @@ def _loaded(kind: str) -> Reader:
         module, _, name = _READERS[kind].partition(":")
         loaded: Reader = getattr(import_module(module), name)
     else:
-        loaded = _others()[kind].load()
+        try:
+            loaded = _others()[kind].load()
+        except AttributeError as error:
+            hint = "correct the entry point of its package"
+            raise InputError(kind, f"has a reader that cannot be loaded ({error})", hint) from error
     return loaded
 
 

@@ -233,16 +233,22 @@ class RunRecord(_Stored):
     def best(self, metric: str, within: int | None = None) -> float:
         """The best value of a metric over the (first `within`) epochs, highest or lowest as `lower_is_better` says."""
         best = min if metric in self.lower_is_better else max
-        return best(e.figures[metric] for e in self.epochs[:within])
+        return best(self._after(e, metric) for e in self.epochs[:within])
 
     def best_epoch(self, metric: str, within: int | None = None) -> int:
         """The first epoch that reaches the best value of a metric (among the first `within`)."""
         sign = -1 if metric in self.lower_is_better else 1
-        return max(self.epochs[:within], key=lambda e: sign * e.figures[metric]).epoch
+        return max(self.epochs[:within], key=lambda e: sign * self._after(e, metric)).epoch
 
     def last(self, metric: str) -> float:
         """A metric after the last epoch."""
-        return self.epochs[-1].figures[metric]
+        return self._after(self.epochs[-1], metric)
+
+    def _after(self, epoch: Epoch, metric: str) -> float:
+        if metric not in epoch.figures:
+            hint = f"choose one of {', '.join(epoch.figures)}"
+            raise InputError(f"{self.row}, seed {self.seed}", f"has no figure {metric!r:.60}", hint)
+        return epoch.figures[metric]
 
     @property
     def collapsed(self) -> bool:
@@ -260,7 +266,10 @@ class RunRecord(_Stored):
         if name in TRAINING_LOSSES:
             losses = [e.loss for e in self.epochs]
             return {"first": losses[0], "mean": math.fsum(losses) / len(losses)}.get(name.split()[0], losses[-1])
-        which, metric = name.split(" ", 1)
+        which, _, metric = name.partition(" ")
+        if which not in ("best", "last"):
+            hint = 'write it as "best accuracy" or "last accuracy"'
+            raise InputError(f"figure {name!r:.60}", "is neither the best nor the last of a metric", hint)
         return self.best(metric) if which == "best" else self.last(metric)
 
 

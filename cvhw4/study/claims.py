@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from cvhw4.errors import InputError
 from cvhw4.study.checks import check_name, is_number, require
 from cvhw4.study.functions import plain
 from cvhw4.study.rows import Corruption, CorruptionKind, CustomRow, Row
@@ -61,7 +62,10 @@ class Claim:
             ("control", isinstance(self.control, bool), "give True or False"),
             ("note", self.note is None or callable(self.note), "give a function of an Evidence, or leave it out"),
         )
-        require(f"claim {self.id or f'with better={self.better!r:.60}'}", self, required)
+        where = f"claim {self.id or f'with better={self.better!r:.60}'}"
+        require(where, self, required)
+        if self.better == self.worse or any(len({*side}) < len(side) for side in self.sides):
+            raise InputError(where, "compares a row with itself", "name another row")
         better, worse = map(" less ".join, self.sides)
         name = f"{better}_above_{worse or f'{self.margin:g}'}-{self.metric}".replace(" ", "_")
         object.__setattr__(self, "id", self.id or name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cvhw4.labels import Merge
+from cvhw4.study.checks import is_number, is_whole, require
 from cvhw4.study.functions import ADDRESS, Loss, call_of, digest_of, name_of, text_of
 from cvhw4.study.recipe import Recipe
 from cvhw4.tasks import TASKS, Task, TaskName, custom_task, task_of
@@ -269,3 +270,14 @@ class Published:
     figures: Mapping[str, float] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
     time: str = "-"
+
+    def __post_init__(self) -> None:
+        figures, epochs = self.figures, self.epochs
+        numbers = isinstance(figures, Mapping) and all(map(is_number, figures.values()))
+        whole = isinstance(epochs, Mapping) and all(is_whole(epoch, 1) for epoch in epochs.values())
+        required = (
+            ("figures", numbers, 'write them as {"accuracy": 0.83}'),
+            ("epochs", whole and {*epochs} <= {*figures}, 'write them as {"accuracy": 17}, of its figures'),
+            ("time", isinstance(self.time, str), 'write it as "4m15s", or leave it out'),
+        )
+        require("Published", self, required)

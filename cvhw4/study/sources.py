@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn
 from cvhw4.camvid import CAMVID
 from cvhw4.errors import InputError
 from cvhw4.labels import MOST_CLASSES, VOID, Colour, Merge, Merged, merge_classes
+from cvhw4.study.checks import choose, require
 
 _LARGEST_VALUE = 2**16 - 1  # of a pixel in a mask
 
@@ -32,6 +33,10 @@ class Pictures:
     classes: int | None = None
     title: str = ""
     task = "classification"
+
+    def __post_init__(self) -> None:
+        folder = isinstance(self.folder, str | os.PathLike)
+        require("Pictures", self, [("folder", folder, 'write it as Pictures("photos")'), _title_of(self)])
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Scenes:
     def __post_init__(self) -> None:
         if not isinstance(self.folder, str | os.PathLike):
             self._refuse("does not name a folder", 'write it as Scenes("scenes", classes=[...])')
+        require(f"{self}", self, [_title_of(self)])
         values, colours = self.values, self.colours
         for name, given in (("values", values), ("colours", colours), ("merge", self.merge)):
             if given is not None and not isinstance(given, Mapping):
@@ -184,6 +190,10 @@ class Generated:
     redraw: bool = False
     title: str = ""
 
+    def __post_init__(self) -> None:
+        choose("Generated", "kind", self.kind, ["portraits", "scenes"])
+        require("Generated", self, [("redraw", isinstance(self.redraw, bool), "give True or False"), _title_of(self)])
+
     @property
     def task(self) -> str:
         """The name of the task they are for."""
@@ -218,10 +228,20 @@ class NotGiven:
     colours: Mapping[str, Colour] = field(default_factory=dict, hash=False)
     title: str = ""
 
+    def __post_init__(self) -> None:
+        choose("NotGiven", "task", self.task, ["classification", "segmentation"])
+        hint = isinstance(self.hint, str) and self.hint != ""
+        require("NotGiven", self, [("hint", hint, 'say how to name them, as in "give --camvid DIR"'), _title_of(self)])
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the classes."""
         return tuple(self.classes)
+
+
+def _title_of(source: Any) -> tuple[str, bool, str]:
+    """What `require` takes of a title."""
+    return "title", isinstance(source.title, str), "give a text, or leave it out"
 
 
 Source = Pictures | Scenes | Generated | NotGiven
