@@ -71,6 +71,7 @@ def check_study(runner: Runner) -> None:
     for name, source in study.sources.items():
         if hasattr(source, "folder"):
             _check_size(study, name, runner)
+            _check_corruptions(study, name, runner)
     prepare_process()
     with importing():
         from cvhw4.training.recipe import check_recipe
@@ -127,6 +128,19 @@ def _check_size(study: Study, task: str, runner: Runner) -> None:
         if min(height, width) < needed:
             problem = f"has scenes of {width}x{height}, and {needed} pixels a side are cut out"
             raise InputError(source.folder, problem, f"give pictures of at least {needed} pixels a side")
+
+
+def _check_corruptions(study: Study, task: str, runner: Runner) -> None:
+    """Refuses negative controls that leave nothing to train on; raises InputError."""
+    from cvhw4.data.corruption import check_corruption
+
+    for row in (*study.rows.values(), *study.in_group("control")):
+        if row.corruption is not None and row.task.name == task:
+            try:
+                check_corruption(runner.data(task), row.corruption)
+            except InputError as error:
+                where = f"study {study.name}, row {row.name}, {error.where}"
+                raise InputError(where, error.problem, error.hint) from error
 
 
 def _check_transforms(runner: Runner) -> None:

@@ -233,7 +233,18 @@ def test_a_test_that_trains_twice_is_told_to_be_two(own, pytester):
     assert "test_row[other-seed0]: calls train twice. Fix: give each run a test of its own" in told
 
 
+NOTHING_LEFT = (
+    'controls=[cvhw4.Control(name="few", row="scratch", words="", corrupts="smaller training set", strengths=(0.99,))],'
+)
 UNUSABLE = {
+    "a control that leaves nothing": (
+        lambda p: (p / "test_insects.py").write_text(
+            FILE.replace("    claims=[", f"    {NOTHING_LEFT}\n    claims=[").replace(
+                "import pytest", "import cvhw4, pytest"
+            )
+        ),
+        "row few, photos: leaves out 0.99 of 12 training images, which is all. Fix: give a smaller share",
+    ),
     "a metric": (
         lambda p: (p / "test_insects.py").write_text(FILE.replace("balanced_accuracy_score}", "len}")),
         "metric balanced: raises TypeError: len() takes exactly one argument (2 given)",
