@@ -17,7 +17,7 @@ _OF_RECIPE = {f.name for f in fields(Recipe)}
 
 @dataclass(frozen=True)
 class Factorial:
-    """All combinations of k factors, each off or on.
+    """All combinations of k factors, each off or on: a full factorial design (Box, Hunter and Hunter 2005, chapter 5).
 
     Attributes:
         factors: their names.
@@ -38,6 +38,9 @@ def leave_one_out(base: Variant, changes: Mapping[str, Any]) -> dict[str, Varian
         changes: by name the value without it, `{"skips": False, "augmentation": "none"}`. A name is that of a field of
             `Row` or `Recipe`, or any with a mapping of several of those: `{"steps": {"lr": 1e-3, "lr_step": 2}}`.
 
+    Returns:
+        The rows by name, for `Study(rows=...)`.
+
     Raises:
         InputError: a name that no row has, or that settings lack, a change that changes nothing, or one of a recipe
             where the row has none.
@@ -50,8 +53,8 @@ def claims_without(changes: Iterable[str], metric: str) -> list[Claim]:
     """For each change of `leave_one_out` the claim that its part helps: "full" beats the row without it.
 
     Args:
-        changes: their names.
-        metric: by which.
+        changes: their names, or the mapping that `leave_one_out` was given.
+        metric: by which, as `Claim.metric`.
     """
     return [
         Claim(better="full", worse=f"without_{name}", metric=metric, sentence=f"{name} helps: {metric}")

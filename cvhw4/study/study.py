@@ -55,15 +55,19 @@ class Study:
         Study("depth", train=fit, rows={"shallow": {"depth": 2}, "deep": {"depth": 8}}, primary="accuracy")
 
     Attributes:
-        name: of the study; its runs lie in `<results>/<name>`.
+        name: of the study, a to z, A to Z, digits and _.+-, a letter or digit first, as all names here; its runs lie
+            in `<results>/<name>`.
         data: a folder of pictures by class, or of scenes and masks with `classes`, relative to the file that makes the
             study; or `Pictures`, `Scenes` or `Generated`; for a study with rows of both tasks a list with one of each.
         rows: by name, in the order of tables: a `Row`; with `train` what `Run.settings` will be, values by name: plain
             JSON values, functions, classes, or objects that say in their `repr` what they hold.
         recipe: of all rows that have none of their own.
-        claims: what should beat what, by the names of rows and metrics.
-        epoch: whose figures claims are judged by: "last", or "best", of which each run has the highest it ever saw.
-        metrics: your own, by name, evaluated after every epoch: a function, or a `Metric`.
+        claims: what should beat what, by the names of rows and metrics; each with another `Claim.id`.
+        epoch: whose figures claims are judged by: "last", or "best", of which each run has the highest it ever saw
+            (the report's way, which flatters).
+        metrics: your own, by name, evaluated after every epoch: a function, or a `Metric`. Built in are "accuracy" for
+            classification; "miou", "pixel_accuracy", "set_miou" and "set_pixel_accuracy" for segmentation, see
+            `segmentation_figures`.
         controls: negative controls, trained by tests marked with `group="control"`.
         title: for pages; None for the name.
         about: a sentence for pages, on what a verdict of this study is about.
@@ -72,13 +76,15 @@ class Study:
         resize: of a folder, as `Pictures.resize` or `Scenes.resize`.
         bounds: the file that `cvhw4 calibrate` writes, relative to the file that makes the study; None for no bounds.
         published: by row, what a publication states for it, shown beside the study's own figures.
-        published_images: number of validation images behind the published accuracies.
-        sections: of the page of verdicts, beside those that every study has.
+        published_images: number of validation images behind the published accuracies, for their standard error; 0 for
+            none to go by.
+        sections: of the page of verdicts, beside those that every study has: functions of an `Evidence`.
         tables: of papers, by the name of their files: what a `Style` has, as {"rows": {"a": "Baseline"}, "percent":
             True}. `cvhw4 table --all` writes them.
-        labels: by row, what tables and figures for papers call it, where that is not its name.
+        labels: by row, what tables and figures for papers call it, where that is not its name; no two alike.
         also_after: by task, a number of epochs after which tables show its rows as well; the schedule must not depend
-            on the number of epochs, so that the first 20 of 50 are a run of 20.
+            on the number of epochs ("step", "multistep", "constant", "plateau"), so that the first 20 of 50 are a run
+            of 20.
         train: trains a row: a generator function that is given a `Run` and yields the figures of every epoch, finite
             numbers by name, the same names each time. A run that goes on from what it kept in `Run.folder` yields the
             figures of its earlier epochs again.
@@ -91,7 +97,10 @@ class Study:
         train_text: the source text of `train`, once the study is made.
 
     Raises:
-        InputError: something does not fit.
+        InputError: something of another kind, or that does not fit together: a row's setting that its network or data
+            have not, a claim about a row or metric that there is not, percent where a share is meant, a control that
+            changes nothing. The message names it and the fix. Pictures, networks and metrics are tried before the first
+            run.
     """
 
     name: str
@@ -168,7 +177,12 @@ class Study:
         return sources
 
     def of(self, task: Task | str, group: str | None = None) -> tuple[Row, ...]:
-        """The rows of a task, or those of them that are of one group."""
+        """The rows of a task, or those of them that are of one group.
+
+        Args:
+            task: or its name: "classification", "segmentation" or "custom".
+            group: as `Row.group`; None for all.
+        """
         name = task if isinstance(task, str) else task.name
         return tuple(r for r in self.rows.values() if r.task.name == name and group in (None, r.group))
 
@@ -221,7 +235,7 @@ class Study:
         return frozenset({*self.lower_is_better, "loss"})
 
     def needed(self, row: Row) -> frozenset[str]:
-        """The figures that the study's own training loop has to yield for a row."""
+        """The names of the figures that the study's own training loop has to yield for a row."""
         claimed = {claim.metric for claim in self.claims if row.name in claim.rows}
         return frozenset({self.primary, *self.lower_is_better, *claimed})
 
@@ -340,6 +354,9 @@ class FromOptions:
 
     Attributes:
         make: makes it from pytest's config; called once in a session.
+
+    Raises:
+        InputError: `make` is no function.
     """
 
     make: Callable[[Any], Study]
