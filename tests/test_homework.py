@@ -71,7 +71,7 @@ def test_names_select_what_they_say(study):
 
 
 def test_a_size_that_there_is_not_is_refused():
-    with pytest.raises(ValueError, match="quick, full"):
+    with pytest.raises(InputError, match="Fix: choose one of quick, full"):
         homework.study("huge")
 
 

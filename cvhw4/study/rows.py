@@ -26,7 +26,7 @@ OF_THE_STUDY: Any = None  # what a row leaves to its study, which fills it in
 
 
 class Corruption(NamedTuple):
-    """What is wrong with the training data of a negative control. Which images it is decides the seed; those of a
+    """What is wrong with the training data of a negative control. The seed decides with which images; those of a
     smaller share are among those of a larger one. Validation data stay as they are.
 
     Attributes:
