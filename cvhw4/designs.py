@@ -42,8 +42,8 @@ def leave_one_out(base: Variant, changes: Mapping[str, Any]) -> dict[str, Varian
         The rows by name, for `Study(rows=...)`.
 
     Raises:
-        InputError: a name that no row has, or that settings lack, a change that changes nothing, or one of a recipe
-            where the row has none.
+        InputError: a base or changes of another kind, a name that no row has, or that settings lack, a change that
+            changes nothing, or one of a recipe where the row has none.
     """
     _check(base, changes)
     return {"full": base} | {f"without_{name}": _changed(base, name, value) for name, value in changes.items()}

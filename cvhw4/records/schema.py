@@ -206,7 +206,7 @@ class RunRecord(_Stored):
         primary: the metric that tables put first.
         epochs: what happened, epoch by epoch, from 1.
         by_class: lists with a figure per class, NaN for one that never occurs: "recall", or "iou" and "set_iou", of the
-            last epoch and, under `best_`, of the epoch with the best primary figure. None of a training loop of the
+            last epoch and, under `best_`, of the epoch with the best primary figure. Empty with a training loop of the
             study's own.
         environment: versions, device, threads, commit, and the digest of the code, which older records lack.
         started: when, ISO 8601 in UTC.

@@ -51,8 +51,9 @@ class Loss:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of your own; higher is better, so put a minus before an error. It is called on made-up predictions
-    before anything is trained, and after every epoch.
+    """A metric of your own; higher is better, so put a minus before an error.
+
+    It is called on made-up predictions before anything is trained, and for those of every epoch once the run is over.
 
     Attributes:
         function: for classification of the labels (int64 [V]) and what `of` says, of all V validation images at once,

@@ -63,9 +63,9 @@ class Study:
             JSON values, functions, classes, or objects that say in their `repr` what they hold.
         recipe: of all rows that have none of their own.
         claims: what should beat what, by the names of rows and metrics; each with another `Claim.id`.
-        epoch: whose figures claims are judged by: "last", or "best", of which each run has the highest it ever saw
-            (the report's way, which flatters).
-        metrics: your own, by name, evaluated after every epoch: a function, or a `Metric`. Built in are "accuracy" for
+        epoch: whose figures claims are judged by: "last", or "best", the best that each run ever saw (the report's
+            way, which flatters).
+        metrics: your own, by name, of every epoch: a function, or a `Metric`. Built in are "accuracy" for
             classification; "miou", "pixel_accuracy", "set_miou" and "set_pixel_accuracy" for segmentation, see
             `segmentation_figures`.
         controls: negative controls, trained by tests marked with `group="control"`.
