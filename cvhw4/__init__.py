@@ -1,9 +1,10 @@
 """Ablation studies in computer vision that a build can check: a benchmark and ablation harness on pytest.
 
-What is exported here is the public interface. A `Study` is a table of `Row`s with their `Recipe`, data, metrics and
-`Claim`s; `pytest.mark.study` runs it, with the fixtures of `cvhw4.plugin`. With `Study(train=...)` the training loop is
-your own, and is given a `Run`. All else is internal and may change with any version: what modules share among
-themselves, and below that, with an underscore, what each keeps to itself.
+What is exported here is the public interface, with the fixtures and hooks of `cvhw4.plugin` and what they are given:
+docs/api.md lists all of it by what it is for. A `Study` is a table of `Row`s with their `Recipe`, data, metrics and
+`Claim`s; `pytest.mark.study` runs it. With `Study(train=...)` the training loop is your own, and is given a `Run`. All
+else is internal and may change with any version: what modules share among themselves, and below that, with an
+underscore, what each keeps to itself.
 
 For a study's own sections of the page of verdicts: a section is given an `Evidence` and returns paragraphs in Markdown,
 made with `table` and `gain` of what `estimate`, `effects`, `decompositions`, `near_and_far`, `mean_iou_of` and
@@ -74,8 +75,11 @@ __all__ = [
     "stored_figure", "table",
 ]  # fmt: skip
 Train = Callable[["Row", int], "RunRecord"]
+"""Of the fixture `train`: of a row and a seed the finished run's record."""
 Judged = Callable[["Claim"], "Outcome"]
+"""Of the fixture `judged`: of a claim what this session's runs say of it."""
 Detected = Callable[["Control"], list[str]]
+"""Of the fixture `detected`: of a negative control what gives it away, in words; empty if nothing does."""
 
 _FROM = {  # where each is from: nothing is imported before it is asked for
     "cvhw4.camvid": "CAMVID",

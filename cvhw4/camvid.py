@@ -1,4 +1,5 @@
-"""CamVid's classes, as the report's study reads them and as generated street scenes have them."""
+"""CamVid's classes, as the report's study reads them and as generated street scenes have them: those of the SegNet
+tutorial's copy (Badrinarayanan et al. 2017), which merges the 32 of CamVid (Brostow et al. 2009) into 11 and void."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from typing import TypedDict
 
 from cvhw4.labels import VOID, Colour
 
-# In the order of their numbers in the label pictures, 0 to 10, with the colours of CamVid's own.
+# In the order of their numbers in the label pictures, 0 to 10, and 11 for void, with colours (RGB).
 COLOURS: dict[str, Colour] = {
     "Sky": (128, 128, 128),
     "Building": (128, 0, 0),
@@ -30,5 +31,6 @@ class _Layout(TypedDict):
     colours: dict[str, Colour]
 
 
-# The SegNet tutorial's copy: `Scenes(folder, **CAMVID)`.
 CAMVID: _Layout = {"classes": CLASSES, "ignore": len(CLASSES), "colours": COLOURS}
+"""What `Scenes` has to know of CamVid: `Scenes(folder, **CAMVID)`. 11 classes in the order of their numbers, 11 for
+void, and their colours, of the SegNet tutorial's copy (Brostow et al. 2009, Badrinarayanan et al. 2017)."""

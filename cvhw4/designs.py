@@ -17,7 +17,7 @@ _OF_RECIPE = {f.name for f in fields(Recipe)}
 
 @dataclass(frozen=True)
 class Factorial:
-    """All combinations of k factors, each off or on.
+    """All combinations of k factors, each off or on: a full factorial design (Box, Hunter and Hunter 2005, chapter 5).
 
     Attributes:
         factors: their names.
@@ -38,10 +38,14 @@ def leave_one_out(base: Variant, changes: Mapping[str, Any]) -> dict[str, Varian
         changes: by name the value without it, `{"skips": False, "augmentation": "none"}`. A name is that of a field of
             `Row` or `Recipe`, or any with a mapping of several of those: `{"steps": {"lr": 1e-3, "lr_step": 2}}`.
 
+    Returns:
+        The rows by name, for `Study(rows=...)`.
+
     Raises:
-        InputError: a name that no row has, or that settings lack, a change that changes nothing, or one of a recipe
-            where the row has none.
+        InputError: a base or changes of another kind, a name that no row has, or that settings lack, a change that
+            changes nothing, or one of a recipe where the row has none.
     """
+    _check(base, changes)
     return {"full": base} | {f"without_{name}": _changed(base, name, value) for name, value in changes.items()}
 
 
@@ -49,8 +53,8 @@ def claims_without(changes: Iterable[str], metric: str) -> list[Claim]:
     """For each change of `leave_one_out` the claim that its part helps: "full" beats the row without it.
 
     Args:
-        changes: their names.
-        metric: by which.
+        changes: their names, or the mapping that `leave_one_out` was given.
+        metric: by which, as `Claim.metric`.
     """
     return [
         Claim(better="full", worse=f"without_{name}", metric=metric, sentence=f"{name} helps: {metric}")
@@ -69,6 +73,7 @@ def factorial(base: Variant, changes: Mapping[str, Any]) -> Factorial:
     Raises:
         InputError: as `leave_one_out`; or there are no changes, or two rows would have one name.
     """
+    _check(base, changes)
     if not changes:
         raise InputError("factorial", "has no changes", 'name some, as {"skips": True}')
     cells: dict[tuple[bool, ...], str] = {}
@@ -83,6 +88,15 @@ def factorial(base: Variant, changes: Mapping[str, Any]) -> Factorial:
             raise InputError(f"factorial, row {cells[cell]}", "is there twice", "give the changes other names")
         rows[cells[cell]] = row
     return Factorial(tuple(changes), cells, rows)
+
+
+def _check(base: object, changes: object) -> None:
+    for name, value, hint in (
+        ("base", base, 'give a Row, or settings as {"depth": 2}'),
+        ("changes", changes, 'write them as {"skips": False}'),
+    ):
+        if not isinstance(value, Mapping) and not (name == "base" and isinstance(value, Row)):
+            raise InputError("design", f"has {name}={value!r:.60}", hint)
 
 
 def _changed(base: Any, name: str, value: Any) -> Any:

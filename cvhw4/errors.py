@@ -7,7 +7,8 @@ from unicodedata import category
 
 
 class InputError(Exception):
-    """Something the user gave is unusable: a folder, a file, an option.
+    """Something the user gave is unusable: a folder, a file, an option, a part of a study. Its message is one line,
+    "where: problem. Fix: hint."
 
     Args:
         where: the file, folder or option at fault.

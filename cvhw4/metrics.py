@@ -1,8 +1,8 @@
 """Metrics of segmentation, from counts of pixels by image, label and predicted class; and the user's own metrics.
 
-Two conventions of segmentation stand side by side. The *template's*: each image by itself, void pixels counted as wrong
-for pixel accuracy, a class that is in neither prediction nor label left out of that image, the mean over images and
-then over classes. The field's *standard* (`set_`): one confusion matrix over the whole set, void pixels ignored.
+Two conventions of segmentation stand side by side. The *template's*, of the report's Q2: each image by itself, void
+pixels counted as wrong, a class that is in neither prediction nor label left out of that image, the mean over images
+and then over classes. The field's *standard* (`set_`): one confusion matrix over the whole set, void pixels ignored.
 
 Counts are arrays [..., L, C]: pixels of each of the L labels of a data set (its classes, and void last, see
 `cvhw4.labels`) that are predicted as each of the C classes the network knows. Where classes are merged, `targets` says
@@ -80,20 +80,23 @@ def segmentation_figures(
     names: Collection[str] = SEGMENTATION.metrics,
     targets: Targets = None,
 ) -> dict[str, Figures]:
-    """Both conventions: `miou` and `pixel_accuracy` as the template computes them, `set_miou` and `set_pixel_accuracy`
-    as the field does; 0..1.
+    """Both conventions: `miou` and `pixel_accuracy` as the report's template computes them (rows q2_1a to q2_3),
+    `set_miou` and `set_pixel_accuracy` as the field does ("mean IU" and "pixel accuracy" of Long et al. 2015, from one
+    confusion matrix).
 
     Args:
-        counts: [V, L, C], the last label void's.
-        weights: [B, V], how often each image counts (a bootstrap draws them); every image once when left out.
+        counts: pixels of each of V images, whole numbers [V, L, C]: by label, void last, and class predicted.
+        weights: whole numbers [B, V], how often each image counts (a bootstrap draws them); every image once when left
+            out.
         names: which of them are asked for.
-        targets: of each label the class that it is trained as, C for none; left out, its own.
+        targets: of each of the L labels the class that it is trained as, C for none; left out, its own, and L is C + 1.
 
     Returns:
-        float64 [B] by name, or [] without weights.
+        float64 [B] by name, or [] without weights: 0 to 1, NaN where no class, or no pixel, is there.
 
     Raises:
         ValueError: counts that the targets do not fit.
+        KeyError: a name of none of them.
     """
     shape: tuple[int, ...] = (1,) if weights is None else (len(weights),)
     w = np.ones((1, len(counts))) if weights is None else weights.astype(np.float64)

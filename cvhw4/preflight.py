@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cvhw4.errors import DataUnavailable, InputError
 from cvhw4.records.environment import OTHERS
 from cvhw4.study import Scenes, Study
+from cvhw4.study.checks import choose
 from cvhw4.training.process import importing, prepare_process
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def check_options(runner: Runner) -> None:
     Raises:
         InputError: an unusable folder, file or option.
     """
+    choose("runner", "device", runner.device, ["auto", "cpu", "cuda", *OTHERS])
+    choose("runner", "precision", runner.precision, [None, "auto", "float32", "bf16"])
     if runner.threads is not None and not 1 <= runner.threads <= _MOST_THREADS:
         hint = f"give 1 to {_MOST_THREADS}; as many as there are cores is best"
         raise InputError(f"--threads {runner.threads}", "is not a number of threads", hint)
@@ -68,6 +71,7 @@ def check_study(runner: Runner) -> None:
     for name, source in study.sources.items():
         if hasattr(source, "folder"):
             _check_size(study, name, runner)
+            _check_corruptions(study, name, runner)
     prepare_process()
     with importing():
         from cvhw4.training.recipe import check_recipe
@@ -124,6 +128,19 @@ def _check_size(study: Study, task: str, runner: Runner) -> None:
         if min(height, width) < needed:
             problem = f"has scenes of {width}x{height}, and {needed} pixels a side are cut out"
             raise InputError(source.folder, problem, f"give pictures of at least {needed} pixels a side")
+
+
+def _check_corruptions(study: Study, task: str, runner: Runner) -> None:
+    """Refuses negative controls that leave nothing to train on; raises InputError."""
+    from cvhw4.data.corruption import check_corruption
+
+    for row in (*study.rows.values(), *study.in_group("control")):
+        if row.corruption is not None and row.task.name == task:
+            try:
+                check_corruption(runner.data(task), row.corruption)
+            except InputError as error:
+                where = f"study {study.name}, row {row.name}, {error.where}"
+                raise InputError(where, error.problem, error.hint) from error
 
 
 def _check_transforms(runner: Runner) -> None:

@@ -34,10 +34,11 @@ class Runner:
     """How the rows of a study are run: which weights and device, and where the records go.
 
     Importing this module and making a `Runner` loads neither torch nor pictures; that happens with the first `run`.
+    `check` says what is wrong with what it was given.
 
     Attributes:
         study: whose rows are run.
-        device: "auto" takes CUDA where there is one; "mps" and "xpu" have to be asked for.
+        device: "auto" takes CUDA where there is one, else the CPU; "mps" and "xpu" have to be asked for.
         precision: what networks compute in; None by the rule of `cvhw4.training.precision.pick_precision`, "auto" on a
             CPU by timing (`choose_precision` there).
         cuda_graphs: on CUDA, replay optimizer steps as CUDA graphs.
@@ -48,9 +49,9 @@ class Runner:
         deterministic: on CUDA, only kernels that give the same bits each time. A CPU has no others.
         checkpoint_seconds: an unfinished run is kept on disk after every epoch and every so many seconds; 0 keeps none.
             None: every 60 seconds, and so seldom that writing takes at most a hundredth of the time.
-        threads: that torch computes with on a CPU; None leaves it to torch.
+        threads: that torch computes with on a CPU, 1 to 1024; None leaves it to torch.
         smoke: train a network's first epoch alone, and store nothing.
-        worker: number of this process among those that share the machine: they take its GPUs in turn.
+        worker: number of this process, from 0, among those that share the machine: they take its GPUs in turn.
     """
 
     study: Study
@@ -86,7 +87,7 @@ class Runner:
         """The data set of the rows of a task, decoded and checked.
 
         Args:
-            task: its name.
+            task: its name, "classification" or "segmentation".
             seed: of a run, where each draws its own pictures; left out, pictures like those.
 
         Raises:
@@ -106,7 +107,7 @@ class Runner:
         self._plan(row, seed)
 
     def find(self, row: Row, seed: int) -> RunRecord | None:
-        """The finished run of a row with the fingerprint it would have now.
+        """The finished run of a row with the fingerprint it would have now; None where there is none.
 
         Raises:
             InputError: data, weights or results folder cannot be used.
@@ -126,6 +127,8 @@ class Runner:
         """Trains one row with one seed, or finds the finished run (`reuse`), and stores its record (but see `smoke`).
 
         Args:
+            row: of the study, or of one of its controls.
+            seed: what to draw from, 0 or more.
             on_epoch: called after each epoch, for progress.
             on_wait: called if another process is at this run already; that one is waited for.
 

@@ -599,6 +599,8 @@ def test_other_accelerators_train_as_the_cpu_does(kind, name, tmp_path, monkeypa
     ("options", "problem"),
     [
         (dict(device="xpu"), "--device xpu: finds no xpu device"),
+        (dict(device="tpu"), "runner: has device='tpu'. Fix: choose one of auto, cpu"),
+        (dict(device="cpu", precision="int8"), "runner: has precision='int8'. Fix: choose one of"),
         (dict(device="mps", precision="bf16"), "--precision bf16: is not supported on mps"),
         (dict(device="mps", cuda_graphs=True), "--cuda-graphs: cannot go with --device mps"),
         (dict(device="mps", deterministic=True), "--deterministic: cannot go with --device mps"),

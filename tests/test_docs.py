@@ -1,14 +1,16 @@
 """The documentation: it builds without a broken link, what it quotes is in the code, and its commands run."""
 
 import ast
+import inspect
 import os
+import pydoc
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from cvhw4 import cli
 from cvhw4.discovery import find_study
 from cvhw4.homework import rows as homework_rows
 from cvhw4.models.trial import try_network
+from cvhw4.plugin import hookspec
 from cvhw4.plugin.summary import Summary
 from cvhw4.runner import Runner
 from tests.helpers import ROOT, tiny
@@ -107,6 +110,49 @@ def test_no_page_has_a_place_that_nobody_filled():
         assert not re.search(
             r"\b(?:[A-Z]{9,}|TODO|FIXME|TBD)\b", re.sub(r"`[^`]*`|\[CONTRIBUTING.md\]\S*", "", prose)
         ), page.name
+
+
+def public_names():
+    """Where everything public is: what is exported, fixtures and hooks of the plugin, and what belongs to them."""
+    plugin = ast.parse((ROOT / "cvhw4" / "plugin" / "__init__.py").read_text()).body
+    made = [node for node in plugin if isinstance(node, ast.FunctionDef) and node.decorator_list]
+    fixtures = [node.name for node in made if "fixture" in ast.unparse(node.decorator_list[0])]
+    hooks = [name for name in vars(hookspec) if name.startswith("pytest_cvhw4_")]
+    record = ["schema.Epoch", "schema.DataUsed", "schema.WeightsUsed", "schema.Times", "schema.StoredImages"]
+    return {
+        *(f"cvhw4.{name}" for name in cvhw4.__all__),
+        *(f"cvhw4.plugin.{name}" for name in fixtures),
+        *(f"cvhw4.plugin.hookspec.{name}" for name in hooks),
+        *(f"cvhw4.records.{name}" for name in (*record, "images.ImageResults")),
+        *(f"cvhw4.readers.{name}" for name in ("LoggedRun", "Reader", "Wanted")),
+        *("cvhw4.runner.Runner", "cvhw4.homework.study"),
+    }
+
+
+def test_the_python_interface_lists_everything_public_once():
+    page = (ROOT / "docs" / "api.md").read_text()
+    cells = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    listed = [name for cell in cells for name in re.findall("`(.+?)`", cell)]
+    shown = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
+    module = "cvhw4.plugin.hookspec"  # is shown whole
+    assert sorted(listed) == sorted(public_names())
+    assert sorted(shown) == sorted([module, *(name for name in listed if not name.startswith(f"{module}."))])
+
+
+VALUES = {"cvhw4.CAMVID", "cvhw4.Train", "cvhw4.Judged", "cvhw4.Detected", "cvhw4.Section", "cvhw4.readers.Reader"}
+
+
+@pytest.mark.parametrize("name", sorted(public_names() - VALUES))
+def test_what_is_public_is_documented_field_by_field(name):
+    found = pydoc.locate(name)
+    text = inspect.getdoc(found)
+    assert text
+    if is_dataclass(found):
+        named = [field.name for field in fields(found) if not field.name.startswith("_")]
+    else:
+        named = getattr(found, "_fields", ())
+    attributes = text.partition("Attributes:\n")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^    (\w+): ", attributes, re.MULTILINE)) == sorted(named)
 
 
 def test_links_of_readme_lead_somewhere():

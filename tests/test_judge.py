@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from cvhw4.readers import LoggedRun
 from cvhw4.records.store import Store
 from tests.helpers import ROOT
 from tests.helpers.tiny import record
@@ -367,6 +369,27 @@ def test_epochs_are_numbers_and_each_is_there_once(run, epochs, words):
     table(*(f"skip,0,{epoch},0.8" for epoch in epochs.split(" ")), head="arm,seed,epoch,accuracy")
     code, _, err = run(*JUDGE, "--epoch", "epoch")
     assert code == 4 and words in err
+
+
+def test_a_package_may_bring_a_reader_of_its_own(run, monkeypatch):
+    def lab(where, wanted):
+        assert wanted.row == ["arm"]
+        for arm, of in (("skip", SKIP), ("no skip", PLAIN)):
+            for seed, value in enumerate(of):
+                run = LoggedRun(where=where, values={"arm": arm, "seed": seed}, history=[{"accuracy": value}])
+                yield run if where == "shelf" else vars(run)
+
+    point = EntryPoint("lab", f"{__name__}:lab", "cvhw4.readers")
+    monkeypatch.setattr("cvhw4.readers.entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(sys.modules[__name__], "lab", lab, raising=False)
+    code, _, err = run("judge", "lab:shelf", *JUDGE[2:], *AGAINST)
+    assert code == 0 and stored()["skip", 2].last("accuracy") == SKIP[2], err
+    code, _, err = run("judge", "lab:drawer", *JUDGE[2:], *AGAINST)
+    assert code == 4 and "lab:drawer: has a reader that yields {'where': 'drawer', " in err
+    assert "Fix: let it yield cvhw4.readers.LoggedRun" in err
+    monkeypatch.delattr(sys.modules[__name__], "lab")
+    code, _, err = run("judge", "lab:shelf", *JUDGE[2:], *AGAINST)
+    assert code == 4 and "has a reader that cannot be loaded" in err
 
 
 def test_without_a_finished_run_nothing_is_judged(run):

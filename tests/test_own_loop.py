@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from cvhw4 import Bounds, Claim, Control, InputError, Metric, Recipe, Row, Study
+from cvhw4 import Bounds, Claim, Control, InputError, Metric, Published, Recipe, Row, Study
 from cvhw4.errors import TrainingDiverged, TrainingFailed
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.records.store import Store
@@ -111,6 +111,10 @@ def of_three(run, more, other):
         ({"claims": [Claim(better="deep", metric="loss", margin=1.0)]}, "of which lower is better, against a number"),
         ({"claims": [Claim(better="wide", worse="deep", metric="f1")]}, "has row='wide'"),
         ({"controls": [Control(name="c", row="deep", words="", corrupts="label noise")]}, "give it changes="),
+        ({"controls": [Control(name="c", row="deep", words="", changes={"dept": 0})]}, "control c: has changes='dept'"),
+        ({"controls": [Control(name="c", row="deep", words="", changes={"depth": object()})]}, "does not say what it"),
+        ({"controls": [Control(name="c", row="deep", words="")]}, "control c: trains deep as it is. Fix: give it"),
+        ({"published": {"deep": Published({"top1": 83.0})}, "shares": {"top1"}}, "has top1=83, which lies between"),
         (
             {"train": None, "claims": []},
             "row shallow: is {.depth.: 2}. Fix: .* or give the study train=",
@@ -272,10 +276,11 @@ GOOD = {"accuracy": 0.5, "loss": 1.0}
         (of(GOOD, GOOD | {"loss": float("nan")}), "epoch 2: train yields loss=nan", 2),
         (of(GOOD | {"loss": float("-inf")}), "epoch 1: train yields loss=-inf", 1),
         (of(GOOD | {"loss": 1e200}), "epoch 1: train yields loss=1e+200", 1),
+        (of(GOOD, GOOD | {"accuracy": 83}), "epoch 2: train yields accuracy=83, which is one of the study's shares", 2),
     ],
 )
 def test_what_is_no_figures_fails_with_its_epoch_and_is_noted(tmp_path, train, told, epoch):
-    runner = runner_of(tmp_path, train)
+    runner = runner_of(tmp_path, train, shares={"accuracy"})
     with pytest.raises(TrainingFailed) as failed:
         runner.run(runner.study.rows["deep"], 0)
     assert told in str(failed.value) and str(failed.value).startswith("deep, seed 0")

@@ -227,7 +227,18 @@ def test_a_test_that_trains_twice_is_told_to_be_two(own, pytester):
     assert "test_row[other-seed0]: calls train twice. Fix: give each run a test of its own" in told
 
 
+NOTHING_LEFT = (
+    'controls=[cvhw4.Control(name="few", row="scratch", words="", corrupts="smaller training set", strengths=(0.99,))],'
+)
 UNUSABLE = {
+    "a control that leaves nothing": (
+        lambda p: (p / "test_insects.py").write_text(
+            FILE.replace("    claims=[", f"    {NOTHING_LEFT}\n    claims=[").replace(
+                "import pytest", "import cvhw4, pytest"
+            )
+        ),
+        "row few, photos: leaves out 0.99 of 12 training images, which is all. Fix: give a smaller share",
+    ),
     "a metric": (
         lambda p: (p / "test_insects.py").write_text(FILE.replace("balanced_accuracy_score}", "len}")),
         "metric balanced: raises TypeError: len() takes exactly one argument (2 given)",
@@ -253,6 +264,18 @@ UNUSABLE = {
     "a word of the mark": (
         lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, row='other')")),
         "is marked with row=. Fix: give rows= or group=",
+    ),
+    "a group of the mark": (
+        lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, group='extra')")),
+        "trains group='extra', in which the study has no rows. Fix: choose one of '', 'control'",
+    ),
+    "no rows of the mark": (
+        lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, rows='other')")),
+        "has rows='other'. Fix: name them, as rows=",
+    ),
+    "a runner of the hook": (
+        lambda p: (p / "conftest.py").open("a").write("\ndef pytest_cvhw4_make_runner():\n    return 3\n"),
+        "pytest_cvhw4_make_runner: returns 3. Fix: return a cvhw4.runner.Runner, or None",
     ),
     "two studies of one name": (
         lambda p: (p / "test_more.py").write_text(FILE),

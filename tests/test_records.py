@@ -43,6 +43,16 @@ def test_best_and_last_are_what_they_say():
     assert (r.best("accuracy"), r.best_epoch("accuracy"), r.last("accuracy")) == (0.9, 2, 0.8)
     assert r.best("accuracy", within=1) == 0.7 and r.best_epoch("accuracy", within=1) == 1
     assert (r.figure("best accuracy"), r.figure("last accuracy"), r.figure("training loss")) == (0.9, 0.8, 0.5)
+    losses = [
+        replace(e, figures={**e.figures, "loss": loss}) for e, loss in zip(r.epochs, (3.0, 1.0, 2.0, 4.0), strict=True)
+    ]
+    validated = replace(r, epochs=losses)
+    assert (validated.best("loss"), validated.best_epoch("loss"), validated.metrics) == (1.0, 2, ("accuracy",))
+    for ask in (r.best, r.best_epoch, r.last, lambda name: r.figure(f"best {name}")):
+        with pytest.raises(InputError, match=r"seed 0: has no figure 'acuracy'\. Fix: choose one of accuracy"):
+            ask("acuracy")
+    with pytest.raises(InputError, match="figure 'accuracy': is neither the best nor the last of a metric"):
+        r.figure("accuracy")
 
 
 def changed(place, value, of):

@@ -11,7 +11,21 @@ import numpy as np
 import pytest
 
 import cvhw4
-from cvhw4 import Claim, Control, Corruption, Generated, InputError, Metric, NotGiven, Pictures, Recipe, Row, Scenes
+from cvhw4 import (
+    Claim,
+    Control,
+    Corruption,
+    FromOptions,
+    Generated,
+    InputError,
+    Metric,
+    NotGiven,
+    Pictures,
+    Published,
+    Recipe,
+    Row,
+    Scenes,
+)
 from cvhw4.discovery import default_studies, find_study
 from tests.helpers import ROOT
 from tests.helpers.studies import ROWS, always_nan, insects, pictures, right
@@ -217,7 +231,10 @@ REFUSED = {
     ),
     "a claim that is none": ({"claims": ["a > b"]}, "has the claim 'a > b'"),
     **{
-        f"a control: {name}": ({"controls": [Control(name="c", row="scratch", words="", **settings)]}, told)
+        f"a control: {name}": (
+            {"controls": [Control(**({"name": "c", "row": "scratch", "words": ""} | settings))]},
+            told,
+        )
         for name, (settings, told) in {
             "a setting": ({"changes": {"starts": "random"}}, "control c: has changes='starts'. Fix: choose one of"),
             "classes": ({"changes": {"merge": {"a": ["b"]}}}, "has changes='merge'"),
@@ -240,9 +257,56 @@ REFUSED = {
             ),
             "a word": ({"corrupts": "label noise", "strengths": ("a",)}, "with a strength of 'a'"),
             "two classes": ({"corrupts": "label noise", "classes": ("a", "b")}, r"has classes=\('a', 'b'\)"),
+            "nothing": ({}, "control c: trains scratch as it is. Fix: give it corrupts="),
+            "the start it has": ({"changes": {"start": "random"}}, "control c: trains scratch as it is"),
+            "a row's name": (
+                {"name": "finetune", "lr": True, "strengths": (3,)},
+                "makes the row finetune, which there",
+            ),
+            "one strength twice": ({"lr": True, "strengths": (3, 3)}, "makes the row c_3, which there is already"),
+            "a name that is none": ({"name": "c d"}, "c d: is not a valid control name"),
+            "a place for another": ({"words": "{rate} times"}, "has words='{rate} times', which do not take 1.0"),
+            "a number for strengths": ({"lr": True, "strengths": 3}, "has strengths=3. Fix: write them as"),
+            "no strength": ({"lr": True, "strengths": ()}, r"has strengths=\(\)"),
+            "a list of changes": ({"changes": ["start"]}, r"has changes=\['start'\]"),
             "a rate": ({"lr": True, "strengths": (0,)}, "multiplies the learning rate by 0. Fix: give a number above"),
         }.items()
     },
+    "about in numbers": ({"about": 3}, "study insects: has about=3"),
+    "bounds in numbers": ({"bounds": 3}, "has bounds=3. Fix: name a file"),
+    "one control": ({"controls": Control(name="c", row="scratch", words="")}, "has controls=Control"),
+    "controls by name": ({"controls": ["c"]}, "has the control 'c'. Fix: write it as Control"),
+    "a section alone": ({"sections": right}, "has sections=<function right"),
+    "tables in a list": ({"tables": ["main"]}, r"has tables=\['main'\]"),
+    "labels in numbers": ({"labels": {"scratch": 3}}, "has labels={'scratch': 3}"),
+    "a label of two rows": ({"labels": {"scratch": "finetune"}}, "two rows that tables call 'finetune'"),
+    "epochs of no task": ({"also_after": {"classify": 2}}, "has also_after={'classify': 2}"),
+    "no epochs": ({"also_after": {"classification": 0}}, "has also_after="),
+    "images in words": ({"published_images": "400"}, "has published_images='400'"),
+    "what is published, in a list": ({"published": ["scratch"]}, "has published="),
+    "figures that are not Published": ({"published": {"scratch": {"accuracy": 0.5}}}, "published scratch: is {'acc"),
+    "a published figure there is not": ({"published": {"scratch": Published({"top1": 0.5})}}, "has figure='top1'"),
+    "percent that are published": (
+        {"published": {"scratch": Published({"accuracy": 83.0})}},
+        "published scratch: has accuracy=83, which lies between 0 and 1. Fix: write 0.83 for 83 %",
+    ),
+    "percent to be passed": (
+        {"claims": [Claim(better="scratch", metric="accuracy", margin=89.5)]},
+        "has margin=89.5 of accuracy, which lies between 0 and 1. Fix: write 0.83 for 83 %",
+    ),
+    "a figure below 0": ({"claims": [Claim(better="scratch", metric="accuracy", margin=-0.1)]}, "has margin=-0.1"),
+    "a difference in percent": (
+        {"claims": [Claim(better="scratch", worse="finetune", metric="accuracy", smallest=2)]},
+        "has smallest=2 of accuracy",
+    ),
+    "a group in numbers": ({"rows": {"a": Row("resnet18", group=3)}}, "row a: has group=3. Fix: give a text"),
+    "a metric's version in numbers": ({"metrics": {"mine": Metric(right, version=2)}}, "metric mine: has version=2"),
+    "a corruption in words": ({"rows": {"a": Row("resnet18", corruption="noise")}}, "row a: has corruption='noise'"),
+    "too much corruption": (
+        {"rows": {"a": Row("resnet18", corruption=Corruption("label noise", 20))}},
+        "row a: has label noise with a strength of 20. Fix: give the share of the images",
+    ),
+    "two folders of pictures": ({"data": [Pictures("a"), Pictures("b")]}, "has two sets of data for classification"),
     "a claim twice": ({"claims": [Claim(better="scratch", metric="accuracy")] * 2}, "-accuracy twice"),
 }
 
@@ -267,8 +331,31 @@ NO_CLAIMS = {
     "a control in words": ({"control": "yes"}, "has control='yes'"),
     "a smallest difference below 0": ({"smallest": -0.01}, "has smallest=-0.01. Fix: give a number above 0, or leave"),
     "a smallest difference in words": ({"smallest": "1 %"}, "has smallest='1 %'"),
+    "the row itself": ({"worse": "a"}, "claim with better='a': compares a row with itself"),
+    "a row less itself": ({"better": ("a", "a"), "worse": "b"}, "compares a row with itself. Fix: name another row"),
     "a note that is no function": ({"note": "mind the gap"}, "has note='mind the gap'. Fix: give a function"),
 }
+
+
+OTHERS = {
+    "pictures in no folder": (lambda: Pictures(3), "Pictures: has folder=3"),
+    "a title in numbers": (lambda: Pictures("a", title=3), "Pictures: has title=3"),
+    "a title of scenes": (lambda: Scenes("a", classes=2, title=3), r"Scenes\(a\): has title=3"),
+    "pictures nobody draws": (lambda: Generated("faces"), "Generated: has kind='faces'. Fix: choose one of portraits"),
+    "redrawn in words": (lambda: Generated("scenes", redraw="no"), "Generated: has redraw='no'"),
+    "data for no task": (lambda: NotGiven("faces", "give --faces"), "NotGiven: has task='faces'"),
+    "no hint": (lambda: NotGiven("segmentation", ""), "NotGiven: has hint=''. Fix: say how to name them"),
+    "figures in words": (lambda: Published({"accuracy": "83 %"}), "Published: has figures="),
+    "an epoch of no figure": (lambda: Published({"accuracy": 0.83}, {"miou": 3}), "Published: has epochs={'miou': 3}"),
+    "a time in seconds": (lambda: Published(time=255), "Published: has time=255. Fix: write it as"),
+    "a study nobody makes": (lambda: FromOptions("homework"), "FromOptions: has make='homework'"),
+}
+
+
+@pytest.mark.parametrize(("make", "told"), OTHERS.values(), ids=OTHERS)
+def test_what_a_study_is_made_of_is_checked_when_it_is_made(make, told):
+    with pytest.raises(InputError, match=f"^{told}"):
+        make()
 
 
 @pytest.mark.parametrize(("changes", "told"), NO_CLAIMS.values(), ids=NO_CLAIMS)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvhw4.data.dataset import Dataset, Split
+from cvhw4.errors import InputError
 from cvhw4.study import Corruption
 from cvhw4.study.filling import CORRUPTED
 
@@ -28,10 +29,12 @@ def corrupted(dataset: Dataset, corruption: Corruption | None, seed: int) -> Dat
         seed: decides which images, together with the kind.
 
     Raises:
+        InputError: as `check_corruption`.
         ValueError: a strength or a task that the kind does not know.
     """
     if corruption is None:
         return dataset
+    check_corruption(dataset, corruption)
     task, _ = CORRUPTED[corruption.kind]
     if task not in (None, dataset.task):
         raise ValueError(f"{corruption.kind} is for {task}, not for {dataset.task}")
@@ -39,6 +42,20 @@ def corrupted(dataset: Dataset, corruption: Corruption | None, seed: int) -> Dat
     order = np.random.RandomState([seed, *corruption.kind.encode()]).permutation(len(dataset.train))
     train = _KINDS[corruption.kind](dataset.train, corruption, order, dataset.classes)
     return replace(dataset, train=train)
+
+
+def check_corruption(dataset: Dataset, corruption: Corruption) -> None:
+    """Refuses a corruption that leaves nothing of this data set to be trained on.
+
+    Raises:
+        InputError: no training image is left out of so large a share, or no pixel of its masks after such a shift.
+    """
+    kind, strength, images = corruption.kind, corruption.strength, len(dataset.train)
+    if kind == "smaller training set" and round(strength * images) >= images:
+        problem = f"leaves out {strength:g} of {images} training images, which is all"
+        raise InputError(dataset.name, problem, "give a smaller share")
+    if kind == "mask shift" and round(strength) >= (width := dataset.train.targets.shape[-1]):
+        raise InputError(dataset.name, f"shifts masks of {width} pixels by {strength:g}", "give fewer pixels")
 
 
 def _label_noise(split: Split, how: Corruption, order: NDArray[np.intp], classes: tuple[str, ...]) -> Split:
@@ -51,16 +68,12 @@ def _label_noise(split: Split, how: Corruption, order: NDArray[np.intp], classes
 
 def _smaller(split: Split, how: Corruption, order: NDArray[np.intp], classes: tuple[str, ...]) -> Split:
     kept = np.sort(order[len(_part(order, how.strength)) :])
-    if not len(kept):
-        raise ValueError("a training set of no images cannot be trained on")
     names = tuple(split.names[i] for i in kept)
     return Split(split.images[kept], split.sizes[kept], split.targets[kept], names)
 
 
 def _shifted(split: Split, how: Corruption, order: NDArray[np.intp], classes: tuple[str, ...]) -> Split:
     by = round(how.strength)
-    if not 0 < by < split.targets.shape[2]:
-        raise ValueError(f"a shift of {by} pixels leaves nothing of labels {split.targets.shape[2]} pixels wide")
     targets = np.full_like(split.targets, len(classes))
     targets[:, :, by:] = split.targets[:, :, :-by]
     return replace(split, targets=targets)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from cvhw4 import CAMVID, Generated, NotGiven, Pictures, Scenes, Study
+from cvhw4 import CAMVID, Generated, InputError, NotGiven, Pictures, Scenes, Study
 from cvhw4.homework.claims import CLAIMS
 from cvhw4.homework.controls import CONTROLS
 from cvhw4.homework.published import IMAGES, PUBLISHED, TABLES
@@ -33,17 +33,18 @@ def study(
     """The report's study at a size.
 
     Args:
-        size: "quick" or "full".
-        portraits: folder of two classes of pictures for Q1; None for generated ones (quick) or none (full).
+        size: "full", the report's networks, sizes and recipes; or "quick", this project's, for two CPU cores.
+        portraits: folder of two classes of pictures for Q1, `{train,val}/<class>/`; None for generated ones (quick) or
+            none (full).
         camvid: CamVid's folder for Q2, likewise.
         redraw: whether each seed draws its own generated pictures.
-        bounds: the file of calibrated bounds.
+        bounds: the file of calibrated bounds; None for none.
 
     Raises:
-        ValueError: no such size.
+        InputError: no such size, or what `cvhw4.Study` refuses.
     """
     if size not in SIZES:
-        raise ValueError(f"the homework has the sizes {', '.join(SIZES)}, not {size}")
+        raise InputError(f"the homework of size {size!r:.40}", "does not exist", f"choose one of {', '.join(SIZES)}")
     quick = size == "quick"
     at_size = rows_at(size)
     about = (

@@ -101,6 +101,8 @@ def _make_runner(config: pytest.Config, study: Study, options: Mapping[str, Any]
     """The runner of a study with these options, or the one that the hook `pytest_cvhw4_make_runner` gives."""
     made: Runner | None = config.hook.pytest_cvhw4_make_runner(config=config, study=study, options=options)
     made = Runner(study=study, **options) if made is None else made
+    if not isinstance(made, Runner):
+        raise InputError("pytest_cvhw4_make_runner", f"returns {made!r:.60}", "return a cvhw4.runner.Runner, or None")
     return replace(made, smoke=True) if options["smoke"] and not made.smoke else made
 
 
@@ -129,7 +131,8 @@ def _session(request: pytest.FixtureRequest) -> Session:
 
 @pytest.fixture
 def study(request: pytest.FixtureRequest) -> Study:
-    """The study that the test is marked with."""
+    """The study that the test is marked with; of `cvhw4.FromOptions` the one that it made. Without a mark the test
+    fails."""
     found = _session(request).studies.of(request.node)
     if found is None:
         pytest.fail("the test has no mark: pytest.mark.study(s)", pytrace=False)
@@ -138,7 +141,11 @@ def study(request: pytest.FixtureRequest) -> Study:
 
 @pytest.fixture
 def train(request: pytest.FixtureRequest, benchmark: Any, study: Study) -> Callable[[Row, int], RunRecord]:
-    """`train(row, seed)`: the finished run's record."""
+    """`train(row, seed)`: trains a run, or takes it from disk (`--reuse`), and returns its `cvhw4.RunRecord`.
+
+    Once in a test. Where the row's data or pretrained weights cannot be had it skips the test, where the run cannot be
+    finished it fails it, with the reason.
+    """
     session = _session(request)
     session.forget(request.node)  # a test that is tried again
     return partial(session.run, request, benchmark)
@@ -146,7 +153,13 @@ def train(request: pytest.FixtureRequest, benchmark: Any, study: Study) -> Calla
 
 @pytest.fixture
 def judged(request: pytest.FixtureRequest, study: Study) -> Callable[[Claim], Outcome]:
-    """`judged(claim)`: what this session's runs say of a claim, judged together with the study's others."""
+    """`judged(claim)`: what this session's runs say of a claim, judged together with the study's others, as a
+    `cvhw4.Outcome`; its `verdict` is "supported", "contradicted", "equivalent" or "undecided".
+
+    It skips the test where all of the claim's rows were tried and there is nothing to judge, as of a figure itself on
+    generated pictures. It fails it where the session selects no run of a row and none is stored, or a run has no such
+    figure.
+    """
 
     def judged(claim: Claim) -> Outcome:  # whose name pytest shows where an assertion fails
         return _session(request).outcome(claim, study)
@@ -156,13 +169,21 @@ def judged(request: pytest.FixtureRequest, study: Study) -> Callable[[Claim], Ou
 
 @pytest.fixture
 def detected(request: pytest.FixtureRequest, study: Study) -> Callable[[Control], list[str]]:
-    """`detected(control)`: what gives a negative control away in this session's runs, in words; empty if nothing."""
+    """`detected(control)`: what gives a negative control away in this session's runs, at the first of its strengths: a
+    list of the bounds that are missed, or of how the training diverged, in words; empty if nothing does.
+
+    Without bounds of its row for these data it skips the test; without its runs it skips or fails it as `judged` does.
+    """
     return partial(_session(request).detected, study=study)
 
 
 @pytest.fixture
 def bounds(request: pytest.FixtureRequest, study: Study) -> Bounds:
-    """The calibrated bounds of the test's study; the last run of a row to be held against them is joined by the
-    session's others."""
+    """The calibrated `cvhw4.Bounds` of the test's study: of the file that `--bounds` names, else `Study.bounds`; none
+    where the study's is not written yet.
+
+    `bounds.missed(record)` is a list of the bounds that a run misses, in words; the last run of a row to be held
+    against them is joined by the session's others.
+    """
     found: Bounds = load(request.config, study)
     return replace(found, beside=_session(request).beside)

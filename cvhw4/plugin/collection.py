@@ -195,12 +195,19 @@ def _selected_rows(study: Study, mark: pytest.Mark, where: str) -> list[Row]:
     odd = mark.kwargs.keys() - {"rows", "group"}
     if odd:
         raise InputError(where, f"is marked with {min(odd)}=", "give rows= or group=")
-    rows = study.in_group(mark.kwargs.get("group", ""))
-    wanted = mark.kwargs.get("rows")
+    group, wanted = mark.kwargs.get("group", ""), mark.kwargs.get("rows")
+    rows, chosen = study.in_group(group), isinstance(mark.args[0], FromOptions)
+    if not rows and not chosen:
+        groups = ", ".join(sorted({f"{row.group!r}" for row in study.rows.values()} | {"'control'"}))
+        raise InputError(
+            where, f"trains group={group!r:.40}, in which the study has no rows", f"choose one of {groups}"
+        )
     if wanted is None:
         return list(rows)
+    if not isinstance(wanted, Mapping | list | tuple):
+        raise InputError(where, f"has rows={wanted!r:.60}", 'name them, as rows=["a", "b"]')
     by_name = {row.name: row for row in rows}
-    if isinstance(mark.args[0], FromOptions):  # which may choose a study without some of the rows
+    if chosen:  # it may be a study without some of the rows
         wanted = {name: wanted[name] if isinstance(wanted, Mapping) else {} for name in wanted if name in by_name}
     for name in wanted:
         if name not in by_name:

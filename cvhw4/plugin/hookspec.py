@@ -36,8 +36,8 @@ def pytest_cvhw4_run_begin(config: pytest.Config, row: Row, seed: int, images: i
     Args:
         config: the session's.
         row: what is trained; `row.study` is the name of its study, `row.task.primary` its first metric.
-        seed: what is drawn from.
-        images: how many it trains on in an epoch; None where that is not known.
+        seed: what is drawn from, 0 or more.
+        images: how many it trains on in an epoch; None where that is not known, as of a study's own training loop.
     """
 
 
@@ -48,8 +48,12 @@ def pytest_cvhw4_run_epoch(config: pytest.Config, row: Row, seed: int, epoch: Ep
     when the run ends.
 
     Args:
-        config, row, seed: as in `pytest_cvhw4_run_begin`.
-        epoch: its number from 1 (`epoch.epoch`), loss, learning rate, figures by metric, and seconds.
+        config: as in `pytest_cvhw4_run_begin`.
+        row: as in `pytest_cvhw4_run_begin`.
+        seed: as in `pytest_cvhw4_run_begin`.
+        epoch: its number from 1 (`epoch.epoch`), training loss (`epoch.loss`), learning rate (`epoch.lr`), figures on
+            the validation data by metric (`epoch.figures`), and seconds (`epoch.train_seconds`,
+            `epoch.evaluate_seconds`).
     """
 
 
@@ -57,8 +61,10 @@ def pytest_cvhw4_run_end(config: pytest.Config, row: Row, seed: int, record: Run
     """The run is finished, and its record stored.
 
     Args:
-        config, row, seed: as in `pytest_cvhw4_run_begin`.
-        record: all there is to know of it.
+        config: as in `pytest_cvhw4_run_begin`.
+        row: as in `pytest_cvhw4_run_begin`.
+        seed: as in `pytest_cvhw4_run_begin`.
+        record: all there is to know of it: settings, epochs, times, environment.
         reused: whether nothing was trained: it was taken from disk.
     """
 
@@ -67,7 +73,9 @@ def pytest_cvhw4_run_failed(config: pytest.Config, row: Row, seed: int, reason: 
     """The run ended without a record. It may have had no beginning: where its input is unusable.
 
     Args:
-        config, row, seed: as in `pytest_cvhw4_run_begin`.
+        config: as in `pytest_cvhw4_run_begin`.
+        row: as in `pytest_cvhw4_run_begin`.
+        seed: as in `pytest_cvhw4_run_begin`.
         reason: the error's message; "interrupted" after Ctrl-C; of an error that is not one of cvhw4's, its class.
     """
 
@@ -80,13 +88,15 @@ def pytest_cvhw4_tables(config: pytest.Config, study: Study, records: list[RunRe
         config: the session's.
         study: whose tables they are.
         records: this session's finished runs of the study, workers' included.
-        tables: what the terminal will show, in this order. What is added, changed or removed here is shown so.
+        tables: what the terminal will show, in this order, a text of one or more lines each. What is added, changed or
+            removed here is shown so.
     """
 
 
 @pytest.hookspec(firstresult=True)
 def pytest_cvhw4_make_runner(config: pytest.Config, study: Study, options: Mapping[str, Any]) -> Runner | None:
-    """Makes what trains the rows of a study, in every process that needs it: for tests that train nothing.
+    """Makes what trains the rows of a study, in every process that needs it: for tests that train nothing. The first
+    runner that an implementation returns is taken; anything else ends the session with an error.
 
     Args:
         config: the session's.

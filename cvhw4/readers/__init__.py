@@ -2,6 +2,7 @@
 
 A reader is a function that is given where the runs are and what is asked of them, and yields `LoggedRun`s. A package
 may bring one of its own, as an entry point of the group `cvhw4.readers`: `cvhw4 judge NAME:WHERE` calls it with WHERE.
+What it raises as an `InputError` is what the command answers.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class LoggedRun:
 
     Attributes:
         where: the run in words, for messages: "line 3 of runs.csv".
-        values: its settings by name, the seed among them.
-        history: figures by name at each step, in order; one step for a run of which only the end is known.
+        values: its settings by name, those of `Wanted.row` and `Wanted.seed` among them.
+        history: figures at each step, in order, by the names that they were logged by; one step for a run of which only
+            the end is known.
         started: ISO 8601, or empty.
         seconds: wall time; 0 where it is not known.
         unfinished: why it is not a finished run ("FAILED"); empty for one that is.
@@ -57,7 +59,7 @@ class Wanted:
         row: the settings that tell rows apart; a row is called by their values, with hyphens between.
         seed: the setting that holds the seed, a whole number.
         figures: by the name they get, the names they were logged by; the first is the study's primary one.
-        lower_is_better: those of which the lowest is best.
+        lower_is_better: those of which the lowest is best, by the names they get.
         epoch: of a table, the column that numbers the lines of a run; None where a run is one line.
         only: settings by the value that they must have; other runs are passed over.
         pattern: of TensorBoard's folders: where in the path settings stand; those that it does not fit are left out.
@@ -78,6 +80,7 @@ class Wanted:
 
 
 Reader = Callable[[str, Wanted], Iterable[LoggedRun]]
+"""What an entry point of the group `cvhw4.readers` names: a function of where the runs are and of what is asked."""
 _READERS = {
     "csv": "cvhw4.readers.tables:read_csv",
     "parquet": "cvhw4.readers.tables:read_parquet",
@@ -112,9 +115,12 @@ def read_runs(sources: Iterable[str], wanted: Wanted) -> tuple[list[LoggedRun], 
             problem = f"is not for {', '.join(kinds)}, but for {', '.join(sorted(takers))}"
             raise InputError(f"--{asked} {getattr(wanted, asked)}", problem, "leave it out")
     for source, (kind, where) in kinds.items():
-        reader: Reader = _loaded(kind)
         try:
-            found += [run for run in reader(where, wanted) if _is_wanted(run, wanted)]
+            for run in _loaded(kind)(where, wanted):
+                if not isinstance(run, LoggedRun):
+                    hint = "let it yield cvhw4.readers.LoggedRun"
+                    raise InputError(source, f"has a reader that yields {run!r:.60}", hint)
+                found += [run] * _is_wanted(run, wanted)
         except ImportError as error:
             hint = f"pip install {error.name or kind}"
             raise InputError(source, f"needs a package that is missing ({error})", hint) from error
@@ -157,7 +163,11 @@ def _loaded(kind: str) -> Reader:
         module, _, name = _READERS[kind].partition(":")
         loaded: Reader = getattr(import_module(module), name)
     else:
-        loaded = _others()[kind].load()
+        try:
+            loaded = _others()[kind].load()
+        except AttributeError as error:
+            hint = "correct the entry point of its package"
+            raise InputError(kind, f"has a reader that cannot be loaded ({error})", hint) from error
     return loaded
 
 

@@ -62,12 +62,12 @@ class Epoch:
 
     Attributes:
         epoch: number, from 1.
-        lr: learning rate it was trained with; 0 where a study's own training loop alone knows it.
-        loss: mean training loss over its images; NaN where it is infinite or undefined, and of such a loop.
-        figures: metrics on the validation split after it, by name (see `cvhw4.metrics`), 0..1 but for `loss`; of such a
-            loop what it yielded.
+        lr: learning rate at its beginning; 0 where a study's own training loop alone knows it.
+        loss: mean training loss over its images; NaN of such a loop.
+        figures: metrics on the validation split after it, by name. Built-in ones (see `cvhw4.metrics`) are 0 to 1;
+            `loss` is the validation loss of a classifier. Of such a loop what it yielded.
         train_seconds: wall time of the training part; of such a loop, of all of it.
-        evaluate_seconds: wall time of the evaluation.
+        evaluate_seconds: wall time of the evaluation; 0 of such a loop.
     """
 
     epoch: Count
@@ -85,11 +85,11 @@ class DataUsed:
     Attributes:
         name: how tables call the data set.
         embedded: whether this package generated it.
-        fingerprint: sha256 of its decoded pictures and targets; where each seed drew its own, of what they were drawn
-            from.
+        fingerprint: sha256, in hex, of its decoded pictures and targets; where each seed drew its own, of what they
+            were drawn from.
         train: number of training images; 0 where a study's own training loop alone knows it, and no others.
         val: number of validation images, likewise.
-        classes: names of the classes.
+        classes: names of the classes in the order of their numbers, for segmentation without void and not merged.
         leaks: training pictures that are validation pictures too, as "train/a.jpg = val/b.jpg".
         redrawn: whether each seed drew its own pictures.
     """
@@ -106,7 +106,13 @@ class DataUsed:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsUsed:
-    """What a run's network started from: `origin` in words ("random" for none), and the sha256 of the file."""
+    """What a run's network started from.
+
+    Attributes:
+        network: the name of the network; of a training loop of the study's own, of what trains.
+        origin: where the weights are from, in words ("random" for none, "as built" where a callable decides).
+        sha256: of their file, in hex; None where there is none.
+    """
 
     network: Text
     origin: Text
@@ -115,10 +121,16 @@ class WeightsUsed:
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Wall times of a run in seconds, training images per second, and peak memory in bytes.
+    """How long a run took, in seconds of wall time, and how much memory. Unknown times are 0.
 
-    `peak_memory_bytes` is the device's for CUDA, the process's resident set for a CPU; None where neither can be read.
-    `interruptions` is how often the run was resumed.
+    Attributes:
+        build_seconds: of building the network.
+        train_seconds: of training, all epochs together.
+        evaluate_seconds: of evaluating, likewise.
+        total_seconds: of all of the run; of one that was resumed with what came before.
+        images_per_second: training images per second of training.
+        peak_memory_bytes: the device's for CUDA, the process's resident set for a CPU; None where neither can be read.
+        interruptions: how often the run was resumed.
     """
 
     build_seconds: Number
@@ -132,7 +144,12 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImages:
-    """Where the results by image lie (see `cvhw4.records.images`): the file's name beside the record, its sha256."""
+    """Where the results by image lie (see `cvhw4.records.images`).
+
+    Attributes:
+        file: its name, beside the record.
+        sha256: of its content, in hex.
+    """
 
     file: Name
     sha256: Digest
@@ -177,20 +194,26 @@ class RunRecord(_Stored):
         row: the name of the row in its study.
         study: the name of the study.
         task: "classification", "segmentation", or "custom" for a study's own training loop.
-        seed: what was drawn from.
-        fingerprint: digest of settings, seed, data, weights, device, driver, versions and code: equal fingerprints
+        seed: what was drawn from, 0 or more.
+        fingerprint: sha256, in hex, of settings, seed, data, weights, device, driver, versions and code: equal ones
             mean that the run need not be repeated. Threads are no part of it, though figures' last bits depend on them.
         configuration: the same without the seed: runs that may be averaged.
         settings: the row's settings, as `cvhw4.Row.settings` gives them.
+        data: which data it saw.
+        weights: what its network started from.
         parameters: how many numbers the network has; 0 where a study's own training loop alone knows it.
         trained_parameters: how many of them were trained.
         primary: the metric that tables put first.
-        epochs: what happened, epoch by epoch.
-        by_class: lists by class: of the last epoch and, under `best_`, of the epoch with the best primary figure.
+        epochs: what happened, epoch by epoch, from 1.
+        by_class: lists with a figure per class, NaN for one that never occurs: "recall", or "iou" and "set_iou", of the
+            last epoch and, under `best_`, of the epoch with the best primary figure. Empty with a training loop of the
+            study's own.
         environment: versions, device, threads, commit, and the digest of the code, which older records lack.
         started: when, ISO 8601 in UTC.
+        times: how long it took, and how much memory.
         images: the file beside it with what was predicted for every validation image; None where there is none.
         lower_is_better: the names of figures of which the lowest is best.
+        version: of the format.
     """
 
     settings: Mapping[str, Json]
@@ -231,18 +254,36 @@ class RunRecord(_Stored):
         return self.merged.targets if self.task == SEGMENTATION.name else None
 
     def best(self, metric: str, within: int | None = None) -> float:
-        """The best value of a metric over the (first `within`) epochs, highest or lowest as `lower_is_better` says."""
-        best = min if metric in self.lower_is_better else max
-        return best(e.figures[metric] for e in self.epochs[:within])
+        """The best value of a metric: the highest, or the lowest of "loss" and of what `lower_is_better` names.
+
+        Args:
+            metric: one of `metrics`, or "loss" of a classifier.
+            within: how many epochs are looked at, from the first, 1 or more; None for all.
+
+        Raises:
+            InputError: the run has no such figure; the message lists those it has.
+        """
+        best = min if self._is_lowest(metric) else max
+        return best(self._after(e, metric) for e in self.epochs[:within])
 
     def best_epoch(self, metric: str, within: int | None = None) -> int:
-        """The first epoch that reaches the best value of a metric (among the first `within`)."""
-        sign = -1 if metric in self.lower_is_better else 1
-        return max(self.epochs[:within], key=lambda e: sign * e.figures[metric]).epoch
+        """The number, from 1, of the first epoch that reaches the best value; arguments and errors are those of
+        `best`."""
+        sign = -1 if self._is_lowest(metric) else 1
+        return max(self.epochs[:within], key=lambda e: sign * self._after(e, metric)).epoch
 
     def last(self, metric: str) -> float:
-        """A metric after the last epoch."""
-        return self.epochs[-1].figures[metric]
+        """A metric after the last epoch; errors are those of `best`."""
+        return self._after(self.epochs[-1], metric)
+
+    def _is_lowest(self, metric: str) -> bool:
+        return metric == "loss" or metric in self.lower_is_better
+
+    def _after(self, epoch: Epoch, metric: str) -> float:
+        if metric not in epoch.figures:
+            hint = f"choose one of {', '.join(epoch.figures)}"
+            raise InputError(f"{self.row}, seed {self.seed}", f"has no figure {metric!r:.60}", hint)
+        return epoch.figures[metric]
 
     @property
     def collapsed(self) -> bool:
@@ -250,17 +291,24 @@ class RunRecord(_Stored):
         return TASKS[self.task].collapsed(self.by_class)
 
     def epoch_of(self, name: str) -> int:
-        """The epoch of a figure by its full name: "best accuracy" or "last accuracy"."""
+        """The number of the epoch of a figure by its full name: "best accuracy" or "last accuracy"."""
         which, metric = name.split(" ", 1)
         return self.best_epoch(metric) if which == "best" else self.epochs[-1].epoch
 
     def figure(self, name: str) -> float:
         """A figure by its full name: "best accuracy", "last miou", or a training loss: "training loss" of the last
-        epoch, "first training loss" of the first, "mean training loss" over all."""
+        epoch, "first training loss" of the first, "mean training loss" over all.
+
+        Raises:
+            InputError: it is none of these, or the run has no such metric.
+        """
         if name in TRAINING_LOSSES:
             losses = [e.loss for e in self.epochs]
             return {"first": losses[0], "mean": math.fsum(losses) / len(losses)}.get(name.split()[0], losses[-1])
-        which, metric = name.split(" ", 1)
+        which, _, metric = name.partition(" ")
+        if which not in ("best", "last"):
+            hint = 'write it as "best accuracy" or "last accuracy"'
+            raise InputError(f"figure {name!r:.60}", "is neither the best nor the last of a metric", hint)
         return self.best(metric) if which == "best" else self.last(metric)
 
 
@@ -270,7 +318,8 @@ class Failure(_Stored):
 
     Attributes:
         data: how tables call the data set.
-        epoch: in which it failed, from 1; `step` in which of its steps, from 1; 0 where unknown.
+        epoch: in which it failed, from 1; 0 where that is not known.
+        step: in which of its steps, from 1, likewise.
         lr: learning rate it was trained with there.
         reason: why, in words.
         traceback: where in the user's own code, as Python shows it; empty where that says nothing.

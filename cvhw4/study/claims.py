@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from cvhw4.errors import InputError
 from cvhw4.study.checks import check_name, is_number, require
 from cvhw4.study.functions import plain
 from cvhw4.study.rows import Corruption, CorruptionKind, CustomRow, Row
@@ -21,20 +22,27 @@ Operand = str | tuple[str, str]  # a row, or the difference of two: the first ro
 class Claim:
     """A conclusion to be judged: `better` beats `worse` by more than `margin`, or `margin` itself.
 
+    By a paired t test over seeds, and two one-sided ones for equivalence (Schuirmann 1987), both corrected for the
+    claims that are judged together (Holm 1979).
+
     Attributes:
         id: `-k` selects by it. Made from rows and metric where it is left out.
         sentence: the conclusion in words; likewise.
-        better: the row that should have the higher figure, or two: their difference, ("a", "b").
+        better: the row that should have the higher figure, or two: their difference, ("a", "b"). Of figures of which
+            the lowest is best the lower one.
         worse: what it is compared with, seed by seed; None compares the figure itself with `margin`, which says
             something on real data alone.
-        metric: figure compared, as in `RunRecord.best`.
-        smallest: difference of interest, above 0: the claim is "equivalent" where its difference is surely nearer to
-            `margin` than that. 0 for none: it is then never called so.
+        metric: the figure compared, one of `RunRecord.metrics`, of the epoch that `Study.epoch` names.
+        margin: what the difference, or the figure itself, has to exceed, in the figure's unit: 0.02 for two points of
+            accuracy. Of a share from -1 to 1, of a share itself from 0.
+        smallest: difference of interest, in the same unit, above 0: the claim is "equivalent" where its difference is
+            surely nearer to `margin` than that. 0 for none: it is then never called so.
         control: whether it checks the study itself and is not one of its conclusions: it is judged by itself.
         note: what has to be said beside the verdict, as Markdown, of the runs on one data set; "" for nothing.
 
     Raises:
-        InputError: something of another kind than that.
+        InputError: something of another kind than that, or a row that is compared with itself. Rows and figures are
+            checked by the study.
     """
 
     id: str = ""
@@ -61,7 +69,10 @@ class Claim:
             ("control", isinstance(self.control, bool), "give True or False"),
             ("note", self.note is None or callable(self.note), "give a function of an Evidence, or leave it out"),
         )
-        require(f"claim {self.id or f'with better={self.better!r:.60}'}", self, required)
+        where = f"claim {self.id or f'with better={self.better!r:.60}'}"
+        require(where, self, required)
+        if self.better == self.worse or any(len({*side}) < len(side) for side in self.sides):
+            raise InputError(where, "compares a row with itself", "name another row")
         better, worse = map(" less ".join, self.sides)
         name = f"{better}_above_{worse or f'{self.margin:g}'}-{self.metric}".replace(" ", "_")
         object.__setattr__(self, "id", self.id or name)
@@ -69,7 +80,11 @@ class Claim:
         check_name(self.id, "claim")
 
     def words(self, labels: Mapping[str, str]) -> str:
-        """Its sentence; one that was made from the names of rows with what these are called instead, by name."""
+        """Its sentence, where it was made from names of rows with other words for them.
+
+        Args:
+            labels: these words by row, as `Study.labels`.
+        """
         return self._made(labels) if self.sentence == self._made({}) else self.sentence
 
     def _made(self, labels: Mapping[str, str]) -> str:
@@ -79,12 +94,13 @@ class Claim:
 
     @property
     def sides(self) -> list[tuple[str, ...]]:
-        """The rows of `better` and those of `worse`: one, or the two whose difference it is; of no `worse` none."""
+        """The names of the rows of `better`, and of those of `worse`: of each one, or the two whose difference it is;
+        none where there is no `worse`."""
         return [(side,) if isinstance(side, str) else side or () for side in (self.better, self.worse)]
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The rows compared."""
+        """The names of the 1 to 4 rows compared."""
         return tuple(row for side in self.sides for row in side)
 
 
@@ -99,14 +115,19 @@ class Control:
     """A negative control: a row trained wrongly on purpose, in several strengths. Bounds that do not notice it check
     nothing.
 
+    The study that has it checks it: an InputError names what cannot be trained so, or changes nothing.
+
     Attributes:
-        name: with the strength it is the name of the corrupted row.
-        row: the row that is corrupted, and whose bounds have to notice.
-        words: what is done, with a place for the strength ("{:.0%} of the training labels are wrong").
+        name: of the corrupted row; of several strengths each has its own behind it ("labels_0.2").
+        row: the name of the row that is corrupted, and whose bounds have to notice.
+        words: what is done, with a place for the strength as `str.format` has it ("{:.0%} of the labels are wrong").
         strengths: how strongly, the first of them the one that has to be caught; the others tell how little suffices.
-        corrupts: what it does to the training data, if anything; `classes` to which of its classes.
-        changes: settings of the row that it changes, if any; in a study with a training loop of its own all that a
-            control has.
+            Of what each is measured in: `Corruption.strength`; with `lr` the factor, above 0.
+        corrupts: what it does to the training data, if anything, as `Corruption.kind`.
+        classes: the two that "classes swapped" exchanges.
+        changes: settings of the row by name that it changes, if any: network (of the same task), start, trained,
+            augmentation, flip, skips, batch_norm, recipe. In a study with a training loop of its own it has these
+            alone, by the names of the rows' settings, and one strength.
         lr: whether the strength multiplies the learning rate.
     """
 
@@ -120,7 +141,12 @@ class Control:
     lr: bool = False
 
     def of(self, study: Study, strength: float) -> Row:
-        """The corrupted row of a study."""
+        """The corrupted row of a study, in the group "control".
+
+        Args:
+            study: that has the control.
+            strength: one of `strengths`.
+        """
         base = study.rows[self.row]
         if isinstance(base, CustomRow):
             changed: dict[str, Any] = {

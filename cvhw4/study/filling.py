@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from cvhw4.errors import InputError
 from cvhw4.files import visible
 from cvhw4.labels import Merge
-from cvhw4.study.checks import check_name, choose, is_number
+from cvhw4.study.checks import check_name, choose, is_number, require
 from cvhw4.study.claims import Claim, Control
 from cvhw4.study.functions import plain, source_of
 from cvhw4.study.recipe import BY_EPOCHS_SO_FAR, Recipe
-from cvhw4.study.rows import OF_THE_STUDY, BatchNorm, CorruptionKind, CustomRow, Row, Trained
+from cvhw4.study.rows import OF_THE_STUDY, BatchNorm, Corruption, CorruptionKind, CustomRow, Row, Trained
 from cvhw4.study.sources import Pictures, Scenes, Source, checked_merge
 from cvhw4.tasks import LOSSES, SEGMENTATION, TaskName, task_of
 
@@ -67,6 +67,8 @@ def check_rows(study: Study, here: Path) -> dict[str, Row]:
         if hasattr(row.network, "state_dict") and not isinstance(row.network, type):
             hint = "give what builds it, Row(lambda classes: ...), so that each seed has its own"
             raise InputError(where, f"has a network that is built ({type(row.network).__name__})", hint)
+        texts = [(name, isinstance(getattr(row, name), str), "give a text") for name in ("group", "version")]
+        require(where, row, texts)
         recipe = _recipe_of(study, row)
         if not isinstance(recipe, Recipe):
             raise InputError(where, f"has the recipe {recipe!r:.60}", "write it as Recipe(size=224, ...)")
@@ -119,6 +121,8 @@ def sources_of(study: Study, here: Path) -> dict[str, Source]:
     """
     sources: dict[str, Source] = {}
     for source in _given(study):
+        if source.task in sources:
+            raise InputError(study.where, f"has two sets of data for {source.task}", "make a study of each")
         if isinstance(source, Pictures | Scenes):
             source = replace(source, folder=(here / Path(source.folder).expanduser()).absolute())
         if isinstance(source, Pictures):
@@ -198,6 +202,8 @@ def _completed(study: Study, name: str, row: Row, source: Source) -> Row:
         hint = "leave flip out, and put RandomHorizontalFlip into the transform"
         raise InputError(where, "has flip, which is for built-in augmentations", hint)
     choose(where, "flip", row.flip, [None, True, False])
+    if row.corruption is not None:
+        _check_corruption(where, row.corruption, task.name)
     merge: Merge | None = None
     skips = row.skips
     if task.name == "classification":
@@ -220,32 +226,80 @@ def _completed(study: Study, name: str, row: Row, source: Source) -> Row:
     return replace(row, name=name, study=study.name, recipe=recipe, **filled)
 
 
-def check_control(study: Study, where: str, control: Control, strength: float) -> None:
-    """Refuses a negative control that cannot be trained as it says; raises InputError."""
+def check_controls(study: Study) -> None:
+    """Refuses negative controls that cannot be trained as they say, or not told apart; raises InputError."""
+    known = {*study.rows}
+    for control in study.controls:
+        if not isinstance(control, Control):
+            raise InputError(study.where, f"has the control {control!r:.60}", "write it as Control(name=..., ...)")
+        check_name(control.name, "control")
+        where = f"{study.where}, control {control.name}"
+        choose(where, "row", control.row, [*study.rows])
+        numbers = isinstance(control.strengths, list | tuple) and len(control.strengths) > 0
+        required = (
+            ("words", isinstance(control.words, str), "give a text"),
+            ("strengths", numbers, "write them as (0.2, 0.1), the one that has to be caught first"),
+            ("changes", isinstance(control.changes, Mapping), 'write them as {"start": "random"}'),
+            ("lr", isinstance(control.lr, bool), "give True or False"),
+        )
+        require(where, control, required)
+        if study.train is not None and (control.corrupts or control.lr or len(control.strengths) > 1):
+            raise InputError(where, "corrupts training data or a recipe that train has not", "give it changes=")
+        for strength in control.strengths:
+            row = _checked_control(study, where, control, strength)
+            if row.name in known:
+                hint = "give the control another name, and its strengths other values"
+                raise InputError(where, f"makes the row {row.name}, which there is already", hint)
+            known.add(row.name)
+
+
+def _checked_control(study: Study, where: str, control: Control, strength: float) -> Row:
+    """The corrupted row; raises InputError."""
     base = study.rows[control.row]
+    try:
+        control.words.format(strength)
+    except (LookupError, ValueError) as error:
+        hint = 'write "{:.0%}" or "{:g}" where the strength belongs, or none'
+        raise InputError(where, f"has words={control.words!r:.60}, which do not take {strength!r:.40}", hint) from error
     if isinstance(base, CustomRow):
-        return
-    for name in control.changes:
-        choose(where, "changes", name, [*_CHANGED])
-    network = control.changes.get("network", base.network)
-    if network is not base.network and not (isinstance(network, str) and task_of(network) is base.task):
-        raise InputError(where, f"has network={network!r:.60}", f"name one for {base.task.name}")
-    if control.corrupts is not None:
-        choose(where, "corrupts", control.corrupts, CorruptionKind)
-        task, hint = CORRUPTED[control.corrupts]
-        if task not in (None, base.task.name):
-            raise InputError(where, f"has {control.corrupts}, which is for {task}", f"choose a row of {task}")
-        pixels, all_of = control.corrupts == "mask shift", control.corrupts != "smaller training set"
-        if not (is_number(strength) and (strength >= 1 if pixels else 0 < strength < 1 or (strength == 1 and all_of))):
-            raise InputError(where, f"has {control.corrupts} with a strength of {strength!r:.40}", f"give {hint}")
-        if len(control.classes or ()) != 2 * (control.corrupts == "classes swapped"):
-            raise InputError(where, f"has classes={control.classes!r:.60}", "name two for classes swapped, else none")
-    if control.lr and not (is_number(strength) and strength > 0):
-        raise InputError(where, f"multiplies the learning rate by {strength!r:.40}", "give a number above 0")
+        for name, value in control.changes.items():
+            choose(where, "changes", name, [*base.columns])
+            _check_setting(where, name, value)
+    else:
+        for name in control.changes:
+            choose(where, "changes", name, [*_CHANGED])
+        network = control.changes.get("network", base.network)
+        if network is not base.network and not (isinstance(network, str) and task_of(network) is base.task):
+            raise InputError(where, f"has network={network!r:.60}", f"name one for {base.task.name}")
+        if control.lr and not (is_number(strength) and strength > 0):
+            problem = f"multiplies the learning rate by {strength!r:.40}"
+            raise InputError(where, problem, "give a number above 0")
     row = control.of(study, strength)
-    if not isinstance(row.recipe, Recipe):
-        raise InputError(where, f"has the recipe {row.recipe!r:.60}", "write it as Recipe(size=224, ...)")
-    _completed(study, f"{control.name} (a control)", replace(row, classes=OF_THE_STUDY), study.sources[row.task.name])
+    if not isinstance(base, CustomRow):
+        if not isinstance(row.recipe, Recipe):
+            raise InputError(where, f"has the recipe {row.recipe!r:.60}", "write it as Recipe(size=224, ...)")
+        name, source = f"{control.name} (a control)", study.sources[row.task.name]
+        _completed(study, name, replace(row, classes=OF_THE_STUDY), source)
+    if row.settings() == base.settings():
+        hint = "give it corrupts=, or changes= and strengths= that change something"
+        raise InputError(where, f"trains {base.name} as it is", hint)
+    return row
+
+
+def _check_corruption(where: str, corruption: object, task: TaskName) -> None:
+    """Refuses what no training data of a task can be corrupted by; raises InputError."""
+    if not isinstance(corruption, Corruption):
+        raise InputError(where, f"has corruption={corruption!r:.60}", 'write it as Corruption("label noise", 0.1)')
+    kind, strength, classes = corruption
+    choose(where, "corrupts", kind, CorruptionKind)
+    wanted, hint = CORRUPTED[kind]
+    if wanted not in (None, task):
+        raise InputError(where, f"has {kind}, which is for {wanted}", f"choose a row of {wanted}")
+    pixels, all_of = kind == "mask shift", kind != "smaller training set"
+    if not (is_number(strength) and (strength >= 1 if pixels else 0 < strength < 1 or (strength == 1 and all_of))):
+        raise InputError(where, f"has {kind} with a strength of {strength!r:.40}", f"give {hint}")
+    if len(classes or ()) != 2 * (kind == "classes swapped"):
+        raise InputError(where, f"has classes={classes!r:.60}", "name two for classes swapped, else none")
 
 
 def _is_transform(value: object) -> bool:
@@ -304,11 +358,15 @@ def check_custom(study: Study) -> None:
             raise InputError(where, f"is {settings!r:.60}", 'write it as its settings, {"depth": 2}, beside train')
         for setting, value in settings.items():
             check_name(setting, "setting")
-            try:
-                plain(value)
-            except ValueError as error:
-                hint = "give a number, text, list, dict, function or class, or make the object in train from such"
-                raise InputError(where, f"has {setting}={value!r:.60}, which {error}", hint) from error
+            _check_setting(where, setting, value)
+
+
+def _check_setting(where: str, setting: str, value: object) -> None:
+    try:
+        plain(value)
+    except ValueError as error:
+        hint = "give a number, text, list, dict, function or class, or make the object in train from such"
+        raise InputError(where, f"has {setting}={value!r:.60}, which {error}", hint) from error
 
 
 def custom_rows(study: Study) -> list[CustomRow]:

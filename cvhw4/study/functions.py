@@ -25,12 +25,13 @@ _OF_SCORES = re.compile(
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss of your own.
+    """A loss of your own. It is called once, on made-up logits, before anything is trained.
 
     Attributes:
-        function: of logits and targets, gives a scalar tensor: for classification float [B, C] and int64 [B]; for
-            segmentation float [B, C, H, W] and int64 [B, H, W], -100 (PyTorch's `ignore_index`) where a pixel is of no
-            class. A module is copied to the device; one with parameters to be trained is refused.
+        function: of logits and targets, gives a scalar float tensor, finite and depending on the logits: for
+            classification float [B, C] and int64 [B]; for segmentation float [B, C, size, size] and int64
+            [B, size, size], -100 (PyTorch's `ignore_index`) where a pixel is of no class. A module is copied to the
+            device; one with parameters to be trained is refused.
         version: to be changed when the loss changes and its source text does not, as `Metric.version`.
     """
 
@@ -52,15 +53,17 @@ class Loss:
 class Metric:
     """A metric of your own; higher is better, so put a minus before an error.
 
+    It is called on made-up predictions before anything is trained, and for those of every epoch once the run is over.
+
     Attributes:
-        function: for classification of the labels (int64 [V]) and what `of` says, of all validation images at once, as
-            scikit-learn has them; for segmentation of the confusion matrix of the whole set (int64 [classes of labels,
-            classes predicted], pixels without void). Gives a finite number. A function or an object of torchmetrics is
-            given tensors, and the labels last, as it takes them.
+        function: for classification of the labels (int64 [V]) and what `of` says, of all V validation images at once,
+            as scikit-learn has them; for segmentation of the confusion matrix of the whole set (int64 [C, C], pixels by
+            the class of their label and the class predicted, without void). Gives a finite number. A function or an
+            object of torchmetrics is given tensors, and the labels last, as it takes them.
         version: to be changed when the metric changes and its source text does not (a function that it calls, a value
             that it holds): `--reuse` knows a metric by its text and this.
         of: "labels": the predicted classes, int64 [V]; "scores": the probabilities of the classes (softmax), float32
-            [V, classes], of two classes float32 [V], those of the second. Not for segmentation.
+            [V, C], 0 to 1, of two classes float32 [V], those of the second. Not for segmentation.
     """
 
     function: Callable[..., float] = field(compare=False)

@@ -20,34 +20,44 @@ _FIRST_SETTINGS = ("size", "batch", "epochs", "optimizer", "lr", "momentum", "lr
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a row is trained.
+    """How a row is trained. The report's recipes, of Q1, of its row q1_8 and of Q2, are in `cvhw4.homework.rows`.
 
     Attributes:
-        size: side of the square the network sees, in pixels.
-        batch: images per optimizer step.
-        epochs: passes over the training split; the network is evaluated after each.
-        optimizer: "sgd" (plain momentum) or "adam", both PyTorch's; or any other name of `timm.optim.list_optimizers()`
-            ("adamw", "lamb", "muon", "lookahead_radam"; "nesterov" is SGD with Nesterov's momentum).
-        lr: learning rate, the highest of its schedule.
-        momentum: None leaves it to the optimizer: 0 for "sgd", else timm's choice.
+        size: side of the square that the network sees, in pixels, 32 or more; for FCN8s a multiple of 32.
+        batch: images per optimizer step, 1 or more. The last batch of an epoch may be smaller.
+        epochs: passes over the training split, 1 or more; the network is evaluated after each.
+        optimizer: "sgd" (plain momentum) or "adam" (Kingma and Ba 2015), both PyTorch's; or any other name of
+            `timm.optim.list_optimizers()` ("adamw", "lamb", "muon", "lookahead_radam"; "nesterov" is SGD with
+            Nesterov's momentum).
+        lr: learning rate, above 0, the highest of its schedule.
+        momentum: from 0 to below 1; None leaves it to the optimizer: 0 for "sgd", else timm's choice. "adam" has none.
         lr_step: "step" multiplies the learning rate with `lr_gamma` every so many epochs, "multistep" from each of
-            these on (a tuple, from 1), "plateau" after more than so many without a better primary metric.
-        lr_gamma: that factor; the power of "poly".
-        weight_decay: as the optimizer means it; not of biases and other parameters of one dimension, as in timm.
-        schedule: by epochs as `timm.scheduler.create_scheduler_v2` makes them "step", "cosine", "tanh", "multistep",
-            "poly", "constant", "wsd", "rsqrt" and "plateau"; by steps PyTorch's "onecycle", momentum as it is.
-        lr_min: where "cosine", "tanh", "poly", "wsd", "rsqrt" and "plateau" end.
-        warmup_epochs: the first epochs of the schedule, in which the learning rate rises in equal parts: with 2 of
-            them, a third and two thirds of `lr`. With "onecycle" how long it rises; 0 for PyTorch's 0.3 of the epochs.
-        loss: "cross_entropy" (default of classification), "bce" (binary, class by class; default of segmentation) or
-            "focal" (torchvision's `sigmoid_focal_loss`); or a function, or a `Loss`. A pixel of no class is left out of
+            these on (a tuple, rising, from 1), "plateau" after more than so many without a better primary metric.
+            Other schedules do without.
+        lr_gamma: that factor, above 0; the power of "poly". Other schedules do without.
+        weight_decay: 0 or more, as the optimizer means it; not of biases and other parameters of one dimension, as in
+            timm.
+        schedule: by epochs as `timm.scheduler.create_scheduler_v2` makes them "step", "cosine" (Loshchilov and Hutter
+            2017, without restarts), "tanh", "multistep", "poly", "constant", "plateau", "wsd" and "rsqrt" (which fall
+            over the last fifth of the epochs; the latter needs a warm-up); by steps PyTorch's "onecycle" (Smith and
+            Topin 2018), momentum as it is.
+        lr_min: where "cosine", "tanh", "poly", "wsd", "rsqrt" and "plateau" end, 0 to `lr`. Others do without.
+        warmup_epochs: the first epochs of the schedule, fewer than `epochs`, in which the learning rate rises in equal
+            parts: with 2 of them, a third and two thirds of `lr`. With "onecycle" how long it rises; 0 for PyTorch's
+            0.3 of the epochs.
+        loss: "cross_entropy" (default of classification), "bce" (binary, class by class, mean over pixels and classes;
+            default of segmentation, as in the report) or "focal" (Lin et al. 2017; torchvision's `sigmoid_focal_loss`
+            with alpha 0.25 and gamma 2); or a function, or a `Loss`. A pixel of no class is left out of
             "cross_entropy", and a negative of every class for the others.
-        label_smoothing: share of each target that is spread over all classes, in training and not in validation.
-        clip_grad: the largest norm of all gradients together; None for no limit.
+        label_smoothing: share of each target, from 0 to below 1, that is spread over all classes (Szegedy et al. 2016),
+            in training and not in validation. Not with a loss of your own.
+        clip_grad: the largest Euclidean norm of all gradients together, above 0 (Pascanu et al. 2013); None for no
+            limit.
         clip_mode: "norm"; or "value", where `clip_grad` is the largest absolute value in a gradient.
 
     Raises:
-        InputError: a value that no training can follow. Names of timm are looked up before training.
+        InputError: a value that no training can follow. Names of timm, and whether it makes such a schedule, are
+            checked before the first run.
     """
 
     size: int = 224

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cvhw4.labels import Merge
+from cvhw4.study.checks import is_number, is_whole, require
 from cvhw4.study.functions import ADDRESS, Loss, call_of, digest_of, name_of, text_of
 from cvhw4.study.recipe import Recipe
 from cvhw4.tasks import TASKS, Task, TaskName, custom_task, task_of
@@ -25,8 +26,17 @@ OF_THE_STUDY: Any = None  # what a row leaves to its study, which fills it in
 
 
 class Corruption(NamedTuple):
-    """What is wrong with the training data of a negative control; see `cvhw4.data.corruption` for the strengths, and
-    for which kind needs names of classes."""
+    """What is wrong with the training data of a negative control. The seed decides with which images; those of a
+    smaller share are among those of a larger one. Validation data stay as they are.
+
+    Attributes:
+        kind: "label noise": another class for a share of the images (classification); "smaller training set": a share
+            of the images is left out; "mask shift": masks moved to the right, void entering from the left
+            (segmentation); "classes swapped": two classes exchanged in a share of the masks (segmentation).
+        strength: that share, above 0 and up to 1 (below 1 of images left out); of "mask shift" pixels of the decoded
+            masks, 1 or more and fewer than their width.
+        classes: the names of the two that are swapped; of other kinds none.
+    """
 
     kind: CorruptionKind
     strength: float
@@ -37,28 +47,42 @@ class Corruption(NamedTuple):
 class Row:
     """A named variant of a study: everything that decides what is trained, but for the seed and the data.
 
+    The study that has it checks it, and fills in what is left out; whether its network can be built and trained is
+    tried before the first run.
+
     Attributes:
         network: "alexnet"; any timm classifier ("resnet18", its last layer replaced), "torchvision/resnet18" for
             torchvision's, "+linear" behind either to keep the 1000-way classifier and add Linear(1000, classes); for
             segmentation "fcn8s/vgg16", "fcn8s/<any timm backbone>" with maps at 1/8, 1/16 and 1/32,
             "torchvision/deeplabv3_resnet50", or, with segmentation_models_pytorch, "smp/Unet/resnet34". Or a callable
             (a function, class or `functools.partial`) that is given the number of classes and gives a torch.nn.Module:
-            float [B, 3, size, size], normalised, to logits [B, classes], for segmentation [B, classes, size, size];
-            also as `out` or `logits` of a dict or object. torch is seeded before it is called.
-        start: where the pretrained part starts from; left out, "imagenet". A callable decides itself.
-        trained: which layers the optimizer changes, of those whose parameters require a gradient.
-        augmentation: of the training pictures; left out, a random-resized crop (classification) or a random crop.
-            "none" shows them as validation pictures are. Or a transform of `torchvision.transforms.v2`, called with
-            each picture by itself (`tv_tensors.Image`, uint8 [3, H, W]) and for segmentation its mask
-            (`tv_tensors.Mask`, uint8 [2, H, W]: the labels, and 1 where the picture has that pixel: what a transform
-            fills in is of no class); gives [3, size, size], uint8 or float from 0 to 1, not normalised. Its random
-            numbers (torch's, NumPy's and Python's) depend on seed, epoch and picture alone.
-        flip: whether a built-in augmentation also mirrors at random; left out, all but "none" do.
-        skips: whether FCN8s adds its skip connections; left out, it does. Not for a classifier.
-        batch_norm: "frozen" keeps the statistics that batch norm starts with, in training too.
+            float32 [B, 3, size, size], normalised, to logits [B, classes], for segmentation [B, classes, size, size];
+            also as `out` or `logits` of a dict or object. torch is seeded before it is called. FCN8s (Long et al. 2015)
+            is built as in the report's rows q2_1a to q2_3, "+linear" as in q1_8.
+        start: where the pretrained part starts from, of a segmenter its backbone; left out, "imagenet". "random" draws
+            from the seed. A callable decides itself ("as built").
+        trained: which layers the optimizer changes, of those whose parameters require a gradient: all, or the one that
+            gives the logits.
+        augmentation: of the training pictures; left out, the first of its task. For classification
+            "random-resized crop": 0.08 to 1 of the area, ratio 3/4 to 4/3, as torchvision's (Szegedy et al. 2015);
+            "whole face": the shorter side scaled to 8/7 of the size, the centre cropped, as in validation (rows q1_5
+            and q1_6); "crop + jitter + AutoAugment": the first, then brightness, contrast and saturation times 0.8 to
+            1.2, then AutoAugment's CIFAR-10 policy (Cubuk et al. 2019; row q1_8, whose jitter the report does not
+            state). For segmentation "random crop": a window of the size, not scaled. For both "none": as in validation.
+            Or a transform of `torchvision.transforms.v2`, called with each picture by itself (`tv_tensors.Image`,
+            uint8 [3, H, W]) and for segmentation its mask (`tv_tensors.Mask`, uint8 [2, H, W]: the labels, and 1 where
+            the picture has that pixel: what a transform fills in is of no class); gives [3, size, size], uint8 or float
+            from 0 to 1, not normalised, and the mask [2, size, size], whole numbers. Its random numbers (torch's,
+            NumPy's and Python's) depend on seed, epoch and picture alone.
+        flip: whether a built-in augmentation also mirrors every other picture, at random; left out, all but "none" do.
+        skips: whether FCN8s adds its skip connections; left out, it does. Not for another network.
+        batch_norm: "train" normalises by each batch's statistics (Ioffe and Szegedy 2015). "frozen" trains in
+            evaluation mode: batch norm keeps the statistics that it starts with, and dropout is off (rows q2_1a, q2_1b
+            and q2_3, whose template never returns to training mode). Batch norms of layers that are not trained always
+            keep theirs.
         merge: names of classes that are trained and measured as one, by the new class's name; "void" for pixels of no
             class. Left out, the data's (`Scenes.merge`); {} for none. Not for a classifier.
-        classes: how many the network tells apart; filled in by the study, from its data and `merge`.
+        classes: how many the network tells apart, 2 or more; filled in by the study, from its data and `merge`.
         recipe: left out, the study's.
         group: which tests train it: those whose mark names the same group. Rows without one are what a session trains
             by default, and what bounds and nightly jobs are about.
@@ -108,7 +132,7 @@ class Row:
 
     @property
     def epochs(self) -> int | None:
-        """How many epochs it is trained for; None where only its training loop knows."""
+        """How many epochs it is trained for, once it is a study's; None where only its training loop knows."""
         return self.recipe.epochs
 
     def settings(self) -> dict[str, Any]:
@@ -238,8 +262,8 @@ class Run:
     it is imported; generators of your own you seed.
 
     Attributes:
-        settings: the row's.
-        seed: what to draw from.
+        settings: the row's, by name, as the study has them.
+        seed: what to draw from, 0 or more.
         folder: a folder of this run alone. It is kept when the run is killed or fails, and is there as it was when
             `--reuse` begins the run anew; else it is empty. Removed once the run is finished.
         log: `run.log("words")` prints a line, which pytest shows where a test fails and with `-s`, and appends it to
@@ -264,8 +288,29 @@ Fit = Callable[[Run], Iterable[Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Published:
-    """What a publication states for a row: best figures and their epochs by metric, wall time as printed there."""
+    """What a publication states for a row, shown beside the study's own figures; those of the 2019 report are in
+    `cvhw4.homework.published`.
+
+    Attributes:
+        figures: best figures by metric; shares from 0 to 1, as 0.83 for 83 %.
+        epochs: the epochs of those figures, from 1, by metric, as far as they are stated.
+        time: wall time as printed there ("4m15s").
+
+    Raises:
+        InputError: something else than that. Whether the row has such figures, the study checks.
+    """
 
     figures: Mapping[str, float] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
     time: str = "-"
+
+    def __post_init__(self) -> None:
+        figures, epochs = self.figures, self.epochs
+        numbers = isinstance(figures, Mapping) and all(map(is_number, figures.values()))
+        whole = isinstance(epochs, Mapping) and all(is_whole(epoch, 1) for epoch in epochs.values())
+        required = (
+            ("figures", numbers, 'write them as {"accuracy": 0.83}'),
+            ("epochs", whole and {*epochs} <= {*figures}, 'write them as {"accuracy": 17}, of its figures'),
+            ("time", isinstance(self.time, str), 'write it as "4m15s", or leave it out'),
+        )
+        require("Published", self, required)

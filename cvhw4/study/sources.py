@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn
 from cvhw4.camvid import CAMVID
 from cvhw4.errors import InputError
 from cvhw4.labels import MOST_CLASSES, VOID, Colour, Merge, Merged, merge_classes
+from cvhw4.study.checks import choose, require
 
 _LARGEST_VALUE = 2**16 - 1  # of a pixel in a mask
 
@@ -18,12 +19,19 @@ _LARGEST_VALUE = 2**16 - 1  # of a pixel in a mask
 class Pictures:
     """Pictures to be classified, in `folder/train/<class>/*` and `folder/val/<class>/*`.
 
+    JPEG, PNG, BMP, WebP, GIF, TIFF or PPM of at least 16 pixels a side, read as 8-bit RGB and upright (EXIF). Classes
+    are numbered in the sorted order of their folders' names. All are decoded before anything is trained: an InputError
+    names the file that cannot be.
+
     Attributes:
         folder: relative to the file that makes the study.
-        resize: what pictures are scaled to when they are decoded, whose shorter side is longer, in pixels; left out, a
-            third more than the largest row sees.
+        resize: what pictures are scaled to when they are decoded, whose shorter side is longer, in pixels, 16 to
+            32768; left out, a third more than the largest row sees.
         classes: how many there are, 2 to 32767; left out, as many as `train/` has folders.
         title: for pages.
+
+    Raises:
+        InputError: a folder or title of another kind. The rest is checked by the study, and when the folder is read.
     """
 
     folder: str | os.PathLike[str]
@@ -33,6 +41,10 @@ class Pictures:
     title: str = ""
     task = "classification"
 
+    def __post_init__(self) -> None:
+        folder = isinstance(self.folder, str | os.PathLike)
+        require("Pictures", self, [("folder", folder, 'write it as Pictures("photos")'), _title_of(self)])
+
 
 @dataclass(frozen=True)
 class Scenes:
@@ -40,10 +52,12 @@ class Scenes:
 
     `images/{train,val}/` beside `masks/{train,val}/` (or `{train,val}/images/` beside `{train,val}/masks/`) with files
     of equal stems; `train.csv` and `val.csv` of lines "picture,mask"; CamVid's and PASCAL VOC's layouts: see
-    `cvhw4.data.scenes.read_scenes`. What a mask has that is in no class and not ignored is an error.
+    `cvhw4.data.scenes.read_scenes`. Masks are PNG, BMP, GIF or TIFF without loss, as large as their pictures. All are
+    decoded before anything is trained: an InputError names the file that cannot be, and a value or colour that is in no
+    class and not ignored.
 
     Attributes:
-        folder: relative to the file that makes the study.
+        folder: relative to the file that makes the study. Scenes have to be as large as what rows cut out of them.
         classes: their names, or how many there are, 2 to 255 ("class 0", ...); left out, those of `values` or
             `colours`. Their order is that of their numbers.
         ignore: the value, or values, of pixels that are of no class; the loss and the metrics have their own
@@ -53,12 +67,13 @@ class Scenes:
         colours: by class, and for "void", (red, green, blue), 0 to 255: on pages; and in a mask of three channels,
             which is read by its colours where there are any here.
         merge: of all rows that have none of their own, see `Row`.
-        resize: (height, width) that scenes are scaled to when they are decoded, whatever their size, masks by the
-            nearest pixel; left out, they are kept and have to be of one size.
+        resize: (height, width) in pixels, 16 to 32768 each, that scenes are scaled to when they are decoded, whatever
+            their size, masks by the nearest pixel; left out, they are kept and have to be of one size.
         title: for pages.
 
     Raises:
-        InputError: something does not fit.
+        InputError: something of another kind, a name that is no class, a class without a value, or a value or colour
+            that says two things.
     """
 
     folder: str | os.PathLike[str]
@@ -75,6 +90,7 @@ class Scenes:
     def __post_init__(self) -> None:
         if not isinstance(self.folder, str | os.PathLike):
             self._refuse("does not name a folder", 'write it as Scenes("scenes", classes=[...])')
+        require(f"{self}", self, [_title_of(self)])
         values, colours = self.values, self.colours
         for name, given in (("values", values), ("colours", colours), ("merge", self.merge)):
             if given is not None and not isinstance(given, Mapping):
@@ -104,7 +120,7 @@ class Scenes:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the classes."""
+        """The names of the classes, in the order of their numbers."""
         names: tuple[str, ...] = self.classes  # type: ignore[assignment]  # once it is made
         return names
 
@@ -168,8 +184,11 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Generated:
-    """Pictures that this package draws: "portraits" (with or without heavy make-up) or "scenes" (with CamVid's
-    classes).
+    """Pictures that this package draws, the same on every machine; 8-bit RGB.
+
+    "portraits", with or without heavy make-up as in the report's Q1: 256 for training and 200 for validation, 156x128
+    (height, width); "scenes", with CamVid's classes as in its Q2: 120 and 40, 132x176. No claim about a figure itself
+    is judged on them.
 
     Attributes:
         kind: which of them.
@@ -177,12 +196,19 @@ class Generated:
             spread over seeds, and what is concluded from it, is about other pictures too (Bouthillier et al. 2021,
             "Accounting for variance in machine learning benchmarks"). All rows of one seed see the same.
         title: for pages.
+
+    Raises:
+        InputError: a kind that there is not, or something of another kind.
     """
 
     kind: Literal["portraits", "scenes"]
     _: KW_ONLY
     redraw: bool = False
     title: str = ""
+
+    def __post_init__(self) -> None:
+        choose("Generated", "kind", self.kind, ["portraits", "scenes"])
+        require("Generated", self, [("redraw", isinstance(self.redraw, bool), "give True or False"), _title_of(self)])
 
     @property
     def task(self) -> str:
@@ -205,10 +231,14 @@ class NotGiven:
     """Data that the user has to name: rows that need them are skipped, with this hint.
 
     Attributes:
-        task: name of the task they are for.
+        task: what they are for, "classification" or "segmentation".
         hint: how to name them ("give --camvid DIR").
-        classes: of scenes, as `Scenes.classes`; what records of such data are shown with.
-        colours: likewise.
+        classes: of scenes, their names; what records of such data are shown with.
+        colours: of scenes, as `Scenes.colours`, likewise.
+        title: for pages.
+
+    Raises:
+        InputError: a task that there is not, or no hint.
     """
 
     task: str
@@ -218,10 +248,20 @@ class NotGiven:
     colours: Mapping[str, Colour] = field(default_factory=dict, hash=False)
     title: str = ""
 
+    def __post_init__(self) -> None:
+        choose("NotGiven", "task", self.task, ["classification", "segmentation"])
+        hint = isinstance(self.hint, str) and self.hint != ""
+        require("NotGiven", self, [("hint", hint, 'say how to name them, as in "give --camvid DIR"'), _title_of(self)])
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the classes."""
         return tuple(self.classes)
+
+
+def _title_of(source: Any) -> tuple[str, bool, str]:
+    """What `require` takes of a title."""
+    return "title", isinstance(source.title, str), "give a text, or leave it out"
 
 
 Source = Pictures | Scenes | Generated | NotGiven

@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cvhw4.errors import InputError
-from cvhw4.study.checks import check_name, choose, require
+from cvhw4.study.checks import check_name, choose, is_whole, require
 from cvhw4.study.claims import Claim, Control
-from cvhw4.study.filling import check_control, check_custom, check_rows, completed, custom_rows, sources_of, takes_a_run
+from cvhw4.study.filling import (
+    check_controls,
+    check_custom,
+    check_rows,
+    completed,
+    custom_rows,
+    sources_of,
+    takes_a_run,
+)
 from cvhw4.study.functions import Loss, Metric, name_of, named_of_scores, text_of
 from cvhw4.study.recipe import Recipe
 from cvhw4.study.rows import OF_THE_STUDY, Fit, Published, Row, Rows
@@ -47,15 +55,19 @@ class Study:
         Study("depth", train=fit, rows={"shallow": {"depth": 2}, "deep": {"depth": 8}}, primary="accuracy")
 
     Attributes:
-        name: of the study; its runs lie in `<results>/<name>`.
+        name: of the study, a to z, A to Z, digits and _.+-, a letter or digit first, as all names here; its runs lie
+            in `<results>/<name>`.
         data: a folder of pictures by class, or of scenes and masks with `classes`, relative to the file that makes the
             study; or `Pictures`, `Scenes` or `Generated`; for a study with rows of both tasks a list with one of each.
         rows: by name, in the order of tables: a `Row`; with `train` what `Run.settings` will be, values by name: plain
             JSON values, functions, classes, or objects that say in their `repr` what they hold.
         recipe: of all rows that have none of their own.
-        claims: what should beat what, by the names of rows and metrics.
-        epoch: whose figures claims are judged by: "last", or "best", of which each run has the highest it ever saw.
-        metrics: your own, by name, evaluated after every epoch: a function, or a `Metric`.
+        claims: what should beat what, by the names of rows and metrics; each with another `Claim.id`.
+        epoch: whose figures claims are judged by: "last", or "best", the best that each run ever saw (the report's
+            way, which flatters).
+        metrics: your own, by name, of every epoch: a function, or a `Metric`. Built in are "accuracy" for
+            classification; "miou", "pixel_accuracy", "set_miou" and "set_pixel_accuracy" for segmentation, see
+            `segmentation_figures`.
         controls: negative controls, trained by tests marked with `group="control"`.
         title: for pages; None for the name.
         about: a sentence for pages, on what a verdict of this study is about.
@@ -64,13 +76,15 @@ class Study:
         resize: of a folder, as `Pictures.resize` or `Scenes.resize`.
         bounds: the file that `cvhw4 calibrate` writes, relative to the file that makes the study; None for no bounds.
         published: by row, what a publication states for it, shown beside the study's own figures.
-        published_images: number of validation images behind the published accuracies.
-        sections: of the page of verdicts, beside those that every study has.
+        published_images: number of validation images behind the published accuracies, for their standard error; 0 for
+            none to go by.
+        sections: of the page of verdicts, beside those that every study has: functions of an `Evidence`.
         tables: of papers, by the name of their files: what a `Style` has, as {"rows": {"a": "Baseline"}, "percent":
             True}. `cvhw4 table --all` writes them.
-        labels: by row, what tables and figures for papers call it, where that is not its name.
+        labels: by row, what tables and figures for papers call it, where that is not its name; no two alike.
         also_after: by task, a number of epochs after which tables show its rows as well; the schedule must not depend
-            on the number of epochs, so that the first 20 of 50 are a run of 20.
+            on the number of epochs ("step", "multistep", "constant", "plateau"), so that the first 20 of 50 are a run
+            of 20.
         train: trains a row: a generator function that is given a `Run` and yields the figures of every epoch, finite
             numbers by name, the same names each time. A run that goes on from what it kept in `Run.folder` yields the
             figures of its earlier epochs again.
@@ -83,7 +97,10 @@ class Study:
         train_text: the source text of `train`, once the study is made.
 
     Raises:
-        InputError: something does not fit.
+        InputError: something of another kind, or that does not fit together: a row's setting that its network or data
+            have not, a claim about a row or metric that there is not, percent where a share is meant, a control that
+            changes nothing. The message names it and the fix. Pictures, networks and metrics are tried before the first
+            run.
     """
 
     name: str
@@ -134,16 +151,14 @@ class Study:
         if self.bounds is not None:
             self._set("bounds", here / Path(self.bounds).expanduser())
         self._check_claims()
-        for control in self.controls:
-            where = f"{self.where}, control {control.name}"
-            choose(where, "row", control.row, [*self.rows])
-            if self.train is not None and (control.corrupts or control.lr or len(control.strengths) > 1):
-                raise InputError(where, "corrupts training data or a recipe that train has not", "give it changes=")
-            for strength in control.strengths:
-                check_control(self, where, control, strength)
+        check_controls(self)
         for what, named in (("published", self.published), ("labels", self.labels)):
             for row in named:
                 choose(self.where, f"{what} row", row, [*self.rows])
+        self._check_published()
+        called = [self.labels.get(row, row) for row in self.rows]
+        if twice := [label for label in self.labels.values() if called.count(label) > 1]:
+            raise InputError(self.where, f"has two rows that tables call {twice[0]!r:.60}", "give them other labels")
         for name in self.tables:
             check_name(name, "table")
 
@@ -162,7 +177,12 @@ class Study:
         return sources
 
     def of(self, task: Task | str, group: str | None = None) -> tuple[Row, ...]:
-        """The rows of a task, or those of them that are of one group."""
+        """The rows of a task, or those of them that are of one group.
+
+        Args:
+            task: or its name: "classification", "segmentation" or "custom".
+            group: as `Row.group`; None for all.
+        """
         name = task if isinstance(task, str) else task.name
         return tuple(r for r in self.rows.values() if r.task.name == name and group in (None, r.group))
 
@@ -215,7 +235,7 @@ class Study:
         return frozenset({*self.lower_is_better, "loss"})
 
     def needed(self, row: Row) -> frozenset[str]:
-        """The figures that the study's own training loop has to yield for a row."""
+        """The names of the figures that the study's own training loop has to yield for a row."""
         claimed = {claim.metric for claim in self.claims if row.name in claim.rows}
         return frozenset({self.primary, *self.lower_is_better, *claimed})
 
@@ -253,7 +273,16 @@ class Study:
             ("rows", isinstance(self.rows, Mapping), 'write them as {"a": Row("resnet18"), ...}'),
             ("claims", isinstance(self.claims, list | tuple), "write them as [Claim(better=..., ...), ...]"),
             ("metrics", isinstance(self.metrics, Mapping), "write them as {name: function, ...}"),
+            ("controls", isinstance(self.controls, list | tuple), "write them as [Control(name=..., ...), ...]"),
             ("title", self.title is None or isinstance(self.title, str), "give a text, or leave it out"),
+            ("about", isinstance(self.about, str), "give a text, or leave it out"),
+            ("bounds", self.bounds is None or isinstance(self.bounds, str | os.PathLike), "name a file"),
+            ("published", isinstance(self.published, Mapping), "write it as {row: Published(...), ...}"),
+            ("published_images", is_whole(self.published_images, 0), "give their number, or leave it out"),
+            ("sections", _are_functions(self.sections), "write them as [function, ...], each of an Evidence"),
+            ("tables", isinstance(self.tables, Mapping), 'write them as {"main": {"percent": True}, ...}'),
+            ("labels", _are_texts(self.labels), 'write them as {row: "text", ...}'),
+            ("also_after", _are_epochs(self.also_after), 'write it as {"segmentation": 20}, by task'),
             ("version", isinstance(self.version, str), "give a text, or leave it out"),
             ("primary", isinstance(self.primary, str), 'name a figure ("accuracy")'),
             ("lower_is_better", _is_collection(self.lower_is_better), 'write it as {"loss"}'),
@@ -276,12 +305,24 @@ class Study:
             if not callable(metric.function):
                 raise InputError(f"metric {name}", "is not a function", "give a function, or Metric(function)")
             choose(f"metric {name}", "of", metric.of, ["labels", "scores"])
+            require(f"metric {name}", metric, [("version", isinstance(metric.version, str), "give a text")])
             if metric.of == "scores" and any(row.task.name == "segmentation" for row in self.rows.values()):
                 hint = "let it take the confusion matrix, or make a study of the classifiers alone"
                 raise InputError(f"metric {name}", "wants scores, of which scenes keep none", hint)
             if metric.of == "labels" and (known := named_of_scores(metric.function)) is not None:
                 hint = f'write Metric({name_of(metric.function)}, of="scores"), or take a metric of labels'
                 raise InputError(f"metric {name}", f"is given labels, and {known} is a metric of scores", hint)
+
+    def _check_published(self) -> None:
+        for name, published in self.published.items():
+            where, row = f"{self.where}, published {name}", self.rows[name]
+            if not isinstance(published, Published):
+                raise InputError(where, f"is {published!r:.60}", 'write it as Published({"accuracy": 0.83})')
+            for metric, figure in published.figures.items():
+                if self.train is None:
+                    choose(where, "figure", metric, [*row.task.metrics, *self.metrics])
+                if metric in row.task.shares and not 0 <= figure <= 1:
+                    raise InputError(where, f"has {metric}={figure:g}, which lies between 0 and 1", _AS_SHARE)
 
     def _check_claims(self) -> None:
         known = {row.name: [*row.task.metrics, *self.metrics] for row in self.rows.values()}
@@ -293,6 +334,12 @@ class Study:
                 choose(where, "row", row, [*self.rows])
                 if self.train is None:  # else it is not known what will be yielded
                     choose(where, "metric", claim.metric, known[row])
+            shares = claim.metric in self.rows[claim.rows[0]].task.shares
+            least = 0 if len(claim.rows) == 1 else -1  # a figure itself is not below 0, as a difference may be
+            for name in ("margin", "smallest") if shares else ():
+                if not least <= (value := getattr(claim, name)) <= 1:
+                    problem = f"has {name}={value:g} of {claim.metric}, which lies between 0 and 1"
+                    raise InputError(where, problem, _AS_SHARE)
             if self.train is not None and claim.worse is None and claim.metric in self.lowest:
                 hint = "let it beat a row, or yield the figure with a minus"
                 raise InputError(where, f"holds {claim.metric}, of which lower is better, against a number", hint)
@@ -307,13 +354,35 @@ class FromOptions:
 
     Attributes:
         make: makes it from pytest's config; called once in a session.
+
+    Raises:
+        InputError: `make` is no function.
     """
 
     make: Callable[[Any], Study]
 
+    def __post_init__(self) -> None:
+        require("FromOptions", self, [("make", callable(self.make), "give a function of pytest's config")])
+
+
+_AS_SHARE = "write 0.83 for 83 %, and 0.02 for two points"
+
 
 def _is_collection(value: object) -> bool:
     return isinstance(value, Collection) and not isinstance(value, str)
+
+
+def _are_functions(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(map(callable, values))
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, Mapping) and all(isinstance(value, str) for value in values.values())
+
+
+def _are_epochs(values: object) -> bool:
+    """Whether these are numbers of epochs by task."""
+    return isinstance(values, Mapping) and all(task in TASKS and is_whole(n, 1) for task, n in values.items())
 
 
 def _folder_of_caller() -> Path:

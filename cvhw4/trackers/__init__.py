@@ -29,7 +29,13 @@ CLOSE_SECONDS = 30.0  # that a session waits at its end for what trackers still 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as trackers see it: `images` is how many it trains on in an epoch, None where that is not known."""
+    """A run as trackers see it.
+
+    Attributes:
+        row: what is trained.
+        seed: what is drawn from.
+        images: how many it trains on in an epoch; None where that is not known.
+    """
 
     row: Row
     seed: int
@@ -49,7 +55,8 @@ class Run:
         return {k: str(v) if isinstance(v, list | tuple) else v for k, v in every.items() if v is not None}
 
     def figures(self, epoch: Epoch) -> dict[str, float]:
-        """An epoch's numbers by the names that they have in every tracker."""
+        """An epoch's numbers by the names that they have in every tracker: "validation/<metric>", and where they are
+        known "training/loss", "training/lr" and "training/images_per_second"."""
         speed = {} if self.images is None else {"training/images_per_second": self.images / epoch.train_seconds}
         validation = {f"validation/{metric}": value for metric, value in epoch.figures.items()}
         if self.row.epochs is None:  # of a training loop of the study's own nothing else is known
@@ -58,7 +65,7 @@ class Run:
 
 
 def final_figures(record: RunRecord) -> dict[str, float]:
-    """A finished run's best and last figures ("best/accuracy"), and what it took."""
+    """A finished run's best and last figures ("best/accuracy", "last/accuracy"), and its wall time, "total_seconds"."""
     figures = {f"{which}/{m}": record.figure(f"{which} {m}") for m in record.metrics for which in ("best", "last")}
     return figures | {"total_seconds": record.times.total_seconds}
 

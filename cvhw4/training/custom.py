@@ -30,6 +30,7 @@ from cvhw4.records.schema import Epoch
 from cvhw4.study import CustomRow, Fit, Run, is_name
 
 _MOST = 1e100  # what a record holds of a number
+_ROUNDING = 1e-6  # by which a share may be beyond 0 or 1
 _WRITE = 'let train yield a dict of figures after every epoch: yield {"accuracy": 0.9}'
 
 
@@ -54,7 +55,7 @@ def train_custom(
         for number, yielded in enumerate(steps, 1):
             seconds = time.perf_counter() - began
             first = epochs[0].figures if epochs else None
-            figures = _figures(yielded, first, needed, f"{where}, epoch {number}", number)
+            figures = _figures(yielded, first, needed, row.shares, f"{where}, epoch {number}", number)
             whole = dict(epoch=number, lr=0.0, loss=math.nan, figures=figures, evaluate_seconds=0.0)
             epochs.append(Epoch(**whole, train_seconds=seconds))  # type: ignore[arg-type]
             if on_epoch is not None:
@@ -103,16 +104,23 @@ def _raised(error: Exception, where: str, epoch: int) -> TrainingFailed:
 
 
 def _figures(
-    yielded: object, first: Mapping[str, float] | None, needed: Collection[str], where: str, epoch: int
+    yielded: object,
+    first: Mapping[str, float] | None,
+    needed: Collection[str],
+    shares: Collection[str],
+    where: str,
+    epoch: int,
 ) -> dict[str, float]:
     """What a loop yielded, as figures.
 
     Args:
         first: the figures of its first epoch; None where these are they.
+        shares: names of those that lie between 0 and 1.
 
     Raises:
         TrainingDiverged: one is not finite.
-        TrainingFailed: it is something else than figures by name, one that is needed is missing, or they are others.
+        TrainingFailed: it is something else than figures by name, one that is needed is missing, or they are others,
+            or one of the study's shares is not between 0 and 1.
     """
 
     def failed(what: str, hint: str, kind: type[TrainingFailed] = TrainingFailed) -> TrainingFailed:
@@ -135,6 +143,9 @@ def _figures(
         if not abs(number) <= _MOST:
             hint = "look at what it is computed from; a training that diverges is better ended there"
             raise failed(f"{name}={number:g}", hint, TrainingDiverged)
+        if name in shares and not -_ROUNDING <= number <= 1 + _ROUNDING:
+            what = f"{name}={number:g}, which is one of the study's shares and not between 0 and 1"
+            raise failed(what, "yield 0.83 for 83 %, or leave it out of shares")
     there = ", ".join(figures)
     if first is None and (missing := sorted({*needed} - figures.keys())):
         hint = "yield it after every epoch, or name another in the study's primary, lower_is_better and claims"
