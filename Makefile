@@ -10,7 +10,7 @@
 # make docs    the documentation as a site, in build/docs
 # make screenshot  docs/report.png, the top of results/quick/report.html; needs Chromium
 # make dist    source distribution and wheel of the newest tag's version, in dist
-# make install-dist  the wheel in an environment of its own, where the README's example trains
+# make install-dist  that wheel, then that source distribution, in a new environment, where the README's example trains
 # make env     the environment both use, in .venv
 
 PYTHON ?= python3
@@ -92,16 +92,22 @@ screenshot: env
 	    file://$(CURDIR)/results/quick/report.html
 
 dist:
+	rm -rf dist
 	$(PYTHON) -m venv build/builder
 	build/builder/bin/python -m pip install --quiet build
 	build/builder/bin/python -m build --outdir dist
 
+# Nothing but what pip installs for the file is there, and scikit-learn, which the example imports.
 install-dist:
-	$(PYTHON) -m venv --clear build/installed
-	build/installed/bin/python -m pip install --quiet dist/*.whl scikit-learn
-	rm -rf build/example && cp -r examples/own-study build/example
-	cd build/example && ../installed/bin/python make_photos.py && ../installed/bin/python -m pytest
-	build/installed/bin/cvhw4 --version
+	@set -e; unset PYTHONPATH; for file in dist/*.whl dist/*.tar.gz; do \
+	    echo "$$file"; rm -rf build/installed build/example; cp -r examples/own-study build/example; \
+	    $(PYTHON) -m venv build/installed; \
+	    build/installed/bin/python -m pip install --quiet "$$file" scikit-learn; \
+	    version=$$(build/installed/bin/cvhw4 --version | tr ' ' -); \
+	    case "$$file" in "dist/$$version-py3-none-any.whl" | "dist/$$version.tar.gz") ;; \
+	        *) echo "$$file installs $$version"; exit 1;; esac; \
+	    (cd build/example && ../installed/bin/python make_photos.py && ../installed/bin/python -m pytest); \
+	done
 
 env: $(INSTALLED)
 
