@@ -109,11 +109,13 @@ install-dist:
 	    (cd build/example && ../installed/bin/python make_photos.py && ../installed/bin/python -m pytest); \
 	done
 
+# PIP_EXTRA_INDEX_URL is uv's too, and of all indexes' versions uv then takes the newest that fits, as pip does.
 env: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	@if command -v uv > /dev/null; then set -x; \
+	@$(if $(PIP_EXTRA_INDEX_URL),export UV_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL" UV_INDEX_STRATEGY=unsafe-best-match;) \
+	if command -v uv > /dev/null; then set -x; \
 	    uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv && \
 	    uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
 	else set -x; \
