@@ -8,7 +8,7 @@
 # make gpu-full      every row at full size; results/full
 # make gpu-speed     speed and peers on the GPU
 # make growth        cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; results/growth.md
-# make install-dist  the wheel in an environment of its own, where the README's example trains
+# make install-dist  the wheel, then the source distribution, in a new environment, where README's example trains
 # make integration   tests that start Ray, a browser, make or whole sessions, install, kill processes, or train long
 # make lint          style, types, imports, spelling, unused code: seconds
 # make long          kills and concurrent writes in large numbers, beside what make test does of them
@@ -97,22 +97,30 @@ screenshot: env
 	    file://$(CURDIR)/results/quick/report.html
 
 dist:
+	rm -rf dist
 	$(PYTHON) -m venv build/builder
 	build/builder/bin/python -m pip install --quiet build
 	build/builder/bin/python -m build --outdir dist
 
+# Nothing but what pip installs for the file is there, and scikit-learn, which the example imports.
 install-dist:
-	$(PYTHON) -m venv --clear build/installed
-	build/installed/bin/python -m pip install --quiet dist/*.whl scikit-learn
-	rm -rf build/example && cp -r examples/own-study build/example
-	cd build/example && ../installed/bin/python make_photos.py && ../installed/bin/python -m pytest
-	build/installed/bin/cvhw4 --version
+	@set -e; unset PYTHONPATH; for file in dist/*.whl dist/*.tar.gz; do \
+	    echo "$$file"; rm -rf build/installed build/example; cp -r examples/own-study build/example; \
+	    $(PYTHON) -m venv build/installed; \
+	    build/installed/bin/python -m pip install --quiet "$$file" scikit-learn; \
+	    version=$$(build/installed/bin/cvhw4 --version | tr ' ' -); \
+	    case "$$file" in "dist/$$version-py3-none-any.whl" | "dist/$$version.tar.gz") ;; \
+	        *) echo "$$file installs $$version"; exit 1;; esac; \
+	    (cd build/example && ../installed/bin/python make_photos.py && ../installed/bin/python -m pytest); \
+	done
 
+# PIP_EXTRA_INDEX_URL is uv's too, and of all indexes' versions uv then takes the newest that fits, as pip does.
 env: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	@if command -v uv > /dev/null; then set -x; \
+	@$(if $(PIP_EXTRA_INDEX_URL),export UV_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL" UV_INDEX_STRATEGY=unsafe-best-match;) \
+	if command -v uv > /dev/null; then set -x; \
 	    uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv && \
 	    uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
 	else set -x; \

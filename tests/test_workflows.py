@@ -4,9 +4,11 @@ it is asked; tests/test_nights.py has the nights themselves."""
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -131,10 +133,29 @@ def test_only_what_was_built_installed_and_tried_is_published():
     assert release[True] == {"push": {"tags": ["v*"]}} and release["permissions"] == {}
     build, install, publish = release["jobs"].values()
     assert (install["needs"], publish["needs"]) == ("build", "install")
-    assert install["strategy"]["matrix"]["python"] == workflow("ci")["jobs"]["test"]["strategy"]["matrix"]["python"]
     assert build["steps"][0]["with"]["fetch-depth"] == 0  # the version is the tag's
     assert publish["permissions"] == {"id-token": "write"} and publish["environment"] == "pypi"
     assert not any("run" in step or "checkout" in step["uses"] for step in publish["steps"])  # none of our code
+
+
+def test_every_python_that_the_package_names_is_tried():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", text) for text in project["classifiers"]]
+    pythons = [match[1] for match in named if match]
+    assert project["requires-python"] == f">={pythons[0]}"
+    for job in (workflow("ci")["jobs"]["test"], workflow("release")["jobs"]["install"]):
+        assert job["strategy"]["matrix"]["python"] == pythons
+
+
+def test_nothing_is_published_under_another_version_than_the_tags(tmp_path):
+    (check,) = (step["run"] for step in workflow("release")["jobs"]["build"]["steps"] if "tag" in step.get("name", ""))
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "cvhw4-1.2.3.tar.gz").touch()
+    codes = {
+        tag: subprocess.run(check, shell=True, cwd=tmp_path, env=os.environ | {"GITHUB_REF_NAME": tag}).returncode
+        for tag in ("v1.2.3", "v1.2.4")
+    }
+    assert codes == {"v1.2.3": 0, "v1.2.4": 1}
 
 
 def test_actions_are_the_well_known_ones_pinned_by_digest_at_one_version_each():
@@ -159,10 +180,11 @@ def test_zizmor_finds_nothing():
 def test_every_command_is_a_make_target_a_script_or_known():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     known = {"git config", "apt-get update", ".venv/bin/cvhw4 report", "exec python3 .github/scripts/night.py run"}
+    known.add('test -f "dist/cvhw4-${GITHUB_REF_NAME#v}.tar.gz"')
     for command in (step["run"] for step in steps("run")):
         first = command.split()[0]
         if first == "make":
-            assert command.split()[1] in targets
+            assert {word for word in shlex.split(command)[1:] if "=" not in word} <= targets, command
         elif first.startswith(".github/"):
             assert os.access(ROOT / first, os.X_OK), command
         else:
