@@ -67,6 +67,14 @@ def test_names_make_no_elements(text):
     assert [e for e in hostile.found if e[0] not in drop] == [e for e in plain.found if e[0] not in drop]
 
 
+@pytest.mark.parametrize("text", [*HOSTILE, ALL, "Größe 日本"])
+def test_links_of_the_summary_lead_to_its_sections_whatever_these_are_called(text):
+    page = page_of(text)
+    links = re.findall('<a href="#(s[0-9]+)">', page[page.index("<main") :])
+    assert links and all(page.count(f'id="{link}"') == 1 for link in links)
+    assert not re.search('<a href="(?!#)', page)
+
+
 def test_names_are_shown():
     assert "<script>alert(1)</script>" in "".join(Elements(page_of("<script>alert(1)</script>")).text)
 

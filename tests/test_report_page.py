@@ -103,7 +103,7 @@ def test_a_page_opens_with_a_summary_of_its_runs():
     text = report_page(QUICK, runs, bounds, {}, [failure("q1_3", 4)], verdicts=True, tables=["tables/a.tex"])
     assert text.splitlines()[2:4] == ["## Summary", ""] and section(text, "Summary").split("\n\n")[1].splitlines() == [
         "- **Runs**: 9, of 3 of the 20 rows, 3 seeds a row, 1 epoch each, 2026-11-23.",
-        "- **Data**: embedded (generated pictures): 240 images for training, 400 for validation.",
+        "- **Data**: embedded (generated, 240 training and 400 validation images).",
         "- **Machine**: A processor, cpu (2 threads); torch 2.15.0; code abc.",
         "- **Bounds**: met by 1 of 2 rows (**missed** by q1_1-features).",
         "- **Failures**: 1 of 4 seeds failed in q1_3-scratch.",
@@ -125,7 +125,7 @@ def test_a_summary_says_what_is_missing():
     )
     foreign = replace(record("q1_1"), data=replace(record().data, fingerprint="f" * 64, name="hymenoptera"))
     other = page([foreign], bounds=BOUNDS)
-    assert "- **Bounds**: calibrated on other data, which say nothing of these." in other
+    assert "- **Bounds**: none apply, as they are calibrated on other data." in other
     assert "- **Failures**: none." in other
     one_seed = page([record("q1_1"), record("q1_2")])
     assert "  - **undecided**: fine-tuning all layers beats" in one_seed and "One seed decides nothing." in one_seed

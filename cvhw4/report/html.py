@@ -17,6 +17,7 @@ from html import escape as quoted
 from importlib.resources import files
 from itertools import count, groupby
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from cvhw4.errors import InputError
 from cvhw4.report.text import anchor
@@ -219,7 +220,7 @@ class _Page:
         for token in tokens:
             for link in (leaf for leaf in token.children or () if leaf.type == "link_open"):
                 address = str(link.attrGet("href"))
-                link.attrSet("href", self.places.get(address, address))
+                link.attrSet("href", self.places.get(unquote(address), address))
         return self.markdown.renderer.render(tokens, self.markdown.options, {})
 
     def _table(self, block: Node, about: str) -> str:

@@ -195,7 +195,7 @@ def _bounds_held(sections: Sequence[_Section], outcomes: Sequence[Outcome]) -> l
             told.append(
                 f"{sum(met for _, met in held)} of {len(held)} {what}" + f" (**missed** by {missed})" * bool(missed)
             )
-    met = f"met by {' and '.join(told)}" if told else "calibrated on other data, which say nothing of these"
+    met = f"met by {' and '.join(told)}" if told else "none apply, as they are calibrated on other data"
     return [" ".join([f"**Bounds**: {met}.", *(text for s in sections for text in set_aside(s.groups, bounds))])]
 
 
@@ -244,9 +244,14 @@ class _Section:
     @property
     def images(self) -> str:
         """Its data in a few words."""
-        data, generated = self.runs[0].data, " (generated pictures)" * self.runs[0].data.embedded
-        known = f": {data.train} images for training, {data.val} for validation" * (not self.own_loop)
-        return f"{escape(self.data)}{generated}{known}{', each seed its own' * data.redrawn}"
+        data = self.runs[0].data
+        known = {
+            "generated": data.embedded,
+            f"{data.train} training and {data.val} validation images": not self.own_loop,
+            "each seed its own": data.redrawn,
+        }
+        details = ", ".join(text for text, holds in known.items() if holds)
+        return escape(self.data) + (f" ({details})" if details else "")
 
     @property
     def broken(self) -> list[str]:

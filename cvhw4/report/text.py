@@ -34,7 +34,7 @@ def escape(text: object) -> str:
 
 def anchor(heading: str) -> str:
     """What GitHub's pages have a heading's place under."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+    return re.sub(r"[^\w\- ]", "", printable(heading).strip().lower()).replace(" ", "-")
 
 
 def code(text: object) -> str:
