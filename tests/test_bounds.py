@@ -374,7 +374,8 @@ def test_a_run_that_learned_far_less_is_no_part_of_its_rows_bounds():
     tonight = [replace(slow[11], seed=20), *slow[:2]]
     assert made.missed(*tonight) == [] and judged(tonight, made) == "met, 1 aside"
     assert set_aside({"q1_6-finetune": tonight}, made) == [
-        "Aside: runs that learned far less than others, as some calibrated ones did: 1 of 3 of q1_6-finetune."
+        "Set aside as outliers (runs that learned far less than others of their row, as a few calibrated ones did): "
+        "1 of 3 of q1_6-finetune."
     ]
     (told,) = made.missed(*(replace(slow[11], seed=s) for s in (20, 21, 22)))
     assert told.startswith("3 of 3 runs of q1_6-finetune learned far less than others do, which of those calibrated 1")

@@ -144,7 +144,9 @@ def test_a_section_has_the_effects_of_the_stored_runs():
     # main effects by hand: ((.3 - .1) + (.5 - .2)) / 2, ((.2 - .1) + (.5 - .3)) / 2; interaction (.3 - .2) / 2
     for name, value in (("skips", "+0.250"), ("norm", "+0.150"), ("skips x norm", "+0.050")):
         assert f"| {name} | {value} [" in flat
-    assert "skips x norm" in picture.svg and "| q2_1a-skip | yes | no | 0.310" in " ".join(cells.split())
+    assert "skips x norm" in picture.svg and "| q2_1a-skip | 0.310 [0.285, 0.335] | yes | no |" in " ".join(
+        cells.split()
+    )
     assert effects_section(design, "miou")(evidence(QUICK, runs[:3], lambda run: None)[0]) == []
 
 

@@ -288,7 +288,7 @@ def test_pages_have_a_table_of_the_metric_and_the_verdict_and_nothing_of_the_rep
     text = report_page(study, runs, NO_BOUNDS, {})
     assert "# Insects\n" in text and "## Insects (photos)" in text and "### mine" in text
     assert re.search(rf"\| {better} +\| 0\.720 ± 0\.020 ", text.split("### mine")[1])
-    assert re.search(r"a start &lt;helps&gt; +\| mine +\| \+0\.300 .*\| \*\*supported\*\*", text)
+    assert re.search(r"a start &lt;helps&gt; \(`\S+`\) +\| \+0\.300 .*\| \*\*supported\*\* +\|.*\| mine +\|", text)
 
     assert "bound" not in text
 

@@ -67,6 +67,14 @@ def test_names_make_no_elements(text):
     assert [e for e in hostile.found if e[0] not in drop] == [e for e in plain.found if e[0] not in drop]
 
 
+@pytest.mark.parametrize("text", [*HOSTILE, ALL, "Größe 日本"])
+def test_links_of_the_summary_lead_to_its_sections_whatever_these_are_called(text):
+    page = page_of(text)
+    links = re.findall('<a href="#(s[0-9]+)">', page[page.index("<main") :])
+    assert links and all(page.count(f'id="{link}"') == 1 for link in links)
+    assert not re.search('<a href="(?!#)', page)
+
+
 def test_names_are_shown():
     assert "<script>alert(1)</script>" in "".join(Elements(page_of("<script>alert(1)</script>")).text)
 
@@ -94,7 +102,14 @@ def test_the_policy_lets_no_script_run_but_the_pages_own(committed):
 def test_the_answer_comes_first(committed):
     assert committed.index('<main id="main"') < committed.index("8 supported") < committed.index("<tbody>")
     titles = re.findall(r"<h2[^>]*>(.*?)</h2>", committed)
-    assert titles[0] == "The claims" and titles.count("The claims") == 1 and titles[1].startswith("Q1")
+    assert titles[:2] == ["Summary", "The claims"] and titles.count("The claims") == 1 and titles[2].startswith("Q1")
+    summary = committed[committed.index(">Summary</h2>") : committed.index(">The claims</h2>")]
+    shown, _, _ = summary.partition("<details>")
+    assert shown.count("<li>") == 7 + sum(not claim.control and claim.worse is not None for claim in QUICK.claims)
+    links = re.findall('<a href="(#s[0-9]+)">(.*?)</a>', shown)
+    places = [re.search(rf'<h2 id="{link[1:]}">(.*?)</h2>', committed)[1] for link, _ in links]
+    assert [text for _, text in links[:2]] == places[:2] == titles[2:4]
+    assert links[2][1] == "how sure the verdicts are" and places[2] == "By the best epoch, and as published"
     first = committed[committed.index(">The claims</h2>") : committed.index("<h2", committed.index(">The claims</h2>"))]
     assert len(re.findall("<table>", first)) == 2 and len(re.findall("<svg", first)) == 1
     assert (
@@ -240,10 +255,10 @@ def test_tables_sort_by_click_and_by_key(visit, tmp_path):
     assert column(0)[0] == "q1_10"
 
 
-@pytest.mark.parametrize(("only", "column"), [("best mIoU", "best mIoU"), ("in words", "difference")])
+@pytest.mark.parametrize(("only", "column"), [("best mIoU", "best mIoU"), ("p (Holm)", "difference")])
 def test_the_pages_own_tables_sort_by_value(visit, address, only, column):
     page = visit(address)
-    table = page.locator("table", has=page.get_by_role("columnheader", name=only)).last
+    table = page.locator("table", has=page.get_by_role("columnheader", name=only)).first
     place = [cell.strip() for cell in table.get_by_role("columnheader").all_inner_texts()].index(column)
     for sign in (1, -1):
         table.get_by_role("button", name=column).click()
@@ -271,6 +286,39 @@ def test_the_toggle_switches_pictures_too_and_survives(visit, address):
     assert luminances(page)[0] < before and ink_of_pictures(page) != ink
     page.get_by_role("button", name="Light page").click()
     assert luminances(page)[0] == before and ink_of_pictures(page) == ink
+
+
+FITS = """() => [...document.querySelectorAll('.table')].map((box) => {
+  const heads = [...box.querySelectorAll('thead th')], more = box.nextElementSibling;
+  const hidden = heads.filter((head) => head.hidden).map((head) => head.textContent);
+  return [box.scrollWidth <= box.clientWidth, heads.length, hidden, more.hidden ? "" : more.textContent];
+})"""
+
+
+WIDE = "\n".join(f"| {' | '.join(line)} |" for line in ([f"c{i}" for i in range(40)], ["---"] * 40, ["1.5"] * 40))
+
+
+@pytest.mark.parametrize("text", ["", f"# a\n\n## b\n\n{WIDE}\n"], ids=["committed", "40 columns"])
+def test_every_table_fits_or_folds_its_last_columns(visit, committed, tmp_path, text):
+    path = tmp_path / "report.html"
+    path.write_text(html_page(text, "", {}) if text else committed, "utf-8")
+    page = visit(path.as_uri())
+    page.evaluate("document.querySelectorAll('main details').forEach((d) => { d.open = true; })")
+    page.evaluate("() => new Promise(requestAnimationFrame)")  # after what opening them brings about
+    tables = page.evaluate(FITS)
+    assert all(fits for fits, *_ in tables)
+    for _, columns, hidden, button in tables:
+        assert columns - len(hidden) >= 3 and button == (f"More columns: {', '.join(hidden)}" if hidden else "")
+    assert not {"verdict", "difference", "95 % interval", "bounds"} & {
+        name for *_, names, _ in tables for name in names
+    }
+    page.get_by_role("button", name="More columns").first.click()
+    ((fits, _, hidden, _),) = [table for table in page.evaluate(FITS) if table[3] == "Fewer columns"]
+    assert not fits and hidden == []  # all are there, and the box scrolls
+    page.get_by_role("button", name="Fewer columns").click()
+    assert page.evaluate(FITS) == tables
+    page.emulate_media(media="print")
+    assert page.evaluate("[...document.querySelectorAll('thead th')].every((head) => head.clientWidth > 0)")
 
 
 def test_only_boxes_scroll_sideways(visit, address):
@@ -319,5 +367,5 @@ def test_names_do_nothing_in_a_browser(visit, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(page_of(f"<img src=x onerror=alert(1)> {ALL}"), "utf-8")
     page = visit(path.as_uri())
-    assert page.locator("main img, main a, main script").count() == 0
+    assert page.locator("main img, main a:not([href^='#s']), main script").count() == 0
     assert "<script>alert(1)</script>" in page.locator("main").inner_text()

@@ -50,7 +50,7 @@ def test_a_control_is_held_against_the_calibrated_run_of_its_own_seed():
     runs, on = corrupted(0.1, [0.88, 0.911, 0.889]), arithmetic(record("q1_6"))
     found = detect(NOISE, 0.1, QUICK, runs, replace(BOUNDS, twins=own, twins_on=on))
     assert found.bound == own["q1_6-finetune"]["best accuracy"] and found.mean == pytest.approx(0.8933, abs=1e-4)
-    assert found.probability > found.low > 0.9 and found.caught and bound_words(found) == "own seed ± 0.003"
+    assert found.probability > found.low > 0.9 and found.caught and bound_words(found) == "own seed ± 3.0e-03"
     for other in (replace(BOUNDS, twins=own, twins_on="cuda bf16"), BOUNDS):  # another arithmetic, or no twins
         assert not detect(NOISE, 0.1, QUICK, runs, other).caught
     # A run that is outside tells little of what others are: no spread is known of one.

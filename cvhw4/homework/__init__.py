@@ -48,16 +48,16 @@ def study(
     quick = size == "quick"
     at_size = rows_at(size)
     about = (
-        "What is claimed of 0.895 and of the whole face is about portraits by make-up: verdicts on other pictures "
-        "say nothing of the report. CamVid's 101 validation images are every second frame of seven seconds of one "
-        "drive, which is in its training images too: what is said there of other images is about frames like these."
+        "The claims about 0.895 and about the whole face are about portraits by make-up: on other pictures a verdict "
+        "says nothing of the report. CamVid's 101 validation images are every second frame of seven seconds of one "
+        "drive, which the training images show too: a verdict on CamVid is about frames like these."
     )
     if quick:
         swaps = ", ".join(f"{ours} stands in for {theirs}" for theirs, ours in stand_ins().items())
         about = (
-            f"Here {swaps}. Whether a verdict carries over to the report's own pictures, networks and "
-            "sizes, only the full size on those can tell. Generated scenes were made easier until all comparisons of "
-            f"them had the sign that they have on CamVid: that they agree is by design. {about}"
+            f"Here {swaps}. Only the full size, with the report's own pictures and networks, can tell whether a "
+            "verdict carries over to these. Generated scenes were made easier until every comparison of them had the "
+            f"sign that it has on CamVid, so that their agreement is by design. {about}"
         )
     return Study(
         size,

@@ -66,15 +66,16 @@ def _single_runs(e: Evidence) -> list[str | Picture]:
         best = ([r.best(claim.metric) for r in e.runs.get(row, ()) if r.seed in seeds] for row in claim.rows)
         spread = [x - sum(rest) for x, *rest in zip(*best, strict=True)]
         both = images.p_with_seeds(cvhw4.estimate(spread).sd, len(spread)) if spread else math.nan
+        low, high = (end - claim.margin * (claim.worse is None) for end in (images.low, images.high))  # of a difference
         lines.append(
             {
                 "claim": claim.sentence,
-                "report": f"{figures[0]:.4f} against {against:.4f}",
-                "difference": f"{figures[0] - against:+.4f}",
-                "95 % interval, images alone": f"[{images.low:.3f}, {images.high:.3f}]"
-                + (" of the figure" if claim.worse is None else ""),
+                "difference": cvhw4.gain(cvhw4.estimate([figures[0] - against])),
+                "95 % interval, images alone": f"[{low:.3f}, {high:.3f}]",
                 "p, images alone": _p(images.p_value),
                 "p, with the spread over seeds here": _p(both),
+                "published": f"{figures[0]:.4f}",
+                "against": f"{against:.4f}",
             }
         )
     if all(line["p, with the spread over seeds here"] == "-" for line in lines):  # or there are none
@@ -141,12 +142,12 @@ def _skips(e: Evidence) -> list[str | Picture]:
     places = [place for place in _PLACES if place != _THIN or all(found)]
     lines = [
         {
-            "batch norm": mode,
             "measured on": place,
-            "with skips": f"{cvhw4.estimate(arms[0]).mean:.3f}",
-            "without": f"{cvhw4.estimate(arms[1]).mean:.3f}",
+            "batch norm": mode,
             "gain, 95 % interval": cvhw4.gain(cvhw4.estimate(_less(*arms))),
             "of the errors removed": _removed(arms) if place.startswith("pixel accuracy") else "-",
+            "with skips": f"{cvhw4.estimate(arms[0]).mean:.3f}",
+            "without": f"{cvhw4.estimate(arms[1]).mean:.3f}",
         }
         for mode, of_mode in values.items()
         for place, arms in of_mode.items()
@@ -164,8 +165,9 @@ def _skips(e: Evidence) -> list[str | Picture]:
     ]
     return [
         f"## Skip connections: spatial detail, or a network that is hard to train? ({e.title})",
-        f"{len(seeds)} seeds, {e.study.epoch} epoch. *Near contours*: within 3 pixels of another label. "
-        "All but the first two by one confusion matrix over the set, void ignored; away from contours a class with "
+        f"{len(seeds)} seeds, {e.study.epoch} epoch. *Frozen*: batch norm trains with the statistics that it started "
+        "with, the report's mode; *train*: with each batch's. *Near contours*: within 3 pixels of another label. All "
+        "but the first two by one confusion matrix over the set, void ignored; away from contours a class with "
         "hardly any pixels weighs as much in the mIoU as any other. "
         + (
             "*Thin classes*: Pole and SignSymbol." if _THIN in places else "Of poles and signs hardly a pixel is found."

@@ -47,8 +47,8 @@ def effects_section(
         cells = [
             {
                 "row": escape(row),
-                **{escape(f): on if is_on else off for f, is_on in zip(design.factors, cell, strict=True)},
                 metric_name(metric): gain(estimate(figures[cell])).lstrip("+"),
+                **{escape(f): on if is_on else off for f, is_on in zip(design.factors, cell, strict=True)},
             }
             for cell, row in design.cells.items()
         ]

@@ -40,10 +40,10 @@ def failures_table(failures: Sequence[Failure], rows: Sequence[Row]) -> str:
         {
             "row": escape(f.row),
             "seed": str(f.seed),
+            "reason": escape(f.reason),
             "epoch": str(f.epoch or "-"),
             "step": str(f.step or "-"),
             "learning rate": f"{f.lr:g}" if f.lr else "-",
-            "reason": escape(f.reason),
             "last good checkpoint": "none" if f.checkpoint is None else escape(f.checkpoint),
         }
         for f in sorted(failures, key=lambda f: (order[f.row], f.seed))

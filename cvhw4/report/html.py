@@ -1,7 +1,8 @@
 """`report.html`: the pages in Markdown as one file that loads nothing, for every screen, in light and dark.
 
-The Markdown is the content; here it is put in order (the answer first), explanations fold, tables can be sorted, and
-pictures are inside. HTML in it stays text, and the page's policy lets no script run but its own.
+The Markdown is the content; here it is put in order (the answer first), explanations fold, tables can be sorted and
+fold the columns that a screen has no room for, and pictures are inside. HTML in it stays text, and the page's policy
+lets no script run but its own.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from html import escape as quoted
 from importlib.resources import files
 from itertools import count, groupby
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from cvhw4.errors import InputError
+from cvhw4.report.text import anchor
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
     from markdown_it.tree import SyntaxTreeNode as Node
 
-CLAIMS = "The claims"  # the section that both pages have
+SUMMARY = "Summary"  # the section that begins a page
+CLAIMS = "The claims"  # the one that both pages have
 LONG = 250  # characters of a paragraph that defines terms, from which it folds
 _LONG_LIST = 400  # characters of a list, likewise
 SHORT = 34  # characters of a cell, up to which it stays on one line; lists of numbers always do
@@ -129,6 +133,7 @@ class _Page:
 
     def __init__(self, markdown: MarkdownIt, pictures: Mapping[str, str]) -> None:
         self.markdown, self.pictures, self.numbers = markdown, pictures, count(1)  # of ids
+        self.places: dict[str, str] = {}  # of links to sections, by the address that they have in Markdown
 
     def render(self, report: _Section, verdicts: _Section) -> str:
         """The page, the answer first."""
@@ -140,6 +145,11 @@ class _Page:
             summing, *others = (block for block in blocks if not _explains(block))
             claims.blocks = [summing, *sorted(others, key=lambda b: ("table", "figure", "text").index(_kind(b)))]
             parts = [claims, *(part for part in parts if part.text != CLAIMS)]
+        parts.sort(key=lambda part: part.text != SUMMARY)
+        for part in parts:
+            self._place(part)
+        if further := [part for part in verdicts.parts if part.text != CLAIMS]:
+            self.places["verdicts.md"] = f"#{further[0].id}"
         body = "".join(self._section(part, 2) for part in parts)
         about = self._blocks(report.blocks, report.text)
         contents = "".join(self._entry(part, deep=part in report.parts) for part in parts)
@@ -170,8 +180,13 @@ class _Page:
 </html>
 """
 
-    def _section(self, section: _Section, level: int) -> str:
+    def _place(self, section: _Section) -> None:
         section.id = f"s{next(self.numbers)}"
+        self.places.setdefault(f"#{anchor(section.text)}", f"#{section.id}")
+        for part in section.parts:
+            self._place(part)
+
+    def _section(self, section: _Section, level: int) -> str:
         inside = self._blocks(section.blocks, section.text) + self._folded(section.notes, section.text)
         inside += "".join(self._section(part, level + 1) for part in section.parts)
         heading = f'<h{level} id="{section.id}">{self._html(section.title)}</h{level}>\n'
@@ -183,10 +198,12 @@ class _Page:
         return f"<li>{link}{f'<ul>{inside}</ul>' if inside else ''}</li>"
 
     def _blocks(self, blocks: Iterable[Node], about: str) -> str:
-        """Blocks as HTML; explanations that follow each other fold together."""
+        """Blocks as HTML; explanations that follow each other fold together, the summary itself does not."""
         return "".join(
             self._folded(group, about) if folds else "".join(self._block(block, about) for block in group)
-            for folds, group in groupby(blocks, _explains)
+            for folds, group in groupby(
+                blocks, lambda block: _explains(block) and (about, block.type) != (SUMMARY, "bullet_list")
+            )
         )
 
     def _folded(self, blocks: Iterable[Node], about: str) -> str:
@@ -200,6 +217,10 @@ class _Page:
         return self._figure(block.children[0].children) if kind == "figure" else self._html(block.to_tokens())
 
     def _html(self, tokens: list[Token]) -> str:
+        for token in tokens:
+            for link in (leaf for leaf in token.children or () if leaf.type == "link_open"):
+                address = str(link.attrGet("href"))
+                link.attrSet("href", self.places.get(unquote(address), address))
         return self.markdown.renderer.render(tokens, self.markdown.options, {})
 
     def _table(self, block: Node, about: str) -> str:

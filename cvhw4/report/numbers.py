@@ -118,10 +118,10 @@ def percent(share: float, digits: int = 0) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.{digits}f} %"
 
 
-def seconds(values: Sequence[float]) -> str:
-    """ "12.3 ± 0.4 s": mean and standard deviation."""
-    e = estimate(values)
-    return f"{e.mean:.1f} s" if e.n == 1 else f"{e.mean:.1f} ± {e.sd:.1f} s"
+def duration(seconds: Sequence[float], in_minutes: bool = False) -> str:
+    """ "12.3 ± 0.4 s", or in minutes: mean and standard deviation."""
+    e, unit = estimate([s / 60 for s in seconds] if in_minutes else seconds), "min" if in_minutes else "s"
+    return f"{e.mean:.1f} {unit}" if e.n == 1 else f"{e.mean:.1f} ± {e.sd:.1f} {unit}"
 
 
 def ends(values: Sequence[object]) -> str:

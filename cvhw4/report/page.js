@@ -42,10 +42,42 @@
     });
   };
 
+  const folding = (box) => { // gives what shows as many of a table's columns as fit, the first ones, or all
+    const table = box.querySelector("table"), names = [...table.tHead.rows[0].cells];
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "more";
+    box.after(button);
+    let all = false;
+    const show = (count) => {
+      for (const row of table.rows) [...row.cells].forEach((cell, i) => { cell.hidden = i >= count; });
+    };
+    const fit = (narrow) => {
+      let count = names.length;
+      show(count);
+      table.classList.remove("tight");
+      table.classList.toggle("tight", !narrow && box.scrollWidth > box.clientWidth);
+      while (!narrow && !all && count > 2 && box.scrollWidth > box.clientWidth) show(--count);
+      const folded = names.slice(count).map((name) => name.textContent);
+      button.hidden = !folded.length && !all;
+      button.textContent = all ? "Fewer columns" : `More columns: ${folded.join(", ")}`;
+    };
+    button.addEventListener("click", () => {
+      all = !all;
+      fit(false);
+    });
+    return fit;
+  };
+
   document.addEventListener("DOMContentLoaded", () => {
     document.querySelectorAll("main table").forEach(sortable);
 
     const wide = matchMedia("(min-width: 64rem)"), contents = document.querySelector("nav details");
+    const tables = [...document.querySelectorAll(".table")].map(folding);
+    const fit = () => tables.forEach((one) => one(!wide.matches)); // narrow screens scroll tables
+    addEventListener("resize", fit);
+    document.addEventListener("toggle", fit, true); // what was folded had no width
+    fit();
     const fold = () => { contents.open = wide.matches; };
     wide.addEventListener("change", fold);
     fold();

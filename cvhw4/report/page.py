@@ -49,10 +49,11 @@ def write_pages(
         InputError: the folder cannot be written to.
     """
     stored = Stored(study, store, bounds or NO_BOUNDS)
-    pages = [(write_report(stored, bounds, missing), "tables of all stored runs")]
     seeds = [o.difference.n for o in stored.outcomes]
     seeds += [len(of_row) for of_row in by_row(stored.rows).values()] if study.sections else []
-    if any(n > 1 for n in seeds) or (store.folder / "verdicts.md").exists():
+    verdicts = any(n > 1 for n in seeds) or (store.folder / "verdicts.md").exists()
+    pages = [(write_report(stored, bounds, missing, verdicts), "tables of all stored runs")]
+    if verdicts:
         try:
             pages.append((write_verdicts(stored, bounds or NO_BOUNDS), "what they say of the claims, and how sure"))
         except Exception as error:
@@ -64,12 +65,13 @@ def write_pages(
     return pages
 
 
-def write_report(stored: Stored, bounds: Bounds | None, missing: Mapping[str, str]) -> Path:
+def write_report(stored: Stored, bounds: Bounds | None, missing: Mapping[str, str], verdicts: bool = False) -> Path:
     """Renders the stored runs, failed ones too, to `<results>/<study>/report.md`, with its pictures in `figures/`
     beside it.
 
     Args:
         missing: rows that could not run, and why.
+        verdicts: whether there is, or will be, a verdicts.md beside it.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -82,7 +84,8 @@ def write_report(stored: Stored, bounds: Bounds | None, missing: Mapping[str, st
         warnings.warn(f"no pictures are drawn: {error!r}", stacklevel=2)
         pictures = {}
     write_pictures(folder, (p for of_both in pictures.values() for _, p in of_both), KINDS)
-    page = report_page(study, stored.rows, bounds, missing, failures, pictures, tables_in(study, folder), stored.older)
+    tables = tables_in(study, folder)
+    page = report_page(study, stored.rows, bounds, missing, failures, pictures, tables, stored.older, verdicts)
     write_atomically(folder / "report.md", page)
     return folder / "report.md"
 

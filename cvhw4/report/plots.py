@@ -15,7 +15,7 @@ from cvhw4.errors import InputError, printable
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import COLOURS, INK, Picture, by_line, draw, grid_of_panels
 from cvhw4.report.numbers import ends, number
-from cvhw4.report.runs import by_data, grouped, metric_name, published, seeds
+from cvhw4.report.runs import by_data, grouped, metric_heading, published, seeds
 from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.bounds import bounds_of
 from cvhw4.statistics.intervals import t_quantile
@@ -80,7 +80,6 @@ def curves(
     longest = max(len(r.epochs) for row in rows for r in groups[row.name])
     share = metric in LABELS and rows[0].task.name != CUSTOM.name  # 0 to 1
     marks = {row.name: published(study, row.name, metric) for row in rows}
-    name = metric_name(metric)
     looks = [(colour, dashes) for dashes in _DASHES for colour in COLOURS]
     if together and len(rows) > len(looks):
         raise InputError(
@@ -130,7 +129,7 @@ def curves(
         ),
         paint,
         f"Learning curves on {printable(data)}: {LABELS.get(metric, metric)} by epoch; after the last one {last}.",
-        f"{name[0].upper()}{name[1:]}{' (share, 0 to 1)' if share else ''}"
+        f"{metric_heading(metric)}{' (share, 0 to 1)' if share else ''}"
         f"{f' on {images} validation images' if images else ''} after every "
         f"epoch: mean over seeds, band: its 95 % interval, {seeds({row.name: groups[row.name] for row in rows})}."
         + (" Diamond: the published figure, at its epoch or at the last one here." if marked else ""),
@@ -148,7 +147,7 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
     bar, dot = (2.4, 3.5) if narrow else (3.4, 7)
     marks = [stated(o.claim, study).difference - o.claim.margin for o in outcomes]
     marked = not all(map(math.isnan, marks))
-    sentences = [o.claim.sentence for o in outcomes]
+    sentences, n = [o.claim.sentence for o in outcomes], sorted({o.difference.n for o in outcomes})
     if len({o.claim.id for o in outcomes}) < len(outcomes):  # on several data sets
         sentences = [f"{o.claim.sentence} ({printable(o.data)})" for o in outcomes]
     labels = [fill(in_picture(sentence), max(round(6.3 * width), 18)) for sentence in sentences]
@@ -213,7 +212,7 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         f"Each claim's difference after the {study.epoch} epoch: mean over seeds, thick bar: its 95 % interval "
         "(Student's t, for this claim alone: the verdict is corrected for several), "
         f"{'thin: that with other validation images as well, ' if any(o.noise for o in outcomes) else ''}"
-        f"n = {ends(sorted({o.difference.n for o in outcomes}))} seeds, paired; "
+        f"n = {ends(n)} seed{'s' * (n[-1] > 1)}, paired; "
         f"{'open diamond: the published difference, of best epochs; ' if marked else ''}"
         "right of the line the claim holds. "
         f"Data: {', '.join(map(escape, dict.fromkeys(o.data for o in outcomes)))}.",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,13 +12,15 @@ from cvhw4.discovery import logged_elsewhere
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import BIASED, failures_table, share
 from cvhw4.report.figures import Picture
+from cvhw4.report.html import SUMMARY
 from cvhw4.report.numbers import (
+    data_of,
     difference,
+    duration,
     ends,
     interval,
     number,
     p_value,
-    seconds,
     seeds_note,
     seeds_of,
     spread,
@@ -29,27 +32,32 @@ from cvhw4.report.runs import (
     all_shown,
     by_classes,
     by_data,
+    by_row,
     class_names,
     collapsed,
     days,
     device,
+    grouped,
     judged,
     lower_note,
+    metric_heading,
     metric_name,
     notes,
     of_class,
+    printed_digits,
     published,
+    seeds,
     set_aside,
     with_metric,
 )
 from cvhw4.report.tables import Table
-from cvhw4.report.text import escape
+from cvhw4.report.text import anchor, code, escape
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.verdicts import Outcome, judge_all
-from cvhw4.study import Row, Study
+from cvhw4.study import Study
 from cvhw4.study.rows import design
-from cvhw4.tasks import CUSTOM, LABELS, SEGMENTATION, Task
+from cvhw4.tasks import CUSTOM, SEGMENTATION, Task
 
 _CONVENTIONS = {
     "miou": "mIoU, by image",
@@ -58,6 +66,8 @@ _CONVENTIONS = {
     "set_pixel_accuracy": "pixel accuracy, whole set",
 }
 _MOST_LISTED = 3  # seeds whose best epochs are listed one by one
+_MOST_CLAIMS = 12  # whose verdicts the summary has
+_LONG = 600  # seconds, from which times are in minutes
 _NONE_OLDER: Mapping[str, int] = {}
 _NO_PICTURES: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = {}
 
@@ -71,6 +81,7 @@ def report_page(
     pictures: Mapping[tuple[str, str], Sequence[tuple[str, Picture]]] = _NO_PICTURES,
     tables: Sequence[str] = (),
     older: Mapping[str, int] = _NONE_OLDER,
+    verdicts: bool = False,
 ) -> str:
     """The whole page.
 
@@ -82,25 +93,10 @@ def report_page(
         pictures: by task and data set, each with its heading; those of the claims under two empty names.
         tables: paths of the study's own tables for papers, from where the page is.
         older: how many runs of a row are left out.
+        verdicts: whether there is a verdicts.md beside it.
     """
-    parts = [f"# {escape(study.title)}", _preamble(study, records), *([escape(study.about)] if study.about else [])]
-    if tables:
-        parts.append(f"Tables for papers: {', '.join(f'[{path}]({path})' for path in tables)}.")
-    if older:
-        counts = ", ".join(f"{n} of {escape(row)}" for row, n in older.items())
-        parts.append(
-            f"Left out are runs with other settings, code, packages or devices than the latest of their row: {counts} "
-            "(`cvhw4 list` has them)."
-        )
     outcomes = judge_all(study, records, known=(bounds or NO_BOUNDS).known)
-    if outcomes:
-        rules = (
-            f"By the {study.epoch} epoch: paired t test over seeds at 5 %, Holm's correction for the claims about the "
-            "same data, controls each by itself."
-        )
-        drawn = (picture.markdown for _, picture in pictures.get(("", ""), ()))
-        note = " " + seeds_note(outcomes)
-        parts += ["## The claims", f"{tally(outcomes)}. {rules}{note.rstrip()}", *drawn]
+    sections = []
     for task in study.tasks:
         failed = [f for f in failures if f.task == task.name]
         for data, groups in by_data([r for r in records if r.task == task.name], failed).items():
@@ -114,34 +110,116 @@ def report_page(
                 failures=[f for f in failed if f.data == data],
                 pictures=pictures.get((task.name, data), ()),
             )
-            parts += section.parts()
+            sections.append(section)
+    parts = [f"# {escape(study.title)}", f"## {SUMMARY}"]
+    parts += [_summary(study, records, sections, outcomes, tables, verdicts)] if sections else ["No runs yet."]
+    if study.about:
+        parts.append(f"*What verdicts are about*: {escape(study.about)}")
+    parts += [_terms(study, bounds)] if records else []
+    if older:
+        counts = ", ".join(f"{n} of {escape(row)}" for row, n in older.items())
+        parts.append(
+            f"Left out are runs with other settings, code, packages or devices than the latest of their row: {counts} "
+            "(`cvhw4 list` has them)."
+        )
+    if outcomes:
+        rules = (
+            f"By the {study.epoch} epoch: paired t test over seeds at 5 %, Holm's correction for the claims about the "
+            "same data, controls each by itself."
+        )
+        rules += " One seed decides nothing." * any(o.difference.n == 1 for o in outcomes)
+        drawn = (picture.markdown for _, picture in pictures.get(("", ""), ()))
+        parts += ["## The claims", f"{rules} {seeds_note(outcomes)}".rstrip(), *drawn]
+    parts += [part for section in sections for part in section.parts()]
     seen = {r.row for r in records} | {f.row for f in failures}
-    absent = [
-        {"row": row, "why": escape(missing.get(row, "no run is stored"))} for row in study.rows if row not in seen
-    ]
+    absent = grouped((row for row in study.rows if row not in seen), lambda row: missing.get(row, "no run is stored"))
     if absent:
-        parts += ["## Rows without a run", Table.of(absent).markdown()]
+        lines = [{"why": escape(why), "rows": ", ".join(map(escape, rows))} for why, rows in absent.items()]
+        parts += ["## Rows without a run", Table.of(lines).markdown()]
     return "\n\n".join(parts) + "\n"
 
 
-def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
-    if not records:
-        return "No runs yet."
-    machines = sorted({", ".join(dict.fromkeys((r.environment["device_name"], device(r)))) for r in records})
-    versions = sorted({text for r in records for text in r.software})
-    commits = sorted({commit for r in records if (commit := r.environment["commit"])})
-    code = f"; code {', '.join(commits)}" if commits else ""
-    where = "; ".join([days(records), *machines, *([", ".join(versions)] if versions else [])]) + code
-    of_publication = (
-        " *Published* is the publication's figure, on its own data and networks: on others, or at another size, the "
-        "difference shows how far apart the two studies are, not an error of either."
-    )
-    return (
-        f"{len(records)} run{'s' * (len(records) > 1)}, {escape(where)}.\n\n"
-        "Mean ± standard deviation over seeds; the interval is the mean's, 95 %, Student's t over seeds. *Best* is the "
-        "best of all epochs on the validation set, and so an optimistic figure; *last* is the last epoch's."
-        + (of_publication if study.published else "")
-    )
+def _summary(
+    study: Study,
+    records: Sequence[RunRecord],
+    sections: Sequence[_Section],
+    outcomes: Sequence[Outcome],
+    tables: Sequence[str],
+    verdicts: bool,
+) -> str:
+    """The page in some ten lines: what ran, on what, whether bounds held, every verdict, failures, where to read on."""
+    lines = []
+    if records:
+        rows, epochs = by_row(records), sorted({len(r.epochs) for r in records})
+        machines = sorted({", ".join(dict.fromkeys((r.environment["device_name"], device(r)))) for r in records})
+        versions = ", ".join(sorted({text for r in records for text in r.software}))
+        commits = ", ".join(sorted({str(commit) for r in records if (commit := r.environment["commit"])}))
+        made = [*machines, *filter(None, [versions]), *([f"code {commits}"] if commits else [])]
+        ran = f"all {len(rows)}" if len(rows) == len(study.rows) else f"{len(rows)} of the {len(study.rows)}"
+        lines += [
+            f"**Runs**: {len(records)}, of {ran} rows, {seeds(rows)}, "
+            f"{ends(epochs)} epoch{'s' * (epochs[-1] > 1)} each, {days(records)}.",
+            f"**Data**: {'; '.join(section.images for section in sections if section.runs)}.",
+            f"**Machine**: {escape('; '.join(made))}.",
+        ]
+    lines += _bounds_held(sections, outcomes)
+    lines.append(f"**Failures**: {' '.join(text for section in sections for text in section.broken) or 'none.'}")
+    if outcomes:
+        lines.append(f"**Claims**: {tally(outcomes)}.")
+        own = [o for o in outcomes if not o.claim.control] or outcomes
+        for o in own[:_MOST_CLAIMS]:
+            data = "".join(f" on {name}" for name in data_of(o, own).values())
+            size = " ".join([difference(o), *([interval(o.difference)] if o.difference.n > 1 else [])])
+            lines.append(f"  {verdict(o)}: {escape(o.claim.sentence)}{data}, {size}")
+        lines += [f"  and {len(own) - _MOST_CLAIMS} more"] * (len(own) > _MOST_CLAIMS)
+    further = [f"[{escape(section.title)}](#{anchor(section.title)})" for section in sections]
+    further += ["[how sure the verdicts are](verdicts.md)"] * verdicts
+    links = ", ".join(f"[{path.rpartition('/')[2]}]({path})" for path in tables)
+    further += [f"tables for papers: {links}"] * bool(tables)
+    lines.append(f"**Read on**: {'; '.join(further)}.")
+    return "\n".join(re.sub("^( *)", r"\1- ", line) for line in lines)
+
+
+def _bounds_held(sections: Sequence[_Section], outcomes: Sequence[Outcome]) -> list[str]:
+    """A line that says which rows and claims meet their bounds; none where there are no bounds."""
+    bounds = sections[0].bounds
+    if bounds is None or not (bounds.rows or bounds.claims):
+        return []
+    of_rows = [(row, judged(runs, bounds)) for section in sections for row, runs in section.groups.items()]
+    checks = [(o.claim.id, bounds.check_claim(o)) for o in outcomes]
+    told = []
+    for what, held in (
+        ("rows", [(row, text != "MISSED") for row, text in of_rows if text != "none"]),
+        ("claims", [(id, check.met) for id, check in checks if check is not None]),
+    ):
+        missed = ", ".join(escape(name) for name, met in held if not met)
+        if held:
+            told.append(
+                f"{sum(met for _, met in held)} of {len(held)} {what}" + f" (**missed** by {missed})" * bool(missed)
+            )
+    met = f"met by {' and '.join(told)}" if told else "none apply, as they are calibrated on other data"
+    return [" ".join([f"**Bounds**: {met}.", *(text for s in sections for text in set_aside(s.groups, bounds))])]
+
+
+def _terms(study: Study, bounds: Bounds | None) -> str:
+    """What the columns of the tables are."""
+    terms = [
+        "*Best* is the best of all epochs on the validation set, and so an optimistic figure; *last* is the last "
+        "epoch's. Both are means over seeds, ± the standard deviation.",
+        "The *95 % interval* is that of the mean of the best, Student's t over seeds.",
+        f"*n*: runs, one for each seed. *Best at epoch*: of more than {_MOST_LISTED} runs the median (and the range).",
+    ]
+    if bounds is not None and bounds.rows:
+        terms.append(
+            "*Bounds*: whether every run, and the mean of a row's, lies where calibration expects it; *aside*: runs "
+            "that were passed over as outliers."
+        )
+    if study.published:
+        terms.append(
+            "*Published* is the publication's figure, on its own data and networks: on others, or at another size, the "
+            "difference shows how far apart the two studies are, not an error of either."
+        )
+    return " ".join(terms)
 
 
 @dataclass(kw_only=True)
@@ -162,17 +240,40 @@ class _Section:
         self.ran = [row for row in self.rows if row.name in self.groups]
         self.runs = [r for of_row in self.groups.values() for r in of_row]
         self.notes = notes(self.runs, self.study)
+        source = self.study.sources.get(self.task.name)
+        self.title = f"{(source.title if source is not None else '') or self.study.title} ({self.data})"
+
+    @property
+    def images(self) -> str:
+        """Its data in a few words."""
+        data = self.runs[0].data
+        known = {
+            "generated": data.embedded,
+            f"{data.train} training and {data.val} validation images": not self.own_loop,
+            "each seed its own": data.redrawn,
+        }
+        details = ", ".join(text for text, holds in known.items() if holds)
+        return escape(self.data) + (f" ({details})" if details else "")
+
+    @property
+    def broken(self) -> list[str]:
+        """Sentences that say how many runs of each row failed, or learned nothing."""
+        failed = [
+            f"{share(self.groups.get(row, []), those)} in {escape(row)}."
+            for row, those in grouped(self.failures, lambda f: f.row).items()
+        ]
+        return failed + collapsed(self.groups)
 
     def parts(self) -> list[str]:
         """Its parts in Markdown."""
-        source = self.study.sources.get(self.task.name)
-        title = (source.title if source is not None else "") or self.study.title
-        parts = [f"## {escape(title)} ({escape(self.data)})", self._about()]
+        parts = [f"## {escape(self.title)}", self._about()]
         parts += [*collapsed(self.groups), *set_aside(self.groups, self.bounds)]
         for metric in all_shown(self.study, self.task, self.runs):
             lines = list(self._figures(metric))
             if lines:
-                parts += [f"### {_heading(metric)}", self._table(lines), *self.notes]
+                parts += [f"### {metric_heading(metric)}", self._table(lines), *self.notes]
+        if self.outcomes:
+            parts += ["### Claims", self._claims(), *self.notes]
         parts += self._settings()
         for heading, shown in groupby(self.pictures, lambda picture: picture[0]):
             parts += [f"### {heading}", *(p.markdown for _, p in shown)]
@@ -186,13 +287,11 @@ class _Section:
             parts += ["### Failed runs", failures_table(self.failures, self.rows), BIASED]
         if not self.runs:
             return parts
-        if self.outcomes:
-            parts += ["### Claims", self._claims(), *self.notes]
         if self.task is SEGMENTATION:
             parts += self._conventions()
         if any(r.times.total_seconds for r in self.runs):
-            heading = "### Time and memory" if self.own_loop else "### Weights, time and memory"
-            parts += [heading, self._costs(), *self._continued()]
+            heading = "### Time and memory" if self.own_loop else "### Time, memory and weights"
+            parts += [heading, *self._costs(), *self._continued()]
         return parts
 
     def _about(self) -> str:
@@ -208,7 +307,7 @@ class _Section:
             about = (logged if self.study.train is logged_elsewhere else loop) + lower_note(self.runs)
         also_after = self.study.also_after.get(self.task.name, math.inf)
         if any(len(r.epochs) > also_after for r in self.runs):
-            about += f" A row's second line: the same runs after their first {also_after} epochs."
+            about += f" *First {also_after} epochs*: the same runs, as if they had ended then."
         if self.bounds and self.bounds.rows and not any(self.bounds.apply_to(r.data.fingerprint) for r in self.runs):
             about += " The bounds are calibrated on other data and do not apply."
         return about
@@ -226,22 +325,30 @@ class _Section:
             for within in (None, *([also_after] if runs and also_after and also_after < lengths[-1] else [])):
                 if not runs and not failed:
                     continue
-                shown = str(within or (ends(lengths) if lengths else "-"))
                 best = estimate([r.best(metric, within) for r in runs]) if runs else None
                 last = estimate([r.epochs[:within][-1].figures[metric] for r in runs]) if runs else None
                 stated = published(self.study, row.name, metric)
+                epoch = self.study.published[row.name].epochs.get(metric) if stated is not None else None
                 yield {
-                    "row": row.name,
+                    "row": row.name + (f", first {within} epochs" if within else ""),
                     f"best {name}": "**failed**" if best is None else spread(best),
                     "95 % interval": "-" if best is None else interval(best),
-                    f"last {name}": "-" if last is None else spread(last),
-                    "published": self._stated(row, metric),
-                    "less published": "-" if best is None or stated is None else number(best.mean - stated, sign="+"),
+                    "published": "-" if stated is None else number(stated, printed_digits(self.study, metric)),
+                    "best less published": "-"
+                    if best is None or stated is None
+                    else number(best.mean - stated, sign="+"),
                     "bounds": judged(runs, self.bounds) if runs and within is None else "-",  # of whole runs
+                    f"last {name}": "-" if last is None else spread(last),
                     "n": f"{len(runs)}{remark}",
-                    "epochs": shown,
-                    "best at": _listed([r.best_epoch(metric, within) for r in runs]),
+                    "best at epoch": _listed([r.best_epoch(metric, within) for r in runs]),
+                    "published at epoch": str(epoch or "-"),
+                    "epochs": ends(lengths) if lengths else "-",
                 }
+
+    def _table(self, lines: Sequence[Mapping[str, str]]) -> str:
+        without = [] if self.own_loop else ["epochs"]  # which the settings have
+        optional = ("95 % interval", "published", "best less published", "bounds", "published at epoch")
+        return Table.of(lines, without, optional).markdown()
 
     def _settings(self) -> list[str]:
         """What the rows that ran train; nothing where that is their names alone."""
@@ -251,40 +358,25 @@ class _Section:
             for of_task in design(rows)
             for line in of_task
         ]
-        if self.task is SEGMENTATION and all(row.skips is None for row in rows):
-            lines = [{k: v for k, v in line.items() if k != "skips"} for line in lines]  # which FCN8s alone has
-        return ["### Settings", Table.of(lines).markdown()] if lines and len(lines[0]) > 1 else []
-
-    def _table(self, lines: Sequence[Mapping[str, str]]) -> str:
-        whole = not self.own_loop and len({line["row"] for line in lines}) == len(lines)
-        without = ["epochs"] if whole else []  # of whole runs alone: as the settings say
-        return Table.of(lines, without, optional=("published", "less published", "bounds")).markdown()
-
-    def _stated(self, row: Row, metric: str) -> str:
-        figure = published(self.study, row.name, metric)
-        if figure is None:
-            return "-"
-        epoch = self.study.published[row.name].epochs.get(metric)
-        return f"{figure:.4f}" + (f" at epoch {epoch}" if epoch else "")
+        return ["### Settings", *_differing(lines)] if lines and len(lines[0]) > 1 else []
 
     def _claims(self) -> str:
         lines = []
         for outcome in self.outcomes:
-            check = self.bounds.check_claim(outcome) if self.bounds else None
+            claim, check = outcome.claim, self.bounds.check_claim(outcome) if self.bounds else None
             lines.append(
                 {
-                    "claim": outcome.claim.id,
-                    "in words": escape(outcome.claim.sentence) + (" (control)" if outcome.claim.control else ""),
-                    "figure": metric_name(outcome.claim.metric),
+                    "claim": f"{escape(claim.sentence)} ({'control, ' * claim.control}{code(claim.id)})",
                     "difference": difference(outcome),
                     "95 % interval": interval(outcome.difference),
-                    "n": seeds_of(outcome),
-                    "p (Holm)": p_value(outcome.adjusted_p),
                     "verdict": verdict(outcome),
+                    "p (Holm)": p_value(outcome.adjusted_p),
                     "bound": "none" if check is None else "met" if check.met else "MISSED",
+                    "n": seeds_of(outcome),
+                    "figure": metric_name(claim.metric),
                 }
             )
-        return Table.of(lines, optional=("bound",)).markdown()
+        return Table.of(lines, optional=("95 % interval", "p (Holm)", "bound")).markdown()
 
     def _conventions(self) -> list[str]:
         """Both conventions of segmentation metrics after the last epoch, overall and by class."""
@@ -311,29 +403,30 @@ class _Section:
             parts += [f"### IoU by class, {title} (last epoch)", table.markdown(), *self.notes]
         return parts
 
-    def _costs(self) -> str:
+    def _costs(self) -> list[str]:
         """What the runs started from and cost."""
         lines = []
+        whole = {row.name: [r.times.total_seconds for r in self.groups[row.name]] for row in self.ran}
+        long = max(map(max, whole.values())) >= _LONG
         for row in self.ran:
             runs = self.groups[row.name]
             memory = [r.times.peak_memory_bytes for r in runs if r.times.peak_memory_bytes is not None]
             of_publication = self.study.published.get(row.name)
-            trained, whole = f"{runs[0].trained_parameters / 1e6:.3g} M", runs[0].parameters / 1e6
-            lines.append(
-                {
-                    "row": row.name,
+            line = {
+                "row": row.name,
+                "time per run": duration(whole[row.name], in_minutes=long),
+                "published time": of_publication.time if of_publication else "-",
+                "peak memory": f"{max(memory) / 2**30:.2f} GiB" if memory else "-",
+            }
+            if not self.own_loop:
+                line |= {
+                    "images/s in training": f"{estimate([r.times.images_per_second for r in runs]).mean:.0f}",
+                    "parameters": f"{runs[0].parameters:,}",
+                    "trained": f"{runs[0].trained_parameters:,}",
                     "weights": escape(", ".join(sorted({r.weights.origin for r in runs}))),
-                    "parameters (trained)": f"{whole:{'.2f' if whole >= 0.1 else '.2g'}} M ({trained})",
-                    "time per run": seconds([r.times.total_seconds for r in runs]),
-                    "training": seconds([r.times.train_seconds for r in runs]),
-                    "images/s": f"{estimate([r.times.images_per_second for r in runs]).mean:.0f}",
-                    "peak memory": f"{max(memory) / 2**30:.2f} GiB" if memory else "-",
-                    "published time": of_publication.time if of_publication else "-",
-                    "device": escape(", ".join(sorted({device(r) for r in runs}))),
                 }
-            )
-        unknown = ("weights", "parameters (trained)", "training", "images/s") if self.own_loop else ()
-        return Table.of(lines, unknown, optional=("published time",)).markdown()
+            lines.append(line | {"device": escape(", ".join(sorted({device(r) for r in runs})))})
+        return _differing(lines, ("weights", "device"), optional=("published time", "peak memory"))
 
     def _continued(self) -> list[str]:
         """A line that says how many runs of each row were broken off and continued; none where none was."""
@@ -343,14 +436,25 @@ class _Section:
         return [continued] if rows else []
 
 
-def _heading(metric: str) -> str:
-    """A metric's name as a heading: "Pixel accuracy", "mIoU"; a study's own as it is."""
-    name = metric_name(metric)
-    return name if metric not in LABELS or name == "mIoU" else name[0].upper() + name[1:]
-
-
 def _listed(epochs: Sequence[int]) -> str:
-    """Every seed's, or of many their range."""
-    if len(epochs) <= _MOST_LISTED:
-        return ", ".join(map(str, epochs)) or "-"
-    return f"{min(epochs)} to {max(epochs)}, median {sorted(epochs)[len(epochs) // 2]}"
+    """Every seed's, or of many their median and range; one where all are alike."""
+    if len({*epochs}) > 1 and len(epochs) > _MOST_LISTED:
+        return f"{sorted(epochs)[len(epochs) // 2]} ({min(epochs)} to {max(epochs)})"
+    return ", ".join(map(str, epochs if len({*epochs}) > 1 else epochs[:1])) or "-"
+
+
+def _differing(
+    lines: Sequence[Mapping[str, str]], among: Collection[str] = (), optional: Collection[str] = ()
+) -> list[str]:
+    """A table of rows without the columns in which all say the same, and a sentence above it that says those.
+
+    Args:
+        among: the columns that may be left out so; none for all.
+        optional: as `Table.of` has it.
+    """
+    first, *others = lines
+    names = [name for name in first if name != "row" and (not among or name in among)]
+    alike = {n: first[n] for n in names if others and all(line.get(n) == first[n] for line in others)}
+    said = "; ".join(f"{name} {text}" for name, text in alike.items() if text != "-")
+    table = Table.of(lines, alike, optional)
+    return [*([f"Of all rows: {said}."] if said else []), *([table.markdown()] if len(table.columns) > 1 else [])]

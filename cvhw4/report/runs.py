@@ -69,6 +69,12 @@ def metric_name(metric: str) -> str:
     return LABELS.get(metric, escape(metric))
 
 
+def metric_heading(metric: str) -> str:
+    """The same at the beginning of a heading or sentence: "Pixel accuracy", "mIoU"; a study's own as it is."""
+    name = metric_name(metric)
+    return name if metric not in LABELS or name == "mIoU" else name[0].upper() + name[1:]
+
+
 def figure_name(figure: str, labels: Mapping[str, str] = LABELS) -> str:
     """How a figure, as `RunRecord.figure` takes it, is called: "best pixel accuracy"."""
     which, metric = figure.split(" ", 1)
@@ -109,6 +115,12 @@ def published(study: Study, row: str, metric: str) -> float | None:
     return study.published[row].figures.get(metric) if row in study.published else None
 
 
+def printed_digits(study: Study, metric: str) -> int:
+    """How many decimals the published figures of a metric have, as they were printed: the most that any has."""
+    figures = (p.figures[metric] for p in study.published.values() if metric in p.figures)
+    return max((len(f"{figure:f}".rstrip("0").partition(".")[2]) for figure in figures), default=0)
+
+
 def device(record: RunRecord) -> str:
     """ "cpu (2 threads)" or the GPU's name, with the precision where it is bf16 or was chosen by timing: "cpu (2
     threads, bf16 by timing)"."""
@@ -142,15 +154,16 @@ def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
 
 
 def bound_words(d: Detection) -> str:
-    """The bound that gives a corruption away: "[0.861, 0.883]", or "own seed ± 0.0001"."""
-    return f"own seed ± {d.bound.tolerance:.2g}" if isinstance(d.bound, Twin) else limits(d.bound.low, d.bound.high)
+    """The bound that gives a corruption away: "[0.861, 0.883]", or "own seed ± 1.0e-04"."""
+    return f"own seed ± {d.bound.tolerance:.1e}" if isinstance(d.bound, Twin) else limits(d.bound.low, d.bound.high)
 
 
 def set_aside(groups: Groups, bounds: Bounds | None) -> list[str]:
     """A line that says which runs were passed over as outliers; none where none was."""
     found = [(row, bounds.aside(*runs, row=row), runs) for row, runs in groups.items() if bounds and runs]
     rows = ", ".join(f"{len(those)} of {len(runs)} of {row}" for row, those, runs in found if those)
-    return [f"Aside: runs that learned far less than others, as some calibrated ones did: {rows}."] if rows else []
+    what = "Set aside as outliers (runs that learned far less than others of their row, as a few calibrated ones did)"
+    return [f"{what}: {rows}."] if rows else []
 
 
 # What has to be said
@@ -171,7 +184,7 @@ def collapsed(groups: Groups) -> list[str]:
     """A line that says how many trainings of each row failed (`RunRecord.collapsed`); none where none did."""
     counts = {row: sum(r.collapsed for r in runs) for row, runs in groups.items()}
     rows = ", ".join(f"{n} of {len(groups[row])} of {row}" for row, n in counts.items() if n)
-    return [f"Trainings that failed, one class alone being right after the last epoch: {rows}."] if rows else []
+    return [f"Trainings that failed (after the last epoch no more than one class is right): {rows}."] if rows else []
 
 
 def scope(runs: Sequence[RunRecord]) -> str:

@@ -32,6 +32,11 @@ def escape(text: object) -> str:
     return "&#32;" + shown[1:] if shown.startswith(" ") else shown  # spaces that begin a line may be markup
 
 
+def anchor(heading: str) -> str:
+    """What GitHub's pages have a heading's place under."""
+    return re.sub(r"[^\w\- ]", "", printable(heading).strip().lower()).replace(" ", "-")
+
+
 def code(text: object) -> str:
     """Text as code on a page: between as many backticks as it takes."""
     shown = printable(str(text))
