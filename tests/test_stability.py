@@ -14,7 +14,7 @@ from cvhw4.statistics.comparison import compare, holm, moments, rounding_sd, t_p
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.stability import stability, wrong_verdicts
 
-STUDIES, CLAIMS, IMAGES = 2000, 13, 80
+STUDIES, CLAIMS, IMAGES = 2000, 5, 80
 
 
 def normal(seeds, rng):
@@ -46,7 +46,7 @@ def error(share, of=STUDIES):
 def test_verdicts_are_wrong_as_seldom_as_they_say(seeds):
     rng = np.random.default_rng(seeds)
     wrong, family, coverage = rates(normal(seeds, rng))
-    # independent claims: Holm errs where the least p-value is below 0.05 / 13
+    # independent claims: Holm errs where the least p-value is below 0.05 / 5
     assert wrong == pytest.approx(0.05, abs=error(0.05, STUDIES * CLAIMS))
     assert family == pytest.approx(1 - (1 - 0.05 / CLAIMS) ** CLAIMS, abs=error(0.05))
     assert coverage == pytest.approx(0.95, abs=error(0.05, STUDIES * CLAIMS))
