@@ -54,7 +54,8 @@ def test_every_row_with_bounds_or_claims_has_its_seeds(records, bounds):
 def test_the_tables_are_the_records(records, store, bounds):
     pictures = pictures_of_report(Stored(QUICK, store))
     rows = [r for r in records if r.row in QUICK.rows]
-    page = report_page(QUICK, rows, bounds, {}, pictures=pictures, tables=tables_in(QUICK, store.folder))
+    tables = tables_in(QUICK, store.folder)
+    page = report_page(QUICK, rows, bounds, {}, pictures=pictures, tables=tables, verdicts=True)
     assert page.count("](tables/") == 2 * len(QUICK.tables)
     assert_same(page, (store.folder / "report.md").read_text("utf-8"))
     assert all((store.folder / "figures" / f"{p.stem}.svg").is_file() for found in pictures.values() for _, p in found)
@@ -70,7 +71,8 @@ def test_the_pages_of_other_pictures_are_their_records_and_show_no_real_ones(sto
         found = Stored(study, of)
         assert all(r.data.redrawn or not r.data.embedded for r in found.records)
         bounds = load_bounds(ROOT / "benchmarks" / "bounds.toml", study)
-        page = report_page(study, found.rows, bounds, {}, pictures=pictures_of_report(found))
+        pictures, verdicts = pictures_of_report(found), (of.folder / "verdicts.md").is_file()
+        page = report_page(study, found.rows, bounds, {}, pictures=pictures, verdicts=verdicts)
         assert_same(page, (of.folder / "report.md").read_text("utf-8"))
         if any(r.data.redrawn for r in found.records):
             assert min(len(of_row) for of_row in by_row(found.rows).values()) >= SEEDS
