@@ -15,6 +15,7 @@ from cvhw4.report.numbers import (
     ENOUGH,
     data_of,
     difference,
+    ends,
     gain,
     interval,
     limits,
@@ -217,13 +218,13 @@ def details_section(outcomes: Sequence[Outcome]) -> list[str]:
 
 def stability_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     """How often few seeds give the verdict of all."""
-    lines = []
+    lines, ways = [], set[int]()
     for family in families(outcomes):
         seeds, values, how = _shapes(family, bounds)
         if len(seeds) <= FEW:
             continue
         found = stability(values, [o.claim.margin for o in family], np.random.default_rng(0), FEW, _DRAWS, **how)
-        ways = math.comb(len(seeds), FEW)
+        ways.add(min(math.comb(len(seeds), FEW), _DRAWS))
         lines += [
             {
                 "claim": o.claim.id,
@@ -231,7 +232,6 @@ def stability_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
                 "verdict of all": s.verdict,
                 f"the same from {FEW}": percent(s.same, 1),
                 "the opposite": percent(s.opposite, 1) if s.opposite else "-",
-                "draws": f"all {ways}" if ways <= _DRAWS else f"{_DRAWS:,}",
                 "n": str(len(seeds)),
             }
             for o, s in zip(family, found, strict=True)
@@ -241,8 +241,8 @@ def stability_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
         f"Would {FEW} seeds have been enough?",
         f"So often do {FEW} of the seeds say what all say"
         + ", the spread of the others being known" * bool(bounds.differences)
-        + ". The same are drawn for claims that are judged together, and these are judged again, together."
-        + (" None say the opposite." if not opposite else ""),
+        + f", in {ends([f'{n:,}' for n in sorted(ways)] or ['no'])} draws. The same are drawn for claims that are judged "
+        "together, and these are judged again, together." + (" None say the opposite." if not opposite else ""),
         Table.of(lines, optional=("the opposite",)),
     )
 
@@ -316,12 +316,12 @@ def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str 
             "corruption": d.control.words.format(d.strength)
             + (" **(least)**" if d.strength == enough[d.control.name] else ""),
             "row": d.control.row,
+            "a bound missed": "yes" if d.caught else "no",
+            "chance per session": f"{d.probability:.2f} (at least {d.low:.2f})",
             "detected by": figure_name(d.figure),
             "mean": number(d.mean),
             "bound": bound_words(d),
             "n": str(d.n),
-            "a bound missed": "yes" if d.caught else "no",
-            "chance per session": f"{d.probability:.2f} (at least {d.low:.2f})",
         }
         for d in found
     ]
