@@ -241,8 +241,8 @@ def stability_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
         f"Would {FEW} seeds have been enough?",
         f"So often do {FEW} of the seeds say what all say"
         + ", the spread of the others being known" * bool(bounds.differences)
-        + f", in {ends([f'{n:,}' for n in sorted(ways)] or ['no'])} draws. The same are drawn for claims that are judged "
-        "together, and these are judged again, together." + (" None say the opposite." if not opposite else ""),
+        + f", in {ends([f'{n:,}' for n in sorted(ways)] or ['no'])} draws. The same are drawn for claims that are "
+        "judged together, and these are judged again, together." + (" None say the opposite." if not opposite else ""),
         Table.of(lines, optional=("the opposite",)),
     )
 
