@@ -158,22 +158,19 @@ def test_pictures_that_each_seed_draws_go_before_the_same_for_all(measured, page
     assert both[SKIPS]["redrawn less the same"] == f"-0.010 [{low:.3f}, {high:.3f}]"
 
 
-@pytest.mark.parametrize(
-    ("skip", "noskip", "full", "expected"),
-    [
+def test_full_size_is_what_the_rest_is_held_against_once_it_decides(measured, page):
+    for skip, noskip, full, expected in (
         ((0.45,), (0.4,), "+0.050, 1 seed: **undecided**", ("real, quick", "**other sign**", "**differ**")),
         ((0.45, 0.46), (0.4, 0.4), "+0.055 [", ("real, full", "same sign", "open, means agree")),
-    ],
-)
-def test_full_size_is_what_the_rest_is_held_against_once_it_decides(measured, page, skip, noskip, full, expected):
-    save(measured, "q2_1a", skip, study=FULL)
-    save(measured, "q2_1b", noskip, study=FULL)
-    text = page()
-    signs = lines(text, "Signs")[SKIPS]
-    assert lines(text, EVERY)[SKIPS]["real, full"].startswith(full)
-    assert tuple(signs[of] for of in ("held against", "published", "generated, quick")) == expected
-    assert signs["real, quick" if expected[0] == "real, full" else "real, full"] == "open, means differ"
-    assert lines(text, "Classes detected")["q2_1a-skip"]["real, full"] == "11 of 11"
+    ):
+        save(measured, "q2_1a", skip, study=FULL)
+        save(measured, "q2_1b", noskip, study=FULL)
+        text = page()
+        signs = lines(text, "Signs")[SKIPS]
+        assert lines(text, EVERY)[SKIPS]["real, full"].startswith(full)
+        assert tuple(signs[of] for of in ("held against", "published", "generated, quick")) == expected
+        assert signs["real, quick" if expected[0] == "real, full" else "real, full"] == "open, means differ"
+        assert lines(text, "Classes detected")["q2_1a-skip"]["real, full"] == "11 of 11"
 
 
 def test_a_longer_training_is_also_held_against_as_many_steps(run, tmp_path):
