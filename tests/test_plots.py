@@ -49,22 +49,20 @@ def test_every_row_has_a_panel_with_its_runs():
     assert "2 seeds a row" in picture.caption
 
 
+def ticks(picture, number=r"\d\.\d+"):
+    return [float(t.replace("−", "-")) for t in texts(picture) if re.fullmatch(f"[−-]?{number}", t)]
+
+
 def test_intervals_beyond_all_shares_do_not_stretch_the_axes():
-    levels = {"q1_1": (0.1, 0.9), "q1_2": (0.95, 0.2)}
-    picture = forest(judge_all(QUICK, [r for name, values in levels.items() for r in runs(name, *values)]), QUICK)
-    for one in (picture, drawn("q1_1", levels=(0.1, 0.9))):
-        ticks = [float(t.replace("−", "-")) for t in texts(one) if re.fullmatch(r"[−-]?\d\.\d+", t)]
-        assert len(ticks) > 2 and max(map(abs, ticks)) <= 1
-
-
-def lines(picture):
-    return picture.svg.lower().count("#d55e00")
+    outcomes = judge_all(QUICK, [*runs("q1_1", 0.1, 0.9), *runs("q1_2", 0.95, 0.2)])
+    for picture in (forest(outcomes, QUICK), drawn("q1_1", levels=(0.1, 0.9))):
+        assert len(ticks(picture)) > 2 and max(map(abs, ticks(picture))) <= 1
 
 
 def test_the_published_figure_is_marked_where_there_is_one():
     stated, unstated = drawn("q1_1"), drawn("q1_5")
-    assert "Diamond" in stated.caption and "Diamond" not in unstated.caption
-    assert lines(stated) > lines(unstated) == 0
+    assert "Diamond" in stated.caption and "#d55e00" in stated.svg.lower()
+    assert "Diamond" not in unstated.caption and "#d55e00" not in unstated.svg.lower()
 
 
 def test_pictures_carry_both_colours_and_the_same_records_give_the_same_file():
@@ -74,12 +72,7 @@ def test_pictures_carry_both_colours_and_the_same_records_give_the_same_file():
 
 
 def outcomes(data="embedded"):
-    levels = {
-        "q1_1": (0.80, 0.81, 0.82),
-        "q1_2": (0.90, 0.92, 0.93),
-        "q1_3": (0.5, 0.51, 0.5),
-        "q1_5": (0.9, 0.7, 0.83),
-    }
+    levels = {"q1_1": (0.80, 0.81, 0.82), "q1_2": (0.90, 0.92, 0.93), "q1_3": (0.5, 0.51, 0.5), "q1_5": (0.9, 0.7, 0.8)}
     records = [r for name, values in levels.items() for r in runs(name, *values)]
     return judge_all(QUICK, [replace(r, data=replace(r.data, name=data)) for r in records])
 
@@ -91,11 +84,9 @@ def test_the_forest_has_every_claim_in_order_with_its_verdict_in_words():
     ends = [text for text in words if re.match(r"[+-]\d\.\d{3} ", text)]
     assert ends == [f"{o.difference.mean:+.3f}  {o.verdict}" for o in found]
     assert {"supported", "undecided"} <= {o.verdict for o in found}
-    flat = " ".join(words)
-    places = [flat.index(o.claim.sentence.split()[-1]) for o in found]
-    assert [o.claim for o in found] == [c for c in QUICK.claims if c.id in {o.claim.id for o in found}] and min(
-        places
-    ) >= 0
+    claims = [o.claim for o in found]
+    assert claims == [c for c in QUICK.claims if c in claims]
+    assert all(o.claim.sentence.split()[-1] in " ".join(words) for o in found)
     assert all(f"{o.claim.sentence}: {o.difference.mean:+.3f}, {o.verdict}" in picture.alt for o in found)
     assert "published" in words and "with other images too" not in words  # no results by image are stored
 
@@ -106,8 +97,7 @@ def test_a_figure_that_is_no_share_is_drawn_to_its_end_and_no_diamond_is_spoken_
     claim = replace(found[0].claim, metric="minus error", better="q1_5-features", worse="q1_6-finetune")
     own = replace(found[0], claim=claim, comparison=replace(found[0].comparison, difference=far))
     picture = forest([own], QUICK)
-    ticks = [float(t.replace("−", "-")) for t in texts(picture) if re.fullmatch(r"[−-]?\d+(\.\d+)?", t)]
-    assert max(ticks) >= 8 and "shares" not in " ".join(texts(picture))
+    assert max(ticks(picture, r"\d+(\.\d+)?")) >= 8 and "shares" not in " ".join(texts(picture))
     assert "diamond" not in picture.caption and "diamond" in forest(found, QUICK).caption
 
 
@@ -127,10 +117,8 @@ def test_names_in_pictures_are_text(name):
 
 def stored(tmp_path, *names, data="embedded"):
     store = Store(tmp_path, "quick")
-    for name in names:
-        for r in runs(name, 0.7, 0.8):
-            configuration = (data + name).encode().hex().ljust(64, "0")[:64]
-            store.save(replace(r, data=replace(r.data, name=data), configuration=configuration))
+    for r in (r for name in names for r in runs(name, 0.7, 0.8)):
+        store.save(replace(r, data=replace(r.data, name=data)))
     return store
 
 

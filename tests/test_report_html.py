@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import xml.etree.ElementTree as ET
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,14 +27,15 @@ RESULTS = committed_results(Path(UNPACKED.name)) / "quick"
 PICTURES = {f"figures/{path.name}": path.read_text("utf-8") for path in (RESULTS / "figures").glob("*.svg")}
 
 
-def page_of(text, verdicts=""):
+@cache
+def page_of(text):
     """A page in whose records every text from outside is the given one, with a picture."""
     runs = [r for name in ("q1_1", "q1_2", "q2_1a") for r in named(name, text)]
     row = QUICK.row("q1_1")
     drawn = curves("curves-a", text, {row.name: runs[:3]}, [row], "accuracy", QUICK)
     pictures = {("classification", text): [("Learning curves", drawn)]}
     report = report_page(QUICK, runs, None, {"q1_3-scratch": text}, [failed(text)], pictures)
-    return html_page(report, verdicts, {"figures/curves-a.svg": drawn.svg})
+    return html_page(report, "", {"figures/curves-a.svg": drawn.svg})
 
 
 class Elements(HTMLParser):
@@ -60,16 +62,12 @@ def committed():
     return html_page(report, verdicts, PICTURES)
 
 
-@pytest.mark.parametrize("text", [*HOSTILE, ALL])
-def test_names_make_no_elements(text):
-    plain, hostile = Elements(page_of("x")), Elements(page_of(text))
-    drop = {"path", "defs", "text", "use"}  # letters of tick labels and titles do not come from names
-    assert [e for e in hostile.found if e[0] not in drop] == [e for e in plain.found if e[0] not in drop]
-
-
 @pytest.mark.parametrize("text", [*HOSTILE, ALL, "Größe 日本"])
-def test_links_of_the_summary_lead_to_its_sections_whatever_these_are_called(text):
+def test_names_make_no_elements_and_links_lead_to_sections_whatever_these_are_called(text):
     page = page_of(text)
+    drop = {"path", "defs", "text", "use"}  # letters of tick labels and titles do not come from names
+    hostile, plain = ([e for e in Elements(p).found if e[0] not in drop] for p in (page, page_of("x")))
+    assert hostile == plain
     links = re.findall('<a href="#(s[0-9]+)">', page[page.index("<main") :])
     assert links and all(page.count(f'id="{link}"') == 1 for link in links)
     assert not re.search('<a href="(?!#)', page)
@@ -112,18 +110,16 @@ def test_the_answer_comes_first(committed):
     assert links[2][1] == "how sure the verdicts are" and places[2] == "By the best epoch, and as published"
     first = committed[committed.index(">The claims</h2>") : committed.index("<h2", committed.index(">The claims</h2>"))]
     assert len(re.findall("<table>", first)) == 2 and len(re.findall("<svg", first)) == 1
-    assert (
-        first.index("<table>") < first.index("<svg") < first.index("How to read this") < first.index(">Controls</h3>")
-    )
+    places = [first.index(text) for text in ("<table>", "<svg", "How to read this", ">Controls</h3>")]
+    assert places == sorted(places)
     assert re.search(r"<th scope=\"col\">claim</th><th scope=\"col\">verdict</th>", first)
 
 
 def test_everything_on_the_pages_is_on_it(committed):
     shown = " ".join("".join(Elements(committed).text).split())
-    for name in ("report.md", "verdicts.md"):
-        for line in (RESULTS / name).read_text("utf-8").splitlines():
-            if line.startswith("| q"):
-                assert all(cell.strip(" *") in shown for cell in line.split("|")[1:4])
+    texts = ((RESULTS / name).read_text("utf-8") for name in ("report.md", "verdicts.md"))
+    lines = [line for text in texts for line in text.splitlines() if line.startswith("| q")]
+    assert lines and all(cell.strip(" *") in shown for line in lines for cell in line.split("|")[1:4])
     assert committed.count("<svg") == len(PICTURES)
 
 
@@ -171,26 +167,21 @@ def browser():
         made.close()
 
 
-@pytest.fixture(scope="module")
-def address(committed, tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(committed, "utf-8")
-    return path.as_uri()
-
-
 @pytest.fixture
-def visit(browser):
-    """`visit(address, width, theme)`: a page that has to load without a word on the console and a second request."""
-    said, requests, contexts = [], [], []
+def visit(browser, committed, tmp_path):
+    """`visit(text)`: a page, without one the committed, that has to load without a word on the console and a second
+    request."""
+    said, requests, contexts, path = [], [], [], tmp_path / "report.html"
 
-    def go(address, width=1280, theme="light"):
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme))
+    def go(text=committed, theme="light"):
+        path.write_text(text, "utf-8")
+        contexts.append(browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=theme))
         page = contexts[-1].new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("dialog", lambda dialog: said.append(dialog.message))
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(address)
+        page.goto(path.as_uri())
         return page
 
     yield go
@@ -214,8 +205,8 @@ def ink_of_pictures(page):
     return page.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
 
 
-def test_pictures_are_seen(visit, address):
-    page = visit(address)
+def test_pictures_are_seen(visit):
+    page = visit()
     sizes = page.evaluate("[...document.querySelectorAll('figure svg')].map((s) => [s.getBBox().width, s.clientWidth])")
     assert len(sizes) == len(PICTURES) and all(drawn > 100 and shown > 300 for drawn, shown in sizes)
     assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
@@ -236,10 +227,8 @@ TABLE = """
 """
 
 
-def test_tables_sort_by_click_and_by_key(visit, tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text(html_page(f"# a\n\n## b\n{TABLE}", "", {}), "utf-8")
-    page = visit(path.as_uri())
+def test_tables_sort_by_click_and_by_key(visit):
+    page = visit(html_page(f"# a\n\n## b\n{TABLE}", "", {}))
     head = page.get_by_role("columnheader")
     column = lambda n: page.evaluate(f"({COLUMN})(document.querySelector('table'), {n})")  # noqa: E731
     up = ["-0.2", "< 0.001", "+0.0450 [0.0, 0.1]", "0.8080 ± 0.0140", "1,000"]
@@ -256,8 +245,8 @@ def test_tables_sort_by_click_and_by_key(visit, tmp_path):
 
 
 @pytest.mark.parametrize(("only", "column"), [("best mIoU", "best mIoU"), ("p (Holm)", "difference")])
-def test_the_pages_own_tables_sort_by_value(visit, address, only, column):
-    page = visit(address)
+def test_the_pages_own_tables_sort_by_value(visit, only, column):
+    page = visit()
     table = page.locator("table", has=page.get_by_role("columnheader", name=only)).first
     place = [cell.strip() for cell in table.get_by_role("columnheader").all_inner_texts()].index(column)
     for sign in (1, -1):
@@ -266,10 +255,10 @@ def test_the_pages_own_tables_sort_by_value(visit, address, only, column):
         assert len(values) > 5 and values == sorted(values)
 
 
-def test_light_and_dark_differ_and_can_be_read(visit, address):
+def test_light_and_dark_differ_and_can_be_read(visit):
     inks = []
     for theme in ("light", "dark"):
-        page = visit(address, theme=theme)
+        page = visit(theme=theme)
         paper, ink = luminances(page)
         assert (paper > ink) == (theme == "light")
         assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) > 7
@@ -277,8 +266,8 @@ def test_light_and_dark_differ_and_can_be_read(visit, address):
     assert inks[0] != inks[1]
 
 
-def test_the_toggle_switches_pictures_too_and_survives(visit, address):
-    page = visit(address)
+def test_the_toggle_switches_pictures_too_and_survives(visit):
+    page = visit()
     before, ink = luminances(page)[0], ink_of_pictures(page)
     page.get_by_role("button", name="Dark page").click()
     assert luminances(page)[0] < before and ink_of_pictures(page) != ink
@@ -299,19 +288,15 @@ WIDE = "\n".join(f"| {' | '.join(line)} |" for line in ([f"c{i}" for i in range(
 
 
 @pytest.mark.parametrize("text", ["", f"# a\n\n## b\n\n{WIDE}\n"], ids=["committed", "40 columns"])
-def test_every_table_fits_or_folds_its_last_columns(visit, committed, tmp_path, text):
-    path = tmp_path / "report.html"
-    path.write_text(html_page(text, "", {}) if text else committed, "utf-8")
-    page = visit(path.as_uri())
+def test_every_table_fits_or_folds_its_last_columns(visit, text):
+    page = visit(html_page(text, "", {})) if text else visit()
     page.evaluate("document.querySelectorAll('main details').forEach((d) => { d.open = true; })")
     page.evaluate("() => new Promise(requestAnimationFrame)")  # after what opening them brings about
     tables = page.evaluate(FITS)
     assert all(fits for fits, *_ in tables)
     for _, columns, hidden, button in tables:
         assert columns - len(hidden) >= 3 and button == (f"More columns: {', '.join(hidden)}" if hidden else "")
-    assert not {"verdict", "difference", "95 % interval", "bounds"} & {
-        name for *_, names, _ in tables for name in names
-    }
+    assert not {"verdict", "difference", "95 % interval", "bounds"} & {n for *_, hidden, _ in tables for n in hidden}
     page.get_by_role("button", name="More columns").first.click()
     ((fits, _, hidden, _),) = [table for table in page.evaluate(FITS) if table[3] == "Fewer columns"]
     assert not fits and hidden == []  # all are there, and the box scrolls
@@ -321,8 +306,8 @@ def test_every_table_fits_or_folds_its_last_columns(visit, committed, tmp_path, 
     assert page.evaluate("[...document.querySelectorAll('thead th')].every((head) => head.clientWidth > 0)")
 
 
-def test_only_boxes_scroll_sideways(visit, address):
-    page = visit(address)
+def test_only_boxes_scroll_sideways(visit):
+    page = visit()
     for width in (1280, 768, 360, 320):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.locator("nav li").first.is_visible() == (width > 1024)
@@ -336,13 +321,12 @@ def test_only_boxes_scroll_sideways(visit, address):
     assert box.locator("tbody th").first.evaluate("(e) => e.getBoundingClientRect().left") == pytest.approx(left, abs=1)
 
 
-def test_no_grave_fault_for_those_who_see_or_move_little(visit, tmp_path):
+def test_no_grave_fault_for_those_who_see_or_move_little(visit):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    path = tmp_path / "report.html"  # with two lines of every table, for the time that every cell takes
+    # With two lines of every table, for the time that every cell takes.
     texts = ((RESULTS / name).read_text("utf-8") for name in ("report.md", "verdicts.md"))
     report, verdicts = (re.sub(r"(\|--.*\n\|.*\n\|.*\n)(\|.*\n)+", r"\1", text) for text in texts)
-    path.write_text(html_page(report, verdicts, PICTURES), "utf-8")
-    page = visit(path.as_uri())
+    page = visit(html_page(report, verdicts, PICTURES))
     for width, theme in ((1280, "light"), (360, "dark")):
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=theme)
@@ -353,8 +337,8 @@ def test_no_grave_fault_for_those_who_see_or_move_little(visit, tmp_path):
         assert found == [] and any(rule["id"] == "color-contrast" for rule in run["passes"])
 
 
-def test_the_skip_link_and_the_contents_lead_there(visit, address):
-    page = visit(address)
+def test_the_skip_link_and_the_contents_lead_there(visit):
+    page = visit()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the results"
     page.keyboard.press("Enter")
@@ -363,9 +347,7 @@ def test_the_skip_link_and_the_contents_lead_there(visit, address):
     assert len(links) > 10 and all(page.evaluate(f"!!document.querySelector('{link}')") for link in links)
 
 
-def test_names_do_nothing_in_a_browser(visit, tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text(page_of(f"<img src=x onerror=alert(1)> {ALL}"), "utf-8")
-    page = visit(path.as_uri())
+def test_names_do_nothing_in_a_browser(visit):
+    page = visit(page_of(f"<img src=x onerror=alert(1)> {ALL}"))
     assert page.locator("main img, main a:not([href^='#s']), main script").count() == 0
     assert "<script>alert(1)</script>" in page.locator("main").inner_text()
