@@ -498,12 +498,8 @@ def command(*words):
 
 import cvhw4, cvhw4.plugin
 print(pytest.main(["-p", "no:cacheprovider", "--seeds", "5", "--junit-xml", "runs.xml", "-k", "not broken"]))
-command("calibrate")
-command("report")
-command("show", "deep-seed1")
-command("list")
-command("rows")
-command("compare", "results", "results")
+for words in ("calibrate", "report", "show deep-seed1", "list", "rows", "compare results results"):
+    command(*words.split())
 assert "torch" not in sys.modules and "torchvision" not in sys.modules
 """
 
@@ -557,8 +553,8 @@ from cvhw4.runner import Runner
 
 def fit(run):
     import torch
-    assert run.device == "cpu" and torch.zeros(1, device=run.device).device.type == "cpu"
-    yield {"accuracy": torch.rand(1).item()}
+    assert run.device == "cpu"
+    yield {"accuracy": torch.rand(1, device=run.device).item()}
 
 study = Study("late", train=fit, rows={"a": {}}, primary="accuracy")
 assert "torch" not in sys.modules
@@ -619,9 +615,7 @@ class Net(lightning.LightningModule):
         self.layers = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
 
     def training_step(self, batch, _):
-        loss = nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
-        self.log("train_loss", loss, on_epoch=True)
-        return loss
+        return nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
 
     def validation_step(self, batch, _):
         scores = self.layers(batch[0])
