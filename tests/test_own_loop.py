@@ -45,8 +45,12 @@ def draws(run):
         yield {"accuracy": level + random.random() / 50, "loss": 1 - level + float(np.random.rand()) / 50}
 
 
+def of(*epochs):
+    """A loop that yields these."""
+    return partial(told, epochs=epochs)
+
+
 def told(run, epochs):
-    """What a setting says, epoch by epoch."""
     yield from epochs
 
 
@@ -84,15 +88,11 @@ def test_rows_are_settings_and_figures_are_the_studys():
     assert hash(study.rows["a"]) != hash(study.rows["b"])
 
 
-def of_three(run, more, other):
-    yield {}
-
-
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"train": 3}, "has train=3. Fix: give a function of one argument, the run"),
-        ({"train": of_three}, "Fix: give a function of one argument"),
+        ({"train": lambda run, more, other: []}, "Fix: give a function of one argument"),
         ({"primary": ""}, "has train and no primary"),
         ({"primary": "top 1"}, "top 1: is not a valid figure name"),
         ({"lower_is_better": "loss"}, 'lower_is_better=.loss.. Fix: write it as {"loss"}'),
@@ -107,7 +107,6 @@ def of_three(run, more, other):
         ({"rows": {"a": {"x": float("nan")}}}, "has x=nan, which is not finite"),
         ({"rows": {"a": {"x": [1, object()]}}}, "which does not say what it holds"),
         ({"rows": {"a": {"x": {1: 2}}}}, "which has keys that are no texts"),
-        ({"rows": {"a": {"x": {3, 4}}}}, "which does not say what it holds"),
         ({"claims": [Claim(better="deep", metric="loss", margin=1.0)]}, "of which lower is better, against a number"),
         ({"claims": [Claim(better="wide", worse="deep", metric="f1")]}, "has row='wide'"),
         ({"controls": [Control(name="c", row="deep", words="", corrupts="label noise")]}, "give it changes="),
@@ -115,10 +114,7 @@ def of_three(run, more, other):
         ({"controls": [Control(name="c", row="deep", words="", changes={"depth": object()})]}, "does not say what it"),
         ({"controls": [Control(name="c", row="deep", words="")]}, "control c: trains deep as it is. Fix: give it"),
         ({"published": {"deep": Published({"top1": 83.0})}, "shares": {"top1"}}, "has top1=83, which lies between"),
-        (
-            {"train": None, "claims": []},
-            "row shallow: is {.depth.: 2}. Fix: .* or give the study train=",
-        ),
+        ({"train": None, "claims": []}, "row shallow: is {.depth.: 2}. Fix: .* or give the study train="),
         ({"train": None, "data": "x", "rows": {"a": Row("resnet18")}, "claims": []}, "has primary, which goes with"),
     ],
 )
@@ -140,29 +136,25 @@ def test_a_control_changes_settings(tmp_path):
 # What is recorded
 
 
-def test_what_is_yielded_is_recorded_and_the_lowest_loss_is_the_best(tmp_path):
-    epochs = [{"accuracy": np.float32(0.5), "loss": 3}, {"accuracy": torch.tensor(0.25), "loss": 1.0}]
+def test_what_is_yielded_is_recorded_and_the_lowest_loss_is_the_best(tmp_path, capsys):
+    def fit(run):
+        run.log("begun")
+        yield {"accuracy": np.float32(0.5), "loss": 3}
+        yield {"accuracy": torch.tensor(0.25), "loss": 1.0}
+
     heard = []
-    runner = runner_of(tmp_path, partial(told, epochs=epochs), rows={"deep": {}}, claims=[])
+    runner = runner_of(tmp_path, fit, rows={"deep": {}}, claims=[])
     record = runner.run(runner.study.rows["deep"], 7, heard.append)
-    assert [dict(e.figures) for e in record.epochs] == [{"accuracy": 0.5, "loss": 3.0}, {"accuracy": 0.25, "loss": 1.0}]
+    assert [e.figures for e in record.epochs] == [{"accuracy": 0.5, "loss": 3.0}, {"accuracy": 0.25, "loss": 1.0}]
     assert [e.epoch for e in heard] == [1, 2]
     assert (record.best("accuracy"), record.best_epoch("accuracy"), record.last("accuracy")) == (0.5, 1, 0.25)
     assert (record.best("loss"), record.best_epoch("loss"), record.figure("best loss")) == (1.0, 2, 1.0)
-    assert (record.study, record.row, record.task, record.seed, record.primary) == (
-        *("depth", "deep", "custom"),
-        *(7, "accuracy"),
-    )
+    found = record.study, record.row, record.task, record.seed, record.primary
+    assert found == ("depth", "deep", "custom", 7, "accuracy")
     assert runner.store.load() == [record] and RunRecord.from_json(record.to_json(), Path("x")) == record
     assert not list((tmp_path / "depth" / "unfinished").rglob("*.run"))
-
-
-def test_the_log_lies_beside_the_record(tmp_path, capsys):
-    runner = runner_of(tmp_path)
-    record = runner.run(runner.study.rows["deep"], 0)
     log = runner.store.path(record.row, record.seed, record.fingerprint).with_suffix(".log")
-    assert re.fullmatch(r"(\d{4}-\d\d-\d\d [\d:]{8} epoch \d\n){3}", log.read_text())
-    assert "epoch 0\nepoch 1\nepoch 2\n" in capsys.readouterr().out
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:]{8} begun\n", log.read_text()) and "begun\n" in capsys.readouterr().out
 
 
 def test_every_record_has_its_own_seed_and_the_same_seed_the_same_figures(tmp_path):
@@ -176,6 +168,10 @@ def test_every_record_has_its_own_seed_and_the_same_seed_the_same_figures(tmp_pa
     random.seed(1), np.random.seed(1)
     drawn = {"accuracy": 0.58 + random.random() / 50, "loss": 0.42 + float(np.random.rand()) / 50}
     assert first[1].epochs[0].figures == pytest.approx(drawn, abs=1e-12)
+    runner = runner_of(tmp_path / "a", reuse=True)
+    deep, heard = runner.study.rows["deep"], []
+    assert runner.run(deep, 0, heard.append) == first[3] and not heard  # taken from disk
+    assert runner.find(deep, 2) == first[5] and runner.find(deep, 9) is None
 
 
 def of_torch(run):
@@ -187,6 +183,7 @@ def test_torch_is_seeded_where_it_is_there_already(tmp_path):
     record = runner.run(runner.study.rows["deep"], 3)
     generator = torch.Generator().manual_seed(3)
     assert record.best("accuracy") == torch.rand(1, generator=generator).item() and record.last("threads") == 1
+    assert record.lower_is_better == []  # no loss was yielded
 
 
 def test_of_a_loss_the_lowest_is_best_though_nobody_says_so(tmp_path):
@@ -198,15 +195,12 @@ def test_of_a_loss_the_lowest_is_best_though_nobody_says_so(tmp_path):
     assert deep.lower_is_better == ["loss"] and (deep.best("loss"), deep.best_epoch("loss")) == (1.0, 1)
     (_, of_loss) = judge_all(study_of(fit, lower_is_better=(), epoch="best"), [shallow, deep])
     assert of_loss.difference.mean == pytest.approx(0.75)
-    runner = runner_of(tmp_path, of_torch, lower_is_better=(), claims=[])
-    assert runner.run(runner.study.rows["deep"], 0).lower_is_better == []
 
 
 def test_who_leaves_open_that_the_lowest_is_best_is_asked():
     claims = [Claim(better="deep", worse="shallow", metric="test_rmse")]
-    with pytest.warns(
-        UserWarning, match=r"the highest (val_loss|test_rmse) counts as the best; if .*lower_is_better="
-    ) as told:
+    words = r"the highest (val_loss|test_rmse) counts as the best; if .*lower_is_better="
+    with pytest.warns(UserWarning, match=words) as told:
         study_of(primary="val_loss", claims=claims, lower_is_better=())
     assert len(told) == 2
     with warnings.catch_warnings():
@@ -246,14 +240,6 @@ def helper(run):
     raise KeyError("no such\nlayer")
 
 
-def returns(run):
-    return {"accuracy": 1.0, "loss": 0.0}
-
-
-def of(*epochs):
-    return partial(told, epochs=epochs)
-
-
 GOOD = {"accuracy": 0.5, "loss": 1.0}
 
 
@@ -261,17 +247,19 @@ GOOD = {"accuracy": 0.5, "loss": 1.0}
     ("train", "told", "epoch"),
     [
         (raises, "epoch 2: train raises KeyError: 'no such\\nlayer' (test_own_loop.py:", 2),
-        (returns, "train returns {'accuracy': 1.0, 'loss': 0.0} and does not yield. Fix: let train yield a dict", 0),
+        (
+            lambda run: {"accuracy": 1.0, "loss": 0.0},
+            "train returns {'accuracy': 1.0, 'loss': 0.0} and does not yield. Fix: let train yield a dict",
+            0,
+        ),
         (of(), "deep, seed 0: train yields nothing. Fix: let train yield a dict", 0),
         (of(None), "epoch 1: train yields None. Fix: let train yield a dict", 1),
         (of({}), "epoch 1: train yields {}.", 1),
-        (of(GOOD, 0.5), "epoch 2: train yields 0.5.", 2),
         (of({"accuracy": 0.5}), "epoch 1: train yields accuracy, without loss. Fix: yield it after every epoch", 1),
         (of(GOOD, {"accuracy": 0.5}), "epoch 2: train yields accuracy, and after its first epoch accuracy, loss", 2),
         (of(GOOD | {"a b": 1}), "yields the figure 'a b'. Fix: name figures with letters", 1),
         (of(GOOD | {"accuracy": "0.5"}), "yields accuracy='0.5', which is not a number", 1),
         (of(GOOD | {"accuracy": True}), "yields accuracy=True, which is not a number", 1),
-        (of(GOOD | {"accuracy": None}), "yields accuracy=None, which is not a number", 1),
         (of(GOOD | {"accuracy": torch.zeros(2)}), "yields accuracy=tensor([0., 0.]), which is not a number", 1),
         (of(GOOD, GOOD | {"loss": float("nan")}), "epoch 2: train yields loss=nan", 2),
         (of(GOOD | {"loss": float("-inf")}), "epoch 1: train yields loss=-inf", 1),
@@ -312,68 +300,29 @@ def test_a_loop_that_is_ended_is_closed(tmp_path):
 
 
 def keeps(run):
-    """Goes on from what it kept, and is broken off once."""
+    """Goes on from what it kept, and is broken off after its second epoch."""
     kept = run.folder / "epochs.json"
     epochs = json.loads(kept.read_text()) if kept.exists() else []
     yield from epochs
     while len(epochs) < 3:
         epochs.append({"accuracy": 0.1 * len(epochs), "loss": 1.0, "asked": len(epochs)})
         kept.write_text(json.dumps(epochs))
-        if len(epochs) == 2 and run.settings["breaks"]:
-            (run.folder / "broken").touch()
+        if len(epochs) == 2:
             raise RuntimeError("no more")
         yield epochs[-1]
 
 
 def test_a_run_goes_on_from_its_folder(tmp_path):
-    runner = runner_of(tmp_path, keeps, rows={"deep": {"breaks": True}}, claims=[])
+    runner = runner_of(tmp_path, keeps)
     row = runner.study.rows["deep"]
     for _ in range(2):  # without --reuse the folder is empty each time
         with pytest.raises(TrainingFailed):
             runner.run(row, 0)
     (note,) = runner.store.failures()
-    assert (runner.store.unfinished / "deep" / note.checkpoint / "broken").exists()
+    assert (runner.store.unfinished / "deep" / note.checkpoint / "epochs.json").exists()
     record = replace(runner, reuse=True).run(row, 0)
     assert [e.figures["asked"] for e in record.epochs] == [0, 1, 2] and record.times.interruptions == 1
     assert runner.store.failures() == [] and not list(runner.store.unfinished.rglob("*.run"))
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from cvhw4 import Study
-from cvhw4.runner import Runner
-
-def fit(run):
-    kept = run.folder / "weights"
-    began = int(kept.read_text()) if kept.exists() else 0
-    for epoch in range(3):
-        kept.write_text(str(epoch))
-        if epoch == 1 and not began:
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield {"accuracy": epoch / 10, "began": began}
-
-study = Study("killed", train=fit, rows={"a": {}}, primary="accuracy")
-record = Runner(study=study, results=Path(sys.argv[1]), reuse=True).run(study.rows["a"], 0)
-print(record.last("began"), record.times.interruptions)
-"""
-
-
-def test_a_killed_run_finds_its_folder_again(tmp_path):
-    (tmp_path / "killed.py").write_text(KILLED)
-    command = [sys.executable, "killed.py", str(tmp_path / "results")]
-    first, second = (
-        subprocess.run(
-            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-        )
-        for _ in range(2)
-    )
-    assert first.returncode == -signal.SIGKILL
-    assert (second.returncode, second.stdout) == (0, "1.0 1\n"), second.stderr
-
-
-def other(run):
-    yield {"accuracy": 0.5, "loss": 0.5}
 
 
 class Splits(torch.nn.Module):
@@ -411,31 +360,26 @@ def test_a_run_is_known_by_text_settings_and_version(tmp_path, monkeypatch):
 
     shallow, deep = prints()
     assert prints() == (shallow, deep) and shallow != deep
-    assert not {shallow, deep} & {*prints(version="2"), *prints(train=other), *prints(lower_is_better={"accuracy"})}
+    assert not {shallow, deep} & {*prints(version="2"), *prints(train=of(GOOD)), *prints(lower_is_better={"accuracy"})}
     assert prints(rows=ROWS | {"deep": {"depth": 9}})[0] == shallow != prints(rows=ROWS | {"deep": {"depth": 9}})[1]
     for given, threads in {"3": 3, "5,2": 5, "": len(os.sched_getaffinity(0))}.items():  # as torch and others take it
         monkeypatch.setenv("OMP_NUM_THREADS", given)
         runner = replace(runner_of(tmp_path), threads=None)
         assert runner._plan(runner.study.rows["deep"], 0).threads == threads
-    models = [
-        {"deep": {"model": made}} for made in (Metric, Recipe, Recipe(epochs=3), Recipe(epochs=4), partial(max, 1))
-    ]
-    assert len({prints(rows=rows, claims=[]) for rows in models}) == len(models)
-
-
-def test_finished_runs_are_taken_from_disk(tmp_path):
-    first = train_all(tmp_path)
-    heard = []
-    runner = runner_of(tmp_path, reuse=True)
-    assert runner.run(runner.study.rows["deep"], 0, heard.append) == first[3] and not heard
-    assert runner.find(runner.study.rows["deep"], 2) == first[5] and runner.find(runner.study.rows["deep"], 9) is None
+    models = Metric, Recipe, Recipe(epochs=3), Recipe(epochs=4), partial(max, 1)
+    assert len({prints(rows={"deep": {"model": model}}) for model in models}) == len(models)
 
 
 # What is made of it
 
 
-def test_a_claim_of_a_loss_holds_where_it_is_lower(tmp_path):
-    records = train_all(tmp_path, 4)
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Six seeds of both rows."""
+    return train_all(tmp_path_factory.mktemp("records"), 6)
+
+
+def test_a_claim_of_a_loss_holds_where_it_is_lower(records):
     study = study_of(claims=[*CLAIMS, Claim(id="wrong", better="shallow", worse="deep", metric="loss")])
     of_accuracy, of_loss, wrong = judge_all(study, records)
     by_row = {row: [min(e.figures["loss"] for e in r.epochs) for r in records if r.row == row] for row in ROWS}
@@ -446,39 +390,29 @@ def test_a_claim_of_a_loss_holds_where_it_is_lower(tmp_path):
     assert [o.verdict for o in (of_accuracy, of_loss, wrong)] == ["supported", "supported", "contradicted"]
 
 
-def test_a_loss_that_rises_is_a_regression_and_one_that_falls_none(tmp_path):
-    records = train_all(tmp_path, 4)
-
-    def worse(record, by):
-        epochs = [
-            replace(e, figures={**e.figures, "loss": e.figures["loss"] + by + i / 500})
-            for i, e in enumerate(record.epochs)
-        ]
+@pytest.mark.parametrize(("by", "kind"), [(0.2, "worse"), (-0.2, "better")])
+def test_a_loss_that_rises_is_a_regression_and_one_that_falls_none(records, by, kind):
+    def moved(record):
+        losses = [e.figures["loss"] + by + i / 500 for i, e in enumerate(record.epochs)]
+        epochs = [replace(e, figures={**e.figures, "loss": x}) for e, x in zip(record.epochs, losses, strict=True)]
         return replace(record, epochs=epochs) if record.row == "deep" else record
 
-    for by, kind in ((0.2, "worse"), (-0.2, "better")):
-        changes = compare_runs(study_of(), records, [worse(r, by) for r in records])
-        kinds = {(c.row, c.figure): c.kind for c in changes.figures}
-        assert kinds["deep", "best loss"] == kinds["deep", "last loss"] == kind
-        assert (
-            kinds["shallow", "best loss"] == kinds["deep", "best accuracy"] == "same"
-            or kinds["deep", "best accuracy"] == "noise"
-        )
-        assert changes.regression == (kind == "worse")
+    changes = compare_runs(study_of(), records, [moved(r) for r in records])
+    kinds = {(c.row, c.figure): c.kind for c in changes.figures}
+    assert kinds["deep", "best loss"] == kinds["deep", "last loss"] == kind
+    assert kinds["shallow", "best loss"] == "same" and kinds["deep", "best accuracy"] in ("same", "noise")
+    assert changes.regression == (kind == "worse")
 
 
-def test_bounds_are_made_and_checked_for_it_as_for_others(tmp_path):
-    records = train_all(tmp_path / "results", 6)
+def test_bounds_are_made_and_checked_for_it_as_for_others(records, tmp_path):
     study = study_of()
     made = calibrate(study, records)
     (tmp_path / "bounds.toml").write_text(to_toml(study, made))
     bounds = load_bounds(tmp_path / "bounds.toml", study, named=True)
     assert isinstance(bounds, Bounds) and {*bounds.rows["deep"]} == {"best accuracy", "last accuracy"}
     mean = sum(r.best("accuracy") for r in records if r.row == "deep") / 6
-    assert (
-        bounds.rows["deep"]["best accuracy"].mean == pytest.approx(mean, abs=1e-4)
-        and bounds.rows["deep"]["best accuracy"].n == 6
-    )
+    best = bounds.rows["deep"]["best accuracy"]
+    assert (best.mean, best.n) == (pytest.approx(mean, abs=1e-4), 6)
     assert {*bounds.claims} == {claim.id for claim in CLAIMS} and bounds.claims[CLAIMS[1].id].mean > 0.2
     record = records[-1]
     assert not bounds.missed(record)
@@ -503,23 +437,17 @@ def test_pages_have_every_figure_and_nothing_of_images(tmp_path):
     assert not re.search(r"images|Weights|parameters|[Pp]ixels|None|nan\b", report + verdicts)
 
 
-def of_depth(run):
-    yield {"accuracy": run.settings["depth"] / 10, "loss": 1.0}
-
-
 def test_a_loop_that_leaves_its_seed_alone_is_told_of(tmp_path):
-    train_all(tmp_path, 2, train=of_depth)
-    write_pages(study_of(of_depth), Store(tmp_path, "depth"), NO_BOUNDS, {})
+    train_all(tmp_path, 2, train=of(GOOD))
+    write_pages(study_of(of(GOOD)), Store(tmp_path, "depth"), NO_BOUNDS, {})
     report = (tmp_path / "depth" / "report.md").read_text()
-    assert "All seeds have the same figures in deep, shallow" in report or "in shallow, deep" in report
+    assert re.search("All seeds have the same figures in (deep, shallow|shallow, deep)", report)
 
 
-def test_trackers_are_told_of_its_figures_alone(tmp_path):
-    record = train_all(tmp_path, 1)[0]
-    run = TrackedRun(study_of().rows["shallow"], 0, None)
+def test_trackers_are_told_of_its_figures_alone(records):
+    run, epoch = TrackedRun(study_of().rows["shallow"], 0, None), records[0].epochs[0]
     assert run.settings == {"study": "depth", "row": "shallow", "seed": 0, "depth": 2}
-    figures = run.figures(record.epochs[0])
-    assert figures == {f"validation/{name}": value for name, value in record.epochs[0].figures.items()}
+    assert run.figures(epoch) == {f"validation/{name}": value for name, value in epoch.figures.items()}
 
 
 # Sessions
@@ -570,12 +498,8 @@ def command(*words):
 
 import cvhw4, cvhw4.plugin
 print(pytest.main(["-p", "no:cacheprovider", "--seeds", "5", "--junit-xml", "runs.xml", "-k", "not broken"]))
-command("calibrate")
-command("report")
-command("show", "deep-seed1")
-command("list")
-command("rows")
-command("compare", "results", "results")
+for words in ("calibrate", "report", "show deep-seed1", "list", "rows", "compare results results"):
+    command(*words.split())
 assert "torch" not in sys.modules and "torchvision" not in sys.modules
 """
 
@@ -629,8 +553,8 @@ from cvhw4.runner import Runner
 
 def fit(run):
     import torch
-    assert run.device == "cpu" and torch.zeros(1, device=run.device).device.type == "cpu"
-    yield {"accuracy": torch.rand(1).item()}
+    assert run.device == "cpu"
+    yield {"accuracy": torch.rand(1, device=run.device).item()}
 
 study = Study("late", train=fit, rows={"a": {}}, primary="accuracy")
 assert "torch" not in sys.modules
@@ -648,6 +572,34 @@ def test_torch_is_seeded_when_it_is_imported_later(place):
     assert [float(line) for line in done.stdout.split()] == expected, done.stderr
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cvhw4 import Study
+from cvhw4.runner import Runner
+
+def fit(run):
+    kept = run.folder / "weights"
+    began = int(kept.read_text()) if kept.exists() else 0
+    for epoch in range(3):
+        kept.write_text(str(epoch))
+        if epoch == 1 and not began:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield {"accuracy": epoch / 10, "began": began}
+
+study = Study("killed", train=fit, rows={"a": {}}, primary="accuracy")
+record = Runner(study=study, results=Path(sys.argv[1]), reuse=True).run(study.rows["a"], 0)
+print(record.last("began"), record.times.interruptions)
+"""
+
+
+def test_a_killed_run_finds_its_folder_again(place):
+    (place.folder / "killed.py").write_text(KILLED)
+    first, second = place("killed.py", "results"), place("killed.py", "results")
+    assert first.returncode == -signal.SIGKILL
+    assert (second.returncode, second.stdout) == (0, "1.0 1\n"), second.stderr
+
+
 # The documentation's examples
 
 PAGE = ROOT / "docs" / "loops.md"
@@ -663,9 +615,7 @@ class Net(lightning.LightningModule):
         self.layers = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
 
     def training_step(self, batch, _):
-        loss = nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
-        self.log("train_loss", loss, on_epoch=True)
-        return loss
+        return nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
 
     def validation_step(self, batch, _):
         scores = self.layers(batch[0])

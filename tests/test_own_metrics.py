@@ -29,22 +29,36 @@ PREDICTED = np.array([[0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 2, 0]], np.uint8)
 LABELS = np.array([0, 0, 0, 1, 1, 2], np.uint8)
 
 
+IMAGES = ImageResults(predicted=PREDICTED, labels=LABELS)
+
+
+def check_of(study, folder):
+    """What a session does with a study before it trains."""
+    Runner(study=study, results=folder / "results").check()
+
+
 def test_an_own_metric_is_given_labels_and_predictions_of_every_epoch():
-    images = ImageResults(predicted=PREDICTED, labels=LABELS)
+    balanced = Metric(balanced_accuracy_score)
     # recalls 3/3, 1/2, 1/1; then 2/3, 1/2, 0
-    assert images.figure("balanced", 1, own=Metric(balanced_accuracy_score)) == pytest.approx(5 / 6)
-    assert images.figure("balanced", 2, own=Metric(balanced_accuracy_score)) == pytest.approx(7 / 18)
-    assert images.figure("accuracy", 2) == pytest.approx(1 / 2) == images.figure("mine", 2, own=Metric(right))
-
-
-def test_an_own_metric_of_draws_counts_each_image_as_often_as_it_is_drawn():
-    images = ImageResults(predicted=PREDICTED, labels=LABELS)
-    draws = np.array([[1, 1, 1, 1, 1, 1], [0, 0, 3, 0, 2, 1]])
-    found = images.figure("balanced", 2, draws, Metric(balanced_accuracy_score))
-    assert found == pytest.approx([7 / 18, 0])
-    assert images.figure("mine", 2, draws, Metric(right)) == pytest.approx(images.figure("accuracy", 2, draws))
-    by_own = image_noise([(1, [(images, 1)])], "mine", np.random.default_rng(0), 50, Metric(right))
-    assert by_own == image_noise([(1, [(images, 1)])], "accuracy", np.random.default_rng(0), 50)
+    assert IMAGES.figure("balanced", 1, own=balanced) == pytest.approx(5 / 6)
+    assert IMAGES.figure("balanced", 2, own=balanced) == pytest.approx(7 / 18)
+    assert IMAGES.figure("accuracy", 2) == pytest.approx(1 / 2) == IMAGES.figure("mine", 2, own=Metric(right))
+    draws = np.array([[1, 1, 1, 1, 1, 1], [0, 0, 3, 0, 2, 1]])  # each image counts as often as it is drawn
+    assert IMAGES.figure("balanced", 2, draws, balanced) == pytest.approx([7 / 18, 0])
+    assert IMAGES.figure("mine", 2, draws, Metric(right)) == pytest.approx(IMAGES.figure("accuracy", 2, draws))
+    by_own, built_in = (
+        image_noise([(1, [(IMAGES, 1)])], name, np.random.default_rng(0), 50, own)
+        for name, own in (("mine", Metric(right)), ("accuracy", None))
+    )
+    assert by_own == built_in
+    made = Runner(study=insects(metrics={"mine": balanced_accuracy_score}))._with_own_metrics(
+        record("q1_2", figures=((0.5,), (0.4,))), IMAGES
+    )
+    assert [e.figures for e in made.epochs] == [
+        {"accuracy": 0.5, "mine": pytest.approx(5 / 6)},
+        {"accuracy": 0.4, "mine": pytest.approx(7 / 18)},
+    ]
+    assert made.best("mine") == pytest.approx(5 / 6) and made.figure("last mine") == pytest.approx(7 / 18)
 
 
 def test_the_confusion_matrix_leaves_void_out_and_merges_labels_to_three_classes():
@@ -86,7 +100,7 @@ OF_SCORES = {
     "calibration": (-torchmetrics.classification.BinaryCalibrationError(n_bins=1), -abs(float(SECOND.mean()) - 0.5)),
     "brier": (
         lambda labels, second: -float(((second - labels) ** 2).mean()),
-        -float(((SECOND - TWO_LABELS) ** 2).mean()),
+        -(0.25 + 0.01 + 0.36 + 0.16 + 0.64 + 0.04) / 6,
     ),
 }
 
@@ -105,29 +119,30 @@ def test_a_metric_of_scores_is_given_the_second_classs_probability(name):
 
 def test_scores_of_several_classes_are_a_row_per_image():
     images = ImageResults.stack([THREE.argmax(1).astype(np.uint8)], np.array([0, 1, 1, 2], np.uint8), [THREE])
+
+    def figure(function, of="scores", images=images):
+        return float(images.figure("mine", 1, own=Metric(function, of=of)))
+
     seen = []
-    images.figure("seen", 1, own=Metric(lambda *evidence: seen.append(evidence) or 0.5, of="scores"))
+    figure(lambda *evidence: seen.append(evidence) or 0.5)
     assert np.array_equal(seen[0][1], THREE) and seen[0][1].dtype == np.float32 and seen[0][0].dtype == np.int64
     top = partial(sklearn.metrics.top_k_accuracy_score, k=2, labels=[0, 1, 2])  # wrong: the last
-    assert images.figure("top", 1, own=Metric(top, of="scores")) == pytest.approx(3 / 4)
     theirs = torchmetrics.classification.MulticlassAccuracy(3, top_k=2, average="micro")
-    assert images.figure("top", 1, own=Metric(theirs, of="scores")) == pytest.approx(3 / 4)
+    assert figure(top) == figure(theirs) == pytest.approx(3 / 4)
     ovr = partial(sklearn.metrics.roc_auc_score, multi_class="ovr")
     auroc = partial(torchmetrics.functional.classification.multiclass_auroc, num_classes=3)
-    one, other = (float(images.figure("auc", 1, own=Metric(f, of="scores"))) for f in (ovr, auroc))
-    assert one == pytest.approx(other)
+    assert figure(ovr) == pytest.approx(figure(auroc))
     # Of labels likewise: tensors, and the predictions first, which precision, unlike accuracy, can tell.
     theirs = partial(torchmetrics.functional.classification.multiclass_precision, num_classes=3)
     precision = partial(sklearn.metrics.precision_score, average="macro", zero_division=0)
     images = replace(images, labels=np.array([0, 1, 1, 1], np.uint8))
-    one, other = (float(images.figure("precision", 1, own=Metric(f))) for f in (precision, theirs))
-    assert one == pytest.approx(other) != float(images.figure("swapped", 1, own=Metric(lambda a, b: precision(b, a))))
+    one, other, swapped = (figure(f, "labels", images) for f in (precision, theirs, lambda a, b: precision(b, a)))
+    assert one == pytest.approx(other) != swapped
 
 
 def test_results_with_scores_are_stored_and_read_and_damaged_ones_refused():
-    whole = ImageResults.stack(
-        [(SECOND > 0.5).astype(np.uint8)] * 3, TWO_LABELS, [np.stack([1 - SECOND, SECOND], 1)] * 3
-    )
+    scores = np.stack([1 - SECOND, SECOND], 1)
+    whole = ImageResults.stack([(SECOND > 0.5).astype(np.uint8)] * 3, TWO_LABELS, [scores] * 3)
     assert whole.scores.shape == (3, 6, 1) and whole.scored.tolist() == [1, 2, 3]
     kept = whole.with_scores_of({3, 1})
     back = ImageResults.from_bytes(kept.to_bytes(), Path("x.npz"))
@@ -142,21 +157,23 @@ def own_auc(labels, predicted):
     return sklearn.metrics.roc_auc_score(labels, predicted) + roc_auc_score(labels, predicted)
 
 
-TOLD_OF = {
-    "scikit-learn's": (sklearn.metrics.roc_auc_score, "given labels, and roc_auc_score is a metric of scores. Fix: wr"),
-    "in a partial": (partial(sklearn.metrics.average_precision_score, pos_label=1), "average_precision_score is a met"),
-    "torchmetrics'": (torchmetrics.functional.classification.binary_auroc, "binary_auroc is a metric of scores"),
-    "an object's": (torchmetrics.classification.BinaryCalibrationError(), "BinaryCalibrationError is a metric of"),
-    "in a function": (own_auc, "metric mine: is given labels, and roc_auc_score is a metric of scores"),
-    "another": (Metric(right, of="pixels"), "metric mine: has of='pixels'. Fix: choose one of labels, scores"),
-}
-
-
-@pytest.mark.parametrize("name", TOLD_OF)
-def test_a_metric_of_scores_that_is_given_labels_is_told_of_when_the_study_is_made(name):
-    metric, told = TOLD_OF[name]
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (sklearn.metrics.roc_auc_score, "given labels, and roc_auc_score is a metric of scores. Fix: wr"),
+        (partial(sklearn.metrics.average_precision_score, pos_label=1), "average_precision_score is a met"),
+        (torchmetrics.functional.classification.binary_auroc, "binary_auroc is a metric of scores"),
+        (torchmetrics.classification.BinaryCalibrationError(), "BinaryCalibrationError is a metric of"),
+        (own_auc, "metric mine: is given labels, and roc_auc_score is a metric of scores"),
+        (Metric(right, of="pixels"), "metric mine: has of='pixels'. Fix: choose one of labels, scores"),
+    ],
+)
+def test_a_metric_of_scores_that_is_given_labels_is_told_of_when_the_study_is_made(metric, told):
     with pytest.raises(InputError, match=told):
         insects(metrics={"mine": metric})
+
+
+def test_metrics_of_scores_are_of_pictures_alone():
     with pytest.raises(InputError, match="metric mine: wants scores, of which scenes keep none"):
         insects(rows={"a": Row("fcn8s/resnet18")}, classes=2, metrics={"mine": Metric(right, of="scores")})
     insects(metrics={"mine": Metric(own_auc, of="scores"), "f1": sklearn.metrics.f1_score})
@@ -166,10 +183,10 @@ def test_metrics_are_tried_on_scores_and_labels_before_training(tmp_path):
     of_scores = Metric(partial(sklearn.metrics.roc_auc_score, multi_class="ovr"), of="scores")
     theirs = Metric(torchmetrics.classification.MulticlassAUROC(3), of="scores")
     folder = pictures(tmp_path / "photos")
-    Runner(study=insects(data=folder, metrics={"a": of_scores, "b": theirs}), results=tmp_path / "results").check()
+    check_of(insects(data=folder, metrics={"a": of_scores, "b": theirs}), tmp_path)
     wrong = insects(data=folder, metrics={"mine": Metric(balanced_accuracy_score, of="scores")})
     with pytest.raises(InputError, match="metric mine: raises ValueError"):
-        Runner(study=wrong, results=tmp_path / "results").check()
+        check_of(wrong, tmp_path)
 
 
 def test_a_run_keeps_the_scores_that_its_figures_are_of(tmp_path):
@@ -207,12 +224,10 @@ def test_a_run_keeps_the_scores_that_its_figures_are_of(tmp_path):
     ],
 )
 def test_a_metric_without_a_figure_is_one_error_before_anything_is_trained(metric, told, tmp_path):
-    folder = pictures(tmp_path / "photos")
-    study = insects(data=folder, metrics={"mine": metric})
     with pytest.raises(InputError, match=told):
-        Runner(study=study, results=tmp_path / "results").check()
+        check_of(insects(data=pictures(tmp_path / "photos"), metrics={"mine": metric}), tmp_path)
     with pytest.raises(InputError, match=told):
-        ImageResults(predicted=PREDICTED, labels=LABELS).figure("mine", 1, own=Metric(metric))
+        IMAGES.figure("mine", 1, own=Metric(metric))
     assert not (tmp_path / "results").exists()
 
 
@@ -225,13 +240,11 @@ def test_a_metric_without_a_figure_of_networks_that_say_one_class_alone_is_told_
     told = "metric wasps: returns nan where every image is predicted as class 0. Fix: let it return a finite"
     with pytest.raises(InputError, match=told), warnings.catch_warnings():
         warnings.simplefilter("error")  # those of made-up predictions are nobody's
-        Runner(study=study, results=tmp_path / "results").check()
-    rows = {"plain": Row("fcn8s/resnet10t", start="random")}
-    scenes = insects(
-        name="scenes", rows=rows, recipe=Recipe(size=32), metrics={"cars": lambda m: 1 / m[:, 8].sum()}, classes=11
-    )
+        check_of(study, tmp_path)
+    rows, metrics = {"plain": Row("fcn8s/resnet10t", start="random")}, {"cars": lambda m: 1 / m[:, 8].sum()}
+    scenes = insects(name="scenes", rows=rows, recipe=Recipe(size=32), metrics=metrics, classes=11)
     with pytest.raises(InputError, match="cars: returns inf where every pixel is predicted as class 0"):
-        Runner(study=scenes, results=tmp_path / "results").check()
+        check_of(scenes, tmp_path)
     assert not (tmp_path / "results").exists()
 
 
@@ -245,26 +258,14 @@ def own_record(row, seed, figures, **changes):
     return replace(made, **(whole | changes))
 
 
-def test_own_figures_are_in_every_epoch_of_the_record():
-    study = insects(metrics={"mine": balanced_accuracy_score})
-    images = ImageResults(predicted=PREDICTED, labels=LABELS)
-    made = Runner(study=study)._with_own_metrics(record("q1_2", figures=((0.5,), (0.4,))), images)
-    assert [e.figures for e in made.epochs] == [
-        {"accuracy": 0.5, "mine": pytest.approx(5 / 6)},
-        {"accuracy": 0.4, "mine": pytest.approx(7 / 18)},
-    ]
-    assert made.best("mine") == pytest.approx(5 / 6) and made.figure("last mine") == pytest.approx(7 / 18)
-
-
 def test_a_run_whose_metric_has_no_figure_in_an_epoch_is_noted_and_told_of_as_failed(tmp_path, monkeypatch):
     def mine(labels, predicted):
         return 1.0 if predicted[-1] == 2 else float("nan")
 
     rows = {"scratch": Row("resnet10t", start="random")}
     study = insects(data=pictures(tmp_path / "photos"), metrics={"mine": mine}, rows=rows)
-    images = ImageResults(predicted=PREDICTED, labels=LABELS)
     trained = record("q1_2", 4, figures=((0.5,), (0.4,)), row="scratch")
-    monkeypatch.setattr(Runner, "_train", lambda *_: (trained, images, None))
+    monkeypatch.setattr(Runner, "_train", lambda *_: (trained, IMAGES, None))
     runner = Runner(study=study, device="cpu", results=tmp_path / "results")
     with pytest.raises(TrainingFailed) as failed:
         runner.run(study.rows["scratch"], 4)
@@ -289,9 +290,7 @@ def test_pages_have_a_table_of_the_metric_and_the_verdict_and_nothing_of_the_rep
     assert "# Insects\n" in text and "## Insects (photos)" in text and "### mine" in text
     assert re.search(rf"\| {better} +\| 0\.720 ± 0\.020 ", text.split("### mine")[1])
     assert re.search(r"a start &lt;helps&gt; \(`\S+`\) +\| \+0\.300 .*\| \*\*supported\*\* +\|.*\| mine +\|", text)
-
     assert "bound" not in text
-
     images = ImageResults(predicted=np.stack([LABELS, LABELS]), labels=LABELS)
     page, pictures = verdicts_page(study, runs, lambda run: images, NO_BOUNDS)
     assert page.startswith("# Insects: what holds, and how sure") and not pictures

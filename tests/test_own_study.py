@@ -105,10 +105,13 @@ def own(pytester, monkeypatch):
     pytester.makeconftest('pytest_plugins = ["cvhw4.plugin", "cvhw4.homework.options"]')
     pytester.makepyfile(test_insects=FILE)
     pictures(pytester.path / "photos")
+    threads = torch.get_num_threads()
 
     def run(*args, subprocess=False):
         runner = pytester.runpytest_subprocess if subprocess else pytester.runpytest_inprocess
-        return runner("-p", "no:cacheprovider", "--device", "cpu", "--threads", "1", *args)
+        result = runner("-p", "no:cacheprovider", "--device", "cpu", "--threads", "1", *args)
+        torch.set_num_threads(threads)
+        return result
 
     return run
 
@@ -120,16 +123,13 @@ def test_the_example_of_binary_masks_trains_and_its_pages_have_its_classes(own, 
         shutil.copy(ROOT / "examples" / "binary-masks" / name, pytester.path)
     assert sum(line.strip() != "" for line in (pytester.path / "test_cells.py").read_text().splitlines()) < 20
     subprocess.run([sys.executable, "make_cells.py"], cwd=pytester.path, check=True)
-    threads = torch.get_num_threads()
     result = own("test_cells.py", "--seeds", "1")
-    torch.set_num_threads(threads)
     result.assert_outcomes(passed=3)
     assert re.search(r"attention_above_plain-set_miou .* undecided", result.stdout.str())  # one seed
     store = Store(pytester.path / "results", "cells")
     runs = {r.row: r for r in store.load()}
-    assert {(name, r.settings["network"]) for name, r in runs.items()} == {
-        ("attention", "UNet(attention=True)"), ("plain", "UNet"),
-    }  # fmt: skip
+    networks = {name: r.settings["network"] for name, r in runs.items()}
+    assert networks == {"attention": "UNet(attention=True)", "plain": "UNet"}
     assert runs["attention"].parameters > runs["plain"].parameters
     for r in runs.values():
         assert [r.data.name, *r.data.classes] == ["scenes", "background", "cell"]
@@ -145,9 +145,7 @@ def test_the_example_of_binary_masks_trains_and_its_pages_have_its_classes(own, 
 def test_studies_of_both_tasks_and_the_homework_train_in_one_session(own, pytester):
     pytester.makepyfile(test_scenes=SCENES, test_homework=HOMEWORK)
     streets(pytester.path / "streets")
-    threads = torch.get_num_threads()
     result = own("--seeds", "1", "-p", "tests.helpers.tiny", "--junit-xml", "runs.xml")
-    torch.set_num_threads(threads)
     assert result.ret == 0, result.stdout.str()
     result.assert_outcomes(passed=6)
     screen = result.stdout.str()
@@ -180,20 +178,16 @@ def test_studies_of_both_tasks_and_the_homework_train_in_one_session(own, pytest
     assert not any(str(pytester.path) in value for of_case in found.values() for value in of_case.values())
 
     again = own("--seeds", "1", "--reuse", "test_insects.py")
-    torch.set_num_threads(threads)
     again.assert_outcomes(passed=3)
     assert again.stdout.str().count("reused") == 2
 
     pytester.makepyfile(test_insects=FILE.replace("relu()", "sigmoid()"))
     changed = own("--seeds", "1", "--reuse", "test_insects.py")
-    torch.set_num_threads(threads)
     assert changed.ret == 0 and changed.stdout.str().count("reused") == 1  # the callable's text is another
     found = {run.fingerprint: run for run in Store(results, "insects").load() if run.row == "other"}
     assert len({run.settings["network_source"] for run in found.values()}) == 2
-    assert {run.settings["network"] for run in found.values()} == {"Small(width=4)"}
-    assert (
-        {run.settings["start"] for run in found.values()} == {"as built"} == {r.weights.origin for r in found.values()}
-    )
+    told = {(run.settings["network"], run.settings["start"], run.weights.origin) for run in found.values()}
+    assert told == {("Small(width=4)", "as built", "as built")}
     assert "Small(width=4)" in (results / "insects" / "report.md").read_text()
 
 
@@ -218,83 +212,66 @@ def test_a_keyword_that_selects_nothing_is_answered_with_the_rows_that_tests_ask
 
 
 def test_a_test_that_trains_twice_is_told_to_be_two(own, pytester):
-    pytester.makepyfile(test_insects=FILE.replace(
-        "    assert train(row, seed).best(", "    train(row, seed)\n    assert train(row, seed).best("
-    ))  # fmt: skip
+    twice = FILE.replace("    assert train(", "    train(row, seed)\n    assert train(")
+    pytester.makepyfile(test_insects=twice)
     result = own("-k", "other and seed0")
     result.assert_outcomes(failed=1)
     told = " ".join(result.stdout.str().split())
     assert "test_row[other-seed0]: calls train twice. Fix: give each run a test of its own" in told
 
 
-NOTHING_LEFT = (
-    'controls=[cvhw4.Control(name="few", row="scratch", words="", corrupts="smaller training set", strengths=(0.99,))],'
-)
-UNUSABLE = {
-    "a control that leaves nothing": (
-        lambda p: (p / "test_insects.py").write_text(
-            FILE.replace("    claims=[", f"    {NOTHING_LEFT}\n    claims=[").replace(
-                "import pytest", "import cvhw4, pytest"
-            )
-        ),
+MARK = "study(insects)"
+NOTHING_LEFT = 'Control(name="few", row="scratch", words="", corrupts="smaller training set", strengths=(0.99,))'
+UNUSABLE = [  # what stands in the file, what stands there instead, and the error
+    (
+        "    claims=[",
+        f"    controls=[__import__('cvhw4').{NOTHING_LEFT}],\n    claims=[",
         "row few, photos: leaves out 0.99 of 12 training images, which is all. Fix: give a smaller share",
     ),
-    "a metric": (
-        lambda p: (p / "test_insects.py").write_text(FILE.replace("balanced_accuracy_score}", "len}")),
+    (
+        "balanced_accuracy_score}",
+        "len}",
         "metric balanced: raises TypeError: len() takes exactly one argument (2 given)",
     ),
-    "a network": (
-        lambda p: (p / "test_insects.py").write_text(FILE.replace("resnet18", "resnet11t")),
-        "resnet11t: is not a known network",
-    ),
-    "the table": (
-        lambda p: (p / "test_insects.py").write_text(FILE.replace('start="random"', 'start="nothing"', 1)),
-        "study insects, row scratch: has start='nothing'",
-    ),
-    "a row of the mark": (
-        lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, rows=['nobody'])")),
-        "names the row nobody. Fix: choose from scratch, other",
-    ),
-    "a setting of the mark": (
-        lambda p: (p / "test_insects.py").write_text(
-            FILE.replace("study(insects)", "study(insects, rows={'other': {'start': 'imagenet'}})")
-        ),
+    ("resnet18", "resnet11t", "resnet11t: is not a known network"),
+    ('start="random"', 'start="nothing"', "study insects, row scratch: has start='nothing'"),
+    (MARK, "study(insects, rows=['nobody'])", "names the row nobody. Fix: choose from scratch, other"),
+    (
+        MARK,
+        "study(insects, rows={'other': {'start': 'imagenet'}})",
         "says start='imagenet' of other, which has 'as built'",
     ),
-    "a word of the mark": (
-        lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, row='other')")),
-        "is marked with row=. Fix: give rows= or group=",
-    ),
-    "a group of the mark": (
-        lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, group='extra')")),
+    (MARK, "study(insects, row='other')", "is marked with row=. Fix: give rows= or group="),
+    (
+        MARK,
+        "study(insects, group='extra')",
         "trains group='extra', in which the study has no rows. Fix: choose one of '', 'control'",
     ),
-    "no rows of the mark": (
-        lambda p: (p / "test_insects.py").write_text(FILE.replace("study(insects)", "study(insects, rows='other')")),
-        "has rows='other'. Fix: name them, as rows=",
-    ),
-    "a runner of the hook": (
-        lambda p: (p / "conftest.py").open("a").write("\ndef pytest_cvhw4_make_runner():\n    return 3\n"),
-        "pytest_cvhw4_make_runner: returns 3. Fix: return a cvhw4.runner.Runner, or None",
-    ),
-    "two studies of one name": (
-        lambda p: (p / "test_more.py").write_text(FILE),
-        "study insects: is the name of two studies",
-    ),
-    "the mark": (
-        lambda p: (p / "test_insects.py").write_text(FILE.replace("mark.study(insects)", 'mark.study("insects")')),
-        "expects a cvhw4.Study",
-    ),
-}
+    (MARK, "study(insects, rows='other')", "has rows='other'. Fix: name them, as rows="),
+    (MARK, "study('insects')", "expects a cvhw4.Study"),
+]
 
 
-@pytest.mark.parametrize(("corrupt", "told"), UNUSABLE.values(), ids=UNUSABLE)
-def test_what_cannot_be_used_is_one_line_before_anything_is_trained(own, pytester, corrupt, told):
-    corrupt(pytester.path)
-    result = own("--seeds", "1")
+def check_unusable(result, told):
     errors = [line for line in (result.outlines + result.errlines) if line.startswith("ERROR: ")]
     assert result.ret == 4 and len(errors) == 1 and told in errors[0], result.stdout.str()
-    assert not (pytester.path / "results").exists() and "Traceback" not in result.stdout.str()
+    assert not os.path.exists("results") and "Traceback" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(("here", "instead", "told"), UNUSABLE)
+def test_what_cannot_be_used_is_one_line_before_anything_is_trained(own, pytester, here, instead, told):
+    pytester.makepyfile(test_insects=FILE.replace(here, instead))
+    check_unusable(own("--seeds", "1"), told)
+
+
+def test_two_studies_of_one_name_and_a_hook_that_makes_no_runner_are_one_line_each(own, pytester):
+    more = pytester.makepyfile(test_more=FILE)
+    check_unusable(own("--seeds", "1"), "study insects: is the name of two studies")
+    more.unlink()
+    with (pytester.path / "conftest.py").open("a") as conftest:
+        conftest.write("\ndef pytest_cvhw4_make_runner():\n    return 3\n")
+    told = "pytest_cvhw4_make_runner: returns 3. Fix: return a cvhw4.runner.Runner, or None"
+    check_unusable(own("--seeds", "1"), told)
 
 
 ORDINARY = """
@@ -403,8 +380,7 @@ def test_a_study_reaches_a_process_that_cannot_import_its_files(tmp_path, monkey
 def test_a_network_that_cannot_be_sent_to_another_process_is_one_error(tmp_path):
     with (tmp_path / "file").open("w") as file:
         study = insects(rows={"a": Row(partial(print, file=file)), "b": Row("resnet18")})
-        with pytest.raises(
-            InputError, match=r"study insects, row a: has a network or a loss that cannot be sent .*Fix: write"
-        ):
+        told = "study insects, row a: has a network or a loss that cannot be sent .*Fix: write"
+        with pytest.raises(InputError, match=told):
             check_travels(study, cloudpickle.dumps)
     check_travels(insects(), cloudpickle.dumps)

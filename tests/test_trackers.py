@@ -48,19 +48,19 @@ class Hooks:
 
     def __getattr__(self, name):
         call = getattr(self.hook, f"pytest_cvhw4_run_{name}")
-        return lambda row=ROW, **arguments: call(**{"config": None, "row": row, "seed": 0} | arguments)
+        return lambda **arguments: call(**{"config": None, "row": ROW, "seed": 0} | arguments)
 
 
-def run_logged(told=3, failed="", images=IMAGES, row=ROW, **wanted):
+def run_logged(told=DONE.epochs, failed="", **wanted):
     """Logs a run of which some epochs are told while it trains, and the rest with its record."""
     session = Hooks(Trackers(wanted))
-    session.begin(row, images=images)
-    for epoch in DONE.epochs[:told]:
-        session.epoch(row, epoch=epoch)
+    session.begin(images=IMAGES)
+    for epoch in told:
+        session.epoch(epoch=epoch)
     if failed:
-        session.failed(row, reason=failed)
+        session.failed(reason=failed)
     else:
-        session.end(row, record=DONE, reused=False)
+        session.end(record=DONE, reused=False)
     session.finish()
 
 
@@ -121,14 +121,17 @@ def noted(monkeypatch, tmp_path):
 
 
 @needs("tensorboard")
-def test_tensorboard_has_every_figure_by_epoch_and_the_settings(tmp_path):
-    pytest.importorskip("torch")
+def test_tensorboard_has_every_figure_by_epoch_the_settings_and_why_a_run_failed(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run_logged(told=1, failed="interrupted", tensorboard=str(tmp_path))
-    run_logged(tensorboard=str(tmp_path))  # in place of the first
-    folder = tmp_path / "quick" / "q2_1a-skip" / "seed0"
-    read = EventAccumulator(str(folder)).Reload()
+    def logged(**how):
+        run_logged(tensorboard=str(tmp_path), **how)
+        return EventAccumulator(str(tmp_path / "quick" / "q2_1a-skip" / "seed0")).Reload()
+
+    read = logged(told=DONE.epochs[:1], failed="loss nan in epoch 2")
+    assert b"loss nan in epoch 2" in read.Tensors("failed/text_summary")[0].tensor_proto.string_val[0]
+    assert [s.step for s in read.Scalars("training/loss")] == [1]
+    read = logged()  # in place of the first
     assert [(s.step, s.value) for s in read.Scalars("validation/miou")] == [
         (epoch.epoch, pytest.approx(epoch.figures["miou"])) for epoch in DONE.epochs
     ]
@@ -137,21 +140,11 @@ def test_tensorboard_has_every_figure_by_epoch_and_the_settings(tmp_path):
     assert b"recipe.lr" in plugin and DONE.fingerprint.encode() in plugin
 
 
-@needs("tensorboard")
-def test_tensorboard_shows_why_a_run_failed(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run_logged(told=1, failed="loss nan in epoch 2", tensorboard=str(tmp_path))
-    read = EventAccumulator(str(tmp_path / "quick" / "q2_1a-skip" / "seed0")).Reload()
-    assert b"loss nan in epoch 2" in read.Tensors("failed/text_summary")[0].tensor_proto.string_val[0]
-    assert [s.step for s in read.Scalars("training/loss")] == [1]
-
-
 @needs("mlflow")
 def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path):
     uri = f"file:{tmp_path}"
-    run_logged(told=2, mlflow=uri)
-    run_logged(told=1, failed="interrupted", mlflow=uri)  # into the same experiment
+    run_logged(DONE.epochs[:2], mlflow=uri)
+    run_logged(DONE.epochs[:1], "interrupted", mlflow=uri)  # into the same experiment
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -194,15 +187,14 @@ def test_wandbs_offline_run_has_figures_settings_and_summary(tmp_path, monkeypat
 def test_what_was_logged_comes_back_as_a_study_with_the_same_figures(name, tmp_path, monkeypatch):
     pytest.importorskip(TRACKERS[name].module)
     log_wandb_to(tmp_path, monkeypatch)
-    folder = str(tmp_path / "wandb") if name == "wandb" else str(tmp_path / "logged")
+    folder = str(tmp_path / ("wandb" if name == "wandb" else "logged"))
     given = {"mlflow": f"file:{folder}", "tensorboard": folder, "wandb": "project"}[name]
-    runs = [record(row, seed, figures=[[x + seed / 7 for x in e] for e in FIGURES]) for row in ("q2_1a", "q2_1b")
-            for seed in (0, 1)]  # fmt: skip
+    both = [[[x + seed / 7 for x in e] for e in FIGURES] for seed in (0, 1)]
+    runs = [record(row, seed, figures=both[seed]) for row in ("q2_1a", "q2_1b") for seed in (0, 1)]
     session = Hooks(Trackers({name: given}))
     for run in runs:
-        row = QUICK.row(run.row)
-        session.begin(row, images=IMAGES, seed=run.seed)
-        session.end(row, record=run, reused=False, seed=run.seed)
+        session.begin(row=QUICK.row(run.row), images=IMAGES, seed=run.seed)
+        session.end(row=QUICK.row(run.row), record=run, reused=False, seed=run.seed)
     session.begin(images=IMAGES, seed=9)
     session.failed(reason="interrupted", seed=9)
     session.finish()
@@ -216,14 +208,13 @@ def test_what_was_logged_comes_back_as_a_study_with_the_same_figures(name, tmp_p
         time.sleep(0.2)
     study, read = judged_study("again", finished, wanted, claims_of(["q2_1a-skip"], "q2_1b-noskip", ["miou"], 0.0), "x")
     exact = {"tensorboard": 1e-6}.get(name, 0)  # TensorBoard holds float32
-    assert [(r.row, r.seed) for r in sorted(read, key=lambda r: (r.row, r.seed))] == [(r.row, r.seed) for r in runs]
-    for run in runs:
-        (back,) = (r for r in read if (r.row, r.seed) == (run.row, run.seed))
+    read.sort(key=lambda r: (r.row, r.seed))
+    assert [(r.row, r.seed) for r in read] == [(r.row, r.seed) for r in runs] and len(unfinished) == 1
+    for run, back in zip(runs, read, strict=True):
         for mine, theirs in zip(run.epochs, back.epochs, strict=True):
             expected = {"miou": mine.figures["miou"], "pixels": mine.figures["pixel_accuracy"], "loss": mine.loss}
             assert theirs.figures == pytest.approx(expected, rel=exact, abs=0)
-    assert [*study.rows["q2_1a-skip"].settings()] and study.rows["q2_1a-skip"].settings()["skips"] in (True, "True")
-    assert len(unfinished) == 1
+    assert study.rows["q2_1a-skip"].settings()["skips"] in (True, "True")
 
 
 def logged(folder, *points, **hparams):
@@ -300,23 +291,14 @@ def test_wandbs_service_is_read_by_its_own_interface(monkeypatch):
     assert back.times.total_seconds == 7 and back.started.startswith("2026-01-02")
 
 
-@pytest.mark.parametrize("told", [0, 2, 3])
-def test_epochs_that_were_not_told_come_with_the_record(told, noted, tmp_path):
+@pytest.mark.parametrize("told", [DONE.epochs, DONE.epochs[:2], [], DONE.epochs[2:]], ids=["3", "2", "0", "the last"])
+def test_epochs_that_were_not_told_come_with_the_record_and_in_order(told, noted, tmp_path):
+    """The last alone is told where the first two are those of an earlier session."""
     noted(wandb=Noted)
-    run_logged(told=told, wandb=str(tmp_path))
+    run_logged(told, wandb=str(tmp_path))
     name = "q2_1a-skip-seed0"
     epochs = [("epoch", name, i) for i in (1, 2, 3)]
     assert noted.read() == [[("begin", name, IMAGES), *epochs, ("end", name, 0)]]
-
-
-def test_a_continued_run_is_logged_whole_and_in_order(noted, tmp_path):
-    noted(wandb=Noted)
-    session = Hooks(Trackers({"wandb": str(tmp_path)}))
-    session.begin(images=IMAGES)
-    session.epoch(epoch=DONE.epochs[2])  # the first two are those of an earlier session
-    session.end(record=DONE, reused=False)
-    session.finish()
-    assert [what[2] for what in noted.read()[0] if what[0] == "epoch"] == [1, 2, 3]
 
 
 def test_a_run_is_logged_when_it_is_trained_or_fails_and_not_when_it_is_reused_or_skipped(noted, tmp_path):
@@ -334,20 +316,16 @@ def test_a_run_is_logged_when_it_is_trained_or_fails_and_not_when_it_is_reused_o
     session.failed(reason="interrupted", seed=4)
     session.finish()
     trained, failed = "q2_1a-skip-seed3", "q2_1a-skip-seed4"
-    assert noted.read() == [
-        [
-            *[("begin", trained, IMAGES), ("epoch", trained, 1), ("end", trained, 3)] * 2,
-            *[("begin", failed, None), ("failed", failed, "interrupted")],
-        ]
-    ]
+    twice = [("begin", trained, IMAGES), ("epoch", trained, 1), ("end", trained, 3)] * 2
+    assert noted.read() == [[*twice, ("begin", failed, None), ("failed", failed, "interrupted")]]
 
 
 def test_a_tracker_that_raises_is_off_with_one_warning_and_the_others_go_on(noted, tmp_path):
     noted(wandb=Raising, mlflow=Noted)
     with pytest.warns(UserWarning) as caught:
         run_logged(wandb=str(tmp_path / "nowhere"), mlflow=str(tmp_path))
-    (warned,) = [str(w.message) for w in caught]
-    assert warned.startswith("--wandb is off from here on: FileNotFoundError")
+    (warned,) = caught
+    assert str(warned.message).startswith("--wandb is off from here on: FileNotFoundError")
     assert len(noted.read()[0]) == 5
 
 
@@ -368,17 +346,13 @@ def test_a_tracker_that_hangs_keeps_no_run_waiting_and_a_session_not_for_long(no
     assert time.perf_counter() - began < 2
 
 
-def test_settings_are_flat_and_say_all():
+def test_settings_are_flat_say_all_and_are_named_by_the_way_to_them():
     settings = Run(ROW, 3, IMAGES).settings
     assert (settings["study"], settings["seed"], settings["recipe.epochs"]) == ("quick", 3, ROW.recipe.epochs)
     assert all(isinstance(value, str | int | float | bool) for value in settings.values())
     assert "corruption" not in settings  # None
-
-
-def test_nested_settings_are_named_by_the_way_to_them():
-    row = Study("own", train=lambda run: [], rows={"a": {"model": {"encoder": {"depth": 2}, "sizes": [1, 2]}}},
-                primary="x").rows["a"]  # fmt: skip
-    settings = Run(row, 0, None).settings
+    rows = {"a": {"model": {"encoder": {"depth": 2}, "sizes": [1, 2]}}}
+    settings = Run(Study("own", train=lambda run: [], rows=rows, primary="x").rows["a"], 0, None).settings
     assert settings["model.encoder.depth"] == 2 and settings["model.sizes"] == "[1, 2]"
 
 
