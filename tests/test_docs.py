@@ -28,6 +28,7 @@ from cvhw4.plugin import hookspec
 from cvhw4.plugin.summary import Summary
 from cvhw4.runner import Runner
 from tests.helpers import ROOT, tiny
+from tests.helpers.records import git
 from tests.helpers.tiny import QUICK, dataset, record
 
 pytest_plugins = ["tests.helpers.sessions"]
@@ -104,12 +105,13 @@ def test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere(
     assert "page does not exist" in told and "anchor does not exist" in told
 
 
-def test_no_page_has_a_place_that_nobody_filled():
+def test_no_page_has_a_place_that_nobody_filled_or_a_link_that_leads_nowhere():
     for page in PAGES:
-        prose = "".join(re.split(r"^```", page.read_text(), flags=re.MULTILINE)[::2])
-        assert not re.search(
-            r"\b(?:[A-Z]{9,}|TODO|FIXME|TBD)\b", re.sub(r"`[^`]*`|\[CONTRIBUTING.md\]\S*", "", prose)
-        ), page.name
+        prose = re.sub(r"^```.*?^```|`[^`]*`", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        filled = re.sub(r"\[CONTRIBUTING.md\]\S*", "", prose)
+        assert not re.search(r"\b(?:[A-Z]{9,}|TODO|FIXME|TBD)\b", filled), page.name
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", prose):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name} links {target}"
 
 
 def public_names():
@@ -142,25 +144,17 @@ def test_the_python_interface_lists_everything_public_once():
 VALUES = {"cvhw4.CAMVID", "cvhw4.Train", "cvhw4.Judged", "cvhw4.Detected", "cvhw4.Section", "cvhw4.readers.Reader"}
 
 
-@pytest.mark.parametrize("name", sorted(public_names() - VALUES))
-def test_what_is_public_is_documented_field_by_field(name):
-    found = pydoc.locate(name)
-    text = inspect.getdoc(found)
-    assert text
-    if is_dataclass(found):
-        named = [field.name for field in fields(found) if not field.name.startswith("_")]
-    else:
-        named = getattr(found, "_fields", ())
-    attributes = text.partition("Attributes:\n")[2].partition("\n\n")[0]
-    assert sorted(re.findall(r"^    (\w+): ", attributes, re.MULTILINE)) == sorted(named)
-
-
-def test_links_of_readme_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")]:
-        text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name} links {target}"
+def test_what_is_public_is_documented_field_by_field():
+    for name in sorted(public_names() - VALUES):
+        found = pydoc.locate(name)
+        text = inspect.getdoc(found)
+        assert text, name
+        if is_dataclass(found):
+            named = [field.name for field in fields(found) if not field.name.startswith("_")]
+        else:
+            named = getattr(found, "_fields", ())
+        attributes = text.partition("Attributes:\n")[2].partition("\n\n")[0]
+        assert sorted(re.findall(r"^    (\w+): ", attributes, re.MULTILINE)) == sorted(named), name
 
 
 def prose_and_commands(text):
@@ -199,49 +193,33 @@ def test_the_messages_that_are_explained_exist():
     assert {message for message in quoted if message not in texts} == PYTESTS
 
 
-@pytest.fixture
-def session(tmp_path):
-    """`session(*arguments)`: what pytest prints and returns where the environment has plugins of the names, and with
-    the options, of pytest-playwright and pytest-profiling."""
-    installed, place = tmp_path / "installed", tmp_path / "place"
-    (installed / "others-1.dist-info").mkdir(parents=True), place.mkdir()
-    (installed / "others-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1\n")
-    points = "[pytest11]\nplaywright = other_device\nprofiling = other_profile\n"
-    (installed / "others-1.dist-info" / "entry_points.txt").write_text(points)
+def test_another_plugins_option_of_our_name_is_fixed_as_the_page_says(tmp_path):
+    """In an environment with plugins of the names, and with the options, of pytest-playwright and pytest-profiling."""
+    information = tmp_path / "others-1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1\n")
+    (information / "entry_points.txt").write_text("[pytest11]\nplaywright = other_device\nprofiling = other_profile\n")
     for option in ("device", "profile"):
         plugin = f"def pytest_addoption(parser):\n    parser.getgroup('other').addoption('--{option}')\n"
-        (installed / f"other_{option}.py").write_text(plugin)
-    (place / "conftest.py").write_text((EXAMPLE / "conftest.py").read_text())
-    (place / "test_one.py").write_text("def test_one():\n    pass\n")
+        (tmp_path / f"other_{option}.py").write_text(plugin)
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["cvhw4.plugin", "cvhw4.homework.options"]\n')
+    (tmp_path / "test_one.py").write_text("def test_one():\n    pass\n")
+    env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
-    def run(*arguments):
+    def session(*arguments):
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-        env = os.environ | {"PYTHONPATH": f"{installed}{os.pathsep}{ROOT}"}
-        return subprocess.run(command, cwd=place, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
 
-    return run
-
-
-def test_another_plugins_option_of_our_name_is_fixed_as_the_page_says(session, tmp_path):
     page = " ".join(TROUBLES.read_text().split())
-    (tmp_path / "place" / "conftest.py").write_text('pytest_plugins = ["cvhw4.plugin", "cvhw4.homework.options"]\n')
-    done = session()
+    code, printed = session()
     told = ("option dest 'profile' already used by", "conflicting option string: --profile")  # new pytest, old
-    assert done.returncode != 0 and any(message in done.stdout for message in told), done.stdout
+    assert code != 0 and any(message in printed for message in told), printed
     assert "pytest-profiling " in page and "`pytest -p no:profiling`" in page
-    done = session("-p", "no:profiling", "--cvhw4-device", "cpu")
-    assert done.returncode == 0 and "1 passed" in done.stdout
+    code, printed = session("-p", "no:profiling", "--cvhw4-device", "cpu")
+    assert code == 0 and "1 passed" in printed
     line = "--device is another plugin's here, cvhw4's own is --cvhw4-device"
-    assert f"cvhw4: {line}\n" in done.stdout and "(pytest-playwright has `--device`)" in page
-
-
-def test_the_line_that_loads_the_plugin_belongs_into_the_top_folder(session, tmp_path):
-    below = tmp_path / "place" / "below"
-    below.mkdir()
-    for name in ("conftest.py", "test_one.py"):
-        (tmp_path / "place" / name).rename(below / name)
-    done = session("-p", "no:playwright", "-p", "no:profiling")
-    assert done.returncode != 0 and "Defining 'pytest_plugins' in a non-top-level conftest" in done.stdout
+    assert f"cvhw4: {line}\n" in printed and "(pytest-playwright has `--device`)" in page
 
 
 def test_the_rows_and_the_studies_that_are_shown_are_right():
@@ -318,29 +296,20 @@ def test_every_page_has_its_commands_in_blocks_that_are_run():
     for page in PAGES:
         opened = re.findall(r"^```(.*)$", page.read_text(), re.MULTILINE)[::2]
         assert set(opened) <= {"sh", "text", "bash", "dockerfile", "python", "toml", "yaml"}, page.name
+    for name in re.findall(r"tests/\w+\.py", " ".join(ELSEWHERE.values())):
+        assert (ROOT / name).is_file()
 
 
 @pytest.fixture
 def checkout(study, pytester, monkeypatch):
     """A clone at tiny size, in which pages' commands are run; git knows its first state as `main`."""
-    for name in ("Makefile", "pyproject.toml", "examples", "zensical.toml"):
-        source = ROOT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(
-            source, pytester.path / name, **({"ignore": NOT_COPIED} if source.is_dir() else {})
-        )
-    pyproject = pytester.path / "pyproject.toml"
-    pyproject.rename(pytester.path / "kept.toml")  # the session's settings are study's
-    pyproject.write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    shutil.copytree(ROOT / "examples", pytester.path / "examples", ignore=NOT_COPIED)
+    for name, copy in (("Makefile", "Makefile"), ("pyproject.toml", "kept.toml"), ("zensical.toml", "zensical.toml")):
+        shutil.copy(ROOT / name, pytester.path / copy)
+    (pytester.path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')  # study's
     study("--seeds", "2", "-k", "skip or q1_2", "-q")  # what a page's readers have stored by then
-    for words in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["commit", "-qm", "first"],
-        ["commit", "-qm", "second", "--allow-empty"],
-    ):
-        subprocess.run([*git, *words], cwd=pytester.path, check=True)
     monkeypatch.chdir(pytester.path)
+    git("init"), git("add", "-A"), git("commit", "-m", "first"), git("commit", "-m", "second", "--allow-empty")
     monkeypatch.setenv("COLUMNS", "80")
     return pytester
 
@@ -373,11 +342,10 @@ class Reader:
             case ["cvhw4", *arguments]:
                 self.command(arguments)
             case ["make", *arguments]:
-                told = subprocess.run(
-                    ["make", "-n", "-o", ".venv/.installed", *arguments], capture_output=True, text=True, check=True
-                )
-                lines = [x for x in told.stdout.replace("\\\n", " ").splitlines() if " -m pytest " in x]
-                assert lines, told.stdout
+                command = ["make", "-n", "-o", ".venv/.installed", *arguments]
+                told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                lines = [x for x in told.replace("\\\n", " ").splitlines() if " -m pytest " in x]
+                assert lines, told
                 for found in lines:
                     self.session(shlex.split(found.partition(" -m pytest benchmarks")[2]))
             case ["cp", "-r", results, copy]:
@@ -405,14 +373,11 @@ class Reader:
             patch.setattr(tiny, "_read", lambda source, seed: dataset(source.task))  # its folders are empty here
             if self.sessions:
                 patch.setattr(Summary, "_summarise", lambda *_: None)
-            result = self.study(*arguments, "--bounds", self.bounds())
+            none = self.pytester.path / "none.toml"
+            none.write_text("")
+            result = self.study(*arguments, "--bounds", none)
         self.sessions += 1
         assert result.ret == 0, f"{arguments}: " + result.stdout.str()[-3000:]
-
-    def bounds(self):
-        path = self.pytester.path / "none.toml"
-        path.write_text("")
-        return path
 
     def command(self, arguments):
         with pytest.MonkeyPatch.context() as patch:
@@ -470,9 +435,3 @@ def test_the_tutorial_is_followed(tmp_path, monkeypatch):
                     done = subprocess.run(words, env=env, capture_output=True, text=True)
                     assert done.returncode == ("FAILED" in after), done.stdout + done.stderr
                     printed += without_figures(done.stdout)
-
-
-def test_the_tests_named_for_commands_that_do_not_run_here_exist():
-    for where in ELSEWHERE.values():
-        for name in re.findall(r"tests/\w+\.py", where):
-            assert (ROOT / name).is_file()

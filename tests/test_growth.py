@@ -6,13 +6,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.performance import growth as measures
-from benchmarks.performance.growth import Growth, growth_page
+from benchmarks.performance.growth import Growth
 from cvhw4.errors import InputError
-from tests.helpers import ROOT
 
 GIB = 1 << 30
-
-RESULTS = ROOT / "results"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +24,7 @@ def test_an_epoch_over_mapped_files_takes_every_image(written, tmp_path):
     assert (whole["images"], whole["streamed"]) == (600, False) and whole["seconds"] > 0
     assert (streamed["images"], streamed["streamed"]) == (600, True)
     assert measures.write_set(tmp_path / "set", 3, (218, 178)) == 3 * 218 * 178 * 3  # in a larger frame
+    assert measures.train("q1_1", 32, 8, seeds=2) > 0
 
 
 @pytest.mark.integration
@@ -35,10 +33,6 @@ def test_a_measure_is_taken_in_a_process_of_its_own(written):
     assert measured["images"] == 600 and 0 < measured["peak_memory"] < 2 * GIB
     with pytest.raises(RuntimeError, match=r"(?s)benchmarks\.performance\.growth .*No such file"):
         measures.run(written[0] / "nowhere", GIB)
-
-
-def test_training_is_timed():
-    assert measures.train("q1_1", 32, 8, seeds=2) > 0
 
 
 def test_the_table_and_the_picture_show_every_measure(tmp_path):
@@ -57,10 +51,6 @@ def test_the_table_and_the_picture_show_every_measure(tmp_path):
     again.add("seeds", "q1_2", 1, seconds=5.0, images=64, **here)
     assert again.seconds("seeds", "q1_2") == [5.0, 6.0]
     assert len(json.loads((tmp_path / "growth.json").read_text())) == 4
-
-
-def test_the_committed_page_is_that_of_the_committed_measures():
-    assert growth_page(Growth(RESULTS)) == (RESULTS / "growth.md").read_text()
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '[{"kind": "images"}]', "null", "[" * 100_000])

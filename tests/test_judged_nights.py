@@ -16,7 +16,7 @@ from cvhw4.statistics.bounds import Bound, Bounds
 from cvhw4.statistics.levels import series_of, shifts
 from cvhw4.statistics.nights import CANARY, judge_canary, judge_night
 from tests.helpers.nightly import SD, digest, night
-from tests.helpers.records import runs
+from tests.helpers.records import git, runs
 from tests.helpers.tiny import QUICK, record
 
 
@@ -42,7 +42,7 @@ def test_a_change_of_level_by_hand():
 
 
 def test_nights_with_the_same_runs_are_one_measurement_and_the_commits_are_the_nearest():
-    found = points([0.80, 0.82], [0.80, 0.82], [0.80, 0.82], [0.6, 0.62], [0.6, 0.62])
+    found = points(*[[0.80, 0.82]] * 3, *[[0.6, 0.62]] * 2)
     assert [(p.first.commit, p.last.commit) for p in found] == [("c0", "c2"), ("c3", "c4")]
     (shift,) = shifts(found, level=0.05)
     assert shift.commits == ("c2", "c3")
@@ -67,28 +67,36 @@ def night_of(day):
     return Night(started=f"2026-01-{day:02d}T00:00:00+00:00", state="fine", study="quick")
 
 
+def judge_second(old, tonight, retrain):
+    """Judges a night's runs held against those of a first one."""
+    first = night_of(1)
+    names = sorted({r.row for r in old})
+    reference = replace(
+        first,
+        state="first",
+        good=[Reference(row=name, data="embedded", runs=["x"], since=first.started) for name in names],
+        figures=judge_night(QUICK, first, old, [], lambda _: [], lambda _: []).night.figures,
+    )
+    return judge_night(QUICK, night_of(2), tonight, [reference], lambda r: old if r else [], retrain).night
+
+
 def confirmation(drop, later, rng, **changes):
     """Whether a row of 5 seeds is trained anew, and ends as worse, where its figures are so many sd lower, and those of
     fresh seeds `later` sd."""
-    before = [0.8 + SD * rng.normal() for _ in range(5)]
-    tonight = [0.8 + SD * (rng.normal() - drop) for _ in range(5)]
-    old = runs(before, **changes, started="2026-01-01T00:00:00+00:00")
-    new = runs(tonight, **changes, configuration="b" * 64, started="2026-01-02T00:00:00+00:00")
-    reference = Night(
-        started="2026-01-01T00:00:00+00:00",
-        state="first",
-        good=[Reference(row="q1_2-finetune", data="embedded", runs=["x"], since="2026-01-01T00:00:00+00:00")],
-        figures=judge_night(QUICK, night_of(1), old, [], lambda _: [], lambda _: []).night.figures,
-    )
+
+    def draw(lower=0.0, **more):
+        return runs([0.8 + SD * (rng.normal() - lower) for _ in range(5)], **changes, **more)
+
+    old = draw(started=night_of(1).started)
+    new = draw(drop, configuration="b" * 64, started=night_of(2).started)
     asked = []
 
     def retrain(rows):
         asked.append(rows)
-        fresh = [0.8 + SD * (rng.normal() - later) for _ in range(5)]
-        drawn = [replace(r, seed=5 + i, fingerprint=digest(i)) for i, r in enumerate(runs(fresh, **changes))]
-        return [replace(r, configuration="b" * 64, started="2026-01-02T00:00:00+00:00") for r in drawn]
+        fresh = draw(later, configuration="b" * 64, started=night_of(2).started)
+        return [replace(r, seed=5 + i, fingerprint=digest(i)) for i, r in enumerate(fresh)]
 
-    judged = judge_night(QUICK, night_of(2), new, [reference], lambda r: old if r else [], retrain).night
+    judged = judge_second(old, new, retrain)
     return bool(asked), judged.state == "regression"
 
 
@@ -104,28 +112,19 @@ def test_a_figure_is_stored_with_the_bounds_of_its_mean():
 
 def test_a_claim_is_lost_for_certain_only_if_fresh_seeds_of_both_its_rows_lose_it():
     """Tonight one of its rows was low by chance; that row alone has no claim to be judged by."""
-    levels = {"q1_2": [0.90, 0.91, 0.92, 0.91, 0.90], "q1_1": [0.80, 0.81, 0.82, 0.80, 0.81]}
+    usual, worse, asked = [0.90, 0.91, 0.92, 0.91, 0.90], [0.80, 0.81, 0.82, 0.80, 0.81], []
 
     def of(day, better, first=0):
-        values = {"q1_2": better, "q1_1": levels["q1_1"]}
-        made = [r for row in values for r in runs(values[row], row, started=f"2026-01-{day:02d}T00:00:00+00:00")]
+        values, started = {"q1_2": better, "q1_1": worse}, night_of(day).started
+        made = [r for row in values for r in runs(values[row], row, started=started)]
         return [replace(r, seed=r.seed + first, fingerprint=digest(day, r.row, r.seed, first)) for r in made]
-
-    old, tonight, asked = of(1, levels["q1_2"]), of(2, [0.79, 0.80, 0.82, 0.80, 0.79]), []
-    names = sorted({r.row for r in old})
-    reference = Night(
-        started="2026-01-01T00:00:00+00:00",
-        state="first",
-        good=[Reference(row=name, data="embedded", runs=["x"], since="2026-01-01T00:00:00+00:00") for name in names],
-        figures=judge_night(QUICK, night_of(1), old, [], lambda _: [], lambda _: []).night.figures,
-    )
 
     def retrain(rows):
         asked.extend(rows)
-        return [r for r in of(2, levels["q1_2"], first=5) if r.row in rows]
+        return [r for r in of(2, usual, first=5) if r.row in rows]
 
-    judged = judge_night(QUICK, night_of(2), tonight, [reference], lambda r: old if r else [], retrain).night
-    assert asked == names and judged.state == "fine" and not judged.worse
+    judged = judge_second(of(1, usual), of(2, [0.79, 0.80, 0.82, 0.80, 0.79]), retrain)
+    assert asked == ["q1_1-features", "q1_2-finetune"] and judged.state == "fine" and not judged.worse
 
 
 def test_fresh_seeds_refute_chance_and_confirm_a_fall():
@@ -147,26 +146,26 @@ def canary(seconds, values=(0.9, 0.91), **changes):
     return Canary(**(given | changes))
 
 
-def canary_night(day, status="fine", **changes):
-    row = JudgedRow(row="r", data=CANARY, status=status)
-    return Night(
-        started=f"2026-02-{day:02d}T01:00:00+00:00", state="fine", rows=[row], canary=canary([100, 102], **changes)
-    )
+def canary_night(day, status="fine"):
+    row, started = JudgedRow(row="r", data=CANARY, status=status), f"2026-02-{day:02d}T01:00:00+00:00"
+    return Night(started=started, state="fine", rows=[row], canary=canary([100, 102]))
+
+
+THREE = [canary_night(day) for day in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(
     ("nights", "tonight", "status"),
     [
         ([], canary([500, 500]), "new"),
-        ([canary_night(1), canary_night(2)], canary([500, 500]), "fine"),  # too few to tell
-        ([canary_night(d) for d in (1, 2, 3)], canary([101, 99]), "fine"),
-        ([canary_night(d) for d in (1, 2, 3)], canary([129, 131]), "fine"),  # below the limit
-        ([canary_night(d) for d in (1, 2, 3)], canary([160, 161]), "slower"),
-        ([canary_night(d) for d in (1, 2, 3)], canary([160, 161], setup="another GPU"), "new"),
-        ([*(canary_night(d) for d in (1, 2, 3)), canary_night(4, "slower")], canary([101, 99]), "fine"),
-        ([*(canary_night(d) for d in (1, 2, 3)), canary_night(4, "accepted")], canary([160, 161]), "fine"),
-        ([canary_night(d) for d in (1, 2, 3)], canary([101, 99], values=(0.8, 0.81)), "worse"),
-        ([canary_night(d) for d in (1, 2, 3)], canary([101, 99], values=(0.8, 0.81), configuration="new"), "fine"),
+        (THREE[:2], canary([500, 500]), "fine"),  # too few to tell
+        (THREE, canary([129, 131]), "fine"),  # below the limit
+        (THREE, canary([160, 161]), "slower"),
+        (THREE, canary([160, 161], setup="another GPU"), "new"),
+        ([*THREE, canary_night(4, "slower")], canary([101, 99]), "fine"),
+        ([*THREE, canary_night(4, "accepted")], canary([160, 161]), "fine"),
+        (THREE, canary([101, 99], values=(0.8, 0.81)), "worse"),
+        (THREE, canary([101, 99], values=(0.8, 0.81), configuration="new"), "fine"),
     ],
 )
 def test_the_canary(nights, tonight, status):
@@ -211,9 +210,6 @@ def test_history_says_what_moved_and_writes_the_page(tmp_path, cvhw4_command):
 
 
 STUB = """
-import hashlib, json, os
-from pathlib import Path
-
 def pytest_addoption(parser):
     for name in ("--seeds", "--results"):
         parser.addoption(name)
@@ -242,17 +238,23 @@ def test_it(seed, request, record_property):
 
 def test_paths_that_no_commit_has_are_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    subprocess.run(["git", "init", "--quiet"], check=True)
     for name in ("local/portraits", "benchmarks", "tree/benchmarks"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "test_new.py").touch()  # which another commit has
-    subprocess.run(["git", "add", "test_new.py"], check=True)
-    assert bisection._from_here("test_new.py", tmp_path / "tree") == "test_new.py"
-    told = {
-        name: bisection._from_here(name, tmp_path / "tree") for name in ("benchmarks", "local/portraits", "-k", "q1")
-    }
-    assert told == {name: name for name in told} | {"local/portraits": str(tmp_path / "local/portraits")}
-    assert bisection._from_here("--camvid=local/portraits", tmp_path / "tree") == f"--camvid={tmp_path}/local/portraits"
+    git("init"), git("add", "test_new.py")
+    here = {"local/portraits": f"{tmp_path}/local/portraits", "--camvid=local": f"--camvid={tmp_path}/local"}
+    for name in ("test_new.py", "benchmarks", "-k", "q1", *here):
+        assert bisection._from_here(name, tmp_path / "tree") == here.get(name, name)
+
+
+def committed(folder, levels):
+    """The commits of a repository whose file `level` changes from each to the next."""
+    git("init")
+    for level in levels.split():
+        (folder / "level").write_text(level)
+        git("add", "."), git("commit", "-m", level)
+    log = subprocess.run(["git", "log", "--format=%H", "--reverse"], capture_output=True, text=True)
+    return log.stdout.split()
 
 
 @pytest.mark.integration
@@ -262,20 +264,12 @@ def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, cv
     (tmp_path / "base.json").write_text(record("q1_2", figures=((0.5,),)).to_json())
     (tmp_path / "conftest.py").write_text(STUB)
     (tmp_path / "test_q1_2-finetune.py").write_text(TEST.replace("RECORD", str(tmp_path / "base.json")))
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    subprocess.run([*git, "init", "--quiet"], check=True)
-    commits = []
-    for level in ("0.9", "0.91", "0.905", "broken", "0.8", "0.81", "0.79"):
-        (tmp_path / "level").write_text(level)
-        subprocess.run([*git, "add", "conftest.py", "level", "test_q1_2-finetune.py"], check=True)
-        subprocess.run([*git, "commit", "--quiet", "-m", level], check=True)
-        commits.append(subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip())
+    commits = committed(tmp_path, "0.9 0.91 0.905 broken 0.8 0.81 0.79")
     code, out, err = cvhw4_command("bisect", "q1_2-finetune", commits[0], "main", "--seeds", "2")
     assert code == 0, err
     assert commits[3] in out and commits[4] in out and commits[2] not in out  # between these two nobody can tell
     assert "cannot be trained" in err and f"{commits[6][:12]} 0.7905" in err
     assert len(list((tmp_path / "local" / "bisect").glob("*/quick/runs"))) == 4  # each its own
-    assert cvhw4_command("bisect", "q1_2-finetune", "main", commits[0], "--seeds", "2")[0] == 4  # the wrong way round
     assert cvhw4_command("bisect", "q1_2-finetune", "nowhere", "main")[0] == 4
     code, _, err = cvhw4_command("bisect", "q1_2-finetune", commits[0], "main", "--", "--no-such-option")
     assert code == 4 and "has no run of q1_2-finetune (pytest: " in err and "--no-such-option" in err
@@ -285,14 +279,8 @@ def test_bisect_finds_the_commit_that_made_a_row_worse(tmp_path, monkeypatch, cv
 @pytest.mark.parametrize(("levels", "sign"), [("0.9 0.91 0.8 0.79", 1), ("0.1 0.11 0.2 0.21", -1)])
 def test_bisect_knows_where_the_lowest_is_best(tmp_path, monkeypatch, levels, sign):
     monkeypatch.chdir(tmp_path)
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    subprocess.run([*git, "init", "--quiet"], check=True)
-    for level in levels.split():
-        (tmp_path / "level").write_text(level)
-        subprocess.run([*git, "add", "level"], check=True)
-        subprocess.run([*git, "commit", "--quiet", "-m", level], check=True)
-    of = subprocess.run([*git, "rev-parse", "HEAD~1"], capture_output=True, text=True).stdout.strip()
+    commits = committed(tmp_path, levels)
     monkeypatch.setattr(bisection, "_measure", lambda row, tree, *_: (float((tree / "level").read_text()), sign))
-    assert bisection.bisect("r", "main~3", "main", [], tmp_path, print) == of
+    assert bisection.bisect("r", "main~3", "main", [], tmp_path, print) == commits[2]
     with pytest.raises(InputError, match="is not worse than"):
         bisection.bisect("r", "main", "main~3", [], tmp_path, print)

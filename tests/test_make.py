@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,18 +17,8 @@ from tests.helpers import ROOT
 pytestmark = pytest.mark.integration
 
 # What a GPU machine without network has, beside Python's own: pip's names for it are in pyproject.toml.
-INSTALLED = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "matplotlib", "pandas", "tabulate", "safetensors"}
-INSTALLED |= {
-    "filelock",
-    "pytest",
-    "_pytest",
-    "rich",
-    "typer",
-    "cvhw4",
-    "tests",
-    "benchmarks",
-    *sys.stdlib_module_names,
-}
+INSTALLED = "torch torchvision timm numpy PIL scipy matplotlib pandas tabulate safetensors filelock pytest _pytest rich"
+INSTALLED = {*f"{INSTALLED} typer cvhw4 tests benchmarks".split(), *sys.stdlib_module_names}
 
 
 def imported(path):
@@ -43,32 +34,24 @@ def test_the_gpu_commands_need_only_what_a_gpu_machine_has():
     recipe = (ROOT / "Makefile").read_text().partition("gpu-check:\n")[2].partition("gpu-full")[0]
     files = [ROOT / word for word in recipe.split() if word.endswith(".py")]
     assert len(files) == 3 and all(file.is_file() for file in files)
-    files += [
-        ROOT / "conftest.py",
-        ROOT / "tests/conftest.py",
-        ROOT / "tests/helpers/tiny.py",
-        ROOT / "tests/helpers/emulated_gpu.py",
-        *(f for f in ROOT.glob("benchmarks/**/*.py") if f.name != "lightning_script.py"),
-    ]
-    # The page for a browser, and trackers, say what is to be installed where that is missing.
+    beside = ("conftest.py", "tests/conftest.py", "tests/helpers/tiny.py", "tests/helpers/emulated_gpu.py")
+    files += [ROOT / name for name in beside]
+    # The page for a browser, trackers and Lightning's side say what is to be installed where that is missing.
+    files += [f for f in ROOT.glob("benchmarks/**/*.py") if f.name != "lightning_script.py"]
     files += [f for f in ROOT.glob("cvhw4/**/*.py") if f.name != "html.py" and f.parent.name != "trackers"]
     assert {str(f.relative_to(ROOT)): missing for f in files if (missing := {*imported(f)} - INSTALLED)} == {}
 
 
-def _read(path):
-    try:
-        return path.read_bytes()
-    except OSError:  # it ended
-        return b""
+def make(*arguments, before=(), timeout=None, **environment):
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")} | environment
+    command = [*before, "make", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
 
 
-def _environment():
-    return {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-
-
-def _nothing_is_left_of(folder):
-    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in _read(p)]
-    assert not left, "sessions go on behind a cut"
+def nothing_is_left_of(folder):
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended
+            assert str(folder).encode() not in path.read_bytes(), "sessions go on behind a cut"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
@@ -76,31 +59,12 @@ def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
     """`make gpu` on the CPU: CUDA tests, a comparison of speed, the benchmarks; again, it takes what is finished."""
     arguments = f"--seeds 1 --threads 1 -k 'q1_1 or B2' -p tests.helpers.tiny --bounds {tmp_path / 'bounds.toml'}"
     (tmp_path / "bounds.toml").write_text("")  # no bounds at this size
-    settings = [
-        f"PYTHON={sys.executable}",
-        "DEVICE=cpu",
-        "AT_ONCE=2",
-        "PROFILE=quick",
-        "CHECKS=-k q1_1",
-        f"OUT={tmp_path}",
-        f"JUNIT={tmp_path / 'junit.xml'}",
-        f"ARGS={arguments}",
-    ]
-    environment = _environment()
-    quarter = ["make", "gpu", "MINUTES=0.5", *settings]
-    cut = subprocess.run(quarter, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
+    settings = [f"PYTHON={sys.executable}", "DEVICE=cpu", "AT_ONCE=2", "PROFILE=quick", "CHECKS=-k q1_1"]
+    settings += [f"OUT={tmp_path}", f"JUNIT={tmp_path / 'junit.xml'}", f"ARGS={arguments}"]
+    cut = make("gpu", "MINUTES=0.5", *settings, timeout=90)
     assert cut.returncode, cut.stdout  # no part is done in so few seconds
-    _nothing_is_left_of(tmp_path)
-    outputs = [
-        subprocess.run(
-            ["make", part, *settings],
-            cwd=ROOT,
-            env=environment | {"CVHW4_TRIALS": "1"},
-            capture_output=True,
-            text=True,
-        )
-        for part in ("gpu", "gpu-speed", "gpu-full")
-    ]
+    nothing_is_left_of(tmp_path)
+    outputs = [make(part, *settings, CVHW4_TRIALS="1") for part in ("gpu", "gpu-speed", "gpu-full")]
     for done in outputs:
         assert done.returncode == 0, done.stdout + done.stderr
     logs = [(tmp_path / f"part-{i}.log").read_text() for i in (1, 2)]
@@ -118,23 +82,17 @@ def test_the_gpu_command_runs_on_the_cpu_and_restarts(tmp_path):
 def test_cuts_at_random_moments_cost_no_run_on_an_emulated_gpu(tmp_path):
     """Checks and benchmarks; speed is measured in processes of its own, and an emulated GPU's says nothing."""
     (tmp_path / "bounds.toml").write_text("")
-    emulated = "-p tests.helpers.emulated_gpu"
-    arguments = (
-        f"--seeds 1 --threads 1 -k 'q1_1 or q2_1a' -p tests.helpers.tiny {emulated} --bounds {tmp_path / 'bounds.toml'}"
-    )
+    plugins = "-p tests.helpers.tiny -p tests.helpers.emulated_gpu"
+    arguments = f"--seeds 1 --threads 1 -k 'q1_1 or q2_1a' {plugins} --bounds {tmp_path / 'bounds.toml'}"
     settings = [f"PYTHON={sys.executable}", "PROFILE=quick", "AT_ONCE=2", f"OUT={tmp_path}", f"ARGS={arguments}"]
-    settings.append(f"CHECKS=-k adam_can_be_recorded {emulated}")
+    settings.append("CHECKS=-k adam_can_be_recorded -p tests.helpers.emulated_gpu")
     finished, cuts = set(), [random.uniform(5, 60) for _ in range(3)]
     for seconds in cuts:
-        command = ["timeout", "--kill-after=10", f"{seconds}", "make", "gpu-check", "gpu-full", *settings]
-        subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True)
-        _nothing_is_left_of(tmp_path)
+        make("gpu-check", "gpu-full", *settings, before=["timeout", "--kill-after=10", f"{seconds}"])
+        nothing_is_left_of(tmp_path)
         before, finished = finished, {path.name for path in tmp_path.glob("quick/runs/*/seed*.json")}
         assert before <= finished, cuts
-    command = ["make", "gpu-check", "gpu-full", *settings]
-    done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True)
+    done = make("gpu-check", "gpu-full", *settings)
     assert done.returncode == 0, (cuts, done.stdout + done.stderr)
-    runs = Store(tmp_path, "quick").load()
-    assert {(r.row, r.environment["device_name"]) for r in runs} == {
-        (row, "emulated") for row in ("q1_1-features", "q2_1a-skip")
-    }
+    runs = {(r.row, r.environment["device_name"]) for r in Store(tmp_path, "quick").load()}
+    assert runs == {("q1_1-features", "emulated"), ("q2_1a-skip", "emulated")}

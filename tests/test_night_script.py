@@ -17,18 +17,24 @@ import yaml
 
 from cvhw4.records.history import History
 from tests.helpers import ROOT
-from tests.helpers.nightly import SCRIPTS, night
+from tests.helpers.nightly import HOMEWORK, SCRIPTS, night, published
+from tests.helpers.records import git
 
 pytest_plugins = ["tests.helpers.nightly"]
+
+
+UNMADE = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+OURS = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+GIVEN = {"PORTRAITS": ".", "CAMVID": ".", "PYTHON": sys.executable, "CANARY": "", "CHECKS": "", "MIN_FREE_GB": "0"}
+GIVEN |= {"PYTHONPATH": str(ROOT), "PATH": OURS}
 
 
 def test_a_time_limit_leaves_no_process_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stubborn = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(300)"
     inner = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {stubborn!r}]); time.sleep(300)"
-    clock = night.Clock(0.03)
     with pytest.raises(night.Broken, match="was not done within"):
-        clock.run([sys.executable, "-c", inner], tmp_path / "log")
+        night.Clock(0.03).run([sys.executable, "-c", inner], tmp_path / "log")
     assert not processes(stubborn)
 
 
@@ -36,30 +42,24 @@ def processes(text):
     """Ids of the processes whose command holds a text."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
+        with suppress(OSError):  # it ended
             if text.encode() in path.read_bytes():
                 found.append(int(path.parent.name))
-        except OSError:
-            continue
     return found
 
 
-def started(folder, makefile, **environment):
+def started(folder, makefile="gpu-full:\n\tfalse\n", **environment):
     """night.py as a process of its own, begun as GitHub's runner does: by a shell, which is what is ended."""
     (folder / "Makefile").write_text(makefile)
-    (folder / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
-    given = {"PORTRAITS": ".", "CAMVID": ".", "STORE": str(folder / "store"), "PYTHON": sys.executable, "CANARY": ""}
-    given |= {"MIN_FREE_GB": "0", "CHECKS": "", "PYTHONPATH": str(ROOT)}
-    outer = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-    given["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    (folder / "pyproject.toml").write_text(HOMEWORK)
     (folder / ".github").unlink(missing_ok=True)
     (folder / ".github").symlink_to(ROOT / ".github")
     steps = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"]["train"]["steps"]
     (line,) = (step["run"] for step in steps if "run" in step)
     (folder / "step.sh").write_text(f"{line}\n")
-    command = ["bash", "-e", "step.sh"]
+    env = UNMADE | GIVEN | {"STORE": str(folder / "store")} | environment
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=outer | given | environment, **pipes)
+    return subprocess.Popen(["bash", "-e", "step.sh"], cwd=folder, env=env, **pipes)
 
 
 def until(condition, seconds=60):
@@ -93,12 +93,11 @@ def test_two_jobs_share_the_machine_one_after_the_other(tmp_path):
     holder.parent.mkdir()
     with subprocess.Popen(["flock", str(holder), "sh", "-c", "echo held; read _"], stdin=-1, stdout=-1) as other:
         assert other.stdout.readline() == b"held\n"
-        first = started(tmp_path, "gpu-full:\n\tfalse\n", MINUTES="0.02")
+        first = started(tmp_path, MINUTES="0.02")
         output, _ = first.communicate(timeout=60)
-        assert first.returncode == 4 and "held" in json.loads((tmp_path / "night/night.json").read_text())["why"], (
-            output
-        )
-        second = started(tmp_path, "gpu-full:\n\tfalse\n")
+        why = json.loads((tmp_path / "night/night.json").read_text())["why"]
+        assert first.returncode == 4 and "held" in why, output
+        second = started(tmp_path)
         assert second.stdout.readline().startswith("waiting for")
         other.communicate(b"\n")
         output, _ = second.communicate(timeout=60)
@@ -112,12 +111,10 @@ def test_ctrl_c_ends_the_parts_of_make_gpu_full(tmp_path, sign):
     stub = tmp_path / "stub"
     stub.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{mark}'\n")
     stub.chmod(0o755)
-    command = ["make", "gpu-full", f"PYTHON={stub}", f"OUT={tmp_path}", "DEVICE=cpu", "AT_ONCE=3"]
-    outer = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     process = subprocess.Popen(
-        command,
+        ["make", "gpu-full", f"PYTHON={stub}", f"OUT={tmp_path}", "DEVICE=cpu", "AT_ONCE=3"],
         cwd=ROOT,
-        env=outer,
+        env=UNMADE,
         start_new_session=True,
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored in the background
@@ -162,84 +159,83 @@ def test_pinned_versions_are_installed_once_for_every_set_of_pins(tmp_path, monk
     assert len(commands) == 10
 
 
-def test_a_night_goes_on_in_the_environment_with_the_pinned_versions(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_night_goes_on_in_the_environment_with_the_pinned_versions(tmp_path):
     (tmp_path / "constraints.txt").write_text("torch==1")
-    (tmp_path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
-    pins = b"\0".join((tmp_path / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
-    folder = tmp_path / "store" / "environments" / sha256(pins + sys.version.encode()).hexdigest()[:12]
-    (folder / "bin").mkdir(parents=True)
-    (folder / "complete").touch()
-    (folder / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (folder / "bin" / "python").chmod(0o755)
-    process = started(tmp_path, "gpu-full:\n\tfalse\n", PYTHON="")
+    pins = sha256(f"{HOMEWORK}\0torch==1{sys.version}".encode()).hexdigest()[:12]
+    python = tmp_path / "store" / "environments" / pins / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    (python.parents[1] / "complete").touch()
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    process = started(tmp_path, PYTHON="")
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 4 and f"PYTHON={folder}/bin/python" in output and "No test has run" in output, output
+    assert process.returncode == 4 and f"PYTHON={python}" in output and "No test has run" in output, output
     assert [n.state for n in History(tmp_path / "store" / "history").nights] == ["broken"]
 
 
 @pytest.mark.integration
-def test_the_crontab_of_the_docs_publishes_and_sends_only_what_somebody_has_to_know(tmp_path):
+def test_the_crontab_of_the_docs_publishes_and_sends_only_what_somebody_has_to_know(tmp_path, monkeypatch):
     docs = (ROOT / "docs/nightly.md").read_text()
     crontab = docs.split("### From cron")[1].split("```text\n")[1].split("```")[0].splitlines()
-    given = dict(line.split("=", 1) for line in crontab if "=" in line.split()[0])
+    shown = dict(line.split("=", 1) for line in crontab if "=" in line.split()[0])
     night_line, check_line = (line.split(maxsplit=5)[5] for line in crontab if line[0].isdigit())
-    (tmp_path / "main").mkdir()
-    (tmp_path / "main/Makefile").write_text("gpu-full:\n\tfalse\n")
-    (tmp_path / "main/pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
     shutil.copytree(SCRIPTS, tmp_path / "main/.github/scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    git = ["git", "-C", str(tmp_path / "main"), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "x"]):
-        subprocess.run([*git, *command], check=True)
-    subprocess.run(["git", "clone", "--quiet", tmp_path / "main", tmp_path / "cvhw4"], check=True)
-    env = {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | given
-    env |= {"PORTRAITS": ".", "CAMVID": ".", "PYTHON": sys.executable, "CANARY": "", "CHECKS": ""}  # of this test
-    env |= {"MIN_FREE_GB": "0", "PYTHONPATH": str(ROOT)}
+    monkeypatch.chdir(tmp_path / "main")
+    Path("Makefile").write_text("gpu-full:\n\tfalse\n")
+    Path("pyproject.toml").write_text(HOMEWORK)
+    git("init"), git("add", "."), git("commit", "-m", "x"), git("clone", ".", tmp_path / "cvhw4")
+    env = {"HOME": str(tmp_path)} | shown | GIVEN
 
     def sent(line):
-        return subprocess.run(["sh", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True)
+        return subprocess.run(["sh", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True).stdout
 
-    mail = sent(night_line).stdout
+    mail = sent(night_line)
     assert "make gpu-full" in mail and "No test has run" in mail and "not published" not in mail
-    listed = subprocess.run([*git, "ls-tree", "-r", "--name-only", "nightly"], capture_output=True, text=True).stdout
-    assert "nights/" in listed and "badge.svg" in listed
-    assert "There is no good night yet." in sent(check_line).stdout
+    listed = names("nightly")
+    assert "badge.svg" in listed and any(name.startswith("nights/") for name in listed)
+    assert "There is no good night yet." in sent(check_line)
     entry = {"state": "fine", "started": night.now()}
     (tmp_path / "cvhw4-nightly/history/nights/x.json").write_text(json.dumps(entry))
-    assert sent(check_line).stdout == ""
+    assert sent(check_line) == ""
 
 
-def test_the_history_is_published_beside_what_others_publish(box):
-    subprocess.run(["git", "init", "--quiet", "--bare", "remote.git"], check=True)
-    remote = str(box.folder / "remote.git")
+def names(branch, folder="."):
+    """The files on a branch of the repository in a folder."""
+    command = ["git", "-C", folder, "ls-tree", "-r", "--name-only", branch]
+    return subprocess.run(command, capture_output=True, text=True).stdout.split()
+
+
+@pytest.fixture
+def remote(box):
+    git("init", "--bare", "remote.git")
+    return str(box.folder / "remote.git")
+
+
+def test_the_history_is_published_beside_what_others_publish(box, remote):
     assert box(REMOTE=remote)[0] == 0
     box.trainer.code = "c1"
     box()
     mine = Path("night/update").rename("mine")
     assert box(REMOTE=remote)[0] == 0
     night.publish(mine, remote, "nightly")
-    subprocess.run(["git", "clone", "--quiet", "--branch", "nightly", remote, "copy"], check=True)
-    assert len(History(Path("copy")).nights) == 3 and not list(Path("copy").rglob("*.npz"))
-    assert len(History(Path("copy")).runs(History(Path("copy")).judged.good, "full")) == 10
+    history = published(remote)
+    assert len(history.nights) == 3 and not list(Path("copy").rglob("*.npz"))
+    assert len(history.runs(history.judged.good, "full")) == 10
     code, _ = box(REMOTE=str(box.folder / "nowhere.git"))
     assert code == 1  # the night was fine, and somebody has to know
     with pytest.raises(night.Broken):
         night.publish(Path("copy/records"), remote, "nightly")
 
 
-def test_nothing_but_a_nights_files_gets_onto_the_branch(box):
-    subprocess.run(["git", "init", "--quiet", "--bare", "remote.git"], check=True)
+def test_nothing_but_a_nights_files_gets_onto_the_branch(box, remote):
     box()
     update = Path("night/update")
     (update / "records/x").mkdir(), (update / "records/x/y.sh").touch(), (update / "evil.html").touch()
     (update / "index.html").symlink_to("/etc/passwd")
-    night.publish(update, str(box.folder / "remote.git"), "nightly")
-    listed = subprocess.run(
-        ["git", "-C", "remote.git", "ls-tree", "-r", "--name-only", "nightly"], capture_output=True, text=True
-    )
-    names = listed.stdout.split()
-    assert len([n for n in names if n.startswith("records/full/runs/")]) == 10
-    assert {n.split("/")[0] for n in names} == {".nojekyll", "nights", "records"}
+    night.publish(update, remote, "nightly")
+    listed = names("nightly", remote)
+    assert len([n for n in listed if n.startswith("records/full/runs/")]) == 10
+    assert {n.split("/")[0] for n in listed} == {".nojekyll", "nights", "records"}
 
 
 def test_no_good_night_for_long_is_overdue(box, monkeypatch):
@@ -253,10 +249,8 @@ def test_no_good_night_for_long_is_overdue(box, monkeypatch):
     assert night.main(["check"]) == 4 and night.main([]) == 4
 
 
-def test_from_cron_a_lost_store_is_made_good_from_the_branch_or_the_night_is_broken(box, capfd):
+def test_from_cron_a_lost_store_is_made_good_from_the_branch_or_the_night_is_broken(box, remote, capfd):
     """Without it a regression would become what later nights are held against."""
-    subprocess.run(["git", "init", "--quiet", "--bare", "remote.git"], check=True)
-    remote = str(box.folder / "remote.git")
     box(REMOTE=remote)
     shutil.rmtree("store")
     box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.8
@@ -270,6 +264,5 @@ def test_from_cron_a_lost_store_is_made_good_from_the_branch_or_the_night_is_bro
     assert box(REMOTE=remote)[1]["state"] == "regression" and "not published" in capfd.readouterr().err
     Path("away").rename("remote.git")
     assert box(REMOTE=remote)[1]["state"] == "regression"
-    subprocess.run(["git", "clone", "--quiet", "--branch", "nightly", remote, "copy"], check=True)
     states = ["first", "broken", "broken", "regression", "regression", "regression"]  # those that were not pushed, too
-    assert [n.state for n in History(Path("copy")).nights] == states
+    assert [n.state for n in published(remote).nights] == states

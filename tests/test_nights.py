@@ -16,40 +16,67 @@ from cvhw4.statistics.levels import series_of, shifts
 from cvhw4.statistics.nights import CANARY
 from tests.helpers import ROOT, year
 from tests.helpers.nightly import SD, night
+from tests.helpers.reading import snapshot
 
 pytest_plugins = ["tests.helpers.nightly"]
 YEARS, SERIES = 12, 20  # simulated for error rates
 
 
-def mean(entry, row):
-    """A row's best accuracy in a night's entry."""
-    (values,) = (m["values"].values() for m in entry["figures"] if (m["row"], m["figure"]) == (row, "best accuracy"))
+ROW, OTHER = "q1_2-finetune", "q1_3-scratch"
+CODES = {"first": 0, "fine": 0, "regression": 1, "failed": 1, "broken": 4}
+
+
+def ends(box, state, rows=None, **environment):
+    """The entry of a night that ends so, with that exit code; `rows`: what became of the two rows."""
+    code, entry = box(**environment)
+    assert (entry["state"], code) == (state, CODES[state]), box.text
+    assert rows is None or box.rows == dict(zip((ROW, OTHER), rows, strict=True))
+    return entry
+
+
+def change(box, code, **trainer):
+    """Commits other code; with it the accuracies of rows, by `finetune` and `scratch`, and the trainer's attributes."""
+    names = {"finetune": ROW, "scratch": OTHER}
+    box.trainer.code = code
+    for name, value in trainer.items():
+        if name in names:
+            box.trainer.levels[names[name]] = value
+        else:
+            setattr(box.trainer, name, value)
+
+
+def mean(entry):
+    """The best accuracy of `ROW` in a night's entry."""
+    (values,) = (m["values"].values() for m in entry["figures"] if (m["row"], m["figure"]) == (ROW, "best accuracy"))
     return sum(values) / len(values)
+
+
+def raises(error):
+    """What a trainer does that breaks off before it has trained."""
+
+    def broken_off(*_):
+        raise error
+
+    return broken_off
+
+
+def done(*_):
+    """What a trainer does before it trains: nothing."""
 
 
 def test_first_night_normal_night_regression_and_recovery(box):
     """The first three scenarios: what is worse stays so, held against the last good runs, and only row by row."""
-    code, entry = box()
-    assert (code, entry["state"]) == (0, "first") and set(box.rows.values()) == {"new"}
-    code, entry = box()  # the same code: nothing is trained
-    assert (code, entry["state"]) == (0, "fine") and set(box.rows.values()) == {"fine"}
+    ends(box, "first", ("new", "new"))
+    entry = ends(box, "fine", ("fine", "fine"))  # the same code: nothing is trained
     good = {r["row"]: r["runs"] for r in entry["good"]}
-    before = mean(entry, "q1_2-finetune")
-
-    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.8
+    change(box, "c1", finetune=0.8)
     for _ in range(2):  # still worse, though no worse than yesterday
-        code, entry = box()
-        assert (code, entry["state"]) == (1, "regression")
-        assert box.rows == {"q1_2-finetune": "worse", "q1_3-scratch": "fine"}
-        now = mean(entry, "q1_2-finetune")
-        assert f"best accuracy {before:.4f} to {now:.4f}" in box.text and "Worse than before" in box.text
-        now = {r["row"]: r["runs"] for r in entry["good"]}
-        assert now["q1_2-finetune"] == good["q1_2-finetune"] and now["q1_3-scratch"] != good["q1_3-scratch"]
-    assert box.trainer.calls[-1] == ("10", ["q1_2-finetune"])  # confirmed with as many fresh seeds
-
-    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c2", 0.9
-    code, entry = box()
-    assert (code, entry["state"]) == (0, "fine")
+        now = ends(box, "regression", ("worse", "fine"))
+        assert f"best accuracy {mean(entry):.4f} to {mean(now):.4f}" in box.text and "Worse than before" in box.text
+        assert [r["row"] for r in now["good"] if r["runs"] == good[r["row"]]] == [ROW]
+    assert box.trainer.calls[-1] == ("10", [ROW])  # confirmed with as many fresh seeds
+    change(box, "c2", finetune=0.9)
+    entry = ends(box, "fine")
     assert [n.state for n in box.history().nights] == ["first", "fine", "regression", "regression", "fine"]
     named = {(r["row"], n) for k in ("good", "pinned", "rows") for r in entry[k] for n in r["runs"]}
     kept = {(p.parent.name, p.stem) for p in (box.folder / "store/history/records").glob("full/runs/*/*.json")}
@@ -58,247 +85,190 @@ def test_first_night_normal_night_regression_and_recovery(box):
 
 def test_what_is_accepted_is_accepted_row_by_row_with_a_reason_that_stays(box):
     box()
-    box.trainer.code = "c1"
-    box.trainer.levels |= {"q1_2-finetune": 0.8, "q1_3-scratch": 0.6}
-    code, entry = box(ACCEPT="q1_2-finetune: fewer epochs, agreed on")
-    assert (code, entry["state"]) == (1, "regression")
-    assert box.rows == {"q1_2-finetune": "accepted", "q1_3-scratch": "worse"}
-    assert box.trainer.calls[-1][1] == ["q1_3-scratch"]  # what is accepted needs no confirmation
-    box()
-    assert box.rows == {"q1_2-finetune": "fine", "q1_3-scratch": "worse"}
-    code, entry = box(ACCEPT="all: the recipe's new augmentation")
-    assert code == 0 and box.rows["q1_3-scratch"] == "accepted" and box()[0] == 0
-    assert [dict(n.accepted) for n in box.history().nights if n.accepted] == [
-        {"q1_2-finetune": "fewer epochs, agreed on"},
-        {"all": "the recipe's new augmentation"},
-    ]
-    page, _ = history_page(box.history().nights)
-    assert "fewer epochs, agreed on" in page
+    change(box, "c1", finetune=0.8, scratch=0.6)
+    ends(box, "regression", ("accepted", "worse"), ACCEPT=f"{ROW}: fewer epochs, agreed on")
+    assert box.trainer.calls[-1][1] == [OTHER]  # what is accepted needs no confirmation
+    ends(box, "regression", ("fine", "worse"))
+    ends(box, "fine", ("fine", "accepted"), ACCEPT="all: the recipe's new augmentation")
+    ends(box, "fine")
+    reasons = [{ROW: "fewer epochs, agreed on"}, {"all": "the recipe's new augmentation"}]
+    assert [dict(n.accepted) for n in box.history().nights if n.accepted] == reasons
+    assert "fewer epochs, agreed on" in history_page(box.history().nights)[0]
 
 
-@pytest.mark.parametrize(
-    ("accept", "why"),
-    [("q1_2-finetune", "write it as ROW: REASON"), ("q9: because", "ACCEPT names q9, which is not a row")],
-)
-def test_an_acceptance_without_a_reason_or_of_no_row_ends_the_night_before_it_trains(box, accept, why):
-    box()
-    trained = len(box.trainer.calls)
-    code, entry = box(ACCEPT=accept)
-    assert (code, entry["state"]) == (4, "broken") and why in entry["why"] and len(box.trainer.calls) == trained
-    assert box()[1]["state"] == "fine"
-
-
-def test_a_first_night_with_a_failed_run_is_a_baseline_for_the_other_rows(box):
-    box.trainer.failing = {("q1_3-scratch", 2): "loss nan in epoch 1"}
-    code, entry = box()
-    assert (code, entry["state"]) == (1, "failed") and "loss nan" in box.text
-    assert box.rows == {"q1_2-finetune": "new", "q1_3-scratch": "failed"}
-    assert [r["row"] for r in entry["good"]] == ["q1_2-finetune"]
-    box.trainer.failing = {}
-    assert box()[1]["state"] == "fine" and box.rows == {"q1_2-finetune": "fine", "q1_3-scratch": "new"}
-
-
-def test_a_missed_bound_fails_its_row_and_keeps_what_that_is_held_against(box):
-    box()
-    box.trainer.code, box.trainer.missed = "c1", {"q1_2-finetune": "best accuracy 0.85 is below its bound"}
-    code, entry = box()
-    assert (code, entry["state"]) == (1, "failed") and "below its bound" in box.text
-    assert box.rows == {"q1_2-finetune": "failed", "q1_3-scratch": "fine"}
+def test_a_failed_run_or_a_missed_bound_fails_its_row_and_changes_no_baseline_but_the_others(box):
+    change(box, "c0", failing={(OTHER, 2): "loss nan in epoch 1"})
+    entry = ends(box, "failed", ("new", "failed"))
+    assert "loss nan" in box.text and [r["row"] for r in entry["good"]] == [ROW]
+    change(box, "c0", failing={})
+    ends(box, "fine", ("fine", "new"))
+    change(box, "c1", missed={ROW: "best accuracy 0.85 is below its bound"})
+    entry = ends(box, "failed", ("failed", "fine"))
     since = {r["row"]: r["since"] for r in entry["good"]}
-    assert since["q1_2-finetune"] < since["q1_3-scratch"] == entry["started"]
+    assert "below its bound" in box.text and since[ROW] < since[OTHER] == entry["started"]
 
 
 def test_a_row_that_is_not_run_is_missing_until_that_is_accepted(box):
     box()
-    level = box.trainer.levels.pop("q1_3-scratch")
+    level = box.trainer.levels.pop(OTHER)
     for _ in range(2):
-        code, entry = box()
-        assert (code, entry["state"]) == (1, "regression") and box.rows["q1_3-scratch"] == "missing"
-    assert box(ACCEPT="q1_3-scratch: no longer of interest")[0] == 0 and "q1_3-scratch" in box.rows
-    assert box()[0] == 0 and "q1_3-scratch" not in box.rows
-    box.trainer.levels["q1_3-scratch"] = level
-    assert box()[0] == 0 and box.rows["q1_3-scratch"] == "new"
+        ends(box, "regression", ("fine", "missing"))
+    ends(box, "fine", ACCEPT=f"{OTHER}: no longer of interest")
+    assert OTHER in box.rows and box()[0] == 0 and OTHER not in box.rows
+    box.trainer.levels[OTHER] = level
+    ends(box, "fine", ("fine", "new"))
 
 
 def test_missing_data_a_full_disk_and_nonsense_are_told_and_the_next_night_goes_on(box):
     box()
+    trained = len(box.trainer.calls)
     for environment, why in (
         ({"PORTRAITS": ""}, "No PORTRAITS: set the variable PORTRAITS"),
         ({"CAMVID": "gone"}, "CAMVID names gone, which is no folder"),
         ({"WEIGHTS": "gone"}, "WEIGHTS names gone"),
+        ({"ACCEPT": ROW}, "write it as ROW: REASON"),
+        ({"ACCEPT": "q9: because"}, "ACCEPT names q9, which is not a row"),
         ({"MIN_FREE_GB": "900000"}, "The disk is full:"),
         ({"SEEDS": "many"}, "SEEDS is 'many'"),
         ({"ASIDE": "../x"}, "ASIDE is '../x'"),
     ):
-        code, entry = box(**environment)
-        assert (code, entry["state"]) == (4, "broken") and entry["why"].startswith(why)
+        assert why in ends(box, "broken", **environment)["why"]
         assert why in box.text and list(Path("night/update/nights").iterdir())
         assert "broken 2026" in Path("night/update/badge.svg").read_text()
-    assert box.pages == [1, 2, 3, 4, 5]  # of broken nights too, where STORE is known
+    assert len(box.trainer.calls) == trained
+    assert box.pages == [*range(1, 7)]  # of broken nights too, where STORE is known
     assert "**nothing could be judged** (The disk is full" in history_page(box.history().nights)[0]
-    assert box()[1]["state"] == "fine"
-    assert [n.state for n in box.history().nights][0::1].count("broken") >= 4
+    ends(box, "fine")
+    assert [n.state for n in box.history().nights].count("broken") >= 4
 
 
-def test_a_disk_that_fills_during_the_night_is_told(box, monkeypatch):
+def test_a_night_that_is_cut_short_or_fills_the_disk_judges_nothing_and_the_next_goes_on(box, monkeypatch):
     box()
-    monkeypatch.setattr(History, "add", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    code, entry = box()
-    assert (code, entry["state"]) == (4, "broken") and "No space left" in entry["why"]
-
-
-def test_a_night_that_is_cut_short_judges_nothing_and_the_next_goes_on(box):
-    box()
-    box.trainer.code = "c1"
-
-    def cut(target, rows):
-        raise night.Broken("make gpu-full was not done within 238 minutes. The next night goes on.")
-
-    box.trainer.before = cut
-    code, entry = box()
-    assert (code, entry["state"]) == (4, "broken") and "not done within" in box.text
-    box.trainer.before = lambda *_: None
-    code, entry = box()
-    assert (code, entry["state"]) == (0, "fine")
+    change(box, "c1", before=raises(night.Broken("make gpu-full was not done within 238 minutes.")))
+    ends(box, "broken")
+    assert "not done within" in box.text
+    box.trainer.before = done
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "add", raises(OSError(28, "No space left on device")))
+        assert "No space left" in ends(box, "broken")["why"]
+    ends(box, "fine")
 
 
 def test_a_chance_alarm_is_not_confirmed_and_does_not_come_back(box):
     """One row is unlucky in its first five seeds, and not in fresh ones; the next night takes the same runs again."""
     box()
-    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.85
-    box.trainer.before = lambda target, rows: box.trainer.levels.update(
-        {"q1_2-finetune": 0.9 if len(rows) == 1 else 0.85}
-    )
+    change(box, "c1", before=lambda _, rows: box.trainer.levels.update({ROW: 0.9 if len(rows) == 1 else 0.85}))
     for _ in range(2):
-        code, entry = box()
-        assert (code, entry["state"]) == (0, "fine") and box.rows["q1_2-finetune"] == "unconfirmed"
+        entry = ends(box, "fine", ("unconfirmed", "fine"))
         assert entry["good"][0]["since"] < entry["started"]  # the unlucky runs are nobody's measure
     assert "fresh" not in entry["why"]
 
 
 def test_what_there_was_no_time_to_confirm_is_told_and_confirmed_the_next_night(box):
     box()
-    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.8
 
     def cut(target, rows):
         if box.trainer.calls[-1][0] == "10":
-            box.trainer.levels["q1_2-finetune"] = 0.9  # with fresh seeds it is as before
+            box.trainer.levels[ROW] = 0.9  # with fresh seeds it is as before
             raise night.Broken("make gpu-full was not done within 3 minutes. The next night goes on.")
 
-    box.trainer.before = cut
-    code, entry = box()
-    assert (code, entry["state"], entry["worse"]) == (1, "regression", []) and box.rows["q1_2-finetune"] == "worse"
+    change(box, "c1", finetune=0.8, before=cut)
+    assert ends(box, "regression", ("worse", "fine"))["worse"] == []
     assert "Not confirmed with fresh seeds: make gpu-full was not done within 3 minutes" in box.text
-    box.trainer.before = lambda *_: None
-    code, entry = box()
-    assert (code, entry["state"]) == (0, "fine") and box.rows["q1_2-finetune"] == "unconfirmed"
+    box.trainer.before = done
+    ends(box, "fine", ("unconfirmed", "fine"))
 
 
 def test_an_upgrade_is_named_and_is_no_regression(box):
     """Another driver trains all runs anew. Later one row is taken from the store: the night is its own commit's."""
     box()
-    box.trainer.code, box.trainer.driver = "c1", "560.35"
-    code, entry = box()
-    assert (code, entry["state"]) == (0, "fine") and set(box.rows.values()) == {"fine"}
-    page, _ = history_page(box.history().nights)
-    (line,) = (line for line in page.splitlines() if "560.35" in line)
+    change(box, "c1", driver="560.35")
+    ends(box, "fine", ("fine", "fine"))
+    (line,) = (line for line in history_page(box.history().nights)[0].splitlines() if "560.35" in line)
     assert [cell.strip() for cell in line.split("|")[1:5]] == ["2026-01-03", "driver", "550.1", "560.35"]
-    box.trainer.code, box.trainer.draws = "c2", {"q1_2-finetune": "c1"}
-    entry = box()[1]
+    change(box, "c2", draws={ROW: "c1"})
+    entry = ends(box, "fine")
     assert entry["commit"] == entry["environment"]["commit"] == "c2"
 
 
 def test_a_slow_decline_shows_against_the_pinned_night(box):
     """1 sd a night: no night is worse than the one before, and the tenth at the latest is worse than the first."""
-    box.trainer.levels = {"q1_2-finetune": 0.9}
-    states = [box()[1]["state"]]
-    for n in range(1, 11):
-        box.trainer.code, box.trainer.levels["q1_2-finetune"] = f"c{n}", 0.9 - n * SD
+    box.trainer.levels = {ROW: 0.9}
+    first = ends(box, "first")
+    change(box, "c1", finetune=0.9 - SD)
+    assert ends(box, "fine")["pinned"] == first["pinned"]
+    states = ["fine"]
+    for n in range(2, 11):
+        change(box, f"c{n}", finetune=0.9 - n * SD)
         states.append(box()[1]["state"])
-    assert states == ["first"] + ["fine"] * (told := states.index("regression") - 1) + ["regression"] * (10 - told)
-    (cut, *_) = shifts(series_of(box.history().nights)["q1_2-finetune", "embedded", "best accuracy"])
+    assert states == ["fine"] * (told := states.index("regression")) + ["regression"] * (10 - told)
+    (cut, *_) = shifts(series_of(box.history().nights)[ROW, "embedded", "best accuracy"])
     assert cut.after < cut.before
     box.trainer.code = "c11"
-    box(ACCEPT="all: known", PIN="true")
-    assert box()[0] == 0
+    entry = ends(box, "fine", ACCEPT="all: known", PIN="true")
+    assert {r["since"] for r in entry["pinned"]} == {entry["started"]}
+    ends(box, "fine")
 
 
 def test_what_was_worse_stays_so_until_that_is_refuted_as_surely(box):
     """A lucky night whose fresh seeds are unlucky closes nothing, nor does a half repair; the old code does at once."""
-    box.trainer.levels = {"q1_2-finetune": 0.9}
+    box.trainer.levels = {ROW: 0.9}
     for n in range(4):
-        box.trainer.code = f"a{n}"
+        change(box, f"a{n}")
         box()
-    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "b0", 0.85
+    change(box, "b0", finetune=0.85)
     (found, _) = box()[1]["worse"]
     assert (found["name"], len(found["values"])) == ("best accuracy", 10)
-    box.trainer.before = lambda target, rows: box.trainer.levels.update(
-        {"q1_2-finetune": 0.85 if box.trainer.calls[-1][0] == "10" else 0.9}
-    )
-    box.trainer.code = "b1"
-    code, entry = box()
-    assert (code, entry["worse"][0]) == (1, found) and "and not repaired for certain" in box.text
-    box.trainer.before = lambda *_: None
-    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "b2", 0.875
+
+    def lucky(*_):
+        box.trainer.levels[ROW] = 0.85 if box.trainer.calls[-1][0] == "10" else 0.9
+
+    change(box, "b1", before=lucky)
+    assert ends(box, "regression")["worse"][0] == found and "and not repaired for certain" in box.text
+    change(box, "b2", before=done, finetune=0.875)
     assert box()[1]["worse"][0] == found
-    assert "| q1_2-finetune | embedded | best accuracy | 2026-01-06 |" in history_page(box.history().nights)[0]
-    store = box.folder / "store"
-    shutil.copytree(store, "kept")
-    box.trainer.code = "a3"  # a commit reverted: the very runs
-    assert (box()[0], box.history().judged.worse) == (0, [])
-    shutil.rmtree(store), shutil.copytree("kept", store)
-    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c", 0.9
-    assert (box()[0], box.history().judged.worse) == (0, [])
-    shutil.rmtree(store), shutil.copytree("kept", store)
-    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "d", 0.875
-    assert box(ACCEPT="all: good enough")[0] == 0 and box.history().judged.worse == []
-
-
-def test_pinning_moves_what_slow_declines_show_against(box):
-    first = box()[1]
-    box.trainer.code = "c1"
-    assert box()[1]["pinned"] == first["pinned"]
-    box.trainer.code = "c2"
-    entry = box(PIN="true")[1]
-    assert {r["since"] for r in entry["pinned"]} == {entry["started"]}
+    assert f"| {ROW} | embedded | best accuracy | 2026-01-06 |" in history_page(box.history().nights)[0]
+    shutil.copytree("store", "kept")
+    for code, level, accepted in (("a3", 0.875, ""), ("c", 0.9, ""), ("d", 0.875, "all: good enough")):
+        change(box, code, finetune=level)  # a commit reverted, whose very runs are there; a repair; half of one
+        ends(box, "fine", ACCEPT=accepted)
+        assert box.history().judged.worse == []
+        shutil.rmtree("store"), shutil.copytree("kept", "store")
 
 
 def test_a_pull_request_is_held_against_the_newest_night_and_changes_nothing(box):
     """It is not blamed for what main has made worse, and its runs are kept for its next commit."""
     box()
-    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.8
+    change(box, "c1", finetune=0.8)
     box()
-    before = sorted((p, p.read_bytes()) for p in (box.folder / "store/history").rglob("*") if p.is_file())
-    box.trainer.code = "pr"
-    code, entry = box(ASIDE="pull-request-7")
-    assert (code, entry["state"]) == (0, "fine") and box.rows == {"q1_2-finetune": "fine", "q1_3-scratch": "fine"}
-    box.trainer.levels["q1_3-scratch"] = 0.5
-    box.trainer.draws = {"q1_3-scratch": "pr2"}
-    code, entry = box(ASIDE="pull-request-7")
-    assert code == 1 and box.rows == {"q1_2-finetune": "fine", "q1_3-scratch": "worse"}
-    assert not Path("night/update").exists()
-    assert before == sorted((p, p.read_bytes()) for p in (box.folder / "store/history").rglob("*") if p.is_file())
-    box.trainer.draws, trained = {}, box.trainer.trained
+    before = snapshot(box.folder / "store/history")
+    change(box, "pr")
+    ends(box, "fine", ("fine", "fine"), ASIDE="pull-request-7")
+    change(box, "pr", scratch=0.5, draws={OTHER: "pr2"})
+    ends(box, "regression", ("fine", "worse"), ASIDE="pull-request-7")
+    assert not Path("night/update").exists() and snapshot(box.folder / "store/history") == before
+    trained = box.trainer.trained
+    change(box, "pr", draws={})
     box(ASIDE="pull-request-7")
-    box.trainer.code = "c1"  # another one, whose code trains as main's does
+    change(box, "c1")  # another one, whose code trains as main's does
     box(ASIDE="pull-request-8")
     assert box.trainer.trained == trained
 
 
 def test_a_lost_store_and_a_lost_branch_are_made_good_from_each_other(box):
     box()
-    box.trainer.code, box.trainer.levels["q1_2-finetune"] = "c1", 0.8
+    change(box, "c1", finetune=0.8)
     box()
     shutil.copytree("store/history", "branch")
     shutil.rmtree("store")  # the disk of the machine
-    code, entry = box(HISTORY="branch", HELD="true")
-    assert (code, entry["state"]) == (1, "regression") and len(box.history().nights) == 3
-    assert box(HISTORY="gone")[1]["state"] == "regression"  # the branch
+    ends(box, "regression", HISTORY="branch", HELD="true")
+    assert len(box.history().nights) == 3
+    ends(box, "regression", HISTORY="gone")  # the branch
     shutil.rmtree("store")  # both
-    code, entry = box(HELD="true", CANARY="q1_2-finetune")  # which is fine by itself
-    assert (code, entry["state"]) == (4, "broken") and "The history is lost" in entry["why"] and not entry["good"]
-    assert box(HELD="true", ACCEPT="all: measured by hand on another machine")[1]["state"] == "first"
-    assert box(HELD="true")[1]["state"] == "fine"
+    entry = ends(box, "broken", HELD="true", CANARY=ROW)  # which is fine by itself
+    assert "The history is lost" in entry["why"] and not entry["good"]
+    ends(box, "first", HELD="true", ACCEPT="all: measured by hand on another machine")
+    ends(box, "fine", HELD="true")
 
 
 def test_what_no_night_names_is_pruned_in_time(box):
@@ -316,42 +286,40 @@ def test_what_no_night_names_is_pruned_in_time(box):
 
 
 def test_checks_and_the_canary_are_part_of_the_night(box):
-    box.trainer.checks, box.trainer.ratios = {"gpu-check": 2}, {"gpu-speed": 4.0}
-    code, entry = box(CANARY="q1_2-finetune")
-    assert entry["checks"] == {"gpu-check": "failed", "gpu-speed": "passed"} and entry["state"] == "failed"
+    change(box, "c0", checks={"gpu-check": 2}, ratios={"gpu-speed": 4.0})
+    assert ends(box, "failed", CANARY=ROW)["checks"] == {"gpu-check": "failed", "gpu-speed": "passed"}
     box.trainer.checks = {}
     for _ in range(3):
-        code, entry = box(CANARY="q1_2-finetune")
-        assert code == 0 and len(entry["canary"]["seconds"]) == 2
-    trained = [call for call in box.trainer.calls if call == ("2", ["q1_2-finetune"])]
-    assert len(trained) == 4 and not list(Path("store").glob("anew-*"))  # anew, and nothing of it is kept
+        entry = ends(box, "fine", CANARY=ROW)
+        assert len(entry["canary"]["seconds"]) == 2
+    assert box.trainer.calls.count(("2", [ROW])) == 4 and not list(Path("store").glob("anew-*"))  # anew, not kept
     (ratio,) = (m for m in entry["figures"] if m["data"] == "gpu-speed")
     assert (ratio["row"], ratio["figure"], ratio["values"]) == ("frozen-random-crops", "speed ratio", {"0": 4.0})
     page, _ = history_page(box.history().nights)
     assert "speed ratio on gpu-speed" in page and "training seconds on canary" in page
+
+    def canary(entry):
+        return next((r["status"], r["why"]) for r in entry["rows"] if r["data"] == CANARY)
+
     box.trainer.seconds = 90
-    code, entry = box(CANARY="q1_2-finetune")
-    slow = next(r for r in entry["rows"] if r["data"] == CANARY)
-    assert (code, entry["state"], slow["status"]) == (1, "regression", "slower") and "1.5" in slow["why"]
-    assert len(trained) + 2 == len([call for call in box.trainer.calls if call == ("2", ["q1_2-finetune"])])
-    code, entry = box(CANARY="q1_2-finetune", ACCEPT="canary: another GPU")
-    assert code == 0 and box(CANARY="q1_2-finetune")[0] == 0
+    status, why = canary(ends(box, "regression", CANARY=ROW))
+    assert status == "slower" and "1.5" in why and box.trainer.calls.count(("2", [ROW])) == 6
+    ends(box, "fine", CANARY=ROW, ACCEPT="canary: another GPU")
+    ends(box, "fine", CANARY=ROW)
 
     def fails(target, rows):
-        box.trainer.failing = {("q1_2-finetune", 0): "loss nan in epoch 1"} if rows == ["q1_2-finetune"] else {}
+        box.trainer.failing = {(ROW, 0): "loss nan in epoch 1"} if rows == [ROW] else {}
 
-    box.trainer.before = fails
-    code, entry = box(CANARY="q1_2-finetune")  # that night's other rows are fine
-    canary = next(r for r in entry["rows"] if r["data"] == CANARY)
-    assert (entry["state"], canary["status"], canary["why"]) == ("failed", "failed", "loss nan in epoch 1") and code
+    box.trainer.before = fails  # that night's other rows are fine
+    assert canary(ends(box, "failed", CANARY=ROW)) == ("failed", "loss nan in epoch 1")
 
 
-FALLS = {
-    "1 sd in ten nights": lambda n: n / 10,
-    "1 sd a night": lambda n: n,
-    "a step of 1 sd": lambda n: 1,
-    "a step of 2 sd": lambda n: 2,
-    "a step of 4 sd": lambda n: 4,
+FALLS = {  # by how many sd in a night, and in how many nights half of them have to be told
+    "1 sd in ten nights": (lambda n: n / 10, 15),
+    "1 sd a night": (lambda n: n, 4),
+    "a step of 1 sd": (lambda n: 1, 10),
+    "a step of 2 sd": (lambda n: 2, 3),
+    "a step of 4 sd": (lambda n: 4, 1),
 }
 
 
@@ -368,13 +336,14 @@ def test_false_alarms_of_years_without_change():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("fall", "most"), [(f, m) for f, m in zip(FALLS, (15, 4, 10, 3, 1), strict=True)])
-def test_nights_until_a_fall_is_told_and_until_its_repair_is(fall, most):
+@pytest.mark.parametrize("name", FALLS)
+def test_nights_until_a_fall_is_told_and_until_its_repair_is(name):
     """20 quiet nights, 30 of the fall, and a repair: what was told is told until then."""
     rng, first, after, silent = np.random.default_rng(12), [], [], 0
+    fall, most = FALLS[name]
     for _ in range(SERIES):
         told = year.states(
-            lambda day: FALLS[fall](day - 19) if 20 <= day < 50 else 0,
+            lambda day: fall(day - 19) if 20 <= day < 50 else 0,
             rng,
             lambda day, state: day >= 50 and state == "fine",
             110,
@@ -384,7 +353,7 @@ def test_nights_until_a_fall_is_told_and_until_its_repair_is(fall, most):
         silent += sum(not w for w in worse[begins:50])
         first.append(begins - 19)
         after.append(len(told) - 50)
-    print(f"{fall}: told in night {sorted(first)}, fine in night {sorted(after)} of the repair, {silent} nights silent")
+    print(f"{name}: told in night {sorted(first)}, fine in night {sorted(after)} of the repair, {silent} nights silent")
     assert np.median(first) <= most and silent <= 1
 
 

@@ -12,26 +12,19 @@ from benchmarks.performance.measured import read_measures
 from benchmarks.performance.peers import CONTESTS, PEERS, STUDY, TRAIN, WHOLE, Comparison, Trial, Work, peers_page
 from benchmarks.performance.test_peers import prepare
 from cvhw4.errors import InputError
-from tests.helpers import ROOT
 
-RESULTS = ROOT / "results"
 TIMM, LIGHTNING = "timm's train.py", "Lightning"
 
 
 def comparison(**changes):
+    here = {"device": "cpu", "device_name": "A <b>processor", "threads": 2, "lightning": "2.6", "commit": "abc"}
     whole = dict(
         name="one run",
         work="tf_efficientnet_lite0, 96 px",
         ours=[Trial(10.0, 100.0, 300.0), Trial(12.0, 120.0, 400.0), Trial(8.0, 80.0, 200.0)],
         study=[30.0, 40.0, 50.0],
         peers={LIGHTNING: {"0": [Trial(25.0)], "2": [Trial(20.0, 50.0), Trial(18.0, 60.0), Trial(16.0, 80.0)]}},
-        environment={
-            "device": "cpu",
-            "device_name": "A <b>processor",
-            "threads": 2,
-            "lightning": "2.6",
-            "commit": "abc",
-        },
+        environment=here,
         command="pytest -m peers",
         started="2026-11-29T10:00:00+00:00",
     )
@@ -80,21 +73,11 @@ def test_a_newer_measurement_replaces_the_older_and_a_damaged_file_is_named(tmp_
     peers.save(tmp_path, other := comparison(name="segmentation"))
     stored = read_measures(tmp_path / "peers.json", Comparison)
     assert stored == [newer, other] and page.read_text() == peers_page(stored)
-    good = asdict(newer)
-    for wrong in (
-        {"study": [1.0]},
-        {"peers": {LIGHTNING: {"0": []}}},
-        {"ours": []},
-        {"environment": {}},
-        {"command": 1},
-    ):
-        (tmp_path / "peers.json").write_text(json.dumps([good | wrong]))
+    empty = ({"peers": {LIGHTNING: {"0": []}}}, {"ours": []}, {"environment": {}})
+    for wrong in (*empty, {"study": [1.0]}, {"command": 1}):
+        (tmp_path / "peers.json").write_text(json.dumps([asdict(newer) | wrong]))
         with pytest.raises(InputError, match=r"peers\.json: is not a list of measures of peers"):
             peers.save(tmp_path, newer)
-
-
-def test_the_committed_page_is_that_of_the_committed_measures():
-    assert peers_page(read_measures(RESULTS / "peers.json", Comparison)) == (RESULTS / "peers.md").read_text()
 
 
 def test_what_is_missing_is_told(tmp_path, monkeypatch):

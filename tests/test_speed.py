@@ -4,6 +4,7 @@ the page."""
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 import threading
@@ -13,13 +14,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from benchmarks.performance import speed as timing
 from benchmarks.performance.cost import Machine
 from benchmarks.performance.families import FAMILIES, TARGETS, Setting, find_family
+from benchmarks.performance.growth import Growth, growth_page
+from benchmarks.performance.measured import read_measures
+from benchmarks.performance.peers import Comparison, peers_page
 from benchmarks.performance.speed import PORTRAIT, SCENE, Job, at_once, compare, run_side, write_pictures
-from benchmarks.performance.speed_record import SpeedRecord, load_all, save, speed_page, write_speed_page
+from benchmarks.performance.speed_record import load_all, save, speed_page, write_speed_page
 from cvhw4 import CAMVID, Scenes
 from cvhw4.camvid import CLASSES
 from cvhw4.data.embedded import embedded_portraits, embedded_scenes
@@ -27,10 +30,11 @@ from cvhw4.data.pictures import read_pictures
 from cvhw4.data.scenes import read_scenes
 from cvhw4.errors import InputError
 from tests.helpers import ROOT
+from tests.helpers.pages import cells
 from tests.helpers.records import MACHINE, speed
 from tests.helpers.tiny import dataset
 
-CPU = torch.device("cpu")
+CPU, RESULTS = torch.device("cpu"), ROOT / "results"
 
 
 # Both sides
@@ -54,7 +58,6 @@ def test_pictures_have_the_protocols_sizes_and_both_classes_and_repeat_in_turn(t
     assert set(portraits.train.targets) == {0, 1}
     scenes = read_scenes(Scenes(write_pictures(embedded_scenes(), setting, tmp_path / "s"), **CAMVID))
     assert scenes.train.images.shape == (5, *SCENE, 3) and scenes.classes == CLASSES
-    assert Image.open(next((tmp_path / "p" / "train").rglob("*.jpg"))).size == PORTRAIT[::-1]
     images = timing.enlarged(dataset("classification", train=4).train, 10).images
     assert np.array_equal(images[0], images[4]) and not np.array_equal(images[0], images[1])
 
@@ -86,13 +89,13 @@ def test_both_sides_run_and_are_recorded(name, tmp_path, monkeypatch):
 
 def test_processes_at_once_start_together(tmp_path, monkeypatch):
     """Each is ready at a time of its own; none is timed before all are."""
-    script = (
-        "import json, os, random, sys, time; time.sleep(random.random());"
-        "print('warming up'); print('ready', flush=True); sys.stdin.readline(); start = time.time(); time.sleep(0.3);"
-        "print(json.dumps({'seconds': 0.3, 'started': start, 'ended': time.time(), 'peak_memory': 7}))"
-    )
     program = tmp_path / "python"
-    program.write_text(f"#!{sys.executable}\n{script}\n")
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import json, random, sys, time; time.sleep(random.random())\n"
+        "print('warming up'); print('ready', flush=True); sys.stdin.readline(); start = time.time(); time.sleep(0.3)\n"
+        "print(json.dumps({'seconds': 0.3, 'started': start, 'ended': time.time(), 'peak_memory': 7}))\n"
+    )
     program.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(program))
     taken = at_once(Job(find_family("FCN8s"), tmp_path, CPU), 3)
@@ -141,9 +144,10 @@ def test_long_measurements_are_left_out_unless_asked_for():
 # Records
 
 
-def on_cuda(**changes) -> SpeedRecord:
+@pytest.fixture
+def on_cuda():
     environment = speed().environment | {"device": "cuda", "device_name": "A GPU", "threads": 8}
-    return speed(**(dict(environment=environment, machine=Machine("cuda", 7e14, "bfloat16", 3e12)) | changes))
+    return speed(environment=environment, machine=Machine("cuda", 7e14, "bfloat16", 3e12))
 
 
 def test_figures_by_hand():
@@ -155,14 +159,16 @@ def test_figures_by_hand():
     assert math.isinf(replace(r, flops=0, bytes=0).over_floor)
 
 
-def test_the_committed_page_is_of_the_committed_records():
-    stored = load_all(ROOT / "results")
+def test_the_committed_pages_are_of_the_committed_measures():
+    stored = load_all(RESULTS)
     assert len(stored) == len(FAMILIES)
-    assert speed_page(stored, TARGETS) == (ROOT / "results" / "speed.md").read_text()
+    of_peers = peers_page(read_measures(RESULTS / "peers.json", Comparison))
+    pages = {"speed": speed_page(stored, TARGETS), "peers": of_peers, "growth": growth_page(Growth(RESULTS))}
+    assert pages == {name: (RESULTS / f"{name}.md").read_text() for name in pages}
 
 
-def test_a_newer_measurement_replaces_the_older_of_its_family_and_device(tmp_path):
-    new, others = speed(ours_seconds=[1.0] * 3), [on_cuda(), speed(family="fine-tuned")]
+def test_a_newer_measurement_replaces_the_older_of_its_family_and_device(tmp_path, on_cuda):
+    new, others = speed(ours_seconds=[1.0] * 3), [on_cuda, speed(family="fine-tuned")]
     for one in (speed(), *others, new):
         save(one, tmp_path)
     assert load_all(tmp_path) == [others[1], new, others[0]]
@@ -174,37 +180,20 @@ def test_a_newer_measurement_replaces_the_older_of_its_family_and_device(tmp_pat
 # The page
 
 
-def cells(page: str, start: str) -> list[str]:
-    (line,) = (line for line in page.splitlines() if line.startswith(f"| {start}"))
-    return [cell.strip() for cell in line.strip("|").split("|")]
-
-
 def test_the_page_shows_every_figure():
-    page = speed_page([speed(workerless_seconds=[6.0, 7.0, 5.0])])
-    assert cells(page, "frozen, random crops") == [
-        "frozen, random crops: training with validation (q1_1-features, tf_efficientnet_lite0, 96 px, batch 16)",
-        "400",
-        "100",
-        "4.00 (2.00 to 5.00)",
-        "2.40",
-        "3.00, met; missed without workers",
-        "20",
-        "20 %",
-        "5.00",
-        "arithmetic",
-        "1.00 GiB, -",
-        "3",
-    ]
+    page = speed_page([speed(family="a|b", workerless_seconds=[6.0, 7.0, 5.0])])
+    work = "training with validation (q1_1-features, tf_efficientnet_lite0, 96 px, batch 16)"
+    figures = "400 | 100 | 4.00 (2.00 to 5.00) | 2.40 | 3.00, met; missed without workers | 20 | 20 % | 5.00"
+    assert f"| a\\|b: {work} | {figures} | arithmetic | 1.00 GiB, - | 3 |" in re.sub(" +", " ", page)
     assert "A processor (2 threads), measured peak 100 GFLOP/s (float32) and 20 GB/s; 2026-11-23" in page
     assert "study `quick`; `pytest benchmarks/speed.py`" in page
     assert "## CPU" in page and "## CUDA" not in page
-    assert "a\\|b: training" in speed_page([speed(family="a|b")])
     assert speed_page([]) == "# Speed\n\nNo measurements yet.\n"
 
 
-def test_targets_without_a_measurement_are_shown(tmp_path):
+def test_targets_without_a_measurement_are_shown(tmp_path, on_cuda):
     targets = [("cpu", "fine-tuned", 1.5), ("cpu", "frozen, random crops", 4.5), ("cuda", "frozen, random crops", 10.0)]
-    for record in (speed(), speed(family="another"), on_cuda(family="another")):
+    for record in (speed(), speed(family="another"), replace(on_cuda, family="another")):
         save(record, tmp_path)
     page = write_speed_page(tmp_path, targets)
     assert page == tmp_path / "speed.md"

@@ -9,23 +9,21 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cvhw4.records.history import History
 from cvhw4.records.samples import pictures_digest
 from cvhw4.records.store import Store
 from tests.helpers import ROOT
-from tests.helpers.nightly import SCRIPTS, script
-from tests.helpers.records import runs, save
+from tests.helpers.nightly import HOMEWORK, SCRIPTS, published, script
+from tests.helpers.records import git, runs, save
 
 pytest_plugins = ["tests.helpers.nightly"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-BIN = Path(sys.executable).parent
-ACTIONS = {"checkout", "upload-artifact", "download-artifact", "gh-action-pypi-publish"}
-GOOD = [0.90, 0.91, 0.92]
+ACTIONS = ["checkout", "upload-artifact", "download-artifact", "gh-action-pypi-publish"]
 
 # As gh, of which it knows what the script asks for: issues and comments are kept in $GH_STATE.
 GH = r"""
@@ -115,20 +113,24 @@ def gh(tmp_path, monkeypatch):
 # The workflows themselves
 
 
-def jobs():
-    return [(w.stem, name, job) for w in WORKFLOWS for name, job in yaml.safe_load(w.read_text())["jobs"].items()]
+@cache
+def workflow(name):
+    """A workflow; "on" is what YAML 1.1 reads as True."""
+    return yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())
 
 
-def steps(kind):
-    return [step for _, _, job in jobs() for step in job["steps"] if kind in step]
+def steps(*jobs):
+    """The steps of jobs, of all where none is given."""
+    every = [job for w in WORKFLOWS for job in workflow(w.stem)["jobs"].values()]
+    return [step for job in jobs or every for step in job["steps"]]
 
 
-def test_scheduled_workflows_are_kept_from_being_switched_off():
-    scheduled = {w.name for w in WORKFLOWS if "schedule" in workflow(w.stem)[True]}
-    assert scheduled == set(github.WORKFLOWS)
+def uses(job, action):
+    (step,) = (step for step in steps(job) if action in step.get("uses", ""))
+    return step
 
 
-def test_only_what_was_built_installed_and_tried_is_published():
+def test_only_what_was_built_installed_and_tried_is_published_under_the_tags_version(tmp_path):
     release = workflow("release")
     assert release[True] == {"push": {"tags": ["v*"]}} and release["permissions"] == {}
     build, install, publish = release["jobs"].values()
@@ -136,6 +138,11 @@ def test_only_what_was_built_installed_and_tried_is_published():
     assert build["steps"][0]["with"]["fetch-depth"] == 0  # the version is the tag's
     assert publish["permissions"] == {"id-token": "write"} and publish["environment"] == "pypi"
     assert not any("run" in step or "checkout" in step["uses"] for step in publish["steps"])  # none of our code
+    (check,) = (step["run"] for step in build["steps"] if "tag" in step.get("name", ""))
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "cvhw4-1.2.3.tar.gz").touch()
+    for tag, code in (("v1.2.3", 0), ("v1.2.4", 1)):
+        assert subprocess.run(check, shell=True, cwd=tmp_path, env={"GITHUB_REF_NAME": tag}).returncode == code
 
 
 def test_every_python_that_the_package_names_is_tried():
@@ -147,41 +154,28 @@ def test_every_python_that_the_package_names_is_tried():
         assert job["strategy"]["matrix"]["python"] == pythons
 
 
-def test_nothing_is_published_under_another_version_than_the_tags(tmp_path):
-    (check,) = (step["run"] for step in workflow("release")["jobs"]["build"]["steps"] if "tag" in step.get("name", ""))
-    (tmp_path / "dist").mkdir()
-    (tmp_path / "dist" / "cvhw4-1.2.3.tar.gz").touch()
-    codes = {
-        tag: subprocess.run(check, shell=True, cwd=tmp_path, env=os.environ | {"GITHUB_REF_NAME": tag}).returncode
-        for tag in ("v1.2.3", "v1.2.4")
-    }
-    assert codes == {"v1.2.3": 0, "v1.2.4": 1}
-
-
 def test_actions_are_the_well_known_ones_pinned_by_digest_at_one_version_each():
     used = [line.split("uses: ")[1] for w in WORKFLOWS for line in w.read_text().splitlines() if "uses: " in line]
-    assert len(used) == len(list(steps("uses")))
-    pins = set()
-    for action in used:
-        pin = re.fullmatch(r"(?:actions|pypa)/([a-z-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)", action)
-        pins.add(pin.groups())
-    assert {name for name, *_ in pins} == ACTIONS and len(pins) == len(ACTIONS)
+    assert len(used) == sum("uses" in step for step in steps())
+    pin = r"(?:actions|pypa)/([a-z-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)"
+    pins = {re.fullmatch(pin, action).groups() for action in used}
+    assert sorted(name for name, *_ in pins) == sorted(ACTIONS)
 
 
 def test_zizmor_finds_nothing():
     """What attacks workflows: templates, permissions, credentials, unpinned actions."""
-    zizmor = shutil.which("zizmor", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+    zizmor = shutil.which("zizmor", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if zizmor is None:
         pytest.skip("zizmor is not installed")
     done = subprocess.run([zizmor, "--offline", "--quiet", *WORKFLOWS], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_command_is_a_make_target_a_script_or_known():
+def test_every_command_is_a_make_target_a_script_or_known(tmp_path):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     known = {"git config", "apt-get update", ".venv/bin/cvhw4 report", "exec python3 .github/scripts/night.py run"}
     known.add('test -f "dist/cvhw4-${GITHUB_REF_NAME#v}.tar.gz"')
-    for command in (step["run"] for step in steps("run")):
+    for command in (step["run"] for step in steps() if "run" in step):
         first = command.split()[0]
         if first == "make":
             assert {word for word in shlex.split(command)[1:] if "=" not in word} <= targets, command
@@ -190,38 +184,22 @@ def test_every_command_is_a_make_target_a_script_or_known():
         else:
             assert any(command.startswith(k) for k in known), command
         assert "\n" not in command and "${{" not in command  # values come by environment: no text becomes a command
-
-
-def test_the_commands_of_ci_that_need_no_installation_run(tmp_path):
-    for command in (step["run"] for step in steps("run")):
         if command.startswith("git config"):
             env = os.environ | {"HOME": str(tmp_path), "GITHUB_WORKSPACE": "/somewhere"}
             subprocess.run(command, shell=True, check=True, env=env)
             assert "/somewhere" in (tmp_path / ".gitconfig").read_text()
 
 
-def test_training_ends_in_time_for_what_it_trained_to_be_told():
-    job = workflow("nightly")["jobs"]["train"]
-    limit, training = (re.search(r"'(\d+)'", text)[1] for text in (job["timeout-minutes"], job["env"]["MINUTES"]))
-    assert int(training) <= int(limit) - 15
-
-
-def workflow(name):
-    """A workflow; "on" is what YAML 1.1 reads as True."""
-    (path,) = (w for w in WORKFLOWS if w.stem == name)
-    return yaml.safe_load(path.read_text())
-
-
 def test_a_night_that_left_nothing_is_told():
     """The runner is offline, the job is cancelled, or the disk is full: the job that tells runs all the same."""
-    jobs = workflow("nightly")["jobs"]
-    assert jobs["tell"]["needs"] == ["plan", "train"] and jobs["tell"]["if"] == (
-        "${{ always() && needs.plan.result != 'skipped' && "
-        "(needs.plan.result == 'success' || github.event_name == 'schedule') }}"
-    )
-    (download,) = (s for s in jobs["tell"]["steps"] if "download-artifact" in s.get("uses", ""))
-    (upload,) = (s for s in jobs["train"]["steps"] if "upload-artifact" in s.get("uses", ""))
-    assert download["continue-on-error"] and upload["if"] == "${{ always() }}"
+    train, tell = (workflow("nightly")["jobs"][name] for name in ("train", "tell"))
+    assert tell["needs"] == ["plan", "train"]
+    assert tell["if"].startswith("${{ always() && needs.plan.result != 'skipped' &&")
+    assert "(needs.plan.result == 'success' || github.event_name == 'schedule')" in tell["if"]
+    assert uses(tell, "download-artifact")["continue-on-error"]
+    assert uses(train, "upload-artifact")["if"] == "${{ always() }}"
+    limit, training = (re.search(r"'(\d+)'", text)[1] for text in (train["timeout-minutes"], train["env"]["MINUTES"]))
+    assert int(training) <= int(limit) - 15  # time for what it trained to be told
 
 
 def test_only_the_default_branch_changes_the_history_and_no_night_goes_on_without_it():
@@ -245,14 +223,14 @@ def test_nothing_that_waits_for_the_machine_is_cancelled_but_by_a_newer_commit_o
     }
 
 
-def test_schedules_run_only_where_nights_are_set_up():
-    assert "vars.PORTRAITS != ''" in workflow("nightly")["jobs"]["plan"]["if"]
-    assert "vars.PORTRAITS != ''" in workflow("watchdog")["jobs"]["watch"]["if"]
-
-
-def test_no_event_of_a_stranger_starts_the_nights():
-    events = workflow("nightly")[True]
-    assert set(events) == {"schedule", "workflow_dispatch"} and set(workflow("watchdog")[True]) == {"schedule", "push"}
+def test_nights_start_by_schedule_or_hand_and_only_where_they_are_set_up():
+    nightly, watchdog = workflow("nightly"), workflow("watchdog")
+    assert "vars.PORTRAITS != ''" in nightly["jobs"]["plan"]["if"]
+    assert "vars.PORTRAITS != ''" in watchdog["jobs"]["watch"]["if"]
+    assert set(nightly[True]) == {"schedule", "workflow_dispatch"}  # no event of a stranger's
+    assert set(watchdog[True]) == {"schedule", "push"}
+    scheduled = {w.name for w in WORKFLOWS if "schedule" in workflow(w.stem)[True]}
+    assert scheduled == set(github.WORKFLOWS)  # what the watchdog keeps from being switched off
 
 
 def test_pictures_leave_the_runner_only_where_the_repository_is_private_or_a_variable_says_so(box):
@@ -270,24 +248,23 @@ def test_pictures_leave_the_runner_only_where_the_repository_is_private_or_a_var
 
 
 def test_git_takes_no_pictures_but_those_of_embedded_data():
-    def git(*args, **settings):
-        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, **settings)
+    def asked(*args, **settings):
+        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, **settings).stdout.split()
 
-    if git("rev-parse", "HEAD").returncode:
+    if not asked("rev-parse", "HEAD"):
         pytest.skip("this is no checkout")
     pictures = [
         *("results/full/pictures/a.npz", "results/camvid/quick/pictures/a.npz", "results/full/report.html"),
         *("results/full/figures/attention-maps-q1-celeba.svg", "results/quick/figures/panels-q2-camvid.svg"),
     ]
     others = ["results/full/report.md", "results/full/runs/q1_2/a.json", "results/full/figures/attention-share-a.svg"]
-    asked = git("check-ignore", "--no-index", "--stdin", input="\n".join([*pictures, *others]))
-    assert asked.stdout.split() == pictures
-    tracked = git("ls-files", "--cached", "--ignored", "--exclude-standard").stdout.split()
-    assert [Path(path).name for path in tracked if path.endswith(".svg")] == [
+    assert asked("check-ignore", "--no-index", "--stdin", input="\n".join([*pictures, *others])) == pictures
+    tracked = [Path(path) for path in asked("ls-files", "--cached", "--ignored", "--exclude-standard")]
+    assert [path.name for path in tracked if path.suffix == ".svg"] == [
         "attention-maps-classification-embedded-portraits.svg",
         "panels-segmentation-embedded-scenes.svg",
     ]
-    shown = {Path(path).stem for path in tracked if path.endswith(".npz")}
+    shown = {path.stem for path in tracked if path.suffix == ".npz"}
     runs = [r for r in Store(ROOT / "results", "quick").load() if r.data.embedded]
     embedded = {pictures_digest(r.data.fingerprint, r.settings["recipe"]["size"]) for r in runs}
     assert len(shown) == 2 and len(tracked) == 4 and shown <= embedded
@@ -298,15 +275,10 @@ def test_only_hosted_runners_may_write_and_they_run_no_pull_requests_code():
     assert workflow("nightly")["permissions"] == {} == workflow("watchdog")["permissions"]
     assert jobs["train"]["permissions"] == {"contents": "read"} and "self-hosted" in jobs["train"]["runs-on"]
     for job in (jobs["plan"], jobs["tell"]):
-        assert job["runs-on"] == "ubuntu-latest"
-        checkout = next(s for s in job["steps"] if "checkout" in s.get("uses", ""))
-        assert "ref" not in checkout["with"]
+        assert job["runs-on"] == "ubuntu-latest" and "ref" not in uses(job, "checkout")["with"]
     assert not any("secrets." in w.read_text() for w in WORKFLOWS)
-
-
-def test_only_one_script_knows_github():
     others = [p for p in SCRIPTS.iterdir() if p.name != "github.py" and p.is_file()]
-    assert [p.name for p in others] == ["night.py"]
+    assert [p.name for p in others] == ["night.py"]  # runs on any machine: it knows nothing of GitHub
     assert not re.search(r"github|\bgh\b", others[0].read_text(), re.IGNORECASE)
 
 
@@ -354,8 +326,10 @@ def test_one_issue_is_opened_edited_and_closed(gh):
 
 
 def test_an_accepted_regression_closes_the_issue_by_its_reason(gh):
-    left("regression")
-    gh("tell", "told")
+    left("regression")  # whose issue is opened also where its assignee has left
+    assert gh("tell", "told", LABEL="nightly", ASSIGNEE="gone") == 0
+    (issue,) = gh()["issues"]
+    assert issue["title"] and "assignees" not in issue
     left("fine", accepted={"q1_2-finetune": "fewer epochs"})
     gh("tell", "told")
     (issue,) = gh()["issues"]
@@ -363,24 +337,27 @@ def test_an_accepted_regression_closes_the_issue_by_its_reason(gh):
     assert "Nothing is worse" not in issue["said"][0]
 
 
-@pytest.mark.parametrize("damage", ["offline", "no entry", "not JSON", "unknown state", "no date"])
-def test_a_machine_that_left_nothing_is_a_broken_night(gh, damage):
-    """Offline, cancelled, or with a full disk."""
-    if damage != "offline":
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "offline",
+        None,
+        '{"state"',
+        '{"state": "fine", "started": "../../elsewhere"}',
+        '{"state": "$(touch x)", "started": "x"}',
+    ],
+)
+def test_a_machine_that_left_nothing_is_a_broken_night(gh, entry):
+    """Offline, cancelled, with a full disk, or with an entry that is none."""
+    if entry != "offline":
         left("fine")
-    if damage == "no entry":
         Path("told/night.json").unlink()
-    if damage == "not JSON":
-        Path("told/night.json").write_text('{"state"')
-    if damage == "no date":
-        Path("told/night.json").write_text('{"state": "fine", "started": "../../elsewhere"}')
-    if damage == "unknown state":
-        Path("told/night.json").write_text('{"state": "$(touch x)", "started": "x"}')
+    if entry not in ("offline", None):
+        Path("told/night.json").write_text(entry)
     assert gh("tell", "told", RESULT="failure") == 0
     (issue,) = gh()["issues"]
     assert "The machine left nothing (the job's result: failure)" in issue["body"]
-    subprocess.run(["git", "clone", "--quiet", "--branch", "nightly", "remote.git", "copy"], check=True)
-    assert [n.state for n in History(Path("copy")).nights] == ["broken"]
+    assert [n.state for n in published("remote.git").nights] == ["broken"]
     assert "nightly: broken" in Path("copy/badge.svg").read_text()
 
 
@@ -392,20 +369,10 @@ def test_a_history_that_cannot_be_published_is_told_too(gh):
     assert gh("plan") == 0 and Path("output").read_text() == "held=true\nbranch=false\n"
 
 
-def test_an_issue_is_opened_also_where_its_assignee_has_left(gh):
-    left("regression")
-    assert gh("tell", "told", LABEL="nightly", ASSIGNEE="gone") == 0
-    (issue,) = gh()["issues"]
-    assert issue["title"] and "assignees" not in issue
-
-
-def test_a_trial_and_other_branches_change_nothing(gh):
+def test_a_trial_changes_nothing_and_a_pull_request_gets_one_comment_that_is_edited(gh):
     left("regression")
     assert gh("tell", "told", ASIDE="trial") == 0
     assert not Path("gh.json").exists() and "2 figures worse" in Path("summary").read_text()
-
-
-def test_a_pull_request_gets_one_comment_that_is_edited(gh):
     for text in ("**first**\n", "**second**\n"):
         left("fine", text)
         assert gh("tell", "told", PULL_REQUEST="7", COMMIT="a" * 40) == 0
@@ -454,21 +421,17 @@ def test_a_whole_night_from_the_machine_to_the_issue(gh, box):
         assert gh("tell", "told") == 0
     assert asked(gh) == [["POST", "issues"], ["POST", "issues/1/comments"], ["PATCH", "issues/1"]]
     assert "best accuracy" in gh()["issues"][0]["body"]
-    subprocess.run(["git", "clone", "--quiet", "--branch", "nightly", "remote.git", "copy"], check=True)
-    assert [n.state for n in History(Path("copy")).nights] == ["first", "regression", "fine"]
+    assert [n.state for n in published("remote.git").nights] == ["first", "regression", "fine"]
 
 
 def test_the_summary_shows_what_moved_and_the_tables(gh, tmp_path):
-    (tmp_path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    save(tmp_path / "results", runs(GOOD))
-    for command in (["init"], ["add", "results"], ["commit", "-m", "x"]):
-        subprocess.run([*git, *command], check=True, capture_output=True)
+    (tmp_path / "pyproject.toml").write_text(HOMEWORK)
+    save(tmp_path / "results", runs([0.90, 0.91, 0.92]))
+    git("init"), git("add", "results"), git("commit", "-m", "x")
     assert gh("summary", PYTHON=sys.executable, PYTHONPATH=str(ROOT)) == 0
     assert "No report was written." in Path("summary").read_text()
-    Path("results/quick/report.md").write_text(
-        "# Tables\n![a curve](figures/a.svg)\\\nits caption\n" + "x\n" * 1_000_000
-    )
+    tables = "# Tables\n![a curve](figures/a.svg)\\\nits caption\n" + "x\n" * 1_000_000
+    Path("results/quick/report.md").write_text(tables)
     Path("summary").unlink()
     assert gh("summary", PYTHON=sys.executable, PYTHONPATH=str(ROOT)) == 0
     text = Path("summary").read_text()

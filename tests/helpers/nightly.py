@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from cvhw4.records.history import History
 from cvhw4.records.store import Store
 from cvhw4.statistics.nights import CANARY
 from tests.helpers import ROOT
-from tests.helpers.records import speed
+from tests.helpers.records import git, speed
 from tests.helpers.tiny import failure, record
 
 SCRIPTS = ROOT / ".github" / "scripts"
@@ -41,8 +42,18 @@ def script(name):
 night = script("night")
 
 
+HOMEWORK = '[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n'
+
+
 def digest(*parts):
     return sha256("|".join(map(str, parts)).encode()).hexdigest()
+
+
+def published(remote):
+    """The history on the branch of a remote, of which `copy` is a clone then."""
+    shutil.rmtree("copy", ignore_errors=True)
+    git("clone", "--branch", "nightly", remote, "copy")
+    return History(Path("copy"))
 
 
 class Trainer:
@@ -122,7 +133,7 @@ class Trainer:
 def box(tmp_path, monkeypatch):
     """A machine with a checkout, data and a store; `box()` is a night there, and gives its exit code and entry."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
+    (tmp_path / "pyproject.toml").write_text(HOMEWORK)
     (tmp_path / "data").mkdir()
     trainer = Trainer(tmp_path)
     monkeypatch.setattr(night.Clock, "run", lambda clock, *args, **named: trainer.run(clock, *args, **named))
