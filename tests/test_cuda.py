@@ -6,8 +6,11 @@ what `make gpu` checks on a machine with a GPU.
 
 import gc
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -34,6 +37,7 @@ from cvhw4.training.objectives import make_objective
 from cvhw4.training.precision import pick_precision
 from cvhw4.training.process import release_memory
 from cvhw4.training.recipe import make_optimizer
+from tests.helpers import ROOT
 from tests.helpers.emulated_gpu import emulated_gpu
 from tests.helpers.tiny import QUICK, dataset, row, untrained, use_small_networks
 
@@ -545,3 +549,52 @@ def test_other_accelerators_train_as_the_cpu_does(kind, name, tmp_path, monkeypa
 def test_what_other_accelerators_have_not_is_said_before_anything_is_trained(options, problem, tmp_path):
     with emulated_gpu("mps"), pytest.raises(InputError, match=problem):
         check_options(Runner(study=QUICK, results=tmp_path, **options))
+
+
+# Planted bugs: each turns the rehearsal red
+
+# fmt: off
+# ruff: noqa: E501
+BUGS = [  # what, file, text, what stands there instead, the test that sees it
+    ("counts that wait", "counts.py", 'if cell.device.type == "cpu":', "if True:", "single_steps and q2_1a"),
+    ("an index on the host", "objectives.py", "placed[augment.move(index, self.device)]", "placed[index]", "single_steps and q1_3"),
+    ("members on the host", "augment.py", "index = move(torch.tensor(members), device)", "index = torch.tensor(members)", "single_steps and q1_8"),
+    ("members made on the device", "augment.py", "move(torch.tensor(members), device)", "torch.tensor(members, device=device)", "single_steps and q1_8"),
+    ("matrices copied in each call", "pooling.py", "@lru_cache\n", "", "goes_on and q1_3"),
+    ("momentum of the warm-up", "graphs.py", "tensor.zero_()", "pass", "single_steps and q1_3"),
+    ("a graph of one learning rate", "graphs.py", ', *(g["lr"] for g in self.optimizer.param_groups)', ",", "single_steps and q1_3"),
+    ("random numbers of the warm-up", "graphs.py", "            torch.cuda.set_rng_state(random)\n            with", "            with", "single_steps and q1_3"),
+    ("weights of the warm-up", "graphs.py", "tensor.copy_(value)\n", "pass\n", "single_steps and q1_3"),
+    ("a loss that is read", "memory.py", "loss = loss.detach()\n        else", "loss = torch.tensor(float(loss))\n        else", "single_steps and q1_3"),
+    ("a range on the host", "augment.py", "torch.arange(size, device=start.device)", "torch.arange(size)", "single_steps and q1_3"),
+    ("moves that wait", "augment.py", "non_blocking=True", "non_blocking=False", "single_steps and q1_3"),
+    ("weights left folded", "folded.py", "c.weight, c.bias = own_weight, own_bias", "c.weight, c.bias = nn.Parameter(own_weight.detach().clone()), own_bias", "single_steps and q2_1a"),
+    ("graphs of any batch", "graphs.py", "self._given_up or len(inputs) != self.batch", "self._given_up", "single_steps and q1_3"),
+    ("Adam not capturable", "recipe.py", "capturable=capturable, fused", "fused", "adam_can_be_recorded"),
+    ("inputs not in place", "graphs.py", "self._inputs.copy_(inputs)", "pass", "single_steps and q1_3"),
+    ("losses never written", "fit.py", "place.losses[place.taken] = step(inputs, targets)", "step(inputs, targets)", "single_steps and q1_3"),
+    ("the other device's graph", "fit.py", "with torch.cuda.device(device):", "with nullcontext():", "device_of_the_training"),
+    ("a warm-up put back with new memory", "graphs.py", "tensor.copy_(value)\n", "tensor.copy_(value.clone())\n", "behind_the_warm_up"),
+    ("a warm-up in parts", "graphs.py", "self.once = once or step", "self.once = step", "without_a_graph and q2_n1a"),
+    ("an error that holds tensors", "fit.py", "traceback.clear_frames(error.__traceback__)", "raise OutOfMemory(problem, *where) from error", "less_memory and q1_8"),
+    ("a run's memory kept for the next", "process.py", ".empty_cache()", "", "free_for_the_next"),
+    ("augmentation without a way out", "objectives.py", 'MayRunOut() if self.device.type != "cpu" else nullcontext()', "nullcontext()", "without_a_graph and q1_1"),
+]
+# fmt: on
+
+
+@no_gpu
+@pytest.mark.long
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug[0].replace(" ", "_"))
+def test_a_planted_bug_is_seen(bug, tmp_path):
+    _, file, text, instead, sees = bug
+    for part in ("cvhw4", "tests", "benchmarks", "pyproject.toml", "conftest.py"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, tmp_path / part)
+    (path,) = (p for p in (tmp_path / "cvhw4").rglob(file) if p.parent.name in ("training", "data", "models"))
+    assert text in path.read_text()
+    path.write_text(path.read_text().replace(text, instead))
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "tests/test_cuda.py", "-k", sees]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout + done.stderr
