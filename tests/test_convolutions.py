@@ -17,12 +17,27 @@ def wide(kind=nn.Conv2d, kernel=(5, 5), channels=4, **settings):
     return kind(channels, channels, kernel, groups=channels, **settings).double()
 
 
-def gradients(module, inputs, gradient=None):
+def gradients(module, inputs):
     """The output and the gradients of inputs and parameters."""
     inputs = inputs.clone().requires_grad_()
     output = module(inputs)
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape)
     return [output, *torch.autograd.grad((output * weights).sum(), [inputs, *module.parameters()])]
+
+
+def assert_float32_is_float64(module, inputs, tolerance):
+    """As networks are trained: channels last, by oneDNN's kernels, which are returned. The module becomes so."""
+    expected = gradients(module, inputs)
+    module.float().to(memory_format=torch.channels_last)
+    inputs = inputs.float().to(memory_format=torch.channels_last)
+    with fast_convolutions(module):
+        found = gradients(module, inputs)
+        kernels = kernels_of(lambda: gradients(module, inputs))
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    for mine, theirs in zip(found, expected, strict=True):
+        atol = 1e-5 * theirs.detach().abs().max().item()
+        torch.testing.assert_close(mine.double(), theirs, rtol=tolerance, atol=atol)
+    return kernels
 
 
 @given(
@@ -57,15 +72,8 @@ def test_it_can_be_differentiated_twice():
     ("kind", "stride", "bias"), [(nn.Conv2d, 1, True), (nn.Conv2d, 2, False), (Conv2dSame, 2, True)]
 )
 def test_gradients_in_float32_are_those_of_float64(kind, stride, bias):
-    """As networks are trained: channels last, by oneDNN's kernels."""
     module = wide(kind, (7, 7), 96, stride=stride, padding=0 if kind is Conv2dSame else 3, bias=bias)
-    inputs = torch.randn(8, 96, 13, 13, dtype=torch.float64)
-    expected = gradients(module, inputs)
-    module.float().to(memory_format=torch.channels_last)
-    with fast_convolutions(module):
-        found = gradients(module, inputs.float().to(memory_format=torch.channels_last))
-    for mine, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-5 * theirs.detach().abs().max().item())
+    assert_float32_is_float64(module, torch.randn(8, 96, 13, 13, dtype=torch.float64), 1e-4)
 
 
 def test_gradients_of_each_image_by_functorch():
@@ -130,22 +138,15 @@ def test_others_are_left_alone(module, strips):
     assert not strips
 
 
-def test_under_autocast_it_stays_autocast(strips):
-    module = wide(padding=2).float()
+def test_what_is_compiled_stays_compiled_and_under_autocast_it_stays_autocast(strips):
+    module, inputs = wide(padding=2).float(), torch.randn(1, 4, 6, 6)
     with fast_convolutions(module), torch.autocast("cpu", torch.bfloat16):
-        output = module(torch.randn(1, 4, 6, 6))
+        output = module(inputs)
         output.sum().backward()
-    assert output.dtype is torch.bfloat16
-    assert not strips
-
-
-def test_what_is_compiled_stays_compiled(strips):
-    module = wide(padding=2).float()
     compiled = torch.compile(module, backend="eager", fullgraph=True)
-    inputs = torch.randn(1, 4, 6, 6)
     with fast_convolutions(compiled):
         compiled(inputs).sum().backward()
-    assert not strips and module.weight.grad is not None
+    assert output.dtype is torch.bfloat16 and not strips
 
 
 def test_a_weight_that_is_parametrised_is_not_computed_for_it(strips):
@@ -183,24 +184,8 @@ def kernels_of(work):
 def test_one_pixel_convolutions_of_few_images_are_computed_by_onednn(kind, settings):
     torch.manual_seed(0)
     module = kind(24, 40, 1, **settings).double()
-    inputs = torch.randn(4, 24, 9, 7, dtype=torch.float64)
-    expected = gradients(module, inputs)
-    module.float().to(memory_format=torch.channels_last)
-    inputs = inputs.float().to(memory_format=torch.channels_last)
-    with fast_convolutions(module):
-        found = gradients(module, inputs)
-        kernels = kernels_of(lambda: gradients(module, inputs))
-    for mine, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-5 * theirs.detach().abs().max().item())
-    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    kernels = assert_float32_is_float64(module, torch.randn(4, 24, 9, 7, dtype=torch.float64), 1e-5)
     assert "aten::mkldnn_convolution" in kernels and "aten::_slow_conv2d_backward" not in kernels
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_pytorch_leaves_onednn_aside_for_them():
-    """Once this fails they need no help any more."""
-    module, inputs = nn.Conv2d(4, 4, 1), torch.randn(4, 4, 8, 8)
-    assert "aten::_slow_conv2d_backward" in kernels_of(lambda: gradients(module, inputs))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import StepLR
 from benchmarks.performance import reference
 from cvhw4.data.augment import centre, stream
 from cvhw4.models.build import build_network, set_training_mode
-from cvhw4.training.fit import caller, evaluate, fit, make_learner
+from cvhw4.training.fit import fit
 from cvhw4.training.objectives import make_objective
 from tests.helpers import tiny
 
@@ -65,28 +65,29 @@ def start(row, double=False):
     return replace(network, module=Double(network.module)) if double else network
 
 
-def one_hot(targets, classes):
-    return (targets[:, None] == torch.arange(classes)[:, None, None]).float()
-
-
 def by_reference(row, data, network):
     """Losses and figures of the plain loop on the batches that ours is trained on."""
     module = network.module.to(memory_format=torch.contiguous_format)
     objective = make_objective(row, data, network, CPU, seed=0)
-    segmentation = row.task.name == "segmentation"
     optimizer, loss = reference.make_optimizer(row, module), reference.criterion(row)
     schedule = StepLR(optimizer, row.recipe.lr_step, row.recipe.lr_gamma)
     torch.manual_seed(stream(0, "dropout").initial_seed())
-    dtype = next(module.parameters()).dtype
     losses, figures = [], []
     for epoch in range(1, row.recipe.epochs + 1):
-        targets = (one_hot(t, row.classes).to(dtype) if segmentation else t for _, t in objective.batches(epoch))
-        inputs = (x.contiguous() for x, _ in objective.batches(epoch))
         set_training_mode(module, row)
-        losses.append(reference.train_epoch(module, zip(inputs, targets, strict=True), loss, optimizer, CPU))
+        batches = training(objective, row, epoch, next(module.parameters()).dtype)
+        losses.append(reference.train_epoch(module, batches, loss, optimizer, CPU))
         schedule.step()
         figures.append(reference.validate(row, module, validation(objective, data), loss, CPU))
     return losses, figures
+
+
+def training(objective, row, epoch, dtype):
+    """An epoch's batches, segmentation's targets one-hot."""
+    for inputs, targets in objective.batches(epoch):
+        if row.task.name == "segmentation":
+            targets = (targets[:, None] == torch.arange(row.classes)[:, None, None]).to(dtype)
+        yield inputs.contiguous(), targets
 
 
 def validation(objective, data):
@@ -104,13 +105,11 @@ def both(row, data, *, double=False):
     """Ours and the reference's: losses, figures by epoch, final weights."""
     ours, theirs = start(row, double), start(row, double)
     with torch.random.fork_rng():
-        history = fit(row, data, ours, seed=0, device=CPU)
+        epochs = fit(row, data, ours, seed=0, device=CPU).epochs
     with torch.random.fork_rng():
-        losses, figures = by_reference(row, data, theirs)
-    return (
-        ([e.loss for e in history.epochs], [e.figures for e in history.epochs], ours.module.state_dict()),
-        (losses, figures, theirs.module.state_dict()),
-    )
+        found = by_reference(row, data, theirs)
+    mine = [e.loss for e in epochs], [e.figures for e in epochs], ours.module.state_dict()
+    return mine, (*found, theirs.module.state_dict())
 
 
 _QUICK = ("FCN8s without skips",)
@@ -140,43 +139,24 @@ def test_the_first_loss_agrees_in_float32(name):
     assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
 
 
-def test_frozen_rows_take_the_shared_path():
-    """What the frozen cases above compare is the fast path: features behind the trunk, not pictures."""
-    for name in ("AlexNet, frozen, random crops", "AlexNet, frozen, whole face"):
-        row, data = case(name)
-        network = start(row)
-        objective = make_objective(row, data, network, CPU, seed=0)
-        learner, learnt = make_learner(row, network.module, objective, caller(CPU, "float32"))
-        inputs, _ = next(iter(learnt.batches(1)))
-        assert inputs.shape == (4, 4096) and isinstance(learner, nn.Linear)
-
-
 @pytest.mark.parametrize("name", ["AlexNet, all layers", "EfficientNet", "FCN8s without skips"])
 def test_bf16_starts_where_float32_does_and_keeps_float32_weights(name):
     row, _ = case(name)
     row = replace(row, recipe=replace(row.recipe, epochs=1))
-    losses = []
+    losses, seen = [], []
     for precision in ("float32", "bf16"):
         network = start(row)
+        network.module.register_forward_hook(
+            lambda module, inputs, output: seen.append((torch.is_grad_enabled(), output.dtype))
+        )
         data = tiny.dataset(row.task.name, train=4, val=4)
         with torch.random.fork_rng():
             history = fit(row, data, network, seed=0, device=CPU, precision=precision)
         losses.append(history.epochs[0].loss)
         assert all(p.dtype == torch.float32 for p in network.module.parameters())
+    assert {(False, torch.float32), (False, torch.bfloat16)} <= set(seen)  # evaluations too
     assert losses[0] != losses[1]  # it did compute in bf16
     assert losses[0] == pytest.approx(losses[1], rel=0.03)
-
-
-def test_bf16_evaluates_in_bf16():
-    row, data = case("FCN8s without skips")
-    network = start(row)
-    objective = make_objective(row, data, network, CPU, seed=0)
-    seen = []
-    network.module.classifier.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    network.module.eval()
-    for precision in ("float32", "bf16"):
-        evaluate(objective, network.module, caller(CPU, precision))
-    assert set(seen) == {torch.float32, torch.bfloat16}
 
 
 @pytest.mark.parametrize(

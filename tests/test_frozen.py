@@ -25,12 +25,6 @@ def frozen(name="q1_1", network="tf_efficientnet_lite0", **changes):
     return experiment, build_network(experiment, seed=0)
 
 
-def without_dropout(module):
-    for part in module.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-
-
 @pytest.mark.parametrize("network", ["tf_efficientnet_lite0", "tf_efficientnet_lite0+linear", "resnet18"])
 @pytest.mark.parametrize("name", ["q1_1", "q1_5"])
 def test_features_in_large_batches_train_as_the_whole_network_does(name, network):
@@ -40,7 +34,9 @@ def test_features_in_large_batches_train_as_the_whole_network_does(name, network
     losses, heads = [], []
     for shared in (True, False):
         module = build_network(experiment, seed=0).module
-        without_dropout(module)
+        for part in module.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
         task = make_objective(experiment, dataset("classification"), built, CPU, seed=0)
         learner, learnt = make_learner(experiment, module, task, plain_call) if shared else (module, task)
         assert isinstance(learnt, FrozenClassification) == shared
@@ -63,18 +59,14 @@ def test_the_dropout_of_a_frozen_alexnet_draws_anew_each_epoch():
     experiment, built = frozen("q1_5", "alexnet")
     task = make_objective(experiment, dataset("classification"), built, CPU, seed=0)
     _, learnt = make_learner(experiment, built.module, task, plain_call)
-    built.module.train()
-    (one, _), (two, _) = (next(iter(learnt.batches(1))) for _ in range(2))
-    assert not torch.equal(one, two)
-    built.module.eval()
-    (one, _), (two, _) = (next(iter(learnt.batches(1))) for _ in range(2))
-    assert torch.equal(one, two)
-    assert one.shape == (4, 4096)
+    for training in (True, False):
+        built.module.train(training)
+        (one, _), (two, _) = (next(iter(learnt.batches(1))) for _ in range(2))
+        assert one.shape == (4, 4096) and torch.equal(one, two) != training
 
 
 def test_few_variants_go_through_the_trunk_once_and_crops_every_epoch():
-    counts = {}
-    for name in ("q1_5", "q1_1"):
+    for name, passes in {"q1_5": 2 * 12 + 8, "q1_1": 3 * 12 + 8}.items():
         experiment, built = frozen(name)
         task = make_objective(experiment, dataset("classification", train=12, val=8), built, CPU, seed=0)
         learner, learnt = make_learner(experiment, built.module, task, plain_call)
@@ -83,8 +75,7 @@ def test_few_variants_go_through_the_trunk_once_and_crops_every_epoch():
             train_epoch(learnt, step, epoch)
             with torch.inference_mode():
                 learnt.evaluate(learner)
-        counts[name] = learnt.passes
-    assert counts == {"q1_5": 2 * 12 + 8, "q1_1": 3 * 12 + 8}
+        assert learnt.passes == passes
 
 
 def test_features_too_large_to_keep_are_computed_anew(monkeypatch):
@@ -93,25 +84,20 @@ def test_features_too_large_to_keep_are_computed_anew(monkeypatch):
     for limit in (1 << 30, 0):
         monkeypatch.setattr("cvhw4.training.frozen.KEPT_BYTES", limit)
         network = build_network(experiment, seed=0)
-        histories.append(fit(experiment, dataset("classification"), network, seed=0, device=CPU))
-    kept, anew = histories
-    assert [e.loss for e in kept.epochs] == pytest.approx([e.loss for e in anew.epochs], rel=1e-5)
-    assert [e.figures["accuracy"] for e in kept.epochs] == [e.figures["accuracy"] for e in anew.epochs]
-
-
-def last_layer_only(module, head):
-    module.requires_grad_(False)
-    head.requires_grad_(True)
-    return module
+        histories.append(fit(experiment, dataset("classification"), network, seed=0, device=CPU).epochs)
+    for kept, anew in zip(*histories, strict=True):
+        assert kept.loss == pytest.approx(anew.loss, rel=1e-5)
+        assert kept.figures["accuracy"] == anew.figures["accuracy"]
 
 
 def test_a_network_that_cannot_be_cut_is_left_whole():
-    unfrozen = timm.create_model("resnet18", num_classes=2)
-    assert split_frozen(unfrozen, 32) is None
+    assert split_frozen(timm.create_model("resnet18", num_classes=2), 32) is None  # all of it is trained
     drawing = timm.create_model("resnet18", num_classes=2, drop_rate=0.5)  # its dropout is part of the trunk
-    assert split_frozen(last_layer_only(drawing, drawing.fc), 32) is None
     mobile = torchvision.models.mobilenet_v3_small(num_classes=2)  # torchvision's other networks have no such cut
-    assert split_frozen(last_layer_only(mobile, mobile.classifier[-1]), 32) is None
+    for module, head in ((drawing, drawing.fc), (mobile, mobile.classifier[-1])):
+        module.requires_grad_(False)
+        head.requires_grad_(True)
+        assert split_frozen(module, 32) is None
 
 
 def test_a_network_with_two_classifiers_is_not_cut():

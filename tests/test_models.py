@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import pytest
@@ -29,7 +30,7 @@ from cvhw4.models.build import build_network, set_training_mode, trainable, trai
 from cvhw4.models.fcn8s import FCN8s, VGG16Features
 from cvhw4.models.names import on_meta, take_apart, timm_features
 from cvhw4.models.trial import try_network
-from cvhw4.models.weights import Source, check_weights, find_weights, load_weights, read_state
+from cvhw4.models.weights import check_weights, find_weights, load_weights, read_state
 from cvhw4.training.fit import fit
 from tests.helpers.tiny import FULL, QUICK, dataset, row
 
@@ -61,23 +62,16 @@ def scratch(name, **changes):
     return replace(FULL.row(name), start="random", **changes)
 
 
-def test_alexnet_is_torchvisions_with_two_outputs():
+def test_networks_are_the_libraries_with_two_outputs():
     network = build_network(scratch("q1_3"), seed=0)
-    theirs = on_meta(lambda: torchvision.models.alexnet(num_classes=2))
-    ours = {k: v.shape for k, v in network.module.state_dict().items()}
-    assert ours == {k: v.shape for k, v in theirs.state_dict().items()}
-    assert network.mean == (0.485, 0.456, 0.406)
-    assert network.weights is None
-
-
-def test_efficientnet_keeps_its_classifier_and_has_0_15_of_alexnets_parameters():
-    network = build_network(scratch("q1_8"), seed=0)
-    assert 9.1e6 < network.parameters < 9.25e6
-    alexnet = sum(p.numel() for p in on_meta(torchvision.models.alexnet).parameters())
-    assert network.parameters / alexnet == pytest.approx(0.15, abs=0.005)
-    whole, head = network.module
-    assert whole.get_classifier().out_features == 1000
-    assert (head.in_features, head.out_features) == (1000, 2)
+    alexnet = on_meta(lambda: torchvision.models.alexnet(num_classes=2)).state_dict()
+    assert {k: v.shape for k, v in network.module.state_dict().items()} == {k: v.shape for k, v in alexnet.items()}
+    assert network.mean == (0.485, 0.456, 0.406) and network.weights is None
+    efficient = build_network(scratch("q1_8"), seed=0)
+    whole = sum(p.numel() for p in on_meta(torchvision.models.alexnet).parameters())
+    assert 9.1e6 < efficient.parameters < 9.25e6 and efficient.parameters / whole == pytest.approx(0.15, abs=0.005)
+    classifier, head = efficient.module
+    assert classifier.get_classifier().out_features == head.in_features == 1000 and head.out_features == 2
 
 
 def test_feature_extractor_trains_the_last_layer_alone_and_keeps_dropout(alexnet_folder):
@@ -92,14 +86,6 @@ def test_feature_extractor_trains_the_last_layer_alone_and_keeps_dropout(alexnet
     assert torch.equal(network.module.state_dict()["features.0.weight"], state["features.0.weight"])
 
 
-def test_frozen_batch_norms_keep_their_statistics():
-    experiment = QUICK.row("q1_1")
-    module = build_network(experiment, seed=0).module
-    set_training_mode(module, experiment)
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms and not any(m.training for m in norms)
-
-
 def test_a_batch_norm_without_parameters_trains_unless_the_last_layer_alone_does():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten(), nn.Linear(4, 2))
     for trained, expected in (("all layers", True), ("last layer", False)):
@@ -112,43 +98,48 @@ def test_a_batch_norm_without_parameters_trains_unless_the_last_layer_alone_does
     assert not inside[1][0].training
 
 
-def test_template_trap_leaves_everything_in_evaluation_mode():
-    experiment = row("q2_1a")
-    module = build_network(experiment, seed=0).module
-    set_training_mode(module, experiment)
+def test_the_template_trains_in_evaluation_mode_and_frozen_rows_have_batch_norms_in_it():
+    frozen, trap = row("q1_1"), row("q2_1a")
+    module = build_network(frozen, seed=0).module
+    set_training_mode(module, frozen)
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and not any(m.training for m in norms)
+    module = build_network(trap, seed=0).module
+    set_training_mode(module, trap)
     assert not any(m.training for m in module.modules())
-    set_training_mode(module, replace(experiment, batch_norm="train"))
+    set_training_mode(module, replace(trap, batch_norm="train"))
     assert all(m.training for m in module.modules())
 
 
 def test_vgg16_taps_are_its_last_three_pools():
     features = VGG16Features().eval()
     x = torch.rand(1, 3, 64, 96)
-    taps = features(x)
-    assert [tuple(t.shape) for t in taps] == [(1, 256, 8, 12), (1, 512, 4, 6), (1, 512, 2, 3)]
     pools = [i for i, layer in enumerate(features.features) if isinstance(layer, nn.MaxPool2d)]
-    assert torch.equal(taps[0], features.features[: pools[2] + 1](x))
-    assert torch.equal(taps[2], features.features(x))
+    for tap, end, shape in zip(features(x), pools[2:], [(256, 8, 12), (512, 4, 6), (512, 2, 3)], strict=True):
+        assert tap.shape == (1, *shape) and torch.equal(tap, features.features[: end + 1](x))
 
 
 @pytest.mark.parametrize("skips", [True, False])
-def test_fcn8s_is_the_templates_order_of_operations(skips):
+def test_fcn8s_is_the_templates_layers_and_order_of_operations(skips):
     torch.manual_seed(0)
-    net = FCN8s(VGG16Features(), (256, 512, 512), 11, skips=skips).eval()
-    for norm in net.norms:
+    net = FCN8s(VGG16Features(), VGG16Features.channels, 11, skips=skips).eval()
+    d, b = net.deconvs, net.norms
+    assert [(i.in_channels, i.out_channels) for i in d] == [*pairwise((512, 512, 256, 128, 64, 32))]
+    for i in d:
+        assert (i.kernel_size, i.stride, i.padding, i.output_padding) == ((3, 3), (2, 2), (1, 1), (1, 1))
+    assert net.classifier.kernel_size == (1, 1)
+    for norm in b:
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.uniform_(norm.running_mean, -0.1, 0.1)
     x = torch.rand(1, 3, 64, 64)
     x3, x4, x5 = net.backbone(x)
-    d, b = net.deconvs, net.norms
     s = torch.relu(d[0](x5))
     s = b[0](s + x4 if skips else s)
     s = torch.relu(d[1](s))
     s = b[1](s + x3 if skips else s)
     for i in (2, 3, 4):
         s = b[i](torch.relu(d[i](s)))
-    assert torch.allclose(net(x), net.classifier(s), atol=1e-6)
-    assert net(x).shape == (1, 11, 64, 64)
+    assert torch.allclose(net(x), net.classifier(s), atol=1e-6) and net(x).shape == (1, 11, 64, 64)
 
 
 def test_vgg16_from_random_weights_is_drawn_as_torchvisions():
@@ -160,15 +151,6 @@ def test_vgg16_from_random_weights_is_drawn_as_torchvisions():
             assert not one.bias.any() and not other.bias.any()
 
 
-def test_fcn8s_layers_are_the_protocols():
-    net = FCN8s(VGG16Features(), VGG16Features.channels, 11, skips=True)
-    widths = 512, 512, 256, 128, 64, 32
-    assert [(d.in_channels, d.out_channels) for d in net.deconvs] == [*pairwise(widths)]
-    for d in net.deconvs:
-        assert (d.kernel_size, d.stride, d.padding, d.output_padding) == ((3, 3), (2, 2), (1, 1), (1, 1))
-    assert net.classifier.kernel_size == (1, 1)
-
-
 def test_without_skips_nothing_but_the_additions_changes():
     with_skips, without = (build_network(row(name), seed=3).module for name in ("q2_1a", "q2_1b"))
     a, b = with_skips.state_dict(), without.state_dict()
@@ -177,35 +159,18 @@ def test_without_skips_nothing_but_the_additions_changes():
     assert not torch.allclose(with_skips.eval()(x), without.eval()(x))
 
 
-@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_100"])
-def test_fcn8s_stands_on_any_timm_backbone(name):
-    backbone, channels = timm_features(name)
-    net = FCN8s(backbone, channels, 3, skips=True).eval()
-    assert net(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
-
-
-@pytest.mark.parametrize("name", ["convnext_atto", "densenet121", "resnet18"])
-def test_any_timm_backbone_takes_its_classifiers_weights(name, tmp_path):
+@pytest.mark.parametrize("name", ["convnext_atto", "densenet121", "resnet18", "mobilenetv3_small_100"])
+def test_fcn8s_stands_on_any_timm_backbone_which_takes_its_classifiers_weights(name, tmp_path):
     torch.manual_seed(5)
     whole = timm.create_model(name)
     torch.save(whole.state_dict(), tmp_path / f"{name}.pth")
-    backbone, _ = timm_features(name)
+    backbone, channels = timm_features(name)
     load_weights(backbone, find_weights(name, tmp_path), without=("",))
     sums = sorted(float(v.sum()) for v in whole.state_dict().values() if v.ndim == 4)
     ours = [float(v.sum()) for v in backbone.state_dict().values() if v.ndim == 4]
     assert len(ours) > 10 and all(min(abs(x - y) for y in sums) < 1e-6 for x in ours)
-
-
-def test_a_file_is_for_the_network_it_is_named_after(tmp_path):
-    for name in ("vgg16_bn-6c64b313.pth", "efficientnet_b2_pruned.safetensors", "vgg16-397923af.pth"):
-        torch.save({}, tmp_path / name)
-    assert find_weights("vgg16", tmp_path).path.name == "vgg16-397923af.pth"
-    assert weights_module._in_folder(take_apart("efficientnet_b2"), tmp_path) is None
-
-
-def test_a_backbone_without_the_three_sizes_is_refused():
-    with pytest.raises(InputError, match=r"fcn8s/test_vit: has feature maps at 1/.*needs 1/8, 1/16 and 1/32"):
-        timm_features("test_vit")
+    net = FCN8s(backbone, channels, 3, skips=True).eval()
+    assert net(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 
 
 def test_seeds_decide_random_weights_and_leave_the_callers_draws_alone():
@@ -236,11 +201,16 @@ def test_missing_weights_say_how_to_get_them(network, monkeypatch, tmp_path):
         find_weights(network, tmp_path)
 
 
-def test_the_cache_of_torchvision_is_used(monkeypatch, tmp_path, alexnet_folder):
+@pytest.fixture
+def torchvisions_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_the_cache_of_torchvision_is_used(monkeypatch, torchvisions_cache, alexnet_folder):
     name = "alexnet-owt-7be5be79.pth"
-    (tmp_path / "hub" / "checkpoints" / name).symlink_to(alexnet_folder / name)
+    (torchvisions_cache / name).symlink_to(alexnet_folder / name)
     with pytest.raises(InputError, match=r"7be5be79\.pth: is not the file that its name promises"):
         find_weights("alexnet")
     monkeypatch.setattr(weights_module, "_sha256", lambda path: "7be5be79" + "0" * 56)  # the real one is not at hand
@@ -257,10 +227,13 @@ def test_the_users_folder_comes_first_and_half_precision_is_read(tmp_path):
     assert first.dtype == torch.float32 and torch.equal(first, state["0.weight"].float())
 
 
-def test_two_files_for_one_network_are_refused(tmp_path):
-    for name in ("vgg16_a.pth", "vgg16_b.pth"):
+def test_a_file_is_for_the_network_it_is_named_after_and_no_two_are(tmp_path):
+    for name in ("vgg16_bn-6c64b313.pth", "efficientnet_b2_pruned.safetensors", "vgg16-397923af.pth"):
         torch.save({}, tmp_path / name)
-    with pytest.raises(InputError, match=r"vgg16_a\.pth, vgg16_b\.pth"):
+    assert find_weights("vgg16", tmp_path).path.name == "vgg16-397923af.pth"
+    assert weights_module._in_folder(take_apart("efficientnet_b2"), tmp_path) is None
+    torch.save({}, tmp_path / "vgg16_b.pth")
+    with pytest.raises(InputError, match=r"vgg16-397923af\.pth, vgg16_b\.pth"):
         find_weights("vgg16", tmp_path)
     torch.save({}, tmp_path / "vgg16.pth")
     assert find_weights("vgg16", tmp_path).path.name == "vgg16.pth"
@@ -293,12 +266,6 @@ def test_unusable_files_are_named_and_run_nothing(name, content, tmp_path, capsy
     assert "code ran" not in capsys.readouterr().out
 
 
-def test_weights_of_another_network_are_refused(alexnet_folder):
-    file = alexnet_folder / "alexnet-owt-7be5be79.pth"
-    with pytest.raises(InputError, match="does not fit vgg16"):
-        load_weights(VGG16Features(), Source(take_apart("fcn8s/vgg16"), "file", file, "0"), without=("classifier.",))
-
-
 LITE0 = "tf_efficientnet_lite0"
 LITE0_ROWS = [LITE0, f"{LITE0}+linear", f"fcn8s/{LITE0}"]
 
@@ -325,11 +292,8 @@ def test_a_backbone_needs_no_classifier_and_a_classifier_does(lite0, tmp_path):
     check_weights(tmp_path, [f"fcn8s/{LITE0}"])
     with pytest.raises(InputError, match=rf"{LITE0}\.safetensors: does not fit {LITE0}: lacks classifier\.weight"):
         check_weights(tmp_path, LITE0_ROWS)
-
-
-def test_vgg16_is_checked_for_its_features(tmp_path):
-    features = torchvision.models.vgg16(init_weights=False).features.half().state_dict()
-    state = {f"features.{k}": torch.zeros_like(v) for k, v in features.items()}
+    features = on_meta(torchvision.models.vgg16).features.state_dict()
+    state = {f"features.{k}": torch.zeros(v.shape, dtype=torch.float16) for k, v in features.items()}
     save_file(state, tmp_path / "vgg16.safetensors")
     check_weights(tmp_path, ["fcn8s/vgg16"])
     save_file({k: v[1:].clone() for k, v in state.items()}, tmp_path / "vgg16.safetensors")
@@ -406,16 +370,8 @@ def test_sizes_and_folders_that_cannot_be_are_refused():
         build_network(row("q2_1a", size=100), seed=0)
     with pytest.raises(InputError, match="not a folder"):
         find_weights("alexnet", Path("/nowhere"))
-
-
-def test_every_kind_of_row_builds_and_answers():
-    kinds = {(r.network, r.trained, r.skips, r.classes): name for name, r in QUICK.rows.items()}
-    for name in kinds.values():
-        small = row(name)
-        network = build_network(small, seed=0)
-        x = torch.rand(2, 3, small.recipe.size, small.recipe.size)
-        y = network.module.eval()(x)
-        assert y.shape == ((2, 2) if small.task.name == "classification" else (2, small.classes, *x.shape[2:]))
+    with pytest.raises(InputError, match=r"fcn8s/test_vit: has feature maps at 1/.*needs 1/8, 1/16 and 1/32"):
+        timm_features("test_vit")
 
 
 # Names
@@ -433,9 +389,8 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("network", NAMES)
-def test_a_name_is_resolved_to_its_library(network):
-    assert take_apart(network)[:2] == NAMES[network]
+def test_names_are_resolved_to_their_library():
+    assert {network: take_apart(network)[:2] for network in NAMES} == NAMES
 
 
 NO_NAMES = {
@@ -461,10 +416,8 @@ def test_a_name_that_no_library_has_is_one_line(network):
 # Whose format a file of weights has
 
 
-def test_torchvisions_vgg16_is_found_for_timms_and_converted(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth").touch()
+def test_torchvisions_vgg16_is_found_for_timms_and_converted(torchvisions_cache, monkeypatch):
+    (torchvisions_cache / "vgg16-397923af.pth").touch()
     monkeypatch.setattr(weights_module, "_sha256", lambda path: "397923af" + "0" * 56)
     assert find_weights("vgg16").origin == "torchvision VGG16_Weights.IMAGENET1K_V1"
     theirs = on_meta(torchvision.models.vgg16).state_dict()
@@ -546,11 +499,6 @@ class Described:
         return Pooled(classes)
 
 
-class Wrapped:
-    def __init__(self, logits):
-        self.logits = logits
-
-
 class InPlace(nn.Module):
     """Changes what the backward pass of a function needs: what it is given or, where that is needed, what it gives."""
 
@@ -564,6 +512,17 @@ class InPlace(nn.Module):
         return made
 
 
+class Deep(nn.Module):
+    """A convolution over classes, as the lambda layers of timm have over channels; weights of five dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.over = nn.Conv3d(1, 1, 1)
+
+    def forward(self, x):
+        return self.over(x[:, None, None, None]).flatten(1)
+
+
 WORK = {
     "a fixed size that can be passed on": named("test_vit"),
     "channels last": named("fcn8s/swin_tiny_patch4_window7_224"),
@@ -573,10 +532,11 @@ WORK = {
     "torchvision's with auxiliary logits": named("torchvision/googlenet"),
     "logits in a dict": named(partial(Maps, wrap=lambda x: {"out": x, "aux": 0}), for_task="segmentation"),
     "smaller logits of an object": named(
-        partial(Maps, wrap=lambda x: Wrapped(x[..., ::4, ::4])), for_task="segmentation"
+        partial(Maps, wrap=lambda x: SimpleNamespace(logits=x[..., ::4, ::4])), for_task="segmentation"
     ),
     "activations in place": named(partial(Pooled, end=lambda: nn.Sequential(nn.ReLU6(True), nn.ReLU(True)))),
     "an object without a hash": named(Described()),
+    "weights of five dimensions": named(partial(Pooled, end=Deep)),
     "a look at numbers": named(partial(Maps, wrap=lambda x: x * float(x.mean() > -9)), for_task="segmentation"),
 }
 
@@ -598,17 +558,6 @@ def test_what_can_be_trained_passes_the_trial(row):
     try_network(row, images=9)
 
 
-class Deep(nn.Module):
-    """A convolution over classes, as the lambda layers of timm have over channels; weights of five dimensions."""
-
-    def __init__(self):
-        super().__init__()
-        self.over = nn.Conv3d(1, 1, 1)
-
-    def forward(self, x):
-        return self.over(x[:, None, None, None]).flatten(1)
-
-
 def test_a_builder_that_loads_weights_says_nothing_and_is_normalised_as_its_trunk(tmp_path):
     trunk = timm.create_model("test_vit", num_classes=0)
     torch.save(trunk.state_dict(), tmp_path / "w.pt")
@@ -626,7 +575,6 @@ def test_a_builder_that_loads_weights_says_nothing_and_is_normalised_as_its_trun
 
 
 INPLACE = "cannot be trained .*modified by an inplace operation"
-WORK["weights of five dimensions"] = named(partial(Pooled, end=lambda: Deep()))
 FAIL = {
     "a fixed size": (named("torchvision/maxvit_t"), "maxvit_t cannot be trained on pictures of 64 pixels .RuntimeErr"),
     "batches of one": (named(Pooled, batch=1), "a: Pooled cannot be trained with batches of one picture"),
@@ -663,8 +611,8 @@ def test_what_cannot_be_trained_is_one_line_before_anything_is(row, told):
 @pytest.mark.parametrize(("network", "trained"), [(Pooled, 4), (Maps, 5)])
 def test_a_last_batch_of_one_is_left_out_where_batch_norm_cannot_take_it(network, trained):
     task, classes = ("classification", 2) if network is Pooled else ("segmentation", 11)
-    row = named(network, for_task=task, classes=classes)
-    row = replace(row, augmentation=row.task.augmentations[0], recipe=replace(row.recipe, size=32))
+    row = named(network, size=32, for_task=task, classes=classes)
+    row = replace(row, augmentation=row.task.augmentations[0])
     history = fit(row, dataset(row.task.name, train=5), build_network(row, seed=0), seed=0, device=torch.device("cpu"))
     assert history.images == trained and math.isfinite(history.epochs[0].loss)
     frozen = replace(row, batch_norm="frozen")  # as the report's rows of scenes, whose last batch is one picture

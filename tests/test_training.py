@@ -13,8 +13,8 @@ from torch import nn
 from cvhw4.models.build import build_network
 from cvhw4.training import fit as fit_module
 from cvhw4.training.fit import TrainingDiverged, fit
-from cvhw4.training.objectives import SegmentationObjective, make_objective
-from tests.helpers.tiny import FULL, VOID, dataset, row
+from cvhw4.training.objectives import make_objective
+from tests.helpers.tiny import FULL, dataset, row
 
 CPU = torch.device("cpu")
 
@@ -34,12 +34,12 @@ def changed(before, after):
 
 
 def test_a_classifier_learns_what_is_plain_to_see():
-    history, _, _ = train("q1_5", epochs=4, size=96)
+    history, _, _ = train("q1_5", epochs=4, size=96, lr=0.01, lr_step=3, lr_gamma=0.1)
     assert history.epochs[-1].figures["accuracy"] == 1.0
     assert history.epochs[-1].loss < history.epochs[0].loss
-    assert history.primary == "accuracy"
-    assert history.images == 4 * 12
+    assert history.primary == "accuracy" and history.images == 4 * 12
     assert history.by_class["recall"] == [1.0, 1.0]
+    assert [e.lr for e in history.epochs] == pytest.approx([1e-2, 1e-2, 1e-2, 1e-3])
 
 
 def test_segmentation_learns():
@@ -51,9 +51,8 @@ def test_segmentation_learns():
 
 def test_the_same_seed_gives_the_same_figures_to_the_bit():
     (a, _, x), (b, _, y), (c, _, _) = train("q1_8"), train("q1_8"), train("q1_8", seed=1)
-    assert [e.figures for e in a.epochs] == [e.figures for e in b.epochs]
-    assert [e.loss for e in a.epochs] == [e.loss for e in b.epochs]
-    assert all(torch.equal(x[k], y[k]) for k in x)
+    assert [(e.loss, e.figures) for e in a.epochs] == [(e.loss, e.figures) for e in b.epochs]
+    assert not changed(x, y)
     assert [e.loss for e in a.epochs] != [e.loss for e in c.epochs]
 
 
@@ -80,11 +79,6 @@ def test_the_first_epochs_of_a_long_run_are_a_short_run(name):
     assert [(e.loss, e.figures) for e in long.epochs[:2]] == [(e.loss, e.figures) for e in short.epochs]
 
 
-def test_learning_rate_follows_the_schedule():
-    history, _, _ = train("q1_1", epochs=5, lr_step=2, lr_gamma=0.1, lr=0.01)
-    assert [e.lr for e in history.epochs] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4])
-
-
 def make(name, **changes):
     experiment = replace(row(name), **changes)
     return make_objective(experiment, dataset(experiment.task.name), build_network(experiment, seed=0), CPU, seed=0)
@@ -99,21 +93,9 @@ def test_rows_with_one_seed_see_the_same_batches():
 
 
 def test_inputs_are_normalised_by_the_networks_mean_and_deviation():
-    task = make("q1_5")
-    x = task.normalised(torch.full((1, 3, 2, 2), 255.0))
-    assert torch.allclose(x, torch.ones(1))  # Lite0: mean 0.5, deviation 0.5
-    assert torch.allclose(task.normalised(torch.zeros(1, 3, 2, 2)), -torch.ones(1))
-
-
-def test_a_void_pixel_has_a_target_of_all_zeros():
-    task = make("q2_1a")
-    assert isinstance(task, SegmentationObjective)
-    logits = torch.randn(1, 11, 1, 2)
-    target = torch.tensor([[[VOID, 4]]], dtype=torch.uint8)
-    one_hot = torch.zeros(1, 11, 1, 2)
-    one_hot[0, 4, 0, 1] = 1
-    expected = nn.BCEWithLogitsLoss()(logits, one_hot)
-    assert task.loss(logits, target) == pytest.approx(float(expected))
+    task = make("q1_5")  # Lite0: mean 0.5, deviation 0.5
+    for level, expected in ((255.0, 1.0), (0.0, -1.0)):
+        assert torch.allclose(task.normalised(torch.full((1, 3, 2, 2), level)), torch.tensor(expected))
 
 
 class Oracle(nn.Module):
@@ -132,12 +114,11 @@ class Oracle(nn.Module):
 def test_evaluation_is_against_the_validation_labels():
     task = make("q1_2")
     right = torch.tensor(dataset("classification").val.targets)
-    assert fit_module.evaluate(task, Oracle(right))[0]["accuracy"] == 1.0
-    assert fit_module.evaluate(task, Oracle(1 - right))[0]["accuracy"] == 0.0
     one_wrong = right.clone()
     one_wrong[0] = 1 - one_wrong[0]
-    figures, lists, *_ = fit_module.evaluate(task, Oracle(one_wrong))
-    assert figures["accuracy"] == pytest.approx(7 / 8)
+    for answers, accuracy in ((right, 1.0), (1 - right, 0.0), (one_wrong, 7 / 8)):
+        figures, lists, *_ = fit_module.evaluate(task, Oracle(answers))
+        assert figures["accuracy"] == pytest.approx(accuracy)
     assert lists["recall"] == pytest.approx([3 / 4, 1.0])
 
 
@@ -151,9 +132,15 @@ def test_infinite_loss_stops_the_run_and_names_the_step():
 
 @pytest.mark.integration
 def test_full_rows_train_at_their_real_size(tmp_path):
-    """AlexNet at 224 px, FCN8s over VGG16 at 256 px, the report's batches and optimizers; one epoch of few images."""
+    """AlexNet at 224 px, FCN8s over VGG16 at 256 px of scenes of 360 x 480, the report's batches and optimizers; one
+    epoch of few images."""
     torch.save(torchvision.models.alexnet().state_dict(), tmp_path / "alexnet.pth")
     torch.save(torchvision.models.vgg16(init_weights=False).state_dict(), tmp_path / "vgg16.pth")
+
+    def enlarged(split):
+        images, targets = (np.repeat(np.repeat(a, 9, 1), 10, 2) for a in (split.images, split.targets))
+        return replace(split, images=images, targets=targets, sizes=split.sizes * [9, 10])
+
     for name, images in (("q1_1", 8), ("q2_1a", 2)):
         experiment = FULL.row(name)
         experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
@@ -163,9 +150,3 @@ def test_full_rows_train_at_their_real_size(tmp_path):
             data = replace(data, train=enlarged(data.train), val=enlarged(data.val))
         history = fit(experiment, data, network, seed=0, device=CPU)
         assert len(history.epochs) == 1 and math.isfinite(history.epochs[0].loss)
-
-
-def enlarged(split):
-    """Scenes of 360 x 480 pixels, as CamVid's are."""
-    images, targets = (np.repeat(np.repeat(a, 9, 1), 10, 2) for a in (split.images, split.targets))
-    return replace(split, images=images, targets=targets, sizes=split.sizes * 0 + [360, 480])

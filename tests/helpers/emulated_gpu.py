@@ -6,8 +6,8 @@
 - tensors of two devices in one operation raise, as on a GPU;
 - whatever makes the host wait for the device is noted by reason and place (`waits`), and raises while `forbid_waiting`
   is set (`torch.cuda.set_sync_debug_mode("error")` sets it) or a graph is captured;
-- bytes alive and their peak are counted, and `torch.OutOfMemoryError` is raised above a limit, which
-  `torch.cuda.set_per_process_memory_fraction` can lower; blocks that were freed stay reserved until `empty_cache`;
+- bytes alive and their peak are counted, and `torch.OutOfMemoryError` is raised above `limit`; blocks that were freed
+  stay reserved until `empty_cache`;
 - CUDA graphs: a capture leaves nothing behind, a replay runs the captured operations on the same tensors;
 - random numbers on the device come from a generator of its own;
 - `emulated_gpu("mps")` and "xpu" are other accelerators, without graphs; "mps" refuses float64, as Apple's does;
@@ -430,9 +430,6 @@ def emulated_gpu(
         def __init__(self, device_type: str, *arguments: Any, **options: Any) -> None:
             super().__init__("cpu" if device_type == kind else device_type, *arguments, **options)
 
-    def set_fraction(fraction: float, *_: object) -> None:
-        gpu.limit = int(fraction * total)
-
     def exchange(index: int) -> int:
         before, gpu.current = gpu.current, gpu.current if index < 0 else index
         return before
@@ -443,23 +440,16 @@ def emulated_gpu(
     def seed(number: int) -> None:
         gpu.generator = torch.Generator().manual_seed(number).get_state()
 
-    def empty_cache() -> None:
-        gpu.reserved = gpu.live
-
-    def stream(*_: object) -> mock.Mock:
-        return mock.Mock(is_capturing=lambda: gpu._graph is not None)
-
     both: dict[str, Callable[..., Any]] = dict(
         is_available=lambda: True,
         device_count=lambda: index + 1,
         synchronize=lambda *_: gpu.wait("synchronize"),
-        empty_cache=empty_cache,
+        empty_cache=lambda: setattr(gpu, "reserved", gpu.live),
         memory_allocated=lambda *_: gpu.live,
         memory_reserved=lambda *_: gpu.reserved,
         max_memory_allocated=lambda *_: gpu.peak,
         reset_peak_memory_stats=lambda *_: setattr(gpu, "peak", gpu.live),
-        current_stream=stream,
-        get_memory_info=lambda *_: (total - gpu.reserved, total),
+        current_stream=lambda *_: mock.Mock(is_capturing=lambda: gpu._graph is not None),
         current_accelerator=lambda *_, **__: torch.device(kind),
     )
     own: dict[str, Callable[..., Any]] = both | dict(
@@ -468,7 +458,6 @@ def emulated_gpu(
         manual_seed=seed,
         manual_seed_all=seed,
         get_device_name=lambda *_: "emulated",
-        set_per_process_memory_fraction=set_fraction,
     )
     of_cuda: dict[str, Callable[..., Any]] = dict(
         _lazy_init=lambda: None,
