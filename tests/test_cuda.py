@@ -37,6 +37,7 @@ from cvhw4.training.objectives import make_objective
 from cvhw4.training.precision import pick_precision
 from cvhw4.training.process import release_memory
 from cvhw4.training.recipe import make_optimizer
+from cvhw4.training.samples import SampleRecorder
 from tests.helpers import ROOT
 from tests.helpers.emulated_gpu import emulated_gpu
 from tests.helpers.tiny import QUICK, dataset, row, untrained, use_small_networks
@@ -82,18 +83,6 @@ def assert_equal(weights, others):
     assert weights.keys() == others.keys() and all(torch.equal(weights[k].cpu(), others[k].cpu()) for k in others)
 
 
-def assert_same_either_way(train):
-    """What a function of a new emulated GPU and a switch gives, losses and a module, is the same for both positions."""
-    found = []
-    for switch in (False, True):
-        with emulated_gpu() as gpu, torch.random.fork_rng():
-            torch.manual_seed(0)
-            losses, module = train(gpu, switch)
-            found.append((losses, {k: v.cpu() for k, v in module.state_dict().items()}))
-    assert found[0][0] == found[1][0]
-    assert_equal(found[0][1], found[1][1])
-
-
 def figures(history):
     return [value for epoch in history.epochs for value in epoch.figures.values()]
 
@@ -101,15 +90,46 @@ def figures(history):
 # The rehearsal: every row
 
 
-# Where the host may wait for the device: before the first epoch, in an evaluation, or at an epoch's end.
-MAY_WAIT = {
-    "data/gather.py _copy", "training/fit.py _Run.__init__", "training/fit.py _Run.check",
-    "training/fit.py evaluation_mode", "training/objectives.py Objective.__init__",
-    "training/objectives.py SegmentationObjective.__init__", "training/objectives.py SegmentationObjective.evaluate",
-    "training/objectives.py ClassificationObjective.score", "training/samples.py SampleRecorder.samples",
-    "training/samples.py SampleRecorder._heat", "models/frozen.py split_frozen", "models/folded.py find_pairs",
-    "models/folded.py _shaken", "models/pooling.py bins", "elsewhere",  # the test's own
-}  # fmt: skip
+EVERYWHERE = {
+    "blocking copy to the device: data/gather.py _copy",
+    "blocking copy to the device: training/fit.py _Run.__init__",
+    "blocking copy to the device: training/objectives.py Objective.__init__",
+    "blocking copy to the device: training/fit.py evaluation_mode",
+    "_local_scalar_dense: training/fit.py _Run.check",
+    "copy to the host: training/fit.py _Run.check",
+    "copy to the host: training/samples.py SampleRecorder.samples",
+    "copy to the host: elsewhere",  # the test's own
+}
+FOLDED = {
+    "_local_scalar_dense: models/folded.py find_pairs",
+    "allclose: models/folded.py find_pairs",
+    "blocking copy to the device: models/folded.py _shaken",
+}
+CLASSIFIED = {
+    "_local_scalar_dense: training/objectives.py ClassificationObjective.score",
+    "copy to the host: training/objectives.py ClassificationObjective.score.<genexpr>",
+    "copy to the host: training/objectives.py ClassificationObjective.score",
+    "_local_scalar_dense: training/samples.py SampleRecorder._heat",
+    "allclose: training/samples.py SampleRecorder._heat",
+    "copy to the host: training/samples.py SampleRecorder._heat",
+}
+FROZEN = {
+    "blocking copy to the device: models/frozen.py split_frozen",
+    "allclose: models/frozen.py split_frozen",
+    "equal: models/frozen.py split_frozen.<genexpr>",
+}
+SEGMENTED = {
+    "blocking copy to the device: training/objectives.py SegmentationObjective.__init__",
+    "copy to the host: training/objectives.py SegmentationObjective.evaluate",
+}
+POOLED = {"blocking copy to the device: models/pooling.py bins"}  # once in a process
+
+
+def places_that_wait(row, deterministic):
+    """Where the host waits for the device: all of it before the first epoch or at the end of one."""
+    places = EVERYWHERE | (CLASSIFIED if row.task.name == "classification" else SEGMENTED)
+    places |= FROZEN if row.trained == "last layer" else set()
+    return places | (POOLED if deterministic else set()) if row.network == "alexnet" else places | FOLDED
 
 
 WAYS = [("float32", False), ("bf16", True), ("bf16", False), ("float32", True)]
@@ -141,7 +161,7 @@ def test_cuda_graphs_train_as_single_steps_do(name, precision, deterministic, bo
     single, weights = train(experiment, gpu, **ways) if both else (graphed, others)
     assert all(0 < epoch.loss < math.inf for epoch in single.epochs)
     if gpu is not None:
-        assert {wait.partition(": ")[2].partition(".<")[0] for wait in gpu.waits} <= MAY_WAIT
+        assert set(gpu.waits) - POOLED == places_that_wait(experiment, deterministic) - POOLED
         assert gpu.operations["replay"] == 4  # two whole batches in each of two epochs
         assert trace(single) == trace(graphed)
         assert_equal(weights, others)
@@ -202,12 +222,15 @@ def test_deterministic_cuda_goes_on_to_the_same_bits(name, gpu, tmp_path, monkey
         assert_equal(weights, expected)
 
 
-def test_cuda_takes_a_copy_of_arrays(gpu):
+def test_cuda_takes_a_copy_of_arrays(gpu, tmp_path):
     array = np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3), np.uint8)
     assert 0 < memory_limit(CUDA) <= torch.cuda.get_device_properties(CUDA).total_memory // 2
-    placed = place(array, CUDA, limit_bytes=memory_limit(CUDA))
-    assert placed is not None and placed.device.type == "cuda"
-    np.testing.assert_array_equal(placed.cpu().numpy(), array)
+    np.save(tmp_path / "x.npy", array)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for a in (array, mapped, mapped[2:]):
+        placed = place(a, CUDA, limit_bytes=memory_limit(CUDA))
+        assert placed is not None and placed.device.type == "cuda"
+        np.testing.assert_array_equal(placed.cpu().numpy(), a)
 
 
 def test_cuda_adam_can_be_recorded(gpu):
@@ -352,50 +375,52 @@ def small_step(gpu, kind, *, norm=False):
 @pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
 def test_a_graph_leaves_what_single_steps_leave(kind, sizes):
     """Weights, statistics and the optimizer, through a smaller last batch and a change of learning rate."""
-
-    def train(gpu, graphs):
-        module, optimizer, step, (inputs, targets) = small_step(gpu, kind, norm=True)
-        schedule = optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
-        if graphs:
-            step = GraphedStep(step, optimizer, [*module.parameters(), *module.buffers()], 4, step.once)
-        losses = []
-        for number, size in enumerate(sizes):
-            losses.append(float(step(inputs[:size] * (1 + number), targets[:size])))
-            if number == 3:
-                schedule.step()
-        assert len(gpu.captured_on) == 2 * graphs  # at the first step, and for the new learning rate
-        assert gpu.operations["replay"] == 4 * graphs  # the smaller batch is run by itself
-        return losses, module
-
-    assert_same_either_way(train)
+    after = []
+    for graphs in (False, True):
+        with emulated_gpu() as gpu:
+            module, optimizer, step, (inputs, targets) = small_step(gpu, kind, norm=True)
+            schedule = optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+            if graphs:
+                step = GraphedStep(step, optimizer, [*module.parameters(), *module.buffers()], 4, step.once)
+            losses = []
+            for number, size in enumerate(sizes):
+                losses.append(float(step(inputs[:size] * (1 + number), targets[:size])))
+                if number == 3:
+                    schedule.step()
+            after.append((losses, {k: v.cpu() for k, v in module.state_dict().items()}))
+    assert after[0][0] == after[1][0]
+    assert_equal(after[1][1], after[0][1])
+    assert len(gpu.captured_on) == 2  # at the first step, and for the new learning rate
+    assert gpu.operations["replay"] == 4  # the smaller batch is run by itself
 
 
 @no_gpu
 @pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
 def test_memory_that_runs_out_behind_the_warm_up_leaves_no_trace_of_it(kind):
     """Not a byte is free when weights and momentum are put back, after the warm-up's third step."""
+    after = []
+    for graphs in (False, True):
+        with emulated_gpu() as gpu:
+            module, optimizer, step, batch = small_step(gpu, kind)
+            calls = []
 
-    def train(gpu, graphs):
-        module, optimizer, step, batch = small_step(gpu, kind)
-        calls = []
+            def once(*batch, gpu=gpu, step=step, calls=calls):
+                loss = step.once(*batch)
+                calls.append(1)
+                if len(calls) == 3:
+                    gpu.limit = 0
+                return loss
 
-        def once(*batch):
-            loss = step.once(*batch)
-            calls.append(1)
-            if len(calls) == 3:
-                gpu.limit = 0
-            return loss
+            def eagerly(*batch, gpu=gpu, step=step):
+                gpu.limit = gpu.total
+                return step(*batch)
 
-        def eagerly(*batch):
-            gpu.limit = gpu.total
-            return step(*batch)
-
-        taken = GraphedStep(eagerly, optimizer, list(module.parameters()), 4, once) if graphs else eagerly
-        losses = [float(taken(*batch)) for _ in range(3)]
-        assert not graphs or (gpu.refused and not gpu.operations["replay"])
-        return losses, module
-
-    assert_same_either_way(train)
+            taken = GraphedStep(eagerly, optimizer, list(module.parameters()), 4, once) if graphs else eagerly
+            losses = [float(taken(*batch)) for _ in range(3)]
+            after.append((losses, {k: v.cpu() for k, v in module.state_dict().items()}))
+            assert not graphs or (gpu.refused and not gpu.operations["replay"])
+    assert after[0][0] == after[1][0]
+    assert_equal(after[1][1], after[0][1])
 
 
 @no_gpu
@@ -422,33 +447,36 @@ def test_a_step_that_is_tried_again_leaves_no_trace_of_the_first_try(monkeypatch
     """Statistics of batch norms, random state, gradients, the optimizer's state."""
     use_small_networks(monkeypatch)
     experiment = untrained("q1_8")
+    after = []
+    for fails in (False, True):
+        with emulated_gpu() as gpu, torch.random.fork_rng():
+            torch.manual_seed(0)
+            module = build_network(experiment, seed=0).module.to(gpu.device).train()
+            optimizer = make_optimizer(experiment.recipe, module)
+            tries = []
 
-    def train(gpu, fails):
-        module = build_network(experiment, seed=0).module.to(gpu.device).train()
-        optimizer, tries = make_optimizer(experiment.recipe, module), []
+            def loss(logits, targets, gpu=gpu, tries=tries, fails=fails):
+                tries.append(1)
+                found = nn.functional.cross_entropy(nn.functional.dropout(logits, 0.5), targets)
+                if fails and len(tries) == 2:
+                    gpu.limit = gpu.live
+                return found
 
-        def loss(logits, targets):
-            tries.append(1)
-            found = nn.functional.cross_entropy(nn.functional.dropout(logits, 0.5), targets)
-            if fails and len(tries) == 2:
-                gpu.limit = gpu.live
-            return found
+            def release(gpu=gpu):
+                gpu.limit = gpu.total
+                return True
 
-        def release():
-            gpu.limit = gpu.total
-            return True
-
-        step = AccumulatedStep(module, loss, module, optimizer, release=release)
-        inputs, targets = torch.rand(4, 3, 32, 32).to(gpu.device), torch.tensor([0, 1, 0, 1]).to(gpu.device)
-        losses = [float(step(inputs, targets)) for _ in range(3)]
-        assert len(tries) == 3 + fails
-        return losses, module
-
-    assert_same_either_way(train)
+            step = AccumulatedStep(module, loss, module, optimizer, release=release)
+            inputs, targets = torch.rand(4, 3, 32, 32).to(gpu.device), torch.tensor([0, 1, 0, 1]).to(gpu.device)
+            losses = [float(step(inputs, targets)) for _ in range(3)]
+            assert len(tries) == 3 + fails
+            after.append((losses, {k: v.cpu() for k, v in module.state_dict().items()}))
+    assert after[0][0] == after[1][0]
+    assert_equal(after[1][1], after[0][1])
 
 
 @no_gpu
-def test_an_update_that_does_not_fit_is_named_and_one_made_in_part_not_made_again():
+def test_an_optimizer_whose_state_does_not_fit_is_named():
     with emulated_gpu() as gpu:
         module, optimizer, step, batch = small_step(gpu, optim.Adam)
         optimizer.register_step_pre_hook(lambda *_: setattr(gpu, "limit", gpu.live))
@@ -457,7 +485,12 @@ def test_an_update_that_does_not_fit_is_named_and_one_made_in_part_not_made_agai
             step(*batch)
         assert step.parts == 1 and not optimizer.state
         assert_equal(module.state_dict(), before)
-        gpu.limit = gpu.total
+
+
+@no_gpu
+def test_an_update_that_was_made_in_part_is_not_made_again():
+    with emulated_gpu() as gpu:
+        module, optimizer, step, batch = small_step(gpu, optim.SGD)
 
         def update():
             with torch.no_grad():
@@ -469,39 +502,50 @@ def test_an_update_that_does_not_fit_is_named_and_one_made_in_part_not_made_agai
             step(*batch)
 
 
-def test_errors_that_say_that_memory_ran_out():
-    out = [
-        torch.OutOfMemoryError("CUDA out of memory."),
-        OutOfMemory("not even single images fit"),
-        torch.AcceleratorError("CUDA error: out of memory", 2),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-        RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
-    ]
-    others = [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory"), None]
-    for error in [*out, *others]:
-        above = RuntimeError("operation not permitted when stream is capturing")
-        above.__context__ = error  # a broken recording's end
-        assert is_out_of_memory(error) == is_out_of_memory(above) == (error in out), error
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (OutOfMemory("not even single images fit"), True),
+        (torch.AcceleratorError("CUDA error: out of memory", 2), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+        (None, False),
+    ],
+)
+def test_errors_that_say_that_memory_ran_out(error, expected):
+    assert is_out_of_memory(error) == expected
+    above = RuntimeError("operation not permitted when stream is capturing")
+    above.__context__ = error  # a broken recording's end
+    assert is_out_of_memory(above) == expected
 
 
 @no_gpu
 def test_what_a_failed_run_had_is_free_for_the_next(tmp_path, monkeypatch):
-    """The error, and with it its traceback, is kept here, as pytest keeps it. Memory that torch has and does not use
-    is free."""
+    """The error, and with it its traceback, is kept here, as pytest keeps it."""
     use_small_networks(monkeypatch)
     monkeypatch.setattr(Runner, "data", lambda self, task, seed=None: dataset(task))
     with emulated_gpu() as gpu:
-        before = memory_limit(gpu.device)
         runner = Runner(study=QUICK, device="cuda", results=tmp_path)
         with pytest.raises(TrainingDiverged) as caught:
             runner.run(untrained("q1_3", lr=1e30), 0)
         gc.collect()
         assert caught.value.epoch == 1 and gpu.live == 0
-        assert gpu.reserved > 0 and memory_limit(gpu.device) == before
+        assert gpu.reserved > 0
         release_memory()
         assert gpu.reserved == 0
+
+
+@no_gpu
+def test_memory_that_torch_has_and_does_not_use_is_free(tmp_path):
+    with emulated_gpu() as gpu:
+        before = memory_limit(gpu.device)
         block = torch.empty(1 << 20, device=gpu.device)
-        assert memory_limit(gpu.device) == before - block.nbytes // 2
+        assert memory_limit(gpu.device) == before - (2 << 20)
+        del block
+        assert gpu.reserved == 4 << 20 and memory_limit(gpu.device) == before
 
 
 @no_gpu
@@ -510,6 +554,22 @@ def test_graphs_are_recorded_on_the_device_of_the_training(monkeypatch):
     with emulated_gpu(index=1) as gpu:
         train(untrained("q1_3", epochs=1), gpu, gpu.device, graphs=True)
         assert gpu.captured_on == [1] and torch.cuda.current_device() == 0
+
+
+@no_gpu
+def test_feature_maps_are_kept_of_the_chosen_images_alone(monkeypatch):
+    use_small_networks(monkeypatch)
+    monkeypatch.setattr("cvhw4.training.samples.MOST_IMAGES", 3)
+    experiment, data = untrained("q1_3"), dataset("classification")
+    with emulated_gpu() as gpu:
+        network = build_network(experiment, seed=0)
+        module = network.module.to(gpu.device).eval()
+        objective = make_objective(experiment, data, network, gpu.device, 0)
+        recorder = SampleRecorder(data, module, 64)
+        with recorder.looking():
+            fit_module.evaluate(objective, module, observe=recorder.observe)
+        assert sum(map(len, recorder._maps)) == 3
+        assert recorder.samples().heat.shape[0] == 3
 
 
 # Other accelerators
