@@ -364,9 +364,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "no labels": (lambda f: shutil.rmtree(f / "valannot"), "valannot", "does not exist", "create the folder"),
     "folders of classes": (
         lambda f: [shutil.rmtree(f / f"{split}annot") for split in COUNTS],
-        "streets",
-        "neither a list, train.csv or train.txt, nor a folder trainannot/, masks/train/ or train/masks/",
-        "rows that classify for folders of classes",
+        *("streets", "nor a folder trainannot/, masks/train/ or train/masks/", "rows that classify for folders of"),
     ),
     "two layouts": (
         lambda f: (f / "masks" / "train").mkdir(parents=True),
@@ -374,7 +372,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     ),
     "no val list": (lambda f: (f / "train.csv").write_text(ONE), "streets", "no val.csv or val.txt", "add the"),
     "no pictures": (
-        lambda f: [path.unlink() for path in (*f.glob("val/*"), *f.glob("valannot/*"))],
+        lambda f: [path.unlink() for path in f.glob("val*/*")],
         *("streets/val", "holds no pictures", "add the pictures"),
     ),
     "image without label": (lambda f: (f / LABEL).unlink(), IMAGE, "no counterpart in trainannot/", f"add {LABEL}"),
