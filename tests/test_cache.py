@@ -132,24 +132,20 @@ def test_mapped_arrays_outlive_a_rebuild(root: Path) -> None:
     assert first.arrays["a"][7] == 7
 
 
-def test_an_unwritable_root_keeps_arrays_in_memory(root: Path) -> None:
-    root.write_text("a file where the folder should be")
-    build = Build()
-    with pytest.warns(UserWarning, match="CVHW4_CACHE"):
-        found = cached("key", build)
-    _check(found)
-    assert build.calls == 1
-    assert root.read_text() == "a file where the folder should be"
-
-
-def test_a_full_disk_leaves_nothing_half_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_root_or_a_full_disk_keeps_arrays_in_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", no_space)
-    with pytest.warns(UserWarning, match="No space left"):
-        _check(cached("key", Build()))
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", no_space)
+        with pytest.warns(UserWarning, match="No space left"):
+            _check(cached("key", Build()))
     assert not root.exists()
+    root.write_text("a file where the folder should be")
+    build = Build()
+    with pytest.warns(UserWarning, match="CVHW4_CACHE"):
+        _check(cached("key", build))
+    assert build.calls == 1 and root.read_text() == "a file where the folder should be"
 
 
 def test_another_process_finishes_first(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +185,7 @@ def test_processes_at_once(root: Path) -> None:
     assert sorted(path.name for path in root.iterdir()) == sorted(f"key{number}" for number in range(10))
 
 
-@pytest.mark.parametrize("key", ["", "..", "a/b", "/a", "../a"])
+@pytest.mark.parametrize("key", ["", "..", "a/b", "/a"])
 def test_a_key_is_a_plain_name(root: Path, key: str) -> None:
     with pytest.raises(ValueError, match="plain file name"):
         cached(key, Build())
@@ -207,12 +203,15 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert cache_root() == tmp_path / ".cache" / "cvhw4"
 
 
-def test_digests_tell_content_names_and_parameters_apart(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"one")
-    (tmp_path / "b").write_bytes(b"two")
-    files = file_digests(tmp_path, ["a", "b"])
-    assert digest(files) == digest(dict(reversed(files.items())))
-    others = digest(files, size=1), digest(files, size=2), digest({"a": files["b"]}), digest({})
+def test_digests_tell_content_names_and_parameters_apart_and_are_what_the_shell_says(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("b.txt", "sub/a.txt"):
+        (tmp_path / name).write_text(name)
+    files = file_digests(tmp_path, ["sub/a.txt", "b.txt"])
+    shell = "sha256sum b.txt sub/a.txt | sha256sum"
+    printed = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert printed.split()[0] == digest(files) == digest(dict(reversed(files.items())))
+    others = digest(files, size=1), digest(files, size=2), digest({"b.txt": files["sub/a.txt"]}), digest({})
     assert len({digest(files), *others}) == 5
     assert len({digest({"a": "1", "b": "2"}), digest({"a": "2", "b": "1"}), digest({"\udcff": "1"})}) == 3
 
@@ -269,15 +268,6 @@ def test_threads_keep_order_and_end_at_the_first_failure() -> None:
     with pytest.raises(ValueError, match="20"):
         list(in_order(work, 1000))
     assert max(started) < 40
-
-
-def test_digest_is_what_the_shell_says(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    for name in ("b.txt", "sub/a.txt"):
-        (tmp_path / name).write_text(name)
-    shell = "sha256sum b.txt sub/a.txt | sha256sum"
-    printed = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert printed.split()[0] == digest(file_digests(tmp_path, ["sub/a.txt", "b.txt"]))
 
 
 def test_a_new_folder_is_whole_or_absent(tmp_path: Path) -> None:

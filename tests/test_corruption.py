@@ -11,22 +11,14 @@ import pytest
 
 from tests.helpers import ROOT
 
+BENCH = (sys.executable, "-m", "pytest", "benchmarks", "-q", "-p", "no:cacheprovider", "--device", "cpu")
+CAPTURED = {"capture_output": True, "text": True}
+
 
 def bench(kind, rows, results):
     expression = f"({' or '.join(rows)}) and seed0"
-    options = ["-q", "--seeds", "1", "--device", "cpu", "--results", str(results), "-k", expression]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "benchmarks",
-        "-p",
-        "tests.helpers.corruption",
-        "-p",
-        "no:cacheprovider",
-        *options,
-    ]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | {"CORRUPTION": kind}, capture_output=True, text=True)
+    options = ["-p", "tests.helpers.corruption", "--seeds", "1", "--results", str(results), "-k", expression]
+    return subprocess.run([*BENCH, *options], cwd=ROOT, env=os.environ | {"CORRUPTION": kind}, **CAPTURED)
 
 
 @pytest.mark.integration
@@ -76,21 +68,8 @@ def test_a_changed_line_of_the_training_turns_a_benchmark_red(change, tmp_path):
     changed = tmp_path / "cvhw4" / file
     assert changed.read_text().count(text) == 1
     changed.write_text(changed.read_text().replace(text, instead))
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "benchmarks",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        row,
-        "--device",
-        "cpu",
-    ]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run([*BENCH, "-k", row], cwd=tmp_path, env=environment, **CAPTURED)
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     print(*re.findall(r"^E .*bound.*$", done.stdout, re.M)[:3], sep="\n")
     assert "calibrated" in done.stdout and "not the data of that name" not in done.stdout, done.stdout

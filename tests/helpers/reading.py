@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cvhw4.data.dataset import Dataset
 from cvhw4.errors import InputError
 
 
@@ -36,6 +38,18 @@ def check_refused(read: Callable[[], object], around: Path, named: str, problem:
     assert Path(caught.value.where).as_posix().endswith(named)
     assert problem in caught.value.problem and hint in caught.value.hint
     assert snapshot(around) == before
+
+
+def told_twice(read: Callable[[], Dataset]) -> tuple[Dataset, list[str]]:
+    """What is read, and what warnings say of it: the same when it comes from the cache."""
+    told = []
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data = read()
+        told.append([str(w.message) for w in caught])
+    assert told[0] == told[1]
+    return data, told[0]
 
 
 # Pictures
@@ -79,7 +93,8 @@ HALF_CLEAR = Image.fromarray(np.where(_LEFT, (200, 0, 0, 0), (200, 0, 0, 255)).a
 _RED_ON_WHITE = np.where(_LEFT, (255, 255, 255), (200, 0, 0))
 _THREE_GREY = np.repeat(GREY[..., None], 3, 2)
 TURNED = Image.Exif()
-TURNED[0x0112] = 6
+TURNED[0x0112] = 6  # stored lying on its left side
+DAMAGED_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12"  # Pillow reads over it
 MODES = {
     "jpg": (_save(Image.fromarray(GREY), ".JPG", quality=95), _THREE_GREY, 6),
     "bmp": (_save(Image.fromarray(GREY), ".bmp"), _THREE_GREY, 0),
