@@ -147,7 +147,7 @@ FAILURES: dict[str, tuple[Callable[[bytes], bytes], BaseException | None, str]] 
     "incomplete": (lambda packed: packed[:100], http.client.IncompleteRead(b""), "IncompleteRead"),
     "cut short": (lambda packed: packed[:-30], None, "not a sound zip"),
     "a page of HTML": (lambda packed: b"<html>rate limit</html>", None, "not a sound zip"),
-    "interrupted": (lambda packed: packed[:100], KeyboardInterrupt(), ""),
+    "interrupted": (lambda packed: packed[:100], KeyboardInterrupt(), None),
     "off https": (lambda packed: packed, None, r"it leads to http://codeload\S+, which is not https"),
 }
 
