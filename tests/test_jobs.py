@@ -22,6 +22,9 @@ from cvhw4.plugin import options
 from cvhw4.plugin.options import jobs_at_once, threads_per_run
 from cvhw4.runner import Runner
 from tests.helpers import ROOT
+from tests.helpers.sessions import figures
+
+pytest_plugins = ["tests.helpers.sessions"]
 
 
 def alive(process):
@@ -284,3 +287,16 @@ def test_nothing_trains_on_behind_a_session(place, stop):
         assert re.search(r"^die +accuracy .* FAILED", text, re.MULTILINE), text
     if stop == signal.SIGINT:
         assert "seed 0  interrupted" in text and "Traceback" not in text
+
+
+@pytest.mark.integration
+def test_figures_are_those_of_one_process_to_the_bit(study, pytester):
+    select = ("-k", "q1_1 or q1_2", "--seeds", "2", "--threads", "1", "--device", "cpu")
+    for jobs in ("2", "1"):
+        result = study(*select, "--jobs", jobs, "--results", jobs, subprocess=True)
+        result.assert_outcomes(passed=4)
+    at_once, serial = (figures(pytester.path / jobs) for jobs in ("2", "1"))
+    assert len(serial) == 4 and serial == at_once
+    reused = study(*select, "--jobs", "2", "--results", "2", "--reuse", subprocess=True)
+    reused.assert_outcomes(passed=4)
+    assert reused.stdout.str().count(" reused ") == 4 and figures(pytester.path / "2") == serial

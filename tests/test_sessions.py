@@ -28,26 +28,24 @@ def begin(folder, *args):
     return subprocess.Popen([*command, *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **where)
 
 
-def test_processes_lose_nothing_and_give_the_figures_of_one_to_the_bit(study, pytester, monkeypatch):
+def test_workers_lose_nothing_and_give_the_figures_of_one_process_to_the_bit(study, pytester, monkeypatch):
     """With as many threads per run: those are part of a record."""
     (pytester.path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(pytester.path / "tmp"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    select = ("-k", "skip or q1_1", "--seeds", "2", "--device", "cpu")
-    for at_once in ("-n", "--jobs"):
-        result = study(*select, at_once, "2", "--results", at_once.strip("-"), subprocess=True)
-        result.assert_outcomes(passed=6, skipped=2)
-        text = result.stdout.str()
-        assert len(re.findall(r"^q\S+ +seed \d  best .* \[\d/6, .* left\]$", text, re.MULTILINE)) == 6
-        assert re.search(r"q1_1-features +acc\. .* 2 +\d+ s", text)
-        assert re.search(r"q2_2-skip_miou +\S+ +\[.*\] +2 ", text)
+    select = ("-k", "skip or q1_1", "--seeds", "2")
+    result = study(*select, "-n", "2", "--results", "parallel", subprocess=True)
+    result.assert_outcomes(passed=6, skipped=2)
+    text = result.stdout.str()
+    assert len(re.findall(r"^q\S+ +seed \d  best .* \[\d/6, .* left\]$", text, re.MULTILINE)) == 6
+    assert re.search(r"q1_1-features +acc\. .* 2 +\d+ s", text) and re.search(r"q2_2-skip_miou +\S+ +\[.*\] +2 ", text)
     assert not list((pytester.path / "tmp").glob("cvhw4-session-*"))
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     before = torch.get_num_threads()
     study(*select, "--threads", str(threads), "--results", "serial").assert_outcomes(passed=6, skipped=2)
     torch.set_num_threads(before)
-    serial, workers, jobs = (figures(pytester.path / name) for name in ("serial", "n", "jobs"))
-    assert len(serial) == 6 and serial == workers == jobs
+    serial, parallel = (figures(pytester.path / name) for name in ("serial", "parallel"))
+    assert len(serial) == 6 and serial == parallel
     assert {raw["environment"]["threads"] for raw, _ in serial.values()} == {threads}
 
 
