@@ -50,55 +50,44 @@ RECIPES = {
 
 def case(name):
     """A row, by its name; of AlexNet the last layer alone, whose dropout is drawn for a block at once."""
+    if name in RECIPES:
+        return row(name.partition(" ")[0], **{"momentum": None} | RECIPES[name])
     if name == "q1_1, transformed":
         own = v2.Compose([v2.RandomResizedCrop(32), v2.RandomPhotometricDistort()])
         return replace(row("q1_1"), augmentation=own)
-    if name in RECIPES:
-        return row(name.partition(" ")[0], **{"momentum": None} | RECIPES[name])
-    if name != "frozen alexnet":
-        return row(name)
-    experiment = row("q1_3")
-    return replace(experiment, trained="last layer")
+    return replace(row("q1_3"), trained="last layer") if name == "frozen alexnet" else row(name)
 
 
-def run(experiment, checkpoints=None, deterministic=False, device=CPU):
-    network = build_network(experiment, seed=1)
+def run(experiment, checkpoints=None):
+    network, data = build_network(experiment, seed=1), dataset(experiment.task.name)
     with torch.random.fork_rng():
-        history = fit(
-            experiment,
-            dataset(experiment.task.name),
-            network,
-            seed=1,
-            device=device,
-            deterministic=deterministic,
-            checkpoints=checkpoints,
-        )
+        history = fit(experiment, data, network, seed=1, device=CPU, checkpoints=checkpoints)
     return history, network.module.state_dict()
+
+
+def resumed(experiment, path):
+    return run(experiment, Checkpoints(path, "f" * 64, resume=True))
 
 
 def figures(history):
     epochs = [(e.epoch, e.lr, e.loss, e.figures) for e in history.epochs]
-    return repr((epochs, history.by_class, history.primary, history.images)), history.results
+    return repr((epochs, history.by_class, history.primary, history.images))
 
 
 def assert_same(one, other):
     (a, weights), (b, others) = one, other
-    assert figures(a)[0] == figures(b)[0]
+    assert figures(a) == figures(b)
     for name, array in vars(a.results).items():
         assert np.array_equal(array, getattr(b.results, name)), name
     assert weights.keys() == others.keys()
     assert all(torch.equal(weights[k], others[k]) for k in weights)
 
 
-CASES = ["q1_1", "q1_5", "frozen alexnet", "q1_2", "q1_8", "q2_1a", "q2_n1b", "q1_1, transformed", *RECIPES]
+QUICK = ["q1_1", "q1_5", "q1_1, transformed"]
+SLOW = ["frozen alexnet", "q1_2", "q1_8", "q2_1a", "q2_n1b", *RECIPES]
 
 
-_QUICK = ("q1_1", "q1_5", "q1_1, transformed")
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in _QUICK else pytest.param(name, marks=pytest.mark.integration) for name in CASES]
-)
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.integration) for name in SLOW)])
 def test_from_every_step_on_the_same_to_the_bit(name, tmp_path, monkeypatch):
     """Blocks of two batches: checkpoints at the end of an epoch, of a block, and within one."""
     monkeypatch.setattr(objectives, "BLOCK", 8)
@@ -114,7 +103,7 @@ def test_from_every_step_on_the_same_to_the_bit(name, tmp_path, monkeypatch):
         monkeypatch.setattr(
             AccumulatedStep, "__call__", lambda self, *batch, seen=seen: seen.append(1) or self.once(*batch)
         )
-        again = run(experiment, Checkpoints(kept.path, "f" * 64, resume=True))
+        again = resumed(experiment, kept.path)
         assert_same(again, whole)
         left = 6 - (number + 1 if number < 3 else number)  # the fourth is that of the first epoch's end
         assert len(seen) == left and again[0].interruptions == 1
@@ -130,15 +119,12 @@ def test_a_run_broken_off_again_and_again_counts_its_interruptions(tmp_path):
             super().write(checkpoint)
             raise BrokenOff
 
-    experiment = row("q1_2")
-    whole = run(experiment)
     for _ in range(7):
         with pytest.raises(BrokenOff):
-            run(experiment, Breaks(tmp_path / "c", "f" * 64, every=0, resume=True))
-    last = run(experiment, Checkpoints(tmp_path / "c", "f" * 64, resume=True))
-    assert_same(last, whole)
-    assert last[0].interruptions == 7
-    assert last[0].earlier_seconds > 0
+            run(row("q1_2"), Breaks(tmp_path / "c", "f" * 64, every=0, resume=True))
+    last = resumed(row("q1_2"), tmp_path / "c")
+    assert_same(last, run(row("q1_2")))
+    assert last[0].interruptions == 7 and last[0].earlier_seconds > 0
     assert all(e.train_seconds > 0 for e in last[0].epochs)
 
 
@@ -149,17 +135,13 @@ def kept_run(tmp_path_factory):
     return run(row("q1_1"), kept), kept.path.read_bytes()
 
 
-def damage_byte(content):
-    return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
-
-
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (lambda b: b[: len(b) // 2], ""),
         (lambda b: b"", ""),
         (lambda b: b"no checkpoint", ""),
-        (damage_byte, "it is damaged"),
+        (lambda b: b[:-100] + bytes([b[-100] ^ 1]) + b[-99:], "it is damaged"),
         (lambda b: b.replace(rb"rates\": [0.01", rb"rates\": [0.09"), "it is damaged"),
         (lambda b: (10**5).to_bytes(8, "little") + b"[" * 10**5, ""),
         (lambda b: b.replace(b"checksum", b"checksun"), "checksum"),
@@ -195,18 +177,14 @@ def test_weights_that_are_not_finite_after_the_last_step_are_no_finished_run(mon
         run(row("q1_1", epochs=1))
 
 
-def test_a_checkpoint_is_safetensors_and_json_and_no_pickle(tmp_path):
+def test_a_checkpoint_is_safetensors_and_json_without_frozen_weights(kept_run, tmp_path):
     kept = Kept(tmp_path / "c")
     run(row("q1_8"), kept)
     with safe_open(kept.path, "pt") as file:
-        values = json.loads(file.metadata()["cvhw4"])
-        names = set(file.keys())
+        values, names = json.loads(file.metadata()["cvhw4"]), set(file.keys())
     assert values["epoch"] == 2 and values["taken"] == 3 and len(values["epochs"]) == 1
     assert {"losses", "augmentation", "now.cpu", "block.cpu", "optimizer.states.0.exp_avg", "images.0"} <= names
-    assert b"torch._utils" not in kept.path.read_bytes()
-
-
-def test_frozen_weights_are_not_stored(kept_run):
+    assert b"torch._utils" not in kept.path.read_bytes()  # no pickle
     weights = [k for k in load(kept_run[1]) if k.startswith("weights.") and k.endswith("weight")]
     assert weights == ["weights.classifier.weight"]
 
@@ -223,22 +201,21 @@ def test_writing_takes_a_hundredth_of_the_time_at_most(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     checkpoints = Checkpoints(tmp_path / "c", "f" * 64, every=60, share=0.01)
-    now[0] = 19.0
-    assert not checkpoints.due(epoch_ends=True), "what took so little is trained again as quickly"
-    now[0] = 30.0
-    assert checkpoints.due(epoch_ends=True) and not checkpoints.due()
-    now[0] = 61.0
-    assert checkpoints.due()
 
-    def slowly(*arguments):
+    def due(seconds):
+        """Whether one is at an epoch's end, and at any step."""
+        now[0] = seconds
+        return checkpoints.due(epoch_ends=True), checkpoints.due()
+
+    assert due(19.0) == (False, False), "what took so little is trained again as quickly"
+    assert due(30.0) == (True, False) and due(61.0) == (True, True)
+
+    def slowly(*_):
         now[0] += 2.0
 
     monkeypatch.setattr("cvhw4.training.checkpoint.write_atomically", slowly)
     checkpoints.write(Checkpoint({}, {"epoch": 1, "taken": 0}))
-    now[0] += 199
-    assert not checkpoints.due(epoch_ends=True)
-    now[0] += 2
-    assert checkpoints.due(epoch_ends=True) and checkpoints.due()
+    assert due(63.0 + 199) == (False, False) and due(63.0 + 201) == (True, True)
 
 
 def test_state_keeps_the_memory_layout_of_its_weights():
@@ -315,31 +292,34 @@ class Small(nn.Module):
         return self.module(x)
 
 
-@pytest.mark.parametrize(("name", "most", "parts"), [("q1_3", 2, 2), ("q1_3", 1, 4), ("q2_1b", 1, 4)])
-def test_half_batches_make_the_same_step(name, most, parts):
+def small_step(name, most, training=False):
+    """A step of a row where so many images fit, its first batch, and the network's module; without dropout, and with
+    batch norm as in the report, unless it is in training."""
     experiment = row(name)
+    network = build_network(experiment, seed=0)
+    task = make_objective(experiment, dataset(experiment.task.name), network, CPU, seed=0)
+    module = network.module.train(training)
+    step = make_step(task, Small(module, most), optim.SGD(module.parameters(), lr=0.1))
+    return step, next(iter(task.batches(1))), module
+
+
+@pytest.mark.parametrize("name", ["q1_3", "q2_1b"])
+def test_parts_of_a_batch_make_the_same_step(name):
     after = []
-    for limit in (4, most):
-        network = build_network(experiment, seed=0)
-        task = make_objective(experiment, dataset(experiment.task.name), network, CPU, seed=0)
-        module = network.module.eval()  # no dropout, and batch norm as in the report
-        optimizer = optim.SGD(module.parameters(), lr=0.1)
-        step = make_step(task, Small(module, limit), optimizer)
-        inputs, targets = next(iter(task.batches(1)))
-        after.append((float(step(inputs, targets)), module.state_dict(), step.parts))
-    (loss, weights, one), (in_halves, others, several) = after
-    assert (one, several) == (1, parts)
-    assert in_halves == pytest.approx(loss, rel=1e-5)
-    assert all(torch.allclose(weights[k], others[k], atol=1e-5) for k in weights if weights[k].is_floating_point())
+    for most in (4, 2, 1):
+        step, batch, module = small_step(name, most)
+        after.append((float(step(*batch)), module.state_dict()))
+        assert step.parts == 4 // most
+    (loss, weights), *in_parts = after
+    for same, others in in_parts:
+        assert same == pytest.approx(loss, rel=1e-5)
+        assert all(torch.allclose(weights[k], others[k], atol=1e-5) for k in weights if weights[k].is_floating_point())
 
 
 def test_batch_norm_in_training_refuses_parts_and_says_why():
-    experiment = row("q1_8")
-    network = build_network(experiment, seed=0)
-    task = make_objective(experiment, dataset("classification"), network, CPU, seed=0)
-    step = make_step(task, Small(network.module.train(), 2), optim.SGD(network.module.parameters(), lr=0.1))
+    step, batch, _ = small_step("q1_8", 2, training=True)
     with pytest.raises(OutOfMemory, match=r"batch of 4 does not fit \(CUDA out of memory\), .* batch norms take"):
-        step(*next(iter(task.batches(1))))
+        step(*batch)
 
 
 def test_not_even_one_image(monkeypatch):
@@ -363,7 +343,7 @@ def test_a_continued_run_goes_on_in_as_many_parts(tmp_path, monkeypatch):
     assert whole[0].parts == 2
     monkeypatch.setattr(AccumulatedStep, "once", original)  # as if memory were free by now
     shutil.copy(kept.copies[3], kept.path)
-    assert_same(run(row("q2_1a"), Checkpoints(kept.path, "f" * 64, resume=True)), whole)
+    assert_same(resumed(row("q2_1a"), kept.path), whole)
 
 
 def test_evaluation_goes_in_halves_too():
@@ -380,16 +360,14 @@ def test_evaluation_goes_in_halves_too():
 @pytest.mark.parametrize("size", [(6, 6), (7, 9), (2, 3), (13, 6)])
 def test_pooling_by_matrices_is_adaptive_pooling(size):
     inputs = torch.rand(2, 5, *size, dtype=torch.float64, requires_grad=True)
-    ours, torchs = MatrixPool((6, 6))(inputs), nn.AdaptiveAvgPool2d((6, 6))(inputs)
-    assert torch.allclose(ours, torchs, rtol=1e-6)
-    (g,), (h,) = (torch.autograd.grad((x**2).sum(), inputs) for x in (ours, torchs))
-    assert torch.allclose(g, h, rtol=1e-6)
-    for given in (4, [4, 5], (None, 3), 1, (1, 1), [1, 1]):
+    for given in ((6, 6), 4, [4, 5], (None, 3), 1, (1, 1), [1, 1]):
         module = nn.Sequential(nn.AdaptiveAvgPool2d(given))
         expected = module(inputs)
         make_deterministic(module)
         assert isinstance(module[0], MatrixPool) == (given not in (1, (1, 1), [1, 1]))
         assert torch.allclose(module(inputs), expected, rtol=1e-6)
+        (g,), (h,) = (torch.autograd.grad((x**2).sum(), inputs) for x in (module(inputs), expected))
+        assert torch.allclose(g, h, rtol=1e-6)
 
 
 def test_alexnet_at_its_own_size_is_left_as_it_is_to_the_bit():

@@ -163,39 +163,32 @@ def config(workers=None, **given):
 
 
 @pytest.mark.parametrize(
-    ("given", "omp", "jobs", "threads"),
+    ("given", "machine", "jobs", "threads"),
     [
-        ({}, None, 8, 1),
-        ({"threads": 3}, None, 2, 3),
-        ({}, "4,2", 2, None),
-        ({"jobs": 3}, None, 3, 2),
-        ({"jobs": 20}, None, 20, 1),
-        ({"device": "auto"}, None, 8, 1),
-        ({"device": "cuda"}, None, 1, 8),
-        ({"device": "mps"}, None, 1, 8),
-        ({"executor": "ray"}, None, 1, 8),
-        ({"part": (2, 4)}, None, 1, 2),
-        ({"workers": 2}, None, 1, 4),
+        ({}, {}, 8, 1),
+        ({"threads": 3}, {}, 2, 3),
+        ({}, {"omp": "4,2"}, 2, None),
+        ({}, {"quota": 3}, 3, 1),
+        ({"jobs": 3}, {}, 3, 2),
+        ({"jobs": 20}, {}, 20, 1),
+        ({"device": "auto"}, {}, 8, 1),
+        ({"device": "auto"}, {"gpu": True}, 1, 8),
+        ({"device": "cuda"}, {}, 1, 8),
+        ({"device": "mps"}, {}, 1, 8),
+        ({"executor": "ray"}, {}, 1, 8),
+        ({"part": (2, 4)}, {}, 1, 2),
+        ({"workers": 2}, {}, 1, 4),
     ],
 )
-def test_as_many_at_once_as_cores_share_them(monkeypatch, given, omp, jobs, threads):
+def test_as_many_at_once_as_cores_share_them(monkeypatch, given, machine, jobs, threads):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(options, "cpu_quota", lambda: None)
-    monkeypatch.setattr(options, "_has_gpu", lambda: False)
+    monkeypatch.setattr(options, "cpu_quota", lambda: machine.get("quota"))
+    monkeypatch.setattr(options, "_has_gpu", lambda: machine.get("gpu", False))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if omp:
-        monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    if "omp" in machine:
+        monkeypatch.setenv("OMP_NUM_THREADS", machine["omp"])
     found = jobs_at_once(config(**given))
     assert (found, threads_per_run(config(**given), found)) == (jobs, threads)
-
-
-def test_on_a_gpu_and_in_a_container_there_are_fewer(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(options, "cpu_quota", lambda: 3)
-    assert jobs_at_once(config()) == 3
-    monkeypatch.setattr(options, "_has_gpu", lambda: True)
-    assert jobs_at_once(config(device="auto")) == 1
 
 
 # Sessions
@@ -236,13 +229,11 @@ def place(tmp_path, monkeypatch):
         if name.startswith(("PYTEST_", "CI")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    conftest = (
-        'pytest_plugins = ["cvhw4.plugin"]\ndef pytest_cvhw4_run_epoch(seed, epoch):\n    print(seed, epoch.epoch)\n'
-    )
-    (tmp_path / "conftest.py").write_text(conftest)
+    told = "def pytest_cvhw4_run_epoch(seed, epoch):\n    print(seed, epoch.epoch)\n"
+    (tmp_path / "conftest.py").write_text(f'pytest_plugins = ["cvhw4.plugin"]\n{told}')
 
     def begin(rows, *args):
-        text = SESSION if "held" in rows else SESSION.replace("            str(WHERE)\n", "            pass\n")
+        text = SESSION if "held" in rows else SESSION.replace("str(WHERE)", "pass")
         (tmp_path / "test_x.py").write_text(text.replace("ROWS", repr(rows)))
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--jobs", "2", "--device", "cpu", *args]
         settings = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
@@ -283,8 +274,8 @@ def test_what_cannot_travel_is_trained_one_at_a_time(place):
 @pytest.mark.integration
 @pytest.mark.parametrize("stop", ["-x", signal.SIGINT, signal.SIGKILL])
 def test_nothing_trains_on_behind_a_session(place, stop):
-    rows = ["die", "hang"] if stop == "-x" else ["hang"]
-    session = place(rows, "--seeds", "3", *(["-x"] if stop == "-x" else []))
+    rows, args = (["die", "hang"], ["-x"]) if stop == "-x" else (["hang"], [])
+    session = place(rows, "--seeds", "3", *args)
     if stop != "-x":
         until(lambda: len(begun(place)) == 2)
         os.kill(session.pid, stop)

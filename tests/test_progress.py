@@ -198,19 +198,16 @@ def test_a_run_that_cannot_begin_is_skipped_or_failed_by_name():
 
 
 def test_a_run_from_disk_is_called_reused_and_one_that_went_on_continued():
-    shown = Session(FIRST, seeds=2)
-    shown.begin(FIRST, images=240)
-    shown.progress.wait()
-    assert shown.screen == ["q1_2-finetune seed 0  is being trained by another session: waiting for it"]
+    shown, plain = Session(FIRST, seeds=2), Session(FIRST, isatty=False)
+    for each, name in ((shown, "q1_2-finetune seed 0"), (plain, "q1_2-finetune        seed 0")):
+        each.begin(FIRST, images=240)
+        each.progress.wait()
+        assert each.lines[-1] == f"{name}  is being trained by another session: waiting for it"
     shown.end(FIRST, record=record("q1_2"), reused=True)
     assert shown.screen == ["q1_2-finetune seed 0 ▁█▅ best accuracy 0.900 at 2, reused [1/2, 0 s left]"]
     done = record("q1_2", 1)
     shown.train(FIRST, replace(done, times=replace(done.times, interruptions=1)), seed=1)
     assert shown.screen[1].endswith(" 10 s (continued) [2/2, 0 s left]")
-    plain = Session(FIRST, isatty=False)
-    plain.begin(FIRST, images=240)
-    plain.progress.wait()
-    assert plain.lines == ["q1_2-finetune        seed 0  is being trained by another session: waiting for it"]
 
 
 @pytest.mark.parametrize("isatty", [True, False])
@@ -267,7 +264,6 @@ def test_a_session_of_several_studies_names_them():
     assert names == ["quick/q1_2-finetune   seed 0", "insects/q1_2-finetune seed 0"]
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     width=st.integers(40, 200),
     isatty=st.booleans(),
@@ -277,6 +273,7 @@ def test_a_session_of_several_studies_names_them():
     total=st.integers(12, 400),
     left=st.floats(0, 1e6),
 )
+@settings(max_examples=30)
 def test_no_line_is_wider_than_the_terminal(width, isatty, name, seed, done, total, left):
     long, ended = replace(row("q2_n1a", epochs=total), name=name), record("q2_n1a", seed)
     with pytest.MonkeyPatch.context() as patch:

@@ -5,19 +5,14 @@ import os
 import re
 import xml.etree.ElementTree as ET
 
-# Sessions inside this process throw away the modules they import; what cannot be imported twice is imported here.
-import matplotlib.figure  # noqa: F401
-import pandas  # noqa: F401
 import pytest
-import scipy.stats  # noqa: F401
-import tabulate  # noqa: F401
 
 import cvhw4.report.page
-import cvhw4.training.fit
 from cvhw4.plugin import options
 from cvhw4.plugin.options import cpu_quota, divided_threads, is_ci
 from cvhw4.records.store import Store
 from tests.helpers import ROOT
+from tests.helpers.sessions import add_to_conftest
 
 pytest_plugins = ["pytester"]
 
@@ -73,6 +68,18 @@ def own(pytester, monkeypatch):
     return run
 
 
+@pytest.fixture
+def edit(own, pytester):
+    """`edit(old, new)`: changes the study's file."""
+    file = pytester.path / "test_study.py"
+
+    def change(old, new):
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+
+    return change
+
+
 def runs(pytester, folder="results"):
     return {(r.row, r.seed) for r in Store(pytester.path / folder, "s").load()}
 
@@ -98,12 +105,9 @@ def test_a_claim_that_failed_fails_again_where_its_runs_are_not_selected(own, ag
         assert "'contradicted' == 'supported'" in second.stdout.str()
 
 
-def test_the_verdict_over_stored_runs_is_that_of_the_whole_session(own, pytester):
+def test_the_verdict_over_stored_runs_is_that_of_the_whole_session(own, edit):
     """Judged together with the study's other claims (Holm), as on its page, though `-k` selects one."""
-    file = pytester.path / "test_study.py"
-    file.write_text(
-        file.read_text().replace("    assert judged", "    print('found', judged(claim).adjusted_p)\n    assert judged")
-    )
+    edit("    assert judged", "    print('found', judged(claim).adjusted_p)\n    assert judged")
     told, alone = (own("-s", "-k", select).stdout.str() for select in ("test_row or right", "right"))
     assert re.findall(r"found \d\S*", told) == re.findall(r"found \d\S*", alone) != []
 
@@ -147,14 +151,10 @@ def test_an_option_of_pytest_leaves_runs_and_claims_as_they_are(own, pytester, o
         assert not (pytester.path / "results").exists()
 
 
-def test_a_claim_about_a_figure_that_stored_runs_lack_is_no_pass(own, pytester):
+def test_a_claim_about_a_figure_that_stored_runs_lack_is_no_pass(own, edit):
     own("-k", "test_row")
-    file = pytester.path / "test_study.py"
-    file.write_text(
-        file.read_text()
-        .replace('metric="accuracy"', 'metric="kappa"')
-        .replace("rows={name", "metrics={'kappa': max}, rows={name")
-    )
+    edit('metric="accuracy"', 'metric="kappa"')
+    edit("rows={name", "metrics={'kappa': max}, rows={name")
     result = own("--reuse", "-k", "test_claim and right")
     assert outcomes(result) == {"failed": 1}
     assert "runs of a have no kappa, but accuracy. Fix: correct the claim" in result.stdout.str()
@@ -166,18 +166,14 @@ def test_without_pytest_benchmark_runs_are_trained_all_the_same(own, pytester):
 
 
 def test_pytest_benchmarks_own_files_hold_plain_parameters(own, pytester):
-    result = pytester.runpytest_inprocess(
-        "-p", "benchmark", "--seeds", "2", "-k", "test_row", "--benchmark-json", "b.json"
-    )
-    assert result.ret == GREEN
+    args = ("-p", "benchmark", "--seeds", "2", "-k", "test_row", "--benchmark-json", "b.json")
+    result = pytester.runpytest_inprocess(*args, "--benchmark-group-by", "param:row")
+    assert result.ret == GREEN and "benchmark 'row=a': 2 tests" in result.stdout.str()
     made = json.loads((pytester.path / "b.json").read_text())["benchmarks"]
     assert {(b["params"]["row"], b["params"]["seed"], b["param"]) for b in made} == {
         (row, seed, f"{row}-seed{seed}") for row in "abc" for seed in (0, 1)
     }
-    grouped = pytester.runpytest_inprocess(
-        "-p", "benchmark", "--seeds", "2", "-k", "test_row", "--benchmark-group-by", "param:row"
-    )
-    assert "benchmark 'row=a': 2 tests" in grouped.stdout.str() and "UNSERIALIZABLE" not in str(made)
+    assert "UNSERIALIZABLE" not in str(made)
 
 
 def test_the_debugger_begins_where_a_claim_fails(own, pytester):
@@ -190,10 +186,9 @@ def test_the_debugger_begins_where_a_claim_fails(own, pytester):
 
 
 @pytest.mark.integration
-def test_another_parameter_beside_row_and_seed(own, pytester):
-    file = pytester.path / "test_study.py"
+def test_another_parameter_beside_row_and_seed(own, edit):
     more = "@pytest.mark.parametrize('x', [1, 2])\ndef test_row(train, row, seed, x)"
-    file.write_text(file.read_text().replace("def test_row(train, row, seed)", more))
+    edit("def test_row(train, row, seed)", more)
     assert outcomes(own()) == {"passed": 14, "failed": 1}
     screen = own("-p", "xdist", "-n", "1", "--reuse", subprocess=True).stdout.str()
     assert "1 failed, 14 passed" in screen and "[6/6, " in screen  # each line of progress knows its run
@@ -205,6 +200,8 @@ def with_plugins(own, pytester):
     pytest-benchmark."""
 
     def run(modules, *args):
+        for module in modules:
+            pytest.importorskip(module, reason=f"{module.partition('.')[0].replace('_', '-')} is not installed")
         chosen = [word for module in modules for word in ("-p", module)]
         result = own(*chosen, "--junit-xml", "j.xml", *args)
         assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
@@ -235,18 +232,11 @@ PLUGINS = {
 }
 
 
-def needs(*modules):
-    for module in modules:
-        pytest.importorskip(module, reason=f"{module.partition('.')[0].replace('_', '-')} is not installed")
-
-
 @pytest.mark.parametrize("name", PLUGINS)
-def test_a_plugin_leaves_runs_and_claims_as_they_are(with_plugins, pytester, name):
-    modules, args = PLUGINS[name]
-    needs(*modules)
+def test_a_plugin_leaves_runs_and_claims_as_they_are(with_plugins, edit, pytester, name):
     if name == "order":
-        file = pytester.path / "test_study.py"
-        file.write_text(file.read_text().replace("def test_claim", "@pytest.mark.order(1)\ndef test_claim"))
+        edit("def test_claim", "@pytest.mark.order(1)\ndef test_claim")
+    modules, args = PLUGINS[name]
     told = with_plugins(modules, *args)
     if name in ("rerunfailures", "retry", "flaky"):  # each try of a test is in the file, and the last one counts
         told = list(dict(told).items())
@@ -257,37 +247,31 @@ def test_a_plugin_leaves_runs_and_claims_as_they_are(with_plugins, pytester, nam
 
 
 @pytest.mark.parametrize("name", ["rerunfailures", "retry", "flaky"])
-def test_a_test_that_trains_and_fails_can_be_tried_again(with_plugins, pytester, name):
+def test_a_test_that_trains_and_fails_can_be_tried_again(with_plugins, edit, pytester, name):
+    trained = "    assert train(row, seed).row == row.name\n"
+    tried = "    from pathlib import Path\n    tried = Path(f'{row.name}-{seed}')\n"
+    edit(trained, f"{trained}{tried}    assert tried.exists() or tried.touch()\n")
     modules, args = PLUGINS[name]
-    needs(*modules)
-    file = pytester.path / "test_study.py"
-    head, body = file.read_text().split("def test_row(train, row, seed):\n")
-    again = "    from pathlib import Path\n    train(row, seed)\n    tried = Path(f'{row.name}-{seed}')\n"
-    again += "    assert tried.exists() or tried.touch()\n"
-    file.write_text(f"{head}def test_row(train, row, seed):\n{again}{body[body.index(chr(10) * 2) :]}")
     told = dict(with_plugins(modules, *args, "-k", "test_row"))
     assert told == dict.fromkeys(ROWS_OF_ABC, "passed") and len(runs(pytester)) == 6
 
 
 def test_repeated_tests_are_runs_of_their_rows(with_plugins, pytester):
-    needs("pytest_repeat")
     told = with_plugins(["pytest_repeat"], "--count", "2")
     assert len(told) == 2 * len(ALL) and len(runs(pytester)) == 6
     assert {n.rpartition("-1-2")[0] for n, what in told if what != "passed"} == {"test_claim[wrong", ""}
 
 
 def test_the_groups_of_pytest_split_are_judged_over_what_is_stored(with_plugins, pytester):
-    needs("pytest_split.plugin")
-    told = [with_plugins(["pytest_split.plugin"], "--splits", "2", "--group", group) for group in "12"]
-    assert sorted(told[0] + told[1]) == ALL and len(runs(pytester)) == 6
-    alone = with_plugins(["pytest_split.plugin"], "--splits", "2", "--group", "2", "--results", "elsewhere")
+    split = (["pytest_split.plugin"], "--splits", "2", "--group")
+    assert sorted(with_plugins(*split, "1") + with_plugins(*split, "2")) == ALL and len(runs(pytester)) == 6
+    alone = with_plugins(*split, "2", "--results", "elsewhere")
     assert ("test_claim[right]", "failure") in alone  # as nobody judged it
 
 
 def test_parts_go_by_the_run_however_the_tests_are_shuffled(own, pytester, monkeypatch):
     """As pytest-randomly shuffles them, which is on by itself where it is installed."""
-    with open(pytester.path / "conftest.py", "a") as file:
-        file.write("""
+    add_to_conftest("""
 def pytest_collection_modifyitems(items):
     import os, random
     random.Random(os.environ["SHUFFLED"]).shuffle(items)
@@ -300,9 +284,7 @@ def pytest_collection_modifyitems(items):
 
 
 def test_a_run_that_takes_too_long_is_one_failure_and_the_others_go_on(with_plugins, pytester):
-    needs("pytest_timeout")
-    with open(pytester.path / "conftest.py", "a") as file:
-        file.write("""
+    add_to_conftest("""
 class Slow(Instant):
     def run(self, row, seed, *args):
         import time
@@ -337,13 +319,12 @@ def test_a_folder_that_is_there_by_now_is_no_folder_of_tests(own, pytester, tmp_
     """pytest would look for its root there, and would not find this conftest.py."""
     pytester.makeini("[pytest]\nmarkers = mine: of this file\n")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    args = ("-p", "cvhw4.early", "-k", "a-seed0", "--strict-markers", given, str(elsewhere))
+    args = ("-p", "cvhw4.early", "-k", "a-seed0")
     for _ in range(2):
-        result = own(*args)
+        result = own(*args, "--strict-markers", given, str(elsewhere))
         assert outcomes(result) == {"passed": 1} and f"rootdir: {pytester.path}\n" in result.stdout.str()
-    assert {(r.row, r.seed) for r in Store(elsewhere, "s").load()} == {("a", 0)}
-    inside = own("-p", "cvhw4.early", "-k", "a-seed0", given, "results/../out")
-    assert outcomes(inside) == {"passed": 1}
+    assert runs(pytester, elsewhere) == {("a", 0)}
+    assert outcomes(own(*args, given, "results/../out")) == {"passed": 1}
     pytester.makeini("[pytest]\naddopts = -p cvhw4.early --bounds none.toml\n")
     (pytester.path / "none.toml").write_text("")
     assert outcomes(own("-k", "a-seed0")) == {"passed": 1}
@@ -351,26 +332,14 @@ def test_a_folder_that_is_there_by_now_is_no_folder_of_tests(own, pytester, tmp_
 
 def test_sessions_of_others_keep_their_options(pytester, tmp_path_factory):
     pytester.makeconftest("def pytest_addoption(parser): parser.addoption('--results', nargs='+')")
-    pytester.makepyfile("def test_it(pytestconfig): assert len(pytestconfig.getoption('results')) == 2")
-    folder = str(tmp_path_factory.mktemp("elsewhere"))
-    result = pytester.runpytest_inprocess(
-        "-p",
-        "cvhw4-paths",
-        f"--rootdir={pytester.path}",
-        "test_sessions_of_others_keep_their_options.py",
-        "--results",
-        "new",
-        folder,
-    )
-    assert outcomes(result) == {"passed": 1}
+    file = pytester.makepyfile("def test_it(pytestconfig): assert len(pytestconfig.getoption('results')) == 2")
+    given = (f"--rootdir={pytester.path}", file.name, "--results", "new", str(tmp_path_factory.mktemp("elsewhere")))
+    assert outcomes(pytester.runpytest_inprocess("-p", "cvhw4-paths", *given)) == {"passed": 1}
 
 
 def test_a_name_that_is_taken_is_left_to_whoever_had_it(own, pytester):
     """By the user's own conftest.py, or another plugin: ours has a longer one."""
-    with open(pytester.path / "conftest.py", "a") as file:
-        file.write(
-            "\n\ndef pytest_addoption(parser):\n    parser.addoption('--device')\n    parser.addoption('--seeds')\n"
-        )
+    add_to_conftest("def pytest_addoption(parser):\n    for name in ('--device', '--seeds'): parser.addoption(name)\n")
     pytester.makepyfile(test_extra="def test_other(pytestconfig): assert pytestconfig.getoption('device') == 'mine'")
     result = own("--device", "mine", "--cvhw4-device", "cpu", "--cvhw4-seeds", "1")
     assert outcomes(result) == {"passed": 4, "failed": 2} and len(runs(pytester)) == 3  # one seed decides nothing
@@ -391,33 +360,23 @@ def test_ci_is_what_it_says(monkeypatch, value, told):
     assert is_ci() is told
 
 
+GROUP, QUOTA = "proc/self/cgroup", "sys/fs/cgroup/cpu.max"
+OLD = "sys/fs/cgroup/cpu/cpu.cfs_"
+
+
 @pytest.mark.parametrize(
     ("files", "cores"),
     [
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"}, 3),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "50000 100000\n"}, 1),
-        (
-            {
-                "proc/self/cgroup": "0::/a/b\n",
-                "sys/fs/cgroup/a/b/cpu.max": "800000 100000\n",
-                "sys/fs/cgroup/cpu.max": "200000 100000\n",
-            },
-            2,
-        ),
-        (
-            {
-                "proc/self/cgroup": "4:cpu,cpuacct:/docker/1\n3:memory:/\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "400000\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-            },
-            4,
-        ),
-        ({"proc/self/cgroup": "4:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n"}, None),
+        ({GROUP: "0::/\n", QUOTA: "250000 100000\n"}, 3),
+        ({GROUP: "0::/\n", QUOTA: "max 100000\n"}, None),
+        ({GROUP: "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "50000 100000\n"}, 1),
+        ({GROUP: "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "800000 100000\n", QUOTA: "200000 100000\n"}, 2),
+        ({GROUP: "4:cpu,cpuacct:/d/1\n3:memory:/\n", f"{OLD}quota_us": "400000\n", f"{OLD}period_us": "100000\n"}, 4),
+        ({GROUP: "4:cpu:/\n", f"{OLD}quota_us": "-1\n"}, None),
         ({}, None),
     ],
 )
-def test_a_containers_share_of_the_cores_is_known(tmp_path, monkeypatch, files, cores):
+def test_a_containers_share_of_the_cores_is_known_and_divided(tmp_path, monkeypatch, files, cores):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -425,7 +384,9 @@ def test_a_containers_share_of_the_cores_is_known(tmp_path, monkeypatch, files, 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     monkeypatch.setattr(options, "cpu_quota", lambda: cores)
-    assert divided_threads(0) == cores and divided_threads(2) == max(1, (cores or 64) // 2)
+    assert [divided_threads(n) for n in (0, 2, 100)] == [cores, max(1, (cores or 64) // 2), 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert divided_threads(2) is None
 
 
 # Warnings that are errors

@@ -4,6 +4,7 @@ A run is a child process forked from this one, so that torch need not be loaded 
 have used torch's threads before, so the tests fork from a server that has only imported things.
 """
 
+import itertools
 import json
 import os
 import random
@@ -19,7 +20,6 @@ from cvhw4.records.store import Store
 
 pytestmark = pytest.mark.integration
 ROWS = ("q1_1", "q1_2", "q1_8", "q2_1a", "q2_n1b")
-SEEDS = range(2)
 
 
 def train(results, name, seed, moment=None):
@@ -46,35 +46,26 @@ def strike(place, number):
     from cvhw4.records import store
     from cvhw4.training import fit
 
-    calls = iter(range(1, 10**6))
+    owner, name, after = {
+        "before a write": (os, "fsync", False),  # the file is there under its temporary name, perhaps not all of it
+        "before a rename": (os, "replace", False),
+        "after a rename": (os, "replace", True),
+        "in evaluation": (fit, "evaluate", False),
+        "after evaluation": (fit, "evaluate", True),
+        "while tidying": (store.Store, "tidy", False),
+    }[place]
+    function, calls = getattr(owner, name), itertools.count(1)
 
-    def now():
-        if next(calls) == number:
+    def struck(*args, **options):
+        now = next(calls) == number
+        if now and not after:
             os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **options)
+        if now:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
 
-    def before(owner, name):
-        function = getattr(owner, name)
-        setattr(owner, name, lambda *args, **options: (now(), function(*args, **options))[1])
-
-    def after(owner, name):
-        function = getattr(owner, name)
-        setattr(owner, name, lambda *args, **options: (function(*args, **options), now())[0])
-
-    match place:
-        case "before a write":
-            before(os, "fsync")  # the file is there under its temporary name, perhaps not all of it
-        case "before a rename":
-            before(os, "replace")
-        case "after a rename":
-            after(os, "replace")
-        case "in evaluation":
-            before(fit, "evaluate")
-        case "after evaluation":
-            after(fit, "evaluate")
-        case "while tidying":
-            before(store.Store, "tidy")
-        case _:
-            raise ValueError(place)
+    setattr(owner, name, struck)
 
 
 def child(results, name, seed, moment=None):
@@ -86,34 +77,34 @@ def child(results, name, seed, moment=None):
     return process
 
 
-def litter(folder):
-    """What runs left half done; of validation pictures, which they share, that is removed once it is old."""
-    found = [p for p in (folder / "quick").rglob("*") if p.suffix in (".safetensors", ".part")]
-    return [p for p in found if p.parent.name != "pictures"]
-
-
 def finish(results, name, seed):
     process = child(results, name, seed)
     process.join()
     assert process.exitcode == 0
 
 
-def the_record(results, name, seed):
+def finish_as(undisturbed, results, name):
+    """Continues a run with seed 0 to the record of the undisturbed one; its times."""
+    finish(results, name, 0)
+    (raw, images, times), (expected, others, _) = the_record(results, name), the_record(undisturbed, name)
+    assert raw == expected and images.keys() == others.keys()
+    assert all(np.array_equal(images[k], others[k]) for k in images)
+    # Nothing else stays; validation pictures, which runs share, are removed once they are old.
+    left = [p for p in (results / "quick").rglob("*") if p.suffix in (".safetensors", ".part")]
+    assert [p for p in left if p.parent.name != "pictures"] == []
+    return times
+
+
+def the_record(results, name):
     """All that a record says, but for times."""
-    found = [r for r in Store(Path(results), "quick").load() if r.row.startswith(f"{name}-") and r.seed == seed]
-    (record,) = found
+    store = Store(Path(results), "quick")
+    (record,) = (r for r in store.load() if r.row.startswith(f"{name}-") and r.seed == 0)
     raw = json.loads(record.to_json())
     for key in ("times", "started"):
         del raw[key]
     for epoch in raw["epochs"]:
         del epoch["train_seconds"], epoch["evaluate_seconds"]
-    images = Store(Path(results), "quick").images(record)
-    return raw, {k: v for k, v in vars(images).items() if v is not None}, record.times
-
-
-def assert_same(one, other):
-    assert one[0] == other[0]
-    assert one[1].keys() == other[1].keys() and all(np.array_equal(one[1][k], other[1][k]) for k in one[1])
+    return raw, {k: v for k, v in vars(store.images(record)).items() if v is not None}, record.times
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +137,7 @@ def kill_and_continue(undisturbed, results, kills, random):
                 os.kill(process.pid, signal.SIGKILL)
                 process.join()
                 struck += 1
-        finish(folder, name, 0)
-        record = the_record(folder, name, 0)
-        assert_same(record, the_record(whole, name, 0))
-        continued += record[2].interruptions
-        assert litter(folder) == [], "nothing but the record and its images stays"
+        continued += finish_as(whole, folder, name).interruptions
     return struck, continued
 
 
@@ -185,6 +172,4 @@ def test_the_worst_moments(place, number, undisturbed, tmp_path):
     process = child(tmp_path, "q1_2", 0, (place, number))
     process.join()
     assert process.exitcode == -signal.SIGKILL, "the moment never came"
-    finish(tmp_path, "q1_2", 0)
-    assert_same(the_record(tmp_path, "q1_2", 0), the_record(undisturbed[0], "q1_2", 0))
-    assert litter(tmp_path) == []
+    finish_as(undisturbed[0], tmp_path, "q1_2")
