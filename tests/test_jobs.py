@@ -272,6 +272,18 @@ def test_what_cannot_travel_is_trained_one_at_a_time(place):
 
 
 @pytest.mark.integration
+def test_a_path_for_temporary_files_that_no_socket_can_have_is_one_error(place, monkeypatch):
+    folder = place.folder / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    session = place(["run"], "--seeds", "2")
+    text = session.communicate()[0]
+    assert session.returncode == 4 and "INTERNALERROR" not in text, text
+    assert "is no place for a socket (AF_UNIX path too long). Fix: set TMPDIR to a shorter path" in text
+    assert begun(place) == []
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("stop", ["-x", signal.SIGINT, signal.SIGKILL])
 def test_nothing_trains_on_behind_a_session(place, stop):
     rows, args = (["die", "hang"], ["-x"]) if stop == "-x" else (["hang"], [])

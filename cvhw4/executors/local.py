@@ -24,7 +24,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from types import ModuleType
 
 from cvhw4.errors import InputError, ProcessDied
@@ -42,11 +42,18 @@ def start_server(networks: bool) -> None:
 
     Args:
         networks: whether networks of cvhw4's will be trained, which need torch.
+
+    Raises:
+        InputError: no socket can be made in the folder for temporary files, as its path is too long.
     """
     if networks:
         prepare_process()  # what it puts into the environment is handed down
     forkserver.set_forkserver_preload([__name__, *(_NETWORKS if networks else ())])
-    forkserver.ensure_running()
+    try:
+        forkserver.ensure_running()
+    except OSError as error:
+        hint = "set TMPDIR to a shorter path, such as /tmp, or train with --jobs 1"
+        raise InputError(gettempdir(), f"is no place for a socket ({error})", hint) from error
 
 
 @dataclass

@@ -255,7 +255,10 @@ class Session:
         if several and not (self.reuse or self.config.option.collectonly) and jobs_at_once(self.config) > 1:
             from cvhw4.executors.local import start_server
 
-            start_server(networks=any(study.train is None for study in self.studies.by_name.values()))
+            try:
+                start_server(networks=any(study.train is None for study in self.studies.by_name.values()))
+            except InputError as error:
+                raise pytest.UsageError(str(error)) from error
 
     def pytest_collection_finish(self) -> None:
         """Connects to the cluster where there is something for it to do, and tells what is planned."""
