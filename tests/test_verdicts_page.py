@@ -22,7 +22,7 @@ from cvhw4.report.results import report_page
 from cvhw4.report.stored import Stored
 from cvhw4.report.summary import session_summary
 from cvhw4.report.verdicts import verdicts_page, write_verdicts
-from cvhw4.statistics.bounds import NO_BOUNDS, Bounds, Outliers
+from cvhw4.statistics.bounds import NO_BOUNDS, Bounds, Outliers, digest
 from cvhw4.statistics.calibration import calibrate
 from cvhw4.statistics.comparison import rounding_sd
 from cvhw4.statistics.stability import stability, wrong_verdicts
@@ -275,8 +275,9 @@ def test_five_of_six_seeds_are_drawn_in_all_six_ways(page, records):
 
 def spread_of(o, seeds):
     """Bounds that know the spread of so many seeds."""
-    differences = {o.claim.id: {o.epoch: {seed: 0.01 * i for i, seed in enumerate(seeds)}}}
-    return Bounds({}, {}, "", {"embedded": o.fingerprint}, differences=differences)
+    differences = {o.claim.id: {o.epoch: {seed: 0.05 * i for i, seed in enumerate(seeds)}}}
+    settings = {row: digest(runs[0]) for row, runs in o.runs.items()}
+    return Bounds({}, {}, "", {"embedded": o.fingerprint}, settings=settings, differences=differences)
 
 
 def test_seeds_whose_spread_is_known_stand_beside_those_judged(store, records):
@@ -285,7 +286,7 @@ def test_seeds_whose_spread_is_known_stand_beside_those_judged(store, records):
     known = spread_of(o, [2, *range(10, 16)])  # its own seed is not counted twice
     texts = [verdicts_page(QUICK, few, store.images, known)[0], report_page(QUICK, few, known, {})]
     texts.append("\n".join(session_summary(QUICK, few, [], known, {})))
-    assert all("3 + 6" in text and "3 + 17" in " ".join(text.split()) for text in texts)
+    assert all("3 + 6" in text and "with that of 6 others" in " ".join(text.split()) for text in texts)
     alone = verdicts_page(QUICK, few, store.images, NO_BOUNDS)[0]
     assert "3 + " not in alone and "hold for differences that are normal" in alone
 
@@ -297,10 +298,8 @@ def test_the_rates_under_a_claims_own_shape_are_on_the_page_from_ten_seeds_on():
     many[-1] = replace(many[-1], by_class={"recall": [1.0, 0.0]})
     (o,) = judge_all(QUICK, many)
     how = dict(floors=1 / 400 / 6**0.5, smallest=FIRST.smallest, draws=10_000)
-    other = Bounds(
-        {}, {}, "", {"embedded": o.fingerprint}, differences={FIRST.id: {"last": dict.fromkeys(range(5), 0)}}
-    )
-    for bounds, calibrated in ((NO_BOUNDS, False), (other, True)):
+    # of more seeds than are stored, the shape is not all there
+    for bounds, calibrated in ((NO_BOUNDS, False), (spread_of(o, range(10)), True), (spread_of(o, range(20)), False)):
         found = wrong_verdicts(
             [o.differences], np.random.default_rng(0), (3, 5, 10, 20), (3, 10, 20), calibrated=calibrated, **how
         )

@@ -20,6 +20,7 @@ from cvhw4.report.runs import by_row, class_names, days, device, grouped, metric
 from cvhw4.report.tables import Table, section
 from cvhw4.report.text import escape
 from cvhw4.statistics.agreement import Order, order, sides
+from cvhw4.statistics.bounds import bounds_of
 from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.verdicts import Outcome, judge_all
@@ -67,7 +68,8 @@ class Setting:
     @cached_property
     def _judged(self) -> list[Outcome]:
         """Those of one folder are judged together, as on its own pages."""
-        return [o for records in self.runs.values() for o in judge_all(self.study, records)]
+        known = bounds_of(self.study).known
+        return [o for records in self.runs.values() for o in judge_all(self.study, records, known=known)]
 
     @cached_property
     def rows(self) -> dict[str, list[RunRecord]]:

@@ -74,15 +74,16 @@ def seeds_of(o: Outcome) -> str:
 def seeds_note(outcomes: Sequence[Outcome]) -> str:
     """What "3 + 17" seeds are, and what verdicts of few seeds rest on; empty where no claim has any such."""
     notes = []
-    if any(o.calibrated for o in outcomes):
+    if pooled := next((o for o in outcomes if o.calibrated), None):
         notes.append(
-            "An n of 3 + 17: three seeds, whose spread is pooled with that of 17 others, which the bounds were "
-            "calibrated on, as three tell little of it."
+            f"An n of {seeds_of(pooled)}: the spread of {pooled.difference.n} seeds, which tell little of it, is "
+            f"pooled with that of {pooled.calibrated} others, which the bounds were calibrated on."
         )
     if any(1 < o.difference.n < ENOUGH and not o.calibrated for o in outcomes):
         notes.append(
-            f"Of few seeds (n below {ENOUGH}) whose spread no calibration knows, verdicts hold for differences that "
-            "are normal; where seeds fall into groups they are wrong several times as often as stated."
+            f"Of few seeds alone (n below {ENOUGH}; no calibration knows their spread, or theirs is larger), verdicts "
+            "hold for differences that are normal; where seeds fall into groups they are wrong several times as often "
+            "as stated."
         )
     return " ".join(notes)
 

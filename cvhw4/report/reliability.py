@@ -173,7 +173,7 @@ def _rate(k: int, n: int) -> str:
     return f"[{percent(low)}, {percent(high)}]"
 
 
-def details_section(outcomes: Sequence[Outcome]) -> list[str]:
+def details_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     """The rest of what the comparisons say."""
     lines = []
     equal = any(o.equivalent_p < 0.5 for o in outcomes)
@@ -193,9 +193,11 @@ def details_section(outcomes: Sequence[Outcome]) -> list[str]:
                 "p of equivalence (Holm)": p_value(o.equivalent_p) if equal else "-",
                 "so many seeds show": number(smallest_effect(o.difference.n, LEVEL / o.together, c.freedom) * c.sd),
                 f"{NIGHTLY_SEEDS} seeds alone": number(smallest_effect(NIGHTLY_SEEDS, LEVEL / o.together) * c.sd),
-                f"{NIGHTLY_SEEDS}, with this spread": number(
-                    smallest_effect(NIGHTLY_SEEDS, LEVEL / o.together, c.freedom) * c.sd
-                ),
+                f"{NIGHTLY_SEEDS}, spread known": number(
+                    smallest_effect(NIGHTLY_SEEDS, LEVEL / o.together, o.difference.n - 2) * c.sd
+                )
+                if _calibrated(o, bounds) and o.difference.n > ENOUGH
+                else "-",
                 "95 % interval, other images too": "-" if both is None else interval(both.estimate),
                 "p, likewise": "-" if both is None else p_value(both.p_value(o.claim.margin)),
             }
@@ -209,8 +211,10 @@ def details_section(outcomes: Sequence[Outcome]) -> list[str]:
         "The comparisons in full",
         "*Together*: the claims that p is corrected for (Holm): those on the same data; a control is judged by itself. "
         "*So many seeds show*: the smallest difference that they decide in nine of ten studies, at the spread seen; "
-        f"beside it that of {NIGHTLY_SEEDS} seeds, the default."
-        + (" *p of equivalence*: two one-sided tests." if "smallest of interest" in made.columns else "")
+        f"beside it that of {NIGHTLY_SEEDS}, the default, by themselves"
+        + (", and where a calibration knows the spread" if f"{NIGHTLY_SEEDS}, spread known" in made.columns else "")
+        + "."
+        + (" *p of equivalence*: two one-sided tests." if "p of equivalence (Holm)" in made.columns else "")
         + (images if "p, likewise" in made.columns else ""),
         made,
     )
@@ -218,11 +222,10 @@ def details_section(outcomes: Sequence[Outcome]) -> list[str]:
 
 def stability_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     """How often few seeds give the verdict of all."""
-    lines, ways = [], set[int]()
-    for family in families(outcomes):
+    lines, ways, known = [], set[int](), set[bool]()
+    for family in _large(outcomes, FEW + 1):
         seeds, values, how = _shapes(family, bounds)
-        if len(seeds) <= FEW:
-            continue
+        known.add(how["calibrated"])
         found = stability(values, [o.claim.margin for o in family], np.random.default_rng(0), FEW, _DRAWS, **how)
         ways.add(min(math.comb(len(seeds), FEW), _DRAWS))
         lines += [
@@ -240,7 +243,7 @@ def stability_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     return section(
         f"Would {FEW} seeds have been enough?",
         f"So often do {FEW} of the seeds say what all say"
-        + ", the spread of the others being known" * bool(bounds.differences)
+        + ", the spread of the others being known" * (known == {True})
         + f", in {ends([f'{n:,}' for n in sorted(ways)] or ['no'])} draws. The same are drawn for claims that are "
         "judged together, and these are judged again, together." + (" None say the opposite." if not opposite else ""),
         Table.of(lines, optional=("the opposite",)),
@@ -250,10 +253,10 @@ def stability_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
 def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     """How often verdicts are wrong where differences have the shape of those seen."""
     lines, of_families = [], []
-    for family in families(outcomes):
-        seeds, values, how = _shapes(family, bounds)
-        if len(seeds) < ENOUGH:
-            continue
+    known = set[bool]()
+    for family in _large(outcomes, ENOUGH):
+        _, values, how = _shapes(family, bounds)
+        known.add(how["calibrated"])
         found = wrong_verdicts(values, np.random.default_rng(0), _NUMBERS, _LOOKS, draws=_SHAPES, **how)
         for o, rates, again, equal in zip(family, found.decided, found.again, found.equivalent, strict=True):
             line = {"claim": o.claim.id, **data_of(o, outcomes)}
@@ -269,7 +272,6 @@ def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
         if len(family) > 1:
             rates = [percent(rate, 1) for rate in found.family]
             of_families.append(f"the {len(family)} about {escape(family[0].data)} in {', '.join(rates)}")
-    known = any(bounds.known(o.claim, o.fingerprint, (), o.epoch, False) for o in outcomes)
     numbers = ", ".join(map(str, _NUMBERS))
     after_holm = (
         f"After Holm's correction any of the claims judged together is decided, with {numbers} seeds: "
@@ -282,7 +284,7 @@ def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
         + (
             f"With fewer than {_NUMBERS[-1]} seeds the spread of the others is known, as in a session whose bounds are "
             "calibrated. "
-            if known
+            if known == {True}
             else "Rates of few seeds are high where the differences fall into groups, and a little because draws from "
             "few values tie. "
         )
@@ -296,16 +298,28 @@ def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     )
 
 
+def _large(outcomes: Sequence[Outcome], seeds: int) -> list[list[Outcome]]:
+    """The claims with so many seeds or more that are judged together, where they share so many."""
+    found = ([o for o in family if len(o.seeds) >= seeds] for family in families(outcomes))
+    return [f for f in found if f and len(set.intersection(*(set(o.seeds) for o in f))) >= seeds]
+
+
 def _shapes(family: Sequence[Outcome], bounds: Bounds) -> tuple[list[int], NDArray[np.float64], dict[str, Any]]:
     """The seeds that claims judged together share, [claims, seeds] their differences, and how these are judged."""
     seeds = sorted(set.intersection(*(set(o.seeds) for o in family)))
     values = [[d for s, d in zip(o.seeds, o.differences, strict=True) if s in seeds] for o in family]
+    known = all(_calibrated(o, bounds) and {*bounds.differences[o.claim.id][o.epoch]} <= {*seeds} for o in family)
     how = {
         "floors": [rounding_sd(o.resolution, len(o.claim.rows)) for o in family],
         "smallest": [o.claim.smallest for o in family],
-        "calibrated": any(bounds.known(o.claim, o.fingerprint, (), o.epoch, False) for o in family),
+        "calibrated": known,
     }
     return seeds, np.array(values), how
+
+
+def _calibrated(o: Outcome, bounds: Bounds) -> bool:
+    """Whether the spread of a claim's differences is known, for a session of a few such runs."""
+    return bool(bounds.known(o.claim, [of_row[0] for of_row in o.runs.values()], o.epoch, False))
 
 
 def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str | Picture]:

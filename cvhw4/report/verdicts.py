@@ -90,7 +90,7 @@ def verdicts_page(
         *of_study,
         *selection_section(sets),
         *noise_section(sets),
-        *details_section(outcomes),
+        *details_section(outcomes, bounds),
         *stability_section(outcomes, bounds),
         *shape_section(outcomes, bounds),
         *_shown(sensitivity_section(detections(study, records, bounds), bounds), pictures),

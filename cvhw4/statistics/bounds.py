@@ -12,6 +12,8 @@ that they were calibrated on, which they know by its fingerprint, and for no oth
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import tomllib
@@ -89,6 +91,11 @@ class Bound:
 def arithmetic(record: RunRecord) -> str:
     """Device and precision of a run: "cpu float32". In another, figures of the same seed are others."""
     return f"{record.environment.get('device', '')} {record.environment.get('precision', '')}".strip()
+
+
+def digest(record: RunRecord) -> str:
+    """Of a run's settings, which the runs of a row have alike."""
+    return hashlib.sha256(json.dumps(record.settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -202,9 +209,9 @@ class Bounds:
         outliers: of rows of which some runs learned far less than the others (failed trainings, or slow ones). Their
             bounds are those of the others, and such runs are passed over as long as there are no more than chance
             brings, beside the share of false alarms.
-        differences: of the calibrated runs, by claim, by the rule for the epoch ("last", "best") and by seed; without
-            those of outliers.
-        untrained: by claim, the seeds among these of which a training failed (`RunRecord.collapsed`).
+        settings: by row, what is known of those of the calibrated runs (`digest`).
+        differences: of the calibrated runs, by claim, by the rule for the epoch ("last", "best") and by seed.
+        untrained: by claim, the seeds among these of which a training failed (`RunRecord.collapsed`) or is an outlier.
         twins: what the figures of single seeds are, by row and figure, where other machines give them too.
         twins_on: the arithmetic of these runs (see `arithmetic`); runs in another are not held against them.
         beside: gives a session's other runs of a record's row, as soon as all of them are over.
@@ -222,6 +229,7 @@ class Bounds:
     usual: float | None = None
     new_nights: int = 0
     outliers: Mapping[str, Outliers] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
     differences: Mapping[str, Mapping[str, Mapping[int, float]]] = field(default_factory=dict)
     untrained: Mapping[str, Sequence[int]] = field(default_factory=dict)
     twins: Mapping[str, Mapping[str, Twin]] = field(default_factory=dict)
@@ -353,20 +361,18 @@ class Bounds:
         bound = self.claims.get(claim.id)
         return bound is not None and bound.for_mean_of(seeds).low > claim.margin
 
-    def known(
-        self, claim: Claim, fingerprint: str, seeds: Sequence[int], epoch: EpochRule, trained: bool
-    ) -> list[float]:
-        """Calibrated differences of a claim with other seeds than these, of which the spread is the same
-        (`comparison.spread`).
+    def known(self, claim: Claim, runs: Sequence[RunRecord], epoch: EpochRule, trained: bool) -> list[float]:
+        """Calibrated differences of a claim with other seeds than these runs', of which the spread is the same
+        (`comparison.spread`); none for other data, or for rows that have changed since.
 
         Args:
-            fingerprint: of the data that the claim is judged on.
+            runs: those compared.
             epoch: whose figures are compared.
-            trained: whether those of seeds of which a training failed are left out.
+            trained: whether those of seeds that failed to train, or learned far less, are left out.
         """
-        if not self.apply_to(fingerprint):
+        if any(self.settings.get(r.row) != digest(r) or not self.apply_to(r.data.fingerprint) for r in runs):
             return []
-        passed_over = {*seeds, *(self.untrained.get(claim.id, ()) if trained else ())}
+        passed_over = {*(r.seed for r in runs), *(self.untrained.get(claim.id, ()) if trained else ())}
         found = self.differences.get(claim.id, {}).get(epoch, {}).items()
         return [difference for seed, difference in found if seed not in passed_over]
 
@@ -460,7 +466,8 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
     data, share, nights = part["data"], part["false_alarms"], part.get("nights", 0)
     on = part.get("twins_on", "")
     new_seeds, usual, new_nights = part.get("new_seeds"), part.get("usual"), part.get("new_nights", 0)
-    texts = all(isinstance(text, str) for text in (part["source"], on, *data.values()))
+    settings = part.get("settings", {})
+    texts = all(isinstance(text, str) for text in (part["source"], on, *data.values(), *settings.values()))
     numbers = [share, *(x for x in (rate, new_seeds, usual) if x is not None), *(o.limit for o in outliers.values())]
     numbers += [d for rules in differences.values() for by_seed in rules.values() for d in by_seed.values()]
     numbers += [x for figures in twins.values() for t in figures.values() for x in (t.tolerance, *t.values.values())]
@@ -485,6 +492,7 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
         usual=usual,
         new_nights=new_nights,
         outliers=outliers,
+        settings=settings,
         differences=differences,
         untrained=untrained,
         twins=twins,
@@ -509,6 +517,7 @@ def _known(part: Mapping[str, Any], study: Study) -> tuple[dict[str, Any], list[
                 kept[table][row] = {name: figures[name] for name in named if name in known}
     ids = {claim.id for claim in study.claims}
     kept["claims"] = part["claims"]
+    kept["settings"] = {row: of for row, of in part.get("settings", {}).items() if row in study.rows}
     for table in ("claims", "differences", "untrained"):
         odd += [id for id in kept.get(table, ()) if id not in ids]
         kept[table] = {id: of_claim for id, of_claim in kept.get(table, {}).items() if id in ids}

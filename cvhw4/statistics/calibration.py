@@ -32,6 +32,7 @@ from cvhw4.statistics.bounds import (
     Outliers,
     Twin,
     arithmetic,
+    digest,
     failed,
     scale_of,
 )
@@ -157,8 +158,9 @@ def calibrate(
         held_out=rate,
         nights=len(drawn),
         outliers=outliers,
-        differences={claim.id: _differences(claim, study, runs, aside) for claim in claims},
-        untrained={claim.id: failed for claim in claims if (failed := _untrained(claim, runs))},
+        settings={row: digest(of_row[0]) for row, of_row in runs.items() if len({digest(r) for r in of_row}) == 1},
+        differences={claim.id: _differences(claim, study, runs) for claim in claims},
+        untrained={claim.id: failing for claim in claims if (failing := _untrained(claim, runs, aside))},
         twins=found,
         twins_on=on,
     )
@@ -272,20 +274,19 @@ def _of_claim(claim: Claim, study: Study, runs: Runs, aside: Mapping[str, Set[in
     return Series(np.array(outcome.differences), seeds, ~np.isin(seeds, [*left_out]), step, of_row=False)
 
 
-def _differences(claim: Claim, study: Study, runs: Runs, aside: Mapping[str, Set[int]]) -> dict[str, dict[int, float]]:
-    """A claim's differences by the rule for the epoch and by seed; without the seeds `aside` of its rows."""
-    left_out, found = _left_out(claim, aside), {}
-    for rule in get_args(EpochRule):
-        outcome = judge(claim, _compared(claim, runs), study, epoch=rule)
-        if outcome is not None:
-            of_seeds = zip(outcome.seeds, outcome.differences, strict=True)
-            found[rule] = {seed: _rounded(d) for seed, d in of_seeds if seed not in left_out}
-    return found
+def _differences(claim: Claim, study: Study, runs: Runs) -> dict[str, dict[int, float]]:
+    """A claim's differences by the rule for the epoch and by seed."""
+    outcomes = {rule: judge(claim, _compared(claim, runs), study, epoch=rule) for rule in get_args(EpochRule)}
+    return {
+        rule: {seed: _rounded(d) for seed, d in zip(o.seeds, o.differences, strict=True)}
+        for rule, o in outcomes.items()
+        if o is not None
+    }
 
 
-def _untrained(claim: Claim, runs: Runs) -> list[int]:
-    """The seeds of which a training of the claim's rows failed."""
-    return sorted({r.seed for r in _compared(claim, runs) if r.collapsed})
+def _untrained(claim: Claim, runs: Runs, aside: Mapping[str, Set[int]]) -> list[int]:
+    """The seeds of which a training of the claim's rows failed, or is an outlier."""
+    return sorted({r.seed for r in _compared(claim, runs) if r.collapsed} | _left_out(claim, aside))
 
 
 def _compared(claim: Claim, runs: Runs) -> list[RunRecord]:
@@ -398,7 +399,10 @@ def with_new_seeds(
     for night in (set(seeds.tolist()) for seeds in drawn):
         others = None if twins is None else [r for r in twins if r.seed not in night]
         rest = [r for r in records if r.seed not in night]
-        made = calibrate(study, rest, bounds.false_alarms, bounds.seeds, others or None)
+        try:
+            made = calibrate(study, rest, bounds.false_alarms, bounds.seeds, others or None)
+        except InputError:  # too few runs are left of a row or a claim, or no twins
+            continue
         tonight = [[r for r in runs if r.row == row and r.seed in night] for row in nightly]
         all_runs = [r for of_row in tonight for r in of_row]
         claims = [judge(claim, all_runs, study) for claim in study.claims if {*nightly} >= {*claim.rows}]
@@ -501,14 +505,13 @@ def to_toml(study: Study, bounds: Bounds) -> str:
         lines += [f"nights = {bounds.nights}", f"held_out = {bounds.held_out:.5g}"]
         if bounds.held_out > bounds.false_alarms:
             lines.append("# more than stated: too many nights have more outliers than are passed over")
-    if bounds.new_nights:
+    if bounds.new_seeds is not None:
         lines.append(
-            "# new_seeds: the share of new_nights that miss anything, bounds being calibrated anew without their"
+            "# new_seeds: the share of new_nights that miss anything, bounds being calibrated without their seeds;"
         )
-        lines.append("# seeds; usual: of those none of whose runs is an outlier")
-        lines.append(
-            f"new_seeds = {bounds.new_seeds:.5g}\nusual = {bounds.usual:.5g}\nnew_nights = {bounds.new_nights}"
-        )
+        lines.append("# usual: of those none of whose runs is an outlier")
+        lines += [f"new_nights = {bounds.new_nights}", f"new_seeds = {bounds.new_seeds:.5g}"]
+        lines += [] if bounds.usual is None else [f"usual = {bounds.usual:.5g}"]
     if bounds.twins:
         lines.append(f"twins_on = {_quoted(bounds.twins_on)}")
     lines += ["", f"[{name}.data]"]
@@ -527,8 +530,9 @@ def to_toml(study: Study, bounds: Bounds) -> str:
     lines += ["", f"# Differences of {study.epoch} epochs, by seed.", f"[{name}.claims]"]
     lines += [f"{_key(id)} = {_inline(b)}" for id, b in bounds.claims.items()]
     if bounds.untrained:
-        lines += ["", "# Seeds of which a training failed.", f"[{name}.untrained]"]
+        lines += ["", "# Seeds of which a training failed, or learned far less.", f"[{name}.untrained]"]
         lines += [f"{_key(id)} = {[*seeds]}" for id, seeds in bounds.untrained.items()]
+    lines += ["", f"[{name}.settings]", *(f"{_key(row)} = {_quoted(of)}" for row, of in bounds.settings.items())]
     for id, rules in bounds.differences.items():
         lines += ["", f"[{name}.differences.{_key(id)}]"]
         lines += [f"{rule} = {{ {_by_seed(of_rule)} }}" for rule, of_rule in rules.items()]

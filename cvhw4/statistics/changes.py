@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.records.store import latest_runs
+from cvhw4.statistics.bounds import bounds_of
 from cvhw4.statistics.comparison import DECIMALS, LEVEL, holm, moments, rounding_sd
 from cvhw4.statistics.intervals import Estimate, Verdict, t_quantile, two_sided_p
 from cvhw4.statistics.verdicts import Outcome, judge_all
@@ -354,7 +355,8 @@ def _claims(
     Args:
         untouched: rows whose runs are the same to the bit.
     """
-    of_a, of_b = ({(o.claim.id, o.data): o for o in judge_all(study, records)} for records in (a, b))
+    spread = bounds_of(study).known
+    of_a, of_b = ({(o.claim.id, o.data): o for o in judge_all(study, runs, known=spread)} for runs in (a, b))
     moves = []
     for place in (p for p in of_a if p in of_b):
         before, after = of_a[place], of_b[place]

@@ -139,7 +139,7 @@ def spread(
     """Mean, standard deviation and its degrees of freedom over the last axis, with what is known of the spread.
 
     The variances of both are pooled, each about its own mean, unless that of the values is larger than those of the
-    others explain (F test at 1 %): then something has changed, and the values count alone.
+    others explain (F test at 10 %): then something has changed, and the values count alone.
 
     Args:
         values: [..., n].
@@ -157,7 +157,7 @@ def spread(
         return mean, np.maximum(own, floor), np.full(mean.shape, n - 1)
     theirs = moments(known)[1]
     pooled = np.sqrt(((n - 1) * own**2 + (m - 1) * theirs**2) / (n + m - 2))
-    alone = own**2 > theirs**2 * f.ppf(0.99, n - 1, m - 1)
+    alone = own**2 > theirs**2 * f.ppf(0.9, n - 1, m - 1)
     return mean, np.maximum(np.where(alone, own, pooled), floor), np.where(alone, n - 1, n + m - 2)
 
 

@@ -85,7 +85,7 @@ class Wrong(NamedTuple):
         decided: [claims, numbers] each claim by itself, before Holm's correction, with so many seeds.
         again: [claims] likewise, at any of several looks.
         equivalent: [claims] called equivalent with the largest number, though the mean is as far from the margin as the
-            smallest difference of interest; NaN where none is named.
+            smallest difference of interest, on the side where that happens more often; NaN where none is named.
         family: [numbers] any of the claims, after Holm's correction.
     """
 
@@ -135,13 +135,16 @@ def wrong_verdicts(
     }
     most = max(numbers)
     equal = [
-        equivalence_p_values(v[:, :most] + s, 0.0, s, f, known(v, most)) if s > 0 else np.full(draws, np.nan)
+        max(
+            float((equivalence_p_values(v[:, :most] + side * s, 0.0, s, f, known(v, most)) < LEVEL).mean())
+            for side in (1, -1)
+        )
         for v, s, f in zip(centred, of_interest, least, strict=True)
     ]
     return Wrong(
         decided=np.stack([(p[n] < LEVEL).mean(1) for n in numbers], axis=1),
         again=np.any([p[n] < LEVEL for n in looks], axis=0).mean(1),
-        equivalent=np.where(of_interest > 0, (np.stack(equal) < LEVEL).mean(1), np.nan),
+        equivalent=np.where(of_interest > 0, equal, np.nan),
         family=np.array([(holm(p[n].T) < LEVEL).any(1).mean() for n in numbers]),
     )
 

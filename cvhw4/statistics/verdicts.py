@@ -26,9 +26,9 @@ from cvhw4.study import Claim, EpochRule, Metric, Study
 
 _CALLS = 2000  # at most, of a study's own metric, which may take milliseconds, to resample images
 ReadImages = Callable[[RunRecord], ImageResults | None]
-# Calibrated differences of a claim with other seeds than these, by the figures of that epoch, those of seeds of which
-# no training failed alone where so asked; empty where none are known for the data with that fingerprint.
-Known = Callable[[Claim, str, Sequence[int], EpochRule, bool], Sequence[float]]
+# Calibrated differences of a claim with other seeds than these runs', by the figures of that epoch, without those of
+# seeds that failed to train where so asked; empty where none are known for such runs.
+Known = Callable[[Claim, Sequence[RunRecord], EpochRule, bool], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ def judge(
     else:  # of a metric of the study's own this is about what one image makes
         resolution = 1 / data.val if study.rows[claim.rows[0]].task.in_images else 0.0
     figures = len(claim.rows)
-    others = () if known is None else known(claim, data.fingerprint, seeds, epoch, trained)
+    compared = {row: [of_row[s] for s in seeds] for row, of_row in runs.items()}
+    others = () if known is None else known(claim, [r for of_row in compared.values() for r in of_row], epoch, trained)
     comparison = compare(better, worse or None, claim.margin, resolution, claim.smallest, figures, others)
     noise = None
     if read_images is not None and not data.redrawn:
@@ -183,7 +184,7 @@ def judge(
         redrawn=data.redrawn,
         resolution=resolution,
         calibrated=len(others) * (comparison.freedom >= len(seeds)),
-        runs={row: [of_row[s] for s in seeds] for row, of_row in runs.items()},
+        runs=compared,
     )
 
 
