@@ -223,10 +223,10 @@ def test_windows_are_placed_as_random_crop_places_them():
 def test_colour_jitter_has_torchvisions_operations_with_factors_and_order_of_each_images_own():
     images = torch.stack([noise(20, 16, seed) for seed in range(12)]).permute(0, 3, 1, 2).float()
     generator = stream(3, "test")
-    factors = 1 + 0.4 * (2 * torch.rand(12, 3, generator=generator) - 1)
+    factors = 1 + 0.2 * (2 * torch.rand(12, 3, generator=generator) - 1)
     orders = torch.rand(12, 3, generator=generator).argsort(1).tolist()
     steps = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
-    result = augment.colour_jitter(images, stream(3, "test"), strength=0.4)
+    result = augment.colour_jitter(images, stream(3, "test"))
     for image, jittered, factor, order in zip(images, result, factors.tolist(), orders, strict=True):
         expected = image / 255
         for kind in order:

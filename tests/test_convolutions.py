@@ -188,6 +188,13 @@ def test_one_pixel_convolutions_of_few_images_are_computed_by_onednn(kind, setti
     assert "aten::mkldnn_convolution" in kernels and "aten::_slow_conv2d_backward" not in kernels
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_pytorch_leaves_onednn_aside_for_them():
+    """Once this fails they need no help any more."""
+    module, inputs = nn.Conv2d(4, 4, 1), torch.randn(4, 4, 8, 8)
+    assert "aten::_slow_conv2d_backward" in kernels_of(lambda: gradients(module, inputs))
+
+
 @pytest.mark.parametrize(
     "module", [Halved(4, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1, device="meta"), nn.Conv1d(4, 4, 1)]
 )

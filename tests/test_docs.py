@@ -220,6 +220,12 @@ def test_another_plugins_option_of_our_name_is_fixed_as_the_page_says(tmp_path):
     assert code == 0 and "1 passed" in printed
     line = "--device is another plugin's here, cvhw4's own is --cvhw4-device"
     assert f"cvhw4: {line}\n" in printed and "(pytest-playwright has `--device`)" in page
+    below = tmp_path / "below"
+    below.mkdir()
+    for name in ("conftest.py", "test_one.py"):
+        (tmp_path / name).rename(below / name)
+    code, printed = session("-p", "no:playwright", "-p", "no:profiling")
+    assert code != 0 and "Defining 'pytest_plugins' in a non-top-level conftest" in printed
 
 
 def test_the_rows_and_the_studies_that_are_shown_are_right():

@@ -89,6 +89,7 @@ def test_one_thing_is_left_out_at_a_time():
 def test_a_factorial_has_every_combination_and_a_study_takes_its_rows():
     base = Row("fcn8s/resnet18", start="random", skips=False, batch_norm="frozen")
     design = factorial(base, {"skips": True, "norm": {"batch_norm": "train"}})
+    assert {*design.cells} == {*cells(2)}
     for (skips, norm), name in design.cells.items():
         assert design.rows[name] == replace(base, skips=skips, batch_norm="train" if norm else "frozen")
     assert [*design.rows] == ["base", "norm", "skips", "skips_norm"]

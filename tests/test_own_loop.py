@@ -106,6 +106,7 @@ def test_rows_are_settings_and_figures_are_the_studys():
         ({"rows": {"a b": {}}}, "a b: is not a valid row name"),
         ({"rows": {"a": {"x": float("nan")}}}, "has x=nan, which is not finite"),
         ({"rows": {"a": {"x": [1, object()]}}}, "which does not say what it holds"),
+        ({"rows": {"a": {"x": {3, 4}}}}, "which does not say what it holds"),
         ({"rows": {"a": {"x": {1: 2}}}}, "which has keys that are no texts"),
         ({"claims": [Claim(better="deep", metric="loss", margin=1.0)]}, "of which lower is better, against a number"),
         ({"claims": [Claim(better="wide", worse="deep", metric="f1")]}, "has row='wide'"),
@@ -615,7 +616,9 @@ class Net(lightning.LightningModule):
         self.layers = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
 
     def training_step(self, batch, _):
-        return nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
+        loss = nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
+        self.log("train_loss", loss, on_epoch=True)
+        return loss
 
     def validation_step(self, batch, _):
         scores = self.layers(batch[0])

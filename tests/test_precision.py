@@ -124,6 +124,7 @@ def test_a_network_without_bf16_is_timed_in_float32_alone(monkeypatch):
 
 def test_bf16_where_the_processor_has_none_is_one_line_before_training(study, monkeypatch, pytester):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert precision.processor().endswith("without bf16")
     with pytest.raises(InputError, match="finds no bf16 instructions in this processor"):
         pick_precision("bf16", CPU)
     result = study("-k", "q2_1a", "--seeds", "1", "--device", "cpu", "--precision", "bf16")

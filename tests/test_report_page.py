@@ -252,7 +252,7 @@ def redrawn(r):
 
 
 def by_code(r):
-    digest, day = {"q2_1a-skip": ("a", 24), "q2_1b-noskip": ("", 25), "q2_n1a-fused_norm": ("a", 23)}[r.row]
+    digest, day = {"q2_1a": ("a", 24), "q2_1b": ("", 25), "q2_n1a": ("a", 23), "q2_n1b": ("b", 26)}[r.row.split("-")[0]]
     code = {"code": digest * 64} if digest else {}
     return dict(environment=r.environment | code, started=f"2026-11-{day}T10:00:00+00:00")
 
@@ -271,19 +271,20 @@ def by_code(r):
         ),
         (
             redrawn,
-            "Rows were trained on different pictures under this name (q2_1a-skip; q2_1b-noskip; q2_n1a-fused_norm): "
-            "train them again",
+            "Rows were trained on different pictures under this name (q2_1a-skip; q2_1b-noskip; q2_n1a-fused_norm; "
+            "q2_n1b-plain_norm): train them again",
         ),
         (
             by_code,
             f"Rows were run by different versions of the code: {'a' * 12} (q2_1a-skip, q2_n1a-fused_norm; 2026-11-23 "
-            "to 2026-11-24); not recorded (q2_1b-noskip; 2026-11-25). A difference between them may be the code's.",
+            f"to 2026-11-24); not recorded (q2_1b-noskip; 2026-11-25); {'b' * 12} (q2_n1b-plain_norm; 2026-11-26). "
+            "A difference between them may be the code's.",
         ),
         (lambda r: {}, None),
     ],
 )
 def test_what_is_wrong_with_data_or_code_stands_wherever_its_figures_do(change, line):
-    runs = [replace(r, **change(r)) for r in map(record, ("q2_1a", "q2_1b", "q2_n1a"))]
+    runs = [replace(r, **change(r)) for r in map(record, ("q2_1a", "q2_1b", "q2_n1a", "q2_n1b"))]
     q1, q2 = page([*runs, record("q1_2")]).split("## Q2")
     told = "\n".join(origins(by_row(runs)))
     if line is None:

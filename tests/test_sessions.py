@@ -82,6 +82,8 @@ def at_every_step(monkeypatch):
     result.assert_outcomes(passed=2)
     text = result.stdout.str()
     assert text.count(" reused ") == 1 and text.count("(continued)") == 1
+    study(*select, "--results", "whole", subprocess=True).assert_outcomes(passed=2)
+    assert figures(pytester.path / "results") == figures(pytester.path / "whole")
     assert not list(unfinished.glob("*.safetensors"))
 
 
