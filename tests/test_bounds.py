@@ -470,9 +470,10 @@ def test_the_spread_of_calibrated_seeds_counts_where_there_are_few(tmp_path):
     records = [replace(r, by_class=COLLAPSED) if (r.row, r.seed) == ("q1_1-features", 7) else r for r in stored(20)]
     path = tmp_path / "b.toml"
     path.write_text(to_toml(QUICK, calibrate(QUICK, records)))
-    known = load_bounds(path, QUICK).known
+    bounds = load_bounds(path, QUICK)
+    known = bounds.known
     tonight = [r for r in records if r.seed < 3]
-    outcome = judge(CLAIM, tonight, QUICK, known=known)
+    outcome = judge(CLAIM, tonight, QUICK, bounds=bounds)
     of_all = judge(CLAIM, records, QUICK)
     others = np.array(of_all.differences[3:])
     assert outcome.difference.mean == judge(CLAIM, tonight, QUICK).difference.mean and outcome.calibrated == 17
@@ -484,12 +485,12 @@ def test_the_spread_of_calibrated_seeds_counts_where_there_are_few(tmp_path):
     other_data = [replace(r, data=replace(r.data, fingerprint="e" * 64)) for r in two]
     assert known(CLAIM, other_data, "last", False) == []
     assert known(CLAIM, [*two[1:], replace(two[0], settings={"lr": 1.0})], "last", False) == []  # another recipe
-    all_of_them = judge(CLAIM, records, QUICK, known=known)
+    all_of_them = judge(CLAIM, records, QUICK, bounds=bounds)
     assert all_of_them == of_all and all_of_them.calibrated == 0  # nothing is counted twice
     unlike = [
         record(r.row, seed=r.seed, figures=((0.1 + 0.3 * r.seed,),)) if r.row == CLAIM.better else r for r in tonight
     ]
-    assert judge(CLAIM, unlike, QUICK, known=known).calibrated == 0  # a spread that has changed
+    assert judge(CLAIM, unlike, QUICK, bounds=bounds).calibrated == 0  # a spread that has changed
 
 
 def test_rows_that_twins_reproduce_are_held_against_the_run_of_the_same_seed(tmp_path):

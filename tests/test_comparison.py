@@ -13,8 +13,11 @@ from cvhw4.statistics.comparison import (
     compare,
     decimal_step,
     equivalence_p_values,
+    hall_inverse,
+    hall_transform,
     holm,
     rounding_sd,
+    skewness,
     spread,
     t_p_values,
     verdict_of,
@@ -26,9 +29,11 @@ from cvhw4.statistics.published import binomial_comparison
 
 BETTER, WORSE = [0.80, 0.90, 0.70, 0.85], [0.75, 0.86, 0.69, 0.84]
 FIGURES = st.integers(0, 400).map(lambda right: right / 400)
-PAIRED = st.lists(st.tuples(FIGURES, FIGURES), min_size=2, max_size=12).map(
+FEW = st.lists(st.tuples(FIGURES, FIGURES), min_size=2, max_size=14)
+PAIRED = (FEW | st.lists(st.tuples(FIGURES, FIGURES), min_size=15, max_size=20)).map(
     lambda pairs: tuple(zip(*pairs, strict=True))
 )
+SKEWED = np.round(np.random.default_rng(3).exponential(0.02, 20), 4)  # many small differences and a few large ones
 OTHERS = (0.01, 0.05, 0.02, 0.04, 0.09, 0.01)
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=15)
 
@@ -42,12 +47,50 @@ def _no_warnings():
 
 @settings(deadline=None)
 @given(PAIRED, st.sampled_from([0.0, 0.01, -0.25]))
-def test_a_comparison_is_scipys(pair, margin):
+def test_a_comparison_of_few_seeds_is_scipys(pair, margin):
     better, worse = map(np.array, pair)
     c = compare(better, worse, margin)
-    assert c.difference == estimate(np.round(better - worse, 12).tolist()) and c.margin == margin
+    student = estimate(np.round(better - worse, 12).tolist())
+    assert (c.difference, c.skewness) == (student, 0) or len(better) > 14
+    assert c.difference.low <= student.low + 1e-12 and c.difference.high >= student.high - 1e-12 and c.margin == margin
     if c.difference.sd > 1e-9:
-        assert c.p_value == pytest.approx(stats.ttest_rel(better, worse + margin).pvalue, rel=1e-6)
+        p = stats.ttest_rel(better, worse + margin).pvalue
+        assert c.p_value == pytest.approx(p, rel=1e-6) if len(better) < 15 else c.p_value >= p * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_the_skewness_of_many_differences_counts_by_hand(way):
+    values, n = way * SKEWED, len(SKEWED)
+    c, g = compare(values, None, smallest=0.05), stats.skew(values, bias=False)
+    assert c.skewness == pytest.approx(g) and way * g > 1
+    x = values.mean() / values.std(ddof=1)
+    hall = math.sqrt(n) * (x + g * x**2 / 3 + g**2 * x**3 / 27 + g / (6 * n))  # Hall (1992), (2.2)
+    least = min(abs(hall), math.sqrt(n) * abs(x))
+    assert c.p_value == pytest.approx(2 * stats.t.sf(least, n - 1))
+    # A tail to one side: the mean may well be farther on that side than Student's interval reaches, not on the other.
+    ends = np.sort(way * np.array([c.difference.low, c.difference.high]))
+    student = np.sort(way * np.array([estimate(values.tolist()).low, estimate(values.tolist()).high]))
+    assert ends[0] == pytest.approx(student[0]) and ends[1] > student[1] + 0.001
+    assert t_p_values(values, way * ends[1]) == pytest.approx(0.05)
+    near = [compare(values, None, smallest=0.05 + s * 1e-9).equivalence_p for s in (0, 1)]
+    assert (
+        near[0] == pytest.approx(near[1], rel=1e-4)
+        and near[0] > stats.ttest_1samp(values * way - 0.05, 0.0, alternative="less").pvalue
+    )
+    assert compare(values, None, others=values[:10]).skewness == 0  # the spread is of other seeds as well
+
+
+def test_hall_turned_around():
+    t, g = np.meshgrid(np.linspace(-6, 6, 13), [-3.0, -0.5, 0.0, 1e-9, 2.0])
+    assert hall_inverse(hall_transform(t, g, 20), g, 20) == pytest.approx(t, abs=1e-6)
+    assert (np.diff(hall_transform(t, g, 20)) >= 0).all()
+    assert skewness([[0.3] * 20], [0.0]).tolist() == [0.0]
+
+
+def test_skewed_differences_are_decided_wrongly_in_5_percent():
+    draws = np.random.default_rng(4).lognormal(0.0, 0.6, (4000, 20)) - math.exp(0.18)
+    student = stats.ttest_1samp(draws, 0.0, axis=-1).pvalue
+    assert (student < 0.05).mean() > 0.07 and (t_p_values(draws) < 0.05).mean() < 0.055
 
 
 def test_the_spread_of_other_seeds_is_pooled():
@@ -166,14 +209,19 @@ def test_power_is_what_simulation_gives():
     assert power(0.0, 5) == pytest.approx(0.025)
     # a two-sided test is decided for either side by the noncentral F distribution
     assert power(1.0, 10) == pytest.approx(stats.ncf.sf(stats.f.isf(0.05, 1, 9), 1, 9, 10), abs=1e-5)
-    draws = np.random.default_rng(2).normal(1.0, 1.0, (20_000, 10))
-    assert power(1.0, 10) == pytest.approx((t_p_values(draws) < 0.05).mean(), abs=0.01)
+    for n, effect in ((10, 1.0), (20, 0.7)):
+        draws = np.random.default_rng(2).normal(effect, 1.0, (20_000, n))
+        assert power(effect, n) == pytest.approx((t_p_values(draws) < 0.05).mean(), abs=0.01)
 
 
-# Cohen (1988), one sample, two-sided 5 %, power 0.9: d = 0.5 needs 44 seeds; G*Power gives 13 for d = 1
-@pytest.mark.parametrize(("effect", "seeds"), [(0.5, 44), (1.0, 13)])
-def test_the_smallest_effect_from_the_tables(effect, seeds):
-    assert smallest_effect(seeds) <= effect < smallest_effect(seeds - 1)
+# Cohen (1988), one sample, two-sided 5 %, power 0.9: d = 0.5 needs 44 seeds; G*Power gives 13 for d = 1. From 15 seeds
+# on the test counts their skewness, which takes one seed more.
+@pytest.mark.parametrize(("effect", "seeds", "more"), [(0.5, 44, 1), (1.0, 13, 0)])
+def test_the_smallest_effect_from_the_tables(effect, seeds, more):
+    assert smallest_effect(seeds + more) <= effect < smallest_effect(seeds + more - 1)
+    assert smallest_effect(seeds, freedom=1000) < effect  # of a spread that is known
+    assert power(smallest_effect(20, 0.01), 20, 0.01) == pytest.approx(0.9, abs=1e-4)
+    assert smallest_effect(101) == pytest.approx(smallest_effect(100), rel=0.02)
 
 
 # Claims judged together
@@ -287,6 +335,23 @@ def test_two_sources_are_never_surer_than_the_seeds_of_their_error(sd, n, varian
     half = stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n)
     assert c.estimate.low <= 0.1 - half * (1 - 1e-9) and c.estimate.high >= 0.1 + half * (1 - 1e-9)
     assert c.p_value() >= 2 * stats.t.sf(0.1 / (sd / math.sqrt(n)), n - 1) - 1e-12 if sd > 1e-9 else True
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_two_sources_of_skewed_seeds(way):
+    c = compare(way * SKEWED, None)
+    seeds = combine(c.difference.mean, c.sd, 20, 0.0, 79, c.freedom, c.skewness)
+    assert (seeds.estimate.low, seeds.estimate.high) == pytest.approx((c.difference.low, c.difference.high))
+    assert seeds.p_value(way * 0.01) == pytest.approx(float(t_p_values(way * SKEWED, way * 0.01)))
+    both = combine(c.difference.mean, c.sd, 20, c.sd**2 / 5, 79, c.freedom, c.skewness)  # of the images four fifths
+    student = combine(c.difference.mean, c.sd, 20, c.sd**2 / 5, 79)
+    # the mean has a fifth of its variance, so 0.2 ** 1.5 of its skewness, from the seeds
+    far = hall_inverse(-way * stats.t.ppf(0.975, both.freedom), 0.2**1.5 * c.skewness, 20) * both.standard_error
+    ends, before, seeds = ([way * e.low, way * e.high][::way] for e in (both.estimate, student.estimate, c.difference))
+    assert ends[0] == pytest.approx(before[0]) and ends[0] < seeds[0] and ends[1] > max(before[1], seeds[1])
+    assert ends[1] == pytest.approx(way * c.difference.mean + abs(far))
+    for end in (both.estimate.low, both.estimate.high):
+        assert both.p_value(end) == pytest.approx(0.05)
 
 
 def test_two_sources_at_their_ends():

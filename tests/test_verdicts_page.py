@@ -171,11 +171,14 @@ def test_trainings_that_failed_are_counted(page, store, records):
     text = section(verdicts_page(QUICK, records, store.images, bounds)[0], "Trainings that failed")
     assert cells(text, slow.row)[1] == f"1 of {SEEDS} learned far less than others"
     without = judge(claim, [r for r in records if r.seed != slow.seed], QUICK).difference
-    assert cells(text, claim.id)[3:6] == [
+    judged = {o.claim: o for o in judge_all(QUICK, records, bounds=bounds)}
+    assert cells(text, claim.id)[3:7] == [
         f"{without.mean:+.3f}",
         f"[{without.low:.3f}, {without.high:.3f}]",
         str(SEEDS - 1),
+        judged[claim].trained.verdict,
     ]
+    assert judged[claim].trained.difference == without and judged[FIRST].trained is None
 
 
 def test_the_parts_of_the_rise_add_up_on_the_page(page, store, records):

@@ -282,8 +282,8 @@ class Session:
             [row for row in study.rows.values() if row.name in compared],
             [study.rows[name] for name in claim.rows if name in study.rows],
         )
-        known = load(self.config, study).known
-        outcomes = judge_all(study, records, claims=tuple(claims), known=known)
+        bounds = load(self.config, study)
+        outcomes = judge_all(study, records, claims=tuple(claims), bounds=bounds)
         outcome = next((o for o in outcomes if o.claim == claim), None)
         having = {r.row for r in records}
         lacking = [r for r in records if r.row in claim.rows and claim.metric not in r.epochs[-1].figures]

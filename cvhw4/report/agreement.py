@@ -68,8 +68,8 @@ class Setting:
     @cached_property
     def _judged(self) -> list[Outcome]:
         """Those of one folder are judged together, as on its own pages."""
-        known = bounds_of(self.study).known
-        return [o for records in self.runs.values() for o in judge_all(self.study, records, known=known)]
+        bounds = bounds_of(self.study)
+        return [o for records in self.runs.values() for o in judge_all(self.study, records, bounds=bounds)]
 
     @cached_property
     def rows(self) -> dict[str, list[RunRecord]]:

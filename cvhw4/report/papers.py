@@ -368,7 +368,7 @@ def results_table(study: Study, records: Iterable[RunRecord], style: Style | Map
     shown = [r for r in runs if r.row in style.rows]
     order = [task.name for task in study.tasks]
     sets = grouped(sorted(shown, key=lambda r: order.index(r.task)), lambda r: (r.task, r.data.fingerprint))
-    outcomes = judge_all(study, runs, known=bounds_of(study).known) if style.marks == "claims" else None
+    outcomes = judge_all(study, runs, bounds=bounds_of(study)) if style.marks == "claims" else None
     tables = (_table(study, of, style, outcomes) for of in sets.values())
     return Tables(table for table in tables if table.columns)
 

@@ -290,7 +290,7 @@ def claims_figure(
         InputError: the runs judge no claim, or not one that is named.
     """
     runs = [r for r in records if r.row in study.rows]
-    outcomes = judge_all(study, runs, known=bounds_of(study).known)
+    outcomes = judge_all(study, runs, bounds=bounds_of(study))
     if not outcomes:
         hint = "train the rows of a claim with the same seeds, or name other runs"
         raise InputError("claims", "are judged by none of these runs", hint)

@@ -138,9 +138,9 @@ def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome], bou
                 rows.append({"row": row, "runs": f"{k} of {len(runs)} {what}", "95 % interval": _rate(k, len(runs))})
     claims = []
     for o in outcomes:
-        kept = o.trained.differences if o.trained else () if o.collapsed else bounds.without_outliers(o)
-        if len(kept) < len(o.differences):
-            without = estimate(kept) if kept else None
+        kept = o.trained.differences if o.trained else ()
+        if o.trained or o.collapsed:
+            without = o.trained.difference if o.trained else None
             claims.append(
                 {
                     "claim": o.claim.id,
@@ -157,7 +157,7 @@ def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome], bou
         "After the last epoch their network is right about no more than one class: as good as always giving the same "
         "answer. Others learn, and far less than the rest of their row, so that the bounds set them aside. The "
         "verdicts above count both with the figures that they have; here is how often they come (Clopper-Pearson "
-        "intervals), and the difference over the other seeds, which has a verdict of its own where trainings failed. "
+        "intervals), and the difference and verdict over the other seeds. "
         "Rows that are not listed had none; a network that gives several answers can still be no better than chance, "
         "which its figures show.",
         rows,
@@ -261,9 +261,8 @@ def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
         for o, rates, again, equal in zip(family, found.decided, found.again, found.equivalent, strict=True):
             line = {"claim": o.claim.id, **data_of(o, outcomes)}
             line |= {f"{n} seeds": percent(rate, 1) for n, rate in zip(_NUMBERS, rates, strict=True)}
-            trained = o.trained.differences if o.trained else bounds.without_outliers(o)
-            learned = math.nan
-            if ENOUGH <= len(trained) < len(o.differences):
+            trained, learned = o.trained.differences if o.trained else (), math.nan
+            if len(trained) >= ENOUGH:
                 floor = rounding_sd(o.resolution, len(o.claim.rows))
                 rng, most = np.random.default_rng(0), _NUMBERS[-1:]
                 learned = float(wrong_verdicts([trained], rng, most, most, floor, draws=_SHAPES).decided[0, 0])
@@ -292,7 +291,7 @@ def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
         f"{_NUMBERS[-1]} seeds, though the mean is the smallest difference of interest away. *Those that learned*: "
         f"with {_NUMBERS[-1]} seeds, failed trainings and runs that the bounds set aside left out; where that is far "
         "below the rate with all, the seeds fall into two groups, and the t test is not to be relied on: read the "
-        "difference with them and without.",
+        "verdict with them and without.",
         Table.of(lines, optional=("called equivalent", "those that learned")),
         *([after_holm] if of_families else []),
     )

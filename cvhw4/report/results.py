@@ -52,7 +52,7 @@ from cvhw4.report.runs import (
 )
 from cvhw4.report.tables import Table
 from cvhw4.report.text import anchor, code, escape
-from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
+from cvhw4.statistics.bounds import Bounds
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
@@ -95,7 +95,7 @@ def report_page(
         older: how many runs of a row are left out.
         verdicts: whether there is a verdicts.md beside it.
     """
-    outcomes = judge_all(study, records, known=(bounds or NO_BOUNDS).known)
+    outcomes = judge_all(study, records, bounds=bounds)
     sections = []
     for task in study.tasks:
         failed = [f for f in failures if f.task == task.name]

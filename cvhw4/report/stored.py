@@ -44,7 +44,7 @@ class Stored:
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """What they say of the claims, with other images where these are stored."""
-        return judge_all(self.study, self.rows, self.images, known=self.bounds.known)
+        return judge_all(self.study, self.rows, self.images, bounds=self.bounds)
 
     def images(self, record: RunRecord) -> ImageResults | None:
         """What a run made of every validation image, kept once read; None where that is not stored."""

@@ -64,7 +64,7 @@ def session_summary(
     if bounds and found:
         lines.append(f"negative controls, in sessions of {bounds.seeds} seeds")
         lines += [*short_detections(found), ""]
-    outcomes = judge_all(study, rows, known=(bounds or NO_BOUNDS).known)
+    outcomes = judge_all(study, rows, bounds=bounds)
     if outcomes:
         lines += [f"claims by the {study.epoch} epoch (Holm; controls each by itself)", *short_claims(outcomes)]
         lines += wrapped(seeds_note(outcomes)).splitlines()

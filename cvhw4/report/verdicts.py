@@ -30,6 +30,7 @@ from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
+from cvhw4.statistics.comparison import FEWEST_SKEWED
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import detections
@@ -76,7 +77,7 @@ def verdicts_page(
     rows = [r for r in records if r.row in study.rows]
     if not any(bounds.apply_to(r.data.fingerprint) for r in rows):
         bounds = NO_BOUNDS  # those of other data have nothing to say here
-    outcomes = judge_all(study, rows, read, known=bounds.known) if judged is None else judged
+    outcomes = judge_all(study, rows, read, bounds=bounds) if judged is None else judged
     sets = evidence(study, rows, read)
     of_study, pictures = _sections(study, sets)
     claims_failed = _failed(study, rows, failures)
@@ -135,7 +136,8 @@ def _shown(found: Iterable[str | Picture], pictures: list[Picture], data: str = 
 
 
 def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
-    seeds = ends(sorted({len(of_row) for of_row in grouped(records, lambda r: (r.row, r.data.name)).values()}))
+    numbers = sorted({len(of_row) for of_row in grouped(records, lambda r: (r.row, r.data.name)).values()})
+    skewed = f", from {FEWEST_SKEWED} seeds on without and with their skewness, whichever is less sure"
     generated = {escape(r.data.name): " (generated pictures)" if r.data.embedded else "" for r in records}
     data = ", ".join(name + what for name, what in generated.items())
     about = "".join(f" {text}" for text in (escape(study.about), scope(records)) if text)
@@ -146,15 +148,15 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
         else ""
     )
     return (
-        f"From {len(records)} runs of study `{study.name}`, {days(records)}, on {data}, {seeds} seeds a row; written "
-        "by `cvhw4 report`, nothing by hand.\n\n"
+        f"From {len(records)} runs of study `{study.name}`, {days(records)}, on {data}, {ends(numbers)} seeds a row; "
+        "written by `cvhw4 report`, nothing by hand.\n\n"
         f"*Difference*: the mean over seeds, after the {study.epoch} epoch, the rule for all claims; of a claim about "
         "a figure, that figure."
         f"{lower_note(records)} A verdict is about these {what} on these data.{about} *Supported*: the difference lies "
         "above its margin, the paired t test over seeds being below 5 % after Holm's correction for the claims about "
-        f"the same data; *contradicted*: below it, likewise{equivalent}; *undecided*: nothing of that. Intervals are "
-        "95 %, Student's t over seeds, each for its claim alone, so that one may leave 0 out where the corrected "
-        "verdict is still undecided."
+        f"the same data; *contradicted*: below it, likewise{equivalent}; *undecided*: nothing of that. Tests and "
+        f"intervals (95 %) are Student's t over seeds{skewed * (numbers[-1] >= FEWEST_SKEWED)}. An interval is for its "
+        "claim alone, so that it may leave 0 out where the corrected verdict is still undecided."
     )
 
 

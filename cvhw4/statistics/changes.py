@@ -355,8 +355,8 @@ def _claims(
     Args:
         untouched: rows whose runs are the same to the bit.
     """
-    spread = bounds_of(study).known
-    of_a, of_b = ({(o.claim.id, o.data): o for o in judge_all(study, runs, known=spread)} for runs in (a, b))
+    bounds = bounds_of(study)
+    of_a, of_b = ({(o.claim.id, o.data): o for o in judge_all(study, runs, bounds=bounds)} for runs in (a, b))
     moves = []
     for place in (p for p in of_a if p in of_b):
         before, after = of_a[place], of_b[place]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvhw4.records.images import ImageResults
-from cvhw4.statistics.comparison import DECIMALS
+from cvhw4.statistics.comparison import DECIMALS, hall_inverse, hall_transform
 from cvhw4.statistics.intervals import Estimate, t_quantile, two_sided_p
 from cvhw4.study import Metric
 
@@ -156,6 +156,7 @@ class Combined:
         freedom: degrees of freedom of that error; NaN for one seed.
         seed_error: of the mean, the seeds' error alone.
         seed_freedom: its degrees of freedom.
+        skewness: of the seeds' figures, 0 where it is not counted.
     """
 
     estimate: Estimate
@@ -163,6 +164,7 @@ class Combined:
     freedom: float
     seed_error: float = 0.0
     seed_freedom: int = 0
+    skewness: float = 0.0
 
     def p_value(self, margin: float = 0.0) -> float:
         """Two-sided t test of mean == margin, never below the seeds' alone; NaN for one seed, 0 or 1 where there is no
@@ -170,13 +172,22 @@ class Combined:
         excess = round(self.estimate.mean - margin, DECIMALS)
         if self.standard_error == 0:
             return 0.0 if excess else 1.0
-        both = two_sided_p(excess / self.standard_error, self.freedom)
-        seeds = two_sided_p(excess / self.seed_error, self.seed_freedom) if self.seed_error > 0 else both
+        both = self._p(excess / self.standard_error, self.freedom, _of_both(self))
+        seeds = self._p(excess / self.seed_error, self.seed_freedom, self.skewness) if self.seed_error > 0 else both
         return max(both, seeds)
+
+    def _p(self, t: float, freedom: float, skewness: float) -> float:
+        return two_sided_p(min(abs(t), abs(float(hall_transform(t, skewness, self.estimate.n)))), freedom)
 
 
 def combine(
-    mean: float, seed_sd: float, n: int, image_variance: float, image_freedom: float, seed_freedom: int | None = None
+    mean: float,
+    seed_sd: float,
+    n: int,
+    image_variance: float,
+    image_freedom: float,
+    seed_freedom: int | None = None,
+    skewness: float = 0.0,
 ) -> Combined:
     """Interval of a mean over seeds that holds for other validation images as well.
 
@@ -195,6 +206,7 @@ def combine(
             0 is taken as 0.
         image_freedom: its degrees of freedom, images - 1; may be infinite.
         seed_freedom: those of the seeds' standard deviation, n - 1 by default.
+        skewness: of the seeds' figures, where it counts (`comparison.Comparison`); the images' part has none.
 
     Raises:
         ValueError: no seeds, or no degree of freedom for the images.
@@ -212,5 +224,16 @@ def combine(
     if total > 0:
         parts = (seeds / total) ** 2 / of_seeds + (images / total) ** 2 / image_freedom
         freedom = max(1 / parts if parts else math.inf, min(of_seeds, image_freedom))  # never less but by rounding
-    half = max(float(t.ppf(0.975, freedom)) * error, t_quantile(0.975, of_seeds) * seed_error)
-    return Combined(Estimate(n, mean, seed_sd, mean - half, mean + half), error, freedom, seed_error, of_seeds)
+    made = Combined(Estimate(n, mean, seed_sd, mean, mean), error, freedom, seed_error, of_seeds, skewness)
+    sources = (
+        (error, float(t.ppf(0.975, freedom)), _of_both(made)),
+        (seed_error, t_quantile(0.975, of_seeds), skewness),
+    )
+    low, high = (max(by * max(x, way * float(hall_inverse(way * x, g, n))) for by, x, g in sources) for way in (1, -1))
+    return replace(made, estimate=Estimate(n, mean, seed_sd, mean - low, mean + high))
+
+
+def _of_both(combined: Combined) -> float:
+    """Skewness of figures whose mean has both errors: third moments add up, and the images' is 0."""
+    share = combined.seed_error / combined.standard_error if combined.standard_error > 0 else 0.0
+    return combined.skewness * share**3

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,9 +26,17 @@ from cvhw4.study import Claim, EpochRule, Metric, Study
 
 _CALLS = 2000  # at most, of a study's own metric, which may take milliseconds, to resample images
 ReadImages = Callable[[RunRecord], ImageResults | None]
-# Calibrated differences of a claim with other seeds than these runs', by the figures of that epoch, without those of
-# seeds that failed to train where so asked; empty where none are known for such runs.
-Known = Callable[[Claim, Sequence[RunRecord], EpochRule, bool], Sequence[float]]
+
+
+class Calibrated(Protocol):
+    """What verdicts take from calibrated bounds."""
+
+    def known(self, claim: Claim, runs: Sequence[RunRecord], epoch: EpochRule, trained: bool) -> Sequence[float]:
+        """Differences of a claim with other seeds than these runs', by the figures of that epoch, without those of
+        seeds that failed to train where so asked; empty where none are known for such runs."""
+
+    def aside(self, *records: RunRecord, row: str | None = None) -> Sequence[RunRecord]:
+        """The runs of one row that learned far less than others do."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,8 @@ class Outcome:
         collapsed: how many of the seeds' runs failed to train (`RunRecord.collapsed`), by row; rows without are left
             out.
         other_epoch: what the other rule says, where both were looked at.
-        trained: what the seeds say none of whose runs collapsed; None where none did, or none is left.
+        trained: what the seeds say of which no run collapsed, or learned so little that the bounds set it aside; None
+            where none did, or none is left.
         noise: what other validation images would change; None where images were not looked at, or are not stored, and
             where each seed drew its own, so that the spread over seeds has it.
         redrawn: whether each seed drew its own pictures.
@@ -103,7 +112,8 @@ class Outcome:
             return None
         mean, sd, n = self.difference.mean, self.comparison.sd, self.difference.n
         images = squared_error(sd, n, self.noise) - sd**2 / n if n > 1 else self.noise.mean_variance
-        return combine(mean, sd, n, images, self.noise.images - 1, self.comparison.freedom)
+        c = self.comparison
+        return combine(mean, sd, n, images, self.noise.images - 1, c.freedom, c.skewness)
 
 
 def judge(
@@ -113,7 +123,7 @@ def judge(
     read_images: ReadImages | None = None,
     epoch: EpochRule | None = None,
     trained: bool = False,
-    known: Known | None = None,
+    bounds: Calibrated | None = None,
 ) -> Outcome | None:
     """Compares the claim's rows, seed by seed, or its row with its margin; by itself, corrected for no other claim.
 
@@ -123,8 +133,8 @@ def judge(
         study: whose claim it is.
         read_images: gives what a run made of every validation image, for `noise`.
         epoch: whose figures are compared; the study's rule where it is left out.
-        trained: whether seeds are left out of which a run collapsed.
-        known: gives what a calibration knows of the spread over seeds (`Bounds.known`).
+        trained: whether seeds are left out of which a run collapsed, or the bounds set one aside.
+        bounds: what a calibration knows of the spread over seeds, and of runs that learned far less than others.
 
     Returns:
         None where no seed has all rows, where a figure is not finite (a mean without it would be another claim), or
@@ -140,7 +150,8 @@ def judge(
     seeds = sorted(set.intersection(*(set(of_row) for of_row in runs.values())))
     collapsed = {row: {s for s in seeds if of_row[s].collapsed} for row, of_row in runs.items()}
     if trained:
-        seeds = sorted(set(seeds).difference(*collapsed.values()))
+        aside = (bounds.aside(*of_row.values(), row=row) for row, of_row in runs.items()) if bounds else ()
+        seeds = sorted(set(seeds).difference(*collapsed.values(), *({r.seed for r in of_row} for of_row in aside)))
     if not seeds:
         return None
     epoch = epoch or study.epoch
@@ -163,7 +174,8 @@ def judge(
         resolution = 1 / data.val if study.rows[claim.rows[0]].task.in_images else 0.0
     figures = len(claim.rows)
     compared = {row: [of_row[s] for s in seeds] for row, of_row in runs.items()}
-    others = () if known is None else known(claim, [r for of_row in compared.values() for r in of_row], epoch, trained)
+    all_runs = [r for of_row in compared.values() for r in of_row]
+    others = bounds.known(claim, all_runs, epoch, trained) if bounds else ()
     comparison = compare(better, worse or None, claim.margin, resolution, claim.smallest, figures, others)
     noise = None
     if read_images is not None and not data.redrawn:
@@ -230,14 +242,14 @@ def judge_all(
     records: Sequence[RunRecord],
     read_images: ReadImages | None = None,
     claims: Sequence[Claim] | None = None,
-    known: Known | None = None,
+    bounds: Calibrated | None = None,
 ) -> list[Outcome]:
     """The outcome of every claim that the runs can say something about, by data set, those on one data set judged
     together (Holm) and each control by itself; beside each what the other epoch, and the seeds that trained, say.
 
     Args:
         claims: those to be judged, where they are not the study's.
-        known: gives what a calibration knows of the spread over seeds (`Bounds.known`).
+        bounds: what a calibration knows of the spread over seeds, and of runs that learned far less than others.
     """
     by_data: dict[str, list[RunRecord]] = {}
     for record in records:
@@ -246,15 +258,17 @@ def judge_all(
 
     def outcomes(read: ReadImages | None = None, **how: Any) -> dict[tuple[Claim, str], Outcome]:
         runs = by_data.values()
-        found = (judge(claim, of_data, study, read, known=known, **how) for claim in judged for of_data in runs)
+        found = (judge(claim, of_data, study, read, bounds=bounds, **how) for claim in judged for of_data in runs)
         return {(o.claim, o.fingerprint): o for o in _together([o for o in found if o is not None])}
 
     other_rule: EpochRule = "best" if study.epoch == "last" else "last"
     other_epoch, trained = outcomes(epoch=other_rule), outcomes(trained=True)
-    return [
-        replace(o, other_epoch=other_epoch.get(place), trained=trained.get(place) if o.collapsed else None)
-        for place, o in outcomes(read_images).items()
-    ]
+    found = []
+    for place, o in outcomes(read_images).items():
+        without = trained.get(place)
+        fewer = without if without is not None and len(without.seeds) < len(o.seeds) else None
+        found.append(replace(o, other_epoch=other_epoch.get(place), trained=fewer))
+    return found
 
 
 def families(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
