@@ -100,8 +100,10 @@ def test_negative_controls_are_caught_or_the_build_is_red(study, pytester):
 
 def first_epoch_of_q1_6(study, pytester, *options, row="q1_6-finetune"):
     """Bounds that have the first epoch of q1_6 with seed 0, or instead that of a row like it; the loss, and what writes
-    another one."""
-    study("-k", f"{row}-seed0", "--seeds", "1", "--results", "whole", *options).assert_outcomes(passed=1)
+    another one. Other numbers of threads give other last bits, of which so small a network makes much."""
+    study("-k", f"{row}-seed0", "--seeds", "1", "--threads", "1", "--results", "whole", *options).assert_outcomes(
+        passed=1
+    )
     (run,) = stored(pytester, "whole")
     shutil.rmtree(pytester.path / "whole")
     assert len(run.epochs) > 1
@@ -119,14 +121,14 @@ def first_epoch_of_q1_6(study, pytester, *options, row="q1_6-finetune"):
 def test_a_smoke_test_holds_the_first_epoch_against_the_calibrated_run_of_its_seed(study, pytester):
     """It stores nothing, judges nothing, and notices what the rows' own tests would not."""
     loss, write = first_epoch_of_q1_6(study, pytester)
-    found = study("--smoke", "-k", "q1_2 or q1_6", "--jobs", "1", "-rs")
+    found = study("--smoke", "--threads", "1", "-k", "q1_2 or q1_6", "--jobs", "1", "-rs")
     found.assert_outcomes(passed=1, skipped=1)
     told = " ".join(found.stdout.str().split())
     assert "held against nothing: no other machine gives the first epoch of q1_2-finetune" in told
     assert "benchmark 'quick" not in told
-    study("--smoke", "-m", "control", "-k", "q1_6x-label_noise_0.2").assert_outcomes(passed=1)
+    study("--smoke", "--threads", "1", "-m", "control", "-k", "q1_6x-label_noise_0.2").assert_outcomes(passed=1)
     write(loss + 0.001)
-    changed = study("--smoke", "-k", "q1_6", "--jobs", "2", "--seeds", "2", "-rs")
+    changed = study("--smoke", "--threads", "1", "-k", "q1_6", "--jobs", "2", "--seeds", "2", "-rs")
     changed.assert_outcomes(skipped=1, failed=1)
     assert "no run of q1_6-finetune with seed 1 is calibrated" in changed.stdout.str()
     begin = f"the loss of the first epoch is {loss:.6g}, that of the calibrated run of q1_6-finetune with seed 0 "
@@ -137,15 +139,17 @@ def test_a_smoke_test_holds_the_first_epoch_against_the_calibrated_run_of_its_se
 
 def test_a_smoke_test_of_other_data_or_of_a_control_that_changes_nothing_fails(study, pytester):
     first_epoch_of_q1_6(study, pytester, "-m", "control", row="q1_6x-label_noise_0.2")
-    found = study("--smoke", "-m", "control", "-k", "q1_6x-label_noise_0.2")
+    found = study("--smoke", "--threads", "1", "-m", "control", "-k", "q1_6x-label_noise_0.2")
     found.assert_outcomes(failed=1)
     assert "so that the corruption is not noticed" in found.stdout.str()
     path = bounds_file(pytester)
     path.write_text(path.read_text().replace(data_of("classification").fingerprint, "0" * 64))
-    found = study("--smoke", "-k", "q1_6-finetune")
+    found = study("--smoke", "--threads", "1", "-k", "q1_6-finetune")
     found.assert_outcomes(failed=1)
     assert "are not the data of that name that the bounds were calibrated on" in found.stdout.str()
-    study("--smoke", "-k", "q1_1 and seed0", "--profile", "full", tiny=False).assert_outcomes(skipped=1)
+    study("--smoke", "--threads", "1", "-k", "q1_1 and seed0", "--profile", "full", tiny=False).assert_outcomes(
+        skipped=1
+    )
     assert not (pytester.path / "results").exists()
 
 
@@ -177,7 +181,7 @@ def test_what_failed_stays_failed_though_a_smoke_test_of_it_passes(study, pytest
     kept = pytester.path / ".pytest_cache" / "v" / "cache" / "lastfailed"
     kept.parent.mkdir(parents=True)
     kept.write_text(json.dumps(failed))
-    study("--smoke", "-k", "q1_6-finetune", cache=True).assert_outcomes(passed=1)
+    study("--smoke", "--threads", "1", "-k", "q1_6-finetune", cache=True).assert_outcomes(passed=1)
     assert json.loads(kept.read_text()) == failed
 
 

@@ -90,8 +90,7 @@ def judge(
     if known is not None and (others := {night.study for night in known.nights} - {name}):
         hint = f"name another, or judge with --name {min(others)}"
         raise InputError(known.folder, f"is the history of {min(others)}", hint)
-    if gone := {r.fingerprint for r in store.load()} - {r.fingerprint for r in records}:
-        say(f"replaced: {len(gone)} runs judged before as {name}; another --name keeps both, --history every state")
+    gone = {r.fingerprint for r in store.load()} - {r.fingerprint for r in records}
     for record in records:
         store.save(record)
     write_atomically(store.folder / "judged.json", study_as_json(study))
@@ -100,6 +99,8 @@ def judge(
         remove(path for path in folder.iterdir() if path not in kept)
         with suppress(OSError):
             folder.rmdir()
+    if gone:
+        say(f"replaced: {len(gone)} runs judged before as {name}; another --name keeps both, --history every state")
     for line in session_summary(study, records, [], None, {}):
         typer.echo(line)
     highest = [name for name in figures if name not in lowest]
