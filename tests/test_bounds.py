@@ -15,6 +15,7 @@ from cvhw4 import Claim, Row, Study
 from cvhw4.errors import InputError
 from cvhw4.homework import study
 from cvhw4.homework.rows import rows_at
+from cvhw4.report.plan import plan_table
 from cvhw4.report.runs import judged, set_aside
 from cvhw4.statistics.bounds import NIGHTLY_SEEDS, NO_BOUNDS, Bound, Bounds, Check, Outliers, failed, load_bounds
 from cvhw4.statistics.calibration import (
@@ -26,6 +27,7 @@ from cvhw4.statistics.calibration import (
     widened,
     with_new_seeds,
 )
+from cvhw4.statistics.power import smallest_effect
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import judge, judge_all
 from cvhw4.tasks import TRAINING_LOSSES
@@ -482,6 +484,11 @@ def test_the_spread_of_calibrated_seeds_counts_where_there_are_few(tmp_path):
     two = [r for r in records if r.seed < 2 and r.row in CLAIM.rows]
     assert len(known(CLAIM, two, "best", False)) == 18
     assert len(known(CLAIM, two, "last", True)) == 17  # without the seed whose training failed
+    plan = plan_table(QUICK, tonight, [3, 15, 16], bounds)
+    (line,) = (row for row in plan.rows if row[0] == CLAIM.id)
+    assert line[1].endswith("n 3 + 17")
+    for text, n, freedom in zip(line[2:], (3, 15, 16), (18, 18, 15), strict=True):  # of 20, four are too few to know
+        assert text.split()[0] == f"{smallest_effect(n, 0.05 / 6, freedom) * outcome.comparison.sd:.3f}"
     other_data = [replace(r, data=replace(r.data, fingerprint="e" * 64)) for r in two]
     assert known(CLAIM, other_data, "last", False) == []
     assert known(CLAIM, [*two[1:], replace(two[0], settings={"lr": 1.0})], "last", False) == []  # another recipe

@@ -36,6 +36,7 @@ def plan(
     """
     from cvhw4.records.store import latest_runs
     from cvhw4.report.plan import hours_table, plan_table
+    from cvhw4.statistics.bounds import bounds_of
 
     chosen = chosen_study(study, results)
     numbers = sorted(set(seeds or (3, 5, 10, 20)))
@@ -43,7 +44,7 @@ def plan(
         raise InputError(f"{numbers[0]} seed", "has no spread and decides nothing", "plan for 2 or more")
     store = chosen_store(results, study)
     records = [r for r in latest_runs(store.load()) if r.row in chosen.rows]
-    print_tables([plan_table(chosen, records, numbers), hours_table(records, numbers)])
+    print_tables([plan_table(chosen, records, numbers, bounds_of(chosen)), hours_table(records, numbers)])
 
 
 @app.command()

@@ -7,20 +7,22 @@ from statistics import fmean
 
 from cvhw4.errors import InputError, printable
 from cvhw4.records.schema import RunRecord
-from cvhw4.report.numbers import data_of, difference, number
+from cvhw4.report.numbers import data_of, difference, number, seeds_of
 from cvhw4.report.runs import by_row, device, grouped
 from cvhw4.report.tables import Table
 from cvhw4.report.text import clock
-from cvhw4.statistics.comparison import LEVEL
+from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
+from cvhw4.statistics.comparison import FEWEST_KNOWN, LEVEL
 from cvhw4.statistics.power import largest_sd, smallest_effect
 from cvhw4.statistics.verdicts import judge_all
 from cvhw4.study import Claim, Study
 from cvhw4.tasks import Task
 
 
-def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int]) -> Table:
+def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int], bounds: Bounds = NO_BOUNDS) -> Table:
     """By claim, the smallest distance of its true difference from its margin that so many seeds decide in 90 of 100
     studies, if the spread of the pilot is the true one, and in brackets if that is the upper end of its 95 % interval.
+    Where the bounds know the spread of such runs, they count as in a session of so many of the calibrated seeds.
 
     Tested at 5 % over the number of the study's claims about the same data, as the hardest step of Holm's correction
     is; a control at 5 %.
@@ -28,11 +30,12 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
     Args:
         records: the runs of the pilot; claims without two seeds, or without any spread, are left out.
         numbers: of seeds, each 2 or more.
+        bounds: the study's.
 
     Raises:
         InputError: no claim is left.
     """
-    judged = [o for o in judge_all(study, records) if len(o.seeds) > 1]
+    judged = [o for o in judge_all(study, records, bounds=bounds) if len(o.seeds) > 1]
     outcomes = [o for o in judged if o.comparison.sd > 0]
     if not outcomes:
         problem, hint = "has no pilot", "train the rows of a claim with two seeds or more first, the same in both"
@@ -46,17 +49,20 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
         else sum(not c.control and _task(study, c) is _task(study, o.claim) for c in study.claims)
         for o in outcomes
     }
-    effects = {k: [smallest_effect(n, LEVEL / k) for n in numbers] for k in {*together.values()}}
     lines = []
     for o in outcomes:
-        sd, pilot = o.comparison.sd, len(o.seeds)
-        seen = {
+        c, level = o.comparison, LEVEL / together[o.claim.id]
+        line = {
             "claim": o.claim.id,
             **data_of(o, outcomes, printable),
-            "pilot": f"{difference(o)} \u00b1 {number(sd)}, n {pilot}",
+            "pilot": f"{difference(o)} \u00b1 {number(c.sd)}, n {seeds_of(o)}",
         }
-        able = (f"{number(e * sd)} ({number(e * largest_sd(sd, pilot))})" for e in effects[together[o.claim.id]])
-        lines.append(seen | {f"{n} seeds": text for n, text in zip(numbers, able, strict=True)})
+        known = len(bounds.known(o.claim, [of_row[0] for of_row in o.runs.values()], o.epoch, False))
+        for n in numbers:
+            others = known + 1 - n >= FEWEST_KNOWN  # a seed of the pilot's is not among those known
+            effect = smallest_effect(n, level, known - 1 if others else None)
+            line[f"{n} seeds"] = f"{number(effect * c.sd)} ({number(effect * largest_sd(c.sd, c.freedom + 1))})"
+        lines.append(line)
     title = "smallest difference that is decided in 90 % of studies, with the claims on the same data"
     return Table.of(lines, title=title)
 
