@@ -1,4 +1,4 @@
-"""The rows of the 2019 report, the controls that it lacks, and the recipes, at full and at quick size.
+"""The rows of the 2019 report, the controls that it lacks, and the recipes, at every size.
 
 Settings come from the report and its course's template; what is this project's own choice is marked so. A new row is a
 line of the table, and its name in the benchmark that trains it (`benchmarks/`).
@@ -23,9 +23,12 @@ CROP = "random-resized crop"
 FACE = "whole face"
 AUTO = "crop + jitter + AutoAugment"
 
-# Networks as (full, quick): at quick size EfficientNet-Lite0 stands in for what is pretrained in the protocol, because
-# its ImageNet weights come as a Python package and it trains on two cores; AlexNet from scratch stays AlexNet. A row
-# whose network is None at a size is not run there.
+# A size's networks (the report's, or those that stand in) and its recipes.
+SIZES = {"quick": (1, "quick"), "full": (0, "full"), "full-lite0": (1, "full")}
+
+# Networks as (the report's, stand-in): EfficientNet-Lite0 stands in for what is pretrained in the protocol, because its
+# ImageNet weights come as a Python package and it trains on two cores; AlexNet from scratch stays AlexNet. A row whose
+# network is None is not run there.
 _ALEXNET = ("alexnet", "tf_efficientnet_lite0")
 _ALEXNET_SCRATCH = ("alexnet", "alexnet")
 _EFFICIENTNET = ("efficientnet_b2+linear", "tf_efficientnet_lite0+linear")
@@ -109,16 +112,16 @@ _TABLE: dict[str, _Line] = {
 
 
 def rows_at(size: str) -> dict[str, Row]:
-    """The rows at a size, "full" or "quick", by name."""
-    column = ("full", "quick").index(size)
+    """The rows at a size, by name."""
+    column, recipes = SIZES[size]
     return {
-        name: Row(network, recipe=_RECIPES[size][line.recipe], **line.settings)
+        name: Row(network, recipe=_RECIPES[recipes][line.recipe], **line.settings)
         for name, line in _TABLE.items()
         if (network := line.networks[column]) is not None
     }
 
 
 def stand_ins() -> dict[str, str]:
-    """The networks of the quick size by those of the report that they stand in for."""
+    """The networks that stand in, by those of the report that they stand in for."""
     pairs = (line.networks for line in _TABLE.values())
-    return {full: quick for full, quick in pairs if full and quick and full != quick}
+    return {theirs: ours for theirs, ours in pairs if theirs and ours and theirs != ours}
