@@ -1,4 +1,4 @@
-"""The report's rows, claims and controls as the protocol has them, at full and at quick size."""
+"""The report's rows, claims and controls as the protocol has them, at every size."""
 
 from dataclasses import replace
 from itertools import product
@@ -59,6 +59,19 @@ def test_quick_rows_are_the_same_rows_and_differ_in_size_alone():
         assert replace(quick, study="full", network=full.network, recipe=full.recipe) == full
         assert quick.recipe.optimizer == full.recipe.optimizer
     assert QUICK.rows.keys() == (FULL.rows.keys() - {"q2_n3-3class_norm"}) | {"q1_c3-no_start"}  # in full q1_3 is that
+
+
+def test_the_full_rows_with_lite0_differ_in_pretrained_networks_alone():
+    lite0 = homework.study("full-lite0")
+    assert lite0.rows.keys() == QUICK.rows.keys() and list(lite0.claims) == list(QUICK.claims)
+    assert "tf_efficientnet_lite0 stands in for alexnet" in lite0.about and "made easier" not in lite0.about
+    for row in lite0.rows.values():
+        assert row.network == QUICK.rows[row.name].network
+        if row.name in FULL.rows:
+            full = FULL.rows[row.name]
+            assert replace(row, study="full", network=full.network) == full
+            assert (row.network == full.network) == (row.name == "q1_3-scratch")
+    assert lite0.row("q1_c3").recipe == FULL.row("q1_2").recipe
 
 
 def test_names_select_what_they_say():

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from cvhw4 import homework
 from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.agreement import agreement_page, settings_of
 from cvhw4.report.page import pictures_of_report, tables_in, write_tables
@@ -17,7 +18,7 @@ from cvhw4.statistics.sensitivity import detections
 from cvhw4.tasks import TRAINING_LOSSES
 from tests.helpers import ROOT
 from tests.helpers.records import committed_results
-from tests.helpers.tiny import FULL, QUICK
+from tests.helpers.tiny import QUICK
 
 SEEDS = 20
 NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
@@ -67,7 +68,7 @@ def test_the_pages_of_other_pictures_are_their_records_and_show_no_real_ones(sto
     real += [Store(results, "full")] if (results / "full" / "runs").is_dir() else []
     assert real
     for of in real:
-        study = {"quick": QUICK, "full": FULL}[of.folder.name]
+        study = next(s for s in homework.studies() if s.name == of.folder.name)
         found = Stored(study, of)
         assert all(r.data.redrawn or not r.data.embedded for r in found.records)
         bounds = load_bounds(ROOT / "benchmarks" / "bounds.toml", study)
@@ -101,7 +102,7 @@ def test_the_verdicts_are_the_records(records, store, bounds):
 
 def test_the_agreement_is_of_the_records(store):
     results = store.folder.parent
-    page = agreement_page(settings_of([QUICK, FULL], [results]), results)
+    page = agreement_page(settings_of(homework.studies(), [results]), results)
     assert_same(page, (results / "agreement.md").read_text("utf-8"))
 
 
