@@ -27,7 +27,7 @@ from cvhw4.statistics.calibration import (
     widened,
     with_new_seeds,
 )
-from cvhw4.statistics.power import smallest_effect
+from cvhw4.statistics.power import largest_sd, smallest_effect
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import judge, judge_all
 from cvhw4.tasks import TRAINING_LOSSES
@@ -488,7 +488,12 @@ def test_the_spread_of_calibrated_seeds_counts_where_there_are_few(tmp_path):
     (line,) = (row for row in plan.rows if row[0] == CLAIM.id)
     assert line[1].endswith("n 3 + 17")
     for text, n, freedom in zip(line[2:], (3, 15, 16), (18, 18, 15), strict=True):  # of 20, four are too few to know
-        assert text.split()[0] == f"{smallest_effect(n, 0.05 / 6, freedom) * outcome.comparison.sd:.3f}"
+        effect, sd = smallest_effect(n, 0.05 / 6, freedom), outcome.comparison.sd
+        assert text == f"{effect * sd:.3f} ({effect * largest_sd(sd, 19):.3f})"
+    new = [replace(r, seed=r.seed + 50) for r in tonight]
+    (line,) = (row for row in plan_table(QUICK, new, [3], bounds).rows if row[0] == CLAIM.id)
+    sd = judge(CLAIM, new, QUICK, bounds=bounds).comparison.sd
+    assert line[1].endswith("n 3 + 20") and line[2].split()[0] == f"{smallest_effect(3, 0.05 / 6, 18) * sd:.3f}"
     other_data = [replace(r, data=replace(r.data, fingerprint="e" * 64)) for r in two]
     assert known(CLAIM, other_data, "last", False) == []
     assert known(CLAIM, [*two[1:], replace(two[0], settings={"lr": 1.0})], "last", False) == []  # another recipe
@@ -497,7 +502,10 @@ def test_the_spread_of_calibrated_seeds_counts_where_there_are_few(tmp_path):
     unlike = [
         record(r.row, seed=r.seed, figures=((0.1 + 0.3 * r.seed,),)) if r.row == CLAIM.better else r for r in tonight
     ]
-    assert judge(CLAIM, unlike, QUICK, bounds=bounds).calibrated == 0  # a spread that has changed
+    changed = judge(CLAIM, unlike, QUICK, bounds=bounds)
+    assert changed.calibrated == 0  # a spread that has changed
+    with_bounds, without = (plan_table(QUICK, unlike, [3], *given).rows for given in ([bounds], []))
+    assert [r for r in with_bounds if r[0] == CLAIM.id] == [r for r in without if r[0] == CLAIM.id] != []
 
 
 def test_rows_that_twins_reproduce_are_held_against_the_run_of_the_same_seed(tmp_path):

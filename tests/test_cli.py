@@ -17,7 +17,7 @@ from scipy import stats
 from cvhw4 import __version__, cli
 from cvhw4.records.store import Store
 from cvhw4.statistics.bounds import load_bounds
-from cvhw4.statistics.calibration import calibrate
+from cvhw4.statistics.calibration import calibrate, to_toml
 from tests.helpers import ROOT
 from tests.helpers.records import elsewhere, stored
 from tests.helpers.records import results as by_image
@@ -293,6 +293,16 @@ def test_a_plan_says_what_so_many_seeds_could_show_and_how_long_they_take(done, 
     out = done("plan", "--study", "quick")
     assert max(map(len, out.splitlines())) <= 80 and "20 seeds" in out.splitlines()[2]
     assert "with the claims on the same data" in " ".join(out.split())
+
+
+def test_a_plan_takes_the_calibrated_spread(done, tmp_path):
+    records = stored(8)
+    for r in records:
+        if r.seed < 2:
+            Store(tmp_path / "results", "quick").save(r)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "bounds.toml").write_text(to_toml(QUICK, calibrate(QUICK, records)))
+    assert "n 2 + 6" in " ".join(done("plan", "3", "--study", "quick").split())
 
 
 def test_without_a_spread_the_claims_are_named_and_an_unknown_time_is_none(refused, done, tmp_path):

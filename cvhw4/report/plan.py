@@ -14,7 +14,7 @@ from cvhw4.report.text import clock
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.statistics.comparison import FEWEST_KNOWN, LEVEL
 from cvhw4.statistics.power import largest_sd, smallest_effect
-from cvhw4.statistics.verdicts import judge_all
+from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Claim, Study
 from cvhw4.tasks import Task
 
@@ -57,14 +57,22 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
             **data_of(o, outcomes, printable),
             "pilot": f"{difference(o)} \u00b1 {number(c.sd)}, n {seeds_of(o)}",
         }
-        known = len(bounds.known(o.claim, [of_row[0] for of_row in o.runs.values()], o.epoch, False))
+        known = _calibrated(o, bounds)
         for n in numbers:
-            others = known + 1 - n >= FEWEST_KNOWN  # a seed of the pilot's is not among those known
-            effect = smallest_effect(n, level, known - 1 if others else None)
+            effect = smallest_effect(n, level, known - 2 if known - n >= FEWEST_KNOWN else None)
             line[f"{n} seeds"] = f"{number(effect * c.sd)} ({number(effect * largest_sd(c.sd, c.freedom + 1))})"
         lines.append(line)
     title = "smallest difference that is decided in 90 % of studies, with the claims on the same data"
     return Table.of(lines, title=title)
+
+
+def _calibrated(o: Outcome, bounds: Bounds) -> int:
+    """How many seeds have calibrated differences whose spread counts beside that of a few runs like the pilot's."""
+    runs = [r for of_row in o.runs.values() for r in of_row]
+    refused = len(bounds.known(o.claim, runs, o.epoch, False)) >= FEWEST_KNOWN and not o.calibrated
+    one = [of_row[0] for of_row in o.runs.values()]
+    applies = bounds.known(o.claim, one, o.epoch, False) and not refused
+    return len(bounds.differences[o.claim.id][o.epoch]) if applies else 0
 
 
 def _task(study: Study, claim: Claim) -> Task:

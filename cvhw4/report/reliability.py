@@ -139,7 +139,7 @@ def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome], bou
     claims = []
     for o in outcomes:
         kept = o.trained.differences if o.trained else ()
-        if o.trained or o.collapsed:
+        if o.trained or o.collapsed or not bounds.without_outliers(o):
             without = o.trained.difference if o.trained else None
             claims.append(
                 {

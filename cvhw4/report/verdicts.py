@@ -30,8 +30,7 @@ from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
-from cvhw4.statistics.comparison import FEWEST_SKEWED
-from cvhw4.statistics.intervals import t_quantile
+from cvhw4.statistics.intervals import FEWEST_FOR_SKEWNESS, t_quantile
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import detections
 from cvhw4.statistics.verdicts import Outcome, judge_all
@@ -137,7 +136,7 @@ def _shown(found: Iterable[str | Picture], pictures: list[Picture], data: str = 
 
 def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
     numbers = sorted({len(of_row) for of_row in grouped(records, lambda r: (r.row, r.data.name)).values()})
-    skewed = f", from {FEWEST_SKEWED} seeds on without and with their skewness, whichever is less sure"
+    skewed = f", from {FEWEST_FOR_SKEWNESS} on that or with their skewness taken out (Hall), whichever is less sure"
     generated = {escape(r.data.name): " (generated pictures)" if r.data.embedded else "" for r in records}
     data = ", ".join(name + what for name, what in generated.items())
     about = "".join(f" {text}" for text in (escape(study.about), scope(records)) if text)
@@ -155,8 +154,8 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
         f"{lower_note(records)} A verdict is about these {what} on these data.{about} *Supported*: the difference lies "
         "above its margin, the paired t test over seeds being below 5 % after Holm's correction for the claims about "
         f"the same data; *contradicted*: below it, likewise{equivalent}; *undecided*: nothing of that. Tests and "
-        f"intervals (95 %) are Student's t over seeds{skewed * (numbers[-1] >= FEWEST_SKEWED)}. An interval is for its "
-        "claim alone, so that it may leave 0 out where the corrected verdict is still undecided."
+        f"intervals (95 %) are Student's t over seeds{skewed * (numbers[-1] >= FEWEST_FOR_SKEWNESS)}. An interval is "
+        "for its claim alone, so that it may leave 0 out where the corrected verdict is still undecided."
     )
 
 

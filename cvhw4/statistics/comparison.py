@@ -3,8 +3,8 @@
 The difference is tested by the paired t test, and where the smallest difference of interest is named, equivalence by
 two one-sided t tests (Schuirmann 1987). Both are corrected for the claims judged together (Holm). Where calibrated
 differences of other seeds are known, their spread counts too: three differences alone tell little of it, and what they
-tell may be far too small. From 15 seeds on their own skewness counts: a test has to decide without it and with it
-(Hall 1992), as Student's t is wrong too often where differences are skewed.
+tell may be far too small. From 15 seeds on, where no others are known, their skewness counts: a test has to decide by
+Student's t and with the skewness taken out (Hall 1992), as the first is wrong too often where differences are skewed.
 
 Figures are taken at twelve decimals, so that differences that are equal but for rounding (0.9 - 0.8 and 0.4 - 0.3)
 are equal here.
@@ -19,12 +19,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvhw4.statistics.intervals import Estimate, Verdict, estimate, t_quantile
+from cvhw4.statistics.intervals import (
+    FEWEST_FOR_SKEWNESS,
+    Estimate,
+    Verdict,
+    estimate,
+    hall_transform,
+    reach,
+    skewness,
+)
 
 DECIMALS = 12
 LEVEL = 0.05  # of verdicts
 FEWEST_KNOWN = 5  # calibrated differences: the spread of fewer says little
-FEWEST_SKEWED = 15  # differences: the skewness of fewer says little
 _FLOAT32 = 1e-7  # relative error, at most
 
 
@@ -36,9 +43,9 @@ class Comparison:
         difference: better minus worse, with the interval of the margins that the test does not reject at 5 %; the
             figure itself where there is no worse row.
         margin: what the difference is held against.
-        p_value: two-sided paired t test of difference == margin, from 15 seeds on with and without their skewness,
-            whichever is larger (`hall_transform`); NaN for one seed. For differences that are all equal 0, or 1 where
-            they equal the margin, unless the figures' resolution was given.
+        p_value: two-sided paired t test of difference == margin; from 15 seeds on, where no calibrated ones count, that
+            or with their skewness taken out, whichever is larger (`hall_transform`); NaN for one seed. For differences
+            that are all equal 0, or 1 where they equal the margin, unless the figures' resolution was given.
         equivalence_p: of two one-sided t tests that the difference is as far from the margin as the smallest difference
             of interest, the larger p-value; NaN for one seed, or where none is named.
         sd: standard deviation of the differences, never below what the figures' resolution implies (`rounding_sd`), as
@@ -92,13 +99,10 @@ def compare(
     floor = rounding_sd(resolution, figures or (1 if worse is None else 2))
     difference = estimate(np.round(b - w, DECIMALS).tolist())
     _, sd, freedom = spread(b - w, floor, others)
-    skewed = float(_counted(b - w, sd, freedom))
-    if n > 1 and (difference.sd < floor or freedom >= n or skewed):
-        error, t = float(sd) / math.sqrt(n), t_quantile(0.975, int(freedom))
-        low, high = (float(hall_inverse(x, skewed, n)) for x in (-t, t))
-        difference = replace(
-            difference, low=difference.mean - error * max(t, high), high=difference.mean - error * min(-t, low)
-        )
+    skew = float(_skew(b - w, sd, freedom))
+    if n > 1 and (difference.sd < floor or freedom >= n):
+        (below, above), error = reach(n, int(freedom), skew), float(sd) / math.sqrt(n)
+        difference = replace(difference, low=difference.mean - below * error, high=difference.mean + above * error)
     return Comparison(
         difference=difference,
         margin=margin,
@@ -106,7 +110,7 @@ def compare(
         equivalence_p=float(equivalence_p_values(b - w, margin, smallest, floor, others)),
         sd=float(sd),
         freedom=int(freedom),
-        skewness=skewed,
+        skewness=skew,
     )
 
 
@@ -172,49 +176,16 @@ def spread(
     return mean, np.maximum(np.where(alone, own, pooled), floor), np.where(alone, n - 1, n + m - 2)
 
 
-def hall_transform(t: ArrayLike, skewed: ArrayLike, n: int) -> NDArray[np.float64]:
-    """The t value of a mean of skewed values, so transformed that it has nearly Student's distribution.
-
-    Of values with a long tail, most samples lack it, and have a mean too far from it with a spread too small. Monotone
-    in t, and t itself where the skewness is 0. Hall (1992), On the removal of skewness by transformation, Journal of
-    the Royal Statistical Society B 54, 221-228.
-
-    Args:
-        t: [...] mean over standard error.
-        skewed: [...] their `skewness`.
-        n: values.
-    """
-    x, g = np.asarray(t, dtype=float) / math.sqrt(n), np.asarray(skewed, dtype=float)
-    with np.errstate(invalid="ignore"):
-        moved = math.sqrt(n) * (x + g * x**2 / 3 + g**2 * x**3 / 27 + g / (6 * n))
-    return np.where(g == 0, t, moved)
-
-
-def hall_inverse(value: ArrayLike, skewed: ArrayLike, n: int) -> NDArray[np.float64]:
-    """The t of which `hall_transform` gives this value."""
-    g = np.asarray(skewed, dtype=float) / math.sqrt(n)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        moved = 3 / g * (np.cbrt(1 + g * (np.asarray(value, dtype=float) - g / 6)) - 1)
-    return np.where(np.abs(g) < 1e-6, value, moved)  # where it is the value but for that, and rounding would show
-
-
-def skewness(values: ArrayLike, sd: ArrayLike) -> NDArray[np.float64]:
-    """[...] skewness of [..., n] values by these standard deviations, the bias of samples removed; 0 without spread.
-    With the values' own standard deviation that is scipy's `skew(bias=False)`."""
-    v, by = np.round(np.asarray(values, dtype=float), DECIMALS), np.asarray(sd, dtype=float)
-    n = v.shape[-1]
-    third = ((v - v.mean(-1, keepdims=True)) ** 3).sum(-1) * n / ((n - 1) * (n - 2))
-    return np.divide(third, by**3, out=np.zeros(v.shape[:-1]), where=by > 0)
-
-
-def _counted(values: NDArray[np.float64], sd: NDArray[np.float64], freedom: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Their skewness where it counts: 0 for fewer than 15 values, and where other seeds' spread counts in these."""
-    n = values.shape[-1]
-    return np.where(freedom < n, skewness(values, sd), 0.0) if n >= FEWEST_SKEWED else np.zeros(values.shape[:-1])
+def _skew(values: NDArray[np.float64], sd: NDArray[np.float64], freedom: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[...] skewness of [..., n] values where it counts, else 0: fewer than 15 values, and where the spread of other
+    seeds counts in these standard deviations."""
+    if (n := values.shape[-1]) < FEWEST_FOR_SKEWNESS:
+        return np.zeros(values.shape[:-1])
+    return np.where(freedom < n, skewness(np.round(values, DECIMALS), sd), 0.0)
 
 
 def _tail(
-    excess: NDArray[np.float64], sd: NDArray[np.float64], freedom: NDArray[np.int64], skewed: ArrayLike, n: int
+    excess: NDArray[np.float64], sd: NDArray[np.float64], freedom: NDArray[np.int64], skew: ArrayLike, n: int
 ) -> NDArray[np.float64]:
     """[...] one-sided p-values that a mean is above: Student's t and Hall's of it, whichever is larger; 1 where the
     mean has no excess and no spread."""
@@ -222,7 +193,7 @@ def _tail(
 
     with np.errstate(divide="ignore", invalid="ignore"):
         student = excess / sd * math.sqrt(n)
-    p = t.sf(np.minimum(student, hall_transform(student, skewed, n)), freedom)
+    p = t.sf(np.minimum(student, hall_transform(student, skew, n)), freedom)
     return np.where((sd == 0) & (excess == 0), 1.0, p)
 
 
@@ -230,7 +201,7 @@ def t_p_values(
     differences: ArrayLike, margin: ArrayLike = 0.0, floor: float = 0.0, others: ArrayLike = ()
 ) -> NDArray[np.float64]:
     """Two-sided t tests of mean == margin, as scipy's `ttest_1samp`, which knows no spread of 0 and no least spread;
-    from 15 differences on with and without their skewness, whichever p is larger.
+    from 15 differences on, where no others count, that or with their skewness taken out (Hall), whichever is larger.
 
     Args:
         differences: [..., n].
@@ -247,8 +218,8 @@ def t_p_values(
     excess, sd, freedom = spread(values, floor, others)
     if n == 1:
         return sd
-    skewed = _counted(values, sd, freedom)
-    above, below = (_tail(way * excess, sd, freedom, way * skewed, n) for way in (1, -1))
+    skew = _skew(values, sd, freedom)
+    above, below = (_tail(way * excess, sd, freedom, way * skew, n) for way in (1, -1))
     return np.minimum(2 * np.minimum(above, below), 1.0)
 
 
@@ -260,7 +231,7 @@ def equivalence_p_values(
     others: ArrayLike = (),
 ) -> NDArray[np.float64]:
     """Two one-sided t tests that a mean is no nearer to the margin than the smallest difference of interest; from 15
-    differences on each with and without their skewness.
+    differences on, where no others count, each of them or with their skewness taken out (Hall), whichever is larger.
 
     Args:
         differences: [..., n].
@@ -278,8 +249,8 @@ def equivalence_p_values(
     excess, sd, freedom = spread(values, floor, others)
     if n == 1:
         return sd
-    skewed = _counted(values, sd, freedom)
-    sides = (_tail(np.round(least + way * excess, DECIMALS), sd, freedom, way * skewed, n) for way in (1, -1))
+    skew = _skew(values, sd, freedom)
+    sides = (_tail(np.round(least + way * excess, DECIMALS), sd, freedom, way * skew, n) for way in (1, -1))
     return np.where(least > 0, np.maximum(*sides), np.nan)
 
 

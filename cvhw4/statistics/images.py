@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvhw4.records.images import ImageResults
-from cvhw4.statistics.comparison import DECIMALS, hall_inverse, hall_transform
-from cvhw4.statistics.intervals import Estimate, t_quantile, two_sided_p
+from cvhw4.statistics.comparison import DECIMALS
+from cvhw4.statistics.intervals import Estimate, hall_transform, reach, two_sided_p
 from cvhw4.study import Metric
 
 Runs = Sequence[tuple[ImageResults, int]]  # of each seed: its results, and the epoch whose figure is taken
@@ -177,7 +177,8 @@ class Combined:
         return max(both, seeds)
 
     def _p(self, t: float, freedom: float, skewness: float) -> float:
-        return two_sided_p(min(abs(t), abs(float(hall_transform(t, skewness, self.estimate.n)))), freedom)
+        hall = float(hall_transform(t, skewness, self.estimate.n))
+        return two_sided_p(min(abs(t), abs(hall)) if t * hall > 0 else 0.0, freedom)
 
 
 def combine(
@@ -215,8 +216,6 @@ def combine(
         raise ValueError(f"needs seeds and a degree of freedom for the images, not {n} and {image_freedom}")
     if n == 1:
         return Combined(Estimate(1, mean, math.nan, -math.inf, math.inf), math.nan, math.nan)
-    from scipy.stats import t
-
     seeds, images = seed_sd**2 / n, max(image_variance, 0.0)
     total = seeds + images
     error, seed_error, of_seeds = math.sqrt(total), math.sqrt(seeds), seed_freedom or n - 1
@@ -225,12 +224,9 @@ def combine(
         parts = (seeds / total) ** 2 / of_seeds + (images / total) ** 2 / image_freedom
         freedom = max(1 / parts if parts else math.inf, min(of_seeds, image_freedom))  # never less but by rounding
     made = Combined(Estimate(n, mean, seed_sd, mean, mean), error, freedom, seed_error, of_seeds, skewness)
-    sources = (
-        (error, float(t.ppf(0.975, freedom)), _of_both(made)),
-        (seed_error, t_quantile(0.975, of_seeds), skewness),
-    )
-    low, high = (max(by * max(x, way * float(hall_inverse(way * x, g, n))) for by, x, g in sources) for way in (1, -1))
-    return replace(made, estimate=Estimate(n, mean, seed_sd, mean - low, mean + high))
+    sources = ((error, reach(n, freedom, _of_both(made))), (seed_error, reach(n, of_seeds, skewness)))
+    below, above = (max(by * ends[side] for by, ends in sources) for side in (0, 1))
+    return replace(made, estimate=Estimate(n, mean, seed_sd, mean - below, mean + above))
 
 
 def _of_both(combined: Combined) -> float:

@@ -8,12 +8,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cvhw4.statistics.comparison import FEWEST_SKEWED, LEVEL, hall_inverse, moments, skewness
-from cvhw4.statistics.intervals import t_quantile
+from cvhw4.statistics.comparison import LEVEL, moments
+from cvhw4.statistics.intervals import FEWEST_FOR_SKEWNESS, hall_inverse, skewness, t_quantile
 
 _POWER = 0.9
 _DRAWS = 20_000  # studies: the power of 90 % is then known to 0.2 points
-_SKEWED = range(FEWEST_SKEWED, 101)  # seeds; of more, what skewness takes of the power is less than that
+_SKEWED = range(FEWEST_FOR_SKEWNESS, 101)  # seeds; of more, skewness takes less than half a point of the power
 _LARGEST_SHIFT = 1e6  # of a noncentral t distribution; scipy gives NaN for one of 1e12
 
 

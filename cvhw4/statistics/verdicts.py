@@ -33,10 +33,10 @@ class Calibrated(Protocol):
 
     def known(self, claim: Claim, runs: Sequence[RunRecord], epoch: EpochRule, trained: bool) -> Sequence[float]:
         """Differences of a claim with other seeds than these runs', by the figures of that epoch, without those of
-        seeds that failed to train where so asked; empty where none are known for such runs."""
+        seeds that failed to train or learned far less where so asked; empty where none are known for such runs."""
 
     def aside(self, *records: RunRecord, row: str | None = None) -> Sequence[RunRecord]:
-        """The runs of one row that learned far less than others do."""
+        """Those of these runs of one row that learned far less than others do."""
 
 
 @dataclass(frozen=True)
