@@ -1,11 +1,11 @@
-# make bench         train every row of the report and write results/quick/report.md and verdicts.md
+# make bench         train 13 rows with 3 seeds each and write results/quick/report.md and verdicts.md
 # make coverage      the tests again, and which lines they reach
 # make dist          source distribution and wheel of the newest tag's version, in dist
 # make docs          the documentation as a site, in build/docs
 # make env           the environment of all these, in .venv
 # make gpu           on a GPU machine: gpu-check, gpu-full and gpu-speed
 # make gpu-check     the tests of the CUDA path
-# make gpu-full      every row at full size; results/full
+# make gpu-full      every row but the extra ones at full size; results/full
 # make gpu-speed     speed and peers on the GPU
 # make growth        cost as the work grows: minutes, and 24 GB of disk for a set like CelebA; results/growth.md
 # make install-dist  the wheel, then the source distribution, in a new environment, where README's example trains

@@ -40,7 +40,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # Commands that cannot run here, or take an hour, and the test that runs what they do.
 ELSEWHERE = {
-    "pip install cvhw4 scikit-learn": "tests/test_example.py",
+    "pip install PATH/TO/CLONE scikit-learn": "tests/test_example.py",
     "python make_photos.py": "tests/test_example.py",
     "python make_cells.py": "tests/test_own_study.py",
     "pytest --seeds 3": "tests/test_example.py",

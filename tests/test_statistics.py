@@ -65,7 +65,7 @@ def test_a_ratio_of_means_by_hand_and_as_fieller_has_it():
     assert (found.mean, found.high - found.mean) == pytest.approx((0.5, 4.3027 * 0.021651 / math.sqrt(3)), rel=1e-4)
     assert math.isnan(ratio_of_means([1.0, 2.0], [1.0, -1.0]).mean)
     random = np.random.RandomState(3)
-    wholes = random.normal(0.34, 0.08, 14)
+    wholes = random.normal(0.34, 0.04, 14)
     parts = 0.3 * wholes + random.normal(0, 0.02, 14)
     found = ratio_of_means(parts.tolist(), wholes.tolist())
 

@@ -39,7 +39,7 @@ CELLS: dict[tuple[bool, ...], str] = {  # which of the factors are q1_8's, the o
     (True, True, True): "q1_8-recipe",
 }
 _PARTS = {  # in words, and as a step of the picture
-    "void": ("(a) void: wrong among 11 classes, class 1 among 3", "void"),
+    "void": ('(a) void: wrong among 11 classes, "everything else" among 3', "void"),
     "averaging": ("(d) averaging by image costs 11 classes more than 3", "averaging\nby image"),
     "merging": ("(b) the same predictions merged to 3 classes", "merging"),
     "training": ("(c) training on 3 classes instead of 11", "training\non 3"),
@@ -82,10 +82,10 @@ def _single_runs(e: Evidence) -> list[str | Picture]:
         return []
     return [
         "## What the report's own runs could show",
-        f"Each of its Q1 figures is the share of {e.study.published_images} validation images, from one run. From the "
-        "binomial error of those images alone, and of images and seeds, where runs here say how far seeds differ (of "
-        "their best epochs, as the report's are). That the images are the same in both would narrow the error by an "
-        "amount the report does not state.",
+        f"Each of its Q1 figures is the share of {e.study.published_images} validation images, from one run. "
+        "*Images alone*: by the binomial error of those images. *With the spread over seeds*: also by that of runs "
+        "here, of best epochs as in the report. Both rows saw the same images; the report does not state by how much "
+        "that narrows the error.",
         cvhw4.table(lines),
         "Its Q2 figures have no such error: pixels of one image are not independent, and its figures by image are not "
         "stated. About mIoU and pixel accuracy one run shows nothing but itself.",

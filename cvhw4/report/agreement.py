@@ -137,8 +137,8 @@ def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
     parts = [
         "# Do generated pictures answer as real ones do?",
         "Written by `cvhw4 agreement` from the stored runs, nothing by hand. Every figure is the mean over seeds of "
-        f"the difference after the {settings[0].study.epoch} epoch, with its 95 % interval (Student's t over seeds); "
-        "verdicts as on the pages linked below. Where seeds also drew their own pictures (*redrawn*), claims are of "
+        f"the difference after the {settings[0].study.epoch} epoch, with its 95 % interval over seeds; verdicts as "
+        "on the pages linked below. Where seeds also drew their own pictures (*redrawn*), claims are of "
         "those runs, and their intervals about other pictures too. What is published is of best epochs.",
         _sources(settings, folder),
         "\n\n".join(dict.fromkeys(f"*{s.study.name}*: {escape(s.study.about)}" for s in settings if s.study.about)),
@@ -191,7 +191,7 @@ def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[dict[st
             o = setting.outcomes.get(claim.id)
             impossible = setting.generated and claim.worse is None
             mixed = len({o.redrawn for o in setting.outcomes.values()}) > 1
-            made = "says nothing of a figure itself" if impossible else _MISSING
+            made = "not judged on generated pictures" if impossible else _MISSING
             absent = made if claim.id in {c.id for c in setting.study.claims} else "-"
             line[setting.name] = _cell(o, mixed) if o else absent
         lines.append(line | {"published": _published(settings, claim)})

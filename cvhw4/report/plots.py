@@ -210,7 +210,7 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         paint,
         f"The claims as a forest plot. {words}.",
         f"Each claim's difference after the {study.epoch} epoch: mean over seeds, thick bar: its 95 % interval "
-        "(Student's t, for this claim alone: the verdict is corrected for several), "
+        "(for this claim alone: the verdict is corrected for several), "
         f"{'thin: that with other validation images as well, ' if any(o.noise for o in outcomes) else ''}"
         f"n = {ends(n)} seed{'s' * (n[-1] > 1)}, paired; "
         f"{'open diamond: the published difference, of best epochs; ' if marked else ''}"

@@ -210,7 +210,7 @@ def details_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     return section(
         "The comparisons in full",
         "*Together*: the claims that p is corrected for (Holm): those on the same data; a control is judged by itself. "
-        "*So many seeds show*: the smallest difference that they decide in nine of ten studies, at the spread seen; "
+        "*So many seeds show*: the smallest difference that n seeds decide in nine of ten studies, at the spread seen; "
         f"beside it that of {NIGHTLY_SEEDS}, the default, by themselves"
         + (", and where a calibration knows the spread" if f"{NIGHTLY_SEEDS}, spread known" in made.columns else "")
         + "."
@@ -242,10 +242,11 @@ def stability_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     opposite = any(line["the opposite"] != "-" for line in lines)
     return section(
         f"Would {FEW} seeds have been enough?",
-        f"So often do {FEW} of the seeds say what all say"
-        + ", the spread of the others being known" * (known == {True})
-        + f", in {ends([f'{n:,}' for n in sorted(ways)] or ['no'])} draws. The same are drawn for claims that are "
-        "judged together, and these are judged again, together." + (" None say the opposite." if not opposite else ""),
+        f"How often {FEW} of the seeds give the verdict of all ("
+        + f"{ends([f'{n:,}' for n in sorted(ways)] or ['no'])} draws"
+        + "; the spread of the other seeds is known" * (known == {True})
+        + "). Claims judged together get the same draws, and are corrected together."
+        + (" None say the opposite." if not opposite else ""),
         Table.of(lines, optional=("the opposite",)),
     )
 

@@ -206,7 +206,7 @@ def _terms(study: Study, bounds: Bounds | None) -> str:
     terms = [
         "*Best* is the best of all epochs on the validation set, and so an optimistic figure; *last* is the last "
         "epoch's. Both are means over seeds, ± the standard deviation.",
-        "The *95 % interval* is that of the mean of the best, Student's t over seeds.",
+        "The *95 % interval* is that of the mean of the best, over seeds.",
         f"*n*: runs, one for each seed. *Best at epoch*: of more than {_MOST_LISTED} runs the median (and the range).",
     ]
     if bounds is not None and bounds.rows:
