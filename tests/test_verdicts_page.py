@@ -273,7 +273,7 @@ def test_five_of_six_seeds_are_drawn_in_all_six_ways(page, records):
         for o, shares in zip(together, found, strict=True):
             line = cells(table, o.claim.id)
             assert line[1:] == ["embedded classification", o.verdict, f"{100 * shares.same:.1f} %", "6"]
-            assert shares.opposite == 0 and "None say the opposite." in table and "in 6 draws" in table
+            assert shares.opposite == 0 and "None say the opposite." in table and "(6 draws" in table
 
 
 def spread_of(o, seeds):
