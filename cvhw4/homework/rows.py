@@ -12,7 +12,7 @@ from cvhw4 import Recipe, Row
 
 
 class _Line(NamedTuple):
-    """A line of the table below: what both sizes share, and what each picks from."""
+    """A line of the table below: what all sizes share, and what each picks from."""
 
     networks: tuple[str | None, str | None]
     recipe: str
@@ -23,8 +23,15 @@ CROP = "random-resized crop"
 FACE = "whole face"
 AUTO = "crop + jitter + AutoAugment"
 
-# A size's networks (the report's, or those that stand in) and its recipes.
-SIZES = {"quick": (1, "quick"), "full": (0, "full"), "full-lite0": (1, "full")}
+
+class _Size(NamedTuple):
+    """Whether a size's networks are those that stand in for the report's, and the name of its recipes."""
+
+    stand_ins: bool
+    recipes: str
+
+
+SIZES = {"quick": _Size(True, "quick"), "full": _Size(False, "full"), "full-lite0": _Size(True, "full")}
 
 # Networks as (the report's, stand-in): EfficientNet-Lite0 stands in for what is pretrained in the protocol, because its
 # ImageNet weights come as a Python package and it trains on two cores; AlexNet from scratch stays AlexNet. A row whose
@@ -87,7 +94,7 @@ _TABLE: dict[str, _Line] = {
     # control: the network of q1_8 from scratch, all else as there (the report has AlexNet alone from scratch)
     "q1_c8-scratch":  _q1(_EFFICIENTNET,    "random",   "all layers", AUTO,         "adam"),
 
-    # extra rows, which `-m extra` trains: q1_2's network from scratch, at the size where that is not q1_3;
+    # extra rows, which `-m extra` trains: q1_2's network from scratch, where that is not q1_3's;
     "q1_c3-no_start": _q1((None, _ALEXNET[1]), "random", "all layers", CROP,        "sgd",  "extra"),
     # a factorial: between q1_2 and q1_8, which the report compares, network, optimizer and augmentation one by one
     "q1_f1-net":       _q1(_EFFICIENTNET,   "imagenet", "all layers", CROP,         "sgd",  "extra"),
@@ -113,11 +120,11 @@ _TABLE: dict[str, _Line] = {
 
 def rows_at(size: str) -> dict[str, Row]:
     """The rows at a size, by name."""
-    column, recipes = SIZES[size]
+    stand_ins, recipes = SIZES[size]
     return {
         name: Row(network, recipe=_RECIPES[recipes][line.recipe], **line.settings)
         for name, line in _TABLE.items()
-        if (network := line.networks[column]) is not None
+        if (network := line.networks[stand_ins]) is not None
     }
 
 
