@@ -123,6 +123,14 @@ def test_the_page_sets_generated_beside_real_and_published(measured, page):
         "published": "+0.024",
     }
     assert every[CLASSES]["real, quick"] == "not measured yet"
+    short = lines(text, "On real pictures")
+    assert short[SKIPS] == {
+        "claim": SKIPS,
+        "published": "+0.024",
+        "closest to the publication": f"quick, {every[SKIPS]['real, quick']}",
+        "pictures": "CamVid",
+    }
+    assert short[CLASSES]["closest to the publication"] == "not measured yet" and len(short) == len(every)
     signs = lines(text, "Signs")
     assert CLASSES not in signs and signs[SKIPS]["held against"] == "real, quick"
     assert (signs[SKIPS]["generated, quick"], signs[SKIPS]["published"]) == ("**differ**", "**other sign**")
@@ -169,6 +177,9 @@ def test_full_size_is_what_the_rest_is_held_against_once_it_decides(measured, pa
         text = page()
         signs = lines(text, "Signs")[SKIPS]
         assert lines(text, EVERY)[SKIPS]["real, full"].startswith(full)
+        short = lines(text, "On real pictures")[SKIPS]
+        assert short["closest to the publication"].startswith(f"full, {full}")
+        assert short["with more seeds"].startswith("quick, -0.090 ")
         assert tuple(signs[of] for of in ("held against", "published", "generated, quick")) == expected
         assert signs["real, quick" if expected[0] == "real, full" else "real, full"] == "open, means differ"
         assert lines(text, "Classes detected")["q2_1a-skip"]["real, full"] == "11 of 11"

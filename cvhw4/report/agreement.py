@@ -142,6 +142,7 @@ def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
         "those runs, and their intervals about other pictures too. What is published is of best epochs.",
         _sources(settings, folder),
         "\n\n".join(dict.fromkeys(f"*{s.study.name}*: {escape(s.study.about)}" for s in settings if s.study.about)),
+        *_real(settings, claims),
         *section("Every claim in every setting", "", _every(settings, claims)),
         *_redrawn(settings, claims),
         *_signs(settings, claims),
@@ -179,6 +180,29 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
 def _network(record: RunRecord) -> str:
     """A run's network; of a training loop of the study's own that loop."""
     return str(record.settings.get("network", record.weights.network))
+
+
+def _real(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
+    """What real pictures say, in short."""
+    lines = []
+    for claim in claims:
+        found = [s for s in reversed(settings) if not s.generated and claim.id in s.outcomes]
+        cells = {s.name: f"{s.study.name}, {_cell(s.outcomes[claim.id])}" for s in found}
+        more = [s for s in found if s.outcomes[claim.id].difference.n > found[0].outcomes[claim.id].difference.n]
+        lines.append(
+            {
+                "claim": _words(claim),
+                "published": _published(settings, claim),
+                "closest to the publication": cells[found[0].name] if found else _MISSING,
+                "with more seeds": cells[more[0].name] if more else "-",
+                "pictures": escape(found[0].outcomes[claim.id].data) if found else "-",
+            }
+        )
+    about = (
+        "*Closest to the publication*: the size that answers best of those at which the claim has runs; *with more "
+        "seeds*: the next smaller one that has more."
+    )
+    return section("On real pictures", about, Table.of(lines, optional=("published", "with more seeds", "pictures")))
 
 
 def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[dict[str, str]]:
