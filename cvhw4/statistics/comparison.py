@@ -184,17 +184,26 @@ def _skew(values: NDArray[np.float64], sd: NDArray[np.float64], freedom: NDArray
     return np.where(freedom < n, skewness(np.round(values, DECIMALS), sd), 0.0)
 
 
-def _tail(
-    excess: NDArray[np.float64], sd: NDArray[np.float64], freedom: NDArray[np.int64], skew: ArrayLike, n: int
-) -> NDArray[np.float64]:
-    """[...] one-sided p-values that a mean is above: Student's t and Hall's of it, whichever is larger; 1 where the
-    mean has no excess and no spread."""
+def _tails(
+    differences: ArrayLike, margin: ArrayLike, room: ArrayLike, floor: float, others: ArrayLike
+) -> list[NDArray[np.float64]]:
+    """[...] one-sided p-values that means lie above the margin less the room, and that they lie below it and the room:
+    each by Student's t, and with the skewness taken out, whichever is larger; 1 where they lie just there and have no
+    spread; NaN for n = 1."""
     from scipy.stats import t
 
-    with np.errstate(divide="ignore", invalid="ignore"):
-        student = excess / sd * math.sqrt(n)
-    p = t.sf(np.minimum(student, hall_transform(student, skew, n)), freedom)
-    return np.where((sd == 0) & (excess == 0), 1.0, p)
+    values = np.asarray(differences, dtype=float) - np.asarray(margin, dtype=float)[..., None]
+    n = values.shape[-1]
+    excess, sd, freedom = spread(values, floor, others)
+    skew = _skew(values, sd, freedom)
+    tails = []
+    for way in (1, -1):
+        inside = np.round(np.asarray(room, dtype=float) + way * excess, DECIMALS)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            student = inside / sd * math.sqrt(n)
+        p = t.sf(np.minimum(student, hall_transform(student, way * skew, n)), freedom)
+        tails.append(np.where((sd == 0) & (inside == 0), 1.0, p))
+    return tails
 
 
 def t_p_values(
@@ -212,14 +221,7 @@ def t_p_values(
     Returns:
         [...] p-values; without spread 0, or 1 where the differences equal the margin; NaN for n = 1.
     """
-    values = np.asarray(differences, dtype=float)
-    values = values - np.asarray(margin, dtype=float)[..., None]
-    n = values.shape[-1]
-    excess, sd, freedom = spread(values, floor, others)
-    if n == 1:
-        return sd
-    skew = _skew(values, sd, freedom)
-    above, below = (_tail(way * excess, sd, freedom, way * skew, n) for way in (1, -1))
+    above, below = _tails(differences, margin, 0.0, floor, others)
     return np.minimum(2 * np.minimum(above, below), 1.0)
 
 
@@ -243,15 +245,7 @@ def equivalence_p_values(
         [...] the largest of the p-values; without spread 0, or 1 at that distance and beyond; NaN for n = 1, and where
         `smallest` is 0.
     """
-    values, least = np.asarray(differences, dtype=float), np.asarray(smallest, dtype=float)
-    values = values - np.asarray(margin, dtype=float)[..., None]
-    n = values.shape[-1]
-    excess, sd, freedom = spread(values, floor, others)
-    if n == 1:
-        return sd
-    skew = _skew(values, sd, freedom)
-    sides = (_tail(np.round(least + way * excess, DECIMALS), sd, freedom, way * skew, n) for way in (1, -1))
-    return np.where(least > 0, np.maximum(*sides), np.nan)
+    return np.where(np.asarray(smallest) > 0, np.maximum(*_tails(differences, margin, smallest, floor, others)), np.nan)
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
