@@ -136,9 +136,9 @@ def test_all_committed_records_are_read_with_what_lies_beside_them(tmp_path):
     store, files = Store(results, "quick"), list(results.glob("*/runs/*/*.json"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        records, full = store.load(), Store(results, "full").load()
-        assert len(records) + len(full) == len(files) > 400
-        assert {r.study for r in records} == {"quick"} and {r.study for r in full} == {"full"}
+        records, full, lite0 = (Store(results, name).load() for name in ("quick", "full", "full-lite0"))
+        assert len(records) + len(full) + len(lite0) == len(files) > 400
+        assert [{r.study for r in of} for of in (records, full, lite0)] == [{"quick"}, {"full"}, {"full-lite0"}]
         assert all(store.images(r) is not None for r in records if r.seed == 0)
         samples = [s for r in records if (s := store.samples(r)) is not None]
         assert len(samples) == len(list(results.rglob("*.samples.npz"))) > 30

@@ -403,7 +403,7 @@ def test_one_of_several_studies_is_named_and_a_file_without_any_refused(file):
 
 
 DEFAULTS = {
-    "a function": ('"cvhw4.homework:studies"', ["quick", "full"]),
+    "a function": ('"cvhw4.homework:studies"', ["quick", "full-lite0", "full"]),
     "a file": ('"mine.py"', ["mine"]),
     "nothing": (None, []),
     "no such module": ('"cvhw5:studies"', "cannot be used"),
