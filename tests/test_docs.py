@@ -373,7 +373,7 @@ class Reader:
 
     def session(self, arguments):
         """Selection, options and claims are real; training and, but for the first session, pages have other tests."""
-        arguments = [a for a in arguments if a != "--profile" and a != "full"]
+        arguments = [a for a in arguments if a not in ("--profile", "full", "full-lite0")]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Runner, "run", untrained)
             patch.setattr(tiny, "_read", lambda source, seed: dataset(source.task))  # its folders are empty here
