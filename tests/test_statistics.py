@@ -149,7 +149,7 @@ def test_a_training_that_finds_one_class_alone_is_counted_and_the_rest_is_compar
     assert outcome.trained.seeds == (0, 1, 2, 3)
     assert outcome.trained.differences == pytest.approx((0.10, 0.11, 0.12, 0.09))
     assert (outcome.verdict, outcome.trained.verdict) == ("undecided", "supported")
-    assert flagged(outcome) == "**undecided** (without failed or slow trainings: supported)"
+    assert flagged(outcome) == "**undecided** (without trainings that failed or learned far less: supported)"
     (none_left,) = judge_all(QUICK, [replace(r, by_class=flat) for r in better] + worse)
     assert none_left.collapsed == {"q1_2-finetune": 5} and none_left.trained is None
 

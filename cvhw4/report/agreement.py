@@ -15,7 +15,7 @@ from statistics import fmean
 from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import Store, latest_runs
-from cvhw4.report.numbers import difference, ends, interval, number, signed, verdict
+from cvhw4.report.numbers import ENOUGH, difference, ends, interval, number, signed, verdict
 from cvhw4.report.runs import by_row, class_names, days, device, grouped, metric_name, of_class, with_metric
 from cvhw4.report.tables import Table, section
 from cvhw4.report.text import escape
@@ -199,8 +199,8 @@ def _real(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
             }
         )
     about = (
-        "*Closest to the publication*: the size that answers best of those at which the claim has runs; *with more "
-        "seeds*: the next smaller one that has more."
+        "*Closest to the publication*: the size most like the publication's at which the claim has runs; *with more "
+        "seeds*: the next size below that has more seeds."
     )
     return section("On real pictures", about, Table.of(lines, optional=("published", "with more seeds", "pictures")))
 
@@ -265,7 +265,8 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         real = [s for s in settings if claim.id in s.outcomes and not s.generated]
         if not real:
             continue
-        best = next((s for s in reversed(real) if s.outcomes[claim.id].difference.n > 1), real[-1])
+        seeds = {s.name: s.outcomes[claim.id].difference.n for s in real}
+        best = next((s for least in (ENOUGH, 2) for s in reversed(real) if seeds[s.name] >= least), real[-1])
         against = best.outcomes[claim.id].difference
         line = {"claim": _words(claim), "held against": best.name}
         for setting in settings:
@@ -297,7 +298,8 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
     return [
         "## Signs",
         "Each difference is compared with the one in the setting under *held against*: real pictures, at the size "
-        "closest to the publication at which two seeds or more have the claim, or else one. *Agree* and *differ*: both "
+        f"closest to the publication at which {ENOUGH} seeds or more have the claim, or else two, or one. *Agree* and "
+        "*differ*: both "
         "intervals leave zero (the claim's margin) out. *Open*: one of them does not, or is of one run; then the means "
         "alone agree or differ. Of what is published only the sign is known; a published figure by itself says nothing "
         "about other pictures.",

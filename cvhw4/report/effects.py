@@ -87,6 +87,6 @@ def _picture(found: Mapping[str, Estimate], metric: str, e: Evidence) -> Picture
         (6.4, 0.3 * len(found) + 0.8),
         paint,
         f"Effects as a forest plot. {words}.",
-        f"Each effect on {metric_name(metric)}: mean over n = {n} seeds, bar: its 95 % interval (Student's t). "
+        f"Each effect on {metric_name(metric)}: mean over n = {n} seeds, bar: its 95 % interval. "
         f"Data: {escape(e.data)}.",
     )

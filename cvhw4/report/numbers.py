@@ -61,7 +61,9 @@ def verdict(o: Outcome) -> str:
     or learned far less than others, would say something else."""
     names = {"best": "best epoch", "last": "last epoch"}
     others = [(names[other.epoch], other) for other in (o.other_epoch,) if other is not None]
-    others += [("without failed or slow trainings", other) for other in (o.trained,) if other is not None]
+    others += [
+        ("without trainings that failed or learned far less", other) for other in (o.trained,) if other is not None
+    ]
     differing = [f"{what}: {other.verdict}" for what, other in others if other.verdict != o.verdict]
     return f"**{o.verdict}**" + (f" ({', '.join(differing)})" if differing else "")
 

@@ -67,7 +67,8 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
 
 
 def _calibrated(o: Outcome, bounds: Bounds) -> int:
-    """How many seeds have calibrated differences whose spread counts beside that of a few runs like the pilot's."""
+    """How many seeds have calibrated differences whose spread counts beside that of a few runs like the pilot's; 0
+    where none does."""
     runs = [r for of_row in o.runs.values() for r in of_row]
     refused = len(bounds.known(o.claim, runs, o.epoch, False)) >= FEWEST_KNOWN and not o.calibrated
     one = [of_row[0] for of_row in o.runs.values()]

@@ -278,7 +278,7 @@ def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     )
     learned = (
         f" *Those that learned*: with {_NUMBERS[-1]} seeds, failed trainings and runs that the bounds set aside left "
-        "out; where that is far below the rate with all, the seeds fall into two groups, and the t test is not to be "
+        "out; where that is far below the rate with all, the seeds fall into two groups, and the test is not to be "
         "relied on: read the verdict with them and without."
     )
     numbers = ", ".join(map(str, _NUMBERS))
@@ -288,7 +288,7 @@ def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     )
     return section(
         "How often a verdict is wrong under these shapes",
-        "Seeds drawn from those seen, each claim's differences moved so that their mean is the margin: how often the t "
+        "Seeds drawn from those seen, each claim's differences moved so that their mean is the margin: how often the "
         f"test at 5 % decides nevertheless, before Holm's correction ({_SHAPES:,} draws, so ± 0.4 points at 5 %). "
         + (
             f"With fewer than {_NUMBERS[-1]} seeds the spread of the others is known, as in a session whose bounds are "

@@ -58,8 +58,8 @@ class Outcome:
         collapsed: how many of the seeds' runs failed to train (`RunRecord.collapsed`), by row; rows without are left
             out.
         other_epoch: what the other rule says, where both were looked at.
-        trained: what the seeds say of which no run collapsed, or learned so little that the bounds set it aside; None
-            where none did, or none is left.
+        trained: what is said by the seeds left when those are taken out of which a run collapsed or the bounds set one
+            aside; None where there were no such seeds, or none is left.
         noise: what other validation images would change; None where images were not looked at, or are not stored, and
             where each seed drew its own, so that the spread over seeds has it.
         redrawn: whether each seed drew its own pictures.
