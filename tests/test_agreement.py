@@ -183,6 +183,9 @@ def test_full_size_is_what_the_rest_is_held_against_once_it_decides(measured, pa
         assert tuple(signs[of] for of in ("held against", "published", "generated, quick")) == expected
         assert signs["real, quick" if expected[0] == "real, full" else "real, full"] == "open, means differ"
         assert lines(text, "Classes detected")["q2_1a-skip"]["real, full"] == "11 of 11"
+    save(measured / "camvid", "q2_1a", [0.2 + s / 1000 for s in range(10)])  # so many seeds go before the size
+    save(measured / "camvid", "q2_1b", [0.3] * 10)
+    assert lines(page(), "Signs")[SKIPS]["held against"] == "real, quick"
 
 
 def test_a_longer_training_is_also_held_against_as_many_steps(run, tmp_path):

@@ -299,10 +299,9 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         "## Signs",
         "Each difference is compared with the one in the setting under *held against*: real pictures, at the size "
         f"closest to the publication at which {ENOUGH} seeds or more have the claim, or else two, or one. *Agree* and "
-        "*differ*: both "
-        "intervals leave zero (the claim's margin) out. *Open*: one of them does not, or is of one run; then the means "
-        "alone agree or differ. Of what is published only the sign is known; a published figure by itself says nothing "
-        "about other pictures.",
+        "*differ*: both intervals leave zero (the claim's margin) out. *Open*: one of them does not, or is of one run; "
+        "then the means alone agree or differ. Of what is published only the sign is known; a published figure by "
+        "itself says nothing about other pictures.",
         "\n".join(words),
         Table.of(lines).markdown() or "No claim has been measured on real pictures yet.",
     ]

@@ -71,9 +71,7 @@ def _calibrated(o: Outcome, bounds: Bounds) -> int:
     where none does."""
     runs = [r for of_row in o.runs.values() for r in of_row]
     refused = len(bounds.known(o.claim, runs, o.epoch, False)) >= FEWEST_KNOWN and not o.calibrated
-    one = [of_row[0] for of_row in o.runs.values()]
-    applies = bounds.known(o.claim, one, o.epoch, False) and not refused
-    return len(bounds.differences[o.claim.id][o.epoch]) if applies else 0
+    return len(bounds.differences[o.claim.id][o.epoch]) if bounds.knows(o) and not refused else 0
 
 
 def _task(study: Study, claim: Claim) -> Task:

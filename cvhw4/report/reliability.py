@@ -196,7 +196,7 @@ def details_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
                 f"{NIGHTLY_SEEDS}, spread known": number(
                     smallest_effect(NIGHTLY_SEEDS, LEVEL / o.together, o.difference.n - 2) * c.sd
                 )
-                if _calibrated(o, bounds) and o.difference.n > ENOUGH
+                if bounds.knows(o) and o.difference.n > ENOUGH
                 else "-",
                 "95 % interval, other images too": "-" if both is None else interval(both.estimate),
                 "p, likewise": "-" if both is None else p_value(both.p_value(o.claim.margin)),
@@ -315,18 +315,13 @@ def _shapes(family: Sequence[Outcome], bounds: Bounds) -> tuple[list[int], NDArr
     """The seeds that claims judged together share, [claims, seeds] their differences, and how these are judged."""
     seeds = sorted(set.intersection(*(set(o.seeds) for o in family)))
     values = [[d for s, d in zip(o.seeds, o.differences, strict=True) if s in seeds] for o in family]
-    known = all(_calibrated(o, bounds) and {*bounds.differences[o.claim.id][o.epoch]} <= {*seeds} for o in family)
+    known = all(bounds.knows(o) and {*bounds.differences[o.claim.id][o.epoch]} <= {*seeds} for o in family)
     how = {
         "floors": [rounding_sd(o.resolution, len(o.claim.rows)) for o in family],
         "smallest": [o.claim.smallest for o in family],
         "calibrated": known,
     }
     return seeds, np.array(values), how
-
-
-def _calibrated(o: Outcome, bounds: Bounds) -> bool:
-    """Whether the spread of a claim's differences is known, for a session of a few such runs."""
-    return bool(bounds.known(o.claim, [of_row[0] for of_row in o.runs.values()], o.epoch, False))
 
 
 def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str | Picture]:

@@ -376,6 +376,10 @@ class Bounds:
         found = self.differences.get(claim.id, {}).get(epoch, {}).items()
         return [difference for seed, difference in found if seed not in passed_over]
 
+    def knows(self, outcome: Outcome) -> bool:
+        """Whether the spread of a claim's differences is known, for a session of a few such runs."""
+        return bool(self.known(outcome.claim, [of_row[0] for of_row in outcome.runs.values()], outcome.epoch, False))
+
     def without_outliers(self, outcome: Outcome) -> list[float]:
         """A claim's differences, of the seeds of which no run is set aside."""
         aside = {r.seed for row, runs in outcome.runs.items() for r in self.aside(*runs, row=row)}
