@@ -15,7 +15,7 @@ from pathlib import Path
 from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord, stem
 
-_FIRST = re.compile(r"^([0-9a-f]{40}) is the first bad commit", re.MULTILINE)
+_FIRST = re.compile(r"^([0-9a-f]{40,64}) is the first bad commit", re.MULTILINE)
 
 
 def bisect(
@@ -75,7 +75,7 @@ def bisect(
                     "skip" if isinstance(value, str) else "bad" if sign * value[0] < sign * (low + high) / 2 else "good"
                 )
                 said = _git(tree, "bisect", word, expected=(0, 2))
-            return found[1] if found else "\n".join(re.findall(r"^[0-9a-f]{40}$", said, re.MULTILINE))
+            return found[1] if found else "\n".join(re.findall(r"^[0-9a-f]{40,64}$", said, re.MULTILINE))
         finally:
             _git(Path(), "worktree", "remove", "--force", str(tree))
 
@@ -96,7 +96,7 @@ def _measure(
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, errors="replace")
     lines = [line for line in (*done.stdout.splitlines(), *done.stderr.splitlines()) if line.strip()] or ["nothing"]
     said = next((line for line in reversed(lines) if "error:" in line.lower()), lines[-1])
-    figures, sign = [], 1
+    figures, sign, studies = [], 1, set[str]()
     try:
         cases = list(ElementTree.parse(junit).iter("testcase"))
     except (OSError, ElementTree.ParseError):
@@ -110,7 +110,10 @@ def _measure(
             except InputError as error:  # of another version
                 return str(error)
             figures.append(record.best(record.primary))
+            studies.add(record.study)
             sign = -1 if record.primary in record.lower_is_better else 1
+    if len(studies) > 1:
+        return f"it is a row of the studies {' and '.join(sorted(studies))}; name the file of one behind --"
     return (math.fsum(figures) / seeds, sign) if len(figures) == seeds else said
 
 
@@ -118,7 +121,7 @@ def _from_here(argument: str, tree: Path) -> str:
     """An argument of pytest; a path in it that is here and not in a checkout as an absolute one."""
     option, equals, path = argument.rpartition("=")
     here = path and Path(path).exists() and not (tree / path).exists()
-    outside = here and not _git(Path(), "ls-files", "--", path)
+    outside = here and not _git(Path(), "ls-files", "--", path, expected=(0, 128))  # 128: outside of the repository
     return f"{option}{equals}{Path(path).absolute()}" if outside else argument
 
 

@@ -71,7 +71,7 @@ def factorial(base: Variant, changes: Mapping[str, Any]) -> Factorial:
         changes: likewise; here a name's value is that with it.
 
     Raises:
-        InputError: as `leave_one_out`; or there are no changes, or two rows would have one name.
+        InputError: as `leave_one_out`; or there are no changes, two rows would have one name, or be trained alike.
     """
     _check(base, changes)
     if not changes:
@@ -86,6 +86,9 @@ def factorial(base: Variant, changes: Mapping[str, Any]) -> Factorial:
         cells[cell] = "_".join(on) or "base"
         if cells[cell] in rows:
             raise InputError(f"factorial, row {cells[cell]}", "is there twice", "give the changes other names")
+        if row in rows.values():
+            problem = "is trained as another row is, as one change undoes another"
+            raise InputError(f"factorial, row {cells[cell]}", problem, "let each change set other settings")
         rows[cells[cell]] = row
     return Factorial(tuple(changes), cells, rows)
 

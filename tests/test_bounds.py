@@ -111,10 +111,11 @@ def test_calibrated_bounds_pass_their_own_runs_and_survive_the_file(tmp_path):
 
 def test_a_users_study_is_calibrated_in_the_same_way(tmp_path):
     """On its own folder, whose name and whose rows' names need quotes in the file; runs on other data do not count."""
+    rows = {"resnet-18": Row("resnet18"), "frozen+linear": Row("resnet18", trained="last layer")}
     own = Study(
         "insects.v2",
         data="hymenoptera",
-        rows={"resnet-18": Row("resnet18"), "frozen+linear": Row("resnet18", trained="last layer")},
+        rows=rows,
         claims=[Claim(better="resnet-18", worse="frozen+linear", metric="accuracy")],
     )
     mine = replace(record().data, embedded=False, name='my "bees"\\\n', fingerprint="b" * 64)
@@ -133,6 +134,14 @@ def test_a_users_study_is_calibrated_in_the_same_way(tmp_path):
     assert len(read.check(records[0])) == 4 and read.check(elsewhere[0]) == []
     (outcome,) = judge_all(own, records)
     assert read.promises(outcome) and read.check_claim(outcome).met
+    newer = Claim(better="resnet-18", worse="frozen+linear", metric="f1")
+    own = Study(own.name, data="hymenoptera", rows=rows, metrics={"f1": f1}, claims=[newer])
+    with pytest.raises(InputError, match=r"has runs without f1\. Fix: train study insects"):
+        calibrate(own, records)
+
+
+def f1(scores, labels):
+    return float((scores.argmax(1) == labels).mean())
 
 
 def test_bounds_are_students_prediction_intervals():

@@ -105,6 +105,10 @@ def test_a_factorial_has_every_combination_and_a_study_takes_its_rows():
         (lambda: factorial(Row("resnet18"), {"start": "imagenet"}), "change start: is 'imagenet', which the row has"),
         (lambda: factorial({"a": 1}, {}), "factorial: has no changes"),
         (lambda: factorial({"a_b": 0, "a": 0, "b": 0}, {"a_b": 1, "a": 1, "b": 1}), "row a_b: is there twice"),
+        (
+            lambda: factorial({"lr": 0}, {"slow": {"lr": 1}, "fast": {"lr": 2}}),
+            "row slow_fast: is trained as another row",
+        ),
         (lambda: leave_one_out({"attention": True}, {"atention": False}), "sets atention, which the row has not"),
         (lambda: leave_one_out("resnet18", {"start": "random"}), "design: has base='resnet18'. Fix: give a Row"),
         (lambda: factorial(Row("resnet18"), ["start"]), r"design: has changes=\['start'\]. Fix: write them as"),

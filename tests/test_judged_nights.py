@@ -41,6 +41,14 @@ def test_a_change_of_level_by_hand():
     assert (shift.before, shift.after) == (pytest.approx(0.81), pytest.approx(0.71))
 
 
+def test_a_change_of_level_of_one_run_a_night_by_hand():
+    """Two nights of 0.80 and 0.82, two of 0.60 and 0.62: the differences of neighbours are 0.02, -0.22 and 0.02, half
+    their mean square is the variance, and that has 2 * 3**2 / (3 * 4 - 4) = 2.25 degrees of freedom, not 3."""
+    found = {s.index: s.p_value for s in shifts(points([0.80], [0.82], [0.60], [0.62]), level=1)}
+    sd = math.sqrt((0.02**2 + 0.22**2 + 0.02**2) / 3 / 2)
+    assert found[2] == pytest.approx(3 * 2 * stats.t.sf(0.2 / sd, 2.25))
+
+
 def test_nights_with_the_same_runs_are_one_measurement_and_the_commits_are_the_nearest():
     found = points(*[[0.80, 0.82]] * 3, *[[0.6, 0.62]] * 2)
     assert [(p.first.commit, p.last.commit) for p in found] == [("c0", "c2"), ("c3", "c4")]
@@ -238,11 +246,12 @@ def test_it(seed, request, record_property):
 
 def test_paths_that_no_commit_has_are_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("local/portraits", "benchmarks", "tree/benchmarks"):
+    for name in ("local/portraits", "benchmarks", "tree/benchmarks", "../elsewhere"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "test_new.py").touch()  # which another commit has
     git("init"), git("add", "test_new.py")
     here = {"local/portraits": f"{tmp_path}/local/portraits", "--camvid=local": f"--camvid={tmp_path}/local"}
+    here["../elsewhere"] = f"{tmp_path}/../elsewhere"  # outside of the repository
     for name in ("test_new.py", "benchmarks", "-k", "q1", *here):
         assert bisection._from_here(name, tmp_path / "tree") == here.get(name, name)
 

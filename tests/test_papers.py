@@ -27,6 +27,7 @@ from cvhw4.records.store import Store
 from cvhw4.report.marks import marks_note, marks_of_claims
 from cvhw4.report.page import tables_in
 from cvhw4.report.papers import FORMATS, read_style, rendered
+from cvhw4.statistics.intervals import estimate
 from tests.helpers import ROOT
 from tests.helpers.tiny import QUICK, record
 
@@ -58,6 +59,12 @@ def test_cells_are_means_and_spreads_of_the_best_or_last_epoch():
     assert cell[:3] == pytest.approx((values.mean(), values.std(), 4))
     half = values.sem() * 3.182446  # Student's t, 3 degrees of freedom
     assert cells(made(spread="interval"))["q1_1"].spread == pytest.approx(half, rel=1e-6)
+    skewed = {"q1_1": [0.5] + [0.8] * 19, "q1_2": [0.9] * 20}  # whose interval reaches farther down than up
+    table = made(skewed, spread="interval", baseline="q1_2-finetune", differences=True)
+    e = estimate(skewed["q1_1"])
+    assert e.mean - e.low > 1.2 * (e.high - e.mean)
+    ((_, (own, difference)), _) = table.rows
+    assert (own.spread, difference.spread) == (pytest.approx(e.mean - e.low), pytest.approx(e.mean - e.low))
     last = cells(made(epoch="last", percent=True))["q1_1"]
     assert last[:2] == pytest.approx((100 * (values.mean() - 0.01), 100 * values.std()))
     assert math.isnan(cells(made(spread="none"))["q1_1"].spread)
@@ -109,7 +116,7 @@ def test_differences_are_columns_beside_their_figures():
     found = {name.split("-")[0]: cells[1] for name, cells in table.rows}
     gap = pd.Series(SEEDS["q1_3"]) - pd.Series(SEEDS["q1_1"])
     assert found["q1_1"] is None and found["q1_3"][:3] == pytest.approx((gap.mean(), gap.sem() * 3.182446, 4))
-    assert table.frame()["Acc., difference", "n"].tolist() == [0, 4, 4] and "half their 95 %" in table.notes[-1]
+    assert table.frame()["Acc., difference", "n"].tolist() == [0, 4, 4] and "reach of their 95 %" in table.notes[-1]
     with pytest.raises(InputError, match="the table: has differences or marks from no row"):
         made(differences=True)
 

@@ -13,7 +13,7 @@ from cvhw4.report import page
 from cvhw4.report.page import pictures_of_report, write_report
 from cvhw4.report.plots import band, curves, forest
 from cvhw4.report.stored import Stored
-from cvhw4.statistics.intervals import Estimate
+from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.verdicts import judge_all
 from tests.helpers.pages import HOSTILE, texts
 from tests.helpers.tiny import QUICK, record
@@ -30,7 +30,7 @@ def drawn(*names, data="embedded", levels=(0.7, 0.8)):
     return curves("curves-a", data, groups, rows, rows[0].task.primary, QUICK)
 
 
-def test_the_band_is_students_interval_of_the_mean():
+def test_the_band_is_the_interval_of_the_mean():
     figures = np.random.RandomState(0).rand(5, 3)
     mean, low, high = band(figures)
     for epoch, values in enumerate(figures.T):
@@ -38,6 +38,9 @@ def test_the_band_is_students_interval_of_the_mean():
         assert (low[epoch], high[epoch]) == pytest.approx(expected)
     assert mean == pytest.approx(figures.mean(0))
     assert (band(figures[:1]) == figures[0]).all()
+    skewed = [0.5] + [0.8] * 19
+    e = estimate(skewed)
+    assert band([[v] for v in skewed])[:, 0].tolist() == [e.mean, e.low, e.high]
 
 
 def test_every_row_has_a_panel_with_its_runs():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
+from cvhw4 import Control
 from cvhw4.report.runs import bound_words
 from cvhw4.statistics.bounds import Bound, Bounds, Twin, arithmetic
 from cvhw4.statistics.sensitivity import Detection, chance, chance_of_pairs, detect, detections, found_shift, least
@@ -141,3 +142,10 @@ def test_nothing_is_said_without_runs_bounds_or_on_other_data():
 def test_the_least_strength_is_that_from_which_on_all_are_noticed(chances, expected):
     found = [Detection(NOISE, s, 3, (), "best accuracy", 0.8, BOUND, p, 0.0) for s, p in chances.items()]
     assert least(found, NOISE) == expected
+
+
+def test_of_factors_the_one_nearest_to_1_is_the_least():
+    slower = Control(name="slower", row="q1_6-finetune", words="", lr=True, strengths=(0.1, 0.5, 0.9))
+    chances = {0.1: 1.0, 0.5: 0.95, 0.9: 0.3}
+    found = [Detection(slower, s, 3, (), "best accuracy", 0.8, BOUND, p, 0.0) for s, p in chances.items()]
+    assert least(found, slower) == 0.5

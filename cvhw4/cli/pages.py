@@ -128,7 +128,9 @@ def calibrate(
         typer.echo(f"how often unchanged code misses them is not known: {seeds} of these seeds leave too few", err=True)
     elif made.held_out > false_alarms:
         typer.echo(
-            f"unchanged code misses them in {made.held_out:.1%} of nights, as all runs of a row collapse", err=True
+            f"unchanged code misses them in {made.held_out:.1%} of nights: too many have more runs that learned far "
+            "less than others than are passed over",
+            err=True,
         )
 
 

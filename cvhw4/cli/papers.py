@@ -29,7 +29,7 @@ def write_table(
     marks: Annotated[str | None, typer.Option(help="tests against the baseline (default), or claims.")] = None,
     differences: Annotated[bool | None, typer.Option("--differences", help="From the baseline, as columns.")] = None,
     epoch: Annotated[str | None, typer.Option(help="best or last (default: as claims are judged).")] = None,
-    spread: Annotated[str | None, typer.Option(help="sd (default), interval (half of 95 %) or none.")] = None,
+    spread: Annotated[str | None, typer.Option(help="sd (default), interval (its reach, 95 %) or none.")] = None,
     percent: Annotated[bool | None, typer.Option("--percent", help="Figures times 100.")] = None,
     digits: Annotated[int | None, typer.Option(help="Behind the point (default: as the spread deserves).")] = None,
     siunitx: Annotated[bool | None, typer.Option("--siunitx", help="LaTeX: numbers by that package.")] = None,

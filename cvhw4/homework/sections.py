@@ -335,9 +335,9 @@ def _waterfall(
             axes.plot([x - 1.4, x + 0.4], [level, level], color=ink, linewidth=0.6)
             top, level = max(level, level + change.mean), level + change.mean
             if change.n > 1:
-                half = change.high - change.mean
-                axes.errorbar(x, level, yerr=half, color=ink, capsize=3, linewidth=1)
-                top = max(top, level + half)
+                below, above = change.mean - change.low, change.high - change.mean
+                axes.errorbar(x, level, yerr=[[below], [above]], color=ink, capsize=3, linewidth=1)
+                top = max(top, level + above)
             axes.text(x, top + 0.01, f"{change.mean:+.3f}", ha="center", va="bottom", fontsize=small)
         labels = ["11\nclasses", *(step for _, step in _PARTS.values()), "3\nclasses"]
         axes.set_xticks(range(last + 1), labels, fontsize=small)

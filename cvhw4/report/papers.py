@@ -28,7 +28,7 @@ from cvhw4.report.runs import by_row, grouped, with_metric
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import bounds_of
-from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
 from cvhw4.tasks import CUSTOM, LABELS
@@ -68,9 +68,10 @@ class Style:
         columns: figures shown, likewise; none: those of the study's tables.
         baseline: row that the others are marked against; none for no marks.
         marks: "tests" of all rows against the baseline, or "claims": those of the study about a row and the baseline.
-        differences: beside each figure its difference from the baseline's, with half the 95 % interval.
+        differences: beside each figure its difference from the baseline's, with how far its 95 % interval reaches.
         epoch: "best" of all epochs or "last"; left out, as the study's claims are judged.
-        spread: "sd": standard deviation over seeds; "interval": half of the mean's 95 % interval; "none".
+        spread: "sd": standard deviation over seeds; "interval": how far the mean's 95 % interval reaches (from
+            15 seeds on its two sides differ; the farther); "none".
         percent: figures times 100: True for all, or names of columns.
         digits: behind the point; None: two digits of the median spread of a column, three of single runs.
         siunitx: LaTeX only: numbers as \\num{...}, but for bold ones.
@@ -425,14 +426,14 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style, outcomes: Sequ
         if not (found := values[row, metric]):
             return None
         e = estimate([scales[metric] * v for v in found.values()])
-        spread = {"sd": e.sd, "interval": (e.high - e.low) / 2, "none": math.nan}[style.spread] if e.n > 1 else math.nan
+        spread = {"sd": e.sd, "interval": _reach(e), "none": math.nan}[style.spread] if e.n > 1 else math.nan
         return Cell(e.mean, spread, e.n, winners[metric] == row, marks.get((row, metric), ""))
 
     def difference(row: str, metric: str) -> Cell | None:
         if (test := tests.get((row, metric))) is None:
             return None
         d, scale = test.difference, scales[metric]
-        return Cell(scale * d.mean, scale * (d.high - d.low) / 2, d.n, False, "")
+        return Cell(scale * d.mean, scale * _reach(d), d.n, False, "")
 
     columns = [(cell, metric) for metric in metrics]
     if style.differences and style.baseline in rows:
@@ -445,16 +446,23 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style, outcomes: Sequ
     notes = _notes(cells, style)
     if style.baseline in rows:
         notes += marks_note(marks, style.rows[style.baseline] or style.baseline, outcomes is not None)
-        notes += ["Differences from it ± half their 95 % intervals, over seeds that both have."] * any(signed)
+        notes += [
+            "Differences from it ± reach of their 95 % intervals (the farther side), over seeds that both have."
+        ] * any(signed)
     title = f"{study.title}" + ("" if task.name == CUSTOM.name else f": {runs[0].data.name}, {task.name}")
     return ResultsTable(title, headings, lines, tuple(notes), style, tuple(m in percent for _, m in columns), signed)
+
+
+def _reach(e: Estimate) -> float:
+    """From the mean to the farther end of its 95 % interval."""
+    return max(e.high - e.mean, e.mean - e.low)
 
 
 def _notes(cells: Sequence[Cell], style: Style) -> list[str]:
     """What spreads and bold mean."""
     n = sorted({cell.n for cell in cells})
     seeds = f"{ends(n)} seed{'s' * (n[-1] > 1)}" if n else "no runs"
-    spread = {"sd": " ± standard deviation", "interval": " ± half the 95 % interval", "none": ""}[style.spread]
+    spread = {"sd": " ± standard deviation", "interval": " ± reach of the 95 % interval", "none": ""}[style.spread]
     notes = [f"Mean{spread if n and n[-1] > 1 else ''} over {seeds}, {style.epoch} epoch."]
     if any(cell.bold for cell in cells):
         notes.append("Bold: better than every other row (paired t tests over seeds, Holm, 5 %).")

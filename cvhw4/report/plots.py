@@ -18,7 +18,7 @@ from cvhw4.report.numbers import ends, number
 from cvhw4.report.runs import by_data, grouped, metric_heading, published, seeds
 from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.bounds import bounds_of
-from cvhw4.statistics.intervals import t_quantile
+from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import DETECTED, Detection
 from cvhw4.statistics.verdicts import Outcome, judge_all
@@ -40,12 +40,10 @@ _VERDICTS = {
 
 
 def band(values: Sequence[Sequence[float]]) -> np.ndarray:
-    """float64 [3, E]: mean over runs, and the ends of its 95 % interval (Student's t), of [n, E] figures; the mean
+    """float64 [3, E]: mean over runs, and the ends of its 95 % interval, of [n, E] figures; the mean
     alone three times where there is one run."""
-    array = np.asarray(values, dtype=float)
-    mean, n = array.mean(0), len(array)
-    half = t_quantile(0.975, n - 1) * array.std(0, ddof=1) / math.sqrt(n) if n > 1 else np.zeros_like(mean)
-    return np.stack([mean, mean - half, mean + half])
+    found = [estimate(of_epoch) for of_epoch in np.asarray(values, dtype=float).T.tolist()]
+    return np.array([(e.mean, e.low, e.high) if e.n > 1 else (e.mean,) * 3 for e in found]).T
 
 
 def curves(

@@ -432,7 +432,7 @@ def load_bounds(path: Path, study: Study, *, named: bool = False) -> Bounds:
         whole = tomllib.loads(path.read_text("utf-8"))
         others = [name for name, part in whole.items() if {"rows", "claims"} <= set(part)]
         if whole and study.name not in whole and (named or not others):  # an empty file stands for no bounds
-            problem = f"has no bounds of study {study.name}, but of {', '.join(others) or 'none'}"
+            problem = f"has no bounds of study {study.name}{', but of ' * bool(others)}{', '.join(others)}"
             raise InputError(path, problem, "run cvhw4 calibrate, or name another file with --bounds")
         if study.name not in whole:
             return NO_BOUNDS

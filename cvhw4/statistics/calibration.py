@@ -181,6 +181,7 @@ def _usable(study: Study, records: Iterable[RunRecord]) -> tuple[dict[str, list[
         if runs < FEWEST_RUNS:
             raise InputError(row.name, f"has {runs} runs on the study's data, too few to calibrate a bound", more)
         needed = {figure.split(" ", 1)[1] for figure in row.task.bounded if figure not in TRAINING_LOSSES}
+        needed |= {claim.metric for claim in study.claims if claim.worse is not None and row.name in claim.rows}
         for record in by_row[row.name]:
             if lacking := sorted(name for name in needed if name not in record.epochs[-1].figures):
                 raise InputError(row.name, f"has runs without {lacking[0]}", more)

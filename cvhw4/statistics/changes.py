@@ -74,10 +74,10 @@ class Change:
 class ClaimChange:
     """A claim's outcome in A and in B, None where it was not judged.
 
-    `kind` is "lost" where it was supported and is contradicted, or undecided with a difference that fell by more than
-    seeds do: a regression; "undecided" where it was supported and is so no longer, with no such fall; "correction"
-    where its own differences are the same, and only what p is corrected for is not; "changed" for any other change of
-    verdict.
+    `kind` is "lost" where it was supported and is contradicted, or undecided or equivalent with a difference that fell
+    by more than seeds do: a regression; "undecided" where it was supported and is so no longer, with no such fall;
+    "correction" where its own differences are the same, and only what p is corrected for is not; "changed" for any
+    other change of verdict.
     """
 
     claim: str

@@ -116,22 +116,23 @@ def _mean(points: Sequence[Point]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _spread(points: Sequence[Point]) -> tuple[float, int] | None:
+def _spread(points: Sequence[Point]) -> tuple[float, float] | None:
     """Standard deviation of runs within nights, and its degrees of freedom; between neighbouring nights where each has
     one run (von Neumann, 1941); None for fewer than two nights."""
     if len(points) < 2:
         return None
-    freedom = sum(len(p.values) - 1 for p in points)
+    freedom: float = sum(len(p.values) - 1 for p in points)
     if freedom:
-        squares = math.fsum((v - p.mean) ** 2 for p in points for v in p.values)
+        variance = math.fsum((v - p.mean) ** 2 for p in points for v in p.values) / freedom
     else:
-        freedom = len(points) - 1
-        squares = math.fsum((b.mean - a.mean) ** 2 for a, b in pairwise(points)) / 2
-    return max(math.sqrt(squares / freedom), rounding_sd(max(p.step for p in points), figures=1)), freedom
+        n = len(points)
+        variance = math.fsum((b.mean - a.mean) ** 2 for a, b in pairwise(points)) / (2 * (n - 1))
+        freedom = 2 * (n - 1) ** 2 / (3 * n - 4)  # as neighbouring differences share nights
+    return max(math.sqrt(variance), rounding_sd(max(p.step for p in points), figures=1)), freedom
 
 
 def _cuts(
-    points: Sequence[Point], start: int, end: int, sd: float, freedom: int, tests: int, level: float
+    points: Sequence[Point], start: int, end: int, sd: float, freedom: float, tests: int, level: float
 ) -> dict[int, float]:
     """Significant cuts of points[start:end], and their p-values."""
     sums = np.cumsum([math.fsum(p.values) for p in points[start:end]])
@@ -152,7 +153,7 @@ def _statistic(a: Any, b: Any, n: Any, m: Any, sd: float) -> Any:
     return (a - b) / (sd * np.sqrt(1 / n + 1 / m))
 
 
-def _p_value(statistic: float, freedom: int, tests: int) -> float:
+def _p_value(statistic: float, freedom: float, tests: int) -> float:
     """Of a two-sided test, corrected (Bonferroni)."""
     return min(1.0, two_sided_p(statistic, freedom) * tests)
 
@@ -171,7 +172,7 @@ class Level:
 
     before: Sequence[float]
     sd: float
-    freedom: int
+    freedom: float
     sign: int
     declined: str
     lasting: bool

@@ -3,7 +3,7 @@
 A night is compared with two others (`cvhw4.statistics.changes`): row by row with the last runs that were fine, and with
 the pinned ones, which stay where they are. What looks worse is trained again with fresh seeds, and only what is worse
 with them too (1 % on its side, by themselves) is called so: runs that raised the alarm do not decide on it. Nor does
-the luck of the few runs it was held against: fresh seeds are held against the level of all nights since the pinned one.
+the luck of the few runs it was held against: fresh seeds are held against the best level since the pinned night.
 A claim that is lost with a row that fell is that row's. A row that is not fine keeps what it is held against.
 
 What is too little for any one night shows in many: a figure has declined where, by its change points since the pinned

@@ -108,8 +108,12 @@ def detections(study: Study, records: Sequence[RunRecord], bounds: Bounds) -> li
 
 def least(found: Sequence[Detection], control: Control) -> float | None:
     """The smallest strength tried from which on, upwards, a nightly session detects it with a probability of 0.9."""
+
+    def size(d: Detection) -> float:
+        return abs(math.log(d.strength)) if control.lr else d.strength
+
     smallest = None
-    for d in sorted((d for d in found if d.control.name == control.name), key=lambda d: -d.strength):
+    for d in sorted((d for d in found if d.control.name == control.name), key=size, reverse=True):
         if d.probability < DETECTED:
             break
         smallest = d.strength

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from cvhw4.records.history import Night
 from cvhw4.records.schema import stem
+from cvhw4.statistics.bounds import FORMAT
 from cvhw4.statistics.nights import judge_night
 from tests.helpers.tiny import QUICK, record
 
@@ -25,7 +26,7 @@ LOSS, DRIVER = 120, 182
 DEAD = (30, 31, 250)  # no data
 BOUNDS = f"""
 [full]
-format = 3
+format = {FORMAT}
 source = "made up"
 false_alarms = 0.01
 seeds = {SEEDS}
