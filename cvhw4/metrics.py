@@ -105,18 +105,20 @@ def segmentation_figures(
         hits, union = _intersection_and_union(counts, targets, void=True)
         iou = _ratio(hits, union)
         there = ~np.isnan(iou)
-        values["miou"] = _mean(_ratio(w @ np.where(there, iou, 0.0), w @ there))  # over images, then over classes
+        values["miou"] = mean_of_present(
+            _ratio(w @ np.where(there, iou, 0.0), w @ there)
+        )  # over images, then over classes
         values["pixel_accuracy"] = (w @ (hits.sum(-1) / counts.sum((-2, -1)))) / w.sum(-1)
     if not {"set_miou", "set_pixel_accuracy"}.isdisjoint(names):
         set_hits, set_union = (w @ x for x in _intersection_and_union(counts, targets, void=False))
-        values["set_miou"] = _mean(_ratio(set_hits, set_union))
+        values["set_miou"] = mean_of_present(_ratio(set_hits, set_union))
         values["set_pixel_accuracy"] = _ratio(set_hits.sum(-1), w @ counts[:, :-1].sum((-2, -1)))
     return {name: values[name].reshape(shape if weights is not None else ()) for name in names}
 
 
 def segmentation_lists(counts: Counts, targets: Targets = None) -> dict[str, list[float]]:
     """`iou` and `set_iou`, a figure per class from counts [V, L, C], NaN for a class that never occurs."""
-    by_image = _mean(iou_by_image(counts, targets), axis=-2)
+    by_image = mean_of_present(iou_by_image(counts, targets), axis=-2)
     return {"iou": by_image.tolist(), "set_iou": set_iou(counts, targets).tolist()}
 
 
@@ -167,7 +169,7 @@ def _ratio(part: NDArray, whole: NDArray) -> Figures:
     return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole != 0)
 
 
-def _mean(values: Figures, axis: int = -1) -> Figures:
+def mean_of_present(values: Figures, axis: int = -1) -> Figures:
     """The mean of what is not NaN; NaN where all is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # "mean of empty slice": its NaN is what is wanted

@@ -26,12 +26,12 @@ def corrupted(strength, figures):
 
 def test_a_control_is_held_against_the_bounds_of_the_row_it_corrupts():
     found = detect(NOISE, 0.2, QUICK, corrupted(0.2, [0.85, 0.75, 0.70]), BOUNDS)
-    assert found.caught and found.n == 3
+    assert found.missed and found.n == 3
     # Two figures each: the mean, and the one run outside of 0.9 +- 0.1655.
     assert [text.split(" is ")[0][-6:] for text in found.missed] == ["0.7000", "0.7667"] * 2
     assert found.mean == pytest.approx(2.3 / 3)
     weaker = detect(NOISE, 0.1, QUICK, corrupted(0.1, [0.89, 0.9]), BOUNDS)
-    assert not weaker.caught and weaker.low < weaker.probability < 0.01
+    assert not weaker.missed and weaker.low < weaker.probability < 0.01
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -53,9 +53,9 @@ def test_a_control_is_held_against_the_calibrated_run_of_its_own_seed():
     own = replace(BOUNDS, twins={"q1_6-finetune": {"best accuracy": twin}}, twins_on=arithmetic(record("q1_6")))
     found = detect(NOISE, 0.1, QUICK, runs, own)
     assert found.bound == twin and found.mean == pytest.approx(0.8933, abs=1e-4)
-    assert found.probability > found.low > 0.9 and found.caught and bound_words(found) == "own seed ± 3.0e-03"
+    assert found.probability > found.low > 0.9 and found.missed and bound_words(found) == "own seed ± 3.0e-03"
     for other in (replace(own, twins_on="cuda bf16"), BOUNDS):  # another arithmetic, or no twins
-        assert not detect(NOISE, 0.1, QUICK, runs, other).caught
+        assert not detect(NOISE, 0.1, QUICK, runs, other).missed
     # A run that is outside tells little of what others are: no spread is known of one.
     assert isinstance(detect(NOISE, 0.1, QUICK, runs[:1], own).bound, Bound)
 

@@ -9,7 +9,7 @@ from cvhw4.report.numbers import limits, p_value
 from cvhw4.report.runs import SHORT, figure_name, grouped
 from cvhw4.report.tables import Table
 from cvhw4.report.text import clip, code, escape
-from cvhw4.statistics.changes import Change, Changes, ClaimChange, ClaimKind, Gap, Kind, Place, TimeChange, verdict
+from cvhw4.statistics.changes import Change, Changes, ClaimChange, ClaimKind, Gap, Kind, Place, TimeChange
 from cvhw4.statistics.verdicts import Outcome
 
 _LONGEST = 60_000  # characters of a page; GitHub takes 65,536 in a comment
@@ -157,8 +157,10 @@ def _figure(c: Change, digits: int) -> dict[str, str]:
 
 def _claim(c: ClaimChange, with_n: bool = True) -> dict[str, str]:
     def side(outcome: Outcome | None) -> str:
-        n = f", n {outcome.difference.n}" if outcome and with_n else ""
-        return verdict(outcome) + (f" ({outcome.difference.mean:+.3f}{n})" if outcome else "")
+        if outcome is None:
+            return "not judged"
+        n = f", n {outcome.difference.n}" if with_n else ""
+        return f"{outcome.verdict} ({outcome.difference.mean:+.3f}{n})"
 
     return {"claim": c.claim, "A": side(c.a), "B": side(c.b), "is": _CLAIMS.get(c.kind, c.kind)}
 

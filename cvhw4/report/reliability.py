@@ -332,7 +332,7 @@ def sensitivity_section(found: Sequence[Detection], bounds: Bounds) -> list[str 
             "corruption": d.control.words.format(d.strength)
             + (" **(least)**" if d.strength == enough[d.control.name] else ""),
             "row": d.control.row,
-            "a bound missed": "yes" if d.caught else "no",
+            "a bound missed": "yes" if d.missed else "no",
             "chance per session": f"{d.probability:.2f} (at least {d.low:.2f})",
             "detected by": figure_name(d.figure),
             "mean": number(d.mean),

@@ -141,7 +141,7 @@ def short_detections(found: Sequence[Detection]) -> list[str]:
             "mean": number(d.mean),
             "bound": bound_words(d),
             "n": str(d.n),
-            "detected": "yes" if d.caught else "NO" if d.strength == d.control.strengths[0] else "no",
+            "detected": "yes" if d.missed else "NO" if d.strength == d.control.strengths[0] else "no",
             "chance": f"{d.probability:.2f}",
         }
         for d in found

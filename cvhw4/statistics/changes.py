@@ -24,7 +24,7 @@ from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.records.store import latest_runs
 from cvhw4.statistics.bounds import bounds_of
 from cvhw4.statistics.comparison import DECIMALS, LEVEL, holm, moments, rounding_sd
-from cvhw4.statistics.intervals import Estimate, Verdict, t_quantile, two_sided_p
+from cvhw4.statistics.intervals import Estimate, t_quantile, two_sided_p
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
 from cvhw4.tasks import TASKS
@@ -381,11 +381,6 @@ def _claims(
             kind = "lost" if lost else "undecided" if new.verdict == "undecided" else "changed"
         changes.append(ClaimChange(place[0], place[1], old, new, kind))
     return changes
-
-
-def verdict(outcome: Outcome | None) -> Verdict | Literal["not judged"]:
-    """The verdict on a claim, if there is one."""
-    return "not judged" if outcome is None else outcome.verdict
 
 
 # Times

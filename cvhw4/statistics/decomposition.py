@@ -8,14 +8,13 @@ figure to the other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from cvhw4.labels import Merged
-from cvhw4.metrics import Counts, Targets, iou_by_image, merged, segmentation_figures, set_iou
+from cvhw4.metrics import Counts, Targets, iou_by_image, mean_of_present, merged, segmentation_figures, set_iou
 from cvhw4.statistics.intervals import Estimate, estimate, ratio_of_means
 
 PARTS = ("void", "averaging", "merging", "training")
@@ -110,7 +109,7 @@ def mean_iou_of(counts: Counts, names: Sequence[str], classes: Sequence[str]) ->
         raise ValueError(f"needs counts [V, {len(known) + 1}, {len(known)}], not {counts.shape}")
     if not names or not set(names) <= set(known):
         raise ValueError(f"needs names of classes ({', '.join(known)}), not {list(names)}")
-    return _mean(set_iou(counts)[[known.index(name) for name in names]])
+    return float(mean_of_present(set_iou(counts)[[known.index(name) for name in names]]))
 
 
 def near_and_far(counts: Counts, metric: str = "set_miou", targets: Targets = None) -> tuple[float, float]:
@@ -143,10 +142,4 @@ def near_and_far(counts: Counts, metric: str = "set_miou", targets: Targets = No
 
 def _miou_without_void(counts: Counts, targets: Targets = None) -> float:
     """The template's mIoU of counts [V, L, C], but with void pixels left out."""
-    return _mean(np.array([_mean(of_class) for of_class in iou_by_image(counts, targets, void=False).T]))
-
-
-def _mean(values: np.ndarray) -> float:
-    """The mean of what is not NaN; NaN where all is."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if len(there) else math.nan
+    return float(mean_of_present(mean_of_present(iou_by_image(counts, targets, void=False), axis=-2)))

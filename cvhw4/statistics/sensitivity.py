@@ -56,11 +56,6 @@ class Detection:
     probability: float
     low: float
 
-    @property
-    def caught(self) -> bool:
-        """Whether these runs turned a build red."""
-        return bool(self.missed)
-
 
 def detect(
     control: Control, strength: float, study: Study, records: Sequence[RunRecord], bounds: Bounds

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,19 +24,11 @@ from cvhw4.statistics.images import Combined, ImageNoise, combine, image_noise, 
 from cvhw4.statistics.intervals import Estimate, Verdict
 from cvhw4.study import Claim, EpochRule, Metric, Study
 
+if TYPE_CHECKING:
+    from cvhw4.statistics.bounds import Bounds
+
 _CALLS = 2000  # at most, of a study's own metric, which may take milliseconds, to resample images
 ReadImages = Callable[[RunRecord], ImageResults | None]
-
-
-class Calibrated(Protocol):
-    """What verdicts take from calibrated bounds."""
-
-    def known(self, claim: Claim, runs: Sequence[RunRecord], epoch: EpochRule, trained: bool) -> Sequence[float]:
-        """Differences of a claim with other seeds than these runs', by the figures of that epoch, without those of
-        seeds that failed to train or learned far less where so asked; empty where none are known for such runs."""
-
-    def aside(self, *records: RunRecord, row: str | None = None) -> Sequence[RunRecord]:
-        """Those of these runs of one row that learned far less than others do."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +115,7 @@ def judge(
     read_images: ReadImages | None = None,
     epoch: EpochRule | None = None,
     trained: bool = False,
-    bounds: Calibrated | None = None,
+    bounds: Bounds | None = None,
 ) -> Outcome | None:
     """Compares the claim's rows, seed by seed, or its row with its margin; by itself, corrected for no other claim.
 
@@ -242,7 +234,7 @@ def judge_all(
     records: Sequence[RunRecord],
     read_images: ReadImages | None = None,
     claims: Sequence[Claim] | None = None,
-    bounds: Calibrated | None = None,
+    bounds: Bounds | None = None,
 ) -> list[Outcome]:
     """The outcome of every claim that the runs can say something about, by data set, those on one data set judged
     together (Holm) and each control by itself; beside each what the other epoch, and the seeds that trained, say.
