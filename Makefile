@@ -104,7 +104,7 @@ dist:
 
 # Nothing but what pip installs for the file is there, and scikit-learn, which the example imports.
 install-dist:
-	@set -e; unset PYTHONPATH; for file in dist/*.whl dist/*.tar.gz; do \
+	@set -e; unset PYTHONPATH; mkdir -p build; for file in dist/*.whl dist/*.tar.gz; do \
 	    echo "$$file"; rm -rf build/installed build/example; cp -r examples/own-study build/example; \
 	    $(PYTHON) -m venv build/installed; \
 	    build/installed/bin/python -m pip install --quiet "$$file" scikit-learn; \

@@ -12,7 +12,8 @@ def test_claim(judged, bounds, claim):
     if check is None:
         pytest.skip(f"not judged: no bounds for {outcome.data}; the runs' verdict is {outcome.verdict}")
     holds = outcome.difference.mean > claim.margin
-    assert check.met, str(check) if holds else f"{claim.sentence}: no longer holds; {check}"
+    told = f"{claim.sentence}: {'is not what it was' if holds else 'no longer holds'}; {check}"
+    assert check.met, told
     if not bounds.promises(outcome):
         pytest.skip(f"not promised by the calibration at {outcome.difference.n} seeds; {check}")
-    assert holds
+    assert holds, told

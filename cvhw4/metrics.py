@@ -12,7 +12,6 @@ serve training, records and statistics.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from cvhw4.errors import InputError
 from cvhw4.labels import Merged
 from cvhw4.study import Metric, unwrapped
+from cvhw4.study.checks import MOST
 from cvhw4.tasks import SEGMENTATION
 
 Counts = NDArray[np.integer]
@@ -139,8 +139,9 @@ def own_figure(name: str, metric: Metric, *evidence: NDArray) -> float:
     except Exception as error:
         problem = f"raises {type(error).__name__}: {error}"
         raise InputError(f"metric {name}", problem, "see what it is called with in cvhw4.Metric") from error
-    if not math.isfinite(figure):
-        raise InputError(f"metric {name}", f"returns {figure}", "let it return a finite number, higher being better")
+    if not abs(figure) <= MOST:
+        hint = f"let it return a finite number, {MOST:g} at most, higher being better"
+        raise InputError(f"metric {name}", f"returns {figure}", hint)
     return figure
 
 

@@ -105,6 +105,7 @@ def test_rows_are_settings_and_figures_are_the_studys():
         ({"rows": {"a": 3}}, "row a: is 3"),
         ({"rows": {"a b": {}}}, "a b: is not a valid row name"),
         ({"rows": {"a": {"x": float("nan")}}}, "has x=nan, which is not finite"),
+        ({"rows": {"a": {"x": sys.float_info.max}}}, r"has x=1.79.*, which is not finite, or beyond 1e\+100"),
         ({"rows": {"a": {"x": [1, object()]}}}, "which does not say what it holds"),
         ({"rows": {"a": {"x": {3, 4}}}}, "which does not say what it holds"),
         ({"rows": {"a": {"x": {1: 2}}}}, "which has keys that are no texts"),

@@ -218,6 +218,7 @@ def test_a_run_keeps_the_scores_that_its_figures_are_of(tmp_path):
     ("metric", "told"),
     [
         (always_nan, "metric mine: returns nan. Fix: let it return a finite number"),
+        (lambda labels, predicted: 1e120, r"returns 1e\+120. Fix: let it return a finite number, 1e\+100 at most"),
         (lambda labels, predicted: 1 / 0, "metric mine: raises ZeroDivisionError: division by zero"),
         (lambda labels: 1.0, "metric mine: raises TypeError"),
         (lambda labels, predicted: labels, "metric mine: raises TypeError"),

@@ -157,27 +157,52 @@ def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path
     assert final_figures(DONE).items() <= run.data.metrics.items()
 
 
-@needs("wandb")
-def test_wandbs_offline_run_has_figures_settings_and_summary(tmp_path, monkeypatch):
-    log_wandb_to(tmp_path, monkeypatch)
-    run_logged(wandb="project")
+def told_to_wandb(records):
+    config, summary = {}, {}
+    for r in records:
+        for updates, values in ((r.run.config.update, config), (r.config.update, config), (r.summary.update, summary)):
+            values |= {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in updates}
+    return config, summary
+
+
+def records_of_wandb(folder):
+    """All that a run was told, once another process has written it."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     from cvhw4.readers.trackers import records_in
 
-    (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     found, patience = [], time.monotonic() + 20
-    while not any(r.WhichOneof("record_type") == "exit" for r in found):  # another process writes it
+    while not any(r.WhichOneof("record_type") == "exit" for r in found):
         assert time.monotonic() < patience
         time.sleep(0.1)
         found = [Record.FromString(content) for content in records_in(path)]
+    return found
+
+
+@needs("wandb")
+def test_a_setting_with_the_name_of_a_tag_is_kept(tmp_path, monkeypatch):
+    log_wandb_to(tmp_path, monkeypatch)
+    own = Study("own", train=len, rows={"a": {"data": "cifar10", "commit": 1}}, primary="accuracy").rows["a"]
+    installed = replace(DONE, environment=DONE.environment | {"commit": None})  # no checkout
+    session = Hooks(Trackers({"wandb": "project"}))
+    session.begin(row=own, images=IMAGES)
+    session.end(row=own, record=installed, reused=False)
+    session.finish()
+    config, _ = told_to_wandb(records_of_wandb(tmp_path))
+    assert (config["data"], config["commit"], config["fingerprint"]) == ("cifar10", 1, DONE.fingerprint)
+    assert "commit" not in tags(installed)
+
+
+@needs("wandb")
+def test_wandbs_offline_run_has_figures_settings_and_summary(tmp_path, monkeypatch):
+    log_wandb_to(tmp_path, monkeypatch)
+    run_logged(wandb="project")
+    found = records_of_wandb(tmp_path)
     kinds = {kind: [r for r in found if r.WhichOneof("record_type") == kind] for kind in ("run", "exit")}
     (run,) = (r.run for r in kinds["run"][:1])
     assert (run.project, run.run_group, run.display_name) == ("project", "quick/q2_1a-skip", "q2_1a-skip-seed0")
-    config, summary = {}, {}
-    for r in found:
-        for updates, values in ((r.run.config.update, config), (r.config.update, config), (r.summary.update, summary)):
-            values |= {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in updates}
+    config, summary = told_to_wandb(found)
     assert config["recipe.lr"] == ROW.recipe.lr and tags(DONE).items() <= config.items()
     assert final_figures(DONE).items() <= summary.items()
     assert [r.exit.exit_code for r in kinds["exit"]] == [0]

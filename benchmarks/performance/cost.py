@@ -175,7 +175,8 @@ class Machine:
 
     Attributes:
         device: its kind, "cpu" or "cuda".
-        matrix_flops: FLOP/s of a large square matrix product, the best of several.
+        matrix_flops: FLOP/s of a large square matrix product, on a CPU of a convolution where that is faster; the
+            best of several.
         precision: of that product, a key of `_PRECISIONS`.
         bandwidth: bytes/s of a triad `a = b + s * c` far larger than the caches, two reads and a write per number.
     """

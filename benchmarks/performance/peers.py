@@ -378,4 +378,4 @@ def _origin(found: Comparison) -> str:
     shown = ("torch", "torchvision", "timm", "lightning", "segmentation-models-pytorch", *(n for n in e if "/" in n))
     used = ", ".join(f"{name} {e[name]}" for name in shown if e.get(name))
     text = f"{found.work}; {e.get('device_name')} ({e.get('threads')} threads); {found.started[:10]}, {used}, code "
-    return f"{escape(text + str(e.get('commit')))}; {code(found.command)}"
+    return f"{escape(text + str(e.get('commit') or 'unknown'))}; {code(found.command)}"

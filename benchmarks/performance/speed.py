@@ -109,7 +109,7 @@ def compare(job: Job, *, machine: Machine, trials: int, command: str) -> SpeedRe
         for side, done in results.items():
             if side != "workerless" or (job.device.type == "cpu" and setting.target is not None):
                 done.append(run_side(side, job))
-    work = f"{family.work}, {setting.train} + {setting.val} images, {setting.epochs} epochs"
+    work = f"{family.work}, {setting.train} + {setting.val} images, {setting.epochs} epoch{'s' * (setting.epochs > 1)}"
     if setting.seeds > 1:
         work = f"{setting.seeds} runs at once against one after another, {work}"
     seconds = {side: [trial["seconds"] for trial in done] for side, done in results.items()}

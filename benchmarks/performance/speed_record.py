@@ -203,7 +203,7 @@ def _origin(record: SpeedRecord) -> str:
     text = escape(
         f"{record.family}: {e.get('device_name', record.device)}{threads}, measured peak "
         f"{_figure(machine.matrix_flops / 1e9)} GFLOP/s ({machine.precision}) and {_figure(machine.bandwidth / 1e9)} "
-        f"GB/s; {record.started[:10]}, torch {e.get('torch')}, code {e.get('commit')}, study "
+        f"GB/s; {record.started[:10]}, torch {e.get('torch')}, code {e.get('commit') or 'unknown'}, study "
     )
     return f"- {text}{code(record.study)}; {code(record.command)}"
 

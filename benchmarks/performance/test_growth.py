@@ -15,7 +15,7 @@ pytestmark = pytest.mark.growth
 GIB = 1 << 30
 COUNTS = (1_000, 10_000, 50_000, 200_000)
 CELEBA = 202_599, (218, 178)  # pictures, and height and width of each
-# How many bytes of pictures may stay in memory, and what the process may take in all beside them.
+# How many bytes of pictures may stay in memory.
 CURVES = {"memory-mapped": 1 << 60, "streamed": 0}
 SIZES = (64, 96, 128, 160, 192, 224)
 

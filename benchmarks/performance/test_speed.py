@@ -1,6 +1,6 @@
 """Ours against the reference loop, side by side, in turn: `make speed`, or `pytest benchmarks/performance -m speed`.
 
-Each family is timed as `FAMILIES` says, and has to reach its target. Records go to `<results>/speed/`, the table to
+Each family is timed as `FAMILIES` says, and has to reach its target. Records go to `<results>/speed.json`, the table to
 `<results>/speed.md`.
 """
 

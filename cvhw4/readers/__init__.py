@@ -23,6 +23,7 @@ from cvhw4.discovery import logged_elsewhere
 from cvhw4.errors import InputError
 from cvhw4.records.schema import DataUsed, Epoch, RunRecord, Times, WeightsUsed
 from cvhw4.study import Claim, Study, is_name
+from cvhw4.study.checks import MOST, is_number
 
 _WORD = re.compile(r"[^A-Za-z0-9_.+-]+")
 _SEED = re.compile(r"(?:[A-Za-z]+[ _=-]?)?(\d+)(?:\.0*)?", re.ASCII)
@@ -359,7 +360,7 @@ def _epochs(run: LoggedRun, wanted: Wanted, problems: list[str]) -> list[Epoch]:
     epochs = []
     for number, step in enumerate(steps, 1):
         figures = {name: float(step[tag]) for name, tag in wanted.figures.items()}
-        if bad := [f"{wanted.figures[name]}={value}" for name, value in figures.items() if not math.isfinite(value)]:
+        if bad := [f"{wanted.figures[name]}={value}" for name, value in figures.items() if not abs(value) <= MOST]:
             problems.append(f"{run.where} has {bad[0]} at step {number} of {len(steps)}")
             break
         whole: dict[str, Any] = {"epoch": number, "lr": 0.0, "loss": math.nan, "figures": figures}
@@ -382,7 +383,7 @@ def _settings(rows: Mapping[str, Mapping[int, LoggedRun]], wanted: Wanted) -> di
 
 
 def _is_plain(value: object) -> bool:
-    return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, str | bool) or is_number(value)
 
 
 def _as_name(text: str) -> str:

@@ -159,7 +159,7 @@ class ImageResults:
     def from_bytes(
         cls, content: bytes, where: Path, sha256: str | None = None, targets: Targets = None
     ) -> ImageResults:
-        """Reads what `to_bytes` gave, and older files that say of images of two classes which were `right`.
+        """Reads what `to_bytes` gave.
 
         Args:
             where: the file it is from, for the message of an error.

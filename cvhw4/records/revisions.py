@@ -93,7 +93,8 @@ def _extract(name: str, into: Path) -> None:
             raise InputError(name, "has no runs that git archive can read", _HINT)
         with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
             files = [member for member in archive if member.isfile()]  # no links
-            archive.extractall(into, files, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # which Python before 3.11.4 lacks
+            archive.extractall(into, files)
     except (OSError, tarfile.TarError) as error:
         raise InputError(name, f"cannot be read from git ({error})", _HINT) from error
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Self
 from cvhw4.errors import InputError
 from cvhw4.labels import Merged, merge_classes
 from cvhw4.records.typed import AfterValidator, Field, TypeAdapter, ValidationError, WrapValidator, from_json
+from cvhw4.study.checks import MOST
 from cvhw4.tasks import CUSTOM, SEGMENTATION, TASKS, TRAINING_LOSSES, TaskName
 
 VERSION = 4
@@ -27,7 +28,6 @@ _FAILURE_VERSION = 2
 _HINT = "delete it and repeat the run"
 # In an environment, beside versions of packages.
 _PLACE = ("python", "platform", "device", "device_name", "cuda", "cudnn", "driver", "threads", "commit", "code")
-_MOST = 1e100  # a number beyond is not a measurement, and a float does not hold its square
 
 
 def _check_json(value: Any) -> Any:
@@ -35,8 +35,8 @@ def _check_json(value: Any) -> Any:
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             _check_json(inner)
-    elif isinstance(value, int | float) and abs(value) > _MOST:
-        raise ValueError(f"holds a number beyond {_MOST:g}")
+    elif isinstance(value, int | float) and abs(value) > MOST:
+        raise ValueError(f"holds a number beyond {MOST:g}")
     return value
 
 
@@ -51,7 +51,7 @@ Instant = Annotated[
 ]
 Flag = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-Number = Annotated[float, Field(strict=True, ge=-_MOST, le=_MOST)]
+Number = Annotated[float, Field(strict=True, ge=-MOST, le=MOST)]
 Measured = Annotated[Number, WrapValidator(lambda value, number: math.nan if value is None else number(value))]
 Json = Annotated[Any, AfterValidator(_check_json)]
 

@@ -434,7 +434,7 @@ def _origins(pairs: Mapping[Place, tuple[BySeed, BySeed]]) -> list[Origin]:
                 explained = True
         if same:  # but for threads
             continue
-        before, after = (", ".join(sorted({str(r.environment["commit"]) for r in side})) for side in sides)
+        before, after = (", ".join(sorted({str(r.environment["commit"] or "unknown") for r in side})) for side in sides)
         if before != after or not explained:
             found.setdefault(("code", before, after), {})[row] = None
     return [Origin(*key, rows=tuple(rows)) for key, rows in found.items()]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
 from typing import Any, TypeGuard, get_args
 
 from cvhw4.errors import InputError
+
+MOST = 1e100  # of a number: one beyond is not a measurement, and a float does not hold its square
 
 
 def is_name(name: object) -> TypeGuard[str]:
@@ -28,8 +29,8 @@ def check_name(name: object, of: str) -> None:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether it is a plain finite number, and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    """Whether it is a plain number that a record holds, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
 
 
 def is_whole(value: object, least: int) -> bool:

@@ -11,7 +11,7 @@ from hashlib import sha256
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Literal
 
-from cvhw4.study.checks import is_number
+from cvhw4.study.checks import MOST, is_number
 
 _DEEPEST = 8  # objects, lists and the like within each other that are looked into
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in what an object says of itself
@@ -195,7 +195,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, int | float):
         if is_number(value):
             return value
-        raise ValueError("is not finite")
+        raise ValueError(f"is not finite, or beyond {MOST:g}")
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     if isinstance(value, Mapping):

@@ -1,7 +1,8 @@
 """Trackers that runs can be logged to while they train: TensorBoard, MLflow, Weights & Biases, each by its own library.
 
-They are users of the hooks in `cvhw4.plugin.hookspec`, as your own may be. A run is logged by the process that trains
-it; on a cluster by the session that gave it there. One that is taken from disk (`--reuse`) was logged when it was
+They are users of the hooks in `cvhw4.plugin.hookspec`, as your own may be. A run is logged by the session, with
+pytest-xdist by the worker that trains it; of runs that other processes train (`--jobs`, `--executor ray`) an epoch is
+logged when its test is at it. One that is taken from disk (`--reuse`) was logged when it was
 trained, and is not logged again; one that is continued is logged whole.
 
 Nothing here may end a run or keep it waiting: what trackers are told goes to a thread of their own, and one that raises
@@ -73,12 +74,8 @@ def final_figures(record: RunRecord) -> dict[str, float]:
 def tags(record: RunRecord) -> dict[str, str]:
     """What tells a run from others of its row and seed."""
     environment = record.environment
-    return {
-        "fingerprint": record.fingerprint,
-        "commit": str(environment["commit"]),
-        "device": str(environment["device_name"]),
-        "data": record.data.name,
-    }
+    tagged = {"commit": environment["commit"], "device": environment["device_name"], "data": record.data.name}
+    return {"fingerprint": record.fingerprint} | {name: str(tag) for name, tag in tagged.items() if tag is not None}
 
 
 class Tracker(Protocol):

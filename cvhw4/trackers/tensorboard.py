@@ -30,7 +30,7 @@ class TensorBoard:
 
     def end(self, record: RunRecord) -> None:
         """Settings, tags and final figures."""
-        self.writer.add_hparams(self.run.settings | tags(record), final_figures(record), run_name=".")
+        self.writer.add_hparams(tags(record) | self.run.settings, final_figures(record), run_name=".")
         self.writer.close()
 
     def failed(self, reason: str) -> None:

@@ -36,7 +36,7 @@ class WandB:
     def end(self, record: RunRecord) -> None:
         """Final figures and tags."""
         self.live.summary.update(final_figures(record))
-        self.live.config.update(tags(record))
+        self.live.config.update(tags(record) | self.run.settings)  # whose names come first
         self.live.finish(exit_code=0)
 
     def failed(self, reason: str) -> None:

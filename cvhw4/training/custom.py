@@ -28,8 +28,8 @@ import numpy as np
 from cvhw4.errors import TrainingDiverged, TrainingFailed, printable
 from cvhw4.records.schema import Epoch
 from cvhw4.study import CustomRow, Fit, Run, is_name
+from cvhw4.study.checks import MOST
 
-_MOST = 1e100  # what a record holds of a number
 _ROUNDING = 1e-6  # by which a share may be beyond 0 or 1
 _WRITE = 'let train yield a dict of figures after every epoch: yield {"accuracy": 0.9}'
 
@@ -140,7 +140,7 @@ def _figures(
         except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch's, of a tensor with many numbers
             what = f"{name}={printable(f'{value!r:.60}')}, which is not a number"
             raise failed(what, "yield float(...) of it") from error
-        if not abs(number) <= _MOST:
+        if not abs(number) <= MOST:
             hint = "look at what it is computed from; a training that diverges is better ended there"
             raise failed(f"{name}={number:g}", hint, TrainingDiverged)
         if name in shares and not -_ROUNDING <= number <= 1 + _ROUNDING:

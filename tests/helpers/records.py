@@ -163,7 +163,8 @@ def committed_results(folder: Path) -> Path:
     if packed.returncode:
         return ROOT / "results"
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # which Python before 3.11.4 lacks
+        archive.extractall(folder)
     return folder / "results"
 
 
