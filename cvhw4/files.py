@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from cvhw4.errors import InputError, printable
 
-_ROOM = "free space or choose another --results"
+_ROOM = "free space, or name a place that may be written to"
 _UNREADABLE = "delete it, or make it a file that can be read"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system without locks
 _NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES}  # one that cannot sync a folder

@@ -136,7 +136,7 @@ def disturbed(action, at, kill):
         action()
         code = 0 if left > 0 else 1
     except InputError as error:
-        code = 8 if "cannot be written (No space left on device). Fix: free space" in str(error) else 1
+        code = 8 if "cannot be written (No space left on device). Fix: free space, or name a place" in str(error) else 1
     finally:
         os._exit(code)
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -63,8 +64,9 @@ class Wanted:
         lower_is_better: those of which the lowest is best, by the names they get.
         epoch: of a table, the column that numbers the lines of a run; None where a run is one line.
         only: settings by the value that they must have; other runs are passed over.
-        pattern: of TensorBoard's folders: where in the path settings stand; those that it does not fit are left out.
-            None is given: "{row}/seed{seed}", where it fits.
+        pattern: where settings stand in the paths of TensorBoard's folders (those that it does not fit are left out;
+            none is given: "{row}/seed{seed}", where it fits) or in the names in charts of W&B's (one that it does not
+            fit is an error; none is given: "{row}-{seed}").
         experiment: of MLflow, its name; None takes all.
         best: whether claims are judged by the best epoch instead of the last.
     """
@@ -173,7 +175,17 @@ def _loaded(kind: str) -> Reader:
 
 
 def _is_wanted(run: LoggedRun, wanted: Wanted) -> bool:
-    return all(str(run.values.get(name)) == value for name, value in wanted.only.items())
+    return all(_says(text, run.values.get(name)) for name, text in wanted.only.items())
+
+
+def _says(text: str, value: object) -> bool:
+    """Whether a text is a value, however it is written: "1e-3" and "0.0010" are 0.001, "true" is True."""
+    if str(value) == text or (isinstance(value, bool) and str(value).lower() == text.lower()):
+        return True
+    try:
+        return Decimal(str(value)) == Decimal(text)
+    except InvalidOperation:
+        return False
 
 
 def figures_of(names: Iterable[str], lower: Iterable[str]) -> tuple[dict[str, str], frozenset[str]]:
