@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_a_csv_gives_interval_verdict_and_pages(judge):
     table(*arms())
     differences = np.subtract(SKIP, PLAIN)
     low, high = stats.t.interval(0.95, 4, differences.mean(), stats.sem(differences))
-    out, _ = judge(*AGAINST)
+    out, _ = judge(*AGAINST, "--only", "lr=1e-1")
     assert verdict(out) == [f"{differences.mean():+.3f}", f"[{low:.3f},", f"{high:.3f}]", "5", "supported"]
     pages = Path("results/judged")
     assert "skip beats no_skip in accuracy" in (pages / "verdicts.md").read_text()
@@ -222,24 +223,30 @@ def test_claims_are_by_the_last_epoch_or_by_the_best(judge, run, option, words):
 
 
 def test_pytest_benchmarks_json_has_figures_in_extra_info_and_times(judge):
+    given = {"fused": True, "lr": 1e-5}
     benchmarks = [
-        {"name": f"test[{arm}-{s}]", "params": {"arm": arm}, "extra_info": {"seed": s, "iou": 0.5 + s / 10},
+        {"name": f"test[{arm}-{s}]", "params": {"arm": arm}, "extra_info": {"seed": s, "iou": 0.5 + s / 10, **given},
          "stats": {"mean": 2.0 + s, "total": 4.0, "rounds": 2}}
         for arm in "ab" for s in (0, 1)
     ]  # fmt: skip
     Path("b.json").write_text(json.dumps({"benchmarks": benchmarks, "datetime": "2026-01-02T03:04:05+00:00"}))
-    judge(source="b.json", of=("--row", "arm", "-m", "iou", "--lower", "seconds=mean"))
+    only = ("--only", "fused=true", "--only", "lr=1e-5")
+    judge(*only, source="b.json", of=("--row", "arm", "-m", "iou", "--lower", "seconds=mean"))
     one = stored()["b", 1]
     assert one.last("seconds") == 3.0 and one.times.total_seconds == 4.0 and one.started.startswith("2026-01-02")
 
 
-def test_records_of_another_study_are_judged_by_a_claim_of_ones_own(judge):
+def test_records_of_another_study_are_judged_by_a_claim_of_ones_own(judge, refused):
     for row, best in (("q1_1", 0.6), ("q1_2", 0.8)):
         for seed in range(3):
             Store(Path("results"), "quick").save(record(row, seed, figures=((best + seed / 100,),)))
+    other = record("q1_2", figures=((0.1,),), fingerprint="f" * 64)  # on data of its own
+    Store(Path("results"), "quick").save(replace(other, data=replace(other.data, name="photos")))
     claim = ("-m", "accuracy", "--better", "q1_2-finetune", "--worse", "q1_1-features")
+    told = refused(source="results", of=claim)
+    assert "q1_2-finetune, seed 0, on photos, of quick" in told and "--only NAME=VALUE leaves others out" in told
     for source, name in (("results", "again"), ("results", "again"), ("results/quick", "once_more")):  # beside its own
-        assert "+0.200" in judge("--name", name, source=source, of=claim)[0]
+        assert "+0.200" in judge("--name", name, "--only", "data=embedded", source=source, of=claim)[0]
         assert (Path("results") / name / "report.md").exists()
 
 
@@ -271,6 +278,7 @@ def test_a_figure_whose_best_is_known_to_be_the_lowest_is_not_judged_as_the_high
         (["skip,0,0.1,0.8"], ("--worse", "skip"), "--worse skip: has nothing that should beat it"),
         (["skip,0,0.1,0.8"], ("--margin", "0.1"), "--margin 0.1: has nothing that should exceed it. Fix: name a row"),
         (["skip,0,0.1,0.8"], ("--only", "lr=0.2"), "has no runs with lr=0.2"),
+        ([f"skip,{2**53 + 1},0.1,0.8"], ("--only", f"seed={2**53}"), f"has no runs with seed={2**53}"),
         (["skip,0,0.1,0.8"], ("--only", "lr"), "--only lr: has no =. Fix: write it as --only lr=VALUE"),
         (["skip,0,0.1,0.8"], ("--epoch", "epoch"), "has no column epoch"),
         (["skip,0,0.1,0.8"], ("--experiment", "a"), "--experiment a: is not for runs.csv, but for mlflow. Fix: leave"),

@@ -156,7 +156,8 @@ def read_benchmark(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
 
 
 def read_records(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
-    """Records of cvhw4's own, in a results folder or one of its studies; the latest of each row and seed."""
+    """Records of cvhw4's own, in a results folder or one of its studies; the latest of each row, data set and
+    seed."""
     from cvhw4.records.store import Store, latest_runs
 
     folder = Path(where).expanduser()
@@ -170,8 +171,9 @@ def read_records(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
                 problem = f"has the lowest {given[wrong[0]]} as its best"
                 raise InputError(study, problem, f"name it with --lower {given[wrong[0]]}")
             yield LoggedRun(
-                where=f"{record.row}, seed {record.seed}, of {study.name}",
-                values={**record.settings, "study": record.study, "row": record.row, "seed": record.seed},
+                where=f"{record.row}, seed {record.seed}, on {record.data.name}, of {study.name}",
+                values={"data": record.data.name, **record.settings, "study": record.study}
+                | {"row": record.row, "seed": record.seed},
                 history=[epoch.figures for epoch in record.epochs],
                 started=record.started,
                 seconds=record.times.total_seconds,
