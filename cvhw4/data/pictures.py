@@ -12,7 +12,7 @@ from PIL import Image
 
 from cvhw4.data.cache import Undecoded, cache_key, cached_dataset, file_digests
 from cvhw4.data.dataset import Dataset
-from cvhw4.data.decode import EXTENSIONS, MIN_SIDE, Losses, decode_rgb, grey_bits
+from cvhw4.data.decode import EXTENSIONS, Losses, decode_rgb, grey_bits
 from cvhw4.errors import InputError
 from cvhw4.files import visible
 
@@ -39,28 +39,26 @@ def read_pictures(folder: Path, *, short_side: int | None = None, classes: int =
 
     Raises:
         InputError: a split or class is missing, empty or one too many; a picture is in no class; a file is no sound
-            picture of at least 16 pixels a side; `short_side` is below 16; or the decoded pictures fit neither in the
-            cache nor in memory.
+            picture of at least 16 pixels a side; or the decoded pictures fit neither in the cache nor in memory.
 
     Warns:
         UserWarning: a picture is in both splits, or in two classes, pixel for pixel; pictures lose something when they
             are read (frames, transparency, bits); or the cache cannot be written.
     """
-    if short_side is not None and short_side < MIN_SIDE:
-        raise InputError("short_side", f"is {short_side}", f"give at least {MIN_SIDE} pixels")
     inside = [entry.name for entry in visible(folder)]
     if lacking := [split for split in _SPLITS if split not in inside]:
         found = ", ".join(inside[:_SHOWN]) + (", ..." if len(inside) > _SHOWN else "")
         hint = "name the folder in which pictures lie as train/<class>/ and val/<class>/"
         raise InputError(folder, f"has no {lacking[0]}/ (in it: {found or 'nothing'})", hint)
-    listed = {split: _list_split(folder / split, classes) for split in _SPLITS}
+    listed = {"train": _list_split(folder / "train", classes)}
     names_of_classes = tuple(listed["train"])
-    if tuple(listed["val"]) != names_of_classes:
-        raise InputError(
-            folder / "val",
-            f"has the classes {' and '.join(listed['val'])}, train/ has {' and '.join(names_of_classes)}",
-            f"give both splits the same {'two ' if classes == 2 else ''}folders",
-        )
+    in_val = {entry.name for entry in visible(folder / "val") if os.path.isdir(entry)}
+    if odd := sorted({*names_of_classes} ^ in_val):
+        lacks, has = ("train", "val") if odd[0] in in_val else ("val", "train")
+        more = f"; {len(odd)} folders are in one of them alone" if odd[1:] else ""
+        hint = "give both splits the same folders"
+        raise InputError(folder / lacks, f"has no {odd[0]}/, which {has}/ has{more}", hint)
+    listed["val"] = _list_split(folder / "val", classes)
     names = {s: [f"{s}/{label}/{file}" for label, files in listed[s].items() for file in files] for s in _SPLITS}
     targets = {s: [number for number, files in enumerate(listed[s].values()) for _ in files] for s in _SPLITS}
     digests = file_digests(folder, names["train"] + names["val"])

@@ -23,7 +23,6 @@ from cvhw4.data.cache import Undecoded, cache_key, cached_dataset, file_digests
 from cvhw4.data.dataset import Dataset
 from cvhw4.data.decode import (
     EXTENSIONS,
-    MIN_SIDE,
     Losses,
     as_rgb,
     decode,
@@ -82,8 +81,6 @@ def read_scenes(source: Scenes) -> Dataset:
             be written.
     """
     folder, size = Path(source.folder), source.resize
-    if size is not None and min(size) < MIN_SIDE:
-        raise InputError("size", f"is {size[0]}x{size[1]}", f"give at least {MIN_SIDE} pixels for height and width")
     pairs = find_pairs(folder)
     digests = file_digests(folder, [name for split in SPLITS for pair in pairs[split] for name in pair[:2]])
 
