@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from cvhw4.data.dataset import Dataset, Split
 from cvhw4.errors import InputError
 from cvhw4.study import Corruption
-from cvhw4.study.filling import CORRUPTED
 
 
 def corrupted(dataset: Dataset, corruption: Corruption | None, seed: int) -> Dataset:
@@ -29,15 +28,15 @@ def corrupted(dataset: Dataset, corruption: Corruption | None, seed: int) -> Dat
         seed: decides which images, together with the kind.
 
     Raises:
-        InputError: as `check_corruption`.
-        ValueError: a strength or a task that the kind does not know.
+        InputError: as `check_corruption`; or so small a share is of no image.
     """
     if corruption is None:
         return dataset
     check_corruption(dataset, corruption)
-    task, _ = CORRUPTED[corruption.kind]
-    if task not in (None, dataset.task):
-        raise ValueError(f"{corruption.kind} is for {task}, not for {dataset.task}")
+    strength, images = corruption.strength, len(dataset.train)
+    if corruption.kind != "mask shift" and round(strength * images) == 0:
+        problem = f"has {images} training images, and a strength of {strength:g} ({corruption.kind}) is none of them"
+        raise InputError(dataset.name, problem, "give a larger share, or more images")
     # Draws of its own: with a strength of 0.1 the images corrupted are among those corrupted with 0.2.
     order = np.random.RandomState([seed, *corruption.kind.encode()]).permutation(len(dataset.train))
     train = _KINDS[corruption.kind](dataset.train, corruption, order, dataset.classes)
@@ -62,7 +61,7 @@ def _label_noise(split: Split, how: Corruption, order: NDArray[np.intp], classes
     """Classes move on by one: with two classes, to the other one."""
     chosen = _part(order, how.strength)
     targets = split.targets.copy()
-    targets[chosen] = (targets[chosen] + 1) % len(classes)
+    targets[chosen] = (targets[chosen].astype(np.int64) + 1) % len(classes)
     return replace(split, targets=targets)
 
 
@@ -80,8 +79,6 @@ def _shifted(split: Split, how: Corruption, order: NDArray[np.intp], classes: tu
 
 
 def _swapped(split: Split, how: Corruption, order: NDArray[np.intp], classes: tuple[str, ...]) -> Split:
-    if len(how.classes) != 2 or not set(how.classes) <= set(classes):
-        raise ValueError(f"swaps two of the classes {', '.join(classes)}, not {how.classes}")
     one, other = map(classes.index, how.classes)
     table = np.arange(len(classes) + 1, dtype=np.uint8)
     table[[one, other]] = other, one
@@ -93,8 +90,6 @@ def _swapped(split: Split, how: Corruption, order: NDArray[np.intp], classes: tu
 
 def _part(order: NDArray[np.intp], share: float) -> NDArray[np.intp]:
     """The first of the images in that order, so many that they are this share of all."""
-    if not 0 < share <= 1:
-        raise ValueError(f"a share lies above 0 and up to 1, not at {share}")
     return order[: round(share * len(order))]
 
 
