@@ -1,5 +1,6 @@
 """Putting data in place: CamVid from a zip, a folder or the net, portraits from a CelebA copy."""
 
+import errno
 import http.client
 import io
 import os
@@ -63,9 +64,10 @@ class _Reply(io.BytesIO):
 
 @pytest.fixture(autouse=True)
 def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """A CamVid of few pictures is complete; the real counts."""
+    """A CamVid of few pictures is complete, and so are a few portraits; CamVid's real counts."""
     real = fetch.CAMVID_COUNTS
     monkeypatch.setattr(fetch, "CAMVID_COUNTS", SMALL)
+    monkeypatch.setattr(fetch, "_PER_CLASS", {"train": 3, "val": 1})
     return real
 
 
@@ -148,6 +150,11 @@ FAILURES: dict[str, tuple[Callable[[bytes], bytes], BaseException | None, str]] 
     "cut short": (lambda packed: packed[:-30], None, "not a sound zip"),
     "a page of HTML": (lambda packed: b"<html>rate limit</html>", None, "not a sound zip"),
     "interrupted": (lambda packed: packed[:100], KeyboardInterrupt(), None),
+    "disk full": (
+        lambda packed: packed[:100],
+        OSError(errno.ENOSPC, "No space left"),
+        "deep/CamVid: cannot be written",
+    ),
     "off https": (lambda packed: packed, None, r"it leads to http://codeload\S+, which is not https"),
 }
 
@@ -160,6 +167,8 @@ def test_a_failed_download_leaves_nothing(tmp_path: Path, net: Callable[..., obj
     before = snapshot(tmp_path)
     error = KeyboardInterrupt if case == "interrupted" else InputError
     match = told and rf"^https://codeload.*{told}.*Fix: .*download.*github.com/alexgkendall"
+    if case == "disk full":
+        match = rf"{told} .*No space left.* Fix: name a destination with room"
     with pytest.raises(error, match=match):
         fetch_camvid(tmp_path / "deep" / "CamVid")
     assert snapshot(tmp_path) == before
@@ -295,12 +304,12 @@ def celeba(tmp_path: Path) -> Path:
 def test_portraits_of_every_layout(tmp_path: Path, layout: str) -> None:
     root = _written(tmp_path / "celeba", layout)
     before = snapshot(root)
-    destination = fetch_portraits(root, tmp_path / "out" / "faces", train_per_class=4, val_per_class=2)
+    destination = fetch_portraits(root, tmp_path / "out" / "faces")
     assert snapshot(root) == before
     assert [path.name for path in destination.parent.iterdir()] == ["faces"]
     data = read_pictures(destination)
     assert data.classes == ("heavy_makeup", "no_heavy_makeup")
-    assert (data.train.targets.tolist(), data.val.targets.tolist()) == ([0] * 4 + [1] * 4, [0, 0, 1, 1])
+    assert (data.train.targets.tolist(), data.val.targets.tolist()) == ([0] * 3 + [1] * 3, [0, 1])
     for split, number in ((data.train, 0), (data.val, 1)):
         for name in split.names:
             _, label, file = name.split("/")
@@ -311,51 +320,53 @@ def test_portraits_of_every_layout(tmp_path: Path, layout: str) -> None:
 
 
 def test_the_draw_is_the_same_everywhere(celeba: Path, tmp_path: Path) -> None:
-    counts = {"train_per_class": 3, "val_per_class": 1}
-    first = fetch_portraits(celeba, tmp_path / "first", **counts)
-    second = fetch_portraits(_written(tmp_path / "kaggle", "kaggle"), tmp_path / "second", **counts)
-    other = fetch_portraits(celeba, tmp_path / "other", **counts, seed=1)
-    assert _content(first).keys() == _content(second).keys() != _content(other).keys()
+    first = fetch_portraits(celeba, tmp_path / "first")
+    second = fetch_portraits(_written(tmp_path / "kaggle", "kaggle"), tmp_path / "second")
+    assert _content(first).keys() == _content(second).keys()
     names = sorted(path.name for path in first.glob("train/heavy_makeup/*"))
     assert names == ["000015.jpg", "000024.jpg", "000027.jpg"]  # on any machine, with any Python
 
 
-def test_without_partitions_draws_are_disjoint_and_said_to_mix_people(celeba: Path, tmp_path: Path) -> None:
+def test_without_partitions_draws_are_disjoint_and_said_to_mix_people(
+    celeba: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.rmtree(celeba / "Eval")
+    monkeypatch.setattr(fetch, "_PER_CLASS", {"train": 9, "val": 4})
     with pytest.warns(UserWarning, match="same person can be in both"):
-        destination = fetch_portraits(celeba, tmp_path / "faces", train_per_class=9, val_per_class=4)
+        destination = fetch_portraits(celeba, tmp_path / "faces")
     names = [path.name for path in destination.rglob("*.jpg")]
     assert len(names) == len(set(names)) == 26
 
 
 def test_pictures_are_linked_or_else_copied(celeba: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = {"train_per_class": 2, "val_per_class": 1}
-    linked = fetch_portraits(celeba, tmp_path / "linked", **counts)
+    linked = fetch_portraits(celeba, tmp_path / "linked")
     assert {path.stat().st_nlink for path in linked.rglob("*.jpg")} == {2}
 
     def refuse(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    copied = fetch_portraits(celeba, tmp_path / "copied", **counts)
+    copied = fetch_portraits(celeba, tmp_path / "copied")
     assert {path.stat().st_nlink for path in copied.glob("val/*/*.jpg")} == {1}
     assert _content(copied) == _content(linked)
     shutil.copytree(celeba / "Img", tmp_path / "elsewhere")
     for path in celeba.rglob("*.jpg"):
         path.unlink()
         path.symlink_to(tmp_path / "elsewhere" / "img_align_celeba" / path.name)
-    followed = fetch_portraits(celeba, tmp_path / "followed", **counts)  # pictures that are links become files
+    followed = fetch_portraits(celeba, tmp_path / "followed")  # pictures that are links become files
     assert not any(path.is_symlink() for path in followed.rglob("*"))
 
 
-def test_the_same_draw_is_left_alone_and_another_refused(celeba: Path, tmp_path: Path) -> None:
-    destination = fetch_portraits(celeba, tmp_path / "faces", train_per_class=2, val_per_class=1)
+def test_the_same_draw_is_left_alone_and_another_refused(
+    celeba: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = fetch_portraits(celeba, tmp_path / "faces")
     (destination / ".DS_Store").touch()
     before = snapshot(destination)
-    assert fetch_portraits(celeba, destination, train_per_class=2, val_per_class=1) == destination
-    for draw in ({"seed": 5}, {"train_per_class": 3}):
-        with pytest.raises(InputError, match=r"faces: exists and is not this draw.*name another"):
-            fetch_portraits(celeba, destination, **{"train_per_class": 2, "val_per_class": 1, **draw})
+    assert fetch_portraits(celeba, destination) == destination
+    monkeypatch.setattr(fetch, "_PER_CLASS", {"train": 2, "val": 1})
+    with pytest.raises(InputError, match=r"faces: exists and is not this draw.*name another"):
+        fetch_portraits(celeba, destination)
     assert snapshot(destination) == before
 
 
@@ -384,7 +395,15 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "empty list": (lambda r: (r / ATTRIBUTES).write_bytes(b""), ATTRIBUTES, "is empty", "replace"),
     "bad partition": (
         _edit("Eval/list_eval_partition.txt", "000002.jpg 0", "000002.jpg"),
-        *("list_eval_partition.txt", "line 2 is not a file name and a number", "again"),
+        *("list_eval_partition.txt", "line 2 is not a file name and 0, 1 or 2", "again"),
+    ),
+    "odd partition": (
+        _edit("Eval/list_eval_partition.txt", "000002.jpg 0", "000002.jpg 3"),
+        *("list_eval_partition.txt", "line 2 is not a file name and 0, 1 or 2", "again"),
+    ),
+    "few pictures": (
+        lambda r: [path.write_text(path.read_text().replace(" 0\n", " 2\n")) for path in r.glob("Eval/*")],
+        *("celeba", "has 0 pictures for train/heavy_makeup, not 3", "take CelebA's own"),
     ),
     "missing picture": (
         lambda r: [path.unlink() for path in r.rglob("*.jpg")],
@@ -402,8 +421,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
 def test_a_bad_celeba_is_refused(celeba: Path, tmp_path: Path, case: str) -> None:
     corrupt, *told = BAD[case]
     corrupt(celeba)
-    counts = dict(train_per_class=4, val_per_class=2)
-    check_refused(lambda: fetch_portraits(celeba, tmp_path / "deep" / "faces", **counts), tmp_path, *told)
+    check_refused(lambda: fetch_portraits(celeba, tmp_path / "deep" / "faces"), tmp_path, *told)
 
 
 _LISTS = st.from_regex(
@@ -433,18 +451,3 @@ def test_any_list_of_attributes_is_read_or_refused(
         rows = [line for line in lines[lines.index(header) + 1 :] if line]
         assert found == {line[0].decode(): line[column] == b"1" for line in rows} and len(found) == len(rows) > 0
         assert column and all("/" not in name and not name.startswith(".") for name in found)
-
-
-@pytest.mark.parametrize(
-    ("counts", "message"),
-    [
-        ({"train_per_class": 8}, r"7 pictures for train/heavy_makeup, 8 are asked for.* fewer with train_per_class"),
-        ({"val_per_class": 90}, r"pictures for val/heavy_makeup, 90 are asked for.* fewer with val_per_class"),
-        ({"train_per_class": 0}, r"train_per_class: is 0.*at least one"),
-        ({"val_per_class": -1}, r"val_per_class: is -1.*at least one"),
-    ],
-)
-def test_counts_that_cannot_be_met(celeba: Path, tmp_path: Path, counts: dict[str, int], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        fetch_portraits(celeba, tmp_path / "faces", **{"train_per_class": 2, "val_per_class": 2, **counts})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["celeba"]

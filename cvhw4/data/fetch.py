@@ -6,6 +6,7 @@ leaves nothing behind, and what is there already is never overwritten.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import lzma
@@ -43,6 +44,7 @@ _TIMEOUT = 30  # seconds without a byte before a download is given up
 _MAX_UNPACKED = 4 << 30  # bytes; the tutorial's CamVid has under a tenth of it
 _ELSEWHERE = "name another destination, or move this one away"
 _PARTITIONS = {"train": "0", "val": "1"}  # CelebA's numbers for them
+_PER_CLASS = {"train": 1000, "val": 200}  # pictures, as in the report
 # What a damaged archive makes Python raise, and one that has two members for one place.
 _UNSOUND = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, FileExistsError)
 
@@ -102,23 +104,18 @@ def fetch_camvid(
     return destination
 
 
-def fetch_portraits(
-    celeba: Path, destination: Path, *, train_per_class: int = 1000, val_per_class: int = 200, seed: int = 0
-) -> Path:
+def fetch_portraits(celeba: Path, destination: Path) -> Path:
     """Builds `destination/{train,val}/{heavy_makeup,no_heavy_makeup}/` from CelebA's aligned pictures.
 
     Training pictures come from CelebA's training partition and validation pictures from its validation partition.
     Without the list of partitions they are disjoint draws, in which the same person can be in both. The draw orders
-    pictures by a hash of seed and name, so it is the same on every machine. Pictures are hard links where the file
-    system allows it, copies elsewhere.
+    pictures by a hash of their names, so it is the same on every machine. Pictures are hard links where the file system
+    allows it, copies elsewhere.
 
     Args:
         celeba: holds `list_attr_celeba.txt` or `.csv` (or has it in `Anno/`), `list_eval_partition.txt` or `.csv` (or
             has it in `Eval/`) and `img_align_celeba/` (or has it in `Img/`, or once more inside itself).
         destination: a folder that does not exist, or one that holds exactly this draw: that is left alone.
-        train_per_class: how many training pictures each class gets.
-        val_per_class: how many validation pictures each class gets.
-        seed: another number draws other pictures.
 
     Returns:
         `destination`.
@@ -130,12 +127,8 @@ def fetch_portraits(
     Warns:
         UserWarning: there is no list of partitions.
     """
-    counts = {"train": train_per_class, "val": val_per_class}
-    for split, count in counts.items():
-        if count < 1:
-            raise InputError(f"{split}_per_class", f"is {count}", "ask for at least one picture")
     visible(celeba)  # a wrong path is better named than the lists that it lacks
-    drawn = _draw(celeba, counts, seed)
+    drawn = _draw(celeba)
     pictures = _find_pictures(celeba)
     for name in drawn.values():
         if not os.path.isfile(pictures / name):
@@ -223,6 +216,8 @@ def _download(file: IO[bytes], report: Progress) -> None:
                 if file.tell() // 10_000_000 > (file.tell() - len(block)) // 10_000_000:
                     report(f"{file.tell() // 1_000_000} MB")
     except (OSError, http.client.HTTPException) as problem:
+        if getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise  # of the destination, see `_staging`
         raise InputError(
             CAMVID_URL,
             f"could not be downloaded ({problem})",
@@ -341,8 +336,8 @@ def _read_partition(celeba: Path) -> dict[str, str] | None:
         next(rows, None)
     found: dict[str, str] = {}
     for line, fields in rows:
-        if len(fields) != 2:
-            raise InputError(path, f"line {line} is not a file name and a number", "download the list again")
+        if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
+            raise InputError(path, f"line {line} is not a file name and 0, 1 or 2", "download the list again")
         found[fields[0]] = fields[1]
     return found
 
@@ -353,7 +348,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     return ((number, line.replace(",", " ").split()) for number, line in lines if line.strip())
 
 
-def _draw(celeba: Path, counts: dict[str, int], seed: int) -> dict[str, str]:
+def _draw(celeba: Path) -> dict[str, str]:
     """The picture that goes to each place below the destination ("train/heavy_makeup/000001.jpg")."""
     made_up, partition = _read_attribute(celeba), _read_partition(celeba)
     if partition is None:
@@ -362,17 +357,17 @@ def _draw(celeba: Path, counts: dict[str, int], seed: int) -> dict[str, str]:
             " pictures, so the same person can be in both",
             stacklevel=3,
         )
-    order = sorted(made_up, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    order = sorted(made_up, key=lambda name: hashlib.sha256(f"0:{name}".encode()).digest())
     drawn: dict[str, str] = {}
     for label, value in zip(PORTRAIT_CLASSES, (True, False), strict=True):
         left = [name for name in order if made_up[name] is value]
-        for split, count in counts.items():
+        for split, count in _PER_CLASS.items():
             fitting = [name for name in left if partition is None or partition.get(name) == _PARTITIONS[split]]
             if len(fitting) < count:
                 raise InputError(
                     celeba,
-                    f"has {len(fitting)} pictures for {split}/{label}, {count} are asked for",
-                    f"ask for fewer with {split}_per_class, or complete the lists",
+                    f"has {len(fitting)} pictures for {split}/{label}, not {count}",
+                    "complete the lists, or take CelebA's own",
                 )
             drawn |= {f"{split}/{label}/{name}": name for name in fitting[:count]}
             taken = set(fitting[:count])
