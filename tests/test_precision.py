@@ -85,7 +85,9 @@ def test_a_choice_of_another_processor_or_a_damaged_one_is_noticed(timed, tmp_pa
         {"seconds": {"bf16": 0.1}},
         {"seconds": {"float32": 0, "bf16": 0.1}},
     ]
-    for number, text in enumerate([*(json.dumps(good | change) for change in changes), "[1]", "{"], 2):
+    for number, text in enumerate(
+        [*(json.dumps(good | change) for change in changes), json.dumps({"seconds": good["seconds"]}), "[1]", "{"], 2
+    ):
         path.write_text(text)
         with pytest.warns(UserWarning, match="is not the timing of this processor, torch and network"):
             assert choose().precision == "bf16"

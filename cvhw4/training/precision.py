@@ -205,7 +205,7 @@ def _cached(key: Mapping[str, Any], measure: Callable[[], dict[str, float]]) -> 
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise problem from error
         known = seconds.keys() <= {*get_args(Precision)} and "float32" in seconds
-        if stored["key"] != key or not known or not all(0 < s < float("inf") for s in seconds.values()):
+        if stored.get("key") != key or not known or not all(0 < s < float("inf") for s in seconds.values()):
             raise problem
         return seconds
 
