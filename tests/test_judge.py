@@ -336,13 +336,13 @@ def test_an_exported_chart_of_wandb_has_a_column_for_each_run(judge, refused):
     head = ",".join(f'"{n} - val/acc","{n} - val/acc__MIN","{n} - val/acc__MAX"' for n in names)
     first, second = (",".join(f"0.{i + step},0,1" for i in range(n)) for step, n in ((1, 4), (2, 3)))
     table(f"1,{first}", f"2,{second},,,", head=f'"Step",{head}')
-    of = ("--row", "arm", "-m", "val/acc")
+    of = ("--row", "model.arm", "-m", "val/acc")
     judge("--better", "skip", "--worse", "no-skip", of=of)
     curves = {key: [e.figures["acc"] for e in r.epochs] for key, r in stored().items()}
     rising = {("skip", 0): [0.1, 0.2], ("skip", 1): [0.2, 0.3], ("no-skip", 0): [0.3, 0.4]}
     assert curves == rising | {("no-skip", 1): [0.4]}
-    words = "has a run skip-0, whose name does not fit {arm}-skip-{seed}"
-    assert words in refused("--pattern", "{arm}-skip-{seed}", of=of)
+    words = "has a run skip-0, whose name does not fit {model.arm}-skip-{seed}"
+    assert words in refused("--pattern", "{model.arm}-skip-{seed}", of=of)
 
 
 def test_training_and_validation_may_have_a_line_each_of_an_epoch(judge):

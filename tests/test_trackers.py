@@ -20,6 +20,7 @@ from cvhw4 import Study, trackers
 from cvhw4.errors import InputError
 from cvhw4.plugin import hookspec
 from cvhw4.readers import Wanted, claims_of, figures_of, judged_study, read_runs
+from cvhw4.readers.trackers import found_in
 from cvhw4.trackers import TRACKERS, Run, Trackers, check_trackers, final_figures, tags
 from tests.helpers.tiny import QUICK, record
 
@@ -141,7 +142,7 @@ def test_tensorboard_has_every_figure_by_epoch_the_settings_and_why_a_run_failed
 
 
 @needs("mlflow")
-def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path):
+def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path, monkeypatch):
     uri = f"file:{tmp_path}"
     run_logged(DONE.epochs[:2], mlflow=uri)
     run_logged(DONE.epochs[:1], "interrupted", mlflow=uri)  # into the same experiment
@@ -155,6 +156,16 @@ def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path
     assert run.info.run_name == "q2_1a-skip-seed0" and tags(DONE).items() <= run.data.tags.items()
     assert run.data.params["recipe.lr"] == str(ROW.recipe.lr) and run.data.params["skips"] == "True"
     assert final_figures(DONE).items() <= run.data.metrics.items()
+    before = {*tmp_path.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    for where, words in (
+        ("tpyo", "does not exist or"),
+        ("file:tpyo", "does not exist or"),
+        ("htp://host", "by MLflow"),
+    ):
+        with pytest.raises(InputError, match=rf"{where}: .*{words}.* Fix: name "):
+            read_runs([f"mlflow:{where}"], Wanted(figures={"acc": "acc"}))
+    assert {*tmp_path.iterdir()} == before
 
 
 def told_to_wandb(records):
@@ -268,6 +279,8 @@ def test_folders_of_tensorboard_are_runs_as_pytorch_and_keras_lay_them_out(tmp_p
         _, runs = judged_study("again", finished, wanted, [], "x")
         assert [(r.row, r.seed) for r in runs] == everything and [r.last("acc") for r in runs] == last
         assert len(unfinished) == 4 and all(left_out in run.unfinished for run in unfinished)
+    twice = {path: found_in("{row}/{row}-{seed}", path, "seed") for path in ("of/skip/skip-3", "skip/no_skip-3")}
+    assert [*twice.values()] == [{"row": "skip", "seed": "3"}, {}]
 
 
 @needs("tensorboard")
@@ -289,10 +302,19 @@ def test_nested_settings_of_wandbs_offline_runs_have_dotted_names(tmp_path):
     ended = Record()
     ended.exit.exit_code = 0
     content = [record.SerializeToString() for record in (said, ended)]
-    blocks = (struct.pack("<IHB", 0, len(part), 1) + part for part in content)
-    (tmp_path / "run-a.wandb").write_bytes(b":W&B123" + b"".join(blocks))
-    (run,), _ = read_runs([str(tmp_path)], Wanted(row=["model.depth"], figures={"acc": "acc"}))
+    odd = Record()
+    odd.run.config.update.add(key="seed", value_json="{")
+
+    def read(content):
+        blocks = (struct.pack("<IHB", 0, len(part), 1) + part for part in content)
+        (tmp_path / "run-a.wandb").write_bytes(b":W&B123" + b"".join(blocks))
+        return read_runs([str(tmp_path)], Wanted(row=["model.depth"], figures={"acc": "acc"}))
+
+    (run,), _ = read(content)
     assert {k: v for k, v in run.values.items() if k != "run_name"} == {"model.depth": 2, "seed": 1}
+    for damaged in (b"\xff\xff", odd.SerializeToString()):
+        with pytest.raises(InputError, match=r"run-a\.wandb: is damaged"):
+            read([*content, damaged])
 
 
 def test_wandbs_service_is_read_by_its_own_interface(monkeypatch):
@@ -303,9 +325,11 @@ def test_wandbs_service_is_read_by_its_own_interface(monkeypatch):
         config: typing.ClassVar = {"model": {"name": "a"}, "seed": 3, "_wandb": {"t": 1}}
         summary: typing.ClassVar = {"_runtime": 7, "val/acc": 0.9}
 
+        points: typing.ClassVar = {"val/acc": [(1, 0.5), (2, 0.9)], "loss": [(1, 2.0)]}
+
         def scan_history(self, keys):
-            assert keys == ["val/acc"]
-            return iter([{"val/acc": 0.5, "_step": 1}, {"val/acc": 0.9, "_step": 2}])
+            """Steps that have all the keys."""
+            return iter([dict(zip(keys, point, strict=True)) for point in self.points[keys[1]]])
 
     monkeypatch.setattr(wandb, "Api", lambda: type("Api", (), {"runs": lambda self, path: [Logged()]})())
     wanted = Wanted(row=["model.name"], figures={"acc": "val/acc"})
@@ -314,6 +338,10 @@ def test_wandbs_service_is_read_by_its_own_interface(monkeypatch):
     _, (back,) = judged_study("again", [run], wanted, [], "team/project")
     assert ([e.figures["acc"] for e in back.epochs], back.seed, back.row) == ([0.5, 0.9], 3, "a")
     assert back.times.total_seconds == 7 and back.started.startswith("2026-01-02")
+    wanted = replace(wanted, figures={"acc": "val/acc", "loss": "loss"})
+    runs, _ = read_runs(["wandb:team/project"], wanted)
+    with pytest.raises(InputError, match=r"run r \(abc\) ends with val/acc, without loss"):
+        judged_study("again", runs, wanted, [], "team/project")
 
 
 @pytest.mark.parametrize("told", [DONE.epochs, DONE.epochs[:2], [], DONE.epochs[2:]], ids=["3", "2", "0", "the last"])

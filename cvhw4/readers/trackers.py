@@ -23,8 +23,12 @@ def read_mlflow(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else versions from 3.8 on refuse folders
     from mlflow import MlflowClient, MlflowException
 
-    client = MlflowClient(f"file:{Path(where).expanduser().absolute()}" if Path(where).expanduser().is_dir() else where)
+    folder = Path(where.removeprefix("file://").removeprefix("file:")).expanduser()
+    remote = (":" in where and not where.startswith("file:")) or where in ("databricks", "databricks-uc", "uc")
+    if not remote and not folder.is_dir():  # which MLflow would make
+        raise InputError(where, "does not exist or is not a folder", "name a folder of MLflow, or a tracking URI")
     try:
+        client = MlflowClient(folder.absolute().as_uri() if folder.is_dir() else where)
         experiments = {e.name: e.experiment_id for e in client.search_experiments()}
         if wanted.experiment is not None and wanted.experiment not in experiments:
             hint = f"choose one of {', '.join(experiments)}"
@@ -114,19 +118,15 @@ def _of_protobuf(value: Any) -> Any:
 
 def found_in(pattern: str, path: str, seed: str) -> dict[str, str]:
     """What stands in a path for the names in braces of a pattern, which is about its end; a seed is digits alone."""
-    parts = re.split(r"\{(\w+)\}", pattern)
-    kinds = (
-        f"(?P<{part}>{'[0-9]+' if part == seed else '[^/]+?'})" if i % 2 else re.escape(part)
-        for i, part in enumerate(parts)
-    )
-    text = "".join(kinds)
-    try:
-        found = re.search(f"(?:^|/){text}$", path)
-    except re.error as error:
-        raise InputError(
-            f"--pattern {pattern}", f"is not a pattern ({error})", 'write it as "{row}/seed{seed}"'
-        ) from error
-    return found.groupdict() if found else {}
+    parts = re.split(r"\{([^{}]+)\}", pattern)
+    names = parts[1::2]
+    kinds = [  # a name that is there again has the same text
+        rf"(\{names.index(name) + 1})" if name in names[:i] else "([0-9]+)" if name == seed else "([^/]+?)"
+        for i, name in enumerate(names)
+    ]
+    text = "".join(re.escape(part) + kind for part, kind in zip(parts[::2], [*kinds, ""], strict=True))
+    found = re.search(f"(?:^|/){text}$", path)
+    return dict(zip(names, found.groups(), strict=True)) if found else {}
 
 
 def read_wandb(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
@@ -137,8 +137,14 @@ def read_wandb(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     if not path.exists():
         yield from _of_service(where, wanted)
         return
+    from google.protobuf.message import DecodeError
+
     for file in sorted(path.rglob("*.wandb")) if path.is_dir() else [path]:
-        yield _of_file(file, wanted)
+        try:
+            run = _of_file(file, wanted)
+        except (DecodeError, ValueError, OverflowError) as error:  # the last two of values in it
+            raise InputError(file, f"is damaged ({error})", "copy it again, or leave it out") from error
+        yield run
 
 
 def _of_service(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
@@ -146,14 +152,16 @@ def _of_service(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
 
     try:
         for run in wandb.Api().runs(where):
-            tags = [*wanted.figures.values()]
-            steps = list(run.scan_history(keys=tags))
+            # One by one, as rows that lack one of several keys are left out.
+            scans = {tag: run.scan_history(keys=["_step", tag]) for tag in wanted.figures.values()}
+            steps = _by_step((step["_step"], tag, step[tag]) for tag, scan in scans.items() for step in scan)
+            summary = dict(run.summary)
             yield LoggedRun(
                 where=f"run {run.name} ({run.id})",
                 values={**_settings(run.config), "run_name": run.name},
-                history=[{tag: step[tag] for tag in tags} for step in steps] or [_numbers(dict(run.summary))],
+                history=_with_ends(steps, summary, wanted) or [_numbers(summary)],
                 started=str(run.created_at),
-                seconds=float(dict(run.summary).get("_runtime", 0.0)),
+                seconds=float(summary.get("_runtime", 0.0)),
                 unfinished="" if run.state == "finished" else run.state,
             )
     except (wandb.Error, ValueError) as error:
@@ -182,18 +190,21 @@ def _of_file(file: Path, wanted: Wanted) -> LoggedRun:
             summary |= _updates(record.summary.update)
         elif kind == "exit":
             code = record.exit.exit_code
-    there = {tag for step in steps for tag in step}
-    ends = {tag: value for tag, value in _numbers(summary).items() if tag in {*wanted.figures.values()} - there}
-    if ends:
-        steps = [*steps[:-1], (steps[-1] if steps else {}) | ends]
     return LoggedRun(
         where=f"run {name} ({file.name})",
         values={**_settings(config), "run_name": name},
-        history=steps,
+        history=_with_ends(steps, summary, wanted),
         started=started,
         seconds=float(summary.get("_runtime", 0.0)),
         unfinished={None: "not ended", 0: ""}.get(code, f"exit code {code}"),
     )
+
+
+def _with_ends(steps: list[dict[str, float]], summary: dict[str, Any], wanted: Wanted) -> list[dict[str, float]]:
+    """A history, at whose end are the figures that the summary alone has."""
+    there = {tag for step in steps for tag in step}
+    ends = {tag: value for tag, value in _numbers(summary).items() if tag in {*wanted.figures.values()} - there}
+    return [*steps[:-1], (steps[-1] if steps else {}) | ends] if ends else steps
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
