@@ -3,7 +3,7 @@ tutorial's copy (Badrinarayanan et al. 2017), which merges the 32 of CamVid (Bro
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any
 
 from cvhw4.labels import VOID, Colour
 
@@ -23,14 +23,6 @@ COLOURS: dict[str, Colour] = {
     VOID: (0, 0, 0),
 }
 CLASSES = tuple(name for name in COLOURS if name != VOID)
-
-
-class _Layout(TypedDict):
-    classes: tuple[str, ...]
-    ignore: int
-    colours: dict[str, Colour]
-
-
-CAMVID: _Layout = {"classes": CLASSES, "ignore": len(CLASSES), "colours": COLOURS}
+CAMVID: dict[str, Any] = {"classes": CLASSES, "ignore": len(CLASSES), "colours": COLOURS}
 """What `Scenes` has to know of CamVid: `Scenes(folder, **CAMVID)`. 11 classes in the order of their numbers, 11 for
 void, and their colours, of the SegNet tutorial's copy (Brostow et al. 2009, Badrinarayanan et al. 2017)."""

@@ -51,10 +51,10 @@ class Scenes:
     """Scenes to be segmented: pictures, and for each a mask that says of every pixel which class it is of.
 
     `images/{train,val}/` beside `masks/{train,val}/` (or `{train,val}/images/` beside `{train,val}/masks/`) with files
-    of equal stems; `train.csv` and `val.csv` of lines "picture,mask"; CamVid's and PASCAL VOC's layouts: see
-    `cvhw4.data.scenes.read_scenes`. Masks are PNG, BMP, GIF or TIFF without loss, as large as their pictures. All are
-    decoded before anything is trained: an InputError names the file that cannot be, and a value or colour that is in no
-    class and not ignored.
+    of equal stems; CamVid's and PASCAL VOC's layouts; or, which come before all of these, `train.csv` and `val.csv` of
+    lines "picture,mask", or `train.txt` and `val.txt` with a space between: see `cvhw4.data.scenes.read_scenes`. Masks
+    are PNG, BMP, GIF or TIFF without loss, as large as their pictures. All are decoded before anything is trained: an
+    InputError names the file that cannot be, and a value or colour that is in no class and not ignored.
 
     Attributes:
         folder: relative to the file that makes the study. Scenes have to be as large as what rows cut out of them.
