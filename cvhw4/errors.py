@@ -24,12 +24,8 @@ class InputError(Exception):
         return type(self), (self.where, self.problem, self.hint)  # how it travels between processes
 
 
-class WeightsUnavailable(Exception):
-    """No source has the pretrained weights that a row starts from. The message says how to get them."""
-
-
-class DataUnavailable(Exception):
-    """A row needs a data set that was not given. The message says which option gives it."""
+class Unavailable(Exception):
+    """What a row needs cannot be had: its data, or pretrained weights. The message says how to get it."""
 
 
 class TrainingFailed(Exception):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cvhw4.errors import DataUnavailable, InputError
+from cvhw4.errors import InputError, Unavailable
 from cvhw4.records.environment import OTHERS
 from cvhw4.study import Scenes, Study
 from cvhw4.study.checks import choose
@@ -108,7 +108,7 @@ def _check_networks(runner: Runner) -> None:
     for row in rows:
         images = None
         if hasattr(runner.study.sources[row.task.name], "folder"):
-            with suppress(DataUnavailable):
+            with suppress(Unavailable):
                 images = len(runner.data(row.task.name).train)
         try_network(row, images)
 
@@ -118,7 +118,7 @@ def _check_size(study: Study, task: str, runner: Runner) -> None:
     source = study.sources[task]
     try:
         dataset = runner.data(task)
-    except DataUnavailable:
+    except Unavailable:
         return
     if dataset.task == "segmentation":
         _check_counts(study, task, dataset)
@@ -154,7 +154,7 @@ def _check_transforms(runner: Runner) -> None:
             continue
         try:
             split = runner.data(row.task.name).train
-        except DataUnavailable:
+        except Unavailable:
             continue
         import numpy as np
         import torch

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cvhw4.errors import DataUnavailable, InputError, TrainingFailed, WeightsUnavailable
+from cvhw4.errors import InputError, TrainingFailed, Unavailable
 from cvhw4.files import read, remove, write_atomically
 from cvhw4.plans import CustomPlan, NetworkPlan, Plan, digest, fingerprints, source_of
 from cvhw4.records.schema import Epoch, RunRecord
@@ -92,7 +92,7 @@ class Runner:
 
         Raises:
             InputError: a folder that cannot be used.
-            DataUnavailable: the user has to name the data.
+            Unavailable: the user has to name the data.
         """
         from cvhw4.data.load import load
 
@@ -102,7 +102,7 @@ class Runner:
         """Does all that comes before a run: decodes and checks its data, finds its weights, loads torch.
 
         Raises:
-            InputError, DataUnavailable, WeightsUnavailable: as `run`.
+            InputError, Unavailable: as `run`.
         """
         self._plan(row, seed)
 
@@ -111,8 +111,7 @@ class Runner:
 
         Raises:
             InputError: data, weights or results folder cannot be used.
-            DataUnavailable: the user has to name the data.
-            WeightsUnavailable: the row's pretrained weights cannot be had.
+            Unavailable: the row's data or pretrained weights cannot be had; the message says how to get them.
         """
         plan = self._plan(row, seed)
         return self.store.find(row.name, seed, plan.fingerprint)
@@ -134,8 +133,7 @@ class Runner:
 
         Raises:
             InputError: data, weights or results folder cannot be used.
-            DataUnavailable: the user has to name the data.
-            WeightsUnavailable: the row's pretrained weights cannot be had.
+            Unavailable: the row's data or pretrained weights cannot be had; the message says how to get them.
             TrainingFailed: the loss did not stay finite, an own metric has no figure, memory does not suffice, or the
                 study's own training loop raised or yielded no figures; noted in the store.
         """
@@ -361,7 +359,7 @@ class Runner:
 
     def note(self, failed: TrainingFailed, row: Row, seed: int) -> None:
         """Stores why a run failed that could not do so itself."""
-        with suppress(InputError, DataUnavailable, WeightsUnavailable):  # of a cluster, whose nodes have the data
+        with suppress(InputError, Unavailable):  # of a cluster, whose nodes have the data
             self._note(failed, self._plan(row, seed), row, seed, datetime.now(UTC))
 
     def _note(self, failed: TrainingFailed, plan: Plan, row: Row, seed: int, started: datetime) -> None:

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cvhw4 import Recipe, Row
-from cvhw4.errors import InputError, WeightsUnavailable
+from cvhw4.errors import InputError, Unavailable
 from cvhw4.models import trial
 from cvhw4.models import weights as weights_module
 from cvhw4.models.build import build_network, set_training_mode, trainable, trained_images
@@ -197,7 +197,7 @@ def test_packaged_weights_are_timms_tensor_by_tensor():
 @pytest.mark.parametrize("network", ["alexnet", "vgg16", "efficientnet_b2"])
 def test_missing_weights_say_how_to_get_them(network, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsUnavailable, match=rf"{network}\.safetensors.*--weights"):
+    with pytest.raises(Unavailable, match=rf"{network}\.safetensors.*--weights"):
         find_weights(network, tmp_path)
 
 
@@ -354,14 +354,14 @@ def test_what_the_hub_keeps_is_held_against_the_digest_that_it_is_kept_under(mon
             found = find_weights("resnet18")
             assert found.sha256 == digest and found.origin.startswith("timm ")
             continue
-        with pytest.raises(WeightsUnavailable, match=r"resnet18: timm's file is damaged \(delete .*--weights"):
+        with pytest.raises(Unavailable, match=r"resnet18: timm's file is damaged \(delete .*--weights"):
             find_weights("resnet18")
 
 
 def test_a_hub_without_https_is_not_asked(monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: None)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://hub")
-    with pytest.raises(WeightsUnavailable, match="HF_ENDPOINT http://hub is not https"):
+    with pytest.raises(Unavailable, match="HF_ENDPOINT http://hub is not https"):
         find_weights("resnet18")
 
 

@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from benchmarks.performance.peers import CONTESTS, PEERS, WHOLE, Work, compare, in_six, ratios, save
-from cvhw4.errors import WeightsUnavailable
+from cvhw4.errors import Unavailable
 from cvhw4.training.device import pick_device
 
 pytestmark = pytest.mark.peers
@@ -32,7 +32,7 @@ def test_ours_is_faster_than_its_peers(name, pytestconfig, tmp_path):
     portraits, weights = pytestconfig.getoption("portraits"), pytestconfig.getoption("cvhw4_weights")
     try:
         work, pictures = prepare(name, portraits, device, tmp_path, weights=weights)
-    except WeightsUnavailable as reason:
+    except Unavailable as reason:
         pytest.skip(str(reason))
     command = shlex.join(["pytest", *sys.argv[1:]])
     found = compare(name, work, peers=present, trials=TRIALS, pictures=pictures, command=command)

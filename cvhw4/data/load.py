@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cvhw4.data.dataset import Dataset
-from cvhw4.errors import DataUnavailable
+from cvhw4.errors import Unavailable
 from cvhw4.study import Generated, NotGiven, Pictures, Scenes, Source
 
 
@@ -21,10 +21,10 @@ def load(source: Source, seed: int | None = None) -> Dataset:
 
     Raises:
         InputError: a folder that cannot be used.
-        DataUnavailable: the user has to name the data.
+        Unavailable: the user has to name the data.
     """
     if isinstance(source, NotGiven):
-        raise DataUnavailable(f"needs real data for {source.task}: {source.hint}")
+        raise Unavailable(f"needs real data for {source.task}: {source.hint}")
     return _load(source, seed if isinstance(source, Generated) and source.redraw else None)
 
 

@@ -66,7 +66,7 @@ def build_network(row: Row, *, seed: int, weights: Path | None = None) -> Networ
     Raises:
         InputError: unknown network, one that cannot be made for the row's size or has no layer to be trained, or a
             weights file that does not fit.
-        WeightsUnavailable: the row starts from ImageNet and no source has the weights.
+        Unavailable: the row starts from ImageNet and no source has the weights.
     """
     source = find_weights(row.network, weights) if isinstance(row.network, str) and row.start == "imagenet" else None
     with torch.random.fork_rng(devices=[]):

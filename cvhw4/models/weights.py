@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import list_models, segmentation, vision_transformer
 
-from cvhw4.errors import InputError, WeightsUnavailable
+from cvhw4.errors import InputError, Unavailable
 from cvhw4.files import visible
 from cvhw4.models.fcn8s import VGG16Features
 from cvhw4.models.names import (
@@ -92,12 +92,12 @@ def find_weights(network: str, folder: Path | None = None) -> Source:
     Raises:
         InputError: the folder has several files for this network or one that cannot be read, or is none; no library
             has the network.
-        WeightsUnavailable: no source has them; the message says how to get them.
+        Unavailable: no source has them; the message says how to get them.
     """
     named = take_apart(network)
     found = (folder and _in_folder(named, folder)) or _found_elsewhere(named)
     if isinstance(found, str):
-        raise WeightsUnavailable(found)
+        raise Unavailable(found)
     return found
 
 

@@ -15,15 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from cvhw4.errors import (
-    DataUnavailable,
-    InputError,
-    ProcessDied,
-    TrainingDiverged,
-    TrainingFailed,
-    WeightsUnavailable,
-    printable,
-)
+from cvhw4.errors import InputError, ProcessDied, TrainingDiverged, TrainingFailed, Unavailable, printable
 from cvhw4.plugin.board import Run, SessionBoard
 from cvhw4.plugin.collection import Collection, Studies, key_of, load, seed_in
 from cvhw4.plugin.options import jobs_at_once, threads_per_run
@@ -109,7 +101,7 @@ class Session:
         try:
             with postponed(warned):
                 record = self._train(benchmark, row, seed)
-        except (WeightsUnavailable, DataUnavailable) as reason:
+        except Unavailable as reason:
             self.progress.skip(row, seed, str(reason))
             note["missing"] = [row.name, str(reason)]
             pytest.skip(printable(str(reason)))
@@ -209,7 +201,7 @@ class Session:
 
     def _found(self, row: Row, seed: int) -> bool:
         """Whether a run is stored; what hinders the search is told where its test looks for it."""
-        with suppress(InputError, DataUnavailable, WeightsUnavailable), warnings.catch_warnings():
+        with suppress(InputError, Unavailable), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return self.studies.runner(row).find(row, seed) is not None
         return False
@@ -229,7 +221,7 @@ class Session:
             return None
         try:
             count = len(self.studies.runner(row).data(row.task.name).train)
-        except (InputError, DataUnavailable):
+        except (InputError, Unavailable):
             if self.executor is None:
                 raise
             return None
@@ -368,7 +360,7 @@ class Session:
         """Finished runs of a row that this session did not select."""
         runner = self.studies.runner(row)
         seeds = [s for s in self.collection.seeds if (row.study, row.name, s) not in self._planned]
-        with suppress(DataUnavailable, WeightsUnavailable):
+        with suppress(Unavailable):
             found = [r for seed in seeds if (r := runner.find(row, seed)) is not None]
             return [runner.store.path(r.row, r.seed, r.fingerprint) for r in found]
         return []
