@@ -23,15 +23,8 @@ CROP = "random-resized crop"
 FACE = "whole face"
 AUTO = "crop + jitter + AutoAugment"
 
-
-class _Size(NamedTuple):
-    """Whether a size's networks are those that stand in for the report's, and the name of its recipes."""
-
-    stand_ins: bool
-    recipes: str
-
-
-SIZES = {"quick": _Size(True, "quick"), "full": _Size(False, "full"), "full-lite0": _Size(True, "full")}
+# By size: whether its networks are those that stand in for the report's, and whose recipes it has.
+SIZES = {"quick": (True, "quick"), "full": (False, "full"), "full-lite0": (True, "full")}
 
 # Networks as (the report's, stand-in): EfficientNet-Lite0 stands in for what is pretrained in the protocol, because its
 # ImageNet weights come as a Python package and it trains on two cores; AlexNet from scratch stays AlexNet. A row whose

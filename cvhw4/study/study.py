@@ -176,15 +176,10 @@ class Study:
         sources: Mapping[str, Source] = self.data  # type: ignore[assignment]  # once it is made
         return sources
 
-    def of(self, task: Task | str, group: str | None = None) -> tuple[Row, ...]:
-        """The rows of a task, or those of them that are of one group.
-
-        Args:
-            task: or its name: "classification", "segmentation" or "custom".
-            group: as `Row.group`; None for all.
-        """
+    def of(self, task: Task | str) -> tuple[Row, ...]:
+        """The rows of a task, which may be given by its name: "classification", "segmentation" or "custom"."""
         name = task if isinstance(task, str) else task.name
-        return tuple(r for r in self.rows.values() if r.task.name == name and group in (None, r.group))
+        return tuple(row for row in self.rows.values() if row.task.name == name)
 
     def in_group(self, group: str) -> tuple[Row, ...]:
         """The rows of a group; of the group "control" the negative controls, at every strength, as well."""
