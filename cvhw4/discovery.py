@@ -68,6 +68,7 @@ def default_studies(root: Path) -> list[Study]:
         return []
     if isinstance(named, str) and named.endswith(".py"):
         return _studies_of_file(file.parent / named)
+    sys.path[:0] = [str(file.parent)] * (str(file.parent) not in sys.path)  # which a console script's path lacks
     try:
         module, _, function = named.partition(":")
         found = list(getattr(import_module(module), function)())
@@ -97,9 +98,9 @@ def _studies_of_file(file: Path) -> list[Study]:
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # pytest's own, of a file that skips itself, are no Exceptions
         raise InputError(file, f"cannot be imported ({type(error).__name__}: {error})", "correct it") from error
     found = studies_in(module)
     if not found:
@@ -121,8 +122,8 @@ def _paths_of(file: Path) -> list[str]:
     root = next((folder for folder in file.parents if (folder / "pyproject.toml").is_file()), file.parent)
     named: list[str] = []
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        options = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["pytest"]["ini_options"]
-        paths = options.get("pythonpath", [])
+        options = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["pytest"]
+        paths = options.get("ini_options", options).get("pythonpath", [])
         named = [path for path in (paths.split() if isinstance(paths, str) else paths) if isinstance(path, str)]
     return [*dict.fromkeys(map(str, (outside(file.parent), *above, *(root / path for path in named))))]
 

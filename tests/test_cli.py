@@ -330,9 +330,10 @@ COMMANDS = [c.name or c.callback.__name__ for c in cli.app.registered_commands]
 FETCHED = [f"fetch {c.name}" for c in cli.fetch.registered_commands]
 
 
-def test_help_lists_the_commands(done):
+def test_help_lists_the_commands_and_stands_for_one_that_is_missing(done, run):
     out = done("--help")
     assert all(name in out for name in [*COMMANDS, "fetch"])
+    assert run() == (2, "", out) and run("fetch") == (2, "", done("fetch", "--help"))
 
 
 @pytest.mark.parametrize("command", COMMANDS + FETCHED)

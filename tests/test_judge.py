@@ -178,6 +178,7 @@ def test_judged_again_the_runs_of_before_are_gone_once_the_new_ones_are_written(
 
     table(*arms())
     judge()
+    Path("results/judged/runs/.DS_Store").touch()
     assert judge()[1] == []
     before = written()
     table(*[line.replace("no skip", 300 * "x") for line in arms()])

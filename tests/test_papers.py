@@ -263,6 +263,8 @@ def test_a_study_shows_its_stored_runs_in_a_notebook(tmp_path):
         Store(tmp_path, "quick").save(run)
     study, found = stored_runs(QUICK, tmp_path)
     assert study is QUICK and len(found) == len(runs()) + 1
+    with pytest.raises(InputError, match=r"none.py: is not a file"):
+        stored_runs(tmp_path / "none.py", tmp_path)
     tables = QUICK.table(tmp_path, columns={"accuracy": "Acc."}, epoch="best")
     assert tables == results_table(QUICK, runs(), Style(columns={"accuracy": "Acc."}, epoch="best"))
     assert tables.frame().equals(tables[0].frame()) and tables._repr_html_() == tables[0]._repr_html_()
@@ -422,7 +424,9 @@ def test_what_the_documentation_does_in_a_notebook(tmp_path, monkeypatch):
 def test_the_pictures_of_a_studys_sections_are_figures_too(stored):
     named = command("decomposition", "x.pdf", "q2_1a", "--results", ROOT / "results", of="figure")
     assert "figure decomposition: takes no names" in str(named.exception) and not (stored / "x.pdf").exists()
-    done = command("decomposition", "d.pdf", "--results", ROOT / "results", of="figure")
+    (stored / "paper.toml").write_text("[rows]\nq2_1a = 'With skips'\n")  # which is for other figures too
+    style = ("--style", stored / "paper.toml")
+    done = command("decomposition", "d.pdf", "--results", ROOT / "results", *style, of="figure")
     assert done.exit_code == 0 and "The rise of the mIoU from 11 to 3 classes" in done.stdout, done.exception
     assert (stored / "d.pdf").read_bytes().startswith(b"%PDF")
 
@@ -435,6 +439,7 @@ def test_the_pictures_of_a_studys_sections_are_figures_too(stored):
         ("figure", "curves x.pdf q1_8", "curves: have no runs with any metric. Fix: train these rows"),
         ("figure", "curves x.pdf --metric beauty", "curves: have no runs with beauty. Fix: name another metric: acc"),
         ("figure", "portrait x.pdf", "portrait: is not a picture that these runs make. Fix: choose one of claims, cu"),
+        ("figure", "claim x.pdf q2_2-skip_miou", "claim: is not a picture that these runs make. Fix: choose one of cl"),
         ("figure", "claims x.pdf --metric accuracy", "figure claims: takes no metric. Fix: leave it out, or draw cur"),
         ("figure", "claims x.pdf --together", "figure claims: takes no together"),
         ("table", "--all --percent", "--all: takes no percent. Fix: leave it out, or give it to Study(tables=...)"),

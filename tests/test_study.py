@@ -395,6 +395,8 @@ def test_one_of_several_studies_is_named_and_a_file_without_any_refused(file):
     for text, told in (
         (file.read_text(), r"makes 2 studies\. Fix: choose one of second, third, as in FILE::second"),
         ("1 / 0", r"cannot be imported \(ZeroDivisionError"),
+        ("raise SystemExit(3)", r"cannot be imported \(SystemExit"),
+        ("import pytest\npytest.importorskip('cvhw5')", r"cannot be imported \(Skipped: could not import 'cvhw5'"),
         ("", "makes no study"),
     ):
         file.write_text(text)
@@ -405,6 +407,7 @@ def test_one_of_several_studies_is_named_and_a_file_without_any_refused(file):
 DEFAULTS = {
     "a function": ('"cvhw4.homework:studies"', ["quick", "full-lite0", "full"]),
     "a file": ('"mine.py"', ["mine"]),
+    "a function of a file beside it": ('"beside_pyproject:all_of_them"', ["beside"]),
     "nothing": (None, []),
     "no such module": ('"cvhw5:studies"', "cannot be used"),
     "no function": ('"cvhw4.homework"', "cannot be used"),
@@ -415,6 +418,8 @@ DEFAULTS = {
 @pytest.mark.parametrize(("named", "found"), DEFAULTS.values(), ids=DEFAULTS)
 def test_pyproject_names_the_studies_of_the_command_line(named, found, file, tmp_path):
     file.write_text(MADE.format("mine"))
+    beside = MADE.format("beside") + "def all_of_them():\n    return [beside]\n"
+    (tmp_path / "beside_pyproject.py").write_text(beside)
     (tmp_path / "pyproject.toml").write_text("" if named is None else f"[tool.cvhw4]\nstudies = {named}\n")
     if isinstance(found, str):
         with pytest.raises(InputError, match=found):
@@ -430,13 +435,14 @@ def test_pyproject_names_the_studies_of_the_command_line(named, found, file, tmp
         find_study("other", tmp_path)
 
 
-def test_a_study_imports_what_pytest_lets_it(tmp_path):
-    for name in ("conftest.py", "mynet.py", "src/package_of_mine.py", "tests/test_x.py"):
+@pytest.mark.parametrize(("table", "module"), [("pytest.ini_options", "in_old_table"), ("pytest", "in_new_table")])
+def test_a_study_imports_what_pytest_lets_it(tmp_path, table, module):
+    for name in ("conftest.py", "mynet.py", f"src/{module}.py", "tests/test_x.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["src"]\n')
+    (tmp_path / "pyproject.toml").write_text(f'[tool.{table}]\npythonpath = ["src"]\n')
     file = tmp_path / "tests" / "test_x.py"
-    file.write_text("import mynet, package_of_mine\n" + MADE.format("mine"))
+    file.write_text(f"import mynet, {module}\n" + MADE.format("mine"))
     assert find_study(str(file)).name == "mine"
 
 

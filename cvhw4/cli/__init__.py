@@ -29,8 +29,10 @@ def main() -> None:
     except InputError as error:
         _end(str(error))
     except _USAGE_ERRORS as error:
-        if not (problem := error.format_message()):
-            raise SystemExit(2) from None  # no command was named, and the help is told
+        problem = error.format_message()
+        if not problem or problem.startswith("Usage: "):  # no command was named: its message is the help
+            typer.echo(problem, err=True)
+            raise SystemExit(2) from None
         _end(f"{printable(problem.rstrip('.'))}. Fix: see {error.ctx.command_path if error.ctx else 'cvhw4'} --help.")
     except typer.Abort:
         raise SystemExit(1) from None

@@ -127,8 +127,10 @@ def write_figure(
     of_paper = Style() if style is None else read_style(style)
     if kind == "claims":
         called = {name: of_paper.claims.get(name, "") for name in names} if names else of_paper.claims
-    else:
+    elif kind == "curves":
         called = _called(chosen, of_paper.rows, names) if names else of_paper.rows
+    else:  # whether there is such a picture, and that it takes no names, `paper_picture` says
+        called = dict.fromkeys(names or (), "")
     picture = paper_picture(Stored(chosen, chosen_store(results, study)), kind, called, metric, width, together)
     picture.save(output)
     typer.echo(f"{output}\n{picture.alt}")

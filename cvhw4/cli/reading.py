@@ -95,8 +95,8 @@ def judge(
         store.save(record)
     write_atomically(store.folder / "judged.json", study_as_json(study))
     kept = {store.path(r.row, r.seed, r.fingerprint) for r in records}
-    for folder in store.runs.iterdir():  # only now, as a write may fail
-        remove(path for path in folder.iterdir() if path not in kept)
+    remove(path for path in store.runs.glob("*/*") if path not in kept)  # only now, as a write may fail
+    for folder in store.runs.iterdir():
         with suppress(OSError):
             folder.rmdir()
     if gone:

@@ -219,7 +219,9 @@ def paper_picture(
     return found[kind] if width is None else found[kind].at(width)
 
 
-def stored_figure(study: Study | str, kind: str, results: str | os.PathLike[str] = "results", **how: Any) -> Picture:
+def stored_figure(
+    study: Study | str | os.PathLike[str], kind: str, results: str | os.PathLike[str] = "results", **how: Any
+) -> Picture:
     """A figure for a paper from a study's stored runs; `Picture.save` writes it.
 
     Args:

@@ -53,7 +53,9 @@ class Stored:
         return self._images[record.fingerprint]
 
 
-def stored(study: Study | str, results: str | os.PathLike[str] = "results") -> tuple[Study, list[RunRecord]]:
+def stored(
+    study: Study | str | os.PathLike[str], results: str | os.PathLike[str] = "results"
+) -> tuple[Study, list[RunRecord]]:
     """A study and its stored runs, as `results_table`, `claims_figure` and `curves_figure` take them.
 
     Args:
@@ -67,8 +69,8 @@ def stored(study: Study | str, results: str | os.PathLike[str] = "results") -> t
     Raises:
         InputError: there is no such study, or it has no runs.
     """
-    if isinstance(study, str):
-        study = stored_study(Path(results) / study) or find_study(study)
+    if isinstance(study, str | os.PathLike):
+        study = stored_study(Path(results) / study) or find_study(os.fspath(study))
     found = Stored(study, Store(Path(results), study.name)).rows
     if not found:
         raise InputError(Path(results) / study.name, "has no runs", "train the study first, or name another folder")
