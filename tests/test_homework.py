@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,7 +101,8 @@ def test_controls_differ_from_their_row_in_one_setting():
     assert differences("q1_1", "q1_2") == {"trained"}
 
 
-def test_claims_are_those_whose_rows_there_are():
+def test_folders_are_relative_to_the_current_one_and_claims_are_those_whose_rows_there_are():
+    assert homework.study(portraits=Path("photos")).sources["classification"].folder == Path.cwd() / "photos"
     assert len(QUICK.claims) == 15
     assert list(FULL.claims) == [claim for claim in QUICK.claims if "q1_c3-no_start" not in claim.rows]
 

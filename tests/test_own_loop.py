@@ -77,7 +77,7 @@ def train_all(folder, seeds=3, **changes):
 
 
 def test_rows_are_settings_and_figures_are_the_studys():
-    study = study_of(rows={"a": {"depth": 2}, "b": {"depth": 3, "width": 1.5}})
+    study = study_of(rows={"a": {"depth": np.int64(2)}, "b": {"depth": 3, "width": np.float32(1.5)}})
     assert [row.name for row in study.rows.values()] == ["a", "b"] and not study.sources
     assert [row.settings() for row in study.rows.values()] == [{"depth": 2}, {"depth": 3, "width": 1.5}]
     (task,) = study.tasks

@@ -69,6 +69,7 @@ def test_a_setting_that_no_training_can_follow_is_one_error_when_it_is_made(name
     ("settings", "told"),
     [
         (dict(momentum=0.9, optimizer="adam"), "has momentum=0.9 for adam, which has none"),
+        (dict(schedule="multi-step", lr_step=(30, 60)), "has schedule='multi-step'. Fix: choose one of step, cosine"),
         (dict(schedule="multistep"), "has lr_step=8. Fix: give the epochs in rising order"),
         (dict(schedule="multistep", lr_step=(6, 3)), r"has lr_step=\(6, 3\)"),
         (dict(epochs=3, warmup_epochs=3), "has warmup_epochs=3 of 3 epochs"),

@@ -39,7 +39,7 @@ def study(
             Lite0 for networks that start from ImageNet weights; or "quick", these with this project's sizes and
             recipes, for two CPU cores.
         portraits: folder of two classes of pictures for Q1, `{train,val}/<class>/`; None for generated ones (quick) or
-            none (others).
+            none (others). This and other paths are relative to the current folder.
         camvid: CamVid's folder for Q2, likewise.
         redraw: whether each seed draws its own generated pictures.
         bounds: the file of calibrated bounds; None for none.
@@ -49,6 +49,7 @@ def study(
     """
     if size not in SIZES:
         raise InputError(f"the homework of size {size!r:.40}", "does not exist", f"choose one of {', '.join(SIZES)}")
+    portraits, camvid, bounds = (path and Path(path).expanduser().absolute() for path in (portraits, camvid, bounds))
     quick = size == "quick"
     at_size = rows_at(size)
     about = (

@@ -149,8 +149,9 @@ def _given(study: Study) -> list[Any]:
         scenes = next(iter(study.rows.values())).task.name == "segmentation"
         kind: Any = Scenes if scenes else Pictures
         return [kind(study.data, resize=study.resize, classes=study.classes)]
-    if study.classes is not None:
-        raise InputError(study.where, f"has classes={study.classes!r:.40} beside its data", "give them with it")
+    for name in ("classes", "resize"):
+        if (given := getattr(study, name)) is not None:
+            raise InputError(study.where, f"has {name}={given!r:.40} beside its data", f"give {name} with it")
     return [*study.data] if isinstance(study.data, list | tuple) else [study.data]
 
 

@@ -190,6 +190,8 @@ def plain(value: Any) -> Any:
         ValueError: it holds a number that is not finite, a mapping whose keys are no texts, or an object that does not
             say what it holds.
     """
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()  # NumPy's numbers, and a tensor of one
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int | float):

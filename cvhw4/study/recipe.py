@@ -82,6 +82,7 @@ class Recipe:
             object.__setattr__(self, "lr_step", tuple(self.lr_step))
         if callable(self.loss):
             object.__setattr__(self, "loss", Loss(self.loss))
+        choose("recipe", "schedule", self.schedule, Schedule)  # first: what lr_step has to be depends on it
         multistep, rate, share = (
             self.schedule == "multistep",
             "give a number above 0",
@@ -108,7 +109,6 @@ class Recipe:
         for name, least in {"size": 32, "batch": 1, "epochs": 1, "warmup_epochs": 0}.items():
             required.append((name, is_whole(getattr(self, name), least), f"give a whole number, {least} or more"))
         require("recipe", self, required)
-        choose("recipe", "schedule", self.schedule, Schedule)
         choose("recipe", "clip_mode", self.clip_mode, ["norm", "value"])
         if self.warmup_epochs >= self.epochs:
             problem = f"has warmup_epochs={self.warmup_epochs} of {self.epochs} epochs"

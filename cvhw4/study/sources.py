@@ -173,9 +173,11 @@ class Scenes:
 
     def _check_overlaps(self) -> None:
         """Refuses a value or a colour that says two things."""
-        hint = "give each value to one class, or ignore it; values={class: value} says which are whose"
+        of_values = "give each value to one class, or ignore it; values={class: value} says which are whose"
+        of_colours = "give every class, and void, a colour of its own"
         values = [(v, name) for name, of in {"ignore": self.ignore, **self._by_class}.items() for v in of]
-        for what, said in (("value", values), ("colour", [(c, name) for name, c in self.colours.items()])):
+        colours = [(c, name) for name, c in self.colours.items()]
+        for what, said, hint in (("value", values, of_values), ("colour", colours, of_colours)):
             found: dict[Any, str] = {}
             for value, name in said:
                 if (other := found.setdefault(value, name)) != name:
