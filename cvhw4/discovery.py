@@ -4,6 +4,7 @@ controller, which imports no tests itself."""
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import os
 import sys
@@ -136,9 +137,21 @@ def studies_in(module: ModuleType, resolve: Callable[[Any], Study | None] | None
     """
     found = [value for value in vars(module).values() if isinstance(value, Study)]
     if resolve is not None:
-        for owner in (module, *vars(module).values()):
+        for owner in _owners(module):
             found += [s for mark in _marks(owner) if mark.name == "study" and (s := resolve(mark)) is not None]
     return list({study.name: study for study in found}.values())
+
+
+def _owners(module: ModuleType) -> list[object]:
+    """What may have marks: a module, what it holds, and the methods and classes of its classes."""
+    owners: dict[int, object] = {}
+    waiting: list[object] = [module, *vars(module).values()]
+    for owner in waiting:  # which grows
+        if isinstance(owner, type) and id(owner) not in owners:
+            held = (*owner.__mro__, *vars(owner).values())
+            waiting += [each for each in held if isinstance(each, type) or inspect.isroutine(each)]
+        owners[id(owner)] = owner
+    return [*owners.values()]
 
 
 def _marks(owner: object) -> Iterable[Any]:

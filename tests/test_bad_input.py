@@ -140,7 +140,10 @@ def test_unusable_input_is_one_error_and_changes_nothing(answer, monkeypatch, py
     assert not (pytester.path / "results").exists()
 
 
-@pytest.mark.parametrize(("option", "value", "choices"), [("--seeds", "abc", "int"), ("--profile", "huge", "full")])
+@pytest.mark.parametrize(
+    ("option", "value", "choices"),
+    [("--seeds", "abc", "int"), ("--profile", "huge", "full"), ("--part", "half", "I/N")],
+)
 def test_an_option_that_pytest_refuses_is_named_with_its_choices(answer, place, option, value, choices):
     code, output = answer("--results", str(place / "results"), option, value)
     (line,) = (line for line in output.splitlines() if "error: argument" in line)

@@ -185,13 +185,33 @@ def test_the_debugger_begins_where_a_claim_fails(own, pytester):
     assert outcomes(result) == {"passed": 6, "failed": 1} and result.stdout.str().count("looked at") == 1
 
 
+METHODS = """
+from cvhw4 import FromOptions
+
+def make(config):
+    return Study("methods", data=Generated("portraits"), rows={"a": Row("resnet18", start="random")})
+
+class TestMethods:
+    @pytest.mark.study(FromOptions(make))
+    def test_method(self, train, row, seed):
+        train(row, seed)
+
+unused = Study("unused", data=Generated("portraits"), rows={"a": Row("resnet18", start="random")})
+"""
+
+
 @pytest.mark.integration
-def test_another_parameter_beside_row_and_seed(own, edit):
+def test_another_parameter_beside_row_and_seed_and_other_studies(own, edit, pytester):
     more = "@pytest.mark.parametrize('x', [1, 2])\ndef test_row(train, row, seed, x)"
     edit("def test_row(train, row, seed)", more)
-    assert outcomes(own()) == {"passed": 14, "failed": 1}
+    edit("def test_claim", f"{METHODS}\ndef test_claim")
+    assert outcomes(own()) == {"passed": 16, "failed": 1}
+    add_to_conftest("def pytest_cvhw4_tables(study): print(study.name, file=open('told', 'a'))\n")
     screen = own("-p", "xdist", "-n", "1", "--reuse", subprocess=True).stdout.str()
-    assert "1 failed, 14 passed" in screen and "[6/6, " in screen  # each line of progress knows its run
+    assert "1 failed, 16 passed" in screen and "[8/8, " in screen  # each line of progress knows its run
+    assert "ablation study methods" in screen and "no tables" not in screen
+    assert (pytester.path / "told").read_text().split() == ["s", "methods"]  # once, by the controller
+    assert (pytester.path / "results" / "methods" / "report.html").exists()
 
 
 @pytest.fixture
@@ -352,6 +372,19 @@ def test_the_home_folder_is_known_in_every_option(own, pytester, monkeypatch):
     assert outcomes(own("-k", "a-seed0", "--results=~/x", "--tensorboard=~/board")) == {"passed": 1}
     assert runs(pytester, "home/x") == {("a", 0)} and (pytester.path / "home" / "board").is_dir()
     assert not (pytester.path / "~").exists()
+
+
+def test_paths_are_relative_to_where_the_session_began_though_tests_go_elsewhere(own, pytester):
+    add_to_conftest("""
+import pytest
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+""")
+    (pytester.path / "none.toml").touch()
+    assert outcomes(own("--results", "out", "--bounds", "none.toml", "--tensorboard", "board")) == WHOLE
+    assert len(runs(pytester, "out")) == 6 and (pytester.path / "board").is_dir()
 
 
 @pytest.mark.parametrize(("value", "told"), [("true", True), ("1", True), ("false", False), ("0", False), ("", False)])

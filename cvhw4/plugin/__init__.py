@@ -71,7 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
     told = Trackers(trackers(config))
     parts = {"collection": collection, "progress": progress, "trackers": told, "session": session}
     parts |= {"smoke": Smoke(config, studies)} if session.smoke else {}
-    for name, part in (parts | {"summary": Summary(session, collection)}).items():
+    parts |= {} if session.is_worker else {"summary": Summary(session, collection)}  # its controller has all runs
+    for name, part in parts.items():
         config.pluginmanager.register(part, f"cvhw4-{name}")
 
 

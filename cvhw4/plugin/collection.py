@@ -135,6 +135,8 @@ class Collection:
                 raise pytest.UsageError(str(error)) from error
             items.clear()  # its controller tells of it, see `pytest_testnodedown`
             self.config.workeroutput["cvhw4_unusable"] = str(error)  # type: ignore[attr-defined]
+        if self.is_worker:
+            self.config.workeroutput["cvhw4_warned"] = self.warned  # type: ignore[attr-defined]
 
     def _leave_to_others(self, items: list[pytest.Item]) -> None:
         """Deselects what is not this session's with `--part`. Parts go by the run, not by its place among the tests."""
@@ -179,6 +181,7 @@ class Collection:
         output = getattr(node, "workeroutput", {})
         self.unusable = output.get("cvhw4_unusable", self.unusable)
         self.asked |= output.get("cvhw4_asked", {})
+        self.warned += [text for text in output.get("cvhw4_warned", ()) if text not in self.warned]
 
 
 def _selected_rows(study: Study, mark: pytest.Mark, where: str) -> list[Row]:
@@ -227,7 +230,8 @@ def load(config: pytest.Config, study: Study) -> Any:
     """
     from cvhw4.statistics.bounds import bounds_of
 
-    return bounds_of(study, config.getoption("cvhw4_bounds"))
+    named = config.getoption("cvhw4_bounds")
+    return bounds_of(study, named and config.invocation_params.dir / named)  # a test may be in another folder
 
 
 def parameters(item: pytest.Item) -> dict[str, Any]:

@@ -10,8 +10,8 @@ An implementation names the arguments that it needs and leaves the others out. T
 
 The hooks of a run are called by the process that runs its test: with pytest-xdist by the worker, with `--jobs` and
 `--executor ray` by the session and not where it is trained. A process has one run at a time: after
-`pytest_cvhw4_run_begin` come its epochs, then its end or its failure, before the next run begins. A run that is
-skipped, because its data or pretrained weights cannot be had, has neither end nor failure.
+`pytest_cvhw4_run_begin` come its epochs, then its end or its failure, or, where it is skipped because its data or
+pretrained weights cannot be had, nothing, before the next run begins.
 
 Training waits for an implementation, and an exception that it raises fails the run's test: one that talks to a server
 should do so in a thread of its own, as `cvhw4.trackers` does.
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 
 def pytest_cvhw4_run_begin(config: pytest.Config, row: Row, seed: int, images: int | None) -> None:
-    """A run begins; its data and weights are there. With `--reuse` it may turn out to be finished already.
+    """A run begins. With `--reuse` it may turn out to be finished already.
+
+    Its data and weights are there where this process trains it; with `--jobs` and `--executor ray` they are still to be
+    looked for, and a run that is skipped for want of them has no end.
 
     Args:
         config: the session's.

@@ -97,7 +97,7 @@ def add_options(parser: pytest.Parser) -> Names:
         "with --reuse after them judges",
     )
     add("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: one of this machine alone)")
-    add("--tensorboard", type=os.path.expanduser, metavar="DIR", help="log runs there, for tensorboard --logdir DIR")
+    add("--tensorboard", type=_absolute, metavar="DIR", help="log runs there, for tensorboard --logdir DIR")
     add("--mlflow", metavar="URI", help="log runs to an MLflow server, or a folder (file:DIR)")
     add("--wandb", metavar="PROJECT", help="log runs to Weights & Biases (WANDB_MODE=offline: to ./wandb)")
     add("--bounds", type=folder, metavar="FILE", help="calibrated bounds (default: those of the study)")
@@ -122,6 +122,11 @@ def _is_taken(name: str, parser: pytest.Parser) -> bool:
 def folder(text: str) -> Path:
     """A path given to an option; `~` is the home folder, as a shell does not know it in `--results=~/x`."""
     return Path(text).expanduser()
+
+
+def _absolute(text: str) -> str:
+    """A path given to an option, for what opens it in the course of a test, which may be in another folder."""
+    return str(folder(text).absolute())
 
 
 def is_ci() -> bool:
@@ -197,7 +202,9 @@ def runner_options(config: pytest.Config) -> dict[str, Any]:
     options = {name: config.getoption(f"cvhw4_{name}") for name in names}
     if options["threads"] is None:
         options["threads"] = divided_threads(sessions)
-    return options | {"results": config.getoption("cvhw4_results") or config.rootpath / "results", "worker": number}
+    results, weights = config.getoption("cvhw4_results") or config.rootpath / "results", options["weights"]
+    paths = {"results": results.absolute(), "weights": weights and weights.absolute()}  # tests may change the folder
+    return options | paths | {"worker": number}
 
 
 def jobs_at_once(config: pytest.Config) -> int:
@@ -287,6 +294,8 @@ def _place_among_sessions(config: pytest.Config) -> tuple[int, int]:
 
 
 def _part(text: str) -> tuple[int, int]:
-    """Reads "2/5"; raises ValueError for what is not like that."""
+    """Reads "2/5"; raises ArgumentTypeError for what is not like that."""
     part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, as 1/4")
     return int(part), int(parts)

@@ -432,6 +432,8 @@ class Session:
             if "-seed" not in id:
                 continue
             for study in self.studies_of(self.config.rootpath / id.partition("::")[0]):
+                if study.name not in self.studies.by_name:  # no test is marked with it
+                    continue
                 rows = (*study.rows.values(), *study.in_group("control"))
                 named = [row for row in rows if seed_in(id, row.name) is not None]
                 if named:  # "b" is in the name of a test of "a-b" too

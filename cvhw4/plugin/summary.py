@@ -53,9 +53,11 @@ class Summary:
         keyword = self.config.option.keyword
         if keyword and self.collection.asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             terminalreporter.write_line(wrapped(f"-k {printable(keyword)} selects nothing. {self._rows_to_select()}"))
-        if session.smoke or (not session.runs and not session.missing and not session.failed):
+        if not (session.smoke or session.runs or session.missing or session.failed):
             return
         self.collection.warn(self.collection.warned)
+        if session.smoke:
+            return
         if self.collection.part[1] > 1:
             terminalreporter.write_line("a part of a study: its tables are written by a session with --reuse alone")
             return
