@@ -241,6 +241,7 @@ UNUSABLE = [  # what stands in the file, what stands there instead, and the erro
         "study(insects, rows={'other': {'start': 'imagenet'}})",
         "says start='imagenet' of other, which has 'as built'",
     ),
+    (MARK, "study(insects, rows={'other': {'lr': 0.1}})", "says lr=0.1 of other, which has 0.0005. Fix: correct"),
     (MARK, "study(insects, row='other')", "is marked with row=. Fix: give rows= or group="),
     (
         MARK,
@@ -312,21 +313,46 @@ def test_marked(row, seed):
 """
 
 
-def test_tests_of_the_users_own_keep_their_names(own, pytester):
+SAID = """
+import pytest
+from cvhw4 import Recipe, Row, Scenes, Study
+
+def loss(logits, targets):
+    return logits.sum()
+
+THINGS = {"thing": ["class 1", "class 2"]}
+recipe = Recipe(schedule="multistep", lr_step=(3, 5), lr=1e-4, loss=loss)
+few = Row("fcn8s/resnet18", merge=THINGS, recipe=recipe)
+scenes = Study("scenes", data=Scenes("photos", classes=3), rows={"few": few})
+said = {"merge": THINGS, "flip": True, "lr": 1e-4, "lr_step": [3, 5], "loss": loss}
+
+@pytest.mark.study(scenes, rows={"few": said})
+def test_said(train, row, seed):
+    pass
+"""
+
+
+def test_tests_of_the_users_own_keep_their_names_and_say_what_rows_have(own, pytester):
     pytester.makepyfile(test_ordinary=ORDINARY, test_before="def test_last(): pass")
     result = own("-v", "test_ordinary.py", "test_before.py")
     result.assert_outcomes(passed=9)
     assert result.ret == 0 and "test_last" in [line for line in result.outlines if "PASSED" in line][-1]  # not sorted
     lone = own("--collect-only", "-q", pytester.makepyfile(test_lone="def test_it(claim, control): pass"))
     assert "test_lone.py::test_it" in lone.outlines
+    said = own("--collect-only", "-q", pytester.makepyfile(test_said=SAID))
+    assert "test_said.py::test_said[few-seed0]" in said.outlines, said.stdout.str()
 
 
 @pytest.mark.integration
-def test_workers_tell_of_data_that_cannot_be_used(own, pytester):
+def test_workers_tell_of_data_that_are_odd_or_cannot_be_used(own, pytester):
     (pytester.path / "photos").rename(pytester.path / "pictures")
     result = own("-n", "1", "--seeds", "1", subprocess=True)
     assert result.ret == 4 and "photos: does not exist" in result.stdout.str()
     assert not (pytester.path / "results").exists()
+    photos = (pytester.path / "pictures").rename(pytester.path / "photos")
+    shutil.copy(photos / "train" / "ant" / "0.png", photos / "val" / "ant" / "0.png")
+    result = own("-n", "1", "--seeds", "1", "-k", "other-seed0", subprocess=True)
+    assert result.ret == 0 and "are training pictures too" in result.stdout.str()
 
 
 def test_a_study_reaches_a_process_that_cannot_import_its_files(tmp_path, monkeypatch):

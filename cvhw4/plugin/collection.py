@@ -13,7 +13,7 @@ import pytest
 from cvhw4.errors import InputError, printable
 from cvhw4.plugin.board import Run
 from cvhw4.runner import Runner
-from cvhw4.study import Claim, Control, FromOptions, Row, Study
+from cvhw4.study import Claim, Control, FromOptions, Loss, Row, Study
 
 _MARK = "mark the test with pytest.mark.study(s), s being a cvhw4.Study or cvhw4.FromOptions"
 
@@ -217,9 +217,18 @@ def _selected_rows(study: Study, mark: pytest.Mark, where: str) -> list[Row]:
             raise InputError(where, f"names the row {name}", f"choose from {', '.join(by_name)}")
         settings = wanted[name] if isinstance(wanted, Mapping) else {}
         for setting, value in settings.items():
-            if (found := by_name[name].setting(setting)) != value:
+            if _written(found := by_name[name].setting(setting)) != _written(value):
                 raise InputError(where, f"says {setting}={value!r} of {name}, which has {found!r}", "correct either")
     return [by_name[name] for name in wanted]
+
+
+def _written(value: Any) -> Any:
+    """A setting in one of the ways that it may be written in: lists as well as tuples, a loss or its function."""
+    if isinstance(value, Mapping):
+        return {name: _written(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_written(inner) for inner in value]
+    return Loss(value) if callable(value) else value
 
 
 def load(config: pytest.Config, study: Study) -> Any:

@@ -156,8 +156,8 @@ class Row:
         return plain
 
     def setting(self, name: str) -> Any:
-        """One of its settings; None where it has none of that name."""
-        return getattr(self, name, None)
+        """One of its settings, or of its recipe's; None where it has none of that name."""
+        return self.flips if name == "flip" else getattr(self, name, getattr(self.recipe, name, None))
 
     @property
     def flips(self) -> bool:
