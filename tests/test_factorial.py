@@ -134,6 +134,9 @@ def test_a_section_has_the_effects_of_the_stored_runs():
     assert "skips x norm" in picture.svg
     assert "| q2_1a-skip | 0.310 [0.285, 0.335] | yes | no |" in " ".join(cells.split())
     assert effects_section(design, "miou")(evidence(QUICK, runs[:3], lambda run: None)[0]) == []
+    _, alone, _, point, _ = effects_section(design, "miou")(evidence(QUICK, runs[::3], lambda run: None)[0])
+    assert "intervals over seeds" in text and "its 95 % interval" in picture.caption
+    assert "same 1 seed;" in alone and "n = 1 seed." in point.caption and "interval" not in alone + point.caption
 
 
 def test_a_study_without_claims_has_its_effects_on_the_page(tmp_path):

@@ -149,6 +149,7 @@ def test_the_share_in_the_face_of_heat_in_one_cell_by_hand_and_in_the_dot_plot()
     assert found.images == 4 and found.share.n == 1
     picture = looked_at("attention-share-x", "mine", [found])
     assert {"87.5 %", "its area: 50.0 %"} <= set(texts(picture)) and "87.5 %" in picture.alt
+    assert "interval" not in picture.caption  # of one seed
     assert looked_at("attention-share-x", "mine", []) is None
 
 
@@ -327,8 +328,9 @@ def test_bars_are_means_over_seeds_and_say_which_class_is_never_met():
     told = texts(picture)
     assert [told.count(t) for t in ("0.85", "never", "-", "< 0.01", "0.50")] == [1, 1, 1, 1, 7]
     assert "q2_1a-skip: Sky 0.85, Building never, Pole -, Road < 0.01" in picture.alt and "q2_3" not in picture.alt
-    assert "2 seeds a row" in picture.caption
-    assert "everything else" in words(iou_bars("iou-3-x", "embedded", three))
+    alone = iou_bars("iou-3-x", "embedded", three)
+    assert "line: its 95 % interval, 2 seeds a row" in picture.caption and "interval" not in alone.caption
+    assert "everything else" in words(alone)
 
 
 def test_rows_with_as_many_but_other_classes_stand_apart():

@@ -13,6 +13,7 @@ from cvhw4.report import page
 from cvhw4.report.page import pictures_of_report, write_report
 from cvhw4.report.plots import band, curves, forest
 from cvhw4.report.stored import Stored
+from cvhw4.statistics.images import ImageNoise
 from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.verdicts import judge_all
 from tests.helpers.pages import HOSTILE, texts
@@ -105,8 +106,16 @@ def test_a_figure_that_is_no_share_is_drawn_to_its_end_and_no_diamond_is_spoken_
 
 
 def test_one_seed_is_a_point_without_interval():
-    picture = forest(judge_all(QUICK, [*runs("q1_1", 0.8), *runs("q1_2", 0.9)]), QUICK)
+    one = judge_all(QUICK, [*runs("q1_1", 0.8), *runs("q1_2", 0.9)])
+    picture, several = (
+        forest([replace(o, noise=ImageNoise(0.01, 0.0, 9, o.difference.n)) for o in of], QUICK)
+        for of in (one, outcomes())
+    )
     assert "+0.100, undecided" in picture.alt and "inf" not in picture.svg and "nan" not in picture.svg
+    assert "with other images too" in texts(several) and "with other images too" not in texts(picture)
+    assert "thick bar" in several.caption and "thin: that" in several.caption and "band" in drawn("q1_1").caption
+    assert not any(word in picture.caption for word in ("interval", "thin"))
+    assert "interval" not in drawn("q1_1", levels=(0.8,)).caption
 
 
 @pytest.mark.parametrize("name", ["$\\frac{$", " ".join(HOSTILE)])

@@ -120,6 +120,7 @@ def test_a_summary_says_what_is_missing():
     assert "- **Failures**: none." in other
     one_seed = page([run, record("q1_2")])
     assert "  - **undecided**: fine-tuning all layers beats" in one_seed and "One seed decides nothing." in one_seed
+    assert not any(term in one_seed for term in ("±", "95 %")) and "± the standard" in page([run, record("q1_1", 1)])
 
 
 def test_both_conventions_and_classes_stand_on_the_page():

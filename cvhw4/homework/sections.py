@@ -266,7 +266,7 @@ def _fewer_classes(e: Evidence) -> list[str | Picture]:
     columns: dict[str, dict[str, Estimate]] = {name: parts for name, parts in found.items() if parts is not None}
     if not columns:
         return []
-    ends = {}
+    ends, several = {}, any(parts["whole"].n > 1 for parts in columns.values())
     for name in columns:
         seeds = e.counts(*_PAIRS[name])[0]
         start, end = (cvhw4.estimate(e.figures(row, "miou", seeds)).mean for row in _PAIRS[name])
@@ -282,8 +282,8 @@ def _fewer_classes(e: Evidence) -> list[str | Picture]:
     )
     return [
         f"## From 11 to 3 classes: where the rise of the mIoU comes from ({e.title})",
-        f"The report has the rise without skips. mIoU by the template, {e.study.epoch} epoch: {between}. "
-        "Intervals over seeds.",
+        f"The report has the rise without skips. mIoU by the template, {e.study.epoch} epoch: {between}."
+        + " Intervals over seeds." * several,
         cvhw4.table(
             [
                 *(line(*part) for part in sorted((words, part) for part, (words, _) in _PARTS.items())),
@@ -304,7 +304,7 @@ def _fewer_classes(e: Evidence) -> list[str | Picture]:
             (4.3 * len(columns), 3.6),
             lambda figure: _waterfall(figure, columns, ends, f"mIoU ({e.study.epoch} epoch)"),
             f"The rise of the mIoU from 11 to 3 classes on {e.data}, in steps. {steps}.",
-            "mIoU (share, 0 to 1) from 11 to 3 classes, step by step; bars: 95 % intervals over seeds.",
+            f"mIoU (share, 0 to 1) from 11 to 3 classes, step by step{'; bars: 95 % intervals over seeds' * several}.",
         ),
         *e.notes,
     ]

@@ -54,13 +54,14 @@ def effects_section(
         ]
         first, last = (figures[(is_on,) * len(design.factors)] for is_on in (False, True))
         whole = estimate([b - a for a, b in zip(first, last, strict=True)])
+        several = len(seeds) > 1
         lines = [{"effect": escape(n), metric_name(metric): gain(x), "n": str(x.n)} for n, x in found.items()]
         return [
             f"## {title} ({e.title})",
-            f"{about and about + ' '}Every combination ran, with the same {len(seeds)} seeds; after the "
+            f"{about and about + ' '}Every combination ran, with the same {len(seeds)} seed{'s' * several}; after the "
             f"{e.study.epoch} epoch all changes together make {gain(whole)}. A main effect is the mean over the "
-            "settings of the others, an interaction half of how much more one change does where the other is made; "
-            "intervals over seeds.",
+            "settings of the others, an interaction half of how much more one change does where the other is made"
+            f"{'; intervals over seeds' * several}.",
             table(lines),
             _picture(found, metric, e),
             table(cells),
@@ -87,6 +88,6 @@ def _picture(found: Mapping[str, Estimate], metric: str, e: Evidence) -> Picture
         (6.4, 0.3 * len(found) + 0.8),
         paint,
         f"Effects as a forest plot. {words}.",
-        f"Each effect on {metric_name(metric)}: mean over n = {n} seeds, bar: its 95 % interval. "
+        f"Each effect on {metric_name(metric)}: mean over n = {n} seed{'s, bar: its 95 % interval' * (n > 1)}. "
         f"Data: {escape(e.data)}.",
     )

@@ -119,6 +119,7 @@ def curves(
     means = {row.name: band([[r.last(metric)] for r in groups[row.name]])[0, 0] for row in rows}
     last = ", ".join(f"{printable(called[name])} {number(float(mean))}" for name, mean in means.items())
     marked = any(mark is not None for mark in marks.values())
+    band_words = ", band: its 95 % interval" * any(len(groups[row.name]) > 1 for row in rows)
     return draw(
         stem,
         (
@@ -129,7 +130,7 @@ def curves(
         f"Learning curves on {printable(data)}: {LABELS.get(metric, metric)} by epoch; after the last one {last}.",
         f"{metric_heading(metric)}{' (share, 0 to 1)' if share else ''}"
         f"{f' on {images} validation images' if images else ''} after every "
-        f"epoch: mean over seeds, band: its 95 % interval, {seeds({row.name: groups[row.name] for row in rows})}."
+        f"epoch: mean over seeds{band_words}, {seeds({row.name: groups[row.name] for row in rows})}."
         + (" Diamond: the published figure, at its epoch or at the last one here." if marked else ""),
     )
 
@@ -152,6 +153,7 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
     heights = [1.0 + 0.45 * label.count("\n") for label in labels]
     centres = np.cumsum(heights) - np.array(heights) / 2
     shares = study.train is None and all(o.claim.metric in LABELS for o in outcomes)
+    wide = any(o.difference.n > 1 and o.with_other_images for o in outcomes)
 
     def paint(figure: Figure) -> None:
         from matplotlib.lines import Line2D
@@ -188,7 +190,7 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
             for v, (colour, marker) in _VERDICTS.items()
             if any(o.verdict == v for o in outcomes)
         ]
-        if any(o.with_other_images for o in outcomes):
+        if wide:
             keys.append(Line2D([], [], color=INK, linewidth=1, label="with other images too"))
         if marked:
             diamond = Line2D([], [], color=COLOURS[1], marker="D", linewidth=0, markerfacecolor="none")
@@ -207,10 +209,10 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         (width, 0.27 * size / 8 * sum(heights) + 1.0),
         paint,
         f"The claims as a forest plot. {words}.",
-        f"Each claim's difference after the {study.epoch} epoch: mean over seeds, thick bar: its 95 % interval "
-        "(for this claim alone: the verdict is corrected for several), "
-        f"{'thin: that with other validation images as well, ' if any(o.noise for o in outcomes) else ''}"
-        f"n = {ends(n)} seed{'s' * (n[-1] > 1)}, paired; "
+        f"Each claim's difference after the {study.epoch} epoch: mean over seeds, "
+        + "thick bar: its 95 % interval (for this claim alone: the verdict is corrected for several), " * (n[-1] > 1)
+        + "thin: that with other validation images as well, " * wide
+        + f"n = {ends(n)} seed{'s' * (n[-1] > 1)}, paired; "
         f"{'open diamond: the published difference, of best epochs; ' if marked else ''}"
         "right of the line the claim holds. "
         f"Data: {', '.join(map(escape, dict.fromkeys(o.data for o in outcomes)))}.",

@@ -75,8 +75,9 @@ def selection_section(sets: Sequence[Evidence]) -> list[str]:
         "Best epoch against last epoch: how much is selection",
         f"The validation images are split in halves, {SPLITS} times: the epoch is chosen on one half, and its figure "
         "taken there and on the other. *Optimism*: the first less the second, more than choosing on all images "
-        "flatters. *Gain from choosing*: the chosen epoch's figure on the other half, less the last epoch's there. "
-        "Intervals over seeds.",
+        "flatters. *Gain from choosing*: the chosen epoch's figure on the other half, less the last epoch's there."
+        + " Intervals over seeds."
+        * any(line["n"] != "1" for line in lines),
         lines,
         *notes_by_data(sets),
     )

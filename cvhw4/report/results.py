@@ -115,7 +115,7 @@ def report_page(
     parts += [_summary(study, records, sections, outcomes, tables, verdicts)] if sections else ["No runs yet."]
     if study.about:
         parts.append(f"*What verdicts are about*: {escape(study.about)}")
-    parts += [_terms(study, bounds)] if records else []
+    parts += [_terms(study, records, bounds)] if records else []
     if older:
         counts = ", ".join(f"{n} of {escape(row)}" for row, n in older.items())
         parts.append(
@@ -201,12 +201,13 @@ def _bounds_held(sections: Sequence[_Section], outcomes: Sequence[Outcome]) -> l
     return [" ".join([f"**Bounds**: {met}.", *(text for s in sections for text in set_aside(s.groups, bounds))])]
 
 
-def _terms(study: Study, bounds: Bounds | None) -> str:
+def _terms(study: Study, records: Sequence[RunRecord], bounds: Bounds | None) -> str:
     """What the columns of the tables are."""
+    several = any(len(of) > 1 for of in grouped(records, lambda r: (r.row, r.data.name)).values())
     terms = [
         "*Best* is the best of all epochs on the validation set, and so an optimistic figure; *last* is the last "
-        "epoch's. Both are means over seeds, ± the standard deviation.",
-        "The *95 % interval* is that of the mean of the best, over seeds.",
+        f"epoch's.{' Both are means over seeds, ± the standard deviation.' * several}",
+        *["The *95 % interval* of a row is that of the mean of the best, over seeds."] * several,
         f"*n*: runs, one for each seed. *Best at epoch*: of more than {_MOST_LISTED} runs the median (and the range).",
     ]
     if bounds is not None and bounds.rows:

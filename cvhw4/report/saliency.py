@@ -275,6 +275,7 @@ def looked_at(stem: str, data: str, shares: Sequence[HeatShare]) -> Picture | No
         paint,
         f"Share of Grad-CAM's heat in {where}, on {printable(data)}: {words}; its area {area:.1f} %.",
         f"Share of Grad-CAM's heat in {where} ({why}), in %: mean over {max(s.images for s in shares)} validation "
-        f"images of {escape(data)}, then over seeds; line: its 95 % interval. Dashed: what heat spread evenly would "
-        "give. Maps are coarse: a cell's heat is spread bilinearly to the cells beside it.",
+        f"images of {escape(data)}, then over seeds{'; line: its 95 % interval' * any(s.share.n > 1 for s in shares)}. "
+        "Dashed: what heat spread evenly would give. Maps are coarse: a cell's heat is spread bilinearly to the cells "
+        "beside it.",
     )
