@@ -290,9 +290,13 @@ def test_a_plan_says_what_so_many_seeds_could_show_and_how_long_they_take(done, 
     worst = 0.02 * math.sqrt(2 / stats.chi2.ppf(0.025, 2))
     assert float(line[9].strip("()")) == pytest.approx(ten * worst / 0.02, abs=0.01)
     assert "cpu (2 threads) 2    57 s    3:10 min" in out  # 9.5 s a run
+    there = replace(record("q2_1b"), data=replace(record("q2_1b").data, name="CamVid", fingerprint="c" * 64))
+    store.save(replace(there, fingerprint="c" * 64, times=replace(there.times, total_seconds=180.0)))
     out = done("plan", "--study", "quick")
-    assert max(map(len, out.splitlines())) <= 80 and "20 seeds" in out.splitlines()[2]
-    assert "with the claims on the same data" in " ".join(out.split())
+    assert "9:57 min" in out  # 3 x (9.5 + 9.5 + 180) s: on other data a run of its own
+    assert max(map(len, out.splitlines())) <= 80 and "20 seeds" in out.splitlines()[3]
+    told = " ".join(out.split())
+    assert "with the claims on the same data" in told and "in brackets: if the spread is as large as" in told
 
 
 def test_a_plan_takes_the_calibrated_spread(done, tmp_path):

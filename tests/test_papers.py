@@ -376,6 +376,10 @@ def test_figures_show_what_is_named_by_its_name():
     assert "after the last one Tuned 0.9" in both.alt
     titles = [t for t in re.findall(r">([^<>]+)</text>", both.svg) if "(n = " in t]
     assert titles == ["Tuned (n = 4)", "q1_1-features (n = 4)"]
+    again = [replace(r, data=replace(r.data, name="a, b", fingerprint="a" * 64)) for r in many]
+    told = r"of embedded; a, b\. Fix: name rows that ran on one of them alone, or keep the runs of each"
+    with pytest.raises(InputError, match=told):
+        curves_figure(QUICK, [*many, *again], ["q1_2"])
 
 
 def test_claims_without_words_of_their_own_call_rows_by_their_labels():

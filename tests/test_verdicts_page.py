@@ -143,6 +143,13 @@ def test_where_each_seed_drew_its_own_pictures_the_spread_over_seeds_has_the_ima
         of_data[f"embedded {task}"] == of_data[f"embedded {task}, redrawn"]
         for task in ("classification", "segmentation")
     )
+    of_study = [r for r in (*records, *redrawn) if r.row in QUICK.rows]
+    report = section(report_page(QUICK, of_study, None, {}), "Summary")
+    assert f", {SEEDS} seeds a row," in report and "; embedded segmentation, redrawn: **" in report
+    assert all(
+        f"raises mIoU ({data}): " in both for data in ("embedded segmentation", "embedded segmentation, redrawn")
+    )
+    assert cells(section(both, "Best epoch"), "q2_1a-skip")[1] == "embedded segmentation"
     reports = [report_page(QUICK, of, None, {}) for of in (redrawn, records)]
     assert ["validation images, drawn by cvhw4, of each seed its own." in r for r in reports] == [True, False]
 
@@ -165,6 +172,10 @@ def test_trainings_that_failed_are_counted(page, store, records):
     line = cells(text, claim.id)
     assert line[3:6] == [f"{without.mean:+.3f}", f"[{without.low:.3f}, {without.high:.3f}]", str(SEEDS - 2)]
     assert FIRST.id not in text
+    elsewhere = [replace(r, data=replace(r.data, name="b, c", fingerprint="b" * 64)) for r in some]
+    few = [r for r in (*some, *elsewhere) if r.row in claim.rows]
+    text = section(verdicts_page(QUICK, few, lambda _: None, NO_BOUNDS)[0], "Trainings that failed")
+    assert cells(text, "q1_3-scratch")[1] == cells(text, claim.id)[1] == "embedded classification"
     slow = min((r for r in records if r.row == "q1_3-scratch"), key=lambda r: r.best("accuracy"))
     outliers = {slow.row: Outliers("best accuracy", slow.best("accuracy") + 1e-6, False, 1, SEEDS, failed=False)}
     bounds = Bounds({}, {}, "", {"embedded": slow.data.fingerprint}, outliers=outliers)

@@ -81,7 +81,7 @@ def _single_runs(e: Evidence) -> list[str | Picture]:
     if all(line["p, with the spread over seeds here"] == "-" for line in lines):  # or there are none
         return []
     return [
-        "## What the report's own runs could show",
+        f"## What the report's own runs could show ({e.title})",
         f"Each of its Q1 figures is the share of {e.study.published_images} validation images, from one run. "
         "*Images alone*: by the binomial error of those images. *With the spread over seeds*: also by that of runs "
         "here, of best epochs as in the report. Both rows saw the same images; the report does not state by how much "

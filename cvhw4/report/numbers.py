@@ -100,14 +100,21 @@ def data_of(outcome: Outcome, outcomes: Sequence[Outcome], show: Callable[[str],
 
 
 def tally(outcomes: Sequence[Outcome]) -> str:
-    """ "**7 supported, 2 undecided** of 9 claims; controls: 4 supported, 1 undecided"."""
+    """ "**7 supported, 2 undecided** of 9 claims; controls: 4 supported, 1 undecided", by data set where a claim is
+    judged on several."""
+    sets: dict[str, list[Outcome]] = {}
+    for o in outcomes:
+        sets.setdefault(data_of(o, outcomes).get("data", ""), []).append(o)
     parts = []
-    for control in (False, True):
-        verdicts = [o.verdict for o in outcomes if o.claim.control == control]
-        counts = [f"{verdicts.count(v)} {v}" for v in get_args(Verdict) if v in verdicts]
-        many = f"{len(verdicts)} claim{'s' * (len(verdicts) > 1)}"
-        if counts:
-            parts.append(f"controls: {', '.join(counts)}" if control else f"**{', '.join(counts)}** of {many}")
+    for data, of in sets.items():
+        told = []
+        for control in (False, True):
+            verdicts = [o.verdict for o in of if o.claim.control == control]
+            counts = [f"{verdicts.count(v)} {v}" for v in get_args(Verdict) if v in verdicts]
+            many = f"{len(verdicts)} claim{'s' * (len(verdicts) > 1)}"
+            if counts:
+                told.append(f"controls: {', '.join(counts)}" if control else f"**{', '.join(counts)}** of {many}")
+        parts.append(f"{data}: " * bool(data) + "; ".join(told))
     return "; ".join(parts)
 
 

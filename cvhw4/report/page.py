@@ -21,7 +21,7 @@ from cvhw4.report.papers import rendered, results_table, style_of
 from cvhw4.report.pictures import pictures_of
 from cvhw4.report.plots import claims_figure, curves, curves_figure, forest
 from cvhw4.report.results import report_page
-from cvhw4.report.runs import all_shown, by_data, by_row, with_metric
+from cvhw4.report.runs import all_shown, by_data, grouped, with_metric
 from cvhw4.report.stored import Stored, stored
 from cvhw4.report.text import file_stem
 from cvhw4.report.verdicts import section_pictures, write_verdicts
@@ -50,7 +50,8 @@ def write_pages(
     """
     stored = Stored(study, store, bounds or NO_BOUNDS)
     seeds = [o.difference.n for o in stored.outcomes]
-    seeds += [len(of_row) for of_row in by_row(stored.rows).values()] if study.sections else []
+    by_set = grouped(stored.rows, lambda r: (r.row, r.data.name))
+    seeds += map(len, by_set.values()) if study.sections else []
     verdicts = any(n > 1 for n in seeds) or (store.folder / "verdicts.md").exists()
     pages = [(write_report(stored, bounds, missing, verdicts), "tables of all stored runs")]
     if verdicts:

@@ -8,7 +8,7 @@ from statistics import fmean
 from cvhw4.errors import InputError, printable
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.numbers import data_of, difference, number, seeds_of
-from cvhw4.report.runs import by_row, device, grouped
+from cvhw4.report.runs import device, grouped
 from cvhw4.report.tables import Table
 from cvhw4.report.text import clock
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
@@ -62,7 +62,10 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
             effect = smallest_effect(n, level, known - 2 if known - n >= FEWEST_KNOWN else None)
             line[f"{n} seeds"] = f"{number(effect * c.sd)} ({number(effect * largest_sd(c.sd, c.freedom + 1))})"
         lines.append(line)
-    title = "smallest difference that is decided in 90 % of studies, with the claims on the same data"
+    title = (
+        "smallest difference that is decided in 90 % of studies, with the claims on the same data (in brackets: if the "
+        "spread is as large as the pilot leaves possible)"
+    )
     return Table.of(lines, title=title)
 
 
@@ -82,8 +85,8 @@ def hours_table(records: Iterable[RunRecord], numbers: Sequence[int]) -> Table:
     """By device, the time that so many seeds of all rows take one after another, by the mean time of the pilot's."""
     lines = []
     for name, runs in grouped(records, device).items():
-        groups = by_row(runs)
+        groups = grouped(runs, lambda r: (r.row, r.data.name))
         once = sum(fmean(r.times.total_seconds for r in of_row) for of_row in groups.values())
         times = {f"{n} seeds": clock(n * once) if once else "-" for n in numbers}
-        lines.append({"device": name, "rows": str(len(groups))} | times)
+        lines.append({"device": name, "rows": str(len({row for row, _ in groups}))} | times)
     return Table.of(lines, title="time of all rows, one run after another")

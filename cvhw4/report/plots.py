@@ -336,7 +336,8 @@ def curves_figure(
         hint = f"name another metric: {there}" if there else "train these rows, or name others"
         raise InputError("curves", f"have no runs with {metric or 'any metric'}", hint)
     if len(sets) > 1:
-        raise InputError("curves", f"would be of {', '.join(sets)}", "name rows on one of them")
+        hint = "name rows that ran on one of them alone, or keep the runs of each in a results folder of its own"
+        raise InputError("curves", f"would be of {'; '.join(sets)}", hint)
     ((data, groups),) = sets.items()
     called = {name: called.get(name) or study.labels.get(name, name) for name in wanted}
     rows = [study.rows[name] for name in wanted if name in groups]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,7 @@ def selection_section(sets: Sequence[Evidence]) -> list[str]:
                 lines.append(
                     {
                         "row": row.name,
+                        "data": e.title,
                         "metric": LABELS[metric],
                         "best": number(best),
                         "best less last": number(best - last, sign="+"),
@@ -78,7 +79,7 @@ def selection_section(sets: Sequence[Evidence]) -> list[str]:
         "flatters. *Gain from choosing*: the chosen epoch's figure on the other half, less the last epoch's there."
         + " Intervals over seeds."
         * any(line["n"] != "1" for line in lines),
-        lines,
+        _told_apart(lines),
         *notes_by_data(sets),
     )
 
@@ -130,13 +131,14 @@ def noise_section(sets: Sequence[Evidence]) -> list[str]:
 def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     """The trainings that failed or that the bounds set aside: how often, and what the claims come to without them."""
     rows = []
-    for row, runs in ((row, runs) for e in sets for row, runs in e.runs.items()):
+    for title, row, runs in ((e.title, row, runs) for e in sets for row, runs in e.runs.items()):
         for what, k in (
             ("failed", sum(r.collapsed for r in runs)),
             ("learned far less than others", len(bounds.aside(*runs, row=row))),
         ):
             if k:
-                rows.append({"row": row, "runs": f"{k} of {len(runs)} {what}", "95 % interval": _rate(k, len(runs))})
+                line = {"row": row, "data": title, "runs": f"{k} of {len(runs)} {what}"}
+                rows.append(line | {"95 % interval": _rate(k, len(runs))})
     claims = []
     for o in outcomes:
         kept = o.trained.differences if o.trained else ()
@@ -145,6 +147,7 @@ def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome], bou
             claims.append(
                 {
                     "claim": o.claim.id,
+                    **data_of(o, outcomes),
                     "with them": difference(o),
                     "n": str(o.difference.n),
                     "without": signed(without.mean, o.claim) if without else "-",
@@ -161,9 +164,15 @@ def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome], bou
         "intervals), and the difference and verdict over the other seeds. "
         "Rows that are not listed had none; a network that gives several answers can still be no better than chance, "
         "which its figures show.",
-        rows,
+        _told_apart(rows),
         *([table(claims)] if claims else []),
     )
+
+
+def _told_apart(lines: Sequence[Mapping[str, str]]) -> Table:
+    """A table with its column of data sets where a row is in it on several."""
+    alone = len({(line["row"], line["data"]) for line in lines}) == len({line["row"] for line in lines})
+    return Table.of(lines, ["data"] * alone)
 
 
 def _rate(k: int, n: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -32,7 +32,6 @@ from cvhw4.report.runs import (
     all_shown,
     by_classes,
     by_data,
-    by_row,
     class_names,
     collapsed,
     days,
@@ -150,20 +149,21 @@ def _summary(
     """The page in some ten lines: what ran, on what, whether bounds held, every verdict, failures, where to read on."""
     lines = []
     if records:
-        rows, epochs = by_row(records), sorted({len(r.epochs) for r in records})
+        rows, epochs = {r.row for r in records}, sorted({len(r.epochs) for r in records})
+        by_set = grouped(records, lambda r: (r.row, r.data.name))
         machines = sorted({", ".join(dict.fromkeys((r.environment["device_name"], device(r)))) for r in records})
         versions = ", ".join(sorted({text for r in records for text in r.software}))
         commits = ", ".join(sorted({str(commit) for r in records if (commit := r.environment["commit"])}))
         made = [*machines, *filter(None, [versions]), *([f"code {commits}"] if commits else [])]
         ran = f"all {len(rows)}" if len(rows) == len(study.rows) else f"{len(rows)} of the {len(study.rows)}"
         lines += [
-            f"**Runs**: {len(records)}, of {ran} rows, {seeds(rows)}, "
+            f"**Runs**: {len(records)}, of {ran} rows, {seeds(by_set)}, "
             f"{ends(epochs)} epoch{'s' * (epochs[-1] > 1)} each, {days(records)}.",
             f"**Data**: {'; '.join(section.images for section in sections if section.runs)}.",
             f"**Machine**: {escape('; '.join(made))}.",
         ]
     lines += _bounds_held(sections, outcomes)
-    lines.append(f"**Failures**: {' '.join(text for section in sections for text in section.broken) or 'none.'}")
+    lines.append(f"**Failures**: {_said(sections, lambda s: s.broken) or 'none.'}")
     if outcomes:
         lines.append(f"**Claims**: {tally(outcomes)}.")
         own = [o for o in outcomes if not o.claim.control] or outcomes
@@ -198,7 +198,13 @@ def _bounds_held(sections: Sequence[_Section], outcomes: Sequence[Outcome]) -> l
                 f"{sum(met for _, met in held)} of {len(held)} {what}" + f" (**missed** by {missed})" * bool(missed)
             )
     met = f"met by {' and '.join(told)}" if told else "none apply, as they are calibrated on other data"
-    return [" ".join([f"**Bounds**: {met}.", *(text for s in sections for text in set_aside(s.groups, bounds))])]
+    return [f"**Bounds**: {met}. {_said(sections, lambda s: set_aside(s.groups, bounds))}".rstrip()]
+
+
+def _said(sections: Sequence[_Section], texts: Callable[[_Section], Sequence[str]]) -> str:
+    """What there is to say of each section's runs; behind the name of its data where its task has several sections."""
+    named = [f"{escape(s.data)}: " * (sum(o.task == s.task for o in sections) > 1) for s in sections]
+    return " ".join(name + text for name, s in zip(named, sections, strict=True) for text in texts(s))
 
 
 def _terms(study: Study, records: Sequence[RunRecord], bounds: Bounds | None) -> str:

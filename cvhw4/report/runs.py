@@ -137,7 +137,7 @@ def days(records: Iterable[RunRecord]) -> str:
     return ends(sorted({r.started[:10] for r in records}))
 
 
-def seeds(by_row: Mapping[str, Sized]) -> str:
+def seeds(by_row: Mapping[K, Sized]) -> str:
     """ "5 seeds a row", "1 to 5 seeds a row", of what each row has for every seed."""
     n = sorted({len(of_row) for of_row in by_row.values()})
     return f"{ends(n)} seed{'s' * (n[-1] > 1)} a row"

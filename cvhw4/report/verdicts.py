@@ -177,7 +177,8 @@ def _claims(
     """The verdicts on one screen, and what has to be said beside them."""
     sentences = {c.id: escape(c.sentence) for c in study.claims}
     lines = [f"- {sentences[id]}: {seeds}." for id, seeds in failed.items()]
-    of_runs = [f"- {sentences[c.id]}: {text}." for c in study.claims if c.note for e in sets if (text := c.note(e))]
+    told = {c.id: [(e, text) for e in sets if (text := c.note(e))] for c in study.claims if c.note}
+    of_runs = [f"- {sentences[id]}{f' ({e.title})' * (len(of) > 1)}: {t}." for id, of in told.items() for e, t in of]
     notes = ["\n".join(lines), BIASED] if failed else []
     of_data = notes_by_data(sets)
     if not outcomes:
@@ -190,9 +191,7 @@ def _claims(
     alike = f" They share {len(set(rows))} rows, so that they are not as many independent findings."
     parts = ["## The claims"]
     if own:
-        by_data = grouped(own, lambda o: data_of(o, own).get("data", ""))
-        tallies = "; ".join(f"{name}{': ' * bool(name)}{tally(of_data)}" for name, of_data in by_data.items())
-        parts += [claims_table(own, failed).markdown(), tallies + "." + alike * (len(rows) > len(set(rows)))]
+        parts += [claims_table(own, failed).markdown(), tally(own) + "." + alike * (len(rows) > len(set(rows)))]
         parts += [seeds_note(own)] * bool(seeds_note(own))
     parts += ["\n".join(of_runs)] * bool(of_runs) + [*notes, *of_data]
     return [*parts, f"Not judged: {'; '.join(missing)}."] if missing else parts
