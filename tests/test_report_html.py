@@ -128,8 +128,11 @@ def test_without_verdicts_there_is_a_page(tmp_path):
     assert "<p>what is seen</p>" in page and "<figcaption>" in page and "below" in page
     (tmp_path / "report.md").write_text("# a\n")
     assert write_html(tmp_path).read_text().count("<h1>a</h1>") == 1
-    (tmp_path / "verdicts.md").write_text("# b\n\n## c\n\nno more\n")
-    assert "<p>no more</p>" in write_html(tmp_path).read_text()  # the page beside it, whoever wrote that
+    (tmp_path / "verdicts.md").write_text("# b\n\nabout\n\n## c\n\nno more\n")
+    page = write_html(tmp_path).read_text()  # with the page beside it, whoever wrote that
+    assert page.index("<p>about</p>") < page.index("<p>no more</p>")
+    failed = f"- {'of *a* seeds failed ' * 9}\n" * 3
+    assert "How to read this" not in html_page("# a\n\n## The claims\n\nb\n", f"## The claims\n\n{failed}", {})
 
 
 def test_without_its_package_there_is_one_line(monkeypatch):

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 SUMMARY = "Summary"  # the section that begins a page
 CLAIMS = "The claims"  # the one that both pages have
 LONG = 250  # characters of a paragraph that defines terms, from which it folds
-_LONG_LIST = 400  # characters of a list, likewise
 SHORT = 34  # characters of a cell, up to which it stays on one line; lists of numbers always do
 _WORDY = re.compile(r"\d[\d.]* (?=.{10}).*[a-z]{2}")  # "0.8523 at epoch 41": may wrap, so that tables fit a screen
 _NARROWEST = 600  # px: a picture wider than this is made no narrower, and scrolls
@@ -121,11 +120,9 @@ def _kind(block: Node) -> str:
 
 
 def _explains(block: Node) -> bool:
-    """Whether a block is a long text that defines terms, or a long list."""
-    length = len(_plain_text(block.to_tokens()))
-    if block.type == "bullet_list":
-        return length > _LONG_LIST
-    return _kind(block) == "text" and length > LONG and any(node.type == "em" for node in block.walk())
+    """Whether a block is a long text that defines terms; a list says what was found, however long."""
+    long = block.type != "bullet_list" and _kind(block) == "text" and len(_plain_text(block.to_tokens())) > LONG
+    return long and any(node.type == "em" for node in block.walk())
 
 
 class _Page:
@@ -151,7 +148,7 @@ class _Page:
         if further := [part for part in verdicts.parts if part.text != CLAIMS]:
             self.places["verdicts.md"] = f"#{further[0].id}"
         body = "".join(self._section(part, 2) for part in parts)
-        about = self._blocks(report.blocks, report.text)
+        about = self._blocks([*report.blocks, *([] if found else verdicts.blocks)], report.text)
         contents = "".join(self._entry(part, deep=part in report.parts) for part in parts)
         sheet, script = (files("cvhw4.report").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -198,12 +195,10 @@ class _Page:
         return f"<li>{link}{f'<ul>{inside}</ul>' if inside else ''}</li>"
 
     def _blocks(self, blocks: Iterable[Node], about: str) -> str:
-        """Blocks as HTML; explanations that follow each other fold together, the summary itself does not."""
+        """Blocks as HTML; explanations that follow each other fold together."""
         return "".join(
             self._folded(group, about) if folds else "".join(self._block(block, about) for block in group)
-            for folds, group in groupby(
-                blocks, lambda block: _explains(block) and (about, block.type) != (SUMMARY, "bullet_list")
-            )
+            for folds, group in groupby(blocks, _explains)
         )
 
     def _folded(self, blocks: Iterable[Node], about: str) -> str:
