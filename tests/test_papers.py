@@ -284,6 +284,7 @@ def test_html_and_csv_and_pandas_say_the_same():
     frame = table.frame()
     assert frame["Acc.", "mean"].tolist() == [float(line["mean"]) for line in lines]
     assert frame["Acc.", "sd"].tolist() == [float(line["sd"]) for line in lines]
+    assert ("Acc.", "reach") in made(spread="interval", columns={"accuracy": "Acc."}).frame()
     assert frame["Acc.", "n"].tolist() == [4, 4, 4] and [line["bold"] for line in lines] == ["True", "False", "False"]
 
 

@@ -157,6 +157,7 @@ def test_where_each_seed_drew_its_own_pictures_the_spread_over_seeds_has_the_ima
 def test_published_differences_are_held_against_further_runs(page):
     """Those of the mIoU are none: by `SHARE` skips gain far more here than they did there."""
     text = section(page, "By the best epoch")
+    assert "taken as of one run each" in text and "may leave the margin out" in page
     inside = re.search(r"Of 7, (\d) lies? within the 95 % prediction.*?: (.*?)\. Other", text)
     assert int(inside[1]) == len(inside[2].split("; ")) and "skip connections raise mIoU" not in inside[2]
 
@@ -393,6 +394,9 @@ def test_one_seed_and_rows_without_claims_say_so(store, records):
     text, _ = verdicts_page(QUICK, [r for r in records if r.seed == 0], store.images, NO_BOUNDS)
     assert cells(section(text, "The claims"), FIRST.sentence)[3:] == ["-", "**undecided**", "1"]
     assert "The comparisons in full" not in text and "prediction interval" not in text
+    real = [replace(r, data=replace(r.data, embedded=False)) for r in records if r.row == "q1_8-recipe"]
+    page, _ = verdicts_page(QUICK, real, store.images, NO_BOUNDS)  # of a figure itself alone
+    assert cells(section(page, "By the best epoch, and as published"), "q1_9-passes_0.895")[4] == "0.908"
     assert " -]" not in text and "nan" not in text and re.search(r"[+-]0\.\d{3} -( |$)", text, re.M) is None
 
 
@@ -547,6 +551,11 @@ def test_a_studys_own_sections_are_on_its_page(tmp_path):
 
 def test_pages_are_written_where_there_is_something_to_judge(tmp_path, monkeypatch):
     study = own_study()
+    former = [  # from when the rows had a training loop of their own
+        replace(r, task="custom", data=replace(r.data, name="own data", fingerprint="0" * 64, val=0))
+        for r in runs_of(study)
+    ]
+    assert len(judge_all(study, [*former, *runs_of(study)])) == 1 and not cvhw4.results_table(study, former)
     store = Store(tmp_path, study.name)
     store.save(runs_of(study)[0])
     names = [path.name for path, _ in write_pages(study, store, None, {"frozen": "no data"})]
@@ -555,6 +564,8 @@ def test_pages_are_written_where_there_is_something_to_judge(tmp_path, monkeypat
     assert cells(section(report, "Rows without a run"), "no data")[1] == "frozen"
     for r in runs_of(study):
         store.save(r)
+    (store.folder / "verdicts.md").write_text("# b\n\n## The claims\n\nof earlier runs\n")
     monkeypatch.setattr("cvhw4.report.page.write_verdicts", lambda *_: 1 / 0)
     with pytest.warns(UserWarning, match="verdicts.md is not written: ZeroDivisionError"):
         assert [path.name for path, _ in write_pages(study, store, None, {})] == names
+    assert "of earlier runs" not in (store.folder / "report.html").read_text("utf-8")

@@ -36,6 +36,7 @@ def plan(
     """
     from cvhw4.records.store import latest_runs
     from cvhw4.report.plan import hours_table, plan_table
+    from cvhw4.report.runs import of_study
     from cvhw4.statistics.bounds import bounds_of
 
     chosen = chosen_study(study, results)
@@ -43,7 +44,7 @@ def plan(
     if numbers[0] < 2:
         raise InputError(f"{numbers[0]} seed", "has no spread and decides nothing", "plan for 2 or more")
     store = chosen_store(results, study)
-    records = [r for r in latest_runs(store.load()) if r.row in chosen.rows]
+    records = of_study(chosen, latest_runs(store.load()))
     print_tables([plan_table(chosen, records, numbers, bounds_of(chosen)), hours_table(records, numbers)])
 
 

@@ -24,7 +24,7 @@ from cvhw4.records.schema import RunRecord, first_problem
 from cvhw4.records.typed import Field, TypeAdapter, ValidationError
 from cvhw4.report.marks import ABOVE, BELOW, SAME, against, marks_note, marks_of_claims, marks_of_tests, winner
 from cvhw4.report.numbers import ends
-from cvhw4.report.runs import by_row, grouped, with_metric
+from cvhw4.report.runs import by_row, grouped, of_study, with_metric
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import bounds_of
@@ -261,7 +261,7 @@ class ResultsTable:
 
     @property
     def _spread(self) -> str:
-        return {"sd": "sd", "interval": "half interval", "none": "spread"}[self.style.spread]
+        return {"sd": "sd", "interval": "reach", "none": "spread"}[self.style.spread]
 
     def _lines(self, markup: _Markup) -> list[list[str]]:
         """Headings, and the rows with theirs; cells in the digits of their column."""
@@ -364,7 +364,7 @@ def results_table(study: Study, records: Iterable[RunRecord], style: Style | Map
     Raises:
         InputError: the style names a row that the study has not, or a figure that no run has, or is none.
     """
-    runs = [r for r in records if r.row in study.rows]
+    runs = of_study(study, records)
     style = _named(study, runs, style if isinstance(style, Style) else style_of(style or {}, "the style"))
     shown = [r for r in runs if r.row in style.rows]
     order = [task.name for task in study.tasks]

@@ -24,6 +24,7 @@ SHORT = LABELS | {metric: short for task in TASKS.values() for metric, short in 
 
 T = TypeVar("T")
 K = TypeVar("K")
+R = TypeVar("R", RunRecord, Failure)
 
 
 def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
@@ -32,6 +33,11 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     for item in items:
         found.setdefault(key(item), []).append(item)
     return found
+
+
+def of_study(study: Study, records: Iterable[R]) -> list[R]:
+    """The runs of a study's rows, without those from when a row was of another kind of task."""
+    return [r for r in records if r.row in study.rows and r.task == study.rows[r.row].task.name]
 
 
 def by_row(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:

@@ -13,6 +13,7 @@ from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.failures import latest_failures
+from cvhw4.report.runs import of_study
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
@@ -39,7 +40,7 @@ class Stored:
     @cached_property
     def rows(self) -> list[RunRecord]:
         """The finished runs of the study's rows."""
-        return [r for r in self.records if r.row in self.study.rows]
+        return of_study(self.study, self.records)
 
     @cached_property
     def outcomes(self) -> list[Outcome]:

@@ -15,6 +15,7 @@ from cvhw4.report.runs import (
     by_data,
     figure_name,
     judged,
+    of_study,
     origins,
     published,
     set_aside,
@@ -46,8 +47,8 @@ def session_summary(
         missing: rows that could not run, and why.
     """
     lines: list[str] = []
-    rows = [r for r in records if r.row in study.rows]
-    failed = latest_failures(records, [f for f in failures if f.row in study.rows])
+    rows = of_study(study, records)
+    failed = latest_failures(records, of_study(study, failures))
     for data, groups in by_data(rows, failed).items():
         of_data = [f for f in failed if f.data == data]
         lines += [cut(printable(data), 80), *summary(groups, study, bounds, of_data)]
@@ -112,7 +113,7 @@ def summary(
                     "bounds": "FAILED" if row.name in broken else judged(runs, bounds),
                 }
             )
-    return Table.of(lines, optional=("publ.", "-publ.", "bounds", "time")).plain("row")
+    return Table.of(lines, optional=("publ.", "-publ.", "bounds", "time")).plain("row", "metric")
 
 
 def short_claims(outcomes: Sequence[Outcome]) -> list[str]:

@@ -25,7 +25,7 @@ from cvhw4.report.reliability import (
     shape_section,
     stability_section,
 )
-from cvhw4.report.runs import days, grouped, lower_note, metric_name, scope
+from cvhw4.report.runs import days, grouped, lower_note, metric_name, of_study, scope
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
@@ -73,13 +73,13 @@ def verdicts_page(
         failures: the runs that failed, likewise.
         judged: what these runs say of the claims, where that is known already.
     """
-    rows = [r for r in records if r.row in study.rows]
+    rows = of_study(study, records)
     if not any(bounds.apply_to(r.data.fingerprint) for r in rows):
         bounds = NO_BOUNDS  # those of other data have nothing to say here
     outcomes = judge_all(study, rows, read, bounds=bounds) if judged is None else judged
     sets = evidence(study, rows, read)
-    of_study, pictures = _sections(study, sets)
-    claims_failed = _failed(study, rows, failures)
+    own, pictures = _sections(study, sets)
+    claims_failed = _failed(study, rows, of_study(study, failures))
     parts = [
         f"# {escape(study.title)}: what holds, and how sure",
         *_claims(study, outcomes, claims_failed, sets),
@@ -87,7 +87,7 @@ def verdicts_page(
         *_controls(outcomes, claims_failed),
         *_other_figures(study, outcomes, bounds),
         *collapsed_section(sets, outcomes, bounds),
-        *of_study,
+        *own,
         *selection_section(sets),
         *noise_section(sets),
         *details_section(outcomes, bounds),
@@ -138,7 +138,7 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
     numbers = sorted({len(of_row) for of_row in grouped(records, lambda r: (r.row, r.data.name)).values()})
     skewed = f", from {FEWEST_FOR_SKEWNESS} on that or with their skewness taken out (Hall), whichever is less sure"
     generated = {escape(r.data.name): " (generated pictures)" if r.data.embedded else "" for r in records}
-    data = ", ".join(name + what for name, what in generated.items())
+    data = "; ".join(name + what for name, what in generated.items())
     about = "".join(f" {text}" for text in (escape(study.about), scope(records)) if text)
     what = "networks at this size" if study.train is None else "rows"
     equivalent = (
@@ -155,7 +155,7 @@ def _preamble(study: Study, records: Sequence[RunRecord]) -> str:
         "above its margin, the paired t test over seeds being below 5 % after Holm's correction for the claims about "
         f"the same data; *contradicted*: below it, likewise{equivalent}; *undecided*: nothing of that. Tests and "
         f"intervals (95 %) are Student's t over seeds{skewed * (numbers[-1] >= FEWEST_FOR_SKEWNESS)}. An interval is "
-        "for its claim alone, so that it may leave 0 out where the corrected verdict is still undecided."
+        "for its claim alone, so that it may leave the margin out where the corrected verdict is still undecided."
     )
 
 
@@ -256,8 +256,8 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
     if not lines:
         return []
     parts = [
-        f"## By the {rule} epoch{', and as published' * bool(sized)}",
-        Table.of(lines, ["published"] * (not sized) + ["guarded"] * (not bounds.claims)).markdown(),
+        f"## By the {rule} epoch{', and as published' * any(line['published'] != '-' for line in lines)}",
+        Table.of(lines, ["guarded"] * (not bounds.claims), optional=["published"]).markdown(),
     ]
     if bounds.claims:
         parts.append(
@@ -267,7 +267,7 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
         )
     if sized:
         parts.append(
-            f"Published differences are of one run each, and of best epochs. Of {sized}, {len(inside)} "
+            f"Published differences are taken as of one run each, and of best epochs. Of {sized}, {len(inside)} "
             f"lie{'s' * (len(inside) == 1)} within the 95 % prediction interval of one more run here, with another "
             f"seed and{', for accuracies,' * (not any(o.redrawn for o in outcomes))} other images"
             f"{': ' * bool(inside) + '; '.join(inside)}. Other data and networks give other sizes."

@@ -121,7 +121,7 @@ def judge(
 
     Args:
         records: runs, at most one per row and seed of the claim's rows; others are passed over, and so are those from
-            before the study had the metric.
+            before the study had the metric, or its row this kind of task.
         study: whose claim it is.
         read_images: gives what a run made of every validation image, for `noise`.
         epoch: whose figures are compared; the study's rule where it is left out.
@@ -137,7 +137,8 @@ def judge(
     """
     runs: dict[str, dict[int, RunRecord]] = {row: {} for row in claim.rows}
     for record in records:
-        if record.row in runs and claim.metric in record.epochs[-1].figures:
+        known = record.row in runs and record.task == study.rows[record.row].task.name
+        if known and claim.metric in record.epochs[-1].figures:
             runs[record.row][record.seed] = record
     seeds = sorted(set.intersection(*(set(of_row) for of_row in runs.values())))
     collapsed = {row: {s for s in seeds if of_row[s].collapsed} for row, of_row in runs.items()}
