@@ -9,6 +9,7 @@ from scipy.stats import kendalltau, ttest_ind
 
 from cvhw4.records.store import Store
 from cvhw4.statistics.agreement import order, sides
+from cvhw4.statistics.bounds import NO_BOUNDS
 from cvhw4.statistics.intervals import estimate
 from tests.helpers.tiny import FULL, QUICK, record
 
@@ -65,7 +66,7 @@ def save(results, name, figures, study=QUICK, data="CamVid", train=10):
     for seed, miou in enumerate(figures):
         epochs = miou if isinstance(miou, tuple) else (miou,)
         one = record(name, seed, figures=tuple((figure,) for figure in epochs), study=study.name)
-        kind = dict(embedded=data != "CamVid", redrawn="redrawn" in data)
+        kind = dict(embedded=data not in ("CamVid", "a, b"), redrawn="redrawn" in data)
         used = replace(one.data, name=data, fingerprint=data.encode().hex().ljust(64, "0"), train=train, **kind)
         whose = dict(
             settings=study.row(name).settings(), fingerprint=f"{seed:02d}{prints}", configuration=f"aa{prints}"
@@ -171,6 +172,7 @@ def test_full_size_is_what_the_rest_is_held_against_once_it_decides(measured, pa
     for skip, noskip, full, expected in (
         ((0.45,), (0.4,), "+0.050, 1 seed: **undecided**", ("real, quick", "**other sign**", "**differ**")),
         ((0.45, 0.46), (0.4, 0.4), "+0.055 [", ("real, full", "same sign", "open, means agree")),
+        ((0.4, 0.4), (0.4, 0.4), "+0.000 [", ("real, full", "-", "open, means differ")),
     ):
         save(measured, "q2_1a", skip, study=FULL)
         save(measured, "q2_1b", noskip, study=FULL)
@@ -183,18 +185,24 @@ def test_full_size_is_what_the_rest_is_held_against_once_it_decides(measured, pa
         assert tuple(signs[of] for of in ("held against", "published", "generated, quick")) == expected
         assert signs["real, quick" if expected[0] == "real, full" else "real, full"] == "open, means differ"
         assert lines(text, "Classes detected")["q2_1a-skip"]["real, full"] == "11 of 11"
-    save(measured / "camvid", "q2_1a", [0.2 + s / 1000 for s in range(10)])  # so many seeds go before the size
-    save(measured / "camvid", "q2_1b", [0.3] * 10)
-    assert lines(page(), "Signs")[SKIPS]["held against"] == "real, quick"
+    assert "2 with means that are not on one side, undecided: skip connections raise mIoU; " in text  # one is a tie
+    save(measured / "more", "q2_1a", [0.2 + s / 1000 for s in range(10)], data="a, b")  # many seeds go before the size
+    save(measured / "more", "q2_1b", [0.3] * 10, data="a, b")
+    text = page()
+    assert lines(text, "Signs")[SKIPS]["held against"] == "real, quick"
+    assert lines(text, "On real pictures")[SKIPS]["pictures"] == "CamVid; a, b"
+    assert lines(text, EVERY)[SKIPS]["real pictures"] == "a, b; CamVid"
 
 
-def test_a_longer_training_is_also_held_against_as_many_steps(run, tmp_path):
-    results = tmp_path / "results"
+def test_a_longer_training_is_also_held_against_as_many_steps(run, tmp_path, monkeypatch):
+    results, known = tmp_path / "results", []
+    monkeypatch.setattr("cvhw4.report.agreement.bounds_of", lambda study: known.append(study.name) or NO_BOUNDS)
     for name, figures in (("q2_1a", ((0.1, 0.3),) * 2), ("q2_1b", ((0.2, 0.25),) * 2)):  # batches of 4: 2 x 2 steps
         save(results, name, figures, data=GENERATED, train=8)
     for name, figures in (("q2_1a", ((0.1, 0.2, 0.6),) * 2), ("q2_1b", ((0.1, 0.3, 0.4),) * 2)):  # 3 x 3
         save(results / "camvid", name, figures, train=9)
     assert run("agreement", "results", "--page", "page.md") == (0, "page.md\n", "")
+    assert sorted(known) == ["full", "full-lite0", "quick", "quick"]  # of runs that are cut no calibration knows
     text = (tmp_path / "page.md").read_text("utf-8")
     assert lines(text, EVERY)[SKIPS]["real, quick"].startswith("+0.200 ")
     found = lines(text, "After as many optimizer steps")[SKIPS]
@@ -203,8 +211,9 @@ def test_a_longer_training_is_also_held_against_as_many_steps(run, tmp_path):
 
 
 def test_folders_without_runs_are_one_line(run, tmp_path):
-    told = "error: nowhere: holds no runs. Fix: name the folders given as --results.\n"
-    assert run("agreement", "nowhere") == (4, "", told) and not (tmp_path / "nowhere").exists()
+    told = "no runs of quick, full-lite0, full. Fix: name the folders given as --results.\n"
+    assert run("agreement", "nowhere") == (4, "", f"error: nowhere: holds {told}")
+    assert run("agreement", "a", "b") == (4, "", f"error: a, b: hold {told}") and not (tmp_path / "nowhere").exists()
 
 
 def test_classes_that_no_run_detects_are_named_and_what_a_study_has_not_is_not_to_be_measured_some_day(measured, page):
@@ -214,7 +223,7 @@ def test_classes_that_no_run_detects_are_named_and_what_a_study_has_not_is_not_t
     Store(measured, "full").save(replace(record("q2_3"), study="full", row=row.name, settings=row.settings()))
     text = page()
     found = lines(text, "Classes detected")
-    assert found["q2_n1a-fused_norm"]["generated, quick"] == "8 of 11 (not Car, Pedestrian, Bicyclist)"
+    assert found["q2_n1a-fused_norm"]["generated, quick"] == "8 of 11 (not Car; Pedestrian; Bicyclist)"
     assert found["q2_n1a-fused_norm"]["real, full"] == "not measured yet"
     assert found["q2_n3-3class_norm"]["generated, quick"] == "-"
     (claim,) = [claim.sentence for claim in QUICK.claims if claim.id == "q1_c4-pretraining"]

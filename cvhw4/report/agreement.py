@@ -16,11 +16,11 @@ from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.numbers import ENOUGH, difference, ends, interval, number, signed, verdict
-from cvhw4.report.runs import by_row, class_names, days, device, grouped, metric_name, of_class, with_metric
+from cvhw4.report.runs import by_row, class_names, days, device, grouped, metric_name, of_class, of_study, with_metric
 from cvhw4.report.tables import Table, section
 from cvhw4.report.text import escape
 from cvhw4.statistics.agreement import Order, order, sides
-from cvhw4.statistics.bounds import bounds_of
+from cvhw4.statistics.bounds import NO_BOUNDS, bounds_of
 from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.verdicts import Outcome, judge_all
@@ -40,11 +40,13 @@ class Setting:
         study: the study.
         generated: on which pictures.
         runs: by the folder that holds them, those of each row alike but for the seed.
+        whole: whether as they ended: only of such runs the study's bounds know something.
     """
 
     study: Study
     generated: bool
     runs: Mapping[Path, Sequence[RunRecord]]
+    whole: bool = True
 
     @property
     def name(self) -> str:
@@ -68,7 +70,7 @@ class Setting:
     @cached_property
     def _judged(self) -> list[Outcome]:
         """Those of one folder are judged together, as on its own pages."""
-        bounds = bounds_of(self.study)
+        bounds = bounds_of(self.study) if self.whole else NO_BOUNDS
         return [o for records in self.runs.values() for o in judge_all(self.study, records, bounds=bounds)]
 
     @cached_property
@@ -115,14 +117,16 @@ def settings_of(studies: Sequence[Study], folders: Sequence[Path]) -> list[Setti
             for results in [folder, *sorted(path for path in folder.glob("*") if path.name != study.name)]:
                 store = Store(results, study.name)
                 if os.path.isdir(store.runs):
-                    runs[store.folder] = [r for r in latest_runs(store.load()) if r.row in study.rows]
+                    runs[store.folder] = of_study(study, latest_runs(store.load()))
         for generated in (True, False):
             these = {f: [r for r in rs if r.data.embedded == generated] for f, rs in runs.items()}
             these = {folder: records for folder, records in these.items() if records}
             if these or not generated or any(isinstance(s, Generated) for s in study.sources.values()):
                 found.append(Setting(study, generated, these))
     if not any(setting.runs for setting in found):
-        raise InputError(folders[0], "holds no runs", "name the folders given as --results")
+        names = ", ".join(study.name for study in studies)
+        hold = f"hold{'s' * (len(folders) == 1)} no runs of {names}"
+        raise InputError(", ".join(map(str, folders)), hold, "name the folders given as --results")
     return found
 
 
@@ -164,7 +168,7 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
             lines.append(
                 {
                     "setting": setting.name,
-                    "data": escape(", ".join(sorted({r.data.name for r in records}))),
+                    "data": escape("; ".join(sorted({r.data.name for r in records}))),
                     "rows": str(len(rows)),
                     "seeds a row": ends(sorted({len({r.seed for r in of_row}) for of_row in rows.values()})),
                     "networks": escape(", ".join(dict.fromkeys(map(_network, records)))),
@@ -189,13 +193,14 @@ def _real(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         found = [s for s in reversed(settings) if not s.generated and claim.id in s.outcomes]
         cells = {s.name: f"{s.study.name}, {_cell(s.outcomes[claim.id])}" for s in found}
         more = [s for s in found if s.outcomes[claim.id].difference.n > found[0].outcomes[claim.id].difference.n]
+        shown = [s.outcomes[claim.id].data for s in (*found[:1], *more[:1])]
         lines.append(
             {
                 "claim": _words(claim),
                 "published": _published(settings, claim),
                 "closest to the publication": cells[found[0].name] if found else _MISSING,
                 "with more seeds": cells[more[0].name] if more else "-",
-                "pictures": escape(found[0].outcomes[claim.id].data) if found else "-",
+                "pictures": escape("; ".join(dict.fromkeys(shown))) or "-",
             }
         )
     about = (
@@ -210,7 +215,7 @@ def _every(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[dict[st
     for claim in claims:
         line = {"claim": _words(claim), "figure": metric_name(claim.metric)}
         real = dict.fromkeys(s.outcomes[claim.id].data for s in settings if claim.id in s.outcomes and not s.generated)
-        line["real pictures"] = escape(", ".join(real)) or "-"
+        line["real pictures"] = escape("; ".join(real)) or "-"
         for setting in settings:
             o = setting.outcomes.get(claim.id)
             impossible = setting.generated and claim.worse is None
@@ -279,7 +284,7 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
             tally.setdefault(setting.name, {}).setdefault(found, []).append(escape(claim.sentence))
         one = _stated(settings, claim)
         same = (one - claim.margin) * (against.mean - claim.margin) > 0
-        unknown = math.isnan(one) or claim.worse is None
+        unknown = math.isnan(one) or claim.worse is None or claim.margin in (one, against.mean)
         line["published"] = "-" if unknown else "same sign" if same else "**other sign**"
         lines.append(line)
     words = []
@@ -290,7 +295,10 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         text = f"- **{name}**: of {total} claim{'s' * (total > 1)}{controls} {agree} agree{'s' * (agree == 1)} in sign"
         if means:
             text += f"; {means} more {'have means that agree' if means > 1 else 'has means that agree'}, undecided"
-        opposite = {"differ": "in the opposite sign", "open, means differ": "with opposite means, undecided"}
+        opposite = {
+            "differ": "in the opposite sign",
+            "open, means differ": "with means that are not on one side, undecided",
+        }
         for kind, what in opposite.items():
             if names := found_here.get(kind):
                 text += f"; {len(names)} {what}: {'; '.join(names)}"
@@ -300,7 +308,7 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         "Each difference is compared with the one in the setting under *held against*: real pictures, at the size "
         f"closest to the publication at which {ENOUGH} seeds or more have the claim, or else two, or one. *Agree* and "
         "*differ*: both intervals leave zero (the claim's margin) out. *Open*: one of them does not, or is of one run; "
-        "then the means alone agree or differ. Of what is published only the sign is known; a published figure by "
+        "then the means alone agree or differ. Of what is published only the sign is compared; a published figure by "
         "itself says nothing about other pictures.",
         "\n".join(words),
         Table.of(lines).markdown() or "No claim has been measured on real pictures yet.",
@@ -354,7 +362,7 @@ def _equal_steps(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[s
         for records in setting.runs.values():
             for r in records:
                 totals[r.row] = min(_steps(r), totals.get(r.row, _steps(r)))
-    cut = [Setting(s.study, s.generated, {f: _first_steps(rs, totals) for f, rs in s.runs.items()}) for s in settings]
+    cut = [replace(s, runs={f: _first_steps(rs, totals) for f, rs in s.runs.items()}, whole=False) for s in settings]
     lines = []
     for claim in claims:
         cells, shorter = {}, False
@@ -405,7 +413,7 @@ def _detected(settings: Sequence[Setting]) -> list[str]:
                 continue
             classes = dict(zip(class_names(runs[0]), of_class(runs, "iou"), strict=True))
             missed = [escape(name) for name, e in classes.items() if e is None or e.mean <= DETECTED]
-            text = f"{len(classes) - len(missed)} of {len(classes)}" + (f" (not {', '.join(missed)})" if missed else "")
+            text = f"{len(classes) - len(missed)} of {len(classes)}" + (f" (not {'; '.join(missed)})" if missed else "")
             found.setdefault(row, {})[setting.name] = text
     return section(
         "Classes detected",
