@@ -134,6 +134,9 @@ def test_a_section_has_the_effects_of_the_stored_runs():
     assert "skips x norm" in picture.svg
     assert "| q2_1a-skip | 0.310 [0.285, 0.335] | yes | no |" in " ".join(cells.split())
     assert effects_section(design, "miou")(evidence(QUICK, runs[:3], lambda run: None)[0]) == []
+    later = [replace(r, epochs=[replace(e, figures=e.figures | {"f1": 0.5}) for e in r.epochs]) for r in runs[1:]]
+    parts = effects_section(design, "f1")(evidence(QUICK, [runs[0], *later], lambda run: None)[0])
+    assert "with the same 2 seeds" in parts[1]  # one is of before the study had the metric
     _, alone, _, point, _ = effects_section(design, "miou")(evidence(QUICK, runs[::3], lambda run: None)[0])
     assert "intervals over seeds" in text and "its 95 % interval" in picture.caption
     assert "same 1 seed;" in alone and "n = 1 seed." in point.caption and "interval" not in alone + point.caption

@@ -10,7 +10,7 @@ from cvhw4.designs import Factorial
 from cvhw4.report.evidence import Evidence, Section
 from cvhw4.report.figures import INK, Picture, dots, draw
 from cvhw4.report.numbers import gain, number
-from cvhw4.report.runs import metric_name
+from cvhw4.report.runs import metric_name, with_metric
 from cvhw4.report.tables import table
 from cvhw4.report.text import escape, file_stem, in_picture
 from cvhw4.statistics.factorial import effects
@@ -39,7 +39,8 @@ def effects_section(
     """
 
     def section(e: Evidence) -> list[str | Picture]:
-        seeds = e.seeds(*design.cells.values())
+        having = [{r.seed for r in with_metric(e.runs.get(row, ()), metric)} for row in design.cells.values()]
+        seeds = sorted(set.intersection(*having))
         if not seeds:
             return []
         figures = {cell: e.figures(row, metric, seeds) for cell, row in design.cells.items()}

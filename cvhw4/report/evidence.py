@@ -55,7 +55,7 @@ class Evidence:
 
     def figures(self, row: str, metric: str, seeds: Sequence[int]) -> list[float]:
         """The figure of a row's runs with those seeds, in their order, of the epoch that the study's claims go by."""
-        by_seed = {r.seed: r.figure(f"{self.study.epoch} {metric}") for r in self.runs[row]}
+        by_seed = {r.seed: r.figure(f"{self.study.epoch} {metric}") for r in self.runs[row] if r.seed in seeds}
         return [by_seed[seed] for seed in seeds]
 
     def merged(self, row: str) -> Merged:

@@ -21,7 +21,7 @@ from cvhw4.report.papers import rendered, results_table, style_of
 from cvhw4.report.pictures import pictures_of
 from cvhw4.report.plots import claims_figure, curves, curves_figure, forest
 from cvhw4.report.results import report_page
-from cvhw4.report.runs import all_shown, by_data, grouped, with_metric
+from cvhw4.report.runs import all_shown, by_data, grouped, of_study, with_metric
 from cvhw4.report.stored import Stored, stored
 from cvhw4.report.text import file_stem
 from cvhw4.report.verdicts import section_pictures, write_verdicts
@@ -54,13 +54,15 @@ def write_pages(
     seeds += map(len, by_set.values()) if study.sections else []
     verdicts = any(n > 1 for n in seeds) or (store.folder / "verdicts.md").exists()
     pages = [(write_report(stored, bounds, missing, verdicts), "tables of all stored runs")]
+    judged = True
     if verdicts:
         try:
             pages.append((write_verdicts(stored, bounds or NO_BOUNDS), "what they say of the claims, and how sure"))
         except Exception as error:
+            judged = False  # what is there is of other runs
             warnings.warn(f"verdicts.md is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=2)
     try:
-        pages.append((write_html(store.folder), "all of it as a page to read, with pictures"))
+        pages.append((write_html(store.folder, judged), "all of it as a page to read, with pictures"))
     except Exception as error:
         warnings.warn(f"report.html is not written: {error!r}. `cvhw4 report` tries again.", stacklevel=2)
     return pages
@@ -78,7 +80,7 @@ def write_report(stored: Stored, bounds: Bounds | None, missing: Mapping[str, st
         InputError: the folder cannot be written to.
     """
     study, folder = stored.study, stored.store.folder
-    failures = [f for f in stored.failures if f.row in study.rows]
+    failures = of_study(study, stored.failures)
     try:
         pictures = pictures_of_report(stored)
     except Exception as error:  # tables matter more
@@ -165,18 +167,21 @@ def _compiled(text: str, path: Path) -> bytes:
         return (Path(folder) / "table.pdf").read_bytes()
 
 
-def write_html(folder: Path) -> Path:
+def write_html(folder: Path, judged: bool = True) -> Path:
     """Renders `<folder>/report.html` from report.md and, where it is there, verdicts.md.
+
+    Args:
+        judged: whether verdicts.md is of the same runs; else it is left out.
 
     Raises:
         InputError: the folder cannot be written to, or markdown-it-py is not installed.
         OSError: a page or picture cannot be read.
     """
     report, verdicts = folder / "report.md", folder / "verdicts.md"
-    judged = verdicts.read_text("utf-8") if verdicts.exists() else ""
+    verdicts_text = verdicts.read_text("utf-8") if judged and verdicts.exists() else ""
     pictures = {f"{FOLDER}/{path.name}": path.read_text("utf-8") for path in (folder / FOLDER).glob("*.svg")}
     path = folder / "report.html"
-    write_atomically(path, html_page(report.read_text("utf-8"), judged, pictures))
+    write_atomically(path, html_page(report.read_text("utf-8"), verdicts_text, pictures))
     return path
 
 
