@@ -327,7 +327,7 @@ def test_bars_are_means_over_seeds_and_say_which_class_is_never_met():
     picture = iou_bars("iou-11-x", "embedded", eleven)
     told = texts(picture)
     assert [told.count(t) for t in ("0.85", "never", "-", "< 0.01", "0.50")] == [1, 1, 1, 1, 7]
-    assert "q2_1a-skip: Sky 0.85, Building never, Pole -, Road < 0.01" in picture.alt and "q2_3" not in picture.alt
+    assert "q2_1a-skip: Sky 0.85; Building never; Pole -; Road < 0.01" in picture.alt and "q2_3" not in picture.alt
     alone = iou_bars("iou-3-x", "embedded", three)
     assert "line: its 95 % interval, 2 seeds a row" in picture.caption and "interval" not in alone.caption
     assert "everything else" in words(alone)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cvhw4.errors import InputError
 from cvhw4.records.store import Store
 from cvhw4.report import page
 from cvhw4.report.page import pictures_of_report, write_report
@@ -51,6 +52,9 @@ def test_every_row_has_a_panel_with_its_runs():
     assert {"accuracy", "epoch", "1", "2", "3"} <= set(texts(picture))
     assert "q1_5-features 0.750" in picture.alt and "400 validation images" in picture.caption
     assert "2 seeds a row" in picture.caption
+    uneven = [record("q1_1", 0, ((0.1,), (0.2,), (0.9,))), record("q1_1", 1, ((0.3,), (0.4,)))]
+    row = QUICK.row("q1_1")
+    assert "q1_1-features 0.300." in curves("curves-a", "x", {row.name: uneven}, [row], "accuracy", QUICK).alt
 
 
 def ticks(picture, number=r"\d\.\d+"):
@@ -73,6 +77,8 @@ def test_pictures_carry_both_colours_and_the_same_records_give_the_same_file():
     picture = drawn("q2_1a")
     assert "prefers-color-scheme:dark" in picture.svg and "currentColor" in picture.svg and "#010203" not in picture.svg
     assert picture == drawn("q2_1a")
+    with pytest.raises(InputError, match=r"a\.pdf: is of a picture that was not made with draw"):
+        replace(picture, drawn=None).save("a.pdf")
 
 
 def outcomes(data="embedded"):
@@ -138,9 +144,9 @@ def test_the_page_links_every_picture_and_old_ones_go(tmp_path):
     store = stored(tmp_path, "q1_1", "q1_2", "q2_1a")
     folder = store.folder / "figures"
     folder.mkdir()
-    theirs = {"mine.svg", "curves-a.png", "Curves-b.svg", "section-x.svg"}
+    theirs = {"mine.svg", "curves-a.png", "Curves-b.svg", "section-x.svg", "curves-paper.svg"}
     for name in (*theirs, "curves-old.svg", "forest-old.svg"):
-        (folder / name).touch()
+        (folder / name).write_text('<svg class="ink"' if "old" in name else "<?xml")  # not as `Picture.save` begins
     text = write_report(Stored(QUICK, store), None, {}).read_text()
     linked = re.findall(r"^!\[.+\]\(figures/(.+\.svg)\)\\$", text, re.M)
     assert len(linked) == 5  # the claims, Q1's curves, two of Q2, its IoU by class

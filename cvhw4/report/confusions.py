@@ -64,8 +64,8 @@ def confusions(stem: str, data: str, groups: Groups, read: Read) -> Picture | No
         figure.supxlabel("predicted", fontsize=8.5)
 
     spread = " ± standard deviation" if any(len(of_row) > 1 for of_row in matrices.values()) else ""
-    words = "; ".join(
-        f"{row}: " + ", ".join(f"{printable(n)} {100 * m[c, c]:.0f} %" for c, n in enumerate(names[:_NAMED]))
+    words = ". ".join(
+        f"{row}: " + "; ".join(f"{printable(n)} {100 * m[c, c]:.0f} %" for c, n in enumerate(names[:_NAMED]))
         for row, m in ((row, of_row.mean(0)) for row, of_row in matrices.items())
     )
     across = min(_ACROSS, len(matrices))

@@ -47,6 +47,7 @@ _OF_PAPERS: dict[str, dict[str, Any]] = {  # without what differs from one time 
     "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
     "png": {"Software": None},
 }
+_BEGINNING = '<svg class="ink"'  # of a page's pictures
 _INKS = "<style>.ink{color:#1f2328}@media(prefers-color-scheme:dark){.ink{color:#e6edf3}}</style>"
 
 
@@ -89,10 +90,12 @@ class Picture:
         with 300 dots an inch, by the path's ending. The same figures always give the same file.
 
         Raises:
-            InputError: another ending, or the file cannot be written.
+            InputError: another ending, a picture that `draw` did not make, or the file cannot be written.
         """
         kind = Path(path).suffix.removeprefix(".")
-        if kind not in _OF_PAPERS or self.drawn is None:
+        if self.drawn is None:
+            raise InputError(path, "is of a picture that was not made with draw", "make it with cvhw4.draw")
+        if kind not in _OF_PAPERS:
             raise InputError(path, "is of a kind that no picture is saved as", f"end it in {', '.join(_OF_PAPERS)}")
         buffer = io.BytesIO()
         with style({"svg.fonttype": "path", "pdf.fonttype": 42}):
@@ -116,7 +119,8 @@ def write_pictures(folder: Path, pictures: Iterable[Picture], kinds: Iterable[st
     for path in (folder / FOLDER).glob("*.svg"):
         if path.name not in files and ours.fullmatch(path.name):
             with suppress(OSError):
-                path.unlink()
+                if path.read_bytes().startswith(_BEGINNING.encode()):  # no picture that was saved for a paper
+                    path.unlink()
 
 
 @contextmanager
@@ -246,7 +250,7 @@ def _to_svg(figure: Figure) -> str:
     drawn = buffer.getvalue()
     start = drawn.index("<svg")
     end = drawn.index(">", start)
-    root = drawn[start:end].replace("<svg", '<svg class="ink"', 1)
+    root = drawn[start:end].replace("<svg", _BEGINNING, 1)
     whole = root + ">" + _INKS + drawn[end + 1 :].replace(INK, "currentColor")
     return _IMAGE.sub(lambda found: _smaller(found[0]), whole)
 

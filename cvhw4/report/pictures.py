@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
-from cvhw4.records.schema import RunRecord
 from cvhw4.report.confusions import Read, confusions
 from cvhw4.report.figures import Picture
 from cvhw4.report.runs import Groups, by_classes
@@ -37,7 +35,8 @@ def pictures_of(
     Returns:
         Headings in words, in the order of the page; stems begin with "confusion-", "attention-", "panels-" or "iou-".
     """
-    of = ordered(study, task, groups)
+    rows = sorted(study.of(task), key=lambda row: row.group != "")  # those that a session trains by default first
+    of = {row.name: groups[row.name] for row in rows if groups.get(row.name)}
     if not of:
         return []
     name = data or next(iter(of.values()))[0].data.name
@@ -57,13 +56,7 @@ def pictures_of(
         arms = find_arms(of, samples, pictures)
         heading = "With and without skip connections" if arms and arms.skips else "What networks make of scenes"
         found = [(heading, scenes(f"panels-{end}", name, arms, colours) if arms else None)]
-        for title, rows in by_classes(of):
+        for title, alike in by_classes(of):
             number = "-".join(re.findall(r"\d+", title))
-            found.append((f"IoU by class, {title}", iou_bars(f"iou-{number}-{end}", name, rows)))
+            found.append((f"IoU by class, {title}", iou_bars(f"iou-{number}-{end}", name, alike)))
     return [(heading, picture) for heading, picture in found if picture is not None]
-
-
-def ordered(study: Study, task: Task, groups: Groups) -> dict[str, Sequence[RunRecord]]:
-    """The rows of a task that have runs: those a session trains by default first, then those of other groups."""
-    rows = sorted(study.of(task), key=lambda row: row.group != "")
-    return {row.name: groups[row.name] for row in rows if groups.get(row.name)}

@@ -15,7 +15,7 @@ from cvhw4.errors import InputError, printable
 from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import COLOURS, INK, Picture, by_line, draw, grid_of_panels
 from cvhw4.report.numbers import ends, number
-from cvhw4.report.runs import by_data, grouped, metric_heading, published, seeds
+from cvhw4.report.runs import by_data, grouped, metric_heading, of_study, published, seeds
 from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.bounds import bounds_of
 from cvhw4.statistics.intervals import estimate
@@ -46,6 +46,12 @@ def band(values: Sequence[Sequence[float]]) -> np.ndarray:
     return np.array([(e.mean, e.low, e.high) if e.n > 1 else (e.mean,) * 3 for e in found]).T
 
 
+def _curve(runs: Sequence[RunRecord], metric: str) -> np.ndarray:
+    """`band` of a row's runs up to the last epoch that all have: a loop of one's own may stop when it likes."""
+    shortest = min(len(r.epochs) for r in runs)
+    return band([[e.figures[metric] for e in r.epochs[:shortest]] for r in runs])
+
+
 def curves(
     stem: str,
     data: str,
@@ -61,7 +67,7 @@ def curves(
 
     Args:
         data: how the data set is called.
-        groups: runs by row; those of a row have the same number of epochs.
+        groups: runs by row; a row's curve ends with the shortest of its runs.
         rows: those that have runs, one or more.
         metric: its name in the record.
         study: whose published figures are marked.
@@ -78,6 +84,7 @@ def curves(
     longest = max(len(r.epochs) for row in rows for r in groups[row.name])
     share = metric in LABELS and rows[0].task.name != CUSTOM.name  # 0 to 1
     marks = {row.name: published(study, row.name, metric) for row in rows}
+    bands = {row.name: _curve(groups[row.name], metric) for row in rows}
     looks = [(colour, dashes) for dashes in _DASHES for colour in COLOURS]
     if together and len(rows) > len(looks):
         raise InputError(
@@ -90,8 +97,7 @@ def curves(
             axes, runs = panels.flat[0 if together else i], groups[row.name]
             colour, dashes = looks[i if together else 0]
             label = f"{in_picture(called[row.name])} (n = {len(runs)})"
-            shortest = min(len(r.epochs) for r in runs)  # a training loop of one's own may stop when it likes
-            mean, low, high = band([[e.figures[metric] for e in r.epochs[:shortest]] for r in runs])
+            mean, low, high = bands[row.name]
             epochs = np.arange(1, len(mean) + 1)
             if share:  # whatever the interval says
                 low, high = low.clip(0), high.clip(max=1)
@@ -116,8 +122,7 @@ def curves(
         figure.supylabel(in_picture(LABELS.get(metric, metric)), fontsize=9)
 
     images = groups[rows[0].name][0].data.val
-    means = {row.name: band([[r.last(metric)] for r in groups[row.name]])[0, 0] for row in rows}
-    last = ", ".join(f"{printable(called[name])} {number(float(mean))}" for name, mean in means.items())
+    last = "; ".join(f"{printable(called[name])} {number(float(mean[-1]))}" for name, (mean, *_) in bands.items())
     marked = any(mark is not None for mark in marks.values())
     band_words = ", band: its 95 % interval" * any(len(groups[row.name]) > 1 for row in rows)
     return draw(
@@ -215,7 +220,7 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         + f"n = {ends(n)} seed{'s' * (n[-1] > 1)}, paired; "
         f"{'open diamond: the published difference, of best epochs; ' if marked else ''}"
         "right of the line the claim holds. "
-        f"Data: {', '.join(map(escape, dict.fromkeys(o.data for o in outcomes)))}.",
+        f"Data: {'; '.join(map(escape, dict.fromkeys(o.data for o in outcomes)))}.",
     )
 
 
@@ -289,7 +294,7 @@ def claims_figure(
     Raises:
         InputError: the runs judge no claim, or not one that is named.
     """
-    runs = [r for r in records if r.row in study.rows]
+    runs = of_study(study, records)
     outcomes = judge_all(study, runs, bounds=bounds_of(study))
     if not outcomes:
         hint = "train the rows of a claim with the same seeds, or name other runs"
@@ -328,7 +333,7 @@ def curves_figure(
     """
     called = {study.row(name).name: text for name, text in _called(names).items()}
     wanted = [*called] or [*study.rows]
-    runs = [r for r in records if r.row in wanted]
+    runs = [r for r in of_study(study, records) if r.row in wanted]
     metric = metric or (runs[0].primary if runs else "")
     sets = by_data([r for r in runs if metric in r.metrics])
     if not sets:

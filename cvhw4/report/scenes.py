@@ -232,8 +232,8 @@ def iou_bars(stem: str, data: str, rows: Groups) -> Picture:
         panels[0, 0].set_yticks(range(classes), [in_picture(name) for name in names], fontsize=8)
         figure.supxlabel("IoU", fontsize=9)
 
-    words = "; ".join(
-        f"{row}: " + ", ".join(f"{printable(n)} {_in_words(e)}" for n, e in zip(names, bars, strict=True))
+    words = ". ".join(
+        f"{row}: " + "; ".join(f"{printable(n)} {_in_words(e)}" for n, e in zip(names, bars, strict=True))
         for row, bars in found.items()
     )
     return draw(
