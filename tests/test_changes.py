@@ -383,6 +383,9 @@ def test_the_first_line_says_it_all():
     shown, folded = rest.split("<details>", 1)
     assert "| q1_2-finetune | embedded | best acc. | 0.9080 | 0.8080 | -0.1000 |" in shown and "5 pairs" in shown
     assert "no longer supported" in shown and "the loss is NaN" in shown and "q1_5" not in shown
+    assert "contradicted, or undecided or equivalent with a difference that fell" in page
+    real = [replace(r, data=replace(r.data, embedded=False)) for r in runs([0.91, 0.92, 0.93], "q1_8")]
+    assert "(0.920, n 3)" in comment(compare_runs(QUICK, real, real), "a", "b")  # a figure itself, no difference
     assert "q1_5-features" in folded and folded.count("<details>") + 1 == folded.count("</details>")
     assert headline(compare_runs(QUICK, [], [])) == "no figure to compare"
     assert headline(compare_runs(QUICK, a[:3], [])) == "no figure to compare; 1 row only in A"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from cvhw4.report.numbers import limits, p_value
+from cvhw4.report.numbers import difference, limits, p_value
 from cvhw4.report.runs import SHORT, figure_name, grouped
 from cvhw4.report.tables import Table
 from cvhw4.report.text import clip, code, escape
@@ -134,7 +134,8 @@ def _comment(changes: Changes, a: str, b: str, most: int) -> str:
     parts.append(
         "Differences are B minus A with 95 % intervals: paired t over common seeds, else Student's two-sample t; "
         "p is corrected for all figures compared (Holm). A claim is no longer supported where it is contradicted, or "
-        "undecided with a difference that fell by the same tests. Intervals of times hold for all rows together."
+        "undecided or equivalent with a difference that fell by the same tests. Intervals of times hold for all rows "
+        "together."
     )
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -160,7 +161,7 @@ def _claim(c: ClaimChange, with_n: bool = True) -> dict[str, str]:
         if outcome is None:
             return "not judged"
         n = f", n {outcome.difference.n}" if with_n else ""
-        return f"{outcome.verdict} ({outcome.difference.mean:+.3f}{n})"
+        return f"{outcome.verdict} ({difference(outcome)}{n})"
 
     return {"claim": c.claim, "A": side(c.a), "B": side(c.b), "is": _CLAIMS.get(c.kind, c.kind)}
 
