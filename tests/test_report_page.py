@@ -118,6 +118,7 @@ def test_a_summary_says_what_is_missing():
     other = page([foreign], bounds=BOUNDS)
     assert "- **Bounds**: none apply, as they are calibrated on other data." in other
     assert "- **Failures**: none." in other
+    assert "- **Bounds**: none are of these rows." in page([record("q1_2")], bounds=BOUNDS)
     both = section(page([run, foreign], [failure("q1_2"), failure("q1_1", 2)]), "Summary")
     assert "of 1 of the 20 rows, 1 seed a row," in both and "- **Failures**: embedded: 1 of 1 seed failed in" in both
     one_seed = page([run, record("q1_2")])
@@ -176,6 +177,10 @@ def test_a_studys_own_metric_has_a_table_and_its_runs_from_before_are_left_out()
     line = figures(text, "a", "f1\\_")
     assert line["best f1\\_"] == "-2.500" and line["n"] == "1"
     assert summary(by_row(runs), own, None)[2].split() == ["a", "f1_", "-2.500", "-2.500", "1", "10", "s"]
+    wide = Study("own", data="x", rows={"a": Row("resnet18")}, metrics={"m" * 60: max})
+    runs[1].epochs[-1].figures["m" * 60] = 1.0
+    lines = summary(by_row(runs), wide, None)
+    assert max(map(len, lines)) <= 80 and lines[2].startswith("a    mmm")
 
 
 def test_a_table_takes_data_frames_and_lines():
@@ -222,7 +227,7 @@ def test_a_mean_over_survivors_says_how_many_failed():
     untouched = page(survivors)
     assert "failed" not in untouched and "biased" not in untouched
     older = page([replace(r, configuration="e" * 64) for r in survivors], [failure()])
-    assert figures(older, "q1_2-finetune")["n"] == "2 (1 of 1 seeds failed since)"
+    assert figures(older, "q1_2-finetune")["n"] == "2 (1 of 1 seed of a later configuration failed)"
 
 
 def test_what_is_not_known_of_a_failure_is_left_open():
@@ -315,7 +320,8 @@ def test_runs_of_an_earlier_configuration_are_counted(tmp_path):
         store.save(record("q1_2", seed=seed, started="2026-11-20T10:00:00+00:00"))
     store.save(record("q1_2", configuration="b" * 64, fingerprint="b" * 64))
     text = write_report(Stored(QUICK, store), None, {}).read_text("utf-8")
-    assert "than the latest of their row: 3 of q1_2-finetune (`cvhw4 list` has them)." in text
+    assert "other settings, pictures, weights, code, packages or devices than the latest of their row: " in text
+    assert "3 of q1_2-finetune (`cvhw4 list` has them)." in text
     assert figures(text, "q1_2-finetune")["n"] == "1"
     assert "Left out" not in page([record("q1_2")])
 

@@ -55,7 +55,7 @@ CONTROLS: tuple[Control, ...] = (
         row="q2_n1a-fused_norm",
         corrupts="mask shift",
         strengths=(8, 4, 2, 1),
-        words="the training masks are off by {:g} pixels",
+        words="the training masks are off by {:g} px",
     ),
     Control(
         name="q2_n1ax-classes_swapped",

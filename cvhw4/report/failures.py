@@ -25,12 +25,12 @@ def latest_failures(records: Iterable[RunRecord], failures: Iterable[Failure]) -
 
 
 def share(runs: Sequence[RunRecord], failures: Sequence[Failure]) -> str:
-    """ "1 of 3 seeds failed", of a row's finished and failed runs; "since" behind it where those finished are older
-    than the configuration that failed."""
+    """ "1 of 3 seeds failed", of a row's finished and failed runs; "1 of 1 seed of a later configuration failed" where
+    those finished are older than it."""
     failed = {f.seed for f in failures}
     finished = {r.seed for r in runs if r.configuration == failures[0].configuration}
-    since = " since" if runs and not finished else ""
-    return f"{len(failed)} of {len(failed | finished)} seeds failed{since}"
+    later, n = " of a later configuration" * (bool(runs) and not finished), len(failed | finished)
+    return f"{len(failed)} of {n} seed{'s' * (n > 1)}{later} failed"
 
 
 def failures_table(failures: Sequence[Failure], rows: Sequence[Row]) -> str:

@@ -118,8 +118,8 @@ def report_page(
     if older:
         counts = ", ".join(f"{n} of {escape(row)}" for row, n in older.items())
         parts.append(
-            f"Left out are runs with other settings, code, packages or devices than the latest of their row: {counts} "
-            "(`cvhw4 list` has them)."
+            "Left out are runs with other settings, pictures, weights, code, packages or devices than the latest of "
+            f"their row: {counts} (`cvhw4 list` has them)."
         )
     if outcomes:
         rules = (
@@ -197,7 +197,9 @@ def _bounds_held(sections: Sequence[_Section], outcomes: Sequence[Outcome]) -> l
             told.append(
                 f"{sum(met for _, met in held)} of {len(held)} {what}" + f" (**missed** by {missed})" * bool(missed)
             )
-    met = f"met by {' and '.join(told)}" if told else "none apply, as they are calibrated on other data"
+    known = any(bounds.apply_to(r.data.fingerprint) for s in sections for r in s.runs)
+    none = "none are of these rows" if known else "none apply, as they are calibrated on other data"
+    met = f"met by {' and '.join(told)}" if told else none
     return [f"**Bounds**: {met}. {_said(sections, lambda s: set_aside(s.groups, bounds))}".rstrip()]
 
 
