@@ -294,7 +294,7 @@ def test_a_plan_says_what_so_many_seeds_could_show_and_how_long_they_take(done, 
     store.save(replace(there, fingerprint="c" * 64, times=replace(there.times, total_seconds=180.0)))
     out = done("plan", "--study", "quick")
     assert "9:57 min" in out  # 3 x (9.5 + 9.5 + 180) s: on other data a run of its own
-    assert max(map(len, out.splitlines())) <= 80 and "20 seeds" in out.splitlines()[3]
+    assert max(map(len, out.splitlines())) <= 80 and "20 seeds" in out.splitlines()[2]
     told = " ".join(out.split())
     assert "with the claims on the same data" in told and "in brackets: if the spread is as large as" in told
 

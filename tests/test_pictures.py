@@ -103,7 +103,7 @@ def test_cells_are_means_over_seeds_with_their_spread():
     read = lambda r: two_classes(right=np.array(right[r.seed], dtype=bool), labels=labels)  # noqa: E731
     picture = confusions("confusion-x", "embedded", {"q1_2-finetune": runs, "q1_3-scratch": []}, read)
     assert texts(picture).count("± 14.1") == 2 and {"70.0", "30.0", "100.0", "0.0"} <= set(texts(picture))
-    assert "heavy_makeup 70 %, no_heavy_makeup 100 %" in picture.alt and "2 seeds a row" in picture.caption
+    assert "heavy_makeup 70 %; no_heavy_makeup 100 %" in picture.alt and "2 seeds a row" in picture.caption
     assert confusions("confusion-x", "embedded", {"q1_2-finetune": runs}, lambda _: None) is None
 
 

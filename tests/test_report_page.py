@@ -178,7 +178,8 @@ def test_a_studys_own_metric_has_a_table_and_its_runs_from_before_are_left_out()
     assert line["best f1\\_"] == "-2.500" and line["n"] == "1"
     assert summary(by_row(runs), own, None)[2].split() == ["a", "f1_", "-2.500", "-2.500", "1", "10", "s"]
     wide = Study("own", data="x", rows={"a": Row("resnet18")}, metrics={"m" * 60: max})
-    runs[1].epochs[-1].figures["m" * 60] = 1.0
+    for epoch in runs[1].epochs:
+        epoch.figures["m" * 60] = 1.0
     lines = summary(by_row(runs), wide, None)
     assert max(map(len, lines)) <= 80 and lines[2].startswith("a    mmm")
 
@@ -408,7 +409,7 @@ def outcome(id, mean, n, low=-0.5, high=0.5):
 
 def detection(name, figure, mean, high, n):
     control, bound = SimpleNamespace(name=name, strengths=(0.05,)), SimpleNamespace(low=mean, high=high)
-    rest = dict(strength=0.05, caught=False, probability=0.123)
+    rest = dict(strength=0.05, missed=False, probability=0.123)
     return SimpleNamespace(control=control, figure=figure, mean=mean, bound=bound, n=n, **rest)
 
 
