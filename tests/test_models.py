@@ -523,6 +523,7 @@ class Deep(nn.Module):
         return self.over(x[:, None, None, None]).flatten(1)
 
 
+GIVEN, SHARED = Pooled(2), Pooled(8).requires_grad_(False)
 WORK = {
     "a fixed size that can be passed on": named("test_vit"),
     "channels last": named("fcn8s/swin_tiny_patch4_window7_224"),
@@ -537,6 +538,8 @@ WORK = {
     "activations in place": named(partial(Pooled, end=lambda: nn.Sequential(nn.ReLU6(True), nn.ReLU(True)))),
     "an object without a hash": named(Described()),
     "weights of five dimensions": named(partial(Pooled, end=Deep)),
+    "numbers in the builder": named(lambda c: (torch.ones(2).numpy(), Pooled(c))[1]),
+    "a frozen part that all share": named(lambda c: nn.Sequential(SHARED, nn.Linear(8, c))),
     "a look at numbers": named(partial(Maps, wrap=lambda x: x * float(x.mean() > -9)), for_task="segmentation"),
 }
 
@@ -584,12 +587,15 @@ FAIL = {
     "no network": (named(lambda classes: 3), "lambda gives 3, which is not a network"),
     "no argument": (named(lambda: Pooled(2)), "lambda cannot be built .TypeError: "),
     "nothing trained": (named(lambda c: Pooled(c).requires_grad_(False)), "has no parameters to be trained"),
+    "lazy layers": (named(lambda c: nn.Sequential(nn.Flatten(), nn.LazyLinear(c))), "lambda has lazy layers, whose"),
+    "the same again": (named(lambda c: GIVEN), "lambda gives the same network again. Fix: let it build a"),
+    "a shared part": (named(lambda c: nn.Sequential(GIVEN)), "lambda gives the same network again"),
     "no gradient": (named(partial(Maps, wrap=lambda x: x.detach()), for_task="segmentation"), "logits without a grad"),
     **{
         f"in-place changes {name}": (named(partial(Pooled, end=partial(InPlace, *change))), INPLACE)
         for name, change in {
             "by itself": (),
-            "before a batch norm": (nn.BatchNorm1d(2),),
+            "before a batch norm": (nn.BatchNorm1d(2, affine=False),),
             "before ReLU6": (nn.ReLU6(),),
             "before GELU": (nn.GELU(),),
             "after ReLU": (nn.ReLU(), False),

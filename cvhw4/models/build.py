@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
 from cvhw4.errors import InputError
 from cvhw4.models.fcn8s import FCN8s, VGG16Features
@@ -32,6 +35,7 @@ Colour = tuple[float, float, float]
 _OF_ENCODERS: dict[str, tuple[Colour, Colour]] = {
     name: ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)) for name in ("inceptionresnetv2", "inceptionv4", "xception")
 }
+_given: WeakSet[nn.Module] = WeakSet()  # the parts, with parameters to be trained, of networks that callables gave
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,9 @@ def build_module(row: Row, source: Source | None = None) -> nn.Module:
         if not isinstance(module, nn.Module):
             problem = f"gives {module!r:.40}, which is not a network"
             raise InputError(f"{row.name}, {row.network_name}", problem, "let it return a torch.nn.Module")
+        if any(map(is_lazy, [*module.parameters(), *module.buffers()])):
+            hint = "give each its number of inputs, or call the network once before it is returned"
+            raise InputError(f"{row.name}, {row.network_name}", "has lazy layers, whose sizes are not known", hint)
     else:
         named = take_apart(row.network)
         if named.use == "fcn8s":
@@ -108,7 +115,19 @@ def build_module(row: Row, source: Source | None = None) -> nn.Module:
         raise InputError(
             f"{row.name}, {row.network_name}", "has no parameters to be trained", "leave some requires_grad"
         )
+    if not isinstance(row.network, str):
+        _check_new(row, module)
     return module
+
+
+def _check_new(row: Row, module: nn.Module) -> None:
+    """Refuses what a callable gave before, in which a seed would go on from the weights of another; raises
+    InputError."""
+    parts = [m for m in module.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
+    if any(part in _given for part in parts):
+        hint = "let it build a new one at each call, so that each seed has its own"
+        raise InputError(f"{row.name}, {row.network_name}", "gives the same network again", hint)
+    _given.update(parts)
 
 
 def _classifier(row: Row, named: Named, source: Source | None) -> nn.Module:
@@ -248,6 +267,18 @@ def set_training_mode(module: nn.Module, row: Row) -> None:
                     part.eval()
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within it a network is in evaluation mode; afterwards each of its parts is in the mode it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 def trainable(module: nn.Module) -> list[Tensor]:
     """The parameters that the optimizer changes."""
     return [p for p in module.parameters() if p.requires_grad]
@@ -275,20 +306,18 @@ def trained_images(module: nn.Module, row: Row, images: int) -> int:
 
 def single_values(module: nn.Module, row: Row) -> bool:
     """Whether a batch norm in training mode sees one value per channel where the batch is one picture."""
-    modes = [(part, part.training) for part in module.modules()]
-    set_training_mode(module, row)
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    module.eval()
     found: list[bool] = []
-    hooks = [m.register_forward_pre_hook(lambda _, x: found.append(x[0].numel() == x[0].shape[1])) for m in norms]
-    first = next(module.parameters())
-    try:
-        if norms:
-            with torch.no_grad():  # not in inference mode, see `find_pairs`
-                module(torch.zeros(1, 3, row.recipe.size, row.recipe.size, device=first.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for part, training in modes:
-            part.training = training
+    with evaluating(module):
+        set_training_mode(module, row)
+        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+        module.eval()
+        hooks = [m.register_forward_pre_hook(lambda _, x: found.append(x[0].numel() == x[0].shape[1])) for m in norms]
+        first = next(module.parameters())
+        try:
+            if norms:
+                with torch.no_grad():  # not in inference mode, see `find_pairs`
+                    module(torch.zeros(1, 3, row.recipe.size, row.recipe.size, device=first.device))
+        finally:
+            for hook in hooks:
+                hook.remove()
     return any(found)

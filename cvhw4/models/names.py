@@ -226,7 +226,7 @@ def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
         with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # weights that a builder loads
             return make()
-    except (RuntimeError, NotImplementedError):  # a network may look at numbers while it is made
+    except Exception:  # a network may look at numbers while it is made; what is wrong with it is raised again
         with torch.random.fork_rng(devices=[]):
             return make().to("meta")
 

@@ -81,8 +81,7 @@ def _try(row: Row, batch: int, last: int) -> None:
 def _take_through(row: Row, device: str, batch: int, last: int) -> None:
     size = row.recipe.size
     with _explained("cannot be built", _Refused), torch.random.fork_rng(devices=[]):
-        module = on_meta(lambda: build_module(row)) if device == "meta" else build_module(row)
-    channels_last(module)
+        module = channels_last(on_meta(lambda: build_module(row)) if device == "meta" else build_module(row))
     try:
         with _explained(f"cannot be trained on pictures of {size} pixels"):
             for images in dict.fromkeys((batch, last)):
