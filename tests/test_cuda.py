@@ -239,9 +239,10 @@ def test_cuda_adam_can_be_recorded(gpu):
 
 
 def test_a_cut_of_a_frozen_network_draws_nothing_on_the_gpu(gpu):
-    network = build_network(replace(untrained("q1_3"), trained="last layer"), seed=0).module.to(CUDA)
+    frozen = replace(untrained("q1_3", size=64), trained="last layer")
+    network = build_network(frozen, seed=0).module.to(CUDA)
     before = torch.cuda.get_rng_state()
-    assert split_frozen(network, 64) is not None
+    assert split_frozen(network, frozen) is not None
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 

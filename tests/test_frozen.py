@@ -61,7 +61,7 @@ def test_the_dropout_of_a_frozen_alexnet_draws_anew_each_epoch():
     _, learnt = make_learner(experiment, built.module, task, plain_call)
     for training in (True, False):
         built.module.train(training)
-        (one, _), (two, _) = (next(iter(learnt.batches(1))) for _ in range(2))
+        (one, _), (two, _) = (next(learnt.block(learnt.blocks(1)[0], learnt.generator(1))) for _ in range(2))
         assert one.shape == (4, 4096) and torch.equal(one, two) != training
 
 
@@ -91,13 +91,43 @@ def test_features_too_large_to_keep_are_computed_anew(monkeypatch):
 
 
 def test_a_network_that_cannot_be_cut_is_left_whole():
-    assert split_frozen(timm.create_model("resnet18", num_classes=2), 32) is None  # all of it is trained
+    assert split_frozen(timm.create_model("resnet18", num_classes=2), row("q1_1")) is None  # all of it is trained
     drawing = timm.create_model("resnet18", num_classes=2, drop_rate=0.5)  # its dropout is part of the trunk
     mobile = torchvision.models.mobilenet_v3_small(num_classes=2)  # torchvision's other networks have no such cut
     for module, head in ((drawing, drawing.fc), (mobile, mobile.classifier[-1])):
         module.requires_grad_(False)
         head.requires_grad_(True)
-        assert split_frozen(module, 32) is None
+        assert split_frozen(module, row("q1_1")) is None
+    assert split_frozen(drawing, replace(row("q1_1"), batch_norm="frozen")).width == 512  # whose dropout never draws
+
+
+def test_a_network_of_ones_own_is_cut_where_its_parts_give_what_it_gives():
+    class Net(nn.Sequential):
+        def __init__(self, body):
+            super().__init__(body, nn.Linear(3, 2))
+            body.requires_grad_(False)
+
+    class Listed(nn.Module):
+        def forward(self, x):
+            return [x.mean((2, 3))]
+
+    class First(nn.Linear):
+        def forward(self, x):
+            return super().forward(x[0])
+
+    class Headed(nn.Sequential):
+        forward_features, forward_head = nn.Sequential.forward, lambda self, x: x
+
+        def get_classifier(self):
+            return self[-1]
+
+        def forward(self, x):
+            return super().forward(x)
+
+    mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert split_frozen(Net(mean), row("q1_1")).width == 3
+    for other in (nn.Sequential(Listed(), First(3, 2)), Headed(mean, nn.Linear(3, 2))):
+        assert split_frozen(other, row("q1_1")) is None
 
 
 def test_a_network_with_two_classifiers_is_not_cut():
@@ -120,9 +150,9 @@ def test_a_network_with_two_classifiers_is_not_cut():
 
     module = Distilled()
     module.body.requires_grad_(False)
-    assert split_frozen(module, 32) is None
+    assert split_frozen(module, row("q1_1")) is None
     module.get_classifier = lambda: nn.ModuleList([module.head, module.other])
-    assert split_frozen(module, 32) is None
+    assert split_frozen(module, row("q1_1")) is None
 
 
 def test_cutting_changes_neither_mode_nor_statistics_nor_the_random_state():
@@ -130,6 +160,6 @@ def test_cutting_changes_neither_mode_nor_statistics_nor_the_random_state():
     built.module.train()
     before = {k: v.clone() for k, v in built.module.state_dict().items()}
     state = torch.random.get_rng_state()
-    assert split_frozen(built.module, 32).width == 1280
+    assert split_frozen(built.module, row("q1_1")).width == 1280
     assert built.module.training and torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(v, before[k]) for k, v in built.module.state_dict().items())

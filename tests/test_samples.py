@@ -14,14 +14,14 @@ from cvhw4.data import load
 from cvhw4.data.dataset import Split
 from cvhw4.data.embedded import face_masks
 from cvhw4.data.embedded.portraits import SIZE, Head, face_mask, person_at
-from cvhw4.models.build import build_network
+from cvhw4.models.build import build_network, evaluating
 from cvhw4.records import samples as stored
 from cvhw4.records.samples import even_choice, pictures_digest
 from cvhw4.runner import Runner
 from cvhw4.training import samples as capture
 from cvhw4.training.fit import fit
 from cvhw4.training.objectives import make_objective
-from cvhw4.training.samples import NO_MAP, SampleRecorder, evaluating, grad_cam, validation_pictures
+from cvhw4.training.samples import NO_MAP, SampleRecorder, grad_cam, validation_pictures
 from tests.helpers.tiny import QUICK, dataset, row
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ class Small(nn.Module):
 
 
 def seen_by(recorder, module, inputs, batch=3):
-    """What an recorder keeps of one evaluation."""
+    """What a recorder keeps of one evaluation."""
     module.eval()
     with torch.inference_mode(), recorder.looking():
         for part in inputs.split(batch):
@@ -99,13 +99,28 @@ def test_a_network_without_a_map_has_none_and_says_so():
         assert found.heat is None and why == found.why and len(found.probabilities) == 8
 
 
-def test_grad_cam_that_fails_costs_no_run():
+def of_nothing():
+    raise TypeError("forward_head() missing 1 required positional argument")
+
+
+@pytest.mark.parametrize("head", [lambda x: x @ torch.zeros(7, 7), lambda x: of_nothing()])
+def test_grad_cam_that_fails_costs_no_run(head):
     network = Small()
     recorder = SampleRecorder(dataset("classification"), network, 8)
-    recorder.cut = recorder.cut._replace(head=lambda x: x @ torch.zeros(7, 7))
+    recorder.cut = recorder.cut._replace(head=head)
     with pytest.warns(UserWarning, match="keeps no heat maps"):
         found = seen_by(recorder, network, torch.randn(8, 3, 8, 8))
     assert found.heat is None and found.probabilities.shape == (8, 3)
+
+
+def test_a_subclass_of_sequential_has_heat_maps():
+    class Net(nn.Sequential):
+        def __init__(self, classes):
+            super().__init__(Small(classes=4), nn.Linear(4, classes))
+
+    network = Net(3)
+    found = seen_by(SampleRecorder(dataset("classification"), network, 8), network, torch.randn(8, 3, 8, 8))
+    assert found.heat.shape == (8, 6, 6) and found.probabilities.shape == (8, 3)
 
 
 def test_of_many_images_an_even_choice_is_kept(monkeypatch):

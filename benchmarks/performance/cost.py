@@ -18,6 +18,7 @@ from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from cvhw4.data.gather import free_memory
+from cvhw4.models.build import evaluating
 from cvhw4.records.typed import Field
 from cvhw4.study import Row
 
@@ -75,16 +76,11 @@ def flops_per_image(row: Row, module: nn.Module) -> Flops:
         module: as `cvhw4.models.build.build_network` makes it: `requires_grad` decides the backward pass. A frozen
             trunk has none; the first layer never computes the gradient of its input.
     """
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()  # the matrix work is the same, and batch norm accepts a batch of one
-    try:
+    with evaluating(module):  # the matrix work is the same, and batch norm accepts a batch of one
         try:
             return _count(row, module, on_meta=True)
         except (NotImplementedError, RuntimeError):
             return _count(row, module, on_meta=False)
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def flop_counter() -> FlopCounterMode:

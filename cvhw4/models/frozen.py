@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models import AlexNet
+
+from cvhw4.models.build import evaluating, set_training_mode
+from cvhw4.study import Row
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,12 @@ class Frozen:
     width: int = 0
 
 
-def split_frozen(module: nn.Module, size: int) -> Frozen | None:
+def split_frozen(module: nn.Module, row: Row) -> Frozen | None:
     """The parts of a classifier of which only the last layer is trained; None where it cannot be cut like that.
 
     Args:
         module: as `build_network` makes it; all parameters but the head's are frozen.
-        size: side of its inputs, in pixels.
+        row: the size of its inputs, and its training mode.
 
     The cut is tried on two images: the parts must give what the network gives, and the trunk the same in training
     mode, twice.
@@ -43,27 +47,26 @@ def split_frozen(module: nn.Module, size: int) -> Frozen | None:
     parts = _cut(module)
     if parts is None or any(p.requires_grad for p in _others(module, parts.head)):
         return None
-    mode = module.training
-    first = next(module.parameters())
+    first, size, width = next(module.parameters()), row.recipe.size, 0
     inputs = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(first.device)
-    with torch.no_grad(), torch.random.fork_rng(devices=[first.device] if first.is_cuda else []):
-        module.eval()
+    generators = torch.random.fork_rng(devices=[first.device] if first.is_cuda else [])
+    # Of a user's own parts features may be no tensor, and a forward_head may take other arguments.
+    with torch.no_grad(), generators, evaluating(module), suppress(TypeError, ValueError, AttributeError, LookupError):
         features = parts.trunk(inputs)
         same = torch.allclose(parts.head(parts.tail(features)), module(inputs), rtol=1e-4, atol=1e-4)
-        _train_without_batch_norm(module)
-        steady = all(torch.equal(parts.trunk(inputs), features) for _ in range(2))
-    module.train(mode)
-    if not (same and steady and features.ndim == 2):
-        return None
-    return replace(parts, width=features.shape[1])
+        set_training_mode(module, row)
+        if same and all(torch.equal(parts.trunk(inputs), features) for _ in range(2)) and features.ndim == 2:
+            width = features.shape[1]
+    return replace(parts, width=width) if width else None
 
 
 def _cut(module: nn.Module) -> Frozen | None:
     if isinstance(module, AlexNet):
         *tail, head = module.classifier
         return Frozen(nn.Sequential(module.features, module.avgpool, nn.Flatten()), nn.Sequential(*tail), head)
-    if isinstance(module, nn.Sequential):
-        return Frozen(module[:-1], nn.Identity(), module[-1])
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        *trunk, head = module  # a slice would call a subclass's own __init__
+        return Frozen(nn.Sequential(*trunk), nn.Identity(), head)
     if all(hasattr(module, part) for part in ("forward_features", "forward_head", "get_classifier")):  # timm's
         network: Any = module
         head, trunk = network.get_classifier(), partial(_before_classifier, network)
@@ -80,11 +83,3 @@ def _before_classifier(network: Any, inputs: Tensor) -> Tensor:
 def _others(module: nn.Module, head: nn.Module) -> list[nn.Parameter]:
     own = {id(p) for p in head.parameters()}
     return [p for p in module.parameters() if id(p) not in own]
-
-
-def _train_without_batch_norm(module: nn.Module) -> None:
-    """Training mode as a frozen network has it: its batch norms keep their statistics."""
-    module.train()
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            part.eval()

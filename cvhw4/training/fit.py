@@ -384,7 +384,7 @@ def make_learner(
 ) -> tuple[nn.Module, Objective | FrozenClassification]:
     """What is trained, and on what: the network on pictures, or its last layer on what the rest makes of them."""
     if row.trained == "last layer" and isinstance(objective, ClassificationObjective):
-        parts = split_frozen(module, row.recipe.size)
+        parts = split_frozen(module, row)
         if parts is not None:
             return parts.head, FrozenClassification(objective, parts, call)
     return module, objective

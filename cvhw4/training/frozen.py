@@ -33,7 +33,7 @@ class FrozenClassification:
 
     Args:
         objective: the objective, with pictures.
-        parts: the network's parts, on the task's device.
+        parts: the network's parts, on the objective's device.
         call: calls a part as the network is called (with its precision).
     """
 
@@ -46,17 +46,12 @@ class FrozenClassification:
         self._variants: Tensor | None = None  # [2, N, F]: features of each training image, as it is and mirrored
         self._validation: Tensor | None = None
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """An epoch's features float [B, F], as the head sees them, and targets."""
-        generator = self.generator(epoch)
-        for index in self.blocks(epoch):
-            yield from self.block(index, generator)
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self.objective, name)
 
     def block(self, index: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one block, dropout drawn for all of it at once."""
+        """The batches of one block: features float [B, F], as the head sees them, and targets; dropout drawn for all of
+        it at once."""
         with torch.no_grad():
             features, targets = self._features(index, generator)
             features = self.call(self.parts.tail, features)

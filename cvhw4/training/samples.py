@@ -22,6 +22,8 @@ from cvhw4.data.augment import centre, resample, whole_views
 from cvhw4.data.dataset import Dataset
 from cvhw4.data.embedded import face_masks
 from cvhw4.data.gather import gather
+from cvhw4.models.build import evaluating
+from cvhw4.models.names import first_line
 from cvhw4.records.samples import MOST_BYTES, MOST_IMAGES, PredictionSamples, ValidationPictures, even_choice
 from cvhw4.training.objectives import DeviceSplit
 
@@ -101,8 +103,8 @@ class SampleRecorder:
         heat, why = None, NO_MAP
         try:
             heat, why = self._heat(scores)
-        except RuntimeError as error:  # no picture is worth a trained network
-            problem = str(error).partition("\n")[0]
+        except Exception as error:  # of a user's own head too: no picture is worth a trained network
+            problem = first_line(error)
             warnings.warn(f"Grad-CAM failed ({problem}): this run keeps no heat maps.", stacklevel=2)
         probabilities = scores.float().softmax(1).cpu().numpy().astype(np.float16)
         return PredictionSamples("", "", self.index, probabilities=probabilities, heat=heat, why=why)
@@ -150,18 +152,6 @@ def grad_cam(
     return scores.detach(), heat
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within it a network is in evaluation mode; afterwards each of its parts is in the mode it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
 def _find_cut(module: nn.Module) -> _Cut | None:
     """Where a classifier's last feature map is; None where that is not known."""
     network: Any = module
@@ -172,9 +162,10 @@ def _find_cut(module: nn.Module) -> _Cut | None:
             return layer.register_forward_hook(lambda *found: seen(found[-1])).remove
 
         return _Cut(watch, lambda x: network.classifier(network.avgpool(pool(x)).flatten(1)), (2, 3))
-    if isinstance(module, nn.Sequential):
-        inner = _find_cut(module[0])
-        return inner and inner._replace(head=lambda x: module[1:](inner.head(x)))
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
+        first, *rest = module  # a slice would call a subclass's own __init__
+        inner, behind = _find_cut(first), nn.Sequential(*rest)
+        return inner and inner._replace(head=lambda x: behind(inner.head(x)))
     if all(hasattr(module, part) for part in ("forward_features", "forward_head")):  # timm's
         last = str(getattr(module, "output_fmt", "NCHW")) == "NHWC"
         return _Cut(lambda seen: _watch_features(network, seen), network.forward_head, (1, 2) if last else (2, 3))
