@@ -175,7 +175,7 @@ class _Run:
         if graphs:
             state = [*self.module.parameters(), *self.module.buffers()]
             graphed = GraphedStep(self.step, self.optimizer, state, row.recipe.batch, self.accumulated.once)
-            self.objective.spare.give_up.append(graphed.give_up)
+            self.objective.give_up.append(graphed.give_up)
             self.step = graphed
         self.rates = Rates(row.recipe, self.optimizer, self.objective.steps, self.objective.primary)
         torch.manual_seed(stream(seed, "dropout").initial_seed())
@@ -405,7 +405,7 @@ def make_step(
         clip: limits the gradients.
         parts: whether a batch's loss is the mean of its images'.
     """
-    release = objective.spare.release
+    release = objective.release
     return AccumulatedStep(
         lambda inputs: call(module, inputs), objective.loss, module, optimizer, clip, in_parts=parts, release=release
     )
@@ -495,7 +495,7 @@ def evaluate(
     """
 
     def forward(inputs: Tensor) -> Tensor:
-        logits = in_parts(lambda x: call(module, upload(x, objective.device)), inputs, objective.spare.release)
+        logits = in_parts(lambda x: call(module, upload(x, objective.device)), inputs, objective.release)
         if observe is not None:
             observe(logits)
         return logits

@@ -101,4 +101,4 @@ class FrozenClassification:
 
     def _trunk(self, inputs: Tensor) -> Tensor:
         self.passes += len(inputs)
-        return in_parts(lambda x: self.call(self.parts.trunk, upload(x, self.device)), inputs, self.spare.release)
+        return in_parts(lambda x: self.call(self.parts.trunk, upload(x, self.device)), inputs, self.release)

@@ -53,23 +53,6 @@ def empty_cache(device: torch.device) -> None:
         torch.get_device_module(device).empty_cache()
 
 
-class Spare:
-    """What lies on a device for speed alone.
-
-    Args:
-        give_up: each drops something of that, and says whether there was anything; in the order they are asked.
-    """
-
-    def __init__(self, device: torch.device, *give_up: Release) -> None:
-        self.device, self.give_up = device, list(give_up)
-
-    def release(self) -> bool:
-        """Drops one thing; False where nothing is left to drop."""
-        released = any(drop() for drop in self.give_up)
-        empty_cache(self.device)
-        return released
-
-
 class AccumulatedStep:
     """One optimizer step, of a batch as a whole or, once the device's memory did not hold that, of parts of it whose
     gradients are added up: the same step but for rounding (and other draws of dropout).

@@ -24,7 +24,7 @@ from cvhw4.models.build import Network, trained_images
 from cvhw4.study import Row
 from cvhw4.tasks import CLASSIFICATION, SEGMENTATION, TASKS
 from cvhw4.training.counts import contours, count_pixels
-from cvhw4.training.memory import MayRunOut, Spare
+from cvhw4.training.memory import MayRunOut, Release, empty_cache
 from cvhw4.training.recipe import make_loss
 
 WHOLE = ("whole face", "none")  # augmentations that show the whole picture
@@ -67,7 +67,8 @@ class Objective(ABC):
     def __init__(self, row: Row, dataset: Dataset, network: Network, device: torch.device, seed: int) -> None:
         self.row, self.device, self.seed = row, device, seed
         self._given = dataset, network
-        self.spare = Spare(device, self._give_up)
+        # What lies on the device for speed alone, in the order in which it is dropped; each says if there was anything.
+        self.give_up: list[Release] = [self._give_up]
         self._host: Objective | None = None  # the same on the CPU, once the device's memory did not hold a block
         self.size = row.recipe.size
         self._loss = make_loss(row.recipe, TASKS[dataset.task], device)
@@ -124,12 +125,18 @@ class Objective(ABC):
         while self._host is None:
             with MayRunOut() if self.device.type != "cpu" else nullcontext():
                 return make(self)
-            if not self.spare.release():
+            if not self.release():
                 problem = "memory does not hold a block of pictures: they are prepared on the host, slower."
                 warnings.warn(f"The device's {problem}", stacklevel=2)
                 dataset, network = self._given
                 self._host = type(self)(self.row, dataset, network, torch.device("cpu"), self.seed)
         return make(self._host)
+
+    def release(self) -> bool:
+        """Drops one thing that is on the device for speed alone; False where nothing is left to drop."""
+        released = any(drop() for drop in self.give_up)
+        empty_cache(self.device)
+        return released
 
     def _give_up(self) -> bool:
         """Frees what is on the device to be there again: validation inputs, and the pictures themselves."""
@@ -336,6 +343,6 @@ class SegmentationObjective(Objective):
 
 
 def make_objective(row: Row, dataset: Dataset, network: Network, device: torch.device, seed: int) -> Objective:
-    """The task that a data set is for."""
+    """What the training on a data set is made of."""
     kind = ClassificationObjective if dataset.task == "classification" else SegmentationObjective
     return kind(row, dataset, network, device, seed)
