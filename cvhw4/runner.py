@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cvhw4.errors import InputError, TrainingFailed, Unavailable
 from cvhw4.files import read, remove, write_atomically
@@ -280,7 +282,7 @@ class Runner:
         started, clock = datetime.now(UTC), time.perf_counter()
         folder = self.store.run_folder(row.name, plan.seed, plan.fingerprint)
         interruptions = _begin_in(folder, self.reuse)
-        plan.run = Run(row.values, plan.seed, folder, partial(_log, folder.with_suffix(".log")), self._device)
+        plan.run = Run(_copied(row), plan.seed, folder, partial(_log, folder.with_suffix(".log")), self._device)
         env.reset_peak_memory("cpu")
         with seeded(plan.seed, self.threads):
             epochs = train_custom(train, row, plan.run, self.study.needed(row), on_epoch)
@@ -353,9 +355,8 @@ class Runner:
                 path.unlink()
         if self.checkpoint_seconds is None:
             return Checkpoints(path, fingerprint, every=60.0, share=0.01, resume=self.reuse)
-        if self.checkpoint_seconds == 0:
-            return None
-        return Checkpoints(path, fingerprint, every=self.checkpoint_seconds, resume=self.reuse)
+        share = math.inf if self.checkpoint_seconds else 0.0  # of the time: 0 reads what is there, and writes none
+        return Checkpoints(path, fingerprint, every=self.checkpoint_seconds, resume=self.reuse, share=share)
 
     def note(self, failed: TrainingFailed, row: Row, seed: int) -> None:
         """Stores why a run failed that could not do so itself."""
@@ -470,6 +471,20 @@ class Runner:
     def _threads(self) -> int:
         """How many threads a run on a CPU may use, without asking torch."""
         return self.threads or threads_of_environment() or cores()
+
+
+def _copied(row: CustomRow) -> dict[str, Any]:
+    """A row's settings for one run: no seed goes on from what another made of an object among them.
+
+    Raises:
+        InputError: they cannot be copied.
+    """
+    try:
+        return deepcopy(dict(row.values))
+    except Exception as error:
+        problem = f"has settings that cannot be copied for each run ({type(error).__name__}: {error})"
+        hint = "give functions or classes, and make the object in train from them"
+        raise InputError(f"study {row.study}, row {row.name}", problem, hint) from error
 
 
 def _begin_in(folder: Path, resume: bool) -> int:

@@ -14,14 +14,16 @@ from safetensors.torch import load
 from torch import nn, optim
 from torchvision.transforms import v2
 
-from cvhw4.errors import OutOfMemory, TrainingDiverged
+from cvhw4.errors import InputError, OutOfMemory, TrainingDiverged
 from cvhw4.models.build import build_network
 from cvhw4.models.pooling import MatrixPool, make_deterministic
+from cvhw4.runner import Runner
 from cvhw4.training import objectives
 from cvhw4.training.checkpoint import Checkpoint, Checkpoints, restore, state_of
 from cvhw4.training.fit import fit, make_step
 from cvhw4.training.memory import AccumulatedStep, in_parts
 from cvhw4.training.objectives import make_objective
+from tests.helpers.tiny import QUICK as STUDY
 from tests.helpers.tiny import dataset, row
 
 CPU = torch.device("cpu")
@@ -133,6 +135,18 @@ def kept_run(tmp_path_factory):
     """What a run leaves, and its last checkpoint."""
     kept = Kept(tmp_path_factory.mktemp("kept") / "c")
     return run(row("q1_1"), kept), kept.path.read_bytes()
+
+
+def test_a_checkpoint_of_another_network_is_refused(kept_run, tmp_path):
+    (path := tmp_path / "c").write_bytes(kept_run[1])
+    with pytest.raises(InputError, match=r"c: is the checkpoint of another network\. Fix: .* version="):
+        resumed(row("q1_2"), path)
+
+
+def test_without_checkpoints_one_that_is_there_is_taken_up(kept_run, tmp_path):
+    (path := tmp_path / "c").write_bytes(kept_run[1])
+    there = Runner(study=STUDY, reuse=True, checkpoint_seconds=0)._checkpoints(path, "f" * 64)
+    assert there.read() is not None and not there.due(epoch_ends=True)
 
 
 @pytest.mark.parametrize(

@@ -583,9 +583,10 @@ def test_other_accelerators_train_as_the_cpu_does(kind, name, tmp_path, monkeypa
     use_small_networks(monkeypatch)
     experiment = untrained(name, epochs=2, lr=1e-5)
     here, weights = train(experiment, None, CPU)
-    with emulated_gpu(kind) as gpu:
+    number = int(kind == "xpu")  # the second of two: which is not the current one
+    with emulated_gpu(kind, index=number) as gpu:
         kept = Checkpoints(tmp_path / "c", "f" * 64, every=0)
-        device = pick_device(kind)
+        device = pick_device(kind, number)
         there, others = train(experiment, None, device, checkpoints=kept)
         again, _ = train(experiment, None, device, checkpoints=Checkpoints(kept.path, "f" * 64, resume=True))
         assert device == gpu.device and gpu.operations and peak_memory(device) == gpu.peak

@@ -1,6 +1,7 @@
 """Several runs at once in processes of this machine: the figures of one after the other, whatever dies on the way."""
 
 import os
+import pickle
 import random
 import re
 import signal
@@ -45,8 +46,9 @@ def until(condition, seconds=300):
 def train(run):
     """Says where it runs, and does what its row says."""
     run.log(os.getpid())
-    for epoch in range(2):
-        yield {"accuracy": random.random() * run.settings["depth"], "epoch": epoch}
+    run.settings["trained"].append(run.seed)
+    for _ in range(2):
+        yield {"accuracy": random.random() * run.settings["depth"], "trained": len(run.settings["trained"])}
         match run.settings["does"]:
             case "warn":
                 warnings.warn("shallow", stacklevel=1)
@@ -54,13 +56,15 @@ def train(run):
                 raise ValueError("no depth")
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "exit":
+                os._exit(3)
             case "hang":
                 child = subprocess.Popen(["sleep", "600"])
                 (run.folder / "child").write_text(str(child.pid))
                 time.sleep(600)
 
 
-ROWS = {does: {"depth": 8, "does": does} for does in ("run", "warn", "raise", "die", "hang")}
+ROWS = {does: {"depth": 8, "does": does, "trained": []} for does in ("run", "warn", "raise", "die", "exit", "hang")}
 OWN = Study("own", train=train, rows=ROWS, primary="accuracy")
 
 
@@ -103,9 +107,11 @@ def test_whichever_process_trains_a_run_it_is_the_same(pool, runner, capfd):
 
 def test_what_becomes_of_one_run_is_no_others_affair(pool, runner):
     rows, nothing = OWN.rows, lambda event: None
-    pool.submit([(OWN, rows["die"], 0), (OWN, rows["raise"], 0)])
+    pool.submit([(OWN, rows[name], 0) for name in ("die", "exit", "raise")])
     with pytest.raises(ProcessDied, match=r"^die, seed 0: its process died \(SIGKILL\), .* --jobs") as died:
         pool.result(rows["die"], 0, nothing)
+    with pytest.raises(ProcessDied, match=r"its process died \(exit code 3\)\. Fix: see what it printed; --reuse"):
+        pool.result(rows["exit"], 0, nothing)
     with pytest.raises(TrainingFailed, match="raise, seed 0, epoch 2: train raises ValueError: no depth") as failed:
         pool.result(rows["raise"], 0, nothing)
     assert 'raise ValueError("no depth")' in failed.value.traceback and len(runner.store.failures()) == 1
@@ -126,6 +132,15 @@ def test_what_becomes_of_one_run_is_no_others_affair(pool, runner):
     assert pool.result(rows["run"], 0, nothing)[0].seed == 0
     with pytest.raises(TrainingFailed):
         pool.result(rows["die"], 0, nothing)
+
+
+def test_workers_of_a_part_are_numbered_behind_those_of_the_parts_before(pool, runner, monkeypatch):
+    given = []
+    pool.make = lambda of: replace(runner, study=of, worker=1)
+    worker = SimpleNamespace(number=1, pipe=SimpleNamespace(send_bytes=given.append))
+    monkeypatch.setattr(pool, "_idle", lambda: worker)
+    pool.submit([(OWN, OWN.rows["run"], 0)])
+    assert pickle.loads(given[0])[0].worker == 3
 
 
 class OddError(Exception):

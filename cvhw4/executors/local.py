@@ -136,9 +136,12 @@ class LocalPool(Executor):
             worker.process.join(POLL_SECONDS)
             code = worker.process.exitcode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            why, hint = "", "see what it printed"
+            if code == -signal.SIGKILL:
+                why, hint = ", as it does where memory runs out", "give a smaller --jobs"
             run.outcome = ProcessDied(
-                f"{run.row.name}, seed {run.seed}: its process died ({how}), as it does where memory runs out. Fix: "
-                "give a smaller --jobs; --reuse takes what is finished.",
+                f"{run.row.name}, seed {run.seed}: its process died ({how}){why}. Fix: {hint}; --reuse takes what is "
+                "finished.",
                 traceback=worker.output.read_text("utf-8", "replace")[-2000:],  # such as a fault that Python tells of
             )
             self._end(worker)
@@ -148,7 +151,8 @@ class LocalPool(Executor):
         while self._pending and (worker := self._idle()) is not None:
             run = self._pending.popleft()
             try:
-                runner = replace(self.make(run.study), worker=worker.number)
+                runner = self.make(run.study)
+                runner = replace(runner, worker=runner.worker * self.jobs + worker.number)  # of a part: behind others'
                 worker.pipe.send_bytes(self._pickle.dumps((runner, run.row, run.seed)))
                 worker.run = run
             except Exception as error:  # what it raises where its test waits

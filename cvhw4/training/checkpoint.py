@@ -56,7 +56,7 @@ def generator_states(device: torch.device) -> Generators:
     """uint8 states of the process's random generators: the CPU's, and the device's if it is another."""
     states = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
-        states[device.type] = torch.get_device_module(device).get_rng_state()
+        states[device.type] = torch.get_device_module(device).get_rng_state(device)
     return states
 
 
@@ -64,7 +64,7 @@ def set_generator_states(states: Generators, device: torch.device) -> None:
     """Puts the generators into states that `generator_states` gave."""
     torch.set_rng_state(states["cpu"])
     if device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states[device.type])
+        torch.get_device_module(device).set_rng_state(states[device.type], device)
 
 
 @dataclass
@@ -185,6 +185,12 @@ def state_of(module: nn.Module, optimizer: optim.Optimizer) -> tuple[dict[str, T
     values = _pack({"groups": groups, "states": states, "generators": generators}, "optimizer", tensors)
     plain = torch.contiguous_format
     return {name: t.detach().to("cpu", copy=True, memory_format=plain) for name, t in tensors.items()}, values
+
+
+def fits(module: nn.Module, checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds what changes in a network, by names and shapes."""
+    kept = {name: t.shape for name, t in checkpoint.tensors.items() if name.startswith(("weights.", "buffers."))}
+    return kept == {name: t.shape for name, t in _changing(module).items()}
 
 
 def restore(module: nn.Module, optimizer: optim.Optimizer, checkpoint: Checkpoint) -> None:

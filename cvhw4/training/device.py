@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def pick_device(wanted: str, worker: int = 0) -> torch.device:
-    """The device to train on, which becomes the current one: of several GPUs (of those that CUDA_VISIBLE_DEVICES
-    leaves) each worker takes the next. "auto" is CUDA or the CPU: other accelerators have to be asked for.
+    """The device to train on: of several GPUs (of those that CUDA_VISIBLE_DEVICES leaves) each worker takes the next,
+    and CUDA's becomes the current one. "auto" is CUDA or the CPU: other accelerators have to be asked for.
 
     Raises:
         InputError: an accelerator was asked for and there is none.

@@ -35,6 +35,7 @@ from cvhw4.training.checkpoint import (
     Checkpoints,
     EpochPosition,
     Generators,
+    fits,
     generator_states,
     restore,
     set_generator_states,
@@ -260,7 +261,7 @@ class _Run:
         """The mean loss over the epoch's images so far; waits for the device.
 
         Args:
-            weights: observe at them as well: after the last step no further loss tells.
+            weights: look at them as well: after the last step no further loss tells.
 
         Raises:
             TrainingDiverged: a step's loss, or a weight, is not finite.
@@ -322,6 +323,10 @@ class _Run:
         if found is None:
             return
         values, tensors = found.values, found.tensors
+        if not fits(self.module, found):
+            assert self.checkpoints is not None
+            hint = "give the row another version= where what its callable builds changes, or delete the file"
+            raise InputError(self.checkpoints.path, "is the checkpoint of another network", hint)
         restore(self.module, self.optimizer, found)
         self.number, self.seconds = values["epoch"], values["seconds"]
         self.place = EpochPosition(

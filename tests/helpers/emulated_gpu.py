@@ -440,6 +440,18 @@ def emulated_gpu(
     def seed(number: int) -> None:
         gpu.generator = torch.Generator().manual_seed(number).get_state()
 
+    def numbers_of(device: torch.device | str = kind) -> None:
+        place = torch.device(device).index
+        assert (gpu.current if place is None else place) == index, "the random numbers of another device"
+
+    def state(device: torch.device | str = kind) -> torch.Tensor:
+        numbers_of(device)
+        return gpu.generator.clone()
+
+    def set_state(state: torch.Tensor, device: torch.device | str = kind) -> None:
+        numbers_of(device)
+        gpu.generator = state.clone()
+
     both: dict[str, Callable[..., Any]] = dict(
         is_available=lambda: True,
         device_count=lambda: index + 1,
@@ -453,8 +465,8 @@ def emulated_gpu(
         current_accelerator=lambda *_, **__: torch.device(kind),
     )
     own: dict[str, Callable[..., Any]] = both | dict(
-        get_rng_state=lambda *_: gpu.generator.clone(),
-        set_rng_state=lambda state, *_: setattr(gpu, "generator", state.clone()),
+        get_rng_state=state,
+        set_rng_state=set_state,
         manual_seed=seed,
         manual_seed_all=seed,
         get_device_name=lambda *_: "emulated",
