@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cvhw4.errors import InputError, Unavailable
 from cvhw4.records.environment import OTHERS
-from cvhw4.study import Scenes, Study
+from cvhw4.study import Row, Scenes, Study
 from cvhw4.study.checks import choose
 from cvhw4.training.process import importing, prepare_process
 
@@ -49,7 +49,9 @@ def check_options(runner: Runner) -> None:
         from cvhw4.training.device import pick_device
         from cvhw4.training.precision import pick_precision
 
-        pick_precision(runner.precision, pick_device(runner.device))
+        prepare_process()
+        with importing():
+            pick_precision(runner.precision, pick_device(runner.device))
 
 
 def check_study(runner: Runner) -> None:
@@ -76,7 +78,7 @@ def check_study(runner: Runner) -> None:
     with importing():
         from cvhw4.training.recipe import check_recipe
 
-    for row in (*study.rows.values(), *study.in_group("control")):
+    for row in _rows(study):
         try:
             check_recipe(row.recipe, row.task, row.classes, graphs=runner.cuda_graphs)
         except InputError as error:
@@ -86,6 +88,12 @@ def check_study(runner: Runner) -> None:
     _check_networks(runner)
 
 
+def _rows(study: Study, task: str | None = None) -> list[Row]:
+    """A study's rows with its negative controls, at every strength; of one task, or of all."""
+    every = {row.name: row for row in (*study.rows.values(), *study.in_group("control"))}
+    return [row for row in every.values() if task in (None, row.task.name)]
+
+
 def _check_networks(runner: Runner) -> None:
     """Builds and tries every row's network, and reads the files in the weights folder that are for them; raises
     InputError."""
@@ -93,7 +101,7 @@ def _check_networks(runner: Runner) -> None:
     from cvhw4.models.trial import try_network
     from cvhw4.models.weights import check_weights
 
-    rows = (*runner.study.rows.values(), *runner.study.in_group("control"))
+    rows = _rows(runner.study)
     pretrained = set()
     for row in rows:
         if not isinstance(row.network, str):
@@ -124,7 +132,7 @@ def _check_size(study: Study, task: str, runner: Runner) -> None:
         _check_counts(study, task, dataset)
     if isinstance(source, Scenes):
         height, width = dataset.train.images.shape[1:3]
-        needed = max(row.recipe.size for row in study.of(task))
+        needed = max(row.recipe.size for row in _rows(study, task))
         if min(height, width) < needed:
             problem = f"has scenes of {width}x{height}, and {needed} pixels a side are cut out"
             raise InputError(source.folder, problem, f"give pictures of at least {needed} pixels a side")
@@ -134,8 +142,8 @@ def _check_corruptions(study: Study, task: str, runner: Runner) -> None:
     """Refuses negative controls that leave nothing to train on; raises InputError."""
     from cvhw4.data.corruption import check_corruption
 
-    for row in (*study.rows.values(), *study.in_group("control")):
-        if row.corruption is not None and row.task.name == task:
+    for row in _rows(study, task):
+        if row.corruption is not None:
             try:
                 check_corruption(runner.data(task), row.corruption)
             except InputError as error:
@@ -149,7 +157,7 @@ def _check_transforms(runner: Runner) -> None:
     from cvhw4.data.augment import stream, transformed
     from cvhw4.data.gather import gather
 
-    for row in runner.study.rows.values():
+    for row in _rows(runner.study):
         if not callable(row.augmentation):
             continue
         try:
@@ -172,7 +180,7 @@ def _check_transforms(runner: Runner) -> None:
 
 def _check_counts(study: Study, task: str, dataset: Dataset) -> None:
     """Refuses more classes, scenes and epochs than memory holds the counts of pixels of; raises InputError."""
-    for row in study.of(task):
+    for row in _rows(study, task):
         cells = 2 * (len(dataset.classes) + 1) * row.classes * len(dataset.val) * row.recipe.epochs
         if (needed := 4 * cells) > _MOST_COUNTS:
             problem = (

@@ -222,11 +222,18 @@ def test_a_test_that_trains_twice_is_told_to_be_two(own, pytester):
 
 MARK = "study(insects)"
 NOTHING_LEFT = 'Control(name="few", row="scratch", words="", corrupts="smaller training set", strengths=(0.99,))'
+LARGE = "augmentation=__import__('torchvision.transforms.v2', fromlist=['v2']).RandomCrop(40, pad_if_needed=True)"
 UNUSABLE = [  # what stands in the file, what stands there instead, and the error
     (
         "    claims=[",
         f"    controls=[__import__('cvhw4').{NOTHING_LEFT}],\n    claims=[",
         "row few, photos: leaves out 0.99 of 12 training images, which is all. Fix: give a smaller share",
+    ),
+    (
+        "    claims=[",
+        f"    controls=[__import__('cvhw4').Control(name='cut', row='scratch', words='', changes=dict({LARGE}))],\n"
+        "    claims=[",
+        "study insects, row cut, augmentation: gives [3, 40, 40]",
     ),
     (
         "balanced_accuracy_score}",

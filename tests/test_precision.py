@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from cvhw4.errors import InputError
 from cvhw4.records.store import Store
 from cvhw4.report.runs import device, notes
 from cvhw4.runner import Runner
-from cvhw4.training import precision
+from cvhw4.training import precision, recipe
 from cvhw4.training.precision import choose_precision, pick_precision, time_steps
 from tests.helpers.tiny import QUICK, dataset, record, untrained
 
@@ -56,8 +57,10 @@ def test_what_was_timed_is_kept_for_a_processor_torch_threads_network_and_size(t
     _, calls = timed
     choose(), choose(replace(ROW, start="imagenet"))
     assert len(calls) == 1
-    changes = dict(size=64), dict(batch=2), dict(loss="focal"), dict(clip_grad=1.0)
-    other = [untrained("q2_1b"), untrained("q1_8"), *(untrained("q2_1a", **change) for change in changes)]
+    changes = [dict(size=64), dict(batch=2), dict(loss="focal"), dict(clip_grad=1.0)]
+    changes += [dict(clip_grad=1.0, clip_mode="value")]
+    other = [untrained("q2_1b"), untrained("q1_8"), replace(untrained("q1_8"), augmentation="none")]
+    other += (untrained("q2_1a", **change) for change in changes)
     for number, row in enumerate(other, 2):
         choose(row), choose(row)
         assert len(calls) == number, row
@@ -103,11 +106,12 @@ def test_a_choice_of_another_processor_or_a_damaged_one_is_noticed(timed, tmp_pa
 
 @pytest.mark.parametrize("name", ["q1_8", "q1_5"])
 def test_steps_of_every_kind_of_row_are_timed(name, monkeypatch):
-    row = untrained(name)
+    row, clipped = untrained(name), []
+    monkeypatch.setattr(recipe, "make_clipping", lambda *_: lambda: clipped.append(1))
     monkeypatch.setattr(precision, "_ROUNDS", 1)
     before = torch.get_rng_state()
     seconds = time_steps(replace(row, start="imagenet"), dataset(row.task.name), CPU)
-    assert seconds.keys() == {"float32", "bf16"} and all(0 < s < 60 for s in seconds.values())
+    assert seconds.keys() == {"float32", "bf16"} and all(0 < s < 60 for s in seconds.values()) and clipped
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -133,6 +137,15 @@ def test_bf16_where_the_processor_has_none_is_one_line_before_training(study, mo
     lines = [line for line in result.stdout.lines + result.stderr.lines if "--precision bf16" in line]
     assert result.ret == 4 and len(lines) == 1 and "Fix: use --precision float32" in lines[0]
     assert not (pytester.path / "results").exists()
+
+
+@pytest.mark.parametrize(("flags", "native"), [("avx512f", False), ("avx512f avx512_bf16", True), ("asimd", True)])
+def test_bf16_that_torch_emulates_with_avx512_is_refused(flags, native, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # as of all with AVX-512
+    monkeypatch.setattr(precision, "_cpuinfo", lambda: {"flags": f"fpu {flags} avx2"})
+    assert precision.processor().endswith(f"with{'out' * (not native)} bf16")
+    with nullcontext() if native else pytest.raises(InputError, match="finds no bf16 instructions"):
+        assert pick_precision("bf16", CPU) == "bf16"
 
 
 @pytest.fixture

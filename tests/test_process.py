@@ -46,6 +46,26 @@ def test_freed_memory_stays_until_it_is_released_unless_the_user_has_it_otherwis
     assert freed < 60 and spin == "7"
 
 
+CHECKING = """
+import gc, os, sys
+from contextlib import suppress
+from pathlib import Path
+from cvhw4.errors import InputError
+from cvhw4.preflight import check_options
+from cvhw4.runner import Runner
+
+with suppress(InputError):  # of a processor without it
+    check_options(Runner(study=None, precision="bf16", results=Path("results")))
+print("torch" in sys.modules, gc.get_freeze_count() > 100_000, os.environ["GOMP_SPINCOUNT"])
+"""
+
+
+def test_a_check_of_options_that_needs_torch_prepares_the_process_before():
+    own = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
+    done = subprocess.run([sys.executable, "-c", CHECKING], env=own, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "10000"]
+
+
 IMPORTING = """
 import gc
 from cvhw4.training.process import importing

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GAIN = 0.9  # of float32's time, at most, that a step takes where bf16 is chosen: less is within the noise of timing
 _ROUNDS, _SECONDS = 3, 20.0  # timed steps of each precision, and after how many seconds in all no more are begun
-_STEP = 4  # raise it when a step is computed in another way: what was timed before is timed anew
+_STEP = 5  # raise it when a step is computed in another way: what was timed before is timed anew
 _timed: dict[str, Mapping[str, float]] = {}  # in this process, for where the cache folder cannot be used
 
 
@@ -63,7 +63,7 @@ def pick_precision(wanted: str | None, device: torch.device, row: Row | None = N
     elif device.type != "cpu":
         native, problem = False, f"is not supported on {device.type}"
     else:
-        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        native = _has_bf16()
         problem = (
             "finds no bf16 instructions in this processor (avx512_bf16, amx_bf16 or the like), and emulated ones take "
             "several times as long as float32"
@@ -78,8 +78,9 @@ def pick_precision(wanted: str | None, device: torch.device, row: Row | None = N
 def choose_precision(wanted: str | None, device: torch.device, row: Row, dataset: Dataset) -> Choice:
     """The precision that a row is computed in; "auto" on a CPU is the faster one, as `GAIN` says, of a few timed steps.
 
-    What was timed is kept in the cache folder for each processor, torch version, number of threads, network and size,
-    and timed anew where one of them is another.
+    What was timed is kept in the cache folder for each processor, torch version, number of threads, network, size and
+    augmentation (a frozen network computes each picture once where they are shown whole), and timed anew where one of
+    them is another.
 
     Args:
         dataset: gives the pictures of the steps.
@@ -137,13 +138,14 @@ def _step(row: Row, dataset: Dataset, device: torch.device, precision: Precision
     from cvhw4.models.convolutions import fast_convolutions
     from cvhw4.training.fit import caller, make_learner, make_step, train_epoch
     from cvhw4.training.objectives import make_objective
-    from cvhw4.training.recipe import make_optimizer
+    from cvhw4.training.recipe import make_clipping, make_optimizer
 
     network = build_network(row, seed=0)
     module = channels_last(network.module.to(device))
     call = caller(device, precision)
     learner, learnt = make_learner(row, module, make_objective(row, dataset, network, device, 0), call)
-    step = make_step(learnt, learner, make_optimizer(row.recipe, module), call)
+    recipe = row.recipe
+    step = make_step(learnt, learner, make_optimizer(recipe, module), call, make_clipping(recipe, module))
     set_training_mode(module, row)
 
     def epoch() -> None:
@@ -157,19 +159,35 @@ def _first(split: Split, count: int) -> Split:
     return type(split)(split.images[:count], split.sizes[:count], split.targets[:count], split.names[:count])
 
 
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first core."""
+    found: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
+            name, _, value = line.partition(":")
+            found[name.strip()] = value.strip()
+    return found
+
+
+def _has_bf16() -> bool:
+    """Whether the CPU has instructions for bf16. oneDNN, which torch asks, takes the type wherever there is AVX-512,
+    and emulates it where that came without bf16 instructions."""
+    import torch
+
+    flags = {*_cpuinfo().get("flags", "").split()}
+    emulated = "avx512f" in flags and not flags & {"avx512_bf16", "amx_bf16"}
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and not emulated
+
+
 def processor() -> str:
     """The processor's name, with what tells two of one name apart: "AMD EPYC 25 1 1, AVX2, without bf16"."""
     import torch
 
     from cvhw4.records.environment import device_name
 
-    found: dict[str, str] = {}
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
-            name, _, value = line.partition(":")
-            found[name.strip()] = value.strip()
+    found = _cpuinfo()
     numbers = " ".join(found[name] for name in ("cpu family", "model", "stepping") if name in found)
-    native = "with" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "without"
+    native = "with" if _has_bf16() else "without"
     name = f"{device_name(torch.device('cpu'))} {numbers}".strip()
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {native} bf16"
 
@@ -179,10 +197,10 @@ def _key(row: Row) -> dict[str, Any]:
     import torch
 
     settings = row.settings()
-    of_row = {name: settings[name] for name in ("network", "trained", "classes", "skips", "batch_norm")}
+    of_row = {name: settings[name] for name in ("network", "trained", "classes", "skips", "batch_norm", "augmentation")}
     of_row["network_source"] = settings.get("network_source")  # of a callable
     recipe = settings["recipe"]  # what was added later stands there where it is in use
-    of_recipe = {n: recipe[n] for n in ("size", "batch", "optimizer", "loss", "clip_grad") if n in recipe}
+    of_recipe = {n: recipe[n] for n in ("size", "batch", "optimizer", "loss", "clip_grad", "clip_mode") if n in recipe}
     where = {"processor": processor(), "torch": torch.__version__, "threads": torch.get_num_threads(), "step": _STEP}
     key: dict[str, Any] = json.loads(json.dumps(where | of_row | of_recipe))
     return key
