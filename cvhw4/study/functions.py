@@ -31,7 +31,8 @@ class Loss:
         function: of logits and targets, gives a scalar float tensor, finite and depending on the logits: for
             classification float [B, C] and int64 [B]; for segmentation float [B, C, size, size] and int64
             [B, size, size], -100 (PyTorch's `ignore_index`) where a pixel is of no class. A module is copied to the
-            device; one with parameters to be trained is refused.
+            device, one with parameters to be trained is refused; tensors that a function holds it moves itself, as
+            `weight.to(logits.device)`.
         version: to be changed when the loss changes and its source text does not, as `Metric.version`.
     """
 
