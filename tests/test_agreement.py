@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
-from scipy.stats import kendalltau, ttest_ind
+from scipy.stats import ttest_ind
 
 from cvhw4.records.store import Store
 from cvhw4.statistics.agreement import order, sides
@@ -15,7 +13,6 @@ from tests.helpers.tiny import FULL, QUICK, record
 
 # Three seeds whose 95 % interval is the mean -+ 2.484 times the distance of the outer two from it.
 UP, DOWN, WIDE = (0.1, 0.11, 0.12), (-0.12, -0.11, -0.1), (-0.1, 0.02, 0.2)
-finite = st.floats(-1, 1)
 
 
 @pytest.mark.parametrize(
@@ -35,11 +32,6 @@ def test_sides_of_a_margin(a, b, margin, found):
     assert sides(estimate(a), estimate(b), margin) == found
 
 
-@given(st.lists(finite, min_size=1, max_size=5), st.lists(finite, min_size=1, max_size=5), finite)
-def test_sides_are_the_same_either_way_round(a, b, margin):
-    assert sides(estimate(a), estimate(b), margin) == sides(estimate(b), estimate(a), margin)
-
-
 def test_order_by_hand():
     a = {"x": estimate([0.1, 0.11]), "y": estimate([0.5, 0.51]), "z": estimate([0.9, 0.91])}
     found = order(a, {"z": estimate([0.9, 0.91]), "y": estimate([0.1]), "x": estimate([0.2]), "w": estimate([1.0])})
@@ -49,15 +41,11 @@ def test_order_by_hand():
     tighter = {row: estimate([e.mean, e.mean + 1e-6]) for row, e in a.items()}
     assert order(tighter, tight).swapped == (("y", "x"),) and order(tighter, tight).open == 0
     assert order(a, {"x": estimate([1.0])}) is None
-
-
-@given(st.lists(st.tuples(finite, finite), min_size=3, max_size=8, unique_by=(lambda p: p[0], lambda p: p[1])))
-@example([(0.0, -1.9e-225), (1.0, 1.0), (-1.6e-284, 0.0)])  # whose product is too small for a float
-def test_order_counts_the_pairs_that_kendalls_tau_counts(pairs):
-    a, b = ({str(i): estimate([p[side]]) for i, p in enumerate(pairs)} for side in (0, 1))
-    found, total = order(a, b), len(pairs) * (len(pairs) - 1) / 2
-    assert found.tau == pytest.approx(1 - 2 * found.open / total)
-    assert found.tau == pytest.approx(kendalltau(*zip(*pairs, strict=True)).statistic)
+    lower, upper = (
+        {"a": estimate([0.0]), "b": estimate([-1.6e-284])},
+        {"a": estimate([-1.9e-225]), "b": estimate([0.0])},
+    )
+    assert order(lower, upper).open == 1  # the product of their differences is too small for a float
 
 
 def save(results, name, figures, study=QUICK, data="CamVid", train=10):

@@ -141,7 +141,8 @@ def test_whole_comparisons_raise_a_false_alarm_in_five_percent(seeds, others):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "figures", "least", "most"), [(3, 2, 0.65, 0.85), (5, 2, 0.99, 1), (10, 40, 0.99, 1)]
+    ("seeds", "figures", "least", "most"),
+    [(3, 2, 0.65, 0.85), (5, 2, 0.99, 1), (3, 40, 0, 0.15), (5, 40, 0.5, 0.85), (10, 40, 0.99, 1)],
 )
 def test_a_drop_of_three_sd_is_found_in_most(seeds, figures, least, most):
     rng = np.random.default_rng(2)

@@ -24,23 +24,9 @@ from cvhw4.training.fit import fit, make_step
 from cvhw4.training.memory import AccumulatedStep, in_parts
 from cvhw4.training.objectives import make_objective
 from tests.helpers.tiny import QUICK as STUDY
-from tests.helpers.tiny import dataset, row
+from tests.helpers.tiny import Kept, dataset, row
 
 CPU = torch.device("cpu")
-
-
-class Kept(Checkpoints):
-    """Writes one after every step, and keeps a copy of each."""
-
-    def __init__(self, path, fingerprint="f" * 64, **options):
-        super().__init__(path, fingerprint, every=0, **options)
-        self.copies = []
-
-    def write(self, checkpoint):
-        super().write(checkpoint)
-        copy = self.path.with_suffix(f".{len(self.copies)}")
-        shutil.copy(self.path, copy)
-        self.copies.append(copy)
 
 
 RECIPES = {
@@ -275,8 +261,8 @@ def test_a_diverging_run_names_its_last_good_checkpoint_which_is_sound(tmp_path,
     assert found is not None and found.sound and found.values["taken"] == 1
 
 
-def test_a_mask_of_infinities_is_no_trouble(tmp_path):
-    """A weight that is infinite still is a reason to keep nothing, and so is a buffer of NaN."""
+def test_a_mask_of_infinities_is_kept_and_infinite_weights_are_not(tmp_path):
+    """Nor is a buffer of NaN; where nothing was kept, the next is due as much later."""
     module = nn.Linear(2, 2)
     module.register_buffer("mask", torch.full((2, 2), -math.inf).triu(1))
     tensors, values = state_of(module, optim.SGD(module.parameters(), lr=0.1))

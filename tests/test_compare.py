@@ -45,7 +45,6 @@ def test_output_to_a_pipe_is_plain_and_80_wide(run, tmp_path, monkeypatch):
         ("a", "empty", (), "empty: has no runs of study quick"),
         ("main:insects", "a", (), "main:insects: has no runs of study quick. Fix: name a study"),
         ("a", "full/full", (), "has no runs of study quick"),
-        ("a", "a", ("--study", "huge"), "--study huge: is neither a file nor a known study"),
         ("insects/insects", "insects/insects", (), "--study FILE"),
         ("a", "a", ("--study", "insects"), "--study FILE"),
         ("a", "a", ("--time-limit", "nan"), "--time-limit nan: is not a ratio"),

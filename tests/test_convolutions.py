@@ -76,20 +76,6 @@ def test_gradients_in_float32_are_those_of_float64(kind, stride, bias):
     assert_float32_is_float64(module, torch.randn(8, 96, 13, 13, dtype=torch.float64), 1e-4)
 
 
-def test_gradients_of_each_image_by_functorch():
-    module, inputs = wide(padding=2), torch.randn(3, 1, 4, 6, 6, dtype=torch.float64)
-
-    def loss(weight, image):
-        return torch.func.functional_call(module, {"weight": weight}, (image,)).square().sum()
-
-    weight = module.weight.detach()
-    of_each = torch.func.vmap(torch.func.grad(loss), (None, 0))
-    expected = of_each(weight, inputs)
-    with fast_convolutions(module):
-        torch.testing.assert_close(of_each(weight, inputs), expected, rtol=1e-12, atol=1e-12)
-        assert module(input=inputs[0]).shape == (1, 4, 6, 6)
-
-
 @pytest.fixture
 def strips(monkeypatch):
     """Calls that computed a gradient in strips."""
@@ -186,13 +172,6 @@ def test_one_pixel_convolutions_of_few_images_are_computed_by_onednn(kind, setti
     module = kind(24, 40, 1, **settings).double()
     kernels = assert_float32_is_float64(module, torch.randn(4, 24, 9, 7, dtype=torch.float64), 1e-5)
     assert "aten::mkldnn_convolution" in kernels and "aten::_slow_conv2d_backward" not in kernels
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_pytorch_leaves_onednn_aside_for_them():
-    """Once this fails they need no help any more."""
-    module, inputs = nn.Conv2d(4, 4, 1), torch.randn(4, 4, 8, 8)
-    assert "aten::_slow_conv2d_backward" in kernels_of(lambda: gradients(module, inputs))
 
 
 @pytest.mark.parametrize(

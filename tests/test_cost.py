@@ -1,6 +1,5 @@
 """What a run costs at least, against figures worked by hand; what a machine reaches; memory by shapes alone."""
 
-import math
 import warnings
 from copy import copy
 from dataclasses import replace
@@ -9,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.performance import cost as cost_module
 from benchmarks.performance import memory
 from benchmarks.performance.cost import (
     Cost,
@@ -176,24 +174,6 @@ def test_a_machine_is_measured(precision):
     assert (machine.device, machine.precision) == ("cpu", precision)
     assert 1e8 < machine.matrix_flops < 1e15 and 1e8 < machine.bandwidth < 1e13  # a slow core to a large server
     assert torch.get_float32_matmul_precision() == before
-
-
-def test_a_processor_is_taken_at_the_better_of_its_libraries(monkeypatch):
-    """Matrix products of MKL reach less than half of what convolutions of oneDNN do on an AMD processor."""
-    for mm, conv in ((4.0, 1e9), (1e9, 4.0)):
-        seconds = {"torch.mm(x, y, out=z)": mm, "torch.conv2d(x, w)": conv}
-        monkeypatch.setattr(cost_module, "_least_seconds", lambda s, *_, seconds=seconds, **__: seconds.get(s, 1.0))
-        one = {4.0: 2 * 1000**3, 1e9: 2 * 4 * 62 * 62 * 256 * 256 * 9}[mm]
-        assert measure_machine(CPU, "float32", side=1000, triad_bytes=1200).matrix_flops == one / 4
-
-
-def test_little_memory_makes_a_small_triad(monkeypatch):
-    assert 2**20 <= cost_module.free_memory(CPU) < math.inf
-    sizes = []
-    monkeypatch.setattr(cost_module, "free_memory", lambda device: 48 * 2**20)
-    monkeypatch.setattr(cost_module, "_least_seconds", lambda *_, **tensors: sizes.append(tensors) or 1.0)
-    machine = measure_machine(CPU, "float32", side=8)
-    assert sizes[-1]["a"].nbytes == 4 * 2**20 and machine.bandwidth == 12 * 2**20  # three arrays: a quarter
 
 
 # Memory

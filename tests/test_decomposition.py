@@ -1,7 +1,6 @@
 """The rise of the mIoU from 11 classes to 3, in parts: by hand, against scikit-learn, and as properties."""
 
 import math
-import warnings
 from functools import partial
 
 import numpy as np
@@ -17,17 +16,11 @@ from cvhw4.statistics.decomposition import OTHER_ORDER, PARTS, mean_iou_of, near
 from cvhw4.statistics.intervals import estimate
 from tests.helpers.tiny import MERGED
 
+pytestmark = pytest.mark.filterwarnings("error")
 SKY, BUILDING, POLE, ROAD, SIGN, CAR, VOID = 0, 1, 2, 3, 6, 8, 11
 THREE = np.array(MERGED[3].targets)
 decompose = partial(decomposition.decompose, merge=MERGED[3])
 decompositions = partial(decomposition.decompositions, merge=MERGED[3])
-
-
-@pytest.fixture(autouse=True)
-def _no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def counted(predictions, labels, classes):

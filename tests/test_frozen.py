@@ -65,19 +65,6 @@ def test_the_dropout_of_a_frozen_alexnet_draws_anew_each_epoch():
         assert one.shape == (4, 4096) and torch.equal(one, two) != training
 
 
-def test_few_variants_go_through_the_trunk_once_and_crops_every_epoch():
-    for name, passes in {"q1_5": 2 * 12 + 8, "q1_1": 3 * 12 + 8}.items():
-        experiment, built = frozen(name)
-        task = make_objective(experiment, dataset("classification", train=12, val=8), built, CPU, seed=0)
-        learner, learnt = make_learner(experiment, built.module, task, plain_call)
-        step = make_step(learnt, learner, make_optimizer(experiment.recipe, built.module))
-        for epoch in (1, 2, 3):
-            train_epoch(learnt, step, epoch)
-            with torch.inference_mode():
-                learnt.evaluate(learner)
-        assert learnt.passes == passes
-
-
 def test_features_too_large_to_keep_are_computed_anew(monkeypatch):
     experiment, _ = frozen("q1_5")
     histories = []

@@ -7,7 +7,6 @@ from PIL import Image
 
 from benchmarks.performance import growth as measures
 from benchmarks.performance.growth import Growth
-from cvhw4.errors import InputError
 
 GIB = 1 << 30
 
@@ -51,10 +50,3 @@ def test_the_table_and_the_picture_show_every_measure(tmp_path):
     again.add("seeds", "q1_2", 1, seconds=5.0, images=64, **here)
     assert again.seconds("seeds", "q1_2") == [5.0, 6.0]
     assert len(json.loads((tmp_path / "growth.json").read_text())) == 4
-
-
-@pytest.mark.parametrize("text", ["{", "[1]", '[{"kind": "images"}]', "null", "[" * 100_000])
-def test_a_damaged_file_is_named(tmp_path, text):
-    (tmp_path / "growth.json").write_text(text)
-    with pytest.raises(InputError, match=r"growth\.json: is not a list of measures"):
-        Growth(tmp_path)

@@ -52,7 +52,7 @@ def test_full_q2_rows_are_the_reports(name):
     assert (row.network, row.start, row.batch_norm) == ("fcn8s/vgg16", "imagenet", "frozen")
 
 
-def test_quick_rows_are_the_same_rows_and_differ_in_size_alone():
+def test_quick_rows_are_the_same_rows_and_differ_in_network_and_recipe_alone():
     for full in FULL.rows.values():
         if full.name == "q2_n3-3class_norm":  # left out for time
             continue

@@ -135,29 +135,11 @@ def test_the_parts_of_one_runs_variance():
     assert (alone.one_run, alone.images_alone) == (3.5, 3.5)
 
 
-def test_the_epoch_is_the_one_asked_for():
-    images = two_classes(right=np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool), labels=np.zeros(4, np.uint8))
-    assert image_noise([(1, [(images, 1)])], "accuracy", rng()).mean_variance == 0
-    assert image_noise([(1, [(images, 2)])], "accuracy", rng()).mean_variance > 0.05  # 1/2 * 1/2 / 4
-
-
-def test_what_cannot_be_compared_is_refused():
-    run, other = classified([1, 0, 1, 1]), classified([1, 0, 1, 1], [0, 0, 0, 1])
-    for arms in [], [(1, [])], [(1, [run]), (-1, [])], [(1, [run]), (-1, [run, run])]:
-        with pytest.raises(ValueError, match="the same seeds"):
-            image_noise(arms, "accuracy", rng())
-    with pytest.raises(ValueError, match="sign is 1 or -1"):
-        image_noise([(1, [run]), (0, [run])], "accuracy", rng())
-    with pytest.raises(ValueError, match="two draws"):
-        image_noise([(1, [run])], "accuracy", rng(), draws=1)
-    for worse in (other, classified([1, 0, 1])):
+def test_runs_on_different_images_are_refused():
+    run = classified([1, 0, 1, 1])
+    for worse in (classified([1, 0, 1, 1], [0, 0, 0, 1]), classified([1, 0, 1])):
         with pytest.raises(ValueError, match="different images"):
             image_noise([(1, [run]), (-1, [worse])], "accuracy", rng())
-    for epoch in (0, 2):
-        with pytest.raises(ValueError, match=f"no epoch {epoch}"):
-            image_noise([(1, [(run[0], epoch)])], "accuracy", rng())
-    with pytest.raises(KeyError, match="loss"):
-        image_noise([(1, [run])], "loss", rng())
 
 
 SEED, SHARED, OWN = 0.1, 1.0, 0.4  # latent standard deviations: of a seed, of an image, of an image in one row

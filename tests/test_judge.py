@@ -282,6 +282,9 @@ def test_a_figure_whose_best_is_known_to_be_the_lowest_is_not_judged_as_the_high
         ([f"skip,{2**53 + 1},0.1,0.8"], ("--only", f"seed={2**53}"), f"has no runs with seed={2**53}"),
         (["skip,0,0.1,0.8"], ("--only", "lr"), "--only lr: has no =. Fix: write it as --only lr=VALUE"),
         (["skip,0,0.1,0.8"], ("--epoch", "epoch"), "has no column epoch"),
+        (["skip,0,e9,0.8", "skip,0,e10,0.8"], ("--epoch", "lr"), "has 'e9' for lr in line 2"),
+        (["skip,0,1,0.8", "skip,0,,0.8"], ("--epoch", "lr"), "has nan for lr in line 3"),
+        (["skip,0,3,0.8", "skip,0,3,0.8"], ("--epoch", "lr"), "has lr 3 twice (arm=skip, seed=0)"),
         (["skip,0,0.1,0.8"], ("--experiment", "a"), "--experiment a: is not for runs.csv, but for mlflow. Fix: leave"),
         ([], (), "has no runs"),
     ],
@@ -355,19 +358,6 @@ def test_training_and_validation_may_have_a_line_each_of_an_epoch(judge):
         {"accuracy": pytest.approx(0.1 + e / 100), "loss": pytest.approx(1 + 1 / e)} for e in (9, 10)
     ]
     assert "lr" not in stored()["skip", 1].settings  # it changes from epoch to epoch
-
-
-@pytest.mark.parametrize(
-    ("epochs", "words"),
-    [
-        ("e9 e10", "has 'e9' for epoch in line 2"),
-        ("1 ", "has nan for epoch in line 3"),
-        ("3 3", "has epoch 3 twice (arm=skip, seed=0)"),
-    ],
-)
-def test_epochs_are_numbers_and_each_is_there_once(refused, epochs, words):
-    table(*(f"skip,0,{epoch},0.8" for epoch in epochs.split(" ")), head="arm,seed,epoch,accuracy")
-    assert words in refused("--epoch", "epoch")
 
 
 def test_a_package_may_bring_a_reader_of_its_own(judge, refused, monkeypatch):

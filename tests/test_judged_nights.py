@@ -58,8 +58,8 @@ def test_nights_with_the_same_runs_are_one_measurement_and_the_commits_are_the_n
 
 
 def test_changes_of_level_are_found_and_seldom_where_there_are_none():
-    """1 % of series without a change are cut; a step of 3 sd after 30 nights of 5 seeds is found within one night of
-    its place in 95 of 100."""
+    """1 % of series without a change are cut; a step of 3 sd after 14 nights of 28, with 5 seeds, is found within one
+    night of its place in 95 of 100."""
     rng = np.random.default_rng(7)
     level = [[0.8 + SD * rng.normal() for _ in range(5)] for _ in range(28 * 400)]
     false = sum(bool(shifts(points(*level[28 * i : 28 * (i + 1)]))) for i in range(400))

@@ -49,7 +49,7 @@ print("gathering", memory("VmHWM") - before)
 
 @pytest.mark.integration
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-def test_memory_stays_far_below_the_size_of_the_pictures(tmp_path: Path) -> None:
+def test_memory_stays_far_below_the_size_of_the_pictures(tmp_path):
     ramp = np.add.outer(np.arange(SIDE), np.arange(SIDE))[..., None] // np.array([3, 5, 7]) % 256
     for number in range(5):
         side = SIDE - 16 * number

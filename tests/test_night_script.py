@@ -87,8 +87,7 @@ def test_a_night_that_is_ended_from_outside_is_broken_and_ends_what_it_started(t
         assert not processes(f"sleep\0{mark}")
 
 
-def test_two_jobs_share_the_machine_one_after_the_other(tmp_path):
-    """Also with whatever else takes the lock by `flock`."""
+def test_a_job_waits_for_whatever_holds_the_lock_as_long_as_it_may(tmp_path):
     holder = tmp_path / "store" / "lock"
     holder.parent.mkdir()
     with subprocess.Popen(["flock", str(holder), "sh", "-c", "echo held; read _"], stdin=-1, stdout=-1) as other:

@@ -176,18 +176,6 @@ def test_every_record_has_its_own_seed_and_the_same_seed_the_same_figures(tmp_pa
     assert runner.find(deep, 2) == first[5] and runner.find(deep, 9) is None
 
 
-def of_torch(run):
-    yield {"accuracy": torch.rand(1).item(), "threads": torch.get_num_threads()}
-
-
-def test_torch_is_seeded_where_it_is_there_already(tmp_path):
-    runner = runner_of(tmp_path, of_torch, lower_is_better=(), claims=[])
-    record = runner.run(runner.study.rows["deep"], 3)
-    generator = torch.Generator().manual_seed(3)
-    assert record.best("accuracy") == torch.rand(1, generator=generator).item() and record.last("threads") == 1
-    assert record.lower_is_better == []  # no loss was yielded
-
-
 def test_of_a_loss_the_lowest_is_best_though_nobody_says_so(tmp_path):
     def fit(run):
         yield {"accuracy": 0.5, "loss": 2.0 - run.settings["depth"] / 8}
@@ -562,12 +550,14 @@ study = Study("late", train=fit, rows={"a": {}}, primary="accuracy")
 assert "torch" not in sys.modules
 for seed in (3, 4):
     runner = Runner(study=study, results=Path("results"), device="cpu", threads=1)
-    print(runner.run(study.rows["a"], seed).best("accuracy"))
+    record = runner.run(study.rows["a"], seed)
+    print(record.best("accuracy"))
+    assert record.lower_is_better == []  # no loss was yielded
     assert "torch" in sys.modules and sys.modules["torch"].get_num_threads() == 1
 """
 
 
-def test_torch_is_seeded_when_it_is_imported_later(place):
+def test_torch_is_seeded_when_it_is_imported_later_and_where_it_is_there_already(place):
     (place.folder / "late.py").write_text(LATE)
     done = place("late.py")
     expected = [torch.rand(1, generator=torch.Generator().manual_seed(seed)).item() for seed in (3, 4)]

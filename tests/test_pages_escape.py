@@ -2,16 +2,13 @@
 
 from dataclasses import replace
 from functools import cache
-from io import BytesIO
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from PIL import Image
 
-from benchmarks.performance.growth import Growth, picture
 from cvhw4.errors import printable
 from cvhw4.homework.sections import CELLS
 from cvhw4.records.images import ImageResults
@@ -162,18 +159,6 @@ def test_no_text_from_outside_takes_effect_in_the_verdicts(few_draws, text):
     assert elements(page) == elements(harmless)
     for title in ("Skip", "From 11", "The better recipe", "Best epoch", "Two sources", "Would 2 seeds"):
         assert f"## {title}" in page
-
-
-def growth_of(text, folder):
-    growth = Growth(folder)
-    for x in (1, 2):
-        growth.add("images", text, x, seconds=1.0, images=x, device=text, threads=1, bytes=1, peak_memory=1)
-    return growth
-
-
-def test_dollar_signs_begin_no_mathematics_in_pictures(tmp_path):
-    for text in ("$\\frac{$", "a $x_{$ \n \\$ \x1b", "\\$$"):
-        assert Image.open(BytesIO(picture(growth_of(text, tmp_path)))).format == "PNG"
 
 
 def test_pictures_stay_in_the_results_folder(tmp_path, few_draws):

@@ -73,9 +73,9 @@ def test_a_newer_measurement_replaces_the_older_and_a_damaged_file_is_named(tmp_
     peers.save(tmp_path, other := comparison(name="segmentation"))
     stored = read_measures(tmp_path / "peers.json", Comparison)
     assert stored == [newer, other] and page.read_text() == peers_page(stored)
-    empty = ({"peers": {LIGHTNING: {"0": []}}}, {"ours": []}, {"environment": {}})
-    for wrong in (*empty, {"study": [1.0]}, {"command": 1}):
-        (tmp_path / "peers.json").write_text(json.dumps([asdict(newer) | wrong]))
+    wrong = ({"peers": {LIGHTNING: {"0": []}}}, {"ours": []}, {"environment": {}}, {"study": [1.0]}, {"command": 1})
+    for text in ("{", "[" * 100_000, *(json.dumps([asdict(newer) | changes]) for changes in wrong)):
+        (tmp_path / "peers.json").write_text(text)
         with pytest.raises(InputError, match=r"peers\.json: is not a list of measures of peers"):
             peers.save(tmp_path, newer)
 

@@ -1,4 +1,5 @@
-"""Pictures of what networks saw and made of it: the figures in them worked by hand, small, the same each time."""
+"""Pictures of the pages: what they draw are the records' figures, worked by hand where they are of what networks saw;
+small, the same each time, and files that pages link."""
 
 import io
 import re
@@ -8,37 +9,180 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from cvhw4 import CAMVID
 from cvhw4.camvid import CLASSES
+from cvhw4.errors import InputError
 from cvhw4.labels import merge_classes
 from cvhw4.records.images import ImageResults
+from cvhw4.records.store import Store
+from cvhw4.report import page
 from cvhw4.report.confusions import confusion, confusions, ink_on_blues
-from cvhw4.report.figures import shrink_map
+from cvhw4.report.figures import INK, shrink_map
+from cvhw4.report.page import pictures_of_report, write_report
 from cvhw4.report.pictures import pictures_of
+from cvhw4.report.plots import band, curves, forest
 from cvhw4.report.results import report_page
 from cvhw4.report.runs import by_classes, class_names
-from cvhw4.report.saliency import bilinear, disputed, heat_in_face, looked_at, saliency
-from cvhw4.report.scenes import (
-    FIRST,
-    NEITHER,
-    SAME,
-    SECOND,
-    UNLABELLED,
-    differences,
-    find_arms,
-    iou_bars,
-    palette_of,
-    scenes,
-    spread_over,
-)
+from cvhw4.report.saliency import disputed, heat_in_face, looked_at, saliency
+from cvhw4.report.scenes import find_arms, iou_bars, palette_of, scenes, spread_over
+from cvhw4.report.stored import Stored
+from cvhw4.statistics.images import ImageNoise
+from cvhw4.statistics.intervals import Estimate, estimate
+from cvhw4.statistics.verdicts import judge_all
 from cvhw4.tasks import CLASSIFICATION, SEGMENTATION
-from tests.helpers.pages import texts
+from tests.helpers.pages import ALL, texts
 from tests.helpers.records import class_samples, mask_samples, results
 from tests.helpers.records import pictures as stored_pictures
 from tests.helpers.tiny import QUICK, VOID, record, two_classes
 
-HOSTILE = "<script>alert(1)</script> $\\frac$ & |a|\n`b`"
+# Curves and claims
+
+
+def runs(name, *levels):
+    """A run per level, three epochs that end at it."""
+    return [record(name, seed, ((0.1,), (0.2,), (level,))) for seed, level in enumerate(levels)]
+
+
+def drawn(*names, data="embedded", levels=(0.7, 0.8)):
+    rows = [QUICK.row(name) for name in names]
+    groups = {row.name: runs(row.name, *levels) for row in rows}
+    return curves("curves-a", data, groups, rows, rows[0].task.primary, QUICK)
+
+
+def test_the_band_is_the_interval_of_the_mean():
+    figures = np.random.RandomState(0).rand(5, 3)
+    mean, low, high = band(figures)
+    for epoch, values in enumerate(figures.T):
+        expected = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
+        assert (low[epoch], high[epoch]) == pytest.approx(expected)
+    assert mean == pytest.approx(figures.mean(0))
+    assert (band(figures[:1]) == figures[0]).all()
+    skewed = [0.5] + [0.8] * 19
+    e = estimate(skewed)
+    assert band([[v] for v in skewed])[:, 0].tolist() == [e.mean, e.low, e.high]
+
+
+def test_every_row_has_a_panel_with_its_runs():
+    picture = drawn("q1_1", "q1_5", "q1_6")
+    titles = [text for text in texts(picture) if "(n = " in text]
+    assert titles == [f"{QUICK.row(name).name} (n = 2)" for name in ("q1_1", "q1_5", "q1_6")]
+    assert {"accuracy", "epoch", "1", "2", "3"} <= set(texts(picture))
+    assert "q1_5-features 0.750" in picture.alt and "400 validation images" in picture.caption
+    assert "2 seeds a row" in picture.caption
+    uneven = [record("q1_1", 0, ((0.1,), (0.2,), (0.9,))), record("q1_1", 1, ((0.3,), (0.4,)))]
+    row = QUICK.row("q1_1")
+    assert "q1_1-features 0.300." in curves("curves-a", "x", {row.name: uneven}, [row], "accuracy", QUICK).alt
+
+
+def ticks(picture, number=r"\d\.\d+"):
+    return [float(t.replace("−", "-")) for t in texts(picture) if re.fullmatch(f"[−-]?{number}", t)]
+
+
+def test_intervals_beyond_all_shares_do_not_stretch_the_axes():
+    outcomes = judge_all(QUICK, [*runs("q1_1", 0.1, 0.9), *runs("q1_2", 0.95, 0.2)])
+    for picture in (forest(outcomes, QUICK), drawn("q1_1", levels=(0.1, 0.9))):
+        assert len(ticks(picture)) > 2 and max(map(abs, ticks(picture))) <= 1
+
+
+def test_the_published_figure_is_marked_where_there_is_one():
+    stated, unstated = drawn("q1_1"), drawn("q1_5")
+    assert "Diamond" in stated.caption and "#d55e00" in stated.svg.lower()
+    assert "Diamond" not in unstated.caption and "#d55e00" not in unstated.svg.lower()
+
+
+def test_pictures_carry_both_colours_and_the_same_records_give_the_same_file():
+    picture = drawn("q2_1a")
+    assert "prefers-color-scheme:dark" in picture.svg and "currentColor" in picture.svg and INK not in picture.svg
+    assert picture == drawn("q2_1a")
+    with pytest.raises(InputError, match=r"a\.pdf: is of a picture that was not made with draw"):
+        replace(picture, drawn=None).save("a.pdf")
+
+
+def outcomes(data="embedded"):
+    levels = {"q1_1": (0.80, 0.81, 0.82), "q1_2": (0.90, 0.92, 0.93), "q1_3": (0.5, 0.51, 0.5), "q1_5": (0.9, 0.7, 0.8)}
+    records = [r for name, values in levels.items() for r in runs(name, *values)]
+    return judge_all(QUICK, [replace(r, data=replace(r.data, name=data)) for r in records])
+
+
+def test_the_forest_has_every_claim_in_order_with_its_verdict_in_words():
+    found = outcomes()
+    picture = forest(found, QUICK)
+    words = texts(picture)
+    ends = [text for text in words if re.match(r"[+-]\d\.\d{3} ", text)]
+    assert ends == [f"{o.difference.mean:+.3f}  {o.verdict}" for o in found]
+    assert {"supported", "undecided"} <= {o.verdict for o in found}
+    claims = [o.claim for o in found]
+    assert claims == [c for c in QUICK.claims if c in claims]
+    assert all(o.claim.sentence.split()[-1] in " ".join(words) for o in found)
+    assert all(f"{o.claim.sentence}: {o.difference.mean:+.3f}, {o.verdict}" in picture.alt for o in found)
+    assert "published" in words and "with other images too" not in words  # no results by image are stored
+
+
+def test_a_figure_that_is_no_share_is_drawn_to_its_end_and_no_diamond_is_spoken_of():
+    found = [o for o in outcomes() if o.claim.id == "q1_4-finetune_above_features"]
+    far = Estimate(mean=8.9, sd=0.2, n=3, low=8.4, high=9.4)
+    claim = replace(found[0].claim, metric="minus error", better="q1_5-features", worse="q1_6-finetune")
+    own = replace(found[0], claim=claim, comparison=replace(found[0].comparison, difference=far))
+    picture = forest([own], QUICK)
+    assert max(ticks(picture, r"\d+(\.\d+)?")) >= 8 and "shares" not in " ".join(texts(picture))
+    assert "diamond" not in picture.caption and "diamond" in forest(found, QUICK).caption
+
+
+def test_one_seed_is_a_point_without_interval():
+    one = judge_all(QUICK, [*runs("q1_1", 0.8), *runs("q1_2", 0.9)])
+    picture, several = (
+        forest([replace(o, noise=ImageNoise(0.01, 0.0, 9, o.difference.n)) for o in of], QUICK)
+        for of in (one, outcomes())
+    )
+    assert "+0.100, undecided" in picture.alt and "inf" not in picture.svg and "nan" not in picture.svg
+    assert "with other images too" in texts(several) and "with other images too" not in texts(picture)
+    assert "thick bar" in several.caption and "thin: that" in several.caption and "band" in drawn("q1_1").caption
+    assert not any(word in picture.caption for word in ("interval", "thin"))
+    assert "interval" not in drawn("q1_1", levels=(0.8,)).caption
+
+
+def stored(tmp_path, *names, data="embedded"):
+    store = Store(tmp_path, "quick")
+    for r in (r for name in names for r in runs(name, 0.7, 0.8)):
+        store.save(replace(r, data=replace(r.data, name=data)))
+    return store
+
+
+def test_the_page_links_every_picture_and_old_ones_go(tmp_path):
+    store = stored(tmp_path, "q1_1", "q1_2", "q2_1a")
+    folder = store.folder / "figures"
+    folder.mkdir()
+    theirs = {"mine.svg", "curves-a.png", "Curves-b.svg", "section-x.svg", "curves-paper.svg"}
+    for name in (*theirs, "curves-old.svg", "forest-old.svg"):
+        (folder / name).write_text('<svg class="ink"' if "old" in name else "<?xml")  # not as `Picture.save` begins
+    text = write_report(Stored(QUICK, store), None, {}).read_text()
+    linked = re.findall(r"^!\[.+\]\(figures/(.+\.svg)\)\\$", text, re.M)
+    assert len(linked) == 5  # the claims, Q1's curves, two of Q2, its IoU by class
+    assert {path.name for path in folder.iterdir()} == {*theirs, *linked}
+    assert all(ElementTree.parse(folder / name).getroot().tag.endswith("svg") for name in linked)
+
+
+def test_data_sets_with_like_names_have_pictures_of_their_own(tmp_path):
+    store = stored(tmp_path, "q1_1", data="a/b")
+    for r in runs("q1_1", 0.4):
+        store.save(replace(r, data=replace(r.data, name="a b"), configuration="e" * 64, fingerprint="f" * 64))
+    pictures = pictures_of_report(Stored(QUICK, store))
+    assert len({p.stem for found in pictures.values() for _, p in found}) == 2
+
+
+def test_without_pictures_there_is_still_a_page(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(page, "curves", broken)
+    with pytest.warns(UserWarning, match="no pictures are drawn"):
+        path = write_report(Stored(QUICK, stored(tmp_path, "q1_1")), None, {})
+    assert "q1_1-features" in path.read_text() and "figures/" not in path.read_text()
+
+
+# What networks saw
 
 
 def shown(r, probabilities, heat=None, why=""):
@@ -120,13 +264,6 @@ def test_the_images_disagreed_about_come_first_and_ties_go_by_index():
     assert disputed(np.stack([sure, 1 - sure], 1)[None], 3) == [3, 1, 0]  # one network: where it is least sure
 
 
-def test_every_pixel_shares_its_cells_and_the_middle_of_a_cell_is_its_own():
-    weights = bilinear(3, 9)
-    assert np.allclose(weights.sum(0), 1) and weights[1, 4] == 1 and weights[0, 0] == 1
-    assert np.allclose(weights[:2, 2], [2 / 3, 1 / 3])
-    assert bilinear(1, 4).tolist() == [[1.0] * 4]
-
-
 def faces(left=True, images=4):
     """8 px pictures whose left half is the face."""
     masks = np.zeros((images, 8, 8), dtype=bool)
@@ -165,7 +302,7 @@ def test_even_heat_gives_the_area_and_images_without_heat_do_not_count():
 def test_where_no_face_is_known_the_central_half_stands_for_it():
     (found,) = heat_shares(np.full((4, 3, 3), 255), faces(False))
     assert found.where == "the central half of the picture" and found.area == 36 / 64  # 6 of 8 px: nearest to half
-    picture = looked_at("attention-share-x", HOSTILE, [found])
+    picture = looked_at("attention-share-x", ALL, [found])
     assert "these pictures do not tell: a square of half the area" in picture.caption and "56.2 %" in words(picture)
     assert "<script>" not in picture.caption and "\n" not in picture.alt
 
@@ -222,14 +359,6 @@ def test_heat_maps_are_small():
 # Scenes
 
 
-def test_where_two_predictions_differ_by_hand():
-    truth = np.array([[[0, 0, 0, 0, VOID, 3]]], dtype=np.uint8)
-    first = np.array([[[0, 1, 0, 1, 2, 1]]], dtype=np.uint8)
-    second = np.array([[[0, 0, 1, 1, 3, 2]]], dtype=np.uint8)
-    marks = [SAME, SECOND, FIRST, SAME, UNLABELLED, NEITHER]
-    assert differences(truth, first, second, 11)[0, 0].tolist() == marks
-
-
 def test_scenes_are_spread_from_least_to_most():
     assert spread_over(np.array([5.0, 1, 4, 2, 3, 0, 6]), 4) == [5, 3, 2, 6]
     assert spread_over(np.array([1.0, 1, 0]), 4) == [2, 0, 1] and spread_over(np.array([2.0]), 4) == [0]
@@ -266,13 +395,15 @@ def test_the_shares_below_the_scenes_are_of_labelled_pixels():
     fused, plain = np.zeros_like(masks), np.zeros_like(masks)
     plain[:, :3] = 1  # 18 right only with skips
     fused[:, 3:5] = 2  # 12 right only without
+    fused[:, 6] = plain[:, 6] = 1  # 6 wrong in both alike
+    fused[:, 7], plain[:, 7] = 1, 2  # 6 otherwise
     groups = {record(n).row: [record(n)] for n in ("q2_1a", "q2_1b")}
     of = dict(zip(groups, (fused, plain), strict=True))
     arms = find_arms(groups, predictions(lambda r: of[r.row]), lambda _: packed(noise(1, 8), masks=masks))
     picture = scenes("panels-x", "embedded", arms, CAMVID["colours"])
-    assert "37.5 · 25.0 · 0.0 %" in texts(picture) and "37.5 · 25.0 · 0.0 %" in picture.caption
-    assert {"75.0 % of pixels right", "62.5 % of pixels right", "void: not labelled"} <= set(texts(picture))
-    assert "37.5, 25.0 and 0.0 %" in picture.alt and "both wrong, differently" not in texts(picture)
+    assert "37.5 · 25.0 · 12.5 %" in texts(picture) and "37.5 · 25.0 · 12.5 %" in picture.caption
+    assert {"50.0 % of pixels right", "37.5 % of pixels right", "void: not labelled"} <= set(texts(picture))
+    assert "37.5, 25.0 and 12.5 %" in picture.alt and "both wrong, differently" in texts(picture)
 
 
 def test_arms_are_any_two_rows_that_differ_in_skips_alone_at_a_seed_both_have():
@@ -385,23 +516,28 @@ def test_a_page_has_every_picture_its_rows_allow_nightly_rows_first():
     assert [p.stem for _, p in found] == ["panels-segmentation-embedded", "iou-11-segmentation-embedded"]
 
 
-def renamed(groups, *classes):
-    """The same runs on data of a hostile name, whose first classes are called so."""
+# Names from outside
+
+
+def renamed(groups, name, *classes):
+    """The same runs on data of that name, whose first classes are called so."""
     return {
-        row: [replace(r, data=replace(r.data, name=HOSTILE, classes=[*classes, *r.data.classes[len(classes) :]]))]
+        row: [replace(r, data=replace(r.data, name=name, classes=[*classes, *r.data.classes[len(classes) :]]))]
         for row, (r,) in groups.items()
     }
 
 
-def test_hostile_names_stay_text():
+@pytest.mark.parametrize("name", ["$\\frac{$", ALL])
+def test_names_in_pictures_are_text(name):
     groups, samples, _ = many_rows(("q1_2", "q1_3"), 2, 16)
-    q1 = renamed(groups, HOSTILE, "$x$ ]]> \x1b[1m")
-    pictures = packed(noise(2, 16), labels=np.array([0, 1], np.uint8), names=(HOSTILE, "val/\udcff.jpg"))
-    found = pictures_of(QUICK, CLASSIFICATION, q1, lambda _: results(images=2), samples, lambda _: pictures)
+    q1 = renamed(groups, name, name[:60], "$x$ ]]>\n`b` \x1b[1m")
+    seen = packed(noise(2, 16), labels=np.array([0, 1], np.uint8), names=(name, "val/\udcff.jpg"))
+    found = pictures_of(QUICK, CLASSIFICATION, q1, lambda _: results(images=2), samples, lambda _: seen)
     q2, samples, pictures = two_arms()
-    found += pictures_of(QUICK, SEGMENTATION, renamed(q2, HOSTILE), lambda _: None, samples, pictures)
+    found += pictures_of(QUICK, SEGMENTATION, renamed(q2, name, name[:60]), lambda _: None, samples, pictures)
     assert len(found) == 5
-    for _, picture in found:
+    others = forest([*outcomes(name), *outcomes(name + "2")], QUICK), drawn("q1_1", data=name)
+    for picture in (*others, *(picture for _, picture in found)):
         tags = {e.tag.rpartition("}")[2] for e in ElementTree.fromstring(picture.svg.encode()).iter()}
-        assert "script" not in tags and "a" not in tags
+        assert tags <= {"svg", "style", "defs", "g", "path", "use", "text", "tspan", "clipPath", "rect", "image"}, tags
         assert "<script" not in picture.caption and picture.alt.isprintable() and "\x1b" not in picture.svg

@@ -337,12 +337,6 @@ def test_claims_alone_are_judged_on_what_is_stored(study):
         assert "not promised by the calibration at 2 seeds" in result.stdout.str()
 
 
-def test_a_claim_that_the_calibration_does_not_promise_is_no_pass(study):
-    result = study("-k", "skip", "--seeds", "1", "-rs")
-    result.assert_outcomes(passed=2, skipped=2)
-    assert "not promised by the calibration at 1 seeds; mean difference in miou over 1 seeds" in result.stdout.str()
-
-
 def test_a_missed_bound_says_value_bound_and_source(study, pytester):
     narrow = [on_tiny_data(row, s, 0.99) for row in QUICK.rows.values() for s in range(6)]
     bounds_file(pytester).write_text(to_toml(QUICK, calibrate(QUICK, narrow)))
@@ -409,7 +403,7 @@ def test_real_data_is_reported_and_not_judged(study, pytester, monkeypatch):
     assert "0.png" in broken.stderr.str() and "Fix: " in broken.stderr.str()
 
 
-def test_other_suites_pay_for_nothing(pytester, monkeypatch):
+def test_other_suites_are_left_alone(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     pytester.makeconftest('pytest_plugins = ["cvhw4.plugin"]')
     # A failing test whose name is no file name: the session's notes are none of its business.

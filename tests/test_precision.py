@@ -1,4 +1,4 @@
-"""Which precision rows are computed in: by rule, by timing, and what is kept of the timing."""
+"""On which device rows are computed, and in which precision: by rule, by timing, and what is kept of the timing."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ from cvhw4.records.store import Store
 from cvhw4.report.runs import device, notes
 from cvhw4.runner import Runner
 from cvhw4.training import precision, recipe
+from cvhw4.training.device import pick_device
 from cvhw4.training.precision import choose_precision, pick_precision, time_steps
 from tests.helpers.tiny import QUICK, dataset, record, untrained
 
@@ -174,6 +175,24 @@ def test_record_reuse_and_checkpoints_know_which_it_was(timed, runner):
     assert auto.find(ROW, 0).fingerprint == fast.fingerprint and len(calls) == 2
     assert runner.find(ROW, 0).fingerprint == slow.fingerprint
     assert {r.fingerprint for r in Store(runner.results, "quick").load()} == {slow.fingerprint, fast.fingerprint}
+
+
+@pytest.mark.parametrize("option", ["deterministic", "cuda_graphs"])
+@pytest.mark.parametrize(("device", "many"), [("cpu", 1), ("cuda", 2)])
+def test_which_kernels_and_whether_graphs_are_part_of_a_run_on_cuda_alone(runner, gpu, option, device, many):
+    """On a CPU these options change nothing, and finished runs are found."""
+    runners = [replace(runner, device=device, **{option: given}) for given in (False, True)]
+    assert len({runner._plan(ROW, 0).fingerprint for runner in runners}) == many
+
+
+def test_workers_share_gpus_in_turn(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    devices = [pick_device("auto", worker) for worker in range(5)]
+    assert [d.index for d in devices] == [0, 1, 0, 1, 0] and chosen == devices
+    assert pick_device("cpu", 3) == torch.device("cpu")
 
 
 def test_tables_show_it():

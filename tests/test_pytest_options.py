@@ -298,7 +298,9 @@ def pytest_collection_modifyitems(items):
 """)
     for part, seed in (("1/2", "1"), ("2/2", "8")):
         monkeypatch.setenv("SHUFFLED", seed)
-        assert outcomes(own("--part", part, "--results", part[0])) == {"passed": 3}
+        result = own("--part", part, "--results", part[0])
+        assert outcomes(result) == {"passed": 3}
+        assert "its tables are written by a session with --reuse" in result.stdout.str()
     first, second = runs(pytester, "1"), runs(pytester, "2")
     assert len(first | second) == 6 and not first & second
 

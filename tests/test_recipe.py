@@ -10,13 +10,12 @@ import timm.optim
 import timm.optim.kron
 import torch
 from timm.loss import BinaryCrossEntropy
-from timm.scheduler import CosineLRScheduler
 from torch import nn, optim
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from cvhw4 import InputError, Loss, Recipe
-from cvhw4.records.schema import Epoch, RunRecord
+from cvhw4.records.schema import Epoch
 from cvhw4.runner import Runner
 from cvhw4.tasks import CLASSIFICATION, SEGMENTATION
 from cvhw4.training.checkpoint import Checkpoint, Checkpoints, restore, state_of
@@ -24,7 +23,6 @@ from cvhw4.training.memory import AccumulatedStep
 from cvhw4.training.recipe import Rates, check_recipe, make_clipping, make_loss, make_optimizer
 from tests.helpers import ROOT
 from tests.helpers.studies import insects, pictures
-from tests.helpers.tiny import QUICK
 
 CPU = torch.device("cpu")
 
@@ -144,16 +142,6 @@ def test_the_examples_of_the_documentation_pass_all_checks(code, tmp_path):
 
 
 # Settings in records
-
-
-def test_committed_records_have_the_settings_that_their_rows_have_now():
-    found = 0
-    for path in sorted((ROOT / "results" / "quick" / "runs").glob("*/seed0-*.json")):
-        record = RunRecord.from_json(path.read_bytes(), path)
-        if record.row in QUICK_ROWS:
-            assert json.loads(json.dumps(QUICK_ROWS[record.row].settings())) == record.settings, record.row
-            found += 1
-    assert found >= 10
 
 
 def test_settings_hold_what_is_in_use():
@@ -311,14 +299,7 @@ def test_schedules_by_epochs(name):
     assert rates(recipe) == pytest.approx([rate for rate in expected for _ in range(2)])
 
 
-def test_cosine_is_timms_and_plateau_follows_the_metric():
-    optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
-    timms = CosineLRScheduler(optimizer, t_initial=4, warmup_t=1, warmup_lr_init=0.15)
-    expected = []
-    for number in range(1, 5):
-        expected.append(optimizer.param_groups[0]["lr"])
-        timms.step(number)
-    assert rates(Recipe(lr=0.3, epochs=4, schedule="cosine", warmup_epochs=1), steps=1) == expected
+def test_plateau_waits_while_the_metric_rises():
     recipe = Recipe(lr=1.0, epochs=5, schedule="plateau", lr_step=1, lr_gamma=0.1)
     assert rates(recipe, 1, figures=(0.1, 0.2, 0.3, 0.4, 0.5)) == [1.0] * 5
 
@@ -374,6 +355,3 @@ def test_pixels_of_no_class_are_left_out_or_negatives_and_ignored_by_own_losses(
     seen = []
     found(lambda logits, targets: seen.append(targets) or logits.mean())
     assert torch.equal(seen[0], ignored)
-
-
-QUICK_ROWS = dict(QUICK.rows)

@@ -9,21 +9,29 @@ import tracemalloc
 import warnings
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
+from cvhw4 import Metric
 from cvhw4.errors import InputError
 from cvhw4.records.environment import code_digest, environment, peak_memory, reset_peak_memory
 from cvhw4.records.images import ImageResults
 from cvhw4.records.samples import PredictionSamples, ValidationPictures, even_choice
 from cvhw4.records.schema import VERSION, Failure, RunRecord
-from cvhw4.records.store import Store
+from cvhw4.records.store import Store, latest_runs
+from cvhw4.report.results import report_page
+from cvhw4.statistics.bounds import load_bounds
+from cvhw4.tasks import SEGMENTATION
 from cvhw4.training.process import release_memory
 from tests.helpers import ROOT
 from tests.helpers.records import IMAGES, R2, R, class_samples, committed_results, jpeg, mask_samples, pictures, same
-from tests.helpers.tiny import MERGED, failure, record, two_classes
+from tests.helpers.tiny import MERGED, QUICK, failure, record, two_classes
 
 # Fields
 
@@ -172,16 +180,6 @@ def test_image_results_come_back_as_they_went(images):
     assert images.to_bytes() == back.to_bytes() and (len(back), back.epochs) == (len(images), images.epochs)
 
 
-def test_figures_of_image_results_and_of_draws_of_them():
-    images = two_classes(right=np.array([[True, False, True], [True, True, True]]), labels=np.zeros(3, np.uint8))
-    assert images.figure("accuracy", 1) == pytest.approx(2 / 3)
-    assert images.figure("accuracy", 1, np.array([[2, 1, 0], [0, 3, 0]])) == pytest.approx([2 / 3, 0])
-    with pytest.raises(KeyError, match="loss"):
-        images.figure("loss", 1)
-    scenes = segmented()
-    assert scenes.figure("miou", 2, np.ones((1, 4), int))[0] == pytest.approx(float(scenes.figure("miou", 2)))
-
-
 def forged(name, kind, shape, body=b"", method=zipfile.ZIP_DEFLATED):
     """An archive with one array whose header says what it likes."""
     head = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode() + b"\n"
@@ -314,3 +312,139 @@ def test_without_pydantic_records_are_read_as_they_were_written(tmp_path):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert told.stdout.rstrip("\n") == "".join(r.to_json() for r in runs).rstrip("\n"), told.stderr
+
+
+# Whatever bytes there are, and a field gone wrong: one error, or what can be shown
+
+
+BOUNDS = load_bounds(ROOT / "benchmarks" / "bounds.toml", QUICK)
+WHOLE = [replace(record(row), images=IMAGES) for row in ("q1_1", "q1_2", "q2_1a", "q2_3")]
+OTHERS = [record(row, seed=s) for row in ("q1_1", "q1_2", "q2_1a", "q2_1b", "q2_3") for s in range(3)]
+NOTE = failure(WHOLE[0], checkpoint="seed0-a.safetensors")
+
+TEXTS = ["", ".", "..", "../x", "q1", "q1_2", "q2_1a-skip", "\ud800", "\x00", "a|b\n# c", "2026-11-23", "f" * 64]
+texts = st.sampled_from(TEXTS) | st.text()
+wholes = st.sampled_from([0, 1, 2, 3, 11, 2**63 - 1, 2**63, 10**400, -1]) | st.integers()
+numbers = st.sampled_from([0.5, 1e99, -1e99, 1e200, 1e308, -0.0]) | st.floats()
+plain = st.recursive(
+    st.none() | st.booleans() | wholes | numbers | texts,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+LIKE = {str: texts, int: wholes, float: numbers}
+
+
+@st.composite
+def corrupted(draw, *texts):
+    """One of some JSON objects, with another value at one place of it, or none there."""
+    raw = inner = json.loads(draw(st.sampled_from(texts)))
+    while True:
+        key = draw(st.sampled_from(sorted(inner) if isinstance(inner, dict) else range(len(inner))))
+        if not isinstance(inner[key], (dict, list)) or not inner[key] or draw(st.booleans()):
+            break
+        inner = inner[key]
+    if draw(st.booleans()):
+        inner[key] = draw(LIKE.get(type(inner[key]), plain) | plain)
+    else:
+        del inner[key]
+    return json.dumps(raw)
+
+
+def read(kind, text):
+    """The record that is read from a text, which then comes back as it went; None after the one error there may be."""
+    try:
+        found = kind.from_json(text, Path("x.json"))
+    except InputError as error:
+        assert str(error).startswith("x.json: is ")
+        return None
+    again = kind.from_json(found.to_json(), Path("x.json"))
+    assert again.to_json() == found.to_json()
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary()
+    | st.text()
+    | plain.map(json.dumps)
+    | st.tuples(st.sampled_from([VERSION, NOTE.version]), plain).map(
+        lambda of: json.dumps({"version": of[0], "row": of[1]})
+    )
+)
+@example('{"version": ' + "[" * 5000 + "]" * 5000 + "}")
+def test_any_text_is_a_record_or_one_error(text):
+    assert read(RunRecord, text) is None and read(Failure, text) is None
+
+
+@settings(max_examples=400, deadline=None)
+@given(corrupted(*(r.to_json() for r in (NOTE, *WHOLE))))
+def test_what_has_a_field_gone_wrong_is_one_error_or_can_be_shown(text):
+    read(Failure, text)
+    found = read(RunRecord, text)
+    if found is not None:
+        others = [r for r in OTHERS if (r.row, r.seed) != (found.row, found.seed)]
+        report_page(QUICK, [r for r in latest_runs([*others, found]) if r.row in QUICK.rows], BOUNDS, {}).encode()
+
+
+OF_SCORES = Metric(lambda labels, scores: float(len(scores)), of="scores")
+
+
+def sound(content):
+    """Whether image results are read; if so, every figure can be made of them."""
+    try:
+        found = ImageResults.from_bytes(content, Path("x.npz"))
+    except InputError as error:
+        assert str(error).startswith("x.npz: is not a file of image results")
+        return False
+    with np.errstate(all="ignore"):
+        for name in ("accuracy",) if found.right is not None else SEGMENTATION.metrics:
+            assert found.figure(name, found.epochs, np.ones((2, len(found)), int)).shape == (2,)
+    for epoch in () if found.scored is None else found.scored.tolist():
+        assert epoch <= found.epochs and found.figure("own", epoch, own=OF_SCORES) == len(found)
+    assert len(found.strata) == len(found)
+    return True
+
+
+random = np.random.RandomState(0)
+TRUE, SCORES = np.arange(8, dtype=np.uint8) % 2, random.rand(8, 2).astype(np.float32)
+FILES = [
+    two_classes(right=random.rand(3, 8) < 0.7, labels=TRUE).to_bytes(),
+    ImageResults.stack([TRUE] * 3, TRUE, [SCORES] * 3).to_bytes(),
+    ImageResults(counts=random.randint(0, 9, (2, 3, 2, 12, 11)).astype(np.uint32)).to_bytes(),
+]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.data())
+def test_image_results_with_bytes_gone_wrong_are_one_error_or_sound(data):
+    content = bytearray(data.draw(st.sampled_from(FILES)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8))
+    sound(bytes(content))
+
+
+SCORED = {
+    "predicted": npst.arrays(np.uint8, (2, 3)),
+    "labels": npst.arrays(np.uint8, 3),
+    "scores": npst.arrays(np.float32, (2, 3, 1), elements=st.floats(-0.5, 1.5, width=32) | st.floats(width=32)),
+    "scored": npst.arrays(np.uint16, 2, elements=st.integers(0, 3)),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.fixed_dictionaries(SCORED)
+    | st.dictionaries(
+        st.sampled_from(["predicted", "labels", "counts", "scores", "scored", "other"]),
+        npst.arrays(
+            st.sampled_from([np.bool_, np.uint8, np.uint16, np.uint32, np.int64, np.float32, "U1"]),
+            st.sampled_from([(2, 3), (3,), (2, 3, 1), (2,), (2, 3, 2, 12, 11), (2, 3, 2, 12, 3), (1, 1, 2, 12, 4)])
+            | npst.array_shapes(min_dims=0, max_side=3),
+        ),
+    )
+)
+def test_any_arrays_are_one_error_or_sound(arrays):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    sound(buffer.getvalue())

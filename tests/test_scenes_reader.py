@@ -3,9 +3,7 @@
 import re
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from PIL import Image
 
 from cvhw4 import CAMVID, Scenes
 from cvhw4.camvid import CLASSES
-from cvhw4.data.dataset import Dataset
 from cvhw4.data.scenes import parse_list, read_scenes
 from cvhw4.errors import InputError
 from tests.helpers.reading import DAMAGED_EXIF, TURNED, check_refused, deep_png, raw_png, steps, told_twice
@@ -25,20 +22,20 @@ HEIGHT, WIDTH = 18, 24
 COUNTS = {"train": 3, "val": 2}
 
 
-def read_camvid(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
+def read_camvid(folder, size=None):
     return read_scenes(Scenes(folder, **CAMVID, resize=size))
 
 
-def _image(seed: int) -> np.ndarray:
+def _image(seed):
     return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
 
-def _label(seed: int) -> np.ndarray:
+def _label(seed):
     return np.random.default_rng(100 + seed).integers(0, 12, (HEIGHT, WIDTH), np.uint8)
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> Path:
+def plain(tmp_path):
     """`train/ trainannot/ val/ valannot/` without lists; every picture its own noise."""
     folder = tmp_path / "streets"
     for seed, (split, number) in enumerate((s, n) for s, count in COUNTS.items() for n in range(count)):
@@ -48,27 +45,27 @@ def plain(tmp_path: Path) -> Path:
     return folder
 
 
-def _save(pixels: np.ndarray, path: Path, **options: Any) -> None:
+def _save(pixels, path, **options):
     Image.fromarray(pixels).save(path, **options)
 
 
-def _pairs(split: str) -> list[tuple[str, str]]:
+def _pairs(split):
     return [(f"{split}/{number:04}.png", f"{split}annot/{number:04}.png") for number in range(COUNTS[split])]
 
 
-def _write_csv(folder: Path, header: str = "", end: str = "\n", mark: str = "") -> None:
+def _write_csv(folder, header="", end="\n", mark=""):
     for split in COUNTS:
         text = header + "".join(f"{image},{label}{end}" for image, label in _pairs(split))
         (folder / f"{split}.csv").write_bytes((mark + text).encode())
 
 
-def _write_txt(folder: Path, root: str = "/SegNet/CamVid/") -> None:
+def _write_txt(folder, root="/SegNet/CamVid/"):
     for split in COUNTS:
         lines = [f"{root}{image} {root}{label}" for image, label in _pairs(split)]
         (folder / f"{split}.txt").write_text("\n".join(lines))
 
 
-LAYOUTS: dict[str, Callable[[Path], None]] = {
+LAYOUTS = {
     "folders": lambda folder: None,
     "csv": _write_csv,
     "csv with header": lambda folder: _write_csv(folder, header="Image,Label\n"),
@@ -82,7 +79,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_gives_the_same(plain: Path, layout: str) -> None:
+def test_every_layout_gives_the_same(plain, layout):
     LAYOUTS[layout](plain)
     data = read_camvid(plain)
     assert (data.name, data.task, data.embedded) == ("streets", "segmentation", False)
@@ -94,7 +91,15 @@ def test_every_layout_gives_the_same(plain: Path, layout: str) -> None:
         np.testing.assert_array_equal(split.targets, np.stack([_label(seed) for seed in seeds]), strict=True)
 
 
-def test_the_order_and_the_splits_are_the_lists(plain: Path) -> None:
+def test_names_in_a_list_may_be_quoted_and_have_backslashes(plain):
+    (plain / "train" / "0000.png").rename(plain / "train" / 'rue, "é" 写.PNG')
+    _write_csv(plain)
+    listed = (plain / "train.csv").read_text()
+    (plain / "train.csv").write_text(listed.replace("train/0000.png", '"train\\rue, ""é"" 写.PNG"'))
+    assert read_camvid(plain).train.names[0] == 'train/rue, "é" 写.PNG'
+
+
+def test_the_order_and_the_splits_are_the_lists(plain):
     _write_csv(plain)
     first = read_camvid(plain)
     lines = [(plain / f"{split}.csv").read_text().splitlines() for split in COUNTS]
@@ -106,7 +111,7 @@ def test_the_order_and_the_splits_are_the_lists(plain: Path) -> None:
     np.testing.assert_array_equal(moved.val.targets, first.val.targets[1:])
 
 
-def test_pictures_of_all_sizes_are_scaled_where_that_is_asked_for(plain: Path) -> None:
+def test_pictures_of_all_sizes_are_scaled_where_that_is_asked_for(plain):
     """Pictures are averaged, of labels the nearest is picked; what fits is left as it is."""
     image, label = np.repeat(_image(7), 2, 0), np.repeat(_label(7), 2, 0)
     _save(image, plain / "val" / "0003.png")
@@ -121,7 +126,7 @@ def test_pictures_of_all_sizes_are_scaled_where_that_is_asked_for(plain: Path) -
     assert read_camvid(plain, size=(16, 40)).val.targets.shape == (3, 16, 40)
 
 
-def test_a_picture_in_both_splits_is_a_leak_and_equal_labels_are_not(plain: Path) -> None:
+def test_a_picture_in_both_splits_is_a_leak_and_equal_labels_are_not(plain):
     shutil.copy(plain / "train" / "0002.png", plain / "val" / "0001.png")
     shutil.copy(plain / "trainannot" / "0000.png", plain / "valannot" / "0000.png")
     data, (told,) = told_twice(lambda: read_camvid(plain))
@@ -138,26 +143,26 @@ BY_VALUE = dict(classes=["sky", "road", "car"], ignore=3)
 BINARY = dict(values={"background": 0, "cell": 255})
 
 
-def _palette(*colours: tuple[int, int, int], values: np.ndarray = TRUTH) -> Image.Image:
+def _palette(*colours, values=TRUTH):
     mask = Image.fromarray(values, mode="L").convert("L")
     mask.putpalette([part for colour in colours for part in colour])
     return mask
 
 
-def _few_bits(values: np.ndarray, bits: int) -> bytes:
+def _few_bits(values, bits):
     """A grey PNG of 1, 2 or 4 bits a pixel."""
     packed = np.packbits(np.unpackbits(values[..., None], axis=2)[..., 8 - bits :].reshape(HEIGHT, -1), axis=1)
     return raw_png([line.tobytes() for line in packed], WIDTH, bits)
 
 
-def _with_alpha(values: np.ndarray, alpha: int) -> np.ndarray:
+def _with_alpha(values, alpha):
     return np.dstack([values, np.full((HEIGHT, WIDTH), alpha, np.uint8)])
 
 
 RGB = np.array([*SHOWN.values()], np.uint8)[TRUTH]
 GREY = [(tone, tone, tone) for tone in (0, 255)]
 # The mask, what `Scenes` is told, and the labels that it has to give, or a part of the message.
-CODINGS: dict[str, tuple[Any, dict[str, Any], Any]] = {
+CODINGS = {
     "numbers": (TRUTH, BY_VALUE, TRUTH),
     "how many": (TRUTH, dict(classes=4), TRUTH),
     "too few": (TRUTH, dict(classes=3), "has the value 3, in no class and not ignored (the values of the cl"),
@@ -218,7 +223,7 @@ CODINGS: dict[str, tuple[Any, dict[str, Any], Any]] = {
 }  # fmt: skip
 
 
-def _one_each(folder: Path, layout: str, save_mask: Callable[[Path], None]) -> Path:
+def _one_each(folder, layout, save_mask):
     """Writes one picture and its mask for each split."""
     for number, split in enumerate(COUNTS):
         image, mask = (folder / layout.format(split=split, kind=kind) / "a.png" for kind in ("images", "masks"))
@@ -230,10 +235,10 @@ def _one_each(folder: Path, layout: str, save_mask: Callable[[Path], None]) -> P
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_a_mask_is_read_right_or_refused(tmp_path: Path, coding: str) -> None:
+def test_a_mask_is_read_right_or_refused(tmp_path, coding):
     mask, told, expected = CODINGS[coding]
 
-    def save(path: Path) -> None:  # whatever it is: files are known by their content
+    def save(path):  # whatever it is: files are known by their content
         if isinstance(mask, bytes):
             path.write_bytes(mask)
         else:
@@ -256,7 +261,7 @@ def test_a_mask_is_read_right_or_refused(tmp_path: Path, coding: str) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
 @pytest.mark.parametrize("mask", ["stored", "upright"])
-def test_pictures_and_masks_are_turned_as_their_exif_says(plain: Path, suffix: str, mask: str) -> None:
+def test_pictures_and_masks_are_turned_as_their_exif_says(plain, suffix, mask):
     """Also where the one is stored turned and the other is not, as tools that draw on the upright picture save it."""
     image, label = np.rot90(_image(9)), np.rot90(_label(9))  # so that it is as large as the others once it is turned
     for folder in ("train", "trainannot"):
@@ -271,7 +276,7 @@ def test_pictures_and_masks_are_turned_as_their_exif_says(plain: Path, suffix: s
     np.testing.assert_array_equal(data.train.targets[0], _label(9))
 
 
-def test_what_scenes_lose_is_told_by_name(plain: Path) -> None:
+def test_what_scenes_lose_is_told_by_name(plain):
     over = Image.Exif()
     over[0x0112] = 3  # upside down: its mask fits either way
     _save(_image(0), plain / "train" / "0000.png", exif=over)
@@ -298,7 +303,7 @@ def test_what_scenes_lose_is_told_by_name(plain: Path) -> None:
     np.testing.assert_array_equal(data.val.images[1, ..., 0], grey >> 4)
 
 
-def test_other_values_or_colours_are_read_anew(tmp_path: Path) -> None:
+def test_other_values_or_colours_are_read_anew(tmp_path):
     _one_each(tmp_path / "x", "{split}/{kind}", lambda path: _save(TWO, path))
     first = read_scenes(Scenes(tmp_path / "x", classes=["a", "b"]))
     turned = read_scenes(Scenes(tmp_path / "x", values={"a": 1, "b": 0}))
@@ -309,7 +314,7 @@ VOC = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
 
 
 @pytest.fixture
-def voc(tmp_path: Path) -> Path:
+def voc(tmp_path):
     """PASCAL VOC's layout: pictures of two sizes, palettes, one that is in no list."""
     folder = tmp_path / "VOC2012"
     for part in VOC:
@@ -324,7 +329,7 @@ def voc(tmp_path: Path) -> Path:
     return folder
 
 
-def test_vocs_layout_with_its_lists_palettes_and_sizes(voc: Path) -> None:
+def test_vocs_layout_with_its_lists_palettes_and_sizes(voc):
     data = read_scenes(Scenes(voc, classes=3, ignore=3, resize=(HEIGHT, WIDTH)))
     assert data.train.names == ("JPEGImages/2007_02.jpg", "JPEGImages/2007_01.jpg")
     assert (data.name, data.val.names) == ("VOC2012", ("JPEGImages/2007_03.jpg",))
@@ -345,7 +350,7 @@ def test_vocs_layout_with_its_lists_palettes_and_sizes(voc: Path) -> None:
         ("\n", "ImageSets/Segmentation/val.txt", "lists no pictures", "write a name on each line"),
     ],
 )
-def test_vocs_lists_are_checked(voc: Path, listed: str | None, named: str, problem: str, hint: str) -> None:
+def test_vocs_lists_are_checked(voc, listed, named, problem, hint):
     shutil.copy(voc / VOC[0] / "test_1.jpg", voc / VOC[0] / "test_2.jpg")  # without a mask
     path = voc / VOC[2] / "val.txt"
     path.unlink() if listed is None else path.write_text(listed)
@@ -356,7 +361,7 @@ ONE = "train/0000.png,trainannot/0000.png\n"
 IMAGE, LABEL = "train/0001.png", "trainannot/0001.png"
 
 # what is done to the folder, the path that the message must name, a part of the problem and of the fix
-BAD: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
+BAD = {
     "no folder": (shutil.rmtree, "streets", "does not exist", "correct the path"),
     "no train": (lambda f: shutil.rmtree(f / "train"), "streets/train", "does not exist", "create the folder"),
     "no labels": (lambda f: shutil.rmtree(f / "valannot"), "valannot", "does not exist", "create the folder"),
@@ -411,7 +416,7 @@ CSV |= {f"outside, {p}": (f"{ONE}{p},{LABEL}\n", "train.csv", f"line 2 names {p!
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("case", [*BAD, *CSV])
-def test_bad_folders_are_refused(plain: Path, case: str) -> None:
+def test_bad_folders_are_refused(plain, case):
     if case in CSV:
         text, *told = CSV[case]
         _write_csv(plain)
@@ -425,7 +430,7 @@ def test_bad_folders_are_refused(plain: Path, case: str) -> None:
 _FIELDS = st.text(st.sampled_from("ab./\\ ,\n\r\"'\0:é"), max_size=12) | st.text(max_size=20)
 
 
-def test_a_first_line_without_extensions_is_a_header_unless_it_names_a_file(tmp_path: Path) -> None:
+def test_a_first_line_without_extensions_is_a_header_unless_it_names_a_file(tmp_path):
     for text, names in (("image label\na1 b1\n", ["a1"]), ("a1 b1\na2 b2\n", ["a1", "a2"])):
         (tmp_path / "a1").touch()
         assert [pair[0] for pair in parse_list(text, tmp_path / "train.txt")] == names
@@ -436,7 +441,7 @@ def test_a_first_line_without_extensions_is_a_header_unless_it_names_a_file(tmp_
 @example('"', "train.csv")
 @example("x" * 140_000 + ",y", "train.csv")
 @example("a.png,b.png\0", "train.csv")
-def test_any_text_parses_or_is_refused(text: str, name: str) -> None:
+def test_any_text_parses_or_is_refused(text, name):
     try:
         pairs = parse_list(text, Path("folder", name))
     except InputError as problem:

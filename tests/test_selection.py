@@ -105,18 +105,3 @@ def test_over_seeds_are_the_single_runs():
     singles = [selection(images, "miou", random, 20) for images in runs]
     assert found["gain"] == estimate([s["gain"] for s in singles])
     assert found["optimism"].mean == pytest.approx(found["chosen_there"].mean - found["honest"].mean)
-
-
-@pytest.mark.parametrize(
-    ("right", "metric", "splits", "error", "told"),
-    [
-        ([[1]], "accuracy", 1, ValueError, "cannot be split"),
-        ([[1, 0]], "accuracy", 0, ValueError, "at least one split"),
-        ([[1, 0]], "loss", 1, KeyError, "loss"),
-    ],
-)
-def test_what_cannot_be_split_is_refused(right, metric, splits, error, told):
-    with pytest.raises(error, match=told):
-        selection(classified(right), metric, rng(), splits)
-    with pytest.raises(ValueError, match="at least one run"):
-        selection_over_seeds([], metric, rng())

@@ -90,21 +90,6 @@ def test_the_shift_that_is_found_is_found_as_often_as_said():
     assert found_shift(replace(BOUND, sd=0.0)) == np.inf
 
 
-def test_the_chance_is_as_often_as_it_says():
-    """Over many true means: of nights after runs whose chance is about 0.6, six in ten means miss."""
-    random = np.random.default_rng(1)
-    said, came = [], []
-    for _ in range(400):
-        true = random.uniform(0.77, 0.82)
-        calibration, runs, night = (random.normal(true, 0.02, k) for k in (20, 3, 3))
-        bound = replace(BOUND, sd=float(calibration.std(ddof=1)))
-        said.append(chance(runs.tolist(), bound)[0])
-        came.append(not bound.holds(float(night.mean())))
-    said, came = np.array(said), np.array(came)
-    unsure = (said > 0.3) & (said < 0.9)
-    assert unsure.sum() > 150 and came[unsure].mean() == pytest.approx(said[unsure].mean(), abs=0.08)
-
-
 def test_the_lower_end_is_below_the_true_chance_nearly_always():
     random, kept = np.random.default_rng(2), []
     for _ in range(600):

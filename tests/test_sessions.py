@@ -11,11 +11,8 @@ import pytest
 import torch
 
 from cvhw4.records.store import Store
-from cvhw4.runner import Runner
-from cvhw4.training.device import pick_device
 from tests.helpers import ROOT
 from tests.helpers.sessions import add_to_conftest, figures
-from tests.helpers.tiny import QUICK, dataset, row
 
 pytestmark = pytest.mark.integration
 pytest_plugins = ["tests.helpers.sessions"]
@@ -123,38 +120,6 @@ def diverging(monkeypatch, seed):
     assert store.failures() == [] and "seeds failed" not in (store.folder / "report.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        ("--dist worksteal -n 2", "--dist worksteal: breaks the order of runs and claims"),
-        ("--dist each -n 2", "--dist each: trains every run on every worker"),
-        ("--executor ray -n 2", "--executor ray: cannot go with -n 2"),
-        ("--smoke --reuse", "--smoke: neither takes nor keeps whole runs, as --reuse does."),
-        ("--smoke --executor ray", "--smoke: neither takes nor keeps whole runs, as --executor ray does."),
-        ("--smoke --benchmark-json x", "--smoke: neither takes nor keeps whole runs, as --benchmark-json"),
-        ("--ray-address auto", "--ray-address: is given without --executor ray"),
-        ("--jobs 0", "--jobs 0: leaves nobody to train"),
-        ("--jobs 2 -n 3", "--jobs 2: cannot go with -n 3"),
-        ("--jobs 2 --executor ray", "--jobs 2: cannot go with --executor ray"),
-        ("--cuda-graphs --device cpu", "--cuda-graphs: cannot go with --device cpu"),
-        ("--threads 0", "--threads 0: is not a number of threads"),
-        ("--threads 200000", "--threads 200000: is not a number of threads"),
-        ("--checkpoint-seconds -1", "--checkpoint-seconds -1: is not a number of seconds"),
-        ("--checkpoint-seconds nan", "--checkpoint-seconds nan: is not a number of seconds"),
-        ("--part 3/2", "--part 3/2: is not a part. Fix: give --part 1/N to N/N."),
-        ("--part 0/2", "--part 0/2: is not a part."),
-        ("--part 1/2 -n 2", "--part 1/2: cannot go with -n or --executor ray."),
-        ("--part 1/2 --executor ray", "--part 1/2: cannot go with -n or --executor ray."),
-    ],
-)
-def test_options_that_make_no_sense_are_one_error(study, pytester, args, message):
-    result = study(*args.split())
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    output = result.stdout.str() + result.stderr.str()
-    assert output.count("ERROR: ") == 1 and f"ERROR: {message}" in output and "Fix: " in output
-    assert not (pytester.path / "results").exists()
-
-
 def test_claims_that_are_handed_out_before_their_runs_keep_nobody_waiting(study):
     """--dist loadfile begins with the file of most tests; on one worker its claims would wait for ever."""
     add_to_conftest("import cvhw4.plugin.board\ncvhw4.plugin.board.IDLE_TIMEOUT_SECONDS = 0.5\n")
@@ -162,22 +127,6 @@ def test_claims_that_are_handed_out_before_their_runs_keep_nobody_waiting(study)
     result = study(*select, "-n", "1", "--dist", "loadfile", "-rs", subprocess=True)
     result.assert_outcomes(passed=2, failed=3)  # as what nobody judged is no pass
     assert "not judged: no worker is left for its runs" in result.stdout.str()
-
-
-def test_parts_of_a_study_side_by_side_are_the_study(study, pytester):
-    """Each run is trained by one of them, and a session after them takes them all and judges."""
-    (bounds := pytester.path / "none.toml").write_text("")  # at this size
-    select = ("-k", "skip or q1_1", "--seeds", "2", "--results", pytester.path / "parts", "--bounds", bounds)
-    select = (*select, "--threads", "1")  # which a CPU's runs are known by
-    parts = [begin(ROOT, *select, "--device", "cpu", "--part", f"{i}/2") for i in (1, 2)]
-    texts = [part.communicate()[0] for part in parts]
-    assert [part.returncode for part in parts] == [0, 0], texts
-    assert all("3 passed" in text and "tables are written by a session with --reuse" in text for text in texts)
-    assert len(figures(pytester.path / "parts")) == 6 and not list(pytester.path.glob("parts/quick/*.md"))
-    result = study(*select, "--reuse")
-    result.assert_outcomes(passed=6, skipped=2)
-    assert len(re.findall(r"reused", result.stdout.str())) == 6
-    assert (pytester.path / "parts/quick/report.md").is_file()
 
 
 def test_a_worker_that_dies_keeps_nobody_waiting(study, pytester):
@@ -197,20 +146,3 @@ def dying(request):
     result = study(*select, subprocess=True)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert len(figures(pytester.path / "results")) == 3  # all but the one that its worker died with
-
-
-def test_workers_share_gpus_in_turn(monkeypatch):
-    chosen = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    devices = [pick_device("auto", worker) for worker in range(5)]
-    assert [d.index for d in devices] == [0, 1, 0, 1, 0] and chosen == devices
-    assert pick_device("cpu", 3) == torch.device("cpu")
-
-
-def test_deterministic_is_part_of_a_run_on_cuda_alone(monkeypatch):
-    """On a CPU every run is: there the option changes nothing, and finished runs are found."""
-    monkeypatch.setattr("cvhw4.data.load._load", lambda source, seed: dataset(source.task))
-    runners = [Runner(study=QUICK, device="cpu", deterministic=d) for d in (False, True)]
-    assert len({runner._plan(row("q1_1"), 0).fingerprint for runner in runners}) == 1

@@ -159,8 +159,8 @@ def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path
     before = {*tmp_path.iterdir()}
     monkeypatch.chdir(tmp_path)
     for where, words in (
-        ("tpyo", "does not exist or"),
-        ("file:tpyo", "does not exist or"),
+        ("nowhere", "does not exist or"),
+        ("file:nowhere", "does not exist or"),
         ("htp://host", "by MLflow"),
     ):
         with pytest.raises(InputError, match=rf"{where}: .*{words}.* Fix: name "):
@@ -382,7 +382,7 @@ def test_a_tracker_that_raises_is_off_with_one_warning_and_the_others_go_on(note
     assert len(noted.read()[0]) == 5
 
 
-def test_warnings_that_are_errors_end_no_run(noted, tmp_path, recwarn):
+def test_a_tracker_that_raises_is_off_where_warnings_are_errors(noted, tmp_path, recwarn):
     noted(wandb=Raising)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

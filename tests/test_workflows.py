@@ -23,7 +23,6 @@ from tests.helpers.records import git, runs, save
 
 pytest_plugins = ["tests.helpers.nightly"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-ACTIONS = ["checkout", "upload-artifact", "download-artifact", "gh-action-pypi-publish"]
 
 # As gh, of which it knows what the script asks for: issues and comments are kept in $GH_STATE.
 GH = r"""
@@ -154,14 +153,6 @@ def test_every_python_that_the_package_names_is_tried():
         assert job["strategy"]["matrix"]["python"] == pythons
 
 
-def test_actions_are_the_well_known_ones_pinned_by_digest_at_one_version_each():
-    used = [line.split("uses: ")[1] for w in WORKFLOWS for line in w.read_text().splitlines() if "uses: " in line]
-    assert len(used) == sum("uses" in step for step in steps())
-    pin = r"(?:actions|pypa)/([a-z-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)"
-    pins = {re.fullmatch(pin, action).groups() for action in used}
-    assert sorted(name for name, *_ in pins) == sorted(ACTIONS)
-
-
 def test_zizmor_finds_nothing():
     """What attacks workflows: templates, permissions, credentials, unpinned actions."""
     zizmor = shutil.which("zizmor", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -193,12 +184,8 @@ def test_every_command_is_a_make_target_a_script_or_known(tmp_path):
 def test_a_night_that_left_nothing_is_told():
     """The runner is offline, the job is cancelled, or the disk is full: the job that tells runs all the same."""
     train, tell = (workflow("nightly")["jobs"][name] for name in ("train", "tell"))
-    assert tell["needs"] == ["plan", "train"] and tell["if"] == (
-        "${{ always() && needs.plan.result != 'skipped' && "
-        "(needs.plan.result == 'success' || github.event_name == 'schedule') }}"
-    )
     assert uses(tell, "download-artifact")["continue-on-error"]
-    assert uses(train, "upload-artifact")["if"] == "${{ always() }}"
+    assert all("always()" in part["if"] for part in (tell, uses(train, "upload-artifact")))
     limit, training = (re.search(r"'(\d+)'", text)[1] for text in (train["timeout-minutes"], train["env"]["MINUTES"]))
     assert int(training) <= int(limit) - 15  # time for what it trained to be told
 
@@ -214,14 +201,6 @@ def test_only_the_default_branch_changes_the_history_and_no_night_goes_on_withou
     assert not any("ASIDE" in job["env"] for job in nightly["jobs"].values())
     (read,) = (s for s in nightly["jobs"]["train"]["steps"] if "history's branch" in s.get("name", ""))
     assert read["if"] == "${{ needs.plan.outputs.branch == 'true' }}" and "continue-on-error" not in read
-
-
-def test_nothing_that_waits_for_the_machine_is_cancelled_but_by_a_newer_commit_of_its_pull_request():
-    """GitHub keeps one waiting run of a group, the newest."""
-    assert workflow("nightly")["concurrency"] == {
-        "group": "nightly-${{ inputs.pull_request || github.run_id }}",
-        "cancel-in-progress": "${{ inputs.pull_request != '' && github.event_name == 'workflow_dispatch' }}",
-    }
 
 
 def test_nights_start_by_schedule_or_hand_and_only_where_they_are_set_up():

@@ -102,8 +102,6 @@ def _forward(convolution: nn.Conv2d, pad: Callable[[Tensor], Tensor], input: Ten
 class _Depthwise(torch.autograd.Function):
     """A depthwise convolution; what it does backwards can be differentiated again."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(inputs: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
         return F.conv2d(inputs, weight, bias, stride, padding, groups=len(weight))

@@ -65,8 +65,8 @@ def _cut(module: nn.Module) -> Frozen | None:
         *tail, head = module.classifier
         return Frozen(nn.Sequential(module.features, module.avgpool, nn.Flatten()), nn.Sequential(*tail), head)
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        *trunk, head = module  # a slice would call a subclass's own __init__
-        return Frozen(nn.Sequential(*trunk), nn.Identity(), head)
+        parts = list(module)  # a slice of the module would call a subclass's own __init__
+        return Frozen(nn.Sequential(*parts[:-1]), nn.Identity(), parts[-1])
     if all(hasattr(module, part) for part in ("forward_features", "forward_head", "get_classifier")):  # timm's
         network: Any = module
         head, trunk = network.get_classifier(), partial(_before_classifier, network)

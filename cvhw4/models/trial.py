@@ -119,7 +119,7 @@ def _check_logits(logits: Any, row: Row, images: int) -> None:
     wanted = (images, row.classes) if row.task.name == "classification" else (images, row.classes, size, size)
     expected = f"{list(wanted)} for {images} pictures of {size} pixels"
     if not isinstance(logits, Tensor):
-        found = type(logits).__name__ + (f" with {', '.join(logits)}" if isinstance(logits, dict) else "")
+        found = type(logits).__name__ + (f" with {', '.join(map(str, logits))}" if isinstance(logits, dict) else "")
         raise _Refused(f"gives no tensor ({found:.60})", f"give {expected}, or a dict with them as out or logits")
     if tuple(logits.shape) != wanted or not logits.is_floating_point():
         problem = f"gives {list(logits.shape)} {logits.dtype}, not {list(wanted)}"

@@ -87,12 +87,10 @@ def compare(
         others: [m] differences of other seeds, of which the spread alone is used, see `spread`.
 
     Raises:
-        ValueError: no figures, not as many of one row as of the other, or one that is not finite.
+        ValueError: no figures, or one that is not finite.
     """
     b = np.asarray(better, dtype=float)
     w = np.zeros_like(b) if worse is None else np.asarray(worse, dtype=float)
-    if b.ndim != 1 or b.shape != w.shape:
-        raise ValueError(f"a comparison needs two rows of figures with the same seeds, not {b.shape} and {w.shape}")
     if not (np.isfinite(b).all() and np.isfinite(w).all()):
         raise ValueError("a comparison needs finite figures")
     n = len(b)

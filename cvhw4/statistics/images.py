@@ -102,27 +102,19 @@ def image_noise(
             taken; the same seeds in the same order in all arms.
         metric: the figure's name in the record.
         rng: draws the images.
-        draws: number of resamples.
+        draws: number of resamples, 2 or more.
         own: the metric, where it is of the study's own.
 
     Raises:
-        ValueError: no runs, rows of different lengths, another sign, runs on different images, an epoch there is not,
-            or fewer than two draws.
+        ValueError: runs on different images.
         InputError: the study's metric has no figure on some of the images drawn.
         KeyError: a figure that does not come from the images one by one, such as the loss, or from scores that are not
             kept.
     """
     runs = [run for _, of_arm in arms for run in of_arm]
-    if not runs or len({len(of_arm) for _, of_arm in arms}) > 1 or draws < 2:
-        raise ValueError("needs two draws or more, and rows with the same seeds")
-    if not all(sign in (1, -1) for sign, _ in arms):
-        raise ValueError(f"an arm's sign is 1 or -1, not one of {[sign for sign, _ in arms]}")
     strata = runs[0][0].strata
     if not all(np.array_equal(images.strata, strata) for images, _ in runs):
         raise ValueError("the runs were validated on different images")
-    for images, epoch in runs:
-        if not 1 <= epoch <= images.epochs:
-            raise ValueError(f"a run of {images.epochs} epochs has no epoch {epoch}")
     n = len(arms[0][1])
     weights = bootstrap_weights(strata, draws, rng)
     figures = [[sign * images.figure(metric, epoch, weights, own) for images, epoch in runs] for sign, runs in arms]

@@ -55,16 +55,11 @@ def binomial_comparison(better: float, worse: float | None, images: int, margin:
         better: within 0..1.
         worse: within 0..1; None holds `better` against the margin, exactly: scipy's `binomtest` and its
             Clopper-Pearson interval, with round(better * images) successes.
-        images: number of validation images.
+        images: number of validation images, 1 or more.
         margin: for the difference; within 0..1 where there is no worse figure.
-
-    Raises:
-        ValueError: a figure outside 0..1, or no images.
     """
     from scipy.stats import binomtest, norm
 
-    if images < 1 or not all(0 <= p <= 1 for p in (better, better if worse is None else worse)):
-        raise ValueError(f"needs accuracies within 0..1 and images, not {better}, {worse} and {images}")
     if worse is None:
         test = binomtest(round(better * images), images, margin)
         low, high = test.proportion_ci(0.95, method="exact")

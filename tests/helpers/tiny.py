@@ -7,7 +7,9 @@ then `TinyRunner` has the pictures.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -28,6 +30,7 @@ from cvhw4.labels import merge_classes
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import DataUsed, Epoch, Failure, RunRecord, Times, WeightsUsed
 from cvhw4.runner import Runner
+from cvhw4.training.checkpoint import Checkpoints
 
 VOID = 11  # CamVid's label of no class
 MERGED = {classes: merge_classes(CLASSES, merge) for classes, merge in ((11, {}), (3, THREE))}
@@ -77,6 +80,18 @@ def use_small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         torchvision.models, "get_model", lambda n, **o: SmallAlexNet() if n == "alexnet" else get(n, **o)
     )
+
+
+class Kept(Checkpoints):
+    """Checkpoints after every step, of each of which a copy is kept."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "f" * 64, every=0)
+        self.copies: list[Path] = []
+
+    def write(self, checkpoint) -> None:
+        super().write(checkpoint)
+        self.copies.append(shutil.copy(self.path, self.path.with_suffix(f".{len(self.copies)}")))
 
 
 def dataset(task: str, train: int = 12, val: int = 8) -> Dataset:
