@@ -28,7 +28,7 @@ from cvhw4.records.environment import peak_memory
 from cvhw4.runner import Runner
 from cvhw4.training import fit as fit_module
 from cvhw4.training import objectives
-from cvhw4.training.checkpoint import Checkpoints
+from cvhw4.training.checkpoint import Checkpoints, generator_states, set_generator_states
 from cvhw4.training.device import pick_device
 from cvhw4.training.fit import fit, kernels
 from cvhw4.training.graphs import WARM_UP, GraphedStep
@@ -566,6 +566,11 @@ def test_other_accelerators_train_as_the_cpu_does(kind, name, tmp_path, monkeypa
         again, _ = train(experiment, None, device, checkpoints=Checkpoints(kept.path, "f" * 64, resume=True))
         assert device == gpu.device and gpu.operations and peak_memory(device) == gpu.peak
         assert pick_precision(None, device, experiment) == "float32" and pick_device("auto") == CPU
+        torch.get_device_module(kind).manual_seed(5)
+        expected, states = gpu.generator, generator_states(device)
+        torch.get_device_module(kind).manual_seed(6)
+        set_generator_states(states, device)
+        assert torch.equal(gpu.generator, expected)
     assert trace(there) == trace(again) and again.interruptions == 1
     assert [e.loss for e in here.epochs] == pytest.approx([e.loss for e in there.epochs], rel=1e-3)
     assert all(torch.allclose(others[k], weights[k], rtol=0.01, atol=1e-3) for k in weights)

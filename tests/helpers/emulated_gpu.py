@@ -440,17 +440,18 @@ def emulated_gpu(
     def seed(number: int) -> None:
         gpu.generator = torch.Generator().manual_seed(number).get_state()
 
-    def numbers_of(device: torch.device | str = kind) -> None:
-        place = torch.device(device).index
-        assert (gpu.current if place is None else place) == index, "the random numbers of another device"
+    idle = gpu.generator.clone()  # of the devices that nothing is computed on
 
-    def state(device: torch.device | str = kind) -> torch.Tensor:
-        numbers_of(device)
-        return gpu.generator.clone()
+    def is_other(device: torch.device | str | int) -> bool:
+        place = device if isinstance(device, int) else torch.device(device).index
+        return (gpu.current if place is None else place) != index
 
-    def set_state(state: torch.Tensor, device: torch.device | str = kind) -> None:
-        numbers_of(device)
-        gpu.generator = state.clone()
+    def state(device: torch.device | str | int = kind) -> torch.Tensor:
+        return (idle if is_other(device) else gpu.generator).clone()
+
+    def set_state(state: torch.Tensor, device: torch.device | str | int = kind) -> None:
+        if not is_other(device):
+            gpu.generator = state.clone()
 
     both: dict[str, Callable[..., Any]] = dict(
         is_available=lambda: True,
