@@ -269,7 +269,7 @@ def test_a_run_whose_metric_has_no_figure_in_an_epoch_is_noted_and_told_of_as_fa
     assert str(failed.value).startswith(told) and note.reason == str(failed.value)
     assert (note.row, note.seed, note.epoch, note.lr) == ("scratch", 4, 2, 0.1)
     page = report_page(study, [], NO_BOUNDS, {}, failures=[note])
-    assert "1 of 1 seeds failed" in page and "metric mine: returns nan" in page
+    assert "1 of 1 seed failed" in page and "metric mine: returns nan" in page
 
 
 @pytest.mark.parametrize("names", [("scratch", "finetune"), ("q1_1-features", "q1_2-finetune"), ("q1_1", "q1_2")])
