@@ -137,12 +137,12 @@ def read_wandb(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     if not path.exists():
         yield from _of_service(where, wanted)
         return
-    from google.protobuf.message import DecodeError
-
     for file in sorted(path.rglob("*.wandb")) if path.is_dir() else [path]:
         try:
             run = _of_file(file, wanted)
-        except (DecodeError, ValueError, OverflowError) as error:  # the last two of values in it
+        except InputError:
+            raise
+        except Exception as error:  # protobuf's among them, which wandb brings
             raise InputError(file, f"is damaged ({error})", "copy it again, or leave it out") from error
         yield run
 
