@@ -62,6 +62,8 @@ def test_figures_by_hand_and_on_the_page():
     assert line[4:] == ["100.0", "60.0", "1.67 (1.00 to 2.00)", "1.50, met", "3"]
     slower = comparison(ours=[Trial(11.0)] * 3)
     assert cells(peers_page([slower]), "one run", LIGHTNING, "2 (0: 25.0 s)", WHOLE)[7] == "1.80, MISSED"
+    just = comparison(ours=[Trial(18 / 1.796)] * 3)  # theirs: 18 s
+    assert cells(peers_page([just]), "one run", LIGHTNING, "2 (0: 25.0 s)", WHOLE)[6].startswith("1.796 (")
     assert cells(cpu, "one run", TIMM, "-", WHOLE)[6:] == ["not measured", "1.90", "0"]
     assert cells(cuda, "one run", LIGHTNING, "2 (0: 25.0 s)", WHOLE)[7] == "-"  # aims are a CPU's
     assert "(2 threads); 2026-11-29, lightning 2.6, code abc; `pytest -m peers`" in cpu and "<b>" not in page

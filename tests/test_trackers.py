@@ -162,6 +162,7 @@ def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path
         ("nowhere", "does not exist or"),
         ("file:nowhere", "does not exist or"),
         ("htp://host", "by MLflow"),
+        ("sqlite:///nowhere.db", "no database that exists"),
     ):
         with pytest.raises(InputError, match=rf"{where}: .*{words}.* Fix: name "):
             read_runs([f"mlflow:{where}"], Wanted(figures={"acc": "acc"}))
