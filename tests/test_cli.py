@@ -73,8 +73,9 @@ def test_calibrate_then_report(run, results, tmp_path, monkeypatch):
 
 
 def test_calibrate_takes_twins_and_says_what_it_does_not_know(run, done, results, tmp_path):
-    save(tmp_path / "there", elsewhere([r for r in stored() if r.seed < 3]))
-    done("calibrate", "--nights=3", "--bounds", "b.toml", "--twins", "there")
+    save(tmp_path / "there", elsewhere([r for r in stored() if r.seed < 2]))
+    save(tmp_path / "elsewhere", elsewhere([r for r in stored() if r.seed == 2]))
+    done("calibrate", "--nights=3", "--bounds", "b.toml", "--twins", "there", "--twins", "elsewhere")
     made = load_bounds(tmp_path / "b.toml", QUICK)
     assert {*made.twins} == {*QUICK.rows} and "on another make" in made.source
     assert made.new_nights == 3 and made.new_seeds is not None

@@ -88,10 +88,11 @@ def calibrate(
     ] = 0.01,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of a nightly session.")] = 3,
     twins: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
+            metavar="<Path>",
             help="Results folder of the same rows and seeds from another machine, or with other threads: rows "
-            "that give the same figures there are held against the run of the same seed.",
+            "that give the same figures there are held against the run of the same seed. Can be repeated.",
             parser=folder_of,
         ),
     ] = None,
@@ -118,7 +119,7 @@ def calibrate(
     if path is None:
         raise InputError(f"study {chosen.name}", "has no bounds file", "name one with --bounds, or Study(bounds=...)")
     records = latest_runs(Store(results, chosen.name).load())
-    elsewhere = None if twins is None else latest_runs(Store(twins, chosen.name).load())
+    elsewhere = [r for folder in twins for r in latest_runs(Store(folder, chosen.name).load())] if twins else None
     made = make_bounds(chosen, records, false_alarms, seeds, elsewhere)
     made = with_new_seeds(chosen, records, made, elsewhere, nights)
     before = Path(path).read_text("utf-8", "replace") if Path(path).is_file() else ""
