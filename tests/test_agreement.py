@@ -99,7 +99,9 @@ EVERY = "Every claim in every setting"
 
 
 def test_the_page_sets_generated_beside_real_and_published(measured, page):
+    (measured / "camvid" / "quick" / "report.md").write_text("a page")
     text = page()
+    assert "| [report](camvid/quick/report.md) |" in text and text.count("](") == 1
     every = lines(text, EVERY)
     assert every[SKIPS] == {
         "claim": SKIPS,

@@ -163,7 +163,8 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
         if not setting.runs:
             lines.append({"setting": setting.name, "data": _MISSING})
         for store, records in setting.runs.items():
-            page = os.path.relpath(store / "verdicts.md", folder)
+            pages = [store / f"{name}.md" for name in ("verdicts", "report")]  # the first only where seeds have a spread
+            links = [f"[{page.stem}]({os.path.relpath(page, folder)})" for page in pages if page.exists()]
             rows = by_row(records)
             lines.append(
                 {
@@ -175,7 +176,7 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
                     "precision": ", ".join(sorted({str(r.environment.get("precision", "float32")) for r in records})),
                     "device": escape(", ".join(sorted({device(r) for r in records}))),
                     "days": days(records),
-                    "pages": f"[verdicts]({page})" if (store / "verdicts.md").exists() else "-",
+                    "pages": ", ".join(links) or "-",
                 }
             )
     return Table.of(lines).markdown()
