@@ -15,7 +15,7 @@ from pathlib import Path
 from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord, stem
 
-_FIRST = re.compile(r"^([0-9a-f]{40,64}) is the first bad commit", re.MULTILINE)
+_FIRST = re.compile(r"^([0-9a-f]{40,64}) is the first '?bad'? commit", re.MULTILINE)  # quoted from git 2.55 on
 
 
 def bisect(
@@ -74,7 +74,10 @@ def bisect(
                 word = (
                     "skip" if isinstance(value, str) else "bad" if sign * value[0] < sign * (low + high) / 2 else "good"
                 )
-                said = _git(tree, "bisect", word, expected=(0, 2))
+                before, said = said, _git(tree, "bisect", word, expected=(0, 2))
+                if said == before:
+                    hint = "see in git bisect's manual how this version of git says which commit is the first bad one"
+                    raise InputError("git bisect", f"repeats what is not understood ({said.splitlines()[0]})", hint)
             return found[1] if found else "\n".join(re.findall(r"^[0-9a-f]{40,64}$", said, re.MULTILINE))
         finally:
             _git(Path(), "worktree", "remove", "--force", str(tree))

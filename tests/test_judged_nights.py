@@ -1,6 +1,8 @@
 """How a night is judged, by hand and by simulation; and the commands `cvhw4 history` and `cvhw4 bisect`."""
 
 import math
+import os
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -10,7 +12,7 @@ from scipy import stats
 
 from cvhw4 import bisection
 from cvhw4.errors import InputError
-from cvhw4.records.history import Canary, History, JudgedRow, Measurement, Night, Reference, file_name
+from cvhw4.records.history import Canary, History, JudgedRow, Measurement, Night, file_name
 from cvhw4.report.history import found_shifts
 from cvhw4.statistics.bounds import Bound, Bounds
 from cvhw4.statistics.levels import series_of, shifts
@@ -78,14 +80,8 @@ def night_of(day):
 def judge_second(old, tonight, retrain):
     """Judges a night's runs held against those of a first one."""
     first = night_of(1)
-    names = sorted({r.row for r in old})
-    reference = replace(
-        first,
-        state="first",
-        good=[Reference(row=name, data="embedded", runs=["x"], since=first.started) for name in names],
-        figures=judge_night(QUICK, first, old, [], lambda _: [], lambda _: []).night.figures,
-    )
-    return judge_night(QUICK, night_of(2), tonight, [reference], lambda r: old if r else [], retrain).night
+    judged = judge_night(QUICK, first, old, [], lambda _: [], lambda _: []).night
+    return judge_night(QUICK, night_of(2), tonight, [judged], lambda r: old if r else [], retrain).night
 
 
 def confirmation(drop, later, rng, **changes):
@@ -291,5 +287,18 @@ def test_bisect_knows_where_the_lowest_is_best(tmp_path, monkeypatch, levels, si
     commits = committed(tmp_path, levels)
     monkeypatch.setattr(bisection, "_measure", lambda row, tree, *_: (float((tree / "level").read_text()), sign))
     assert bisection.bisect("r", "main~3", "main", [], tmp_path, print) == commits[2]
+    (tmp_path / "bin").mkdir()
+    path, real = os.environ["PATH"], shutil.which("git")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{path}")
+    for word, known in (("is the first 'bad' commit", True), ("is what you look for", False)):  # of git 2.55; of none
+        sed = f'sed "s/is the first bad commit/{word}/" {tmp_path}/said'
+        (tmp_path / "bin" / "git").write_text(f'#!/bin/sh\n{real} "$@" > {tmp_path}/said; code=$?; {sed}; exit $code')
+        (tmp_path / "bin" / "git").chmod(0o755)
+        if known:
+            assert bisection.bisect("r", "main~3", "main", [], tmp_path, print) == commits[2]
+        else:
+            with pytest.raises(InputError, match=f"git bisect: repeats what is not understood .*{word}"):
+                bisection.bisect("r", "main~3", "main", [], tmp_path, print)
+    monkeypatch.setenv("PATH", path)
     with pytest.raises(InputError, match="is not worse than"):
         bisection.bisect("r", "main", "main~3", [], tmp_path, print)

@@ -18,6 +18,7 @@ import yaml
 from cvhw4.records.history import History
 from tests.helpers import ROOT
 from tests.helpers.nightly import HOMEWORK, SCRIPTS, night, published
+from tests.helpers.reading import snapshot
 from tests.helpers.records import git
 
 pytest_plugins = ["tests.helpers.nightly"]
@@ -153,6 +154,7 @@ def test_pinned_versions_are_installed_once_for_every_set_of_pins(tmp_path, monk
     Path("constraints.txt").write_text("torch==4")
     with pytest.raises(night.Broken, match="cannot be installed"):
         night.install(settings, Clock())
+    assert len(list(Path("store/environments").iterdir())) == 2  # half of one would fill the disk
     failing.clear()
     night.install(settings, Clock())  # anew, as it was not complete
     assert len(commands) == 10
@@ -215,19 +217,28 @@ def test_the_history_is_published_beside_what_others_publish(box, remote):
     box.trainer.code = "c1"
     box()
     mine = Path("night/update").rename("mine")
+    box.trainer.code = "c2"
     assert box(REMOTE=remote)[0] == 0
-    night.publish(mine, remote, "nightly")
+    night.publish(mine, remote, "nightly")  # late: records that the newest night needs stay
     history = published(remote)
     assert len(history.nights) == 3 and not list(Path("copy").rglob("*.npz"))
-    assert len(history.runs(history.judged.good, "full")) == 10
+    assert {r.environment["commit"] for r in history.runs(history.judged.good, "full")} == {"c2"}
+    assert len(history.runs([*history.judged.good, *history.judged.pinned], "full")) == 20
     code, _ = box(REMOTE=str(box.folder / "nowhere.git"))
     assert code == 1  # the night was fine, and somebody has to know
     with pytest.raises(night.Broken):
         night.publish(Path("copy/records"), remote, "nightly")
 
 
-def test_nothing_but_a_nights_files_gets_onto_the_branch(box, remote):
+def test_nothing_but_a_nights_files_gets_onto_the_branch_whatever_git_is_told_on_the_machine(box, remote, monkeypatch):
     box()
+    Path("ignored").write_text("*.json")
+    (box.folder / "hooks").mkdir()
+    (box.folder / "hooks" / "pre-commit").write_text("#!/bin/sh\nexit 1")
+    (box.folder / "hooks" / "pre-commit").chmod(0o755)
+    told = f"[core]\nexcludesFile = {box.folder}/ignored\nhooksPath = {box.folder}/hooks\n[commit]\ngpgSign = true\n"
+    Path("gitconfig").write_text(told)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(box.folder / "gitconfig"))
     update = Path("night/update")
     (update / "records/x").mkdir(), (update / "records/x/y.sh").touch(), (update / "evil.html").touch()
     (update / "index.html").symlink_to("/etc/passwd")
@@ -235,6 +246,25 @@ def test_nothing_but_a_nights_files_gets_onto_the_branch(box, remote):
     listed = names("nightly", remote)
     assert len([n for n in listed if n.startswith("records/full/runs/")]) == 10
     assert {n.split("/")[0] for n in listed} == {".nojekyll", "nights", "records"}
+    monkeypatch.setattr(night, "GIT_SECONDS", 1e-6)
+    with pytest.raises(night.Broken, match="git ls-remote was not done within"):
+        night.publish(update, remote, "nightly")
+
+
+def test_a_checkout_has_one_night_at_a_time(box, capfd):
+    box()
+    before = snapshot(box.folder)
+    with subprocess.Popen(["flock", ".", "sh", "-c", "echo held; read _"], stdin=-1, stdout=-1) as other:
+        assert other.stdout.readline() == b"held\n"
+        assert night.run() == 4 and "another night runs in this checkout" in capfd.readouterr().err
+        assert snapshot(box.folder) == before
+        other.communicate(b"\n")
+    assert box()[0] == 0
+
+
+def test_a_night_ends_before_the_job_that_it_is_part_of():
+    for given, minutes in (("120", 100), ("300", 280), ("30", 15), ("", 280)):
+        assert night.Settings({"JOB_MINUTES": given}).minutes == minutes
 
 
 def test_no_good_night_for_long_is_overdue(box, monkeypatch):
@@ -243,6 +273,8 @@ def test_no_good_night_for_long_is_overdue(box, monkeypatch):
     box()
     assert night.overdue(Path("store/history"), 36) == ""
     assert "hours ago" in night.overdue(Path("store/history"), 34.5)
+    ahead = {"state": "fine", "started": (datetime.now(UTC) + timedelta(days=300)).isoformat()}
+    Path("store/history/nights/ahead.json").write_text(json.dumps(ahead))  # of a wrong clock
     monkeypatch.setenv("STORE", "store")
     assert night.main(["check", "36"]) == 0 and night.main(["check", "34.5"]) == 1
     assert night.main(["check"]) == 4 and night.main([]) == 4

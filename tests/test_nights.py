@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,29 @@ def test_a_row_that_is_not_run_is_missing_until_that_is_accepted(box):
     assert OTHER in box.rows and box()[0] == 0 and OTHER not in box.rows
     box.trainer.levels[OTHER] = level
     ends(box, "fine", ("fine", "new"))
+
+
+@pytest.mark.parametrize("lost", ["gone", '{"version": 999}'])
+def test_a_row_whose_last_good_runs_are_gone_or_unreadable_fails_until_it_is_accepted(box, lost):
+    """Nothing would be compared, and whatever it is now would be what later nights are held against."""
+    good = ends(box, "first")["good"]
+    for path in sorted(Path("store/history/records/full/runs", ROW).iterdir())[:2]:
+        path.unlink() if lost == "gone" else path.write_text(lost)
+    change(box, "c1", finetune=0.6)
+    for _ in range(2):
+        assert [r for r in ends(box, "failed", ("failed", "fine"))["good"] if r["row"] == ROW] == [good[0]]
+        assert "2 of the 5 runs that it is held against are gone or unreadable" in box.text
+    ends(box, "fine", ("accepted", "fine"), ACCEPT=f"{ROW}: the disk was lost")
+    ends(box, "fine", ("fine", "fine"))
+
+
+def test_a_night_that_begins_before_the_newest_one_is_broken(box):
+    """One clock that was wrong for a night would silence all the following ones."""
+    box()
+    box.trainer.clock -= timedelta(days=3)
+    assert "has a night of 2026-01-02T01:17:00+00:00, which has not begun before" in ends(box, "broken")["why"]
+    box.trainer.clock += timedelta(days=3)
+    ends(box, "fine")
 
 
 def test_missing_data_a_full_disk_and_nonsense_are_told_and_the_next_night_goes_on(box):
@@ -253,6 +277,11 @@ def test_a_pull_request_is_held_against_the_newest_night_and_changes_nothing(box
     change(box, "c1")  # another one, whose code trains as main's does
     box(ASIDE="pull-request-8")
     assert box.trainer.trained == trained
+    for path in Path("store/aside/pull-request-7").rglob("*"):
+        os.utime(path, (1, 1))
+    Path("store/aside/pull-request-7/report.md").touch()
+    box(ASIDE="pull-request-8", KEEP_DAYS="30")
+    assert [path.name for path in Path("store/aside").iterdir()] == ["pull-request-8"]
 
 
 def test_a_lost_store_and_a_lost_branch_are_made_good_from_each_other(box):

@@ -186,8 +186,8 @@ def test_a_night_that_left_nothing_is_told():
     train, tell = (workflow("nightly")["jobs"][name] for name in ("train", "tell"))
     assert uses(tell, "download-artifact")["continue-on-error"]
     assert all("always()" in part["if"] for part in (tell, uses(train, "upload-artifact")))
-    limit, training = (re.search(r"'(\d+)'", text)[1] for text in (train["timeout-minutes"], train["env"]["MINUTES"]))
-    assert int(training) <= int(limit) - 15  # time for what it trained to be told
+    limit = train["timeout-minutes"].removeprefix("${{ fromJSON(").removesuffix(") }}")
+    assert train["env"]["JOB_MINUTES"] == f"${{{{ {limit} }}}}"  # of which the night leaves some to tell of it
 
 
 def test_only_the_default_branch_changes_the_history_and_no_night_goes_on_without_it():
@@ -353,12 +353,13 @@ def test_a_trial_changes_nothing_and_a_pull_request_gets_one_comment_that_is_edi
     left("regression")
     assert gh("tell", "told", ASIDE="trial") == 0
     assert not Path("gh.json").exists() and "2 figures worse" in Path("summary").read_text()
-    for text in ("**first**\n", "**second**\n"):
+    for text in ("**first**\n", "**second** by @somebody\n"):
         left("fine", text)
         assert gh("tell", "told", PULL_REQUEST="7", COMMIT="a" * 40) == 0
     assert asked(gh) == [["POST", "issues/7/comments"], ["PATCH", "issues/comments/100"]]
     (comment,) = gh()["comments"].values()
-    assert "second" in comment and "first" not in comment and "page of the run" in comment and "a" * 40 in comment
+    assert "second" in comment and "@somebody" not in comment  # who would be told
+    assert "first" not in comment and "page of the run" in comment and "a" * 40 in comment
     assert gh("tell", "told", PULL_REQUEST="7/../8", COMMIT="a" * 40) == 4
 
 
@@ -417,4 +418,8 @@ def test_the_summary_shows_what_moved_and_the_tables(gh, tmp_path):
     text = Path("summary").read_text()
     assert "**2 figures the same to the bit**" in text and "# Tables\nits caption\n" in text
     assert "x\nx\n" in text and len(text) < 2**20
+    Path("results/quick/runs").rename("elsewhere")
+    Path("summary").unlink()
+    assert gh("summary", PYTHON=sys.executable, PYTHONPATH=str(ROOT)) == 0
+    assert "They could not be compared: see the log." in Path("summary").read_text()
     assert gh("nothing") == 4

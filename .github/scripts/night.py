@@ -13,6 +13,7 @@ to judge. Whatever ends it, night/night.json has the state. Its settings are env
     PYTHON              the interpreter to train with; empty: an environment with the pinned versions, made in STORE
     SEEDS               of every row (5); as many more are drawn to confirm
     MINUTES             that all of it may take (280)
+    JOB_MINUTES         after which a CI job is cancelled: twenty of them are left to tell of the night
     SLOWER              ratio of training times above which the canary is too slow (1.3)
     CANARY              the row that is trained anew every night, alone (q1_2-finetune); empty: none
     CHECKS              make's targets that are run besides ("gpu-check gpu-speed")
@@ -52,6 +53,7 @@ from pathlib import Path
 WORK = Path("night")
 GRACE = 5  # seconds that what is stopped has to write down what it knows
 RESERVE = 0.15  # of the time, kept for the confirmation
+GIT_SECONDS = 300  # that any call of git may take
 GOOD = ("first", "fine")
 
 
@@ -80,7 +82,8 @@ class Settings:
         self.python = text("PYTHON")
         self.data = {name: text(name) for name in ("PORTRAITS", "CAMVID", "WEIGHTS")}
         self.seeds = int(number("SEEDS", "5", 1))
-        self.minutes = number("MINUTES", "280", 0.001)
+        job = number("JOB_MINUTES", "999999", 0.001)
+        self.minutes = min(number("MINUTES", "280", 0.001), max(job - 20, job / 2))
         self.slower = number("SLOWER", "1.3", 1)
         self.canary = environment.get("CANARY", "q1_2-finetune")
         self.checks = environment.get("CHECKS", "gpu-check gpu-speed").split()
@@ -199,13 +202,17 @@ def install(settings, clock):
 
         needed = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        for command in (
-            [sys.executable, "-m", "venv", str(folder)],
-            [*pip, "--constraint", "constraints.txt", *needed],
-        ):
-            if clock.run(command, None):
-                raise Broken("The pinned packages cannot be installed: see the log.")
-        (folder / "complete").touch()
+        try:
+            for command in (
+                [sys.executable, "-m", "venv", str(folder)],
+                [*pip, "--constraint", "constraints.txt", *needed],
+            ):
+                if clock.run(command, None):
+                    raise Broken("The pinned packages cannot be installed: see the log.")
+            (folder / "complete").touch()
+        except BaseException:  # half of one may have filled the disk, and no night would begin any more
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     os.utime(folder)
     for old in sorted(folder.parent.iterdir(), key=lambda f: f.stat().st_mtime)[:-2]:
         shutil.rmtree(old, ignore_errors=True)
@@ -371,18 +378,25 @@ def night(settings, clock, started):
     elif settings.history:
         branch = Path(settings.history)
     earlier = history.judged
+    if earlier is not None and earlier.started >= started and not settings.aside:
+        raise Broken(
+            f"The history has a night of {earlier.started}, which has not begun before this one ({started}): set this "
+            f"machine's clock, or delete nights/{file_name(earlier.started)} in STORE and on the history's branch."
+        )
     known = {*study.rows, "all", *(["canary"] if settings.canary else [])}
     known |= {r.row for rows in ([earlier.rows, earlier.good] if earlier else []) for r in rows}
     for row in settings.accepted.keys() - known:
         raise Broken(f"ACCEPT names {row}, which is not a row. Rows are {', '.join(sorted(known))}.")
     results = settings.store / (f"aside/{settings.aside}" if settings.aside else "results")
-    results.mkdir(parents=True, exist_ok=True)
     named = {(r.row, n) for g in ([earlier.good, earlier.pinned] if earlier else []) for r in g for n in r.runs}
     prune(settings.store / "results", settings.keep, named)
     for folder in (settings.store / "aside").glob("*"):
         prune(folder, settings.keep, ())
+        if not any(folder.glob("*/runs/*/*")):  # pages and pictures are left
+            shutil.rmtree(folder, ignore_errors=True)
     for folder in settings.store.glob("anew-*"):  # of a night that was killed
         shutil.rmtree(folder, ignore_errors=True)
+    results.mkdir(parents=True, exist_ok=True)
     if settings.aside:  # what a night has trained need not be trained again
         link(settings.store / "results" / settings.study / "runs", results / settings.study / "runs")
 
@@ -492,7 +506,7 @@ def broken(settings, started, why, final=True):
         entry |= {"study": settings.study, "url": settings.url}
     text = json.dumps(entry, indent=1) + "\n"
     shutil.rmtree(WORK / "update", ignore_errors=True)
-    files = {WORK / "night.json": text, WORK / "comparison.md": f"**Nothing could be judged**\n\n{why}\n"}
+    files = {WORK / "night.json": text, WORK / "comparison.md": nothing_judged(why)}
     if settings is None or not settings.aside:
         files |= {WORK / "update" / name: content for name, content in broken_update(entry).items()}
         if final and settings is not None:
@@ -500,7 +514,17 @@ def broken(settings, started, why, final=True):
     for place, content in files.items():
         with contextlib.suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(content)
+            part = place.with_suffix(".part")
+            part.write_text(content)
+            part.replace(place)  # whole or not at all
+
+
+def nothing_judged(why):
+    """The page of a broken night. Needs no package."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # cvhw4 of this checkout
+    from cvhw4.report.text import escape
+
+    return f"**Nothing could be judged**\n\n{escape(why)}\n"
 
 
 def write_page(settings):
@@ -551,9 +575,37 @@ def listen():
         signal.signal(each, stopped)
 
 
+@contextlib.contextmanager
+def checkout():
+    """The checkout for this process alone, also where it goes on as another program; gives the descriptor that holds
+    it, or None where another night has it."""
+    folder = int(os.environ.pop("NIGHT_CHECKOUT", "") or os.open(".", os.O_RDONLY))
+    os.set_inheritable(folder, True)
+    alone = True
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        alone = False
+    except OSError:  # the file system has no locks
+        pass
+    try:
+        yield folder if alone else None
+    finally:
+        os.close(folder)
+
+
 def run():
     """A whole night; the exit code."""
-    started = os.environ.pop("NIGHT_STARTED", None) or now()
+    with checkout() as alone:
+        if alone is not None:
+            return whole_night(alone)
+    print("error: another night runs in this checkout, and its output is there", file=sys.stderr)
+    return 4
+
+
+def whole_night(alone):
+    """As `run`, in a checkout that is this process' alone: the descriptor that holds it."""
+    started = now()
     settings, state, why, hurry = None, "broken", "", False
     listen()
     try:
@@ -567,9 +619,10 @@ def run():
             if not settings.python:
                 python = install(settings, clock)
                 left = str(max(0.001, (clock.end - time.monotonic()) / 60))
-                again = os.environ | {"PYTHON": python, "MINUTES": left, "NIGHT_STARTED": started}
+                again = os.environ | {"PYTHON": python, "MINUTES": left, "NIGHT_CHECKOUT": str(alone)}
                 sys.stdout.flush()
                 os.execve(python, [python, __file__, "run"], again)  # in the environment that has cvhw4's packages
+            started = now()  # nights of a machine are in order, however long they have waited
             state = night(settings, clock, started)
     except Broken as error:
         why = str(error)
@@ -605,11 +658,17 @@ def run():
 
 def git(*arguments, folder=None, expected=(0,)):
     """git's exit code, one of those expected, and what it prints; raises Broken for another code."""
-    command = ["git", "-c", "user.name=nightly", "-c", "user.email=nightly@localhost", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    who = {"user.name": "nightly", "user.email": "nightly@localhost"}
+    mine = who | {"commit.gpgSign": "false", "core.hooksPath": os.devnull}  # nobody is there to type a password
+    command = ["git", *(word for name, value in mine.items() for word in ("-c", f"{name}={value}")), *arguments]
+    quiet = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
+    try:
+        done = subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=GIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise Broken(f"git {arguments[0]} was not done within {GIT_SECONDS} seconds.") from None
     if done.returncode not in expected:
         raise Broken(f"git {arguments[0]} failed: {done.stderr.strip()}")
-    return done.returncode, done.stdout.strip()
+    return done.returncode, (done.stdout or done.stderr).strip()
 
 
 def address(remote):
@@ -640,8 +699,8 @@ UPDATE = re.compile(r"(nights/[\dTZ-]+\.json|index\.html|badge\.svg|records/[\w.
 
 
 def publish(update, remote, branch):
-    """Adds what a night leaves to the history's branch: nights, the records it names in place of those there, and
-    pages. Another night that is published at the same time stays.
+    """Adds what a night leaves to the history's branch: nights, pages, and records, of which those stay that the
+    branch's newest judged night names. Another night that is published at the same time stays.
 
     Raises:
         Broken: the branch cannot be read or written.
@@ -654,20 +713,35 @@ def publish(update, remote, branch):
         with tempfile.TemporaryDirectory() as name:
             copy = Path(name)
             read_branch(remote, branch, copy)
-            if (update / "records").is_dir():
-                shutil.rmtree(copy / "records", ignore_errors=True)
             (copy / ".nojekyll").touch()
             for path in files:
                 to = copy / path.relative_to(update)
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, to)
-            git("add", "--all", folder=copy)
+            named = named_by_newest(copy)
+            for path in copy.glob("records/*/runs/*/*.json") if named else ():
+                if (path.parent.name, path.stem) not in named:
+                    path.unlink()
+            git("add", "--all", "--force", folder=copy)
             git("commit", "--quiet", "--allow-empty", "--message", f"Night {files_night(files)}", folder=copy)
             push = "push", "--quiet", address(remote), f"HEAD:refs/heads/{branch}"
-            if git(*push, folder=copy, expected=range(256))[0] == 0:
+            code, said = git(*push, folder=copy, expected=range(256))
+            if code == 0:
                 return
         time.sleep(attempt)
-    raise Broken(f"{remote} does not take the branch {branch}.")
+    raise Broken(f"{remote} does not take the branch {branch}: {said}")
+
+
+def named_by_newest(history):
+    """Rows and runs that the newest judged night in a folder names, of which later ones need the records."""
+    named, newest = set(), ""
+    for path in (history / "nights").glob("*.json"):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(path.read_text())
+            if entry["state"] != "broken" and entry["started"] > newest:
+                placed = [r for kind in ("rows", "good", "pinned") for r in entry[kind]]
+                named, newest = {(r["row"], run) for r in placed for run in r["runs"]}, entry["started"]
+    return named
 
 
 def files_night(files):
@@ -681,8 +755,9 @@ def overdue(history, hours):
     for path in (history / "nights").glob("*.json"):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             entry = json.loads(path.read_text())
-            if entry["state"] in GOOD:
-                found.append(datetime.fromisoformat(entry["started"]))
+            begun = datetime.fromisoformat(entry["started"])
+            if entry["state"] in GOOD and begun < datetime.now(UTC) + timedelta(hours=1):  # else of a wrong clock
+                found.append(begun)
     if not found:
         return "There is no good night yet."
     age = datetime.now(UTC) - max(found)

@@ -216,7 +216,8 @@ class History:
         return newest_judged(self.nights)
 
     def runs(self, references: Iterable[Reference | JudgedRow], study: str) -> list[RunRecord]:
-        """The records that references name; those that the folder lacks are left out."""
+        """The records that references name; those that the folder lacks are left out, and those that this version of
+        cvhw4 cannot read, with a warning."""
         store = Store(self.folder / "records", study)
         names = [(r.row, name) for r in references for name in r.runs]
         found = []
@@ -224,7 +225,10 @@ class History:
             path = store.runs / row / f"{name}.json"
             content = read(path)
             if content is not None:
-                found.append(RunRecord.from_json(content, path))
+                try:
+                    found.append(RunRecord.from_json(content, path))
+                except InputError as error:
+                    warnings.warn(f"{error} It is not counted.", stacklevel=2)
         return sorted(found, key=lambda r: r.started)
 
     def add(self, night: Night, records: Sequence[RunRecord] = ()) -> None:
