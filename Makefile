@@ -27,12 +27,13 @@ INSTALLED := .venv/.installed
 
 # The GPU targets run from the tree with the Python at hand (no installation, no network). All is written below $(OUT),
 # and finished runs and comparisons are taken from there: each part can be called by itself, and again after an
-# interruption. Example: make gpu ARGS="--seeds 5 --camvid local/CamVid --portraits local/portraits"
+# interruption. (A variable OUT of the environment is another's: make gpu OUT=DIR.)
+# Example: make gpu ARGS="--seeds 5 --camvid local/CamVid --portraits local/portraits"
 # MINUTES=15 limits all of it: 2 minutes for the tests, 8 for the benchmarks, 4 for speed. Pages are of what is
 # finished, and the next call goes on.
 DEVICE ?= cuda
 PROFILE ?= full
-OUT ?= results
+OUT = results
 GRAPHS ?= $(if $(filter cuda,$(DEVICE)),--cuda-graphs)
 AT_ONCE ?= $(if $(filter cuda,$(DEVICE)),4,1)
 ON_GPU = --device $(DEVICE) $(GRAPHS) --results $(OUT) --reuse -p no:cacheprovider

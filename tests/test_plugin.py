@@ -379,6 +379,7 @@ def test_rows_that_cannot_run_are_skipped_and_the_table_says_why(study, pytester
     (pytester.path / "t.tex").write_text("the table of before")
     result = study("--profile", "full", "-k", "q1_3 or q2_1a", "--seeds", "1", "--table", "t.tex")
     result.assert_outcomes(skipped=2)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED  # a job that trains nothing is not green
     assert "t.tex is not written, as no run of this session has finished" in result.stdout.str()
     assert (pytester.path / "t.tex").read_text() == "the table of before"
     assert "q1_3-scratch skipped: needs real data for classification: give --portraits DIR" in result.stdout.str()

@@ -41,7 +41,7 @@ def find_pairs(module: nn.Module, inputs: Tensor) -> list[Pair]:
     norms = [m for m in module.modules() if _is_plain(m)]
     hooks += [m.register_forward_pre_hook(before) for m in norms]
     cudnn = torch.backends.cudnn
-    settings = dict(enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic)
+    settings = dict(enabled=cudnn.enabled, benchmark=False, deterministic=cudnn.deterministic)  # two images, once
     # Without TF32, whose rounding adds up over the layers to more than is allowed.
     # Not in inference mode, as a module may keep for training what it makes at its first call.
     with torch.no_grad(), cudnn.flags(**settings, allow_tf32=False):

@@ -50,8 +50,11 @@ def split_frozen(module: nn.Module, row: Row) -> Frozen | None:
     first, size, width = next(module.parameters()), row.recipe.size, 0
     inputs = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(first.device)
     generators = torch.random.fork_rng(devices=[first.device] if first.is_cuda else [])
+    cudnn = torch.backends.cudnn  # of whose kernels the fastest need not give the same bits twice
+    same_bits = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=cudnn.allow_tf32)
     # Of a user's own parts features may be no tensor, and a forward_head may take other arguments.
-    with torch.no_grad(), generators, evaluating(module), suppress(TypeError, ValueError, AttributeError, LookupError):
+    unlike = suppress(TypeError, ValueError, AttributeError, LookupError)
+    with torch.no_grad(), generators, same_bits, evaluating(module), unlike:
         features = parts.trunk(inputs)
         same = torch.allclose(parts.head(parts.tail(features)), module(inputs), rtol=1e-4, atol=1e-4)
         set_training_mode(module, row)

@@ -35,6 +35,10 @@ class Summary:
         except InputError as found:
             error = found
         error = error or issue(warned) or ""
+        nothing_done = self.session.missing and not (self.session.runs or terminalreporter.stats.get("passed"))
+        if nothing_done and exitstatus == pytest.ExitCode.OK and terminalreporter._session is not None:
+            terminalreporter.write_line("no row was trained, and no other test has passed: exit code 5")
+            terminalreporter._session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
         if error:
             terminalreporter.write_line(f"ERROR: {error}", red=True)
             fine = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)

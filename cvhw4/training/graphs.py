@@ -6,7 +6,8 @@ on fixed addresses, so inputs are copied into place; a last batch of another siz
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -45,6 +46,8 @@ class GraphedStep:
         self._key: tuple[Any, ...] = ()
         self._given_up = False
         self._inputs = self._targets = self._loss = torch.empty(0)
+        # Else torch warns at the first step that is not recorded, of which there are some.
+        optimizer._warned_capturable_if_run_uncaptured = True
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """One step; the loss is valid until the next call."""
@@ -90,20 +93,15 @@ class GraphedStep:
         self._graph = None  # frees the last recording's memory
         graph = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad(set_to_none=True)
-        try:
-            with torch.cuda.graph(graph):
-                self._loss = self.once(self._inputs, self._targets)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            problem = f"cannot record a step of this network, which waits for the GPU within ({first_line(error)})"
-            raise InputError("--cuda-graphs", problem, "leave it out, in a new session") from error
+        with _recordable(), torch.cuda.graph(graph):
+            self._loss = self.once(self._inputs, self._targets)
         self._graph = graph
 
     def _warm_up(self) -> None:
         """Steps that leave no trace, so that every library has made its choices and the optimizer its state.
 
-        What they changed is put back without a byte of new memory, as that may be what ran out.
+        In the last one a wait for the device is an error already: a recording that it ends leaves torch 2.11 unable to
+        free memory. What they changed is put back without a byte of new memory, as that may be what ran out.
         """
         kept = [tensor.detach().clone() for tensor in self.state]
         optimizer = {id(t): t.clone() for t in self._optimizer_state()}
@@ -112,8 +110,12 @@ class GraphedStep:
         side.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(side):
-                for _ in range(WARM_UP):
-                    self.once(self._inputs, self._targets)
+                for step in range(WARM_UP):
+                    with ExitStack() as stack:
+                        if step == WARM_UP - 1:
+                            stack.enter_context(_recordable())
+                            stack.enter_context(_without_waits())
+                        self.once(self._inputs, self._targets)
         finally:
             torch.cuda.current_stream().wait_stream(side)
             torch.cuda.set_rng_state(random)
@@ -128,3 +130,25 @@ class GraphedStep:
 
     def _optimizer_state(self) -> list[Tensor]:
         return [v for state in self.optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
+
+
+@contextmanager
+def _recordable() -> Iterator[None]:
+    """Within it a step is recorded, or nearly: what fails is the step's fault, unless memory ran out."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        problem = f"cannot record a step of this network, which waits for the GPU within ({first_line(error)})"
+        raise InputError("--cuda-graphs", problem, "leave it out, in a new session") from error
+
+
+@contextmanager
+def _without_waits() -> Iterator[None]:
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

@@ -13,7 +13,11 @@ from cvhw4.training.checkpoint import Generators, generator_states, set_generato
 Forward = Callable[[Tensor], Tensor]
 Release = Callable[[], bool]
 # How libraries below torch say it; torch's allocators have an exception of their own.
-_SIGNS = ("out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")
+# cuDNN passes over kernels that do not fit until it finds none; cuBLAS makes its handle with a process' first product.
+_SIGNS = (
+    *("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED"),
+    *("unable to find an engine", "cublasCreate(handle)"),
+)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

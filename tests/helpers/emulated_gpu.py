@@ -480,6 +480,7 @@ def emulated_gpu(
         is_initialized=lambda: True,
         is_current_stream_capturing=lambda: gpu._graph is not None,
         set_sync_debug_mode=lambda mode: setattr(gpu, "forbid_waiting", mode in ("error", 2)),
+        get_sync_debug_mode=lambda: 2 * gpu.forbid_waiting,
         get_device_properties=lambda *_: mock.Mock(total_memory=total, major=9, minor=0),
         set_device=set_device,
         current_device=lambda: gpu.current,
