@@ -33,9 +33,9 @@ def run(cvhw4_command):
 def judge(run):
     """What judging `source` prints, and what it says beside that, as lines."""
 
-    def done(*options, source="runs.csv", of=JUDGE[2:]):
+    def done(*options, source="runs.csv", of=JUDGE[2:], ends=0):
         code, out, err = run("judge", source, *of, *options)
-        assert code == 0, err
+        assert code == ends, err
         return out, err.splitlines()
 
     return done
@@ -163,11 +163,17 @@ def test_what_was_judged_has_a_history(judge, refused, run):
     told = []
     for fallen in (0, 0, -0.2):
         table(*arms(fallen))
-        told += judge(*AGAINST, "--history", "kept")[0].splitlines()[-2:]
+        told += judge(*AGAINST, "--history", "kept", ends=int(fallen < 0))[0].splitlines()[-2:]
     assert told[1::2] == ["the first night: kept", "nothing is worse: kept", "worse than before: kept"]
     assert told[4].startswith("skip is worse: best accuracy 0.8200 to 0.6200; ")
     code, out, err = run("history", "kept", "--page")
     assert code == 0 and "3 nights" in out and "regression" in out and Path("kept/index.html").exists(), err
+    for given, why in (("no skip", "--accept no skip: has no reason"), ("q9: because", "--accept q9: is not a row")):
+        assert why in refused("--history", "kept", "--accept", given)
+    assert "no history that keeps it" in refused("--accept", "skip: agreed on")
+    taken = judge(*AGAINST, "--history", "kept", "--accept", "skip: fewer epochs, agreed on")[0].splitlines()[-2:]
+    assert "skip is accepted: fewer epochs, agreed on" in taken[0] and taken[1] == "nothing is worse: kept"
+    judge(*AGAINST, "--history", "kept")
     told = refused("--history", "kept", "--name", "other")
     assert "kept: is the history of judged. Fix: name another, or judge with --name judged." in told
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,9 +50,14 @@ def judge(
     history: Annotated[
         Path | None, typer.Option(help="Folder that keeps every state, for cvhw4 history.", parser=folder_of)
     ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(help='With --history: "ROW: REASON" takes a row as it is, "all: REASON" all; several times.'),
+    ] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Judges runs that were trained elsewhere. Intervals, verdicts and pages, as for runs trained here.
+    """Judges runs that were trained elsewhere. Intervals, verdicts and pages, as for runs trained here; the exit code
+    is 1 where --history has better ones of a row.
 
     Example: cvhw4 judge runs.csv --row arm --metric accuracy --better skip --worse noskip
     """
@@ -71,6 +76,10 @@ def judge(
         if "=" not in text:
             raise InputError(f"--only {text}", "has no =", f"write it as --only {text}=VALUE")
     pairs = dict(text.partition("=")[::2] for text in only or [])
+    reasons = {row.strip(): reason.strip() for row, _, reason in (text.partition(":") for text in accept or [])}
+    if odd := [row for row, reason in reasons.items() if not row or not reason or history is None]:
+        hint = "write it as --accept 'ROW: REASON', and name a --history"
+        raise InputError(f"--accept {odd[0]}", "has no reason, or no history that keeps it", hint)
     wanted = Wanted(
         row=row or ["row"], seed=seed, figures=figures, lower_is_better=lowest, epoch=epoch, only=pairs,
         pattern=pattern, experiment=experiment, best=best,
@@ -83,6 +92,8 @@ def judge(
     study, records = judged_study(name, finished, wanted, claims, source)
     for text in unpaired(study, records):
         say(printable(text))
+    if odd := sorted(reasons.keys() - {*study.rows, *study.labels.values(), "all"}):
+        raise InputError(f"--accept {odd[0]}", "is not a row", f"choose one of {', '.join(study.rows)}, or all")
     store = Store(results, name)
     if store.runs.is_dir() and not (store.folder / "judged.json").is_file():
         raise InputError(store.folder, "holds runs that were trained here", "choose another --name")
@@ -111,22 +122,27 @@ def judge(
     for path, what in write_pages(study, store, None, {}):
         typer.echo(f"{what}: {path}")
     if known is not None:
-        _keep(known, study, records)
+        accepted = {
+            next((r for r, label in study.labels.items() if label == row), row): w for row, w in reasons.items()
+        }
+        raise typer.Exit(int(not _keep(known, study, records, accepted)))
 
 
-def _keep(known: History, study: Study, records: Sequence[RunRecord]) -> None:
-    """Adds judged runs to a history, as a night that is held against those before."""
-    from cvhw4.records.history import Night
+def _keep(known: History, study: Study, records: Sequence[RunRecord], accepted: Mapping[str, str]) -> bool:
+    """Adds judged runs to a history, as a night that is held against those before; whether nothing is worse."""
+    from cvhw4.records.history import GOOD, Night
     from cvhw4.report.history import STATES
     from cvhw4.statistics.nights import Unconfirmed, judge_night
 
     def retrain(rows: Sequence[str]) -> Sequence[RunRecord]:
         raise Unconfirmed("these runs were trained elsewhere.")
 
-    night = Night(started=datetime.now(UTC).isoformat(timespec="milliseconds"), state="fine", study=study.name)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    night = Night(started=now, state="fine", study=study.name, accepted=accepted)
     judged = judge_night(study, night, records, known.nights, lambda named: known.runs(named, study.name), retrain)
     known.add(judged.night, records)
     for row in judged.night.rows:
         if row.status not in ("fine", "new"):
             typer.echo(printable(f"{row.row} is {row.status}: {row.why}"))
     typer.echo(f"{STATES[judged.night.state]}: {known.folder}")
+    return judged.night.state in GOOD
