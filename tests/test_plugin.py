@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from cvhw4 import homework
+from cvhw4.plugin.board import SessionBoard
 from cvhw4.records.store import Store
 from cvhw4.statistics.calibration import calibrate, to_toml
 from tests.helpers import ROOT
@@ -368,6 +369,16 @@ homework.CLAIMS = tuple(dataclasses.replace(c, better=c.worse, worse=c.better) f
     assert re.search(
         r"skip connections raise .*: no longer holds; mean difference in \w+ over 1 seeds -0\.\d+ is below", text
     )
+
+
+def test_notes_of_a_killed_session_of_the_same_name_are_not_read(study, tmp_path, monkeypatch):
+    """As CI gives a job that is run again the number of the first attempt; claims would be judged from its runs."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    board = SessionBoard(tmp_path / "cvhw4-session-77")
+    board.finish(("quick", "q1_2-finetune", 0), tmp_path / "record.json")
+    monkeypatch.setattr("cvhw4.plugin.session.Session.pytest_sessionfinish", lambda _: None)  # as where it is killed
+    assert "q1_2-finetune-seed0" in "".join(collected(study, "--testrunuid=77"))
+    assert not board.folder.exists()
 
 
 def test_rows_skipped_by_others_keep_no_claim_waiting(study):

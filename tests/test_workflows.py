@@ -265,11 +265,11 @@ def test_only_hosted_runners_may_write_and_they_run_no_pull_requests_code():
 # The script that knows GitHub
 
 
-def left(state, text="**2 figures worse**\n", **entry):
+def left(state, text="**2 figures worse**\n", url="page of the run", **entry):
     """What a night leaves in told/."""
     shutil.rmtree("told", ignore_errors=True)
     Path("told").mkdir()
-    entry = {"version": 1, "started": "2026-01-02T01:17:00+00:00", "state": state, "why": ""} | entry
+    entry = {"version": 1, "started": "2026-01-02T01:17:00+00:00", "state": state, "why": "", "url": url} | entry
     Path("told/night.json").write_text(json.dumps(entry))
     Path("told/comparison.md").write_text(text)
 
@@ -324,6 +324,7 @@ def test_an_accepted_regression_closes_the_issue_by_its_reason(gh):
         None,
         '{"state"',
         '{"state": "fine", "started": "../../elsewhere"}',
+        '{"state": "fine", "started": "2026-01-01T01:17:00+00:00", "url": "page of an earlier run"}',
         '{"state": "$(touch x)", "started": "x"}',
     ],
 )

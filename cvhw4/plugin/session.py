@@ -67,6 +67,8 @@ class Session:
         name = worker["testrunuid"] if worker is not None else config.getoption("testrunuid", None) or uuid4().hex
         config.option.testrunuid = name
         self.board = SessionBoard(Path(tempfile.gettempdir()) / f"cvhw4-session-{name}")
+        if not self.is_worker:  # of a session of that name that was killed
+            self.board.remove()
 
     # Running
 
