@@ -75,9 +75,12 @@ def test_calibrate_then_report(run, results, tmp_path, monkeypatch):
 def test_calibrate_takes_twins_and_says_what_it_does_not_know(run, done, results, tmp_path):
     save(tmp_path / "there", elsewhere([r for r in stored() if r.seed < 2]))
     save(tmp_path / "elsewhere", elsewhere([r for r in stored() if r.seed == 2]))
-    done("calibrate", "--nights=3", "--bounds", "b.toml", "--twins", "there", "--twins", "elsewhere")
+    twice = ("--twins", "there", "--twins", "elsewhere", "--twins", "../" + tmp_path.name + "/there")
+    done("calibrate", "--nights=3", "--bounds", "b.toml", *twice)
     made = load_bounds(tmp_path / "b.toml", QUICK)
-    assert {*made.twins} == {*QUICK.rows} and "on another make" in made.source
+    assert {*made.twins} == {*QUICK.rows} and f"twins: {3 * len(QUICK.rows)} runs on another make" in made.source
+    code, _, err = run("calibrate", "--bounds", "b.toml", "--twins", "there", "--twins", "nowhere")
+    assert code == 4 and "nowhere: has no runs of study quick. Fix: name a results folder of it." in err
     assert made.new_nights == 3 and made.new_seeds is not None
     code, _, err = run("calibrate", "--nights=3", "--bounds", "b.toml", "--seeds", "4")
     assert code == 0 and err == "how often unchanged code misses them is not known: 4 of these seeds leave too few\n"

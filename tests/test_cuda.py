@@ -515,9 +515,7 @@ def test_an_update_that_was_made_in_part_is_not_made_again():
         (OutOfMemory("not even single images fit"), True),
         (torch.AcceleratorError("CUDA error: out of memory", 2), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
-        (RuntimeError("FIND was unable to find an engine to execute this computation"), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("out of memory"), False),
@@ -529,6 +527,16 @@ def test_errors_that_say_that_memory_ran_out(error, expected):
     above = RuntimeError("operation not permitted when stream is capturing")
     above.__context__ = error  # a broken recording's end
     assert is_out_of_memory(above) == expected
+
+
+@pytest.mark.parametrize("free", [1, 50])
+@pytest.mark.parametrize(
+    "text", ["FIND was unable to find an engine", "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"]
+)
+def test_errors_that_say_so_where_little_is_free(monkeypatch, text, free):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 100))
+    assert is_out_of_memory(RuntimeError(text)) == (free == 1)
 
 
 @no_gpu

@@ -174,6 +174,10 @@ def test_what_was_judged_has_a_history(judge, refused, run):
     taken = judge(*AGAINST, "--history", "kept", "--accept", "skip: fewer epochs, agreed on")[0].splitlines()[-2:]
     assert "skip is accepted: fewer epochs, agreed on" in taken[0] and taken[1] == "nothing is worse: kept"
     judge(*AGAINST, "--history", "kept")
+    table(*arms()[:5])  # one arm is dropped
+    assert "no_skip is missing: was not run" in judge("--history", "kept", ends=1)[0]
+    judge("--history", "kept", "--accept", "no skip: no longer of interest")
+    judge("--history", "kept")
     told = refused("--history", "kept", "--name", "other")
     assert "kept: is the history of judged. Fix: name another, or judge with --name judged." in told
 

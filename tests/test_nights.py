@@ -134,6 +134,28 @@ def test_a_row_whose_last_good_runs_are_gone_or_unreadable_fails_until_it_is_acc
     ends(box, "fine", ("fine", "fine"))
 
 
+def test_pinned_runs_that_are_gone_fail_their_row_too(box):
+    ends(box, "first")
+    change(box, "c1")
+    pinned = next(r for r in ends(box, "fine")["pinned"] if r["row"] == ROW)
+    Path("store/history/records/full/runs", ROW, f"{pinned['runs'][0]}.json").unlink()
+    ends(box, "failed", ("failed", "fine"))
+    assert "1 of the 5 runs that it is held against are gone" in box.text
+
+
+def test_records_that_tonight_or_the_branch_has_take_the_place_of_damaged_ones(box):
+    ends(box, "first")
+    shutil.copytree("store/history", "branch")
+    paths = sorted(Path("store/history/records/full/runs", ROW).iterdir())
+    whole = [path.read_bytes() for path in paths]
+    for environment in ({}, {"HISTORY": "branch"}):
+        for path in paths:
+            path.write_text("{}")
+        change(box, "c1" if environment else "c0")
+        ends(box, "fine", ("fine", "fine"), **environment)
+        assert [path.read_bytes() for path in paths] == whole
+
+
 def test_a_night_that_begins_before_the_newest_one_is_broken(box):
     """One clock that was wrong for a night would silence all the following ones."""
     box()
@@ -172,6 +194,9 @@ def test_a_night_that_is_cut_short_or_fills_the_disk_judges_nothing_and_the_next
     ends(box, "broken")
     assert "not done within" in box.text
     box.trainer.before = done
+    with monkeypatch.context() as patch:
+        patch.setattr(night, "nothing_judged", raises(SyntaxError("a pull request's")))
+        assert "CAMVID names gone" in ends(box, "broken", CAMVID="gone")["why"] and "CAMVID names gone" in box.text
     with monkeypatch.context() as patch:
         patch.setattr(History, "add", raises(OSError(28, "No space left on device")))
         assert "No space left" in ends(box, "broken")["why"]

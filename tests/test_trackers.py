@@ -163,8 +163,9 @@ def test_mlflows_store_has_the_run_with_its_parameters_figures_and_tags(tmp_path
         ("file:nowhere", "does not exist or"),
         ("htp://host", "by MLflow"),
         ("sqlite:///nowhere.db", "no database that exists"),
+        ("sqlite+pysqlite:///nowhere.db?mode=rw", "no database that exists"),
     ):
-        with pytest.raises(InputError, match=rf"{where}: .*{words}.* Fix: name "):
+        with pytest.raises(InputError, match=rf"{re.escape(where)}: .*{words}.* Fix: name "):
             read_runs([f"mlflow:{where}"], Wanted(figures={"acc": "acc"}))
     assert {*tmp_path.iterdir()} == before
 

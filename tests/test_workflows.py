@@ -333,6 +333,8 @@ def test_a_machine_that_left_nothing_is_a_broken_night(gh, entry):
     if entry != "offline":
         left("fine")
         Path("told/night.json").unlink()
+        Path("told/update/nights").mkdir(parents=True)
+        Path("told/update/nights/2026-01-01T01-17-00Z.json").write_text("{}")
     if entry not in ("offline", None):
         Path("told/night.json").write_text(entry)
     assert gh("tell", "told", RESULT="failure") == 0

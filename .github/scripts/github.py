@@ -14,6 +14,7 @@ number and the commit that was read, may be empty. RESULT: how the job that trai
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -120,6 +121,7 @@ def outcome(folder):
             raise ValueError(entry["state"])
         entry["started"] = datetime.fromisoformat(entry["started"]).isoformat()  # it becomes a file's name
     except (OSError, ValueError, KeyError, TypeError):
+        shutil.rmtree(folder / "update", ignore_errors=True)  # of whatever night that is
         why = (
             f"The machine left nothing (the job's result: {os.environ.get('RESULT') or 'unknown'}): it is offline, its "
             "disk is full, the job was cancelled, or what comes before the training failed."

@@ -13,7 +13,7 @@ to judge. Whatever ends it, night/night.json has the state. Its settings are env
     PYTHON              the interpreter to train with; empty: an environment with the pinned versions, made in STORE
     SEEDS               of every row (5); as many more are drawn to confirm
     MINUTES             that all of it may take (280)
-    JOB_MINUTES         after which a CI job is cancelled: twenty of them are left to tell of the night
+    JOB_MINUTES         after which a CI job is cancelled: 20 of them, of fewer than 40 half, are left to tell of it
     SLOWER              ratio of training times above which the canary is too slow (1.3)
     CANARY              the row that is trained anew every night, alone (q1_2-finetune); empty: none
     CHECKS              make's targets that are run besides ("gpu-check gpu-speed")
@@ -380,8 +380,9 @@ def night(settings, clock, started):
     earlier = history.judged
     if earlier is not None and earlier.started >= started and not settings.aside:
         raise Broken(
-            f"The history has a night of {earlier.started}, which has not begun before this one ({started}): set this "
-            f"machine's clock, or delete nights/{file_name(earlier.started)} in STORE and on the history's branch."
+            f"The history has a night of {earlier.started}, which has not begun before this one ({started}). Set this "
+            f"machine's clock; if that night's was wrong, put right what nights/{file_name(earlier.started)} says in "
+            "STORE/history and on the history's branch, and its name."
         )
     known = {*study.rows, "all", *(["canary"] if settings.canary else [])}
     known |= {r.row for rows in ([earlier.rows, earlier.good] if earlier else []) for r in rows}
@@ -392,7 +393,7 @@ def night(settings, clock, started):
     prune(settings.store / "results", settings.keep, named)
     for folder in (settings.store / "aside").glob("*"):
         prune(folder, settings.keep, ())
-        if not any(folder.glob("*/runs/*/*")):  # pages and pictures are left
+        if not any([*folder.glob("*/runs/*/*"), *folder.glob("*/unfinished/*/*")]):  # pages and pictures are left
             shutil.rmtree(folder, ignore_errors=True)
     for folder in settings.store.glob("anew-*"):  # of a night that was killed
         shutil.rmtree(folder, ignore_errors=True)
@@ -506,11 +507,16 @@ def broken(settings, started, why, final=True):
         entry |= {"study": settings.study, "url": settings.url}
     text = json.dumps(entry, indent=1) + "\n"
     shutil.rmtree(WORK / "update", ignore_errors=True)
-    files = {WORK / "night.json": text, WORK / "comparison.md": nothing_judged(why)}
-    if settings is None or not settings.aside:
-        files |= {WORK / "update" / name: content for name, content in broken_update(entry).items()}
-        if final and settings is not None:
-            files[settings.store / "history" / "nights" / file_name(started)] = text
+    files, publishes = {WORK / "night.json": text}, settings is None or not settings.aside
+    if publishes and final and settings is not None:
+        files[settings.store / "history" / "nights" / file_name(started)] = text
+    try:
+        files[WORK / "comparison.md"] = nothing_judged(why)
+        if publishes:
+            files |= {WORK / "update" / name: content for name, content in broken_update(entry).items()}
+    except Exception as error:  # the checkout's own code is what is broken
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        files.setdefault(WORK / "comparison.md", f"**Nothing could be judged**\n\n{why}\n")
     for place, content in files.items():
         with contextlib.suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -661,7 +667,7 @@ def git(*arguments, folder=None, expected=(0,)):
     who = {"user.name": "nightly", "user.email": "nightly@localhost"}
     mine = who | {"commit.gpgSign": "false", "core.hooksPath": os.devnull}  # nobody is there to type a password
     command = ["git", *(word for name, value in mine.items() for word in ("-c", f"{name}={value}")), *arguments]
-    quiet = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
+    quiet = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"} | os.environ | {"GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=GIT_SECONDS)
     except subprocess.TimeoutExpired:

@@ -119,9 +119,14 @@ def calibrate(
     if path is None:
         raise InputError(f"study {chosen.name}", "has no bounds file", "name one with --bounds, or Study(bounds=...)")
     records = latest_runs(Store(results, chosen.name).load())
-    elsewhere = [r for folder in twins for r in latest_runs(Store(folder, chosen.name).load())] if twins else None
-    made = make_bounds(chosen, records, false_alarms, seeds, elsewhere)
-    made = with_new_seeds(chosen, records, made, elsewhere, nights)
+    elsewhere = []
+    for folder in dict.fromkeys(map(Path.resolve, twins or ())):
+        found = latest_runs(Store(folder, chosen.name).load())
+        if not found:
+            raise InputError(f"--twins {folder}", f"has no runs of study {chosen.name}", "name a results folder of it")
+        elsewhere += found
+    made = make_bounds(chosen, records, false_alarms, seeds, elsewhere or None)
+    made = with_new_seeds(chosen, records, made, elsewhere or None, nights)
     before = Path(path).read_text("utf-8", "replace") if Path(path).is_file() else ""
     write_atomically(Path(path), to_toml(chosen, made) + of_other_studies(before, chosen))
     typer.echo(f"wrote {path}, {made.source}")

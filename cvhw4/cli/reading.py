@@ -56,14 +56,14 @@ def judge(
     ] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Judges runs that were trained elsewhere. Intervals, verdicts and pages, as for runs trained here; the exit code
-    is 1 where --history has better ones of a row.
+    """Judges runs that were trained elsewhere. Intervals, verdicts and pages, as for runs trained here. The exit code
+    is 1 if a row is worse than in --history, or missing.
 
     Example: cvhw4 judge runs.csv --row arm --metric accuracy --better skip --worse noskip
     """
     from cvhw4.discovery import study_as_json
     from cvhw4.files import remove, write_atomically
-    from cvhw4.readers import Wanted, claims_of, figures_of, judged_study, read_runs, unpaired
+    from cvhw4.readers import Wanted, as_name, claims_of, figures_of, judged_study, read_runs, unpaired
     from cvhw4.records.history import History
     from cvhw4.records.store import Store
     from cvhw4.report.page import write_pages
@@ -92,8 +92,6 @@ def judge(
     study, records = judged_study(name, finished, wanted, claims, source)
     for text in unpaired(study, records):
         say(printable(text))
-    if odd := sorted(reasons.keys() - {*study.rows, *study.labels.values(), "all"}):
-        raise InputError(f"--accept {odd[0]}", "is not a row", f"choose one of {', '.join(study.rows)}, or all")
     store = Store(results, name)
     if store.runs.is_dir() and not (store.folder / "judged.json").is_file():
         raise InputError(store.folder, "holds runs that were trained here", "choose another --name")
@@ -101,6 +99,11 @@ def judge(
     if known is not None and (others := {night.study for night in known.nights} - {name}):
         hint = f"name another, or judge with --name {min(others)}"
         raise InputError(known.folder, f"is the history of {min(others)}", hint)
+    before = known.judged if known is not None else None
+    accepted = {as_name(row): reason for row, reason in reasons.items()}
+    there = {*study.rows, *(r.row for r in ([*before.rows, *before.good] if before else []))}
+    if odd := sorted(accepted.keys() - there - {"all"}):
+        raise InputError(f"--accept {odd[0]}", "is not a row", f"choose one of {', '.join(sorted(there))}, or all")
     gone = {r.fingerprint for r in store.load()} - {r.fingerprint for r in records}
     for record in records:
         store.save(record)
@@ -122,9 +125,6 @@ def judge(
     for path, what in write_pages(study, store, None, {}):
         typer.echo(f"{what}: {path}")
     if known is not None:
-        accepted = {
-            next((r for r, label in study.labels.items() if label == row), row): w for row, w in reasons.items()
-        }
         raise typer.Exit(int(not _keep(known, study, records, accepted)))
 
 

@@ -35,8 +35,13 @@ class Summary:
         except InputError as found:
             error = found
         error = error or issue(warned) or ""
-        nothing_done = self.session.missing and not (self.session.runs or terminalreporter.stats.get("passed"))
-        if nothing_done and exitstatus == pytest.ExitCode.OK and terminalreporter._session is not None:
+        done = self.session.runs or terminalreporter.stats.get("passed") or self.collection.part[1] > 1 or error
+        if (
+            self.session.missing
+            and not done
+            and exitstatus == pytest.ExitCode.OK
+            and terminalreporter._session is not None
+        ):
             terminalreporter.write_line("no row was trained, and no other test has passed: exit code 5")
             terminalreporter._session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
         if error:

@@ -199,7 +199,7 @@ def figures_of(names: Iterable[str], lower: Iterable[str]) -> tuple[dict[str, st
     lowest = set()
     for given, is_lower in [*((n, False) for n in names), *((n, True) for n in lower)]:
         name, equals, logged = given.partition("=")
-        name, logged = (name, logged) if equals else (_as_name(given.rpartition("/")[2]), given)
+        name, logged = (name, logged) if equals else (as_name(given.rpartition("/")[2]), given)
         if name in figures and figures[name] != logged:
             raise InputError(f"figure {name}", f"is {figures[name]} and {logged}", "name them apart, as a=train/loss")
         figures[name] = logged
@@ -220,8 +220,8 @@ def claims_of(better: Sequence[str], worse: str | None, figures: Iterable[str], 
     if better and worse is None and not margin:
         hint = "name a row with --worse, or the figure to be passed with --margin"
         raise InputError(f"--better {better[0]}", "has nothing to beat", hint)
-    loser = None if worse is None else _as_name(worse)
-    rows = [_as_name(row) for row in better]
+    loser = None if worse is None else as_name(worse)
+    rows = [as_name(row) for row in better]
     return [Claim(better=row, worse=loser, metric=figure, margin=margin) for row in rows for figure in figures]
 
 
@@ -252,7 +252,7 @@ def judged_study(
             problems.append(f"{run.where} {what}")
             continue
         label = "-".join(str(run.values[key]) for key in wanted.row)
-        row = _as_name(label)
+        row = as_name(label)
         if labels.setdefault(row, label) != label:
             problems.append(f"{run.where} is of the row {label!r}, which has the name of {labels[row]!r}")
         elif (other := rows.setdefault(row, {}).get(seed)) is not None:
@@ -386,10 +386,10 @@ def _settings(rows: Mapping[str, Mapping[int, LoggedRun]], wanted: Wanted) -> di
     for row, runs in rows.items():
         values = [run.values for run in runs.values()]
         same = {k: v for k, v in values[0].items() if all(other.get(k) == v for other in values[1:])}
-        of_row[row] = {_as_name(k): v for k, v in same.items() if k != wanted.seed and _is_plain(v)}
+        of_row[row] = {as_name(k): v for k, v in same.items() if k != wanted.seed and _is_plain(v)}
     shared = set.intersection(*({*settings.items()} for settings in of_row.values())) if len(of_row) > 1 else set()
     columns = [name for name in next(iter(of_row.values())) if all(name in s for s in of_row.values())]
-    figures = {_as_name(tag) for tag in wanted.figures.values()}
+    figures = {as_name(tag) for tag in wanted.figures.values()}
     kept = [c for c in columns if c not in figures and not any(name == c for name, _ in shared)]
     return {row: {c: settings[c] for c in kept} for row, settings in of_row.items()}
 
@@ -398,7 +398,7 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, str | bool) or is_number(value)
 
 
-def _as_name(text: str) -> str:
+def as_name(text: str) -> str:
     """A text as the name of a row or figure."""
     name = _WORD.sub("_", text).lstrip("_.+-") or "unnamed"
     return name if is_name(name) else f"x{name}"

@@ -27,8 +27,8 @@ def read_mlflow(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     remote = (":" in where and not where.startswith("file:")) or where in ("databricks", "databricks-uc", "uc")
     if not remote and not folder.is_dir():  # which MLflow would make
         raise InputError(where, "does not exist or is not a folder", "name a folder of MLflow, or a tracking URI")
-    database = Path(where.removeprefix("sqlite:///").partition("?")[0])
-    if where.startswith("sqlite:///") and not database.is_file():  # likewise
+    database = re.match(r"sqlite(?:\+\w+)?:///(?!file:)([^?]+)", where)
+    if database is not None and not Path(database[1]).is_file():  # likewise
         raise InputError(where, "names no database that exists", "name its file; of an absolute path with four slashes")
     try:
         client = MlflowClient(folder.absolute().as_uri() if folder.is_dir() else where)

@@ -62,8 +62,8 @@ class JudgedRow(_Placed):
     Attributes:
         status: "fine"; "new" without anything to hold it against; "accepted" with the reason in `why`; "unconfirmed"
             where it looked worse and fresh seeds were not; "worse", also where a claim that needs it is no longer
-            supported, until that is repaired; "slower"; "failed" where a run or a test of it failed; "missing" where it
-            was not run.
+            supported, until that is repaired; "slower"; "failed" where a run or a test of it failed, or the records of
+            the runs that it is held against are gone or unreadable; "missing" where it was not run.
         why: what was found, in words.
         runs: as `Reference.runs`, empty where there are none.
     """
@@ -131,7 +131,7 @@ class Night:
     Attributes:
         started: when, ISO 8601 in UTC; nights are told apart by it.
         state: "first" with nothing to hold it against; "fine"; "regression" where anything is worse, slower or missing;
-            "failed" where only tests failed; "broken" where there is nothing to judge.
+            "failed" where a row or one of `checks` failed and nothing is worse; "broken" where nothing can be judged.
         why: of a broken night, in words.
         study: the study's name.
         commit: of the code.
@@ -245,7 +245,7 @@ class History:
             store = Store(self.folder / "records", night.study)
             for record in records:
                 path = store.path(record.row, record.seed, record.fingerprint)
-                if (record.row, path.stem) in named and not path.exists():
+                if (record.row, path.stem) in named and not _is_readable(path):
                     write_atomically(path, record.to_json())
         write_atomically(self.folder / "nights" / f"{file_name(night.started)}.json", night.to_json())
         self.nights.append(night)
@@ -255,7 +255,7 @@ class History:
                     path.unlink()
 
     def merge(self, other: Path) -> None:
-        """Takes over what another copy of the history has and this one lacks: nights, and records.
+        """Takes over what another copy of the history has and this one lacks, or cannot read: nights, and records.
 
         Raises:
             InputError: the folder cannot be written to.
@@ -263,7 +263,7 @@ class History:
         for pattern in ("nights/*.json", "records/*/runs/*/*.json"):
             for path in sorted(other.glob(pattern)):
                 mine = self.folder / path.relative_to(other)
-                if not mine.exists() and (content := read(path)) is not None:
+                if not _is_readable(mine) and _is_readable(path) and (content := read(path)) is not None:
                     write_atomically(mine, content)
         self.__init__(self.folder)  # type: ignore[misc]
 
@@ -276,6 +276,15 @@ class History:
                 shutil.copy(path, folder / "nights")
         if (self.folder / "records").is_dir():
             shutil.copytree(self.folder / "records", folder / "records", dirs_exist_ok=True)
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether the file of a night or a record is there, whole, and of a version that this code knows."""
+    content, kind = read(path), Night if path.parent.name == "nights" else RunRecord
+    try:
+        return content is not None and bool(kind.from_json(content, path))
+    except InputError:
+        return False
 
 
 def newest_judged(nights: Sequence[Night]) -> Night | None:

@@ -34,7 +34,7 @@ Key = tuple[str, str, str]  # row, data set, figure
 STATES: Mapping[State, str] = {
     "first": "the first night",
     "fine": "nothing is worse",
-    "failed": "tests failed",
+    "failed": "something failed",
     "regression": "worse than before",
     "broken": "nothing could be judged",
 }

@@ -120,8 +120,9 @@ def calibrate(
     if twins is not None:
         pairs = _pairs(runs, twins)
         found, on = _twins(study, runs, pairs, seeds, error), arithmetic(pairs[0][0])
-        for i, (r, twin) in enumerate(pairs):
-            further[r.row].append(replace(twin, seed=_NO_SEED + i))
+        alike = {(twin.row, twin.seed, *(e.loss for e in twin.epochs)): twin for _, twin in pairs}
+        for i, twin in enumerate(alike.values()):  # machines that compute alike are one
+            further[twin.row].append(replace(twin, seed=_NO_SEED + i))
         source += f"; twins: {len(pairs)} runs on {', '.join(sorted({_machine(twin) for _, twin in pairs}))}"
 
     def trained(row: Row, figure: str) -> list[RunRecord]:

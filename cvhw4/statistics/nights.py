@@ -5,7 +5,7 @@ the pinned ones, which stay where they are. What looks worse is trained again wi
 with them too (1 % on its side, by themselves) is called so: runs that raised the alarm do not decide on it. Nor does
 the luck of the few runs it was held against: fresh seeds are held against the best level since the pinned night.
 A claim that is lost with a row that fell is that row's. A row that is not fine keeps what it is held against, and one
-is failed where the records of that are gone.
+is failed where the records of that are gone or unreadable.
 
 What is too little for any one night shows in many: a figure has declined where, by its change points since the pinned
 night, its present level is below its best one (1 % for all figures together). That needs no fresh seeds where more runs
@@ -127,12 +127,13 @@ def judge_night(
     accepted = dict(night.accepted)
 
     sides = [list(runs_of(list(side.values()))) for side in (good, pinned)]
-    there = {place: {*_stems(_by_place(sides[0]), place)} for place in good}
-    for place, reference in good.items():
-        if lacking := {*reference.runs} - there[place]:
-            why = f"{len(lacking)} of the {len(reference.runs)} runs that it is held against are gone or unreadable: "
-            why += "restore their records in the history, or accept the row"
-            failed.setdefault(place, []).append(why)
+    for references, side in zip((good, pinned), map(_by_place, sides), strict=True):
+        for place, reference in references.items():
+            if lacking := {*reference.runs} - {*_stems(side, place), *_stems(tonight, place)}:
+                why = f"{len(lacking)} of the {len(reference.runs)} runs that it is held against are gone or unreadable"
+                why += ": restore their records in the history, or accept the row"
+                if why not in failed.setdefault(place, []):
+                    failed[place].append(why)
     against = [compare_runs(study, side, records, complete=complete) if side else None for side in sides]
     found: dict[Place, list[Suspicion]] = {}
     for changes in against:

@@ -13,11 +13,10 @@ from cvhw4.training.checkpoint import Generators, generator_states, set_generato
 Forward = Callable[[Tensor], Tensor]
 Release = Callable[[], bool]
 # How libraries below torch say it; torch's allocators have an exception of their own.
+_SIGNS = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")
 # cuDNN passes over kernels that do not fit until it finds none; cuBLAS makes its handle with a process' first product.
-_SIGNS = (
-    *("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED"),
-    *("unable to find an engine", "cublasCreate(handle)"),
-)
+# Where memory is free, they say so for another reason.
+_SIGNS_IF_FULL, _FULL = ("unable to find an engine", "cublasCreate(handle)"), 0.1
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -26,10 +25,18 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, (torch.OutOfMemoryError, OutOfMemory)):
             return True
-        if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS):
+        if isinstance(error, RuntimeError) and any(sign in str(error) for sign in (*_SIGNS, *_more_signs())):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _more_signs() -> tuple[str, ...]:
+    """What else says so where hardly any of the GPU's memory is free."""
+    if not torch.cuda.is_initialized():
+        return ()
+    free, total = torch.cuda.mem_get_info()
+    return _SIGNS_IF_FULL if free < _FULL * total else ()
 
 
 class MayRunOut:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -453,6 +454,10 @@ def emulated_gpu(
         if not is_other(device):
             gpu.generator = state.clone()
 
+    def set_sync_debug_mode(mode: str | int) -> None:
+        warnings.warn("Synchronization debug mode is a prototype feature and does not yet detect all", stacklevel=2)
+        gpu.forbid_waiting = mode in ("error", 2)
+
     both: dict[str, Callable[..., Any]] = dict(
         is_available=lambda: True,
         device_count=lambda: index + 1,
@@ -479,7 +484,7 @@ def emulated_gpu(
         mem_get_info=lambda *_: (total - gpu.reserved, total),
         is_initialized=lambda: True,
         is_current_stream_capturing=lambda: gpu._graph is not None,
-        set_sync_debug_mode=lambda mode: setattr(gpu, "forbid_waiting", mode in ("error", 2)),
+        set_sync_debug_mode=set_sync_debug_mode,
         get_sync_debug_mode=lambda: 2 * gpu.forbid_waiting,
         get_device_properties=lambda *_: mock.Mock(total_memory=total, major=9, minor=0),
         set_device=set_device,
