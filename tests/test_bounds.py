@@ -9,6 +9,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from cvhw4 import Claim, Row, Study
@@ -17,7 +19,7 @@ from cvhw4.homework import study
 from cvhw4.homework.rows import rows_at
 from cvhw4.report.plan import plan_table
 from cvhw4.report.runs import judged, set_aside
-from cvhw4.statistics.bounds import NIGHTLY_SEEDS, NO_BOUNDS, Bound, Bounds, Check, Outliers, failed, load_bounds
+from cvhw4.statistics.bounds import NIGHTLY_SEEDS, NO_BOUNDS, Bound, Bounds, Check, Outliers, Twin, failed, load_bounds
 from cvhw4.statistics.calibration import (
     Series,
     calibrate,
@@ -568,6 +570,12 @@ def test_other_random_streams_are_told_of_once():
     assert told.endswith("run cvhw4 calibrate again")
     worse = [replace(r, epochs=[replace(e, figures={"accuracy": 0.1}) for e in r.epochs]) for r in mixed[:3]]
     assert len(made.missed(*worse)) > 5 and not any("calibrate again" in text for text in made.missed(*worse))
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-9, 1e-3))
+def test_a_calibrated_run_is_its_own_whatever_the_file_rounds_away(value, tolerance):
+    twin = Twin(tolerance, {0: float(f"{value:.5g}")})
+    assert twin.holds(0, value) and not twin.holds(0, 1.0002 * value + tolerance)
 
 
 def test_a_twins_tolerance_grows_with_what_twins_differ_by():

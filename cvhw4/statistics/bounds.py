@@ -115,8 +115,9 @@ class Twin:
         return abs(value - self.values[seed]) <= self.room(seed)
 
     def room(self, seed: int) -> float:
-        """How far a figure may be from the calibrated run's."""
-        return self.tolerance + 1e-5 * abs(self.values[seed])
+        """How far a figure may be from the calibrated run's: what the file has is rounded by up to half of the last of
+        five digits."""
+        return self.tolerance + 5e-5 * abs(self.values[seed])
 
 
 @dataclass(frozen=True)
