@@ -69,10 +69,10 @@ def test_the_pages_of_other_pictures_and_of_another_machine_are_their_records_an
     assert real
     for of in real:
         study = next(s for s in homework.studies() if s.name == of.folder.name)
-        found = Stored(study, of)
+        bounds = load_bounds(ROOT / "benchmarks" / "bounds.toml", study)
+        found = Stored(study, of, bounds)
         machine = of.folder.parent.name == "xeon"
         assert all(r.data.redrawn or r.data.embedded == machine for r in found.records)
-        bounds = load_bounds(ROOT / "benchmarks" / "bounds.toml", study)
         pictures, verdicts = pictures_of_report(found), (of.folder / "verdicts.md").is_file()
         page = report_page(study, found.rows, bounds, {}, pictures=pictures, verdicts=verdicts)
         assert_same(page, (of.folder / "report.md").read_text("utf-8"))
