@@ -48,7 +48,7 @@ class GraphedStep:
         self._given_up = False
         self._inputs = self._targets = self._loss = torch.empty(0)
         # Else torch warns at the first step that is not recorded, of which there are some.
-        optimizer._warned_capturable_if_run_uncaptured = True
+        vars(optimizer)["_warned_capturable_if_run_uncaptured"] = True
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """One step; the loss is valid until the next call."""
