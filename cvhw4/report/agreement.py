@@ -163,9 +163,7 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
         if not setting.runs:
             lines.append({"setting": setting.name, "data": _MISSING})
         for store, records in setting.runs.items():
-            pages = [
-                store / f"{name}.md" for name in ("verdicts", "report")
-            ]  # the first only where seeds have a spread
+            pages = [store / f"{name}.md" for name in ("verdicts", "report")]  # the first only of several seeds
             links = [f"[{page.stem}]({os.path.relpath(page, folder)})" for page in pages if page.exists()]
             rows = by_row(records)
             lines.append(
