@@ -574,8 +574,8 @@ def test_other_random_streams_are_told_of_once():
 
 @given(st.floats(1e-6, 1e6), st.floats(1e-9, 1e-3))
 def test_a_calibrated_run_is_its_own_whatever_the_file_rounds_away(value, tolerance):
-    twin = Twin(tolerance, {0: float(f"{value:.5g}")})
-    assert twin.holds(0, value) and not twin.holds(0, 1.0002 * value + tolerance)
+    twin = Twin(tolerance, {0: float(f"{value:.9g}")})
+    assert twin.holds(0, value) and not twin.holds(0, (1 + 2e-8) * value + tolerance)
 
 
 def test_a_twins_tolerance_grows_with_what_twins_differ_by():

@@ -111,13 +111,12 @@ class Twin:
     values: Mapping[int, float]
 
     def holds(self, seed: int, value: float) -> bool:
-        """Whether the figure is that of the calibrated run, which the file has to five digits; NaN never is."""
+        """Whether the figure is that of the calibrated run, which the file has to nine digits; NaN never is."""
         return abs(value - self.values[seed]) <= self.room(seed)
 
     def room(self, seed: int) -> float:
-        """How far a figure may be from the calibrated run's: what the file has is rounded by up to half of the last of
-        five digits."""
-        return self.tolerance + 5e-5 * abs(self.values[seed])
+        """How far a figure may be from the calibrated run's."""
+        return self.tolerance + 5e-9 * abs(self.values[seed])
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,9 @@ class Series:
         return Bound(low, high, middle, _rounded(sd), n, runs, self.scale)
 
 
-def _rounded(value: float) -> float:
-    """As the file has it."""
-    return float(f"{value:.5g}")
+def _rounded(value: float, digits: int = 5) -> float:
+    """As the file has it; what single runs are held against with more digits than any tolerance."""
+    return float(f"{value:.{digits}g}")
 
 
 def calibrate(
@@ -466,7 +466,7 @@ def _twins(
             same = _SAME * (bound.mean if bound.scale == "log" else 1)
             tolerance = max(_step(figure, of_row[0]) or same, spread)
             if 4 * tolerance < bound.high - bound.low:
-                values = {r.seed: _rounded(r.figure(figure)) for r in sorted(of_row, key=lambda r: r.seed)}
+                values = {r.seed: _rounded(r.figure(figure), 9) for r in sorted(of_row, key=lambda r: r.seed)}
                 found.setdefault(row, {})[figure] = Twin(_rounded(tolerance), values)
     return found
 
@@ -543,7 +543,7 @@ def to_toml(study: Study, bounds: Bounds) -> str:
     for row, of_seeds in bounds.twins.items():
         lines += ["", f"[{name}.twins.{_key(row)}]"]
         for figure, twin in of_seeds.items():
-            values = _by_seed(twin.values)
+            values = _by_seed(twin.values, 9)
             lines.append(f"{_quoted(figure)} = {{ tolerance = {twin.tolerance:.5g}, seeds = {{ {values} }} }}")
     return "\n".join(lines) + "\n"
 
@@ -568,8 +568,8 @@ def _quoted(text: str) -> str:
     return json.dumps(printable(text), ensure_ascii=False)
 
 
-def _by_seed(values: Mapping[int, float]) -> str:
-    return ", ".join(f"{seed} = {value:.5g}" for seed, value in values.items())
+def _by_seed(values: Mapping[int, float], digits: int = 5) -> str:
+    return ", ".join(f"{seed} = {value:.{digits}g}" for seed, value in values.items())
 
 
 def _inline_outliers(o: Outliers) -> str:
