@@ -180,6 +180,7 @@ def visit(browser, committed, tmp_path):
         path.write_text(text, "utf-8")
         contexts.append(browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=theme))
         page = contexts[-1].new_page()
+        page.set_default_timeout(300_000)  # 30 s are too few where a processor is busy
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("dialog", lambda dialog: said.append(dialog.message))
