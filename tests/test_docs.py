@@ -27,6 +27,7 @@ from cvhw4.models.trial import try_network
 from cvhw4.plugin import hookspec
 from cvhw4.plugin.summary import Summary
 from cvhw4.runner import Runner
+from cvhw4.training import precision
 from tests.helpers import ROOT, tiny
 from tests.helpers.records import git
 from tests.helpers.tiny import QUICK, dataset, record
@@ -377,6 +378,7 @@ class Reader:
         arguments = [a for a in arguments if a not in ("--profile", "full", "full-lite0")]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Runner, "run", untrained)
+            patch.setattr(precision, "_has_bf16", lambda: True)  # whatever this processor has
             patch.setattr(tiny, "_read", lambda source, seed: dataset(source.task))  # its folders are empty here
             if self.sessions:
                 patch.setattr(Summary, "_summarise", lambda *_: None)
