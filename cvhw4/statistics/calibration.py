@@ -44,7 +44,6 @@ from cvhw4.tasks import TASKS, TRAINING_LOSSES, ScaleName
 
 _NIGHTS = 2000  # at most, of the ways to choose a night's seeds
 _FEWEST_TWINS = 3
-_NO_SEED = 10**9  # from here on twins that are further runs have their seeds: no night has these
 # What twins' figures may differ by for their rounding alone, where they do not come in steps; a loss by this share.
 _SAME = 1e-4
 _SMALLEST = 1e-3  # spread of a share that does not come in steps, and relative one of a loss, that is taken for none
@@ -101,8 +100,8 @@ def calibrate(
     Args:
         false_alarms: share of nightly sessions in which any bound at all may be missed by chance.
         seeds: seeds of a nightly session.
-        twins: runs of the same rows, seeds and data on another machine or with other threads. For figures that they do
-            not reproduce they are further runs, of seeds of their own.
+        twins: runs of the same rows, seeds and data on another machine or with other threads. Bounds are made of one
+            run a seed: two machines' runs of a seed are alike in what the seed decides.
 
     Raises:
         InputError: a row has fewer than five runs, rows of one task were run on different data, a claim's rows share
@@ -116,25 +115,17 @@ def calibrate(
     nightly = {row.name for row in rows if row.group == ""}
     error = error_of_one(rows, claims, false_alarms, seeds)
     source, found, on = _source([r for of_row in runs.values() for r in of_row]), {}, ""
-    further: dict[str, list[RunRecord]] = {row: [] for row in runs}
     if twins is not None:
         pairs = _pairs(runs, twins)
         found, on = _twins(study, runs, pairs, seeds, error), arithmetic(pairs[0][0])
-        alike = {(twin.row, twin.seed, *(e.loss for e in twin.epochs)): twin for _, twin in pairs}
-        for i, twin in enumerate(alike.values()):  # machines that compute alike are one
-            further[twin.row].append(replace(twin, seed=_NO_SEED + i))
         source += f"; twins: {len(pairs)} runs on {', '.join(sorted({_machine(twin) for _, twin in pairs}))}"
 
-    def trained(row: Row, figure: str) -> list[RunRecord]:
-        """The runs that a figure's bound is made of."""
-        return [*runs[row.name], *(() if figure in found.get(row.name, {}) else further[row.name])]
-
-    outliers = {row.name: o for row in rows if (o := _outliers(row, trained(row, row.task.bounded[0]), error))}
-    aside = {row: {r.seed for r in (*runs[row], *further[row]) if o.has(r)} for row, o in outliers.items()}
+    outliers = {row.name: o for row in rows if (o := _outliers(row, runs[row.name], error))}
+    aside = {row: {r.seed for r in runs[row] if o.has(r)} for row, o in outliers.items()}
     allowed = {row: o.passed_over(seeds, seeds, false_alarms) for row, o in outliers.items()}
     of_rows = {
         (row.name, figure): replace(
-            _series(row, figure, trained(row, figure), aside.get(row.name, set())), allowed=allowed.get(row.name, 0)
+            _series(row, figure, runs[row.name], aside.get(row.name, set())), allowed=allowed.get(row.name, 0)
         )
         for row in rows
         for figure in row.task.bounded
@@ -426,7 +417,8 @@ def with_new_seeds(
 def _pairs(runs: Runs, twins: Iterable[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
     """Runs and their twins: of the same row, settings, seed and data, on another machine or with other threads.
 
-    Processors of several kinds have one name. Runs that differ in no loss were computed alike and tell nothing."""
+    Processors of several kinds have one name. Runs that differ in no loss were computed alike and tell nothing, and
+    twins of a run that do are one."""
     by_key = {(r.row, r.seed): r for of_row in runs.values() for r in of_row}
     pairs = [(r, twin) for twin in twins if (r := by_key.get((twin.row, twin.seed))) is not None]
     pairs = [(r, twin) for r, twin in pairs if arithmetic(r) == arithmetic(twin) == arithmetic(pairs[0][0])]
@@ -439,7 +431,7 @@ def _pairs(runs: Runs, twins: Iterable[RunRecord]) -> list[tuple[RunRecord, RunR
     if not pairs:
         problem = "has no run of the same row, settings, seed and data on another machine or with other threads"
         raise InputError("--twins", problem, "train the rows there, with the same seeds")
-    return pairs
+    return [*{(twin.row, twin.seed, *(e.loss for e in twin.epochs)): (r, twin) for r, twin in pairs}.values()]
 
 
 def _machine(record: RunRecord) -> str:
