@@ -10,11 +10,11 @@ from scipy import stats
 
 from cvhw4.statistics.comparison import (
     compare,
-    decimal_step,
     equivalence_p_values,
     holm,
     rounding_sd,
     spread,
+    step_of,
     t_p_values,
     verdict_of,
 )
@@ -172,12 +172,16 @@ def test_a_known_resolution_leaves_equal_differences_a_spread():
         (np.float32([0.82, 0.8]), 0.01),
         ([81.5, 80.0], 0.1),
         ([12.0, 10.0, -3.0], 1.0),
-        ([0.8125, 0.5], 1e-4),
-        ([1 / 3, 0.5], 0.0),
+        ([0.8125, 0.5], 1 / 16),
+        ([0.8231, 0.8049], 1e-4),
+        ([137 / 153, 140 / 153, 133 / 153], 1 / 153),
+        (np.float32([100 * 137 / 153, 100 * 140 / 153]), 100 / 153),
+        ([-3 / 400, 0.0, 0.0125], 1 / 400),
+        ([math.pi / 4, math.e / 3, math.sqrt(0.5)], 0.0),
     ],
 )
-def test_the_decimals_that_figures_were_rounded_to(figures, step):
-    assert decimal_step(figures) == pytest.approx(step, abs=0)
+def test_the_step_that_figures_come_in(figures, step):
+    assert step_of(figures) == pytest.approx(step, rel=1e-12, abs=0)
 
 
 # Power

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvhw4.records.images import ImageResults
-from cvhw4.statistics.images import ImageNoise, bootstrap_weights, combine, image_noise, squared_error
+from cvhw4.statistics.images import ImageNoise, block_length, bootstrap_weights, combine, image_noise, squared_error
 from cvhw4.statistics.intervals import estimate
 from tests.helpers.tiny import two_classes
 
@@ -44,11 +44,41 @@ def test_resamples_keep_the_size_of_every_class(strata, draws):
 
 def test_the_variance_of_an_accuracy_is_the_closed_one():
     labels = np.repeat([0, 1], [60, 40])
-    right = np.r_[np.arange(60) < 54, np.arange(40) < 20]
+    right = np.r_[rng(1).permutation(60) < 54, rng(1).permutation(40) < 20]
     noise = image_noise([(1, [classified(right, labels)])], "accuracy", rng(), draws=20_000)
     # (60/100)^2 0.9 0.1 / 60 + (40/100)^2 0.5 0.5 / 40 = 0.00054 + 0.001; unstratified 0.74 0.26 / 100 = 0.001924
     assert noise.mean_variance == pytest.approx(0.00154, rel=0.04)
     assert (noise.interaction, noise.images, noise.seeds) == (0.0, 100, 1)
+
+
+def test_pictures_like_their_neighbours_are_drawn_together():
+    """Forty scenes of ten frames that are alike tell as much as forty images; by class they tell nothing of order."""
+    right = np.repeat(rng(5).permutation(40) < 28, 10)
+    shuffled = rng(6).permutation(right)
+    film, single = (image_noise([(1, [classified(r, 0 * r)])], "accuracy", rng()) for r in (right, shuffled))
+    assert single.block == 1 and single.mean_variance == pytest.approx(0.7 * 0.3 / 400, rel=0.1)
+    assert 10 <= film.block <= 60 and film.mean_variance == pytest.approx(0.7 * 0.3 / 40, rel=0.35)
+    sorted_by_class = np.repeat([0, 1], 200)
+    of_class = np.where(sorted_by_class, rng(9).random(400) < 0.9, rng(10).random(400) < 0.5)
+    assert image_noise([(1, [classified(of_class, sorted_by_class)])], "accuracy", rng()).block == 1
+
+
+@pytest.mark.parametrize(("r", "n", "block"), [(0.0, 400, 1), (0.9, 400, 35), (0.5, 1000, 14)])
+def test_blocks_are_as_long_as_neighbours_are_alike(r, n, block):
+    """Of AR(1) series: (6^1/2 r / (1 - r^2))^2/3 n^1/3, as its correlation is found."""
+    noise, series = rng(2).normal(size=n), np.zeros(n)
+    for i in range(1, n):
+        series[i] = r * series[i - 1] + noise[i]
+    assert block_length(series, np.zeros(n, np.uint8)) == pytest.approx(block, rel=0.35)
+    assert block_length(np.zeros(n), np.zeros(n, np.uint8)) == 1
+    assert block_length(np.arange(100), np.zeros(100, np.uint8)) == 33
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=30), st.integers(2, 40))
+def test_blocks_keep_the_size_of_every_class(strata, block):
+    strata = np.array(strata, np.uint8)
+    weights = bootstrap_weights(strata, 9, rng(), block)
+    assert all((weights[:, strata == k].sum(1) == (strata == k).sum()).all() for k in strata)
 
 
 @pytest.mark.parametrize("metric", ["miou", "set_miou", "pixel_accuracy", "set_pixel_accuracy"])

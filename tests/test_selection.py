@@ -27,19 +27,25 @@ def highest_of(epochs, images, p):
     return float(np.diff(stats.binom.cdf(shares, images, p) ** epochs, prepend=0) @ shares / images)
 
 
-@given(st.lists(st.integers(0, 3), min_size=2, max_size=30), st.integers(1, 10), st.integers(0, 99))
-def test_halves_share_every_class_evenly(strata, splits, seed):
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=30), st.integers(1, 10), st.integers(0, 99), st.integers(1, 40))
+def test_halves_share_every_class_evenly(strata, splits, seed, block):
     strata = np.array(strata, np.uint8)
-    one, other = half_weights(strata, splits, rng(seed))
+    one, other = half_weights(strata, splits, rng(seed), block)
     assert one.shape == (splits, len(strata)) and (one + other == 1).all()
     assert (abs(one.sum(1) - other.sum(1)) <= 1).all()
     for k in np.unique(strata):
         assert (abs(one[:, strata == k].sum(1) - other[:, strata == k].sum(1)) <= 1).all()
 
 
-def test_every_image_is_in_either_half_as_often():
-    halves, _ = half_weights(np.array([0, 0, 0, 1, 1, 2], np.uint8), 20_000, rng())
+@pytest.mark.parametrize("block", [1, 2])
+def test_every_image_is_in_either_half_as_often(block):
+    halves, _ = half_weights(np.array([0, 0, 0, 1, 1, 2], np.uint8), 20_000, rng(), block)
     assert halves.mean(0) == pytest.approx(np.full(6, 0.5), abs=0.02)
+
+
+def test_neighbours_stay_together_in_halves():
+    halves, _ = half_weights(np.zeros(100, np.uint8), 200, rng(), 10)
+    assert np.abs(np.diff(halves, axis=1)).sum(1).max() <= 12  # blocks' ends, and one block that halves cut
 
 
 def test_two_epochs_by_hand():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from cvhw4.statistics.comparison import LEVEL, Comparison, compare, decimal_step, holm
+from cvhw4.statistics.comparison import LEVEL, Comparison, compare, holm, step_of
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.verdicts import Outcome
 
@@ -24,7 +24,7 @@ def _compared(first: Mapping[int, float], second: Mapping[int, float], step: flo
     if len(seeds) < 2:
         return None
     pairs = ([first[s] for s in seeds], [second[s] for s in seeds])
-    return compare(*pairs, resolution=decimal_step([*pairs[0], *pairs[1]]) if step is None else step)
+    return compare(*pairs, resolution=step_of([*pairs[0], *pairs[1]]) if step is None else step)
 
 
 def winner(rows: Sequence[str], metric: str, values: Values, lower: bool, step: float | None) -> str | None:

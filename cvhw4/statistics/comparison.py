@@ -120,12 +120,20 @@ def rounding_sd(resolution: float, figures: int = 2) -> float:
     return resolution * math.sqrt(figures / 12)
 
 
-def decimal_step(figures: Iterable[float]) -> float:
-    """The step that logged figures were rounded to: the largest power of ten from 1 to 1e-6 of which all are multiples,
-    but for what float32 makes of them; 0 where there is none."""
-    x = np.asarray(list(figures), dtype=float)
-    steps = (10.0**-digits for digits in range(7))
-    return next((h for h in steps if (np.abs(x - np.round(x / h) * h) <= _FLOAT32 * np.abs(x)).all()), 0.0)
+def step_of(figures: Iterable[float]) -> float:
+    """The step that figures come in, as far as they tell: the largest power of ten from 1 to 1e-6 that they were
+    rounded to; of more than two decimals (one, of percentages) also the share, or percentage, that one of up to 10,000
+    pictures makes, of which all are multiples but for what float32 makes of them; the larger; 0 where there is none."""
+    x = np.unique(np.abs(np.asarray(list(figures), dtype=float)))
+
+    def first(steps: NDArray[np.float64]) -> float:
+        apart = np.abs(x[:, None] / steps - np.round(x[:, None] / steps))
+        fits = (apart <= _FLOAT32 * x[:, None] / steps).all(0)
+        return float(steps[fits][0]) if fits.any() else 0.0
+
+    decimal = first(10.0 ** -np.arange(7))
+    whole, fine = (100.0, 0.1) if len(x) and x[-1] > 1 else (1.0, 0.01)
+    return decimal if decimal >= fine else max(decimal, first(whole / np.arange(1, 10_001)))
 
 
 def moments(values: ArrayLike, floor: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,7 +2,8 @@
 
 An interval over seeds holds for the validation images at hand. How much the choice of these images matters is found by
 drawing from them again (bootstrap, Efron and Tibshirani 1993). Every run has seen the same images, so they are drawn
-for all runs at once: seeds and images are crossed, as readers and cases are in studies of diagnosis.
+for all runs at once: seeds and images are crossed, as readers and cases are in studies of diagnosis. Where neighbours
+are alike, as frames of a film are, they are drawn together, in blocks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cvhw4.statistics.intervals import Estimate, hall_transform, reach, two_side
 from cvhw4.study import Metric
 
 Runs = Sequence[tuple[ImageResults, int]]  # of each seed: its results, and the epoch whose figure is taken
+_GROUPS = 200  # of neighbouring images, at most, whose influence on a figure is looked at
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class ImageNoise:
         interaction: the part of one run's variance that is its own, not shared with the other seeds; 0 for one seed.
         images: number of validation images.
         seeds: number of seeds, n.
+        block: how many neighbouring images were drawn together, see `block_length`.
     """
 
     mean_variance: float
     interaction: float
     images: int
     seeds: int
+    block: int = 1
 
     @property
     def one_run(self) -> float:
@@ -50,14 +54,58 @@ class ImageNoise:
         return max(self.mean_variance - self.interaction / self.seeds, 0.0)
 
 
-def bootstrap_weights(strata: NDArray[np.uint8], draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def block_length(influence: NDArray[np.float64], strata: NDArray[np.uint8]) -> int:
+    """How many neighbouring images are drawn together: 1 where those of a stratum differ as images by chance do, else
+    as many as give the least error of a mean's variance for a series whose values follow the one before them (AR(1))
+    with the correlation that is found (Politis and White 2004); a third of the images at most.
+
+    Args:
+        influence: [V], what each image adds to a figure, in the order of the images.
+        strata: uint8 [V], see `ImageResults.strata`.
+    """
+    products = squares = 0.0
+    for stratum in np.unique(strata):
+        apart = influence[strata == stratum] - influence[strata == stratum].mean()
+        products, squares = products + float(apart[1:] @ apart[:-1]), squares + float(apart @ apart)
+    r, n = min(products / squares, 0.99) if squares > 0 else 0.0, len(influence)
+    if not r * math.sqrt(n) > 3:  # so large by chance in one set of a thousand
+        return 1
+    return max(1, min(round((math.sqrt(6) * r / (1 - r**2)) ** (2 / 3) * n ** (1 / 3)), n // 3))
+
+
+def neighbours(arms: Sequence[tuple[int, Runs]], metric: str, own: Metric | None = None) -> int:
+    """The `block_length` of a figure's mean over seeds, from what it is with each group of neighbours counted twice.
+
+    Args:
+        arms: as of `image_noise`; likewise `metric`, `own` and what is raised.
+    """
+    strata = arms[0][1][0][0].strata
+    size = -(-len(strata) // _GROUPS)
+    groups = np.concatenate([_in_groups(np.flatnonzero(strata == k), size) for k in np.unique(strata)])
+    weights = np.ones((len(groups), len(strata)), np.int64)
+    np.put_along_axis(weights, groups, 2, 1)
+    influence = sum(sign * images.figure(metric, epoch, weights, own) for sign, runs in arms for images, epoch in runs)
+    found = block_length(np.asarray(influence), strata[groups[:, 0]])
+    return found if found == 1 else size * found
+
+
+def _in_groups(members: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+    """[groups, size] of what follows each other; what is left over at the end is in none."""
+    return members[: len(members) // size * size].reshape(-1, size)
+
+
+def bootstrap_weights(
+    strata: NDArray[np.uint8], draws: int, rng: np.random.Generator, block: int = 1
+) -> NDArray[np.int64]:
     """How often each image counts in each resample.
 
-    Drawn with replacement within each stratum, so every resample has as many images of each class as the set.
+    Drawn with replacement within each stratum, so every resample has as many images of each class as the set; in blocks
+    of neighbours, the first image following the last (circular block bootstrap, Politis and Romano 1992).
 
     Args:
         strata: uint8 [V], see `ImageResults.strata`.
         draws: number of resamples, B.
+        block: images drawn together.
 
     Returns:
         int64 [B, V]; each row sums to V.
@@ -65,7 +113,14 @@ def bootstrap_weights(strata: NDArray[np.uint8], draws: int, rng: np.random.Gene
     weights = np.zeros((draws, len(strata)), np.int64)
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), draws)
+        n = len(members)
+        if block == 1:
+            weights[:, members] = rng.multinomial(n, np.full(n, 1 / n), draws)
+            continue
+        starts = rng.integers(0, n, (draws, -(-n // block), 1))
+        drawn = ((starts + np.arange(block)) % n).reshape(draws, -1)[:, :n]
+        rows = np.arange(draws)[:, None] * n
+        weights[:, members] = np.bincount((rows + drawn).ravel(), minlength=draws * n).reshape(draws, n)
     return weights
 
 
@@ -115,13 +170,13 @@ def image_noise(
     strata = runs[0][0].strata
     if not all(np.array_equal(images.strata, strata) for images, _ in runs):
         raise ValueError("the runs were validated on different images")
-    n = len(arms[0][1])
-    weights = bootstrap_weights(strata, draws, rng)
+    n, block = len(arms[0][1]), neighbours(arms, metric, own)
+    weights = bootstrap_weights(strata, draws, rng, block)
     figures = [[sign * images.figure(metric, epoch, weights, own) for images, epoch in runs] for sign, runs in arms]
     drawn = np.sum(figures, axis=0)  # [n, B]
     mean_variance, one_run = float(drawn.mean(0).var(ddof=1)), float(drawn.var(1, ddof=1).mean())
     interaction = max(one_run - mean_variance, 0.0) * n / (n - 1) if n > 1 else 0.0
-    return ImageNoise(mean_variance, interaction, len(strata), n)
+    return ImageNoise(mean_variance, interaction, len(strata), n, block)
 
 
 def squared_error(seed_sd: float, n: int, noise: ImageNoise) -> float:
@@ -197,7 +252,7 @@ def combine(
         n: seeds.
         image_variance: squared standard error of the mean for the choice of images, for these seeds; an estimate below
             0 is taken as 0.
-        image_freedom: its degrees of freedom, images - 1; may be infinite.
+        image_freedom: its degrees of freedom, images (or blocks of them) - 1; may be infinite.
         seed_freedom: those of the seeds' standard deviation, n - 1 by default.
         skewness: of the seeds' figures, where it counts (`comparison.Comparison`); the images' part has none.
 

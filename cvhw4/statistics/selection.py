@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvhw4.records.images import ImageResults
+from cvhw4.statistics.images import neighbours
 from cvhw4.statistics.intervals import Estimate, estimate
 
 
-def half_weights(strata: NDArray[np.uint8], splits: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def half_weights(strata: NDArray[np.uint8], splits: int, rng: np.random.Generator, block: int = 1) -> NDArray[np.int64]:
     """Splits of the images into halves, each class by itself; the odd image of a class goes to either half.
 
     Args:
         strata: uint8 [V], see `ImageResults.strata`, of two images or more.
         splits: number of splits, S.
+        block: neighbouring images that go to one half together, as far as halves allow; the first begins anywhere.
 
     Returns:
         int64 [2, S, V] of 0 and 1: the one half and the other.
@@ -30,6 +32,10 @@ def half_weights(strata: NDArray[np.uint8], splits: int, rng: np.random.Generato
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
         rank = rng.permuted(np.tile(np.arange(len(members)), (splits, 1)), axis=1)
+        if block > 1:
+            place = (np.arange(len(members)) + rng.integers(0, len(members), (splits, 1))) % len(members)
+            of_block = np.take_along_axis(rank, place // block, 1)  # blocks in random order, and images within them
+            rank = (of_block * len(members) + place).argsort(1).argsort(1)
         weights[:, members] = rank < (len(members) + odd[:, None]) // 2
         odd = (odd + len(members)) % 2
     return np.stack([weights, 1 - weights])
@@ -42,7 +48,8 @@ def selection(images: ImageResults, metric: str, rng: np.random.Generator, split
     half the images. On one validation set, halves mirror each other: for an accuracy, what one half shows too much the
     other shows too little, so more splits take away the noise of splitting, not that of the set. A figure of half the
     images may lie on another level than one of all (an mIoU does: a class can be absent from a half), so only figures
-    of halves are subtracted from each other.
+    of halves are subtracted from each other. Images whose neighbours are alike (frames of a film) are split in blocks
+    of these, see `cvhw4.statistics.images.block_length`: halves that share a street are no halves.
 
     Args:
         metric: the figure's name in the record; higher is better. Of equal epochs the first is chosen, as
@@ -59,7 +66,8 @@ def selection(images: ImageResults, metric: str, rng: np.random.Generator, split
     Raises:
         KeyError: a figure that does not come from the images one by one, such as the loss.
     """
-    weights = half_weights(images.strata, splits, rng).reshape(2 * splits, -1)
+    block = neighbours([(1, [(images, images.epochs)])], metric)
+    weights = half_weights(images.strata, splits, rng, block).reshape(2 * splits, -1)
     of_epochs = [images.figure(metric, e, weights) for e in range(1, images.epochs + 1)]
     figures = np.reshape(of_epochs, (-1, 2, splits))  # [E, half, S]
     chosen = figures.argmax(0)[None]

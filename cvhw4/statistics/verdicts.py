@@ -19,7 +19,7 @@ import numpy as np
 from cvhw4.errors import InputError
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
-from cvhw4.statistics.comparison import Comparison, compare, decimal_step, holm, verdict_of
+from cvhw4.statistics.comparison import Comparison, compare, holm, step_of, verdict_of
 from cvhw4.statistics.images import Combined, ImageNoise, combine, image_noise, squared_error
 from cvhw4.statistics.intervals import Estimate, Verdict
 from cvhw4.study import Claim, EpochRule, Metric, Study
@@ -105,7 +105,7 @@ class Outcome:
         mean, sd, n = self.difference.mean, self.comparison.sd, self.difference.n
         images = squared_error(sd, n, self.noise) - sd**2 / n if n > 1 else self.noise.mean_variance
         c = self.comparison
-        return combine(mean, sd, n, images, self.noise.images - 1, c.freedom, c.skewness)
+        return combine(mean, sd, n, images, self.noise.images / self.noise.block - 1, c.freedom, c.skewness)
 
 
 def judge(
@@ -162,7 +162,7 @@ def judge(
     if not np.isfinite([*better, *worse]).all():
         return None
     if study.train is not None:  # only the figures tell
-        resolution = decimal_step([*better, *worse])
+        resolution = step_of(runs[row][s].figure(metric) for row in claim.rows for s in seeds)
     else:  # of a metric of the study's own this is about what one image makes
         resolution = 1 / data.val if study.rows[claim.rows[0]].task.in_images else 0.0
     figures = len(claim.rows)
