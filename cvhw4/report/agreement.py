@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
 
 from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord
@@ -75,21 +76,18 @@ class Setting:
 
     @cached_property
     def rows(self) -> dict[str, list[RunRecord]]:
-        """The runs of each row on one data set, the one with the most seeds: of pictures that each seed drew anew where
-        all rows of a task have such runs, else of others, so that rows are compared on the same."""
+        """The runs of each row on one data set, the one with the most seeds. Rows of a task are compared on the same
+        pictures: on those that each seed drew anew where enough rows for an order have such runs, else on others."""
         sets = [
             (row, of_set)
             for records in self.runs.values()
             for row, runs in by_row(records).items()
             for of_set in grouped(runs, lambda r: r.data.fingerprint).values()
         ]
-        drawn = {row for row, of_set in sets if of_set[0].data.redrawn}
-        fixed = {of_set[0].task for row, of_set in sets if row not in drawn}
-        best: dict[str, list[RunRecord]] = {}
-        for row, of_set in sorted(sets, key=lambda pair: len(pair[1])):
-            wanted = of_set[0].data.redrawn != (of_set[0].task in fixed)
-            if wanted or row not in best or best[row][0].data.redrawn == of_set[0].data.redrawn:
-                best[row] = of_set
+        drawn = {row: of_set[0].task for row, of_set in sets if of_set[0].data.redrawn}
+        redrawn = {task for task, n in Counter(drawn.values()).items() if n >= _ORDERED}
+        kept = [pair for pair in sets if pair[1][0].data.redrawn == (pair[1][0].task in redrawn)]
+        best = dict(sorted(kept, key=lambda pair: len(pair[1])))
         return {row: best[row] for row in self.study.rows if row in best}
 
     def figures(self, metric: str) -> dict[str, Estimate]:
@@ -142,17 +140,18 @@ def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
         "# Do generated pictures answer as real ones do?",
         "Written by `cvhw4 agreement` from the stored runs, nothing by hand. Every figure is the mean over seeds of "
         f"the difference after the {settings[0].study.epoch} epoch, with its 95 % interval over seeds; verdicts as "
-        "on the pages linked below. Where seeds also drew their own pictures (*redrawn*), claims are of "
+        "on the pages linked at the end. Where seeds also drew their own pictures (*redrawn*), claims are of "
         "those runs, and their intervals about other pictures too. What is published is of best epochs.",
-        _sources(settings, folder),
-        "\n\n".join(dict.fromkeys(f"*{s.study.name}*: {escape(s.study.about)}" for s in settings if s.study.about)),
+        *_signs(settings, claims),
         *_real(settings, claims),
         *section("Every claim in every setting", "", _every(settings, claims)),
         *_redrawn(settings, claims),
-        *_signs(settings, claims),
         *_orders(settings),
         *_equal_steps(settings, claims),
         *_detected(settings),
+        "## Settings",
+        _sources(settings, folder),
+        *_limits(settings),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -174,7 +173,7 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
                     "seeds a row": ends(sorted({len({r.seed for r in of_row}) for of_row in rows.values()})),
                     "networks": escape(", ".join(dict.fromkeys(map(_network, records)))),
                     "precision": ", ".join(sorted({str(r.environment.get("precision", "float32")) for r in records})),
-                    "device": escape(", ".join(sorted({device(r) for r in records}))),
+                    "device": escape("; ".join(sorted({_processor(r) for r in records}))),
                     "days": days(records),
                     "pages": ", ".join(links) or "-",
                 }
@@ -182,9 +181,25 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
     return Table.of(lines).markdown()
 
 
+def _limits(settings: Sequence[Setting]) -> list[str]:
+    """What the studies say of themselves, each sentence once, with whose it is."""
+    whose: dict[str, list[str]] = {}
+    for study in dict.fromkeys(s.study.name for s in settings):
+        about = next(s.study.about for s in settings if s.study.name == study)
+        for sentence in re.split(r"(?<=\.) (?=[A-Z])", about) if about else ():
+            whose.setdefault(sentence, []).append(study)
+    together = grouped(whose, lambda sentence: ", ".join(whose[sentence]))
+    return [f"*{names}*: {escape(' '.join(sentences))}" for names, sentences in together.items()]
+
+
 def _network(record: RunRecord) -> str:
     """A run's network; of a training loop of the study's own that loop."""
     return str(record.settings.get("network", record.weights.network))
+
+
+def _processor(record: RunRecord) -> str:
+    """ "AMD EPYC, cpu (1 thread)", or a GPU's name."""
+    return ", ".join(dict.fromkeys((record.environment["device_name"], device(record))))
 
 
 def _real(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
@@ -241,27 +256,28 @@ def _redrawn(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
                         "figure": metric_name(claim.metric),
                         "the same pictures": _cell(fixed),
                         "redrawn": _cell(drawn),
-                        "redrawn less the same": _change(fixed.differences, drawn.differences),
+                        "redrawn less the same": _change(fixed, drawn),
                     }
                 )
     return section(
         "The same pictures for all seeds, or each its own",
         "*Redrawn*: each seed drew its own training and validation pictures, in as large numbers, so that the interval "
         "is about other pictures of that kind too; on the same pictures it is about other seeds alone. *Redrawn less "
-        "the same*: with its 95 % interval (Welch's t, for this claim alone); it leaves 0 out by chance, or as that "
-        "one set of pictures differs from the average one.",
+        "the same*: seed by seed, as a seed's start and order are the same in both, with its 95 % interval (Student's "
+        "t, for this claim alone); it leaves 0 out by chance, as that one set of pictures differs from the average "
+        "one, or as the runs are of other code and machines.",
         lines,
     )
 
 
-def _change(before: Sequence[float], after: Sequence[float]) -> str:
-    """ "-0.031 [-0.061, -0.001]": the difference of two means."""
-    if min(len(before), len(after)) < 2:
+def _change(before: Outcome, after: Outcome) -> str:
+    """ "-0.031 [-0.061, -0.001]": the mean of the differences seed by seed, over the seeds of both."""
+    first, then = (dict(zip(o.seeds, o.differences, strict=True)) for o in (before, after))
+    changes = [then[seed] - first[seed] for seed in first if seed in then]
+    if len(changes) < 2:
         return "-"
-    from scipy.stats import ttest_ind
-
-    low, high = ttest_ind(after, before, equal_var=False).confidence_interval()
-    return f"{number(fmean(after) - fmean(before), sign='+')} [{number(float(low))}, {number(float(high))}]"
+    found = estimate(changes)
+    return f"{number(found.mean, sign='+')} {interval(found)}"
 
 
 def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
@@ -306,12 +322,12 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         words.append(text + ".")
     return [
         "## Signs",
+        "\n".join(words),
         "Each difference is compared with the one in the setting under *held against*: real pictures, at the size "
         f"closest to the publication at which {ENOUGH} seeds or more have the claim, or else two, or one. *Agree* and "
         "*differ*: both intervals leave zero (the claim's margin) out. *Open*: one of them does not, or is of one run; "
         "then the means alone agree or differ. Of what is published only the sign is compared; a published figure by "
         "itself says nothing about other pictures.",
-        "\n".join(words),
         Table.of(lines).markdown() or "No claim has been measured on real pictures yet.",
     ]
 

@@ -40,7 +40,7 @@ from cvhw4.statistics.sensitivity import DETECTED, Detection, found_shift, least
 from cvhw4.statistics.stability import stability, wrong_verdicts
 from cvhw4.statistics.verdicts import Outcome, families
 from cvhw4.study import Study
-from cvhw4.tasks import LABELS
+from cvhw4.tasks import LABELS, TASKS
 
 SPLITS = 100  # of the validation images into halves
 FEW = 5  # seeds of the draws that are held against all seeds
@@ -121,7 +121,8 @@ def noise_section(sets: Sequence[Evidence]) -> list[str]:
     return [
         "## Two sources of noise: the seed, and the validation images",
         f"Standard deviations of one run's figure, {sets[0].study.epoch} epoch: over seeds on the same images, and "
-        "over bootstrap draws of as many images (by class; whole images for the mIoU) with the same network. More "
+        "over bootstrap draws of as many images (by class; whole images for the mIoU; neighbours that are alike, as "
+        "frames of a film, together) with the same network. More "
         "seeds average the first away, and do nothing about what is the images' alone. *Both together*: what a seed "
         "does on some images only.",
         *parts,
@@ -191,6 +192,11 @@ def details_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
         c, both = o.comparison, o.with_other_images
         if o.difference.n < 2:
             continue
+        of_share = o.claim.metric in TASKS[next(iter(o.runs.values()))[0].task].shares
+
+        def shown(effect: float, sd: float = c.sd, of_share: bool = of_share) -> str:
+            return "none" if of_share and effect * sd > 1 else number(effect * sd)
+
         lines.append(
             {
                 "claim": o.claim.id,
@@ -201,10 +207,10 @@ def details_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
                 "p (Holm)": p_value(o.adjusted_p),
                 "smallest of interest": number(o.claim.smallest) if o.claim.smallest else "-",
                 "p of equivalence (Holm)": p_value(o.equivalent_p) if equal else "-",
-                "so many seeds show": number(smallest_effect(o.difference.n, LEVEL / o.together, c.freedom) * c.sd),
-                f"{NIGHTLY_SEEDS} seeds alone": number(smallest_effect(NIGHTLY_SEEDS, LEVEL / o.together) * c.sd),
-                f"{NIGHTLY_SEEDS}, spread known": number(
-                    smallest_effect(NIGHTLY_SEEDS, LEVEL / o.together, o.difference.n - 2) * c.sd
+                "so many seeds show": shown(smallest_effect(o.difference.n, LEVEL / o.together, c.freedom)),
+                f"{NIGHTLY_SEEDS} seeds alone": shown(smallest_effect(NIGHTLY_SEEDS, LEVEL / o.together)),
+                f"{NIGHTLY_SEEDS}, spread known": shown(
+                    smallest_effect(NIGHTLY_SEEDS, LEVEL / o.together, o.difference.n - 2)
                 )
                 if bounds.knows(o) and o.difference.n > ENOUGH
                 else "-",
@@ -215,12 +221,14 @@ def details_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
     made = Table.of(lines, optional=lines[0] if lines else ())
     images = (
         " *Other images too*: for other validation images as well, from a bootstrap over images (by class, the same in "
-        "both rows); its p is not corrected."
+        "both rows; neighbours that are alike, as frames of a film, together); never narrower than over seeds alone; "
+        "its p is not corrected."
     )
     return section(
         "The comparisons in full",
         "*Together*: the claims that p is corrected for (Holm): those on the same data; a control is judged by itself. "
-        "*So many seeds show*: the smallest difference that n seeds decide in nine of ten studies, at the spread seen; "
+        "*So many seeds show*: the smallest difference that n seeds decide in nine of ten studies, at the spread seen "
+        "(*none*: it would be above 1); "
         f"beside it that of {NIGHTLY_SEEDS}, the default, by themselves"
         + (", and where a calibration knows the spread" if f"{NIGHTLY_SEEDS}, spread known" in made.columns else "")
         + "."
