@@ -140,6 +140,7 @@ def _skips(e: Evidence) -> list[str | Picture]:
     # Classes of which hardly a pixel is ever right in either arm say nothing about the arms.
     found = [max(map(max, arms)) >= 0.001 for of_mode in values.values() for arms in [of_mode[_THIN]]]
     places = [place for place in _PLACES if place != _THIN or all(found)]
+    thin = "*Thin classes*: Pole and SignSymbol." if all(found) else "Of poles and signs hardly a pixel is found."
     lines = [
         {
             "measured on": place,
@@ -168,10 +169,7 @@ def _skips(e: Evidence) -> list[str | Picture]:
         f"{len(seeds)} seeds, {e.study.epoch} epoch. *Frozen*: batch norm trains with the statistics that it started "
         "with, the report's mode; *train*: with each batch's. *Near contours*: within 3 pixels of another label. All "
         "but the first two by one confusion matrix over the set, void ignored; away from contours a class with "
-        "hardly any pixels weighs as much in the mIoU as any other. "
-        + (
-            "*Thin classes*: Pole and SignSymbol." if _THIN in places else "Of poles and signs hardly a pixel is found."
-        ),
+        f"hardly any pixels weighs as much in the mIoU as any other. {thin}",
         cvhw4.table(lines),
         "Were the gain only about a network that cannot train without normalisation, it would vanish where batch norm "
         "trains, and the last column below would be as large as the first.",
@@ -207,11 +205,8 @@ def _won_near(fused: np.ndarray, plain: np.ndarray) -> float:
 
 
 def _answer(mode: str, near: Arms, away: Arms, won: Sequence[float]) -> str:
-    """Whether skips help most near contours: by accuracy, by the share of errors removed, and by pixels.
-
-    Args:
-        won: the share of the pixels won that lie near contours, by seed.
-    """
+    """Whether skips help most near contours: by accuracy, by the share of errors removed, and by the share of the
+    pixels won that lie there, by seed."""
     accuracy = cvhw4.estimate(_less(_less(*near), _less(*away)))
     where = "Where batch norm trains" if mode == "train" else "In the report's mode"
     text = f"{where}, skips bring {cvhw4.gain(accuracy)} more pixel accuracy near contours than away from them"
@@ -221,21 +216,14 @@ def _answer(mode: str, near: Arms, away: Arms, won: Sequence[float]) -> str:
     if any(map(math.isnan, (*shares[0], *shares[1]))):
         return text + "."
     errors = cvhw4.estimate(_less(*shares)).mean
-    text += (
-        f"; the share of the errors that goes is {100 * abs(errors):.0f} points {'larger' if errors > 0 else 'smaller'}"
-        " there"
-    )
+    size = "larger" if errors > 0 else "smaller"
+    text += f"; the share of the errors that goes is {100 * abs(errors):.0f} points {size} there"
     if (accuracy.mean > 0) == (errors > 0):
         return text + (": the gain is largest at contours." if accuracy.mean > 0 else ": it is not one of contours.")
+    text += ". So the two measures disagree: accuracy rises more "
     if errors > 0:
-        return (
-            f"{text}. So the two measures disagree: accuracy rises more away from contours, and a larger share of the "
-            "errors near them goes."
-        )
-    return (
-        f"{text}. So the two measures disagree: accuracy rises more near contours, but a larger share of the errors "
-        "away from them goes, which is not spatial detail."
-    )
+        return text + "away from contours, and a larger share of the errors near them goes."
+    return text + "near contours, but a larger share of the errors away from them goes, which is not spatial detail."
 
 
 # From 11 to 3 classes
