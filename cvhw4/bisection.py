@@ -19,16 +19,11 @@ _FIRST = re.compile(r"^([0-9a-f]{40,64}) is the first '?bad'? commit", re.MULTIL
 
 
 def bisect(
-    row: str,
-    good: str,
-    bad: str,
-    arguments: Sequence[str],
-    results: Path,
-    say: Callable[[str], object],
-    seeds: int = 3,
+    row: str, good: str, bad: str, arguments: Sequence[str], results: Path, say: Callable[[str], object], seeds: int = 3
 ) -> str:
-    """The first commit at which a row's primary figure (the mean of its best over seeds) is nearer to `bad`'s than to
-    `good`'s; where the lowest is best, `bad`'s is the higher one.
+    """The digits of the first commit at which a row's primary figure (the mean of its best over seeds) is nearer to
+    `bad`'s than to `good`'s (where the lowest is best, `bad`'s is the higher one); of several, a line each, where those
+    in between cannot be trained.
 
     Commits are checked out in a temporary folder; the working tree stays as it is. Runs are kept in `results` and taken
     from there again.
@@ -37,9 +32,6 @@ def bisect(
         arguments: of pytest, as what it collects; paths that no commit has, as of data, are relative to here.
         results: folder of the runs, those of each commit in a folder of its own.
         say: is told of every commit's figure.
-
-    Returns:
-        The commit's digits; several, a line each, where those in between cannot be trained.
 
     Raises:
         InputError: not a repository or revision, `bad` is not worse, or an end cannot be trained.
@@ -71,9 +63,8 @@ def bisect(
             said = _git(tree, "bisect", "start", "--first-parent", ends[1], ends[0])
             while (found := _FIRST.search(said)) is None and "only 'skip'ped commits left" not in said:
                 value = measure()
-                word = (
-                    "skip" if isinstance(value, str) else "bad" if sign * value[0] < sign * (low + high) / 2 else "good"
-                )
+                worse = not isinstance(value, str) and sign * value[0] < sign * (low + high) / 2
+                word = "skip" if isinstance(value, str) else "bad" if worse else "good"
                 before, said = said, _git(tree, "bisect", word, expected=(0, 2))
                 if said == before:
                     hint = "see in git bisect's manual how this version of git says which commit is the first bad one"

@@ -65,11 +65,8 @@ class Executor(ABC):
         self._runs: dict[tuple[str, str, int], Submitted] = {}
 
     def submit(self, runs: Iterable[tuple[Study, Row, int]]) -> None:
-        """Takes runs, which are begun in this order.
-
-        Raises:
-            InputError: a study cannot be sent to another process; none is begun.
-        """
+        """Takes runs, which are begun in this order; none, with an InputError, where a study cannot be sent to another
+        process."""
         runs = list(runs)
         for study in {id(study): study for study, _, _ in runs}.values():
             for module in own_modules(study, self._root):

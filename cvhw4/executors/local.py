@@ -38,14 +38,9 @@ _NETWORKS = ("cvhw4.training.fit", "torchvision.transforms.v2", "PIL.Image")  # 
 
 
 def start_server(networks: bool) -> None:
-    """Starts the process that workers are forked from, if there is none yet, and returns before it has imported all.
-
-    Args:
-        networks: whether networks of cvhw4's will be trained, which need torch.
-
-    Raises:
-        InputError: no socket can be made in the folder for temporary files, as its path is too long.
-    """
+    """Starts the process that workers are forked from, if there is none yet, and returns before it has imported all;
+    `networks` of cvhw4's need torch. Raises InputError where no socket can be made in the folder for temporary files,
+    as its path is too long."""
     if networks:
         prepare_process()  # what it puts into the environment is handed down
     forkserver.set_forkserver_preload([__name__, *(_NETWORKS if networks else ())])
@@ -66,14 +61,9 @@ class _Worker:
 
 
 class LocalPool(Executor):
-    """Runs in processes of this machine.
+    """So many runs at once in processes of this machine, by the runners that `make` makes of their studies.
 
     A run whose process dies has failed, and the others go on; one that is no longer waited for is ended.
-
-    Args:
-        jobs: how many runs at once.
-        root: as of every `Executor`.
-        make: makes the runner of a study.
     """
 
     def __init__(self, jobs: int, root: Path, make: Callable[[Study], Runner]) -> None:
@@ -171,9 +161,8 @@ class LocalPool(Executor):
         mine, theirs = mp.Pipe()
         output = Path(self._folder.name) / str(number)
         output.touch()
-        process = mp.get_context("forkserver").Process(
-            target=_work, args=(theirs, output, dict(os.environ), os.getcwd())
-        )
+        given = theirs, output, dict(os.environ), os.getcwd()
+        process = mp.get_context("forkserver").Process(target=_work, args=given)
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")  # else workers run a script that called pytest.main() again
         try:

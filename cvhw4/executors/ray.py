@@ -55,7 +55,6 @@ class Cluster(Executor):
             all runs have the same number of threads.
         address: of a running cluster, as `ray.init` takes it, with "auto" for the one that this node belongs to. The
             package is shipped to its nodes. None starts a cluster of this machine.
-        root: folder of the user's code: what own metrics and training loops use of it is shipped with them.
         make: makes the runner of a study with options.
 
     Raises:
@@ -196,11 +195,7 @@ class Cluster(Executor):
 
 
 def share_of(nodes: Sequence[Mapping[str, float]], device: str, threads: int | None) -> Share:
-    """What each run gets of nodes with these resources, by Ray's names; see `Cluster`.
-
-    Raises:
-        InputError: no node has it.
-    """
+    """What each run gets of nodes with these resources, by Ray's names; raises InputError where none has it."""
     gpu = device != "cpu" and any(node.get("GPU", 0) >= 1 for node in nodes)
     if device == "cuda" and not gpu:
         hint = "use --device cpu, or start nodes that have them (ray start --num-gpus N)"

@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from cvhw4.discovery import logged_elsewhere
 from cvhw4.errors import InputError
 from cvhw4.records.schema import DataUsed, Epoch, RunRecord, Times, WeightsUsed
+from cvhw4.report.runs import by_row
 from cvhw4.study import Claim, Study, is_name
 from cvhw4.study.checks import MOST, is_number
 
@@ -102,10 +103,8 @@ _TAKEN_BY = {
 
 
 def read_runs(sources: Iterable[str], wanted: Wanted) -> tuple[list[LoggedRun], list[LoggedRun]]:
-    """The finished runs of sources, and the unfinished ones.
-
-    Args:
-        sources: files and folders, whose kind is seen from their names and what they hold, or KIND:WHERE.
+    """The finished runs of sources, and the unfinished ones. Sources are files and folders, whose kind is seen from
+    their names and what they hold, or KIND:WHERE.
 
     Raises:
         InputError: a source is not there, of no known kind, or cannot be read, or none of them takes what is asked; no
@@ -123,7 +122,7 @@ def read_runs(sources: Iterable[str], wanted: Wanted) -> tuple[list[LoggedRun], 
                 if not isinstance(run, LoggedRun):
                     hint = "let it yield cvhw4.readers.LoggedRun"
                     raise InputError(source, f"has a reader that yields {run!r:.60}", hint)
-                found += [run] * _is_wanted(run, wanted)
+                found += [run] * all(_says(text, run.values.get(name)) for name, text in wanted.only.items())
         except ImportError as error:
             hint = f"pip install {error.name or kind}"
             raise InputError(source, f"needs a package that is missing ({error})", hint) from error
@@ -162,20 +161,12 @@ def _others() -> dict[str, Any]:
 
 
 def _loaded(kind: str) -> Reader:
-    if kind in _READERS:
-        module, _, name = _READERS[kind].partition(":")
-        loaded: Reader = getattr(import_module(module), name)
-    else:
-        try:
-            loaded = _others()[kind].load()
-        except AttributeError as error:
-            hint = "correct the entry point of its package"
-            raise InputError(kind, f"has a reader that cannot be loaded ({error})", hint) from error
+    try:
+        loaded: Reader = resolve_name(_READERS[kind]) if kind in _READERS else _others()[kind].load()
+    except AttributeError as error:
+        hint = "correct the entry point of its package"
+        raise InputError(kind, f"has a reader that cannot be loaded ({error})", hint) from error
     return loaded
-
-
-def _is_wanted(run: LoggedRun, wanted: Wanted) -> bool:
-    return all(_says(text, run.values.get(name)) for name, text in wanted.only.items())
 
 
 def _says(text: str, value: object) -> bool:
@@ -190,11 +181,7 @@ def _says(text: str, value: object) -> bool:
 
 def figures_of(names: Iterable[str], lower: Iterable[str]) -> tuple[dict[str, str], frozenset[str]]:
     """What the options --metric and --lower name: "accuracy", "val/acc" (called acc) or "accuracy=val/acc";
-    and of which of them the lowest is best: those of --lower, and "loss".
-
-    Raises:
-        InputError: two get one name.
-    """
+    and of which of them the lowest is best: those of --lower, and "loss"; raises InputError where two get one name."""
     figures: dict[str, str] = {}
     lowest = set()
     for given, is_lower in [*((n, False) for n in names), *((n, True) for n in lower)]:
@@ -208,11 +195,8 @@ def figures_of(names: Iterable[str], lower: Iterable[str]) -> tuple[dict[str, st
 
 
 def claims_of(better: Sequence[str], worse: str | None, figures: Iterable[str], margin: float) -> list[Claim]:
-    """A claim for each row that should win and each figure: that it beats the other row, or the margin itself.
-
-    Raises:
-        InputError: there is a row and nothing that it is held against, or the other way round.
-    """
+    """A claim for each row that should win and each figure: that it beats the other row, or the margin itself; raises
+    InputError where there is a row and nothing that it is held against, or the other way round."""
     if worse is not None and not better:
         raise InputError(f"--worse {worse}", "has nothing that should beat it", "name a row with --better")
     if margin and not better:
@@ -228,11 +212,9 @@ def claims_of(better: Sequence[str], worse: str | None, figures: Iterable[str], 
 def judged_study(
     name: str, runs: Sequence[LoggedRun], wanted: Wanted, claims: Sequence[Claim], source: str
 ) -> tuple[Study, list[RunRecord]]:
-    """A study of logged runs, and their records.
+    """A study with a name of finished runs, and their records.
 
     Args:
-        name: of the study.
-        runs: finished ones.
         claims: about rows by the values in `wanted.row` or by their names.
         source: where the runs are from, in a word or two.
 
@@ -308,14 +290,9 @@ def judged_study(
 
 
 def unpaired(study: Study, records: Iterable[RunRecord]) -> list[str]:
-    """Lines that say which claims' rows have no seed in common, and which seeds one of them alone has.
-
-    Raises:
-        InputError: no claim is left that could be judged, though there are some.
-    """
-    seeds: dict[str, set[int]] = {}
-    for record in records:
-        seeds.setdefault(record.row, set()).add(record.seed)
+    """Lines that say which claims' rows have no seed in common, and which seeds one of them alone has; raises
+    InputError where no claim is left that could be judged, though there are some."""
+    seeds = {row: {r.seed for r in of_row} for row, of_row in by_row(records).items()}
     lines, apart = [], []
     pairs = dict.fromkeys(claim.rows for claim in study.claims)
     for pair in pairs:

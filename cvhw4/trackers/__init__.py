@@ -17,8 +17,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import resolve_name
 from typing import Any, NamedTuple, Protocol
 
 from cvhw4.errors import InputError, printable
@@ -30,13 +30,7 @@ CLOSE_SECONDS = 30.0  # that a session waits at its end for what trackers still 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as trackers see it.
-
-    Attributes:
-        row: what is trained.
-        seed: what is drawn from.
-        images: how many it trains on in an epoch; None where that is not known.
-    """
+    """A run as trackers see it, and on how many images it trains in an epoch; None where that is not known."""
 
     row: Row
     seed: int
@@ -111,14 +105,8 @@ TRACKERS = {
 
 
 def check_trackers(wanted: Mapping[str, str | None]) -> None:
-    """Finds what trackers lack before anything is trained.
-
-    Args:
-        wanted: what the options were given, by their names.
-
-    Raises:
-        InputError: a library is missing, or MLflow cannot use what it was given.
-    """
+    """Finds what trackers lack before anything is trained, by what their options were given; raises InputError where a
+    library is missing, or MLflow cannot use what it was given."""
     for name, where in wanted.items():
         if where is None:
             continue
@@ -133,11 +121,8 @@ def check_trackers(wanted: Mapping[str, str | None]) -> None:
 
 
 class Trackers:
-    """Tells all trackers of one run after the other, as a plugin that implements the hooks of runs.
-
-    Args:
-        wanted: what the options were given, by their names; None where one was not.
-    """
+    """Tells all trackers of one run after the other, as a plugin that implements the hooks of runs; `wanted` is what
+    their options were given, None where one was not."""
 
     def __init__(self, wanted: Mapping[str, str | None]) -> None:
         self._made: dict[str, Tracker | None] = {name: None for name, where in wanted.items() if where}
@@ -212,8 +197,7 @@ class Trackers:
                 try:
                     tracker = self._made[name]
                     if tracker is None:
-                        module, _, kind = TRACKERS[name].tracker.partition(":")
-                        tracker = self._made[name] = getattr(import_module(module), kind)(self._wanted[name])
+                        tracker = self._made[name] = resolve_name(TRACKERS[name].tracker)(self._wanted[name])
                     job(tracker)
                 except Exception as error:
                     del self._made[name]
