@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +16,7 @@ def fetch_camvid(
     destination: Annotated[Path, typer.Argument(help="Folder to make.", parser=folder_of)] = Path("local/CamVid"),
     source: Annotated[
         str | None,
-        typer.Option(
-            "--from", help="A zip or folder of the SegNet tutorial you have already.", parser=os.path.expanduser
-        ),
+        typer.Option("--from", help="A zip or folder of the SegNet tutorial you have already.", parser=expanduser),
     ] = None,
     sha256: Annotated[
         str | None, typer.Option("--sha256", help="What an earlier fetch reported; anything else is refused.")

@@ -178,7 +178,7 @@ def list_runs(
     if row is not None and not finished and not broken:
         raise InputError(f"--row {row}", "is not the name of a stored row", "name one as cvhw4 list --rows does")
     tables = [] if failed else [(rows_table if by_row else runs_table)(finished, runs.latest)]
-    print_tables(table for table in [*tables, failures_table(broken)] if table.rows)
+    print_tables([*tables, failures_table(broken)])
     if (not finished and not broken) or (failed and not broken):
         typer.echo(f"no {'failed ' if failed else ''}runs in {printable(str(store.folder))}", err=True)
 

@@ -82,11 +82,9 @@ def write_table(
     if not tables:
         raise InputError(store.folder, "has no runs of these rows", "train them first, or name others")
     text = rendered(tables, ".md" if output is None else output.suffix)
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
+    if output is not None:
         write_atomically(output, text)
-        typer.echo(output)
+    typer.echo(text if output is None else output, nl=output is not None)
 
 
 def _called(study: Study, style: Mapping[str, str], rows: Sequence[str]) -> dict[str, str]:
@@ -100,8 +98,7 @@ def write_figure(
     kind: Annotated[str, typer.Argument(help="claims, curves, or a picture of the study's own, as decomposition.")],
     output: Annotated[Path, typer.Argument(help="File: .pdf, .svg or .png.", parser=folder_of)],
     names: Annotated[
-        list[str] | None,
-        typer.Argument(help="Rows of curves, claims by id (default: all).", autocompletion=row_names),
+        list[str] | None, typer.Argument(help="Rows of curves, claims by id (default: all).", autocompletion=row_names)
     ] = None,
     results: ResultsOption = RESULTS,
     study: StudyOption = None,

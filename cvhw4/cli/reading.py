@@ -30,8 +30,7 @@ def judge(
         ),
     ],
     figure: Annotated[
-        list[str] | None,
-        typer.Option("--metric", "-m", help="A figure, or NAME=LOGGED_AS; several times."),
+        list[str] | None, typer.Option("--metric", "-m", help="A figure, or NAME=LOGGED_AS; several times.")
     ] = None,
     lower: Annotated[list[str] | None, typer.Option("--lower", help="A figure of which the lowest is best.")] = None,
     row: Annotated[list[str] | None, typer.Option("--row", help="What tells rows apart (default: row).")] = None,
@@ -117,10 +116,8 @@ def judge(
         say(f"replaced: {len(gone)} runs judged before as {name}; another --name keeps both, --history every state")
     for line in session_summary(study, records, [], None, {}):
         typer.echo(line)
-    highest = [name for name in figures if name not in lowest]
-    best_is = [
-        f"the {which} {', '.join(names)}" for which, names in (("highest", highest), ("lowest", lowest)) if names
-    ]
+    by_side = {"highest": [name for name in figures if name not in lowest], "lowest": [*lowest]}
+    best_is = [f"the {which} {', '.join(names)}" for which, names in by_side.items() if names]
     typer.echo(f"best is {', and '.join(best_is)} (see --metric, --lower)\n")
     for path, what in write_pages(study, store, None, {}):
         typer.echo(f"{what}: {path}")

@@ -72,7 +72,7 @@ def history(
         found = {key: of_row for key, of_row in found.items() if key[0] == row}
         if not found:
             raise InputError(f"--row {row}", "is not a row of any night", "leave it out to see them all")
-    print_tables(table for table in (shifts_table(found), latest_table(found)) if table.rows)
+    print_tables([shifts_table(found), latest_table(found)])
     typer.echo(f"{len(nights)} nights, the last of {nights[-1].started[:10]}: {nights[-1].state}")
     if page:
         typer.echo(write_history(folder, nights))
