@@ -149,11 +149,9 @@ def issue(entry, text):
     there, state = open_issue(), entry["state"]
     if state in night.GOOD:
         if there:
-            taken = entry.get("accepted") or {}
-            reasons = "\n".join(f"- {row}: {reason}" for row, reason in taken.items())
-            why = (
-                f"Accepted:\n\n{reasons}\n\n" if reasons else "Nothing is worse than in the last good night any more. "
-            )
+            reasons = "\n".join(f"- {row}: {reason}" for row, reason in (entry.get("accepted") or {}).items())
+            why = "Nothing is worse than in the last good night any more. "
+            why = f"Accepted:\n\n{reasons}\n\n" if reasons else why
             number = there["number"]
             gh("--method", "POST", f"{repository()}/issues/{number}/comments", body={"body": why + url()})
             gh("--method", "PATCH", f"{repository()}/issues/{number}", body={"state": "closed"})

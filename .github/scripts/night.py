@@ -122,15 +122,8 @@ class Clock:
         self.end = time.monotonic() + minutes * 60
 
     def run(self, command, log, share=1.0):
-        """The exit code.
-
-        Args:
-            log: file for what it prints; None for this process's own output.
-            share: of the time that is left.
-
-        Raises:
-            Broken: the time is over.
-        """
+        """The exit code; raises Broken where a share of the time that is left is over. `log` is a file for what it
+        prints; None for this process's own output."""
         seconds = max(0.0, (self.end - time.monotonic()) * share)
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(log.open("ab")) if log is not None else None
@@ -145,10 +138,8 @@ class Clock:
             try:
                 return process.wait(seconds)
             except subprocess.TimeoutExpired:
-                what = " ".join(command[:2])
-                raise Broken(
-                    f"{what} was not done within {seconds / 60:.3g} minutes. The next night goes on."
-                ) from None
+                what, minutes = " ".join(command[:2]), seconds / 60
+                raise Broken(f"{what} was not done within {minutes:.3g} minutes. The next night goes on.") from None
             finally:
                 stop(process)
 
@@ -202,11 +193,9 @@ def install(settings, clock):
 
         needed = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        make_it = [sys.executable, "-m", "venv", str(folder)]
         try:
-            for command in (
-                [sys.executable, "-m", "venv", str(folder)],
-                [*pip, "--constraint", "constraints.txt", *needed],
-            ):
+            for command in (make_it, [*pip, "--constraint", "constraints.txt", *needed]):
                 if clock.run(command, None):
                     raise Broken("The pinned packages cannot be installed: see the log.")
             (folder / "complete").touch()
@@ -221,11 +210,8 @@ def install(settings, clock):
 
 @contextlib.contextmanager
 def lock(path, clock):
-    """The machine for this process alone, as `flock` takes it; waits for others, as long as there is time.
-
-    Raises:
-        Broken: somebody else had it all the time.
-    """
+    """The machine for this process alone, as `flock` takes it; waits for others, as long as there is time; raises
+    Broken where somebody else had it all the time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         told = False
@@ -253,11 +239,9 @@ def check(settings):
         if not Path(folder).is_dir():
             raise Broken(f"{name} names {folder}, which is no folder on this machine.")
     for place in (settings.store, Path()):
-        free = shutil.disk_usage(place).free / 1e9
-        if free < settings.free:
-            raise Broken(
-                f"The disk is full: {free:.1f} GB are left for {place.absolute()}, {settings.free:g} are needed."
-            )
+        free, least = shutil.disk_usage(place).free / 1e9, settings.free
+        if free < least:
+            raise Broken(f"The disk is full: {free:.1f} GB are left for {place.absolute()}, {least:g} are needed.")
 
 
 def prune(folder, days, named):
@@ -357,7 +341,7 @@ def night(settings, clock, started):
     from cvhw4.records.history import History, JudgedRow, Night
     from cvhw4.records.store import Store
     from cvhw4.report.history import night_page
-    from cvhw4.statistics.bounds import NO_BOUNDS, load_bounds
+    from cvhw4.statistics.bounds import bounds_of
     from cvhw4.statistics.levels import CANARY
     from cvhw4.statistics.nights import Unconfirmed, canary_of, judge_canary, judge_night
 
@@ -418,9 +402,8 @@ def night(settings, clock, started):
     if settings.canary and not settings.aside:
         for attempt in ("canary", "canary-again"):
             with anew() as folder:
-                _, lost, missed, records = train(
-                    settings, clock, Path(folder), attempt, 2, [settings.canary], 0.3, AT_ONCE="1"
-                )
+                alone = [settings.canary], 0.3
+                _, lost, missed, records = train(settings, clock, Path(folder), attempt, 2, *alone, AT_ONCE="1")
             if lost or missed or not records:
                 why = next(iter([*lost.values(), *missed.values()]), "was not run")
                 canary, judged = None, [JudgedRow(row=settings.canary, data=CANARY, status="failed", why=why)]
@@ -470,9 +453,6 @@ def night(settings, clock, started):
 
         newest = [Reference(row=r.row, data=r.data, runs=r.runs, since=earlier.started) for r in earlier.rows if r.runs]
         nights = [type(earlier)(started=earlier.started, state="fine", good=newest, figures=earlier.figures)]
-    bounds = NO_BOUNDS
-    if study.bounds is not None and Path(study.bounds).exists():
-        bounds = load_bounds(Path(study.bounds), study)
     judgement = judge_night(
         study,
         begun,
@@ -482,7 +462,7 @@ def night(settings, clock, started):
         retrain,
         notes,
         {row: why for row, why in tests.items() if row},
-        bounds,
+        bounds_of(study),
         pin=settings.pin,
         held=settings.held,
         complete=not settings.aside,
@@ -587,15 +567,15 @@ def checkout():
     it, or None where another night has it."""
     folder = int(os.environ.pop("NIGHT_CHECKOUT", "") or os.open(".", os.O_RDONLY))
     os.set_inheritable(folder, True)
-    alone = True
+    given = folder
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        alone = False
+        given = None
     except OSError:  # the file system has no locks
         pass
     try:
-        yield folder if alone else None
+        yield given
     finally:
         os.close(folder)
 
@@ -706,14 +686,12 @@ UPDATE = re.compile(r"(nights/[\dTZ-]+\.json|index\.html|badge\.svg|records/[\w.
 
 def publish(update, remote, branch):
     """Adds what a night leaves to the history's branch: nights, pages, and records, of which those stay that the
-    branch's newest judged night names. Another night that is published at the same time stays.
-
-    Raises:
-        Broken: the branch cannot be read or written.
-    """
+    branch's newest judged night names. Another night that is published at the same time stays. Raises Broken where
+    the branch cannot be read or written."""
     files = [p for p in sorted(update.rglob("*")) if p.is_file() and not p.is_symlink()]
     files = [p for p in files if UPDATE.fullmatch(str(p.relative_to(update)))]
-    if not any(p.parent.name == "nights" for p in files):
+    latest = max((p.stem for p in files if p.parent.name == "nights"), default=None)
+    if latest is None:
         raise Broken(f"{update} has no night.")
     for attempt in range(5):
         with tempfile.TemporaryDirectory() as name:
@@ -729,7 +707,7 @@ def publish(update, remote, branch):
                 if (path.parent.name, path.stem) not in named:
                     path.unlink()
             git("add", "--all", "--force", folder=copy)
-            git("commit", "--quiet", "--allow-empty", "--message", f"Night {files_night(files)}", folder=copy)
+            git("commit", "--quiet", "--allow-empty", "--message", f"Night {latest}", folder=copy)
             push = "push", "--quiet", address(remote), f"HEAD:refs/heads/{branch}"
             code, said = git(*push, folder=copy, expected=range(256))
             if code == 0:
@@ -748,11 +726,6 @@ def named_by_newest(history):
                 placed = [r for kind in ("rows", "good", "pinned") for r in entry[kind]]
                 named, newest = {(r["row"], run) for r in placed for run in r["runs"]}, entry["started"]
     return named
-
-
-def files_night(files):
-    """The name of the latest night among files."""
-    return max(p.stem for p in files if p.parent.name == "nights")
 
 
 def overdue(history, hours):
