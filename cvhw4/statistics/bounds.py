@@ -12,14 +12,13 @@ that they were calibrated on, which they know by its fingerprint, and for no oth
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import Outcome
 from cvhw4.study import Claim, EpochRule, Row, Study
+from cvhw4.study.functions import digest_of
 from cvhw4.tasks import FIRST_LOSS, ScaleName
 
 FALSE_ALARMS = 0.01  # share of nightly sessions in which any bound at all may be missed by chance
@@ -95,7 +95,7 @@ def arithmetic(record: RunRecord) -> str:
 
 def digest(record: RunRecord) -> str:
     """Of a run's settings, which the runs of a row have alike."""
-    return hashlib.sha256(json.dumps(record.settings, sort_keys=True).encode()).hexdigest()[:12]
+    return digest_of(json.dumps(record.settings, sort_keys=True))
 
 
 @dataclass(frozen=True)
@@ -451,57 +451,37 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
     """The bounds of one study; ValueError, KeyError, TypeError or AttributeError for what is not written so."""
     if part["format"] != FORMAT:
         raise ValueError("it is of another version of cvhw4")
-    seeds, rate = part["seeds"], part.get("held_out")
-    outliers = {row: Outliers(**fields) for row, fields in part.get("outliers", {}).items()}
-    rows = {
-        row: {name: _read_bound(b, seeds, scale_of(study.rows[row], name)) for name, b in figures.items()}
+    needed = ("source", "data", "false_alarms", "seeds")
+    read: dict[str, Any] = {
+        f.name: part[f.name] for f in fields(Bounds) if f.compare and (f.name in part or f.name in needed)
+    }
+    read["outliers"] = {row: Outliers(**values) for row, values in part["outliers"].items()}
+    read["rows"] = {
+        row: {name: _read_bound(b, part["seeds"], scale_of(study.rows[row], name)) for name, b in figures.items()}
         for row, figures in part["rows"].items()
     }
-    claims = {claim: _read_bound(b, seeds, "plain") for claim, b in part["claims"].items()}
-    twins = {
+    read["claims"] = {claim: _read_bound(b, part["seeds"], "plain") for claim, b in part["claims"].items()}
+    read["twins"] = {
         row: {name: Twin(t["tolerance"], {int(s): v for s, v in t["seeds"].items()}) for name, t in figures.items()}
-        for row, figures in part.get("twins", {}).items()
+        for row, figures in part["twins"].items()
     }
-    differences = {
+    read["differences"] = {
         claim: {rule: {int(seed): float(d) for seed, d in by_seed.items()} for rule, by_seed in rules.items()}
-        for claim, rules in part.get("differences", {}).items()
+        for claim, rules in part["differences"].items()
     }
-    untrained = part.get("untrained", {})
-    data, share, nights = part["data"], part["false_alarms"], part.get("nights", 0)
-    on = part.get("twins_on", "")
-    new_seeds, usual, new_nights = part.get("new_seeds"), part.get("usual"), part.get("new_nights", 0)
-    settings = part.get("settings", {})
-    texts = all(isinstance(text, str) for text in (part["source"], on, *data.values(), *settings.values()))
-    numbers = [share, *(x for x in (rate, new_seeds, usual) if x is not None), *(o.limit for o in outliers.values())]
-    numbers += [d for rules in differences.values() for by_seed in rules.values() for d in by_seed.values()]
-    numbers += [x for figures in twins.values() for t in figures.values() for x in (t.tolerance, *t.values.values())]
-    counted = [
-        seeds,
-        *(seed + 1 for failed in untrained.values() for seed in failed),
-        *(n for o in outliers.values() for n in (o.n, o.of - o.n)),
-    ]
-    counts = all(isinstance(n, int) and n > 0 for n in counted) and isinstance(nights + new_nights, int)
-    if not (texts and counts and 0 < share < 1 and all(math.isfinite(x) for x in numbers)):
+    made = Bounds(**read)
+    texts = (made.source, made.twins_on, *made.data.values(), *made.settings.values())
+    numbers = [made.false_alarms, *(x for x in (made.held_out, made.new_seeds, made.usual) if x is not None)]
+    numbers += [o.limit for o in made.outliers.values()]
+    numbers += [d for rules in made.differences.values() for by_seed in rules.values() for d in by_seed.values()]
+    numbers += [x for of in made.twins.values() for t in of.values() for x in (t.tolerance, *t.values.values())]
+    counted = [made.seeds, *(seed + 1 for failed in made.untrained.values() for seed in failed)]
+    counted += [n for o in made.outliers.values() for n in (o.n, o.of - o.n)]
+    counts = all(isinstance(n, int) and n > 0 for n in counted) and isinstance(made.nights + made.new_nights, int)
+    whole = all(isinstance(text, str) for text in texts) and counts
+    if not (whole and 0 < made.false_alarms < 1 and all(math.isfinite(x) for x in numbers)):
         raise ValueError("data, false_alarms, seeds, held_out, outliers, twins or source")
-    return Bounds(
-        rows=rows,
-        claims=claims,
-        source=part["source"],
-        data=data,
-        false_alarms=share,
-        seeds=seeds,
-        held_out=rate,
-        nights=nights,
-        new_seeds=new_seeds,
-        usual=usual,
-        new_nights=new_nights,
-        outliers=outliers,
-        settings=settings,
-        differences=differences,
-        untrained=untrained,
-        twins=twins,
-        twins_on=on,
-    )
+    return made
 
 
 def _known(part: Mapping[str, Any], study: Study) -> tuple[dict[str, Any], list[str]]:
@@ -528,12 +508,12 @@ def _known(part: Mapping[str, Any], study: Study) -> tuple[dict[str, Any], list[
     return kept, [*dict.fromkeys(odd)]
 
 
-def _read_bound(fields: dict[str, Any], runs: int, scale: ScaleName) -> Bound:
+def _read_bound(written: dict[str, Any], runs: int, scale: ScaleName) -> Bound:
     """A bound of a bounds file; ValueError or TypeError for anything that `cvhw4 calibrate` does not write."""
-    bound = Bound(**fields, runs=runs, scale=scale)
+    bound = Bound(**written, runs=runs, scale=scale)
     finite = math.isfinite(bound.low) and math.isfinite(bound.high)
     if not (finite and bound.low <= bound.mean <= bound.high and bound.sd >= 0 and bound.n >= FEWEST_RUNS):
-        raise ValueError(f"{fields} is not a bound")
+        raise ValueError(f"{written} is not a bound")
     return bound
 
 
