@@ -115,19 +115,14 @@ def _connect(config: pytest.Config) -> Cluster:
     """
     from cvhw4.executors.ray import Cluster
 
-    make, options, address = (
-        partial(_make_runner, config),
-        runner_options(config),
-        config.getoption("cvhw4_ray_address"),
-    )
+    options, address = runner_options(config), config.getoption("cvhw4_ray_address")
     if address is not None:  # this machine's share of cores is not the nodes'
         options["threads"] = config.getoption("cvhw4_threads")
-    return Cluster(options, address, config.rootpath, make)
+    return Cluster(options, address, config.rootpath, partial(_make_runner, config))
 
 
 def _session(request: pytest.FixtureRequest) -> Session:
-    session: Session = request.config.pluginmanager.get_plugin("cvhw4-session")  # type: ignore[assignment]
-    return session
+    return request.config.pluginmanager.get_plugin("cvhw4-session")  # type: ignore[return-value]
 
 
 @pytest.fixture
@@ -186,5 +181,4 @@ def bounds(request: pytest.FixtureRequest, study: Study) -> Bounds:
     `bounds.missed(record)` is a list of the bounds that a run misses, in words; the last run of a row to be held
     against them is joined by the session's others.
     """
-    found: Bounds = load(request.config, study)
-    return replace(found, beside=_session(request).beside)
+    return replace(load(request.config, study), beside=_session(request).beside)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from cvhw4.files import write_atomically
+
 Run = tuple[str, str, int]  # names of the study and the row, seed
 
 POLL_SECONDS = 0.2  # between looks at what other workers have finished
@@ -40,8 +42,6 @@ class SessionBoard:
             diverged: how its training diverged, if it did.
             overwrite: whether to replace a note that is there.
         """
-        from cvhw4.files import write_atomically
-
         note = self._note(run)
         if overwrite or not note.exists():
             content = {"record": str(record.resolve()) if record else None, "diverged": diverged}

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,9 @@ from cvhw4.errors import InputError, printable
 from cvhw4.plugin.board import Run
 from cvhw4.runner import Runner
 from cvhw4.study import Claim, Control, FromOptions, Loss, Row, Study
+
+if TYPE_CHECKING:
+    from cvhw4.statistics.bounds import Bounds
 
 _MARK = "mark the test with pytest.mark.study(s), s being a cvhw4.Study or cvhw4.FromOptions"
 
@@ -87,22 +90,17 @@ class Collection:
             return
         study = self.studies.named(mark, item.nodeid)
         free = set(metafunc.fixturenames) - _parametrised(item) - {*metafunc._arg2fixturedefs}
-        asked, tested = False, set[str]()
-        if {"row", "seed"} <= free:
-            rows = _selected_rows(study, mark, item.nodeid)
-            tested = {row.name for row in rows}
+        rows = _selected_rows(study, mark, item.nodeid) if {"row", "seed"} <= free else None
+        if rows is not None:
             cases = [pytest.param(row, seed, id=f"{row.name}-seed{seed}") for row in rows for seed in self.seeds]
             metafunc.parametrize(("row", "seed"), cases)
-            asked = True
         if "claim" in free:
             metafunc.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in study.nightly_claims])
-            asked = True
         if "control" in free:
             metafunc.parametrize("control", [pytest.param(control, id=control.name) for control in study.controls])
-            asked = True
-        if asked:
+        if rows is not None or free & {"claim", "control"}:
             of_study = self.asked.setdefault(study.name, dict.fromkeys(study.rows, False))
-            of_study |= {name: True for name in study.rows if name in tested}
+            of_study |= {row.name: True for row in rows or () if row.name in of_study}
             if self.is_worker:
                 self.config.workeroutput["cvhw4_asked"] = self.asked  # type: ignore[attr-defined]
 
@@ -231,7 +229,7 @@ def _written(value: Any) -> Any:
     return Loss(value) if callable(value) else value
 
 
-def load(config: pytest.Config, study: Study) -> Any:
+def load(config: pytest.Config, study: Study) -> Bounds:
     """The calibrated bounds of a study: of the file that `--bounds` names, or of its own.
 
     Raises:

@@ -188,18 +188,8 @@ def trackers(config: pytest.Config) -> dict[str, str | None]:
 def runner_options(config: pytest.Config) -> dict[str, Any]:
     """What `cvhw4.runner.Runner` takes beside the study."""
     number, sessions = _place_among_sessions(config)
-    names = (
-        "device",
-        "precision",
-        "cuda_graphs",
-        "weights",
-        "reuse",
-        "deterministic",
-        "checkpoint_seconds",
-        "threads",
-        "smoke",
-    )
-    options = {name: config.getoption(f"cvhw4_{name}") for name in names}
+    names = ("device", "precision", "cuda_graphs", "weights", "reuse", "deterministic", "checkpoint_seconds")
+    options = {name: config.getoption(f"cvhw4_{name}") for name in (*names, "threads", "smoke")}
     if options["threads"] is None:
         options["threads"] = divided_threads(sessions)
     results, weights = config.getoption("cvhw4_results") or config.rootpath / "results", options["weights"]

@@ -20,12 +20,12 @@ from cvhw4.plugin.board import Run, SessionBoard
 from cvhw4.plugin.collection import Collection, Studies, key_of, load, seed_in
 from cvhw4.plugin.options import jobs_at_once, threads_per_run
 from cvhw4.plugin.progress import Progress
+from cvhw4.records.schema import Epoch, RunRecord
 from cvhw4.study import Claim, Control, Row, Study
 from cvhw4.tasks import CUSTOM
 
 if TYPE_CHECKING:
     from cvhw4.executors.base import Event, Executor
-    from cvhw4.records.schema import Epoch, RunRecord
     from cvhw4.runner import Runner
     from cvhw4.statistics.verdicts import Outcome
 
@@ -48,7 +48,7 @@ class Session:
         make_cluster: Callable[[], Executor] | None,
     ) -> None:
         self.config, self.studies, self.collection, self.progress = config, studies, collection, progress
-        self.make_cluster = make_cluster
+        self.make_cluster, self._planned = make_cluster, collection.planned
         self.executor: Executor | None = None  # trains runs in other processes
         self._submitted = False  # whether it has them
         self._stored_before: set[Run] = set()  # planned runs that need no training
@@ -84,10 +84,8 @@ class Session:
         if key in self._smoked:  # by a fixture
             return self._smoked[key]
         if note.keys() & {"run", "failed", "missing"}:
-            error = InputError(
-                request.node.name, "calls train twice", "give each run a test of its own (train, row, seed)"
-            )
-            raise pytest.fail.Exception(str(error), pytrace=False)
+            hint = "give each run a test of its own (train, row, seed)"
+            raise pytest.fail.Exception(str(InputError(request.node.name, "calls train twice", hint)), pytrace=False)
         benchmark.disabled |= self.smoke  # first epochs are no times of the row
         benchmark.group = f"{row.study} {row.task.name}"
         benchmark.params = {"row": row.name, "seed": seed}  # plain values, for pytest-benchmark's own files
@@ -207,10 +205,6 @@ class Session:
             warnings.simplefilter("ignore")
             return self.studies.runner(row).find(row, seed) is not None
         return False
-
-    @property
-    def _planned(self) -> dict[Run, Row]:
-        return self.collection.planned
 
     def _begin(self, row: Row, seed: int) -> None:
         images = self._images(row)
@@ -333,8 +327,6 @@ class Session:
     def finished(self, rows: Sequence[Row], needed: Sequence[Row]) -> list[RunRecord]:
         """This session's runs of some rows, once they are over. With `--reuse`, and where the session did not select
         all runs of those rows that are needed (`--lf`, `-k`), stored ones that it would train alike are added."""
-        from cvhw4.records.schema import RunRecord
-
         warned: list[warnings.WarningMessage] = []
         with postponed(warned):
             paths = self._finished(rows, needed)
@@ -386,10 +378,12 @@ class Session:
         if study:
             self.trained.setdefault(study, Path(note["file"]))
         if "run" in note:
-            row, seed, path = note["run"]
-            self.runs[study, row, seed] = Path(path)
+            row, seed, path = note["run"][0], note["run"][1], Path(note["run"][2])
+            self.runs[study, row, seed] = path
             if hasattr(report, "node") and report.when == "call":
-                self._report_run(Path(path), report.duration)
+                with suppress(InputError, OSError):  # no more than a line hangs on it
+                    record = RunRecord.from_json(path.read_text("utf-8"), path)
+                    self.progress.report_run(record, report.duration)
         elif not report.passed and not self.is_worker and (key := self._key(report)) is not None:
             # Skipped, failed, or lost with its worker: nobody shall wait for it.
             self.progress.mark_lost(key)
@@ -408,13 +402,6 @@ class Session:
         studies = {study.name for study in self.studies_of(self.config.rootpath / report.nodeid.partition("::")[0])}
         found = [run for run in self._planned if run[0] in studies and seed_in(report.nodeid, run[1]) == run[2]]
         return max(found, key=lambda run: len(run[1]), default=None)
-
-    def _report_run(self, path: Path, seconds: float) -> None:
-        """Tells of a run that a worker finished in so many seconds."""
-        from cvhw4.records.schema import RunRecord
-
-        with suppress(InputError, OSError):  # no more than a line hangs on it
-            self.progress.report_run(RunRecord.from_json(path.read_text("utf-8"), path), seconds)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from cvhw4.errors import InputError, printable
+from cvhw4.files import write_atomically
 from cvhw4.plugin.collection import Collection, load
 from cvhw4.plugin.session import Session, issue, postponed
+from cvhw4.records.schema import RunRecord
+from cvhw4.report.text import wrapped
 from cvhw4.study import Study
-
-if TYPE_CHECKING:
-    from cvhw4.records.schema import RunRecord
 
 
 class Summary:
@@ -56,8 +55,6 @@ class Summary:
         Raises:
             InputError: a page cannot be written, or a record or the bounds cannot be read.
         """
-        from cvhw4.report.text import wrapped
-
         session = self.session
         keyword = self.config.option.keyword
         if keyword and self.collection.asked and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
@@ -131,16 +128,12 @@ class Summary:
 
     def _records(self, study: Study) -> list[RunRecord]:
         """The session's runs of a study."""
-        from cvhw4.records.schema import RunRecord
-
         paths = [path for (name, _, _), path in self.session.runs.items() if name == study.name]
         return [RunRecord.from_json(path.read_text("utf-8"), path) for path in paths]
 
     def _write_table(self, terminalreporter: pytest.TerminalReporter) -> list[tuple[Path, str]]:
         """Writes what `--table` names; raises InputError as `_summarise`."""
-        from cvhw4.files import write_atomically
         from cvhw4.report.papers import check_table, rendered, results_table
-        from cvhw4.report.text import wrapped
 
         path: Path | None = self.config.getoption("cvhw4_table")
         if path is None:
