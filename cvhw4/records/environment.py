@@ -75,11 +75,7 @@ def _driver() -> str | None:
 
 def device_name(device: torch.device | str) -> str:
     """The accelerator's or processor's name."""
-    if str(device).startswith("cuda"):
-        import torch
-
-        return torch.cuda.get_device_name(device)
-    if str(device).partition(":")[0] in OTHERS:
+    if str(device).partition(":")[0] in ("cuda", *OTHERS):
         import torch
 
         if hasattr(named := torch.get_device_module(device), "get_device_name"):
@@ -120,14 +116,11 @@ def code_digest() -> str:
 
 def reset_peak_memory(device: torch.device | str) -> None:
     """Starts a new measurement of peak memory."""
-    if str(device).startswith("cuda"):
+    if (kind := str(device).partition(":")[0]) in ("cuda", *OTHERS):
         import torch
 
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    if str(device).partition(":")[0] in OTHERS:
-        import torch
-
+        if kind == "cuda":
+            return torch.cuda.reset_peak_memory_stats(device)
         with suppress(RuntimeError):  # not every accelerator counts
             torch.accelerator.reset_peak_memory_stats(device)
         return
@@ -138,13 +131,11 @@ def reset_peak_memory(device: torch.device | str) -> None:
 def peak_memory(device: torch.device | str) -> int | None:
     """Peak memory since `reset_peak_memory`, in bytes: the device's, or the process's resident set on a CPU; None
     for an accelerator that does not count it."""
-    if str(device).startswith("cuda"):
+    if (kind := str(device).partition(":")[0]) in ("cuda", *OTHERS):
         import torch
 
-        return torch.cuda.max_memory_allocated(device)
-    if str(device).partition(":")[0] in OTHERS:
-        import torch
-
+        if kind == "cuda":
+            return torch.cuda.max_memory_allocated(device)
         with suppress(RuntimeError):
             return torch.accelerator.max_memory_allocated(device)
         return None

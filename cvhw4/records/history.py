@@ -12,15 +12,14 @@ import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cvhw4.errors import InputError
 from cvhw4.files import read, write_atomically
-from cvhw4.records.schema import Count, Instant, Json, Name, Number, RunRecord, Text, first_problem, stem
+from cvhw4.records.schema import Count, Instant, Json, Name, Number, RunRecord, Text, adapter, first_problem, stem
 from cvhw4.records.store import Store
-from cvhw4.records.typed import TypeAdapter, ValidationError, from_json
+from cvhw4.records.typed import ValidationError, from_json
 
 VERSION = 1
 State = Literal["first", "fine", "failed", "regression", "broken"]
@@ -180,17 +179,11 @@ class Night:
             version = raw["version"] if isinstance(raw, dict) else None
             if version != VERSION:
                 raise InputError(where, f"is a night of version {version!r:.40}, not {VERSION}", "update cvhw4")
-            night: Night = _adapter().validate_python(raw)
+            return adapter(cls).validate_python(raw)
         except ValidationError as error:
             raise InputError(where, f"is a damaged night ({first_problem(error)})", _HINT) from error
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(where, f"is not a night ({error})", _HINT) from error
-        return night
-
-
-@cache
-def _adapter() -> TypeAdapter[Any]:
-    return TypeAdapter(Night)
 
 
 class History:

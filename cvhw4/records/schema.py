@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cache
@@ -26,6 +26,7 @@ from cvhw4.tasks import CUSTOM, SEGMENTATION, TASKS, TRAINING_LOSSES, TaskName
 VERSION = 4
 _FAILURE_VERSION = 2
 _HINT = "delete it and repeat the run"
+adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)  # of a type, whose checks take a while to be made
 # In an environment, beside versions of packages.
 _PLACE = ("python", "platform", "device", "device_name", "cuda", "cudnn", "driver", "threads", "commit", "code")
 
@@ -187,7 +188,24 @@ class _Stored:
         Raises:
             InputError: not JSON, not a record, a damaged one, or a version this code does not know.
         """
-        return _parse(cls, text, where)
+        try:
+            raw = from_json(text, allow_inf_nan=False)
+        except ValueError as error:
+            raise InputError(where, f"is not JSON ({error})", _HINT) from error
+        what, known = ("run record", VERSION) if cls is RunRecord else ("note of a failure", _FAILURE_VERSION)
+        if not isinstance(raw, dict) or "version" not in raw:
+            raise InputError(where, f"is not a {what}", "move it out of the results folder")
+        if type(found := raw["version"]) is not int or found != known:
+            hint = "read it with the cvhw4 that wrote it, or use another --results folder"
+            raise InputError(where, f"is a record of version {found!r:.40}, not {known}", hint)
+        try:
+            record = adapter(cls).validate_python(raw)
+            if isinstance(record, RunRecord):
+                _check_run(record)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # without pydantic nothing is checked before
+            problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+            raise InputError(where, f"is a damaged record ({problem})", _HINT) from error
+        return record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,34 +361,6 @@ class Failure(_Stored):
 def stem(seed: int, fingerprint: str) -> str:
     """What the names of a run's files begin with: "seed0-" and 12 digits of its fingerprint."""
     return f"seed{seed}-{fingerprint[:12]}"
-
-
-def _parse(kind: Any, text: str | bytes, where: Path) -> Any:
-    """A record of a kind from JSON; raises InputError as `RunRecord.from_json`."""
-    try:
-        raw = from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        raise InputError(where, f"is not JSON ({error})", _HINT) from error
-    if not isinstance(raw, dict) or "version" not in raw:
-        what = "run record" if kind is RunRecord else "note of a failure"
-        raise InputError(where, f"is not a {what}", "move it out of the results folder")
-    present, found = VERSION if kind is RunRecord else _FAILURE_VERSION, raw["version"]
-    if type(found) is not int or found != present:
-        hint = "read it with the cvhw4 that wrote it, or use another --results folder"
-        raise InputError(where, f"is a record of version {found!r:.40}, not {present}", hint)
-    try:
-        record = _adapter(kind).validate_python(raw)
-        if kind is RunRecord:
-            _check_run(record)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # without pydantic nothing is checked before
-        problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
-        raise InputError(where, f"is a damaged record ({problem})", _HINT) from error
-    return record
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def first_problem(error: ValidationError) -> str:
