@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cvhw4.records.schema import RunRecord
 from cvhw4.statistics.bounds import Bound, Bounds, Twin
@@ -128,19 +127,11 @@ def chance(values: Sequence[float], bound: Bound, level: float = 0.05) -> tuple[
         The chance expected (predictive), and the lower end of its interval: its level / 2 quantile over the true means
         and spreads that the runs leave possible.
     """
-    from scipy.special import ndtr
-
     to = SCALES[bound.scale].to
-    e, middle, half = estimate([float(to(value)) for value in values]), float(to(bound.mean)), bound.half_width
-    freedom = bound.n - 1 + e.n - 1
+    e = estimate([float(to(value)) for value in values])
     squares = (bound.n - 1) * bound.sd**2 + (e.n - 1) * (e.sd**2 if e.n > 1 else 0.0)
-    if squares == 0:
-        certain = float(abs(e.mean - middle) > half)
-        return certain, certain
-    means, spreads = _possible(e.mean - middle, e.n, squares, freedom)
-    of_means = spreads / math.sqrt(bound.runs)
-    missed = 1 - (ndtr((half - means) / of_means) - ndtr((-half - means) / of_means))
-    return float(missed.mean()), float(np.quantile(missed, level / 2))
+    apart, freedom = e.mean - float(to(bound.mean)), bound.n - 1 + e.n - 1
+    return _chance(apart, e.n, squares, freedom, bound.half_width, level, of=bound.runs)
 
 
 def chance_of_pairs(apart: Sequence[float], tolerance: float, runs: int, level: float = 0.05) -> tuple[float, float]:
@@ -150,25 +141,27 @@ def chance_of_pairs(apart: Sequence[float], tolerance: float, runs: int, level: 
         apart: [n], two or more: how far these runs are from theirs.
         level: as of `chance`, as is what is returned.
     """
-    from scipy.special import ndtr
-
     e = estimate(apart)
-    if e.sd == 0:
-        certain = float(abs(e.mean) > tolerance)
+    return _chance(e.mean, e.n, (e.n - 1) * e.sd**2, e.n - 1, tolerance, level, times=runs)
+
+
+def _chance(
+    mean: float, n: int, squares: float, freedom: int, half: float, level: float, of: int = 1, times: int = 1
+) -> tuple[float, float]:
+    """How surely any of so many means, each `of` runs, is farther than `half` from 0, where n runs have that mean.
+
+    Over [_MEANS, _SPREADS] true means and spreads that these runs leave possible, the middles of equally likely slices.
+    """
+    from scipy.special import chdtri, ndtr, ndtri
+
+    if squares == 0:
+        certain = float(abs(mean) > half)
         return certain, certain
-    means, spreads = _possible(e.mean, e.n, (e.n - 1) * e.sd**2, e.n - 1)
-    missed = 1 - (ndtr((tolerance - means) / spreads) - ndtr((-tolerance - means) / spreads)) ** runs
-    return float(missed.mean()), float(np.quantile(missed, level / 2))
-
-
-def _possible(mean: float, n: int, squares: float, freedom: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[_MEANS, _SPREADS] and [_SPREADS]: true means and spreads that n runs with that mean leave possible, the middles
-    of equally likely slices."""
-    from scipy.special import chdtri, ndtri
-
     spreads = np.sqrt(squares / chdtri(freedom, (np.arange(_SPREADS) + 0.5) / _SPREADS))
     means = mean + ndtri((np.arange(_MEANS) + 0.5) / _MEANS)[:, None] * spreads / math.sqrt(n)
-    return means, spreads
+    of_means = spreads / math.sqrt(of)
+    missed = 1 - (ndtr((half - means) / of_means) - ndtr((-half - means) / of_means)) ** times
+    return float(missed.mean()), float(np.quantile(missed, level / 2))
 
 
 def found_shift(bound: Bound, probability: float = DETECTED) -> float:
