@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
@@ -55,8 +56,6 @@ def default_studies(root: Path) -> list[Study]:
     Raises:
         InputError: it names something else.
     """
-    import tomllib
-
     files = (folder / "pyproject.toml" for folder in (root, *root.parents))
     file = next((path for path in files if os.path.isfile(path)), None)
     if file is None:
@@ -113,7 +112,6 @@ def _studies_of_file(file: Path) -> list[Study]:
 
 def _paths_of(file: Path) -> list[str]:
     """What is on the path where pytest imports a file."""
-    import tomllib
 
     def outside(folder: Path) -> Path:
         """The folder that a package is in, or this one."""

@@ -39,14 +39,8 @@ _LOW = re.compile(r"(?:^|[_.+-])(?:loss|error|mae|mse|rmse|fid|perplexity)(?:$|[
 _TURNED = re.compile(r"(?:neg|minus|negative)[_.+-]", re.IGNORECASE)  # of which the highest is best again
 _MOST_CLASSES = 32767  # targets of more than 256 are int16
 _LARGEST_SIDE = 2**15  # pixels
-_OF_SCENES = (  # in their folders; pictures have none
-    "train.csv",
-    "train.txt",
-    "trainannot",
-    "masks",
-    "train/masks",
-    "SegmentationClass",
-)
+# In the folders of scenes; pictures have none.
+_OF_SCENES = ("train.csv", "train.txt", "trainannot", "masks", "train/masks", "SegmentationClass")
 
 
 def check_rows(study: Study, here: Path) -> dict[str, Row]:
