@@ -71,11 +71,7 @@ class ImageResults:
         return None if self.predicted is None else self.predicted == self.labels
 
     def figure(
-        self,
-        metric: str,
-        epoch: int,
-        weights: NDArray[np.integer] | None = None,
-        own: Metric | None = None,
+        self, metric: str, epoch: int, weights: NDArray[np.integer] | None = None, own: Metric | None = None
     ) -> NDArray[np.float64]:
         """A figure after an epoch, by its name in the record.
 

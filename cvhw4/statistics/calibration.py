@@ -440,11 +440,7 @@ def _machine(record: RunRecord) -> str:
 
 
 def _twins(
-    study: Study,
-    runs: Runs,
-    pairs: Sequence[tuple[RunRecord, RunRecord]],
-    seeds: int,
-    error: float,
+    study: Study, runs: Runs, pairs: Sequence[tuple[RunRecord, RunRecord]], seeds: int, error: float
 ) -> dict[str, dict[str, Twin]]:
     """The figures that twins give too, or nearly: twice as closely as the mean of a night's runs has to be known. By
     how much a further twin may differ follows from the spread of these differences about zero (Student's t)."""

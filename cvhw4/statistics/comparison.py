@@ -19,15 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvhw4.statistics.intervals import (
-    FEWEST_FOR_SKEWNESS,
-    Estimate,
-    Verdict,
-    estimate,
-    hall_transform,
-    reach,
-    skewness,
-)
+from cvhw4.statistics.intervals import FEWEST_FOR_SKEWNESS, Estimate, Verdict, estimate, hall_transform, reach, skewness
 
 DECIMALS = 12
 LEVEL = 0.05  # of verdicts
