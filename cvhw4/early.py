@@ -28,13 +28,13 @@ _ARGUMENTS: pytest.StashKey[list[str]] = pytest.StashKey()  # of the session tha
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
     """Joins options and paths; where pytest has a root folder from such a path by now, it begins anew."""
     given = [str(arg) for arg in early_config.invocation_params.args]
-    paths = _mistaken(args)
-    if not paths or not _is_of_a_study(early_config.invocation_params.dir):
+    paths, here = _mistaken(args), early_config.invocation_params.dir
+    if not paths or not _is_of_a_study(here):
         return
     known = early_config.known_args_namespace
     known.file_or_dir = [arg for arg in known.file_or_dir if arg not in paths]
     args[:] = _joined(args)
-    if any(_is_outside(path, early_config.invocation_params.dir) for path in _mistaken(given)):
+    if not all((here / path).resolve().is_relative_to(here.resolve()) for path in _mistaken(given)):
         early_config.stash[_ARGUMENTS] = _joined(given)
         known.noconftest, args[:] = True, []
 
@@ -61,10 +61,6 @@ def _joined(args: Sequence[str]) -> list[str]:
         else:
             joined.append(arg)
     return joined
-
-
-def _is_outside(path: str, folder: Path) -> bool:
-    return not (folder / path).resolve().is_relative_to(folder.resolve())
 
 
 def _is_of_a_study(folder: Path) -> bool:

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any, Literal
 
 from cvhw4.records.schema import Failure, RunRecord
-from cvhw4.records.store import latest_runs
+from cvhw4.records.store import grouped, latest_runs
 from cvhw4.statistics.bounds import bounds_of
 from cvhw4.statistics.comparison import DECIMALS, LEVEL, holm, moments, rounding_sd
 from cvhw4.statistics.intervals import Estimate, t_quantile, two_sided_p
@@ -219,10 +219,7 @@ def compare_runs(
 
 def _by_place(records: Iterable[RunRecord]) -> dict[Place, dict[int, RunRecord]]:
     """Runs by row and data set, and by seed."""
-    places: dict[Place, dict[int, RunRecord]] = {}
-    for record in records:
-        places.setdefault((record.row, record.data.name), {})[record.seed] = record
-    return places
+    return {p: {r.seed: r for r in of} for p, of in grouped(records, lambda r: (r.row, r.data.name)).items()}
 
 
 # Figures
