@@ -262,11 +262,7 @@ class Bounds:
         return checks
 
     def aside(self, *records: RunRecord, row: str | None = None) -> list[RunRecord]:
-        """The runs of one row that are like its outliers.
-
-        Args:
-            row: as of `check`.
-        """
+        """The runs of one row that are like its outliers; `row` as of `check`."""
         outliers = self.outliers.get(row or next((r.row for r in records), ""))
         return [r for r in records if outliers is not None and self.apply_to(r.data.fingerprint) and outliers.has(r)]
 
@@ -274,10 +270,8 @@ class Bounds:
         """What runs of one row miss, each by itself and all in the mean, which notices smaller shifts; in words, empty
         where they meet all their bounds, or none apply to them.
 
-        One run is joined in the mean by the session's others of its row, where these are over (see `beside`).
-
-        Args:
-            row: as of `check`.
+        One run is joined in the mean by the session's others of its row, where these are over (see `beside`); `row` as
+        of `check`.
         """
         row = row or next((r.row for r in records), "")
         together = (*records, *self.beside(records[0])) if len(records) == 1 else records

@@ -232,12 +232,7 @@ def equivalence_p_values(
 ) -> NDArray[np.float64]:
     """Two one-sided t tests that a mean is no nearer to the margin than the smallest difference of interest; from 15
     differences on, where no others count, each of them or with their skewness taken out (Hall), whichever is larger.
-
-    Args:
-        differences: [..., n].
-        margin: [...] or one for all; `smallest` likewise.
-        floor: least standard deviation, see `rounding_sd`.
-        others: [..., m] other differences of which the spread counts as well, see `spread`; their skewness does not.
+    Arguments are those of `t_p_values`, and `smallest`: [...] or one for all.
 
     Returns:
         [...] the largest of the p-values; without spread 0, or 1 at that distance and beyond; NaN for n = 1, and where

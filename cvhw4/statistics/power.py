@@ -42,9 +42,7 @@ def smallest_effect(n: int, level: float = LEVEL, freedom: int | None = None) ->
     """The smallest true mean over true standard deviation that the t test with n seeds decides in 90 of 100 studies.
 
     Args:
-        n: seeds; infinite for fewer than 2.
-        level: of the test.
-        freedom: as of `power`.
+        n: seeds; infinite for fewer than 2. `level` and `freedom` as of `power`.
     """
     if n < 2:
         return math.inf

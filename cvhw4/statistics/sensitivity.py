@@ -138,8 +138,7 @@ def chance_of_pairs(apart: Sequence[float], tolerance: float, runs: int, level: 
     """How surely any of so many further runs is farther from the calibrated run of its seed than the tolerance.
 
     Args:
-        apart: [n], two or more: how far these runs are from theirs.
-        level: as of `chance`, as is what is returned.
+        apart: [n], two or more: how far these runs are from theirs; `level`, and what is returned, as of `chance`.
     """
     e = estimate(apart)
     return _chance(e.mean, e.n, (e.n - 1) * e.sd**2, e.n - 1, tolerance, level, times=runs)
