@@ -104,9 +104,8 @@ def _studies_of_file(file: Path) -> list[Study]:
         raise InputError(file, f"cannot be imported ({type(error).__name__}: {error})", "correct it") from error
     found = studies_in(module)
     if not found:
-        raise InputError(
-            file, "makes no study", "make one with cvhw4.Study, or give the name of one that pyproject.toml names"
-        )
+        hint = "make one with cvhw4.Study, or give the name of one that pyproject.toml names"
+        raise InputError(file, "makes no study", hint)
     return found
 
 

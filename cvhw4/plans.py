@@ -34,14 +34,8 @@ class Plan(ABC):
     @property
     def identity(self) -> dict[str, Any]:
         """Which run it is, as its record has it, and the note of its failure."""
-        return {
-            "row": self.row.name,
-            "study": self.row.study,
-            "task": self.row.task.name,
-            "seed": self.seed,
-            "fingerprint": self.fingerprint,
-            "configuration": self.configuration,
-        }
+        of_row = {"row": self.row.name, "study": self.row.study, "task": self.row.task.name}
+        return of_row | {"seed": self.seed, "fingerprint": self.fingerprint, "configuration": self.configuration}
 
     @property
     @abstractmethod

@@ -200,9 +200,8 @@ def _selected_rows(study: Study, mark: pytest.Mark, where: str) -> list[Row]:
     rows, chosen = study.in_group(group), isinstance(mark.args[0], FromOptions)
     if not rows and not chosen:
         groups = ", ".join(sorted({f"{row.group!r}" for row in study.rows.values()} | {"'control'"}))
-        raise InputError(
-            where, f"trains group={group!r:.40}, in which the study has no rows", f"choose one of {groups}"
-        )
+        problem = f"trains group={group!r:.40}, in which the study has no rows"
+        raise InputError(where, problem, f"choose one of {groups}")
     if wanted is None:
         return list(rows)
     if not isinstance(wanted, Mapping | list | tuple):
@@ -261,9 +260,8 @@ def key_of(item: pytest.Item) -> Run | None:
 
 def _parametrised(item: pytest.Item | pytest.Collector) -> set[str]:
     """The names that a test's own marks give values to."""
-    given = (
-        mark.args[0] if mark.args else mark.kwargs.get("argnames", ()) for mark in item.iter_markers("parametrize")
-    )
+    marks = item.iter_markers("parametrize")
+    given = (mark.args[0] if mark.args else mark.kwargs.get("argnames", ()) for mark in marks)
     return {name.strip() for names in given for name in (names.split(",") if isinstance(names, str) else names)}
 
 

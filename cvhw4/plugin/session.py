@@ -339,11 +339,8 @@ class Session:
         names = {(row.study, row.name) for row in rows}
         wanted = [run for run in sorted(self._planned) if run[:2] in names]
         if self.is_worker and not self.board.wait(wanted):
-            pytest.fail(
-                "not judged: no worker is left for its runs (one died, or --dist hands out whole files). "
-                "Fix: repeat it with --reuse, or use --dist load.",
-                pytrace=False,
-            )
+            why = "no worker is left for its runs (one died, or --dist hands out whole files)"
+            pytest.fail(f"not judged: {why}. Fix: repeat it with --reuse, or use --dist load.", pytrace=False)
         paths = self.board.records(wanted)
         partly = any((row.study, row.name, s) not in self._planned for row in needed for s in self.collection.seeds)
         if self.reuse or partly:
@@ -481,11 +478,7 @@ def issue(warned: Iterable[warnings.WarningMessage]) -> Warning | None:
 
 def extra_info(record: RunRecord) -> dict[str, Any]:
     """What pytest-benchmark stores beside its timing, as plain JSON values."""
-    figures = {
-        f"{which} {metric}": record.figure(f"{which} {metric}")
-        for metric in record.metrics
-        for which in ("best", "last")
-    }
+    figures = [f"{which} {metric}" for metric in record.metrics for which in ("best", "last")]
     return {
         "row": record.row,
         "seed": record.seed,
@@ -498,5 +491,5 @@ def extra_info(record: RunRecord) -> dict[str, Any]:
         "evaluate_seconds": record.times.evaluate_seconds,
         "images_per_second": record.times.images_per_second or None,
         "peak_memory_bytes": record.times.peak_memory_bytes,
-        **figures,
+        **{name: record.figure(name) for name in figures},
     }

@@ -35,12 +35,8 @@ class Summary:
             error = found
         error = error or issue(warned) or ""
         done = self.session.runs or terminalreporter.stats.get("passed") or self.collection.part[1] > 1 or error
-        if (
-            self.session.missing
-            and not done
-            and exitstatus == pytest.ExitCode.OK
-            and terminalreporter._session is not None
-        ):
+        nothing = self.session.missing and not done and exitstatus == pytest.ExitCode.OK
+        if nothing and terminalreporter._session is not None:
             terminalreporter.write_line("no row was trained, and no other test has passed: exit code 5")
             terminalreporter._session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
         if error:

@@ -34,14 +34,9 @@ def environment(device: torch.device | str) -> dict[str, Any]:
 
 def place(device: torch.device | str, threads: int) -> dict[str, Any]:
     """Where something is computed."""
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": str(device).partition(":")[0],
-        "device_name": device_name(device),
-        **accelerator(device),
-        "threads": threads,
-    }
+    system = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    named = {"device": str(device).partition(":")[0], "device_name": device_name(device)}
+    return {**system, **named, **accelerator(device), "threads": threads}
 
 
 def versions(packages: Iterable[str] = ("torch", "torchvision", "timm", "numpy", "pillow")) -> dict[str, str | None]:

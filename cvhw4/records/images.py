@@ -19,13 +19,8 @@ from cvhw4.metrics import Counts, Targets, confusion, own_figure, segmentation_f
 from cvhw4.records.arrays import pack, require, unpacked
 from cvhw4.study import Metric
 
-_KINDS = {
-    "predicted": "(?:u1|i2) EV",
-    "labels": "(?:u1|i2) V",
-    "counts": "u[24] EVsLC",
-    "scores": "f4 KVS",
-    "scored": "u2 K",
-}
+_KINDS = {"predicted": "(?:u1|i2) EV", "labels": "(?:u1|i2) V", "counts": "u[24] EVsLC"}
+_KINDS |= {"scores": "f4 KVS", "scored": "u2 K"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -344,7 +344,8 @@ def _repaired(
 
 def _measurements(place: Place, runs: Sequence[RunRecord], bounds: Bounds) -> list[Measurement]:
     """Best and last of every metric that all runs have, finite, but for losses."""
-    limits = bounds.rows.get(place[0], {}) if bounds.apply_to(runs[0].data.fingerprint) else {}
+    row, data = place
+    limits = bounds.rows.get(row, {}) if bounds.apply_to(runs[0].data.fingerprint) else {}
     found = []
     for metric in runs[0].metrics:
         for figure in (f"best {metric}", f"last {metric}"):
@@ -352,13 +353,9 @@ def _measurements(place: Place, runs: Sequence[RunRecord], bounds: Bounds) -> li
             if values:
                 bound = limits.get(figure)
                 of_mean = bound.for_mean_of(len(runs)) if bound else None
-                low, high = (of_mean.low, of_mean.high) if of_mean else (None, None)
+                ends = {"low": of_mean.low, "high": of_mean.high} if of_mean else {}
                 step = known_to(runs, values.values())
-                found.append(
-                    Measurement(
-                        row=place[0], data=place[1], figure=figure, values=values, low=low, high=high, step=step
-                    )
-                )
+                found.append(Measurement(row=row, data=data, figure=figure, values=values, step=step, **ends))
     return found
 
 

@@ -71,16 +71,11 @@ def selection(images: ImageResults, metric: str, rng: np.random.Generator, split
     of_epochs = [images.figure(metric, e, weights) for e in range(1, images.epochs + 1)]
     figures = np.reshape(of_epochs, (-1, 2, splits))  # [E, half, S]
     chosen = figures.argmax(0)[None]
-    chosen_there = float(np.take_along_axis(figures, chosen, 0).mean())
+    there = float(np.take_along_axis(figures, chosen, 0).mean())
     honest = float(np.take_along_axis(figures[:, ::-1], chosen, 0).mean())
     last = float(figures[-1].mean())
-    return {
-        "chosen_there": chosen_there,
-        "honest": honest,
-        "last": last,
-        "optimism": chosen_there - honest,
-        "gain": honest - last,
-    }
+    means = {"chosen_there": there, "honest": honest, "last": last}
+    return means | {"optimism": there - honest, "gain": honest - last}
 
 
 def selection_over_seeds(

@@ -83,19 +83,12 @@ class Recipe:
         if callable(self.loss):
             object.__setattr__(self, "loss", Loss(self.loss))
         choose("recipe", "schedule", self.schedule, Schedule)  # first: what lr_step has to be depends on it
-        multistep, rate, share = (
-            self.schedule == "multistep",
-            "give a number above 0",
-            "give a number from 0 to below 1",
-        )
+        multistep, named = self.schedule == "multistep", isinstance(self.optimizer, str) and self.optimizer != ""
+        rate, share = "give a number above 0", "give a number from 0 to below 1"
         step = "the epochs in rising order, as lr_step=(30, 60)" if multistep else "a whole number, 1 or more"
         numbers = {name: is_number(getattr(self, name)) for name in ("lr", "lr_gamma", "weight_decay", "lr_min")}
         required = [
-            (
-                "optimizer",
-                isinstance(self.optimizer, str) and self.optimizer != "",
-                'name one, as in optimizer="adamw"',
-            ),
+            ("optimizer", named, 'name one, as in optimizer="adamw"'),
             ("lr", numbers["lr"] and self.lr > 0, "give a learning rate above 0"),
             ("momentum", self.momentum is None or _is_share(self.momentum), share),
             ("lr_gamma", numbers["lr_gamma"] and self.lr_gamma > 0, rate),
