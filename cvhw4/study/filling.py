@@ -191,7 +191,8 @@ def _completed(study: Study, name: str, row: Row, source: Source) -> Row:
     choose(where, "trained", row.trained, Trained)
     choose(where, "batch_norm", row.batch_norm, BatchNorm)
     augmentation = task.augmentations[0] if row.augmentation is None else row.augmentation
-    if not _is_transform(augmentation):
+    modules = [getattr(kind, "__module__", "") for kind in type(augmentation).__mro__]
+    if not any(module.startswith("torchvision.transforms.v2") for module in modules):  # which need not be imported
         choose(where, "augmentation", augmentation, [*task.augmentations])
     elif row.flip is not None:
         hint = "leave flip out, and put RandomHorizontalFlip into the transform"
@@ -295,12 +296,6 @@ def _check_corruption(where: str, corruption: object, task: TaskName) -> None:
         raise InputError(where, f"has {kind} with a strength of {strength!r:.40}", f"give {hint}")
     if len(classes or ()) != 2 * (kind == "classes swapped"):
         raise InputError(where, f"has classes={classes!r:.60}", "name two for classes swapped, else none")
-
-
-def _is_transform(value: object) -> bool:
-    """Whether it is one of `torchvision.transforms.v2`, which need not be imported for that."""
-    modules = [getattr(kind, "__module__", "") for kind in type(value).__mro__]
-    return any(module.startswith("torchvision.transforms.v2") for module in modules)
 
 
 def _classes_of(study: Study, where: str, row: Row, source: Source) -> tuple[Merge, int]:

@@ -85,6 +85,8 @@ class Recipe:
         choose("recipe", "schedule", self.schedule, Schedule)  # first: what lr_step has to be depends on it
         multistep, named = self.schedule == "multistep", isinstance(self.optimizer, str) and self.optimizer != ""
         rate, share = "give a number above 0", "give a number from 0 to below 1"
+        steps = self.lr_step
+        rises = isinstance(steps, tuple) and [*steps] == sorted({e for e in steps if type(e) is int and e > 0}) != []
         step = "the epochs in rising order, as lr_step=(30, 60)" if multistep else "a whole number, 1 or more"
         numbers = {name: is_number(getattr(self, name)) for name in ("lr", "lr_gamma", "weight_decay", "lr_min")}
         required = [
@@ -97,7 +99,7 @@ class Recipe:
             ("loss", self.loss is None or isinstance(self.loss, str | Loss), "name one, or give a function"),
             ("label_smoothing", _is_share(self.label_smoothing), share),
             ("clip_grad", self.clip_grad is None or (is_number(self.clip_grad) and self.clip_grad > 0), rate),
-            ("lr_step", _rises(self.lr_step) if multistep else is_whole(self.lr_step, 1), f"give {step}"),
+            ("lr_step", rises if multistep else is_whole(steps, 1), f"give {step}"),
         ]
         for name, least in {"size": 32, "batch": 1, "epochs": 1, "warmup_epochs": 0}.items():
             required.append((name, is_whole(getattr(self, name), least), f"give a whole number, {least} or more"))
@@ -131,9 +133,3 @@ class Recipe:
 def _is_share(value: object) -> bool:
     """Whether it is a number from 0 to below 1."""
     return is_number(value) and 0 <= value < 1
-
-
-def _rises(epochs: object) -> bool:
-    """Whether these are whole numbers in rising order, from 1."""
-    whole = isinstance(epochs, tuple) and len(epochs) > 0 and all(type(e) is int and e > 0 for e in epochs)
-    return whole and list(epochs) == sorted(set(epochs))  # type: ignore[call-overload]

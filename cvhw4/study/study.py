@@ -261,7 +261,10 @@ class Study:
     def _check_kinds(self) -> None:
         """Refuses what is of another kind than it has to be."""
         given = self.data if isinstance(self.data, list | tuple) else [self.data]
-        folder = isinstance(self.data, str | os.PathLike)
+        folder, after = isinstance(self.data, str | os.PathLike), self.also_after
+        sections = isinstance(self.sections, list | tuple) and all(map(callable, self.sections))
+        labels = isinstance(self.labels, Mapping) and all(isinstance(text, str) for text in self.labels.values())
+        epochs = isinstance(after, Mapping) and all(task in TASKS and is_whole(n, 1) for task, n in after.items())
         required = (
             ("train", self.train is None or takes_a_run(self.train), "give a function of one argument, the run"),
             ("data", self.train is not None or folder or all(isinstance(s, Source) for s in given), "name a folder"),
@@ -274,10 +277,10 @@ class Study:
             ("bounds", self.bounds is None or isinstance(self.bounds, str | os.PathLike), "name a file"),
             ("published", isinstance(self.published, Mapping), "write it as {row: Published(...), ...}"),
             ("published_images", is_whole(self.published_images, 0), "give their number, or leave it out"),
-            ("sections", _are_functions(self.sections), "write them as [function, ...], each of an Evidence"),
+            ("sections", sections, "write them as [function, ...], each of an Evidence"),
             ("tables", isinstance(self.tables, Mapping), 'write them as {"main": {"percent": True}, ...}'),
-            ("labels", _are_texts(self.labels), 'write them as {row: "text", ...}'),
-            ("also_after", _are_epochs(self.also_after), 'write it as {"segmentation": 20}, by task'),
+            ("labels", labels, 'write them as {row: "text", ...}'),
+            ("also_after", epochs, 'write it as {"segmentation": 20}, by task'),
             ("version", isinstance(self.version, str), "give a text, or leave it out"),
             ("primary", isinstance(self.primary, str), 'name a figure ("accuracy")'),
             ("lower_is_better", _is_collection(self.lower_is_better), 'write it as {"loss"}'),
@@ -365,19 +368,6 @@ _AS_SHARE = "write 0.83 for 83 %, and 0.02 for two points"
 
 def _is_collection(value: object) -> bool:
     return isinstance(value, Collection) and not isinstance(value, str)
-
-
-def _are_functions(values: object) -> bool:
-    return isinstance(values, list | tuple) and all(map(callable, values))
-
-
-def _are_texts(values: object) -> bool:
-    return isinstance(values, Mapping) and all(isinstance(value, str) for value in values.values())
-
-
-def _are_epochs(values: object) -> bool:
-    """Whether these are numbers of epochs by task."""
-    return isinstance(values, Mapping) and all(task in TASKS and is_whole(n, 1) for task, n in values.items())
 
 
 def _folder_of_caller() -> Path:
