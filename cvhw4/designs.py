@@ -94,12 +94,10 @@ def factorial(base: Variant, changes: Mapping[str, Any]) -> Factorial:
 
 
 def _check(base: object, changes: object) -> None:
-    for name, value, hint in (
-        ("base", base, 'give a Row, or settings as {"depth": 2}'),
-        ("changes", changes, 'write them as {"skips": False}'),
-    ):
-        if not isinstance(value, Mapping) and not (name == "base" and isinstance(value, Row)):
-            raise InputError("design", f"has {name}={value!r:.60}", hint)
+    if not isinstance(base, Mapping | Row):
+        raise InputError("design", f"has base={base!r:.60}", 'give a Row, or settings as {"depth": 2}')
+    if not isinstance(changes, Mapping):
+        raise InputError("design", f"has changes={changes!r:.60}", 'write them as {"skips": False}')
 
 
 def _changed(base: Any, name: str, value: Any) -> Any:

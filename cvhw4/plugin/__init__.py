@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,26 +77,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(part, f"cvhw4-{name}")
 
 
-class Untimed:
-    """What the fixture `benchmark` gives where pytest-benchmark is left out."""
-
-    def __init__(self) -> None:
-        self.disabled, self.group = True, ""
-        self.params: dict[str, Any] = {}
-        self.extra_info: dict[str, Any] = {}
-
-    def pedantic(self, target: Callable[..., Any], args: tuple[Any, ...] = (), **_: Any) -> Any:
-        """Calls it."""
-        return target(*args)
-
-
 class NoBenchmark:
     """For `-p no:benchmark`, with which runs are trained all the same."""
 
     @pytest.fixture
-    def benchmark(self) -> Untimed:
+    def benchmark(self) -> SimpleNamespace:
         """Times nothing."""
-        return Untimed()
+
+        def call(target: Callable[..., Any], args: tuple[Any, ...] = (), **_: Any) -> Any:
+            return target(*args)
+
+        return SimpleNamespace(disabled=True, group="", params={}, extra_info={}, pedantic=call)
 
 
 def _make_runner(config: pytest.Config, study: Study, options: Mapping[str, Any]) -> Runner:

@@ -220,10 +220,8 @@ class Rows(dict[str, Row]):
     def _repr_html_(self) -> str:
         from tabulate import tabulate
 
-        return "".join(
-            str(tabulate(lines, headers="keys", tablefmt="html", disable_numparse=True))
-            for lines in design(self.values())
-        )
+        how: dict[str, Any] = {"headers": "keys", "tablefmt": "html", "disable_numparse": True}
+        return "".join(str(tabulate(lines, **how)) for lines in design(self.values()))
 
 
 def design(rows: Iterable[Row]) -> list[list[dict[str, str]]]:
