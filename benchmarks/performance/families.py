@@ -52,11 +52,7 @@ class Family:
         return self.name.replace(",", "").replace(" ", "_")
 
     def setting(self, kind: str) -> Setting:
-        """On a kind of device.
-
-        Raises:
-            ValueError: it is not timed there.
-        """
+        """On a kind of device. Raises ValueError: it is not timed there."""
         setting = self.cuda if kind == "cuda" else self.cpu
         if setting is None:
             raise ValueError(f"{self.name} is not timed on {kind}")

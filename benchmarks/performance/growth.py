@@ -35,6 +35,7 @@ from cvhw4.homework import study
 from cvhw4.models.build import IMAGENET_MEAN, IMAGENET_STD, Network, build_network
 from cvhw4.records.environment import device_name, peak_memory, reset_peak_memory
 from cvhw4.records.schema import Count
+from cvhw4.records.store import grouped
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, in_picture
 from cvhw4.training import objectives
@@ -94,11 +95,7 @@ def one_epoch(folder: Path, limit: int) -> dict[str, Any]:
 
 
 def run(folder: Path, limit: int) -> dict[str, Any]:
-    """`one_epoch` in a process of its own.
-
-    Raises:
-        RuntimeError: it failed; with what it printed.
-    """
+    """`one_epoch` in a process of its own. Raises RuntimeError: it failed; with what it printed."""
     _, printed = run_python(["-m", "benchmarks.performance.growth", str(folder), str(limit)], ROOT)
     result: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return result
@@ -157,11 +154,8 @@ class Measure:
 
 
 class Growth:
-    """The measures of a results folder, kept in its `growth.json`: a list of objects.
-
-    Raises:
-        InputError: the file is not such a list.
-    """
+    """The measures of a results folder, kept in its `growth.json`: a list of objects. Raises InputError: the file is
+    not such a list."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._path = folder, folder / "growth.json"
@@ -176,11 +170,7 @@ class Growth:
 
     def curves(self, kind: str) -> dict[str, list[Measure]]:
         """The curves of a kind by name, each by rising x."""
-        found: dict[str, list[Measure]] = {}
-        for point in self.points:
-            if point.kind == kind:
-                found.setdefault(point.curve, []).append(point)
-        return found
+        return grouped((point for point in self.points if point.kind == kind), lambda point: point.curve)
 
     def seconds(self, kind: str, curve: str) -> list[float]:
         """Seconds by rising x."""
@@ -191,11 +181,8 @@ class Growth:
         return [p.seconds / p.x for p in self.curves(kind)[curve]]
 
     def save(self) -> Path:
-        """Writes the file, and beside it the page `growth.md` with its picture, `growth.png`; the page's path.
-
-        Raises:
-            InputError: the folder cannot be written to.
-        """
+        """Writes the file, and beside it the page `growth.md` with its picture, `growth.png`; the page's path. Raises
+        InputError: the folder cannot be written to."""
         write_measures(self._path, self.points)
         write_atomically(self.folder / "growth.png", picture(self))
         write_atomically(self.folder / "growth.md", growth_page(self))

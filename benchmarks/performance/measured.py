@@ -19,11 +19,8 @@ from cvhw4.records.typed import TypeAdapter, ValidationError
 
 
 def read_measures(path: Path, kind: Any) -> list[Any]:
-    """The dataclass instances of a kind in a file, as `write_measures` writes it; none where there is no file.
-
-    Raises:
-        InputError: it holds anything else.
-    """
+    """The dataclass instances of a kind in a file, as `write_measures` writes it; none where there is no file. Raises
+    InputError: it holds anything else."""
     if not path.exists():
         return []
     try:
@@ -35,23 +32,18 @@ def read_measures(path: Path, kind: Any) -> list[Any]:
 
 
 def write_measures(path: Path, measures: Iterable[Any]) -> None:
-    """Writes them in place of the file, without the fields that are None.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
+    """Writes them in place of the file, without the fields that are None. Raises InputError: the folder cannot be
+    written to."""
     points = [{name: value for name, value in asdict(m).items() if value is not None} for m in measures]
     write_atomically(path, json.dumps(points, indent=1, allow_nan=False) + "\n")
 
 
 def run_python(arguments: Sequence[str], folder: Path, **variables: str) -> tuple[float, str]:
-    """Runs Python in a folder, with further environment variables.
+    """Runs Python in a folder, with further environment variables. Raises RuntimeError: it failed; with what it
+    printed.
 
     Returns:
         seconds from start to exit, and all that it printed.
-
-    Raises:
-        RuntimeError: it failed; with what it printed.
     """
     began = time.perf_counter()
     done = subprocess.run(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -50,10 +51,7 @@ class Shapes(NamedTuple):
 
 def shapes_of(row: Row, batch: int, precision: Precision = "bf16") -> Shapes:
     """Trains two steps and validates on an emulated GPU that knows shapes alone, and reckons the epoch from them.
-
-    Args:
-        batch: images of a step, instead of the recipe's.
-    """
+    `batch`: images of a step, instead of the recipe's."""
     from cvhw4.training.fit import fit
     from tests.helpers.emulated_gpu import emulated_gpu
 
@@ -80,7 +78,8 @@ def shapes_of(row: Row, batch: int, precision: Precision = "bf16") -> Shapes:
     (peak, both), (_, least) = counted
     training = (both - least) / (few[0] - 1)
     flops = numbers[0] * training + numbers[1] * (least - training) / few[1]
-    stored = sum(_bytes(row) * (n - f) for n, f in zip(numbers, few, strict=True))
+    of_picture = math.prod(_SIDES[row.task.name]) * (4 if row.task.name == "segmentation" else 3)  # and its target
+    stored = sum(of_picture * (n - f) for n, f in zip(numbers, few, strict=True))
     return Shapes(peak + stored, flops)
 
 
@@ -89,12 +88,6 @@ def _blank(row: Row, images: int) -> Split:
     targets = np.zeros((images, height, width) if row.task.name == "segmentation" else images, dtype=np.uint8)
     pixels = np.zeros((images, height, width, 3), dtype=np.uint8)
     return Split(pixels, np.tile(np.array([height, width], np.int32), (images, 1)), targets, ("blank",) * images)
-
-
-def _bytes(row: Row) -> int:
-    """Of a stored picture with its target."""
-    height, width = _SIDES[row.task.name]
-    return height * width * (4 if row.task.name == "segmentation" else 3)
 
 
 def memory_page(name: str, rows: Sequence[Row]) -> str:

@@ -158,10 +158,7 @@ def test_row(train: Train, row: Row, seed: int) -> None:
 
 def session(work: Work, *, whole: bool = False) -> Trial:
     """Times a `pytest` of ours in a new folder, with an empty cache: one row with one seed; `whole`: two with three.
-
-    Raises:
-        RuntimeError: it failed; with what it printed.
-    """
+    Raises RuntimeError: it failed; with what it printed."""
     scenes = work.network.startswith("smp/")
     first = f'"first": Row("{work.network}"' + (")" if work.start else ', start="random")')
     text = _STUDY.format(
@@ -187,11 +184,7 @@ def session(work: Work, *, whole: bool = False) -> Trial:
 
 
 def script(peer: str, work: Work, workers: str) -> Trial:
-    """Times a peer's script in a new folder.
-
-    Raises:
-        RuntimeError: it failed; with what it printed.
-    """
+    """Times a peer's script in a new folder. Raises RuntimeError: it failed; with what it printed."""
     with tempfile.TemporaryDirectory() as folder:
         seconds, printed = run_python(PEERS[peer].command(work, workers), Path(folder))
     return Trial(seconds, *loops(printed, work))
@@ -314,10 +307,7 @@ def ratios(what: str, ours: Sequence[float], theirs: Sequence[float]) -> tuple[f
 
 def save(folder: Path, comparison: Comparison) -> Path:
     """Keeps a comparison in place of an older one of its name and kind of device, and writes the page, `peers.md`.
-
-    Raises:
-        InputError: the folder cannot be written to, or its `peers.json` is not of this form.
-    """
+    Raises InputError: the folder cannot be written to, or its `peers.json` is not of this form."""
     path = folder / "peers.json"
     kept = {(c.environment["device"], c.name): c for c in read_measures(path, Comparison)}
     kept[comparison.environment["device"], comparison.name] = comparison

@@ -127,7 +127,8 @@ def _portrait_transforms(row: Row, mean: Colour, std: Colour) -> tuple[Transform
 def make_loaders(
     row: Row, folder: Path, *, mean: Colour, std: Colour, seed: int, workers: int | None = None, pin: bool = False
 ) -> tuple[data.DataLoader[Any], data.DataLoader[Any]]:
-    """The loaders of the training and of the validation split.
+    """The loaders of the training and of the validation split. Raises FileNotFoundError: a split's folder is missing
+    or, for classification, has no classes or an empty one.
 
     Args:
         folder: as `write_folders` makes it.
@@ -142,9 +143,6 @@ def make_loaders(
         class numbers (classes in alphabetical order) or, for segmentation, float32 [B, classes, size, size] one-hot.
         validation: (inputs, targets) in batches of the same size, or, for segmentation, (inputs, labels) one by one
         with uint8 [1, size, size] class numbers, 11 where a pixel is of none.
-
-    Raises:
-        FileNotFoundError: a split's folder is missing or, for classification, has no classes or an empty one.
     """
     recipe = row.recipe
     splits: tuple[data.Dataset[Any], ...]
@@ -271,16 +269,13 @@ def run(
     """Trains a network, which changes in place, and validates it after every epoch.
 
     With `batch_norm="frozen"` the module is in evaluation mode from the start, and stays there: what the template's
-    validation before the first epoch leaves behind.
+    validation before the first epoch leaves behind. Raises FileNotFoundError: as in `make_loaders`.
 
     Args:
         folder: as `write_folders` makes it.
         seed: decides order, augmentation and dropout; torch's global generator is seeded with it.
         workers: as in `make_loaders`.
         validate_only: whether the epochs are validations alone.
-
-    Raises:
-        FileNotFoundError: as in `make_loaders`.
     """
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = True

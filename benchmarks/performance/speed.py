@@ -85,15 +85,12 @@ class Job:
 
 
 def compare(job: Job, *, machine: Machine, trials: int, command: str) -> SpeedRecord:
-    """Times both sides in turn, on pictures that it writes.
+    """Times both sides in turn, on pictures that it writes. Raises RuntimeError: a side failed.
 
     Args:
         machine: what the device was measured to reach.
         trials: of each side.
         command: what was run, for the record.
-
-    Raises:
-        RuntimeError: a side failed.
     """
     family, setting, row = job.family, job.setting, job.row
     started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -186,7 +183,7 @@ def enlarged(split: Split, n: int) -> Split:
 def run_side(
     side: Side, job: Job, threads: int | None = None, barrier: threading.Barrier | None = None
 ) -> dict[str, Any]:
-    """Times one side in a process of its own.
+    """Times one side in a process of its own. Raises RuntimeError: the process failed; with what it printed.
 
     Args:
         threads: that it computes with; None: torch's choice.
@@ -194,9 +191,6 @@ def run_side(
 
     Returns:
         "seconds", "started" and "ended" (seconds since 1970) and "peak_memory" (bytes or null).
-
-    Raises:
-        RuntimeError: the process failed; with what it printed.
     """
     command = [sys.executable, "-m", "benchmarks.performance.speed", side, job.family.name]
     command += [str(job.folder), job.device.type, job.precision, str(job.graphs)]
@@ -244,11 +238,8 @@ def at_once(job: Job, n: int) -> dict[str, Any]:
 
 
 def main(side: Side, job: Job, wait: Callable[[], object]) -> None:
-    """Trains one side, after a warm-up on a few images, and prints what it took.
-
-    Args:
-        wait: called when it is warmed up and ready to be timed.
-    """
+    """Trains one side, after a warm-up on a few images, and prints what it took. `wait`: called when it is warmed up
+    and ready to be timed."""
     row, device = job.row, job.device
     with tempfile.TemporaryDirectory() as few:
         warm_up = replace(row, recipe=replace(row.recipe, epochs=1))

@@ -105,21 +105,15 @@ class SpeedRecord:
 
 
 def save(record: SpeedRecord, folder: Path) -> None:
-    """Writes a record in place of an older one of the same family and kind of device, below a results folder.
-
-    Raises:
-        InputError: the folder cannot be written to, or holds what is no speed records.
-    """
+    """Writes a record in place of an older one of the same family and kind of device, below a results folder. Raises
+    InputError: the folder cannot be written to, or holds what is no speed records."""
     others = [r for r in load_all(folder) if (r.family, r.device) != (record.family, record.device)]
     write_measures(folder / "speed.json", sorted([*others, record], key=lambda r: (r.family, r.device)))
 
 
 def load_all(folder: Path) -> list[SpeedRecord]:
-    """The speed records of a results folder, by family and kind of device.
-
-    Raises:
-        InputError: its file holds anything else.
-    """
+    """The speed records of a results folder, by family and kind of device. Raises InputError: its file holds anything
+    else."""
     return read_measures(folder / "speed.json", SpeedRecord)
 
 
@@ -157,11 +151,8 @@ def speed_page(records: Sequence[SpeedRecord], targets: Sequence[Target] = ()) -
 
 
 def write_speed_page(folder: Path, targets: Sequence[Target] = ()) -> Path:
-    """Writes the `speed.md` of the records below a results folder.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
+    """Writes the `speed.md` of the records below a results folder. Raises InputError: the folder cannot be written
+    to."""
     path = folder / "speed.md"
     write_atomically(path, speed_page(load_all(folder), targets))
     return path
