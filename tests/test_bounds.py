@@ -394,7 +394,7 @@ def test_a_run_that_learned_far_less_is_no_part_of_its_rows_bounds_or_of_a_claim
     claims = [claim for claim in BETWEEN_ROWS if "q1_6-finetune" in claim.rows]
     assert claims and {made.claims[claim.id].n for claim in claims} == {19}
     check = made.check_claim(judge(claims[0], [r for r in all_runs if r.seed in (0, 1, 11)], QUICK))
-    assert check.met and "over 2 seeds" in check.name
+    assert check.met and "over 2 seeds" in check.name and check.bound == made.claims[claims[0].id].for_mean_of(2)
     assert made.check_claim(judge(claims[0], [r for r in all_runs if r.seed == 11], QUICK)) is None
 
 
@@ -591,12 +591,15 @@ def test_a_twins_tolerance_grows_with_what_twins_differ_by():
     found = [calibrate(QUICK, records, twins=elsewhere(of_row[:n], by=0.5 / 400)) for n in (8, 20)]
     few, many = (made.twins["q1_2-finetune"]["best accuracy"].tolerance for made in found)
     assert 1 / 400 < many < few
+    error = error_of_one(QUICK.rows.values(), BETWEEN_ROWS, 0.01, NIGHTLY_SEEDS)  # about zero: n degrees of freedom
+    assert [few, many] == pytest.approx([stats.t.ppf(1 - error / 2, n) * 0.5 / 400 for n in (8, 20)], rel=1e-4)
 
 
 def test_what_are_no_twins_is_one_error():
     records = stored()
     changed = [replace(r, settings=r.settings | {"epochs": 99}) for r in elsewhere(records)]
-    for twins in ([], records, changed, elsewhere([replace(r, seed=r.seed + 50) for r in records])):
+    other_data = [replace(r, data=replace(r.data, fingerprint="e" * 64)) for r in elsewhere(records)]
+    for twins in ([], records, changed, other_data, elsewhere([replace(r, seed=r.seed + 50) for r in records])):
         with pytest.raises(InputError, match="--twins: has no run of the same row, settings, seed and data on another"):
             calibrate(QUICK, records, twins=twins)
 

@@ -192,7 +192,7 @@ def test_where_the_cache_lies(monkeypatch, tmp_path):
     assert cache_root() == tmp_path / ".cache" / "cvhw4"
 
 
-def test_digests_tell_content_names_and_parameters_apart_and_are_what_the_shell_says(tmp_path):
+def test_digests_tell_content_names_and_parameters_apart_and_are_what_the_shell_says(tmp_path, monkeypatch):
     (tmp_path / "sub").mkdir()
     for name in ("b.txt", "sub/a.txt"):
         (tmp_path / name).write_text(name)
@@ -203,6 +203,9 @@ def test_digests_tell_content_names_and_parameters_apart_and_are_what_the_shell_
     others = digest(files, size=1), digest(files, size=2), digest({"b.txt": files["sub/a.txt"]}), digest({})
     assert len({digest(files), *others}) == 5
     assert len({digest({"a": "1", "b": "2"}), digest({"a": "2", "b": "1"}), digest({"\udcff": "1"})}) == 3
+    key = cache.cache_key("x", files)
+    monkeypatch.setattr(cache.PIL, "__version__", "0")  # which may decode otherwise
+    assert cache.cache_key("x", files) != key
 
 
 def test_a_fingerprint_is_that_of_the_whole_arrays(tmp_path, monkeypatch):

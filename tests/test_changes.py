@@ -59,6 +59,9 @@ def test_fewer_than_two_common_seeds_are_two_samples(b):
     assert change.difference.high == pytest.approx(mean + stats.t.ppf(0.975, len(b) + 1) * error)
     if len(b) > 1:
         assert change.p_value == pytest.approx(stats.ttest_ind(list(a.values()), list(b.values())).pvalue)
+    coarse = figure_change(a, b, step=1.0)  # one figure's rounding, not that of a difference
+    error = math.sqrt((1 / 3 + 1 / len(b)) / 12)
+    assert coarse.p_value == pytest.approx(2 * stats.t.sf(abs(mean) / error, len(b) + 1))
 
 
 # three accuracies of 40 images that all fell by one image: known to 1/40, sd at least 1/40 * sqrt(2 / 12)
@@ -276,6 +279,7 @@ FELL = pair([0.955, 0.765, 0.95, 0.765, 0.875], [0.925, 0.765, 0.915, 0.785, 0.8
 OPEN = pair([0.90, 0.78, 0.92, 0.75, 0.91], SURE[1])
 BESIDE = [*runs([0.5, 0.6, 0.4, 0.5, 0.6], "q2_1a"), *runs([0.5, 0.4, 0.6, 0.6, 0.4], "q2_1b")]
 TURNED = pair([0.80, 0.81], [0.90, 0.91])
+ROUNDED = [pair([v - fall for v in (0.80, 0.82, 0.84, 0.86, 0.88)], [0.80] * 5) for fall in (0.0, 0.0014)]
 
 
 @pytest.mark.parametrize(
@@ -291,6 +295,8 @@ TURNED = pair([0.80, 0.81], [0.90, 0.91])
         # fewer seeds lose no claim, unless they contradict it
         (WIDE, [r for r in WIDE if r.seed < 2], ("supported", "undecided"), "undecided", False),
         (WIDE, TURNED, ("supported", "contradicted"), "lost", True),
+        # a fall of half an image is no more than the rounding of the four figures that it is made of
+        (ROUNDED[0], ROUNDED[1], ("supported", "undecided"), "undecided", False),
     ],
 )
 def test_what_became_of_a_claim(a, b, verdicts, kind, regression):

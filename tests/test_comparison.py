@@ -106,6 +106,8 @@ def test_a_spread_that_others_do_not_explain_counts_alone():
     assert compare(own, None, smallest=1.0, others=OTHERS) == compare(own, None, smallest=1.0)
     mean, sd, freedom = spread([own, [0.0, 0.01, 0.02]], others=[OTHERS, OTHERS])
     assert mean == pytest.approx([0.0, 0.01]) and freedom.tolist() == [2, 7] and sd[0] == 0.5 > sd[1]
+    most = math.sqrt(stats.f.ppf(0.9, 2, 5) * np.var(OTHERS, ddof=1))  # which one in ten exceeds
+    assert [int(spread([-x, 0.0, x], others=OTHERS)[2]) for x in (0.999 * most, 1.001 * most)] == [7, 2]
 
 
 @settings(deadline=None)
@@ -178,6 +180,8 @@ def test_a_known_resolution_leaves_equal_differences_a_spread():
         (np.float32([100 * 137 / 153, 100 * 140 / 153]), 100 / 153),
         ([-3 / 400, 0.0, 0.0125], 1 / 400),
         ([math.pi / 4, math.e / 3, math.sqrt(0.5)], 0.0),
+        ([0.123456, 0.654321, 0.271828], 1e-6),
+        ([0.1234567, 0.7654321, 0.2718283], 0.0),
     ],
 )
 def test_the_step_that_figures_come_in(figures, step):
@@ -352,9 +356,9 @@ def test_single_runs_as_published():
 
 
 def test_a_single_run_against_a_threshold_is_exact():
-    c = binomial_comparison(0.9135, None, 400, 0.895)
-    exact = stats.binomtest(365, 400, 0.895)
-    assert c.difference == 0.9135 and c.p_value == exact.pvalue and (c.low, c.high) == tuple(exact.proportion_ci())
+    c = binomial_comparison(0.914, None, 400, 0.895)
+    exact = stats.binomtest(366, 400, 0.895)  # 365.6
+    assert c.difference == 0.914 and c.p_value == exact.pvalue and (c.low, c.high) == tuple(exact.proportion_ci())
     assert c.low < 0.895 < c.high
 
 

@@ -41,6 +41,8 @@ def test_a_change_of_level_by_hand():
     assert shift.p_value == pytest.approx(3 * 2 * stats.t.sf(statistic, 4))
     assert (shift.index, shift.commits) == (2, ("c1", "c2"))
     assert (shift.before, shift.after) == (pytest.approx(0.81), pytest.approx(0.71))
+    of_five = shifts(points([0.80, 0.82], [0.82, 0.80], [0.70, 0.72], [0.72, 0.70]), tests=5, level=0.05)
+    assert of_five[0].p_value == pytest.approx(5 * shift.p_value)  # series that are searched together
 
 
 def test_a_change_of_level_of_one_run_a_night_by_hand():
@@ -150,12 +152,13 @@ def canary(seconds, values=(0.9, 0.91), **changes):
     return Canary(**(given | changes))
 
 
-def canary_night(day, status="fine"):
+def canary_night(day, status="fine", values=(0.9, 0.91)):
     row, started = JudgedRow(row="r", data=CANARY, status=status), f"2026-02-{day:02d}T01:00:00+00:00"
-    return Night(started=started, state="fine", rows=[row], canary=canary([100, 102]))
+    return Night(started=started, state="fine", rows=[row], canary=canary([100, 102], values))
 
 
 THREE = [canary_night(day) for day in (1, 2, 3)]
+LOW = (0.8813, 0.8913)  # than which chance is lower in 0.7 % of nights: too often for one figure of two
 
 
 @pytest.mark.parametrize(
@@ -164,11 +167,15 @@ THREE = [canary_night(day) for day in (1, 2, 3)]
         ([], canary([500, 500]), "new"),
         (THREE[:2], canary([500, 500]), "fine"),  # too few to tell
         (THREE, canary([129, 131]), "fine"),  # below the limit
+        (THREE, canary([134, 136]), "fine"),  # for certain against one side, and not against two
         (THREE, canary([160, 161]), "slower"),
         (THREE, canary([160, 161], setup="another GPU"), "new"),
         ([*THREE, canary_night(4, "slower")], canary([101, 99]), "fine"),
         ([*THREE, canary_night(4, "accepted")], canary([160, 161]), "fine"),
         (THREE, canary([101, 99], values=(0.8, 0.81)), "worse"),
+        (THREE, canary([101, 99], values=LOW), "worse"),
+        (THREE, replace(canary([101, 99]), values={"best accuracy": LOW, "last accuracy": (0.9, 0.91)}), "fine"),
+        ([canary_night(1, values=(0.7, 0.71))] * 30 + THREE * 10, canary([101, 99], values=(0.7, 0.71)), "worse"),
         (THREE, canary([101, 99], values=(0.8, 0.81), configuration="new"), "fine"),
     ],
 )

@@ -23,10 +23,11 @@ from torch import nn
 
 from cvhw4 import Recipe, Row
 from cvhw4.errors import InputError, Unavailable
+from cvhw4.models import build
 from cvhw4.models import weights as weights_module
 from cvhw4.models.build import build_network, set_training_mode, trainable, trained_images
 from cvhw4.models.fcn8s import FCN8s, VGG16Features
-from cvhw4.models.names import on_meta, take_apart, timm_features
+from cvhw4.models.names import on_meta, take_apart, timm_features, torchvision_weights
 from cvhw4.models.trial import try_network
 from cvhw4.models.weights import check_weights, find_weights, load_weights, read_state
 from cvhw4.training.fit import fit
@@ -432,6 +433,21 @@ def test_torchvisions_own_file_starts_its_own_network(tmp_path):
     assert [n for n, p in other.module.named_parameters() if p.requires_grad] == ["fc.weight", "fc.bias"]
 
 
+def test_torchvisions_networks_have_the_weights_inputs_and_logits_that_they_have_there(monkeypatch):
+    names = "resnet50", "resnet50.IMAGENET1K_V1", "deeplabv3_resnet50"  # a segmenter's backbone has the first version
+    known = [torchvision_weights(take_apart(f"torchvision/{name}")) for name in names]
+    assert [weights.name for weights in known] == ["IMAGENET1K_V2", "IMAGENET1K_V1", "IMAGENET1K_V1"]
+    for name, mean in (("efficientnet_v2_l", 0.5), ("efficientnet_v2_m", 0.485)):
+        assert build._normalisation(named(f"torchvision/{name}"), nn.Identity())[0][0] == mean
+    monkeypatch.setattr(build, "load_weights", lambda *_, **__: None)
+    row = named("torchvision/googlenet")  # whose weights are of inputs on another scale
+    scaled = [on_meta(lambda given=given: build.build_module(row, given)).transform_input for given in (None, object())]
+    assert scaled == [False, True]
+    small = torch.rand(1, 2, 4, 4)
+    logits = build.logits_of(nn.Identity(), (torch.zeros(1, 3, 8, 8),), {"out": small})
+    assert torch.equal(logits, nn.functional.interpolate(small, (8, 8), mode="bilinear", align_corners=False))
+
+
 def test_a_network_built_for_one_size_takes_its_weights_at_another(tmp_path):
     torch.manual_seed(3)
     whole = timm.create_model("test_vit")  # 160 pixels
@@ -617,6 +633,7 @@ def test_segmentation_models_are_built_tried_and_start_from_their_encoders_weigh
     save_file(timms, tmp_path / f"{LITE0}.safetensors")
     encoder = build_network(named(f"smp/FPN/tu-{LITE0}", classes=11), seed=0, weights=tmp_path).module.encoder
     assert torch.equal(encoder.model.conv_stem.weight, timms["conv_stem.weight"])
+    assert build._normalisation(named("smp/Unet/xception", classes=11), nn.Identity())[0] == (0.5, 0.5, 0.5)
     unknown = {"smp/Unett/resnet18": "write smp/Unet/resnet34", "smp/Unet/resnet19": "use smp/Unet/resnet1"}
     for name, told in unknown.items():
         with pytest.raises(InputError, match=f"{name}: is not a known network. Fix: {told}"):

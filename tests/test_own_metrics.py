@@ -198,6 +198,9 @@ def test_a_run_keeps_the_scores_that_its_figures_are_of(tmp_path):
         assert set(images.scored.tolist()) == {best, 3}
         assert float(images.figure("auc", best, own=study.metrics["auc"])) == run.best("auc")
         assert np.array_equal((images.scores[-1, :, 0] > 0.5).astype(np.uint8), images.predicted[-1])
+        seconds = sum(e.train_seconds for e in run.epochs)
+        assert (run.times.train_seconds, run.times.images_per_second) == (seconds, 3 * run.data.train / seconds)
+    assert runs[0].trained_parameters == runs[0].parameters > runs[1].trained_parameters == 2 * 512 + 2
     (outcome,) = judge_all(study, runs, runner.store.images)
     assert outcome.noise is not None and outcome.noise.images == 6
     fewer = lambda run: replace(runner.store.images(run), scores=None, scored=None)  # noqa: E731

@@ -185,6 +185,25 @@ def test_which_kernels_and_whether_graphs_are_part_of_a_run_on_cuda_alone(runner
     assert len({runner._plan(ROW, 0).fingerprint for runner in runners}) == many
 
 
+def test_what_decides_a_runs_figures_is_part_of_its_configuration(runner, monkeypatch):
+    of_weights, data = QUICK.row("q1_2"), dataset("classification")
+    first, other_seed = (runner._plan(of_weights, seed) for seed in (0, 1))
+    changed = [first, runner._plan(replace(of_weights, trained="last layer"), 0)]
+    for what, told in {
+        "records.environment.code_digest": lambda: "other code",
+        "records.environment.versions": lambda *_: {"torch": "1.0"},
+        "records.environment.device_name": lambda _: "another processor",
+        "records.environment.accelerator": lambda _: {"driver": "1.0"},
+        "models.weights.find_weights": lambda *_: replace(first.source, sha256="0" * 64),
+        "runner.Runner.data": lambda *_: replace(data, fingerprint="0" * 64),
+    }.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(f"cvhw4.{what}", told)
+            changed.append(runner._plan(of_weights, 0))
+    assert len({plan.configuration for plan in changed}) == len({plan.fingerprint for plan in changed}) == 8
+    assert first.configuration == other_seed.configuration and first.fingerprint != other_seed.fingerprint
+
+
 def test_workers_share_gpus_in_turn(monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -243,7 +243,10 @@ def test_adamw_is_pytorchs_with_decay_of_weights_alone_and_sgd_without_nesterov(
     assert {id(p) for p in made.param_groups[1]["params"]} == {id(module[0].weight), id(module[5].weight)}
     sgd, nesterov = (make_optimizer(Recipe(optimizer=name), module).param_groups[0] for name in ("sgd", "nesterov"))
     assert [(g["nesterov"], g["momentum"]) for g in (sgd, nesterov)] == [(False, 0.0), (True, 0.9)]
-    assert make_optimizer(Recipe(optimizer="lars", momentum=0.5), module).param_groups[0]["momentum"] == 0.5
+    for name in ("sgd", "lars"):
+        assert make_optimizer(Recipe(optimizer=name, momentum=0.5), module).param_groups[0]["momentum"] == 0.5
+    adam = make_optimizer(Recipe(optimizer="adam", weight_decay=0.1), module).param_groups
+    assert [(len(group["params"]), group["weight_decay"]) for group in adam] == [(4, 0.0), (2, 0.1)]
     module[0].requires_grad_(False)
     decayed = make_optimizer(Recipe(optimizer="sgd", weight_decay=0.1), module).param_groups
     assert sum(len(group["params"]) for group in decayed) == 4
@@ -313,7 +316,11 @@ def test_one_cycle_is_pytorchs(settings, rising):
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    assert rates(Recipe(lr=0.1, epochs=4, schedule="onecycle", **settings), steps=3) == expected
+    recipe = Recipe(lr=0.1, epochs=4, schedule="onecycle", **settings)
+    assert rates(recipe, steps=3) == expected
+    optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    Rates(recipe, optimizer, 3, "accuracy")
+    assert optimizer.param_groups[0]["momentum"] == 0.9  # left as it is, unlike there
     for epochs in (1, 2):
         assert all(map(math.isfinite, rates(Recipe(schedule="onecycle", epochs=epochs), 1)))
 
@@ -345,13 +352,19 @@ def test_pixels_of_no_class_are_left_out_or_negatives_and_ignored_by_own_losses(
     labels = torch.randint(4, (2, 4, 4), generator=draws).to(torch.uint8)  # 3 is no class
     ignored = labels.long().masked_fill(labels == 3, -100)
 
-    def found(loss, targets=labels):
-        return make_loss(Recipe(loss=loss), SEGMENTATION, CPU)(logits, targets)
+    def found(loss, targets=labels, **recipe):
+        return make_loss(Recipe(loss=loss, **recipe), SEGMENTATION, CPU)(logits, targets)
 
     assert float(found("cross_entropy")) == pytest.approx(float(F.cross_entropy(logits, ignored)))
     assert float(found("cross_entropy", torch.full_like(labels, 3))) == 0.0
     hot = (labels[:, None] == torch.arange(3, dtype=torch.uint8).view(1, 3, 1, 1)).float()
     assert torch.equal(found(None), F.binary_cross_entropy_with_logits(logits, hot))
+    smoothed = (
+        F.cross_entropy(logits, ignored, label_smoothing=0.3),
+        F.binary_cross_entropy_with_logits(logits, 0.7 * hot + 0.1 * (labels < 3)[:, None]),
+    )
+    both = [float(found(loss, label_smoothing=0.3)) for loss in ("cross_entropy", "bce")]
+    assert both == pytest.approx([float(loss) for loss in smoothed])
     seen = []
     found(lambda logits, targets: seen.append(targets) or logits.mean())
     assert torch.equal(seen[0], ignored)

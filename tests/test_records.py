@@ -44,6 +44,8 @@ def test_best_and_last_are_what_they_say():
     losses = zip(r.epochs, (3.0, 1.0, 2.0, 4.0), strict=True)
     validated = replace(r, epochs=[replace(e, figures={**e.figures, "loss": loss}) for e, loss in losses])
     assert (validated.best("loss"), validated.best_epoch("loss"), validated.metrics) == (1.0, 2, ("accuracy",))
+    trained = replace(r, epochs=[replace(e, loss=loss) for e, loss in zip(r.epochs, (3.0, 1.0, 2.0, 4.0), strict=True)])
+    assert [trained.figure(f"{which}training loss") for which in ("first ", "mean ", "")] == [3.0, 2.5, 4.0]
     for ask in (r.best, r.best_epoch, r.last, lambda name: r.figure(f"best {name}")):
         with pytest.raises(InputError, match=r"seed 0: has no figure 'acuracy'\. Fix: choose one of accuracy"):
             ask("acuracy")
@@ -285,6 +287,17 @@ def test_the_environment_is_told():
     assert e["torch"] == torch.__version__.split("+")[0] and e["device"] == "cpu" and e["threads"] >= 1
     json.dumps(e, allow_nan=False)
     assert len(code_digest()) == 64 and e["code"] == code_digest()
+
+
+def test_the_digest_of_the_code_is_of_what_decides_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr("cvhw4.records.environment._PACKAGE", tmp_path)
+    decisive = ("data/embedded/scenes.py", "labels.py", "metrics.py", "models/build.py", "runner.py", "tasks.py")
+    digests = []
+    for name in (*decisive, "training/fit.py", "training/fit.py", "report/page.py", "study/claims.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"# {len(digests)}")  # written, and changed
+        digests.append(code_digest.__wrapped__())
+    assert len({*digests}) == 8 and len({*digests[-3:]}) == 1
 
 
 def test_peak_memory_sees_an_allocation():

@@ -109,6 +109,10 @@ def test_the_order_and_the_splits_are_the_lists(plain):
     np.testing.assert_array_equal(moved.train.images, [*first.train.images[::-1], first.val.images[0]])
     assert moved.train.names == (*first.train.names[::-1], first.val.names[0])
     np.testing.assert_array_equal(moved.val.targets, first.val.targets[1:])
+    (plain / "train.csv").write_text("\n".join(reversed(lines[0])))
+    (plain / "val.csv").write_text("\n".join(lines[1]))
+    back = read_camvid(plain)  # the same pictures one after the other, in other splits
+    assert (back.train.names, back.val.names) == (first.train.names[::-1], first.val.names)
 
 
 def test_pictures_of_all_sizes_are_scaled_where_that_is_asked_for(plain):
@@ -308,6 +312,10 @@ def test_other_values_or_colours_are_read_anew(tmp_path):
     first = read_scenes(Scenes(tmp_path / "x", classes=["a", "b"]))
     turned = read_scenes(Scenes(tmp_path / "x", values={"a": 1, "b": 0}))
     np.testing.assert_array_equal(first.train.targets, 1 - turned.train.targets)
+    _one_each(tmp_path / "y", "{split}/{kind}", lambda path: _save(RGB, path))
+    orders = ["sky", "road", "car"], ["car", "sky", "road"]  # of the same colours
+    first, turned = (read_scenes(Scenes(tmp_path / "y", classes=names, colours=SHOWN)) for names in orders)
+    np.testing.assert_array_equal(turned.train.targets, np.array([1, 2, 0, 3])[first.train.targets])
 
 
 VOC = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")

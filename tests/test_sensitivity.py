@@ -8,7 +8,7 @@ from scipy.stats import t
 
 from cvhw4 import Control
 from cvhw4.report.runs import bound_words
-from cvhw4.statistics.bounds import Bound, Bounds, Twin, arithmetic
+from cvhw4.statistics.bounds import Bound, Bounds, Outliers, Twin, arithmetic
 from cvhw4.statistics.sensitivity import Detection, chance, chance_of_pairs, detect, detections, found_shift, least
 from tests.helpers.tiny import QUICK, record
 
@@ -32,6 +32,12 @@ def test_a_control_is_held_against_the_bounds_of_the_row_it_corrupts():
     assert found.mean == pytest.approx(2.3 / 3)
     weaker = detect(NOISE, 0.1, QUICK, corrupted(0.1, [0.89, 0.9]), BOUNDS)
     assert not weaker.missed and weaker.low < weaker.probability < 0.01
+    on_scale = replace(BOUNDS, rows={"q1_6-finetune": {"best accuracy": replace(BOUND, scale="share")}})
+    mean = np.sin(np.arcsin(np.sqrt([0.85, 0.75, 0.70])).mean()) ** 2  # as it is held against such a bound
+    assert detect(NOISE, 0.2, QUICK, corrupted(0.2, [0.85, 0.75, 0.70]), on_scale).mean == pytest.approx(mean)
+    outliers = {"q1_6-finetune": Outliers("best accuracy", 0.5, lower_is_better=False, n=1, of=20, failed=True)}
+    found = detect(NOISE, 0.2, QUICK, corrupted(0.2, [0.85, 0.84, 0.3]), replace(BOUNDS, outliers=outliers))
+    assert (found.probability, found.low) == chance([0.85, 0.84], BOUND, 0.05 / 2)  # of those that learned
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -54,6 +60,8 @@ def test_a_control_is_held_against_the_calibrated_run_of_its_own_seed():
     found = detect(NOISE, 0.1, QUICK, runs, own)
     assert found.bound == twin and found.mean == pytest.approx(0.8933, abs=1e-4)
     assert found.probability > found.low > 0.9 and found.missed and bound_words(found) == "own seed ± 3.0e-03"
+    apart, room = [r.best("accuracy") - twin.values[r.seed] for r in runs], max(map(twin.room, twin.values))
+    assert (found.probability, found.low) == chance_of_pairs(apart, room, 3, 0.05 / 3)  # of three that are chosen from
     for other in (replace(own, twins_on="cuda bf16"), BOUNDS):  # another arithmetic, or no twins
         assert not detect(NOISE, 0.1, QUICK, runs, other).missed
     # A run that is outside tells little of what others are: no spread is known of one.

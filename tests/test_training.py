@@ -10,10 +10,12 @@ import torch
 import torchvision
 from torch import nn
 
+from cvhw4.data import augment
+from cvhw4.data.augment import stream
 from cvhw4.models.build import build_network
 from cvhw4.training import fit as fit_module
 from cvhw4.training.fit import TrainingDiverged, fit
-from cvhw4.training.objectives import make_objective
+from cvhw4.training.objectives import Evaluation, make_objective
 from tests.helpers.tiny import FULL, dataset, row
 
 CPU = torch.device("cpu")
@@ -79,9 +81,9 @@ def test_the_first_epochs_of_a_long_run_are_a_short_run(name):
     assert [(e.loss, e.figures) for e in long.epochs[:2]] == [(e.loss, e.figures) for e in short.epochs]
 
 
-def make(name, **changes):
+def make(name, seed=0, **changes):
     experiment = replace(row(name), **changes)
-    return make_objective(experiment, dataset(experiment.task.name), build_network(experiment, seed=0), CPU, seed=0)
+    return make_objective(experiment, dataset(experiment.task.name), build_network(experiment, seed=0), CPU, seed)
 
 
 def test_rows_with_one_seed_see_the_same_batches():
@@ -90,6 +92,53 @@ def test_rows_with_one_seed_see_the_same_batches():
         assert torch.equal(x, y) and torch.equal(s, t)
     first, second = (torch.cat([t for _, t in one.batches(epoch)]).tolist() for epoch in (1, 2))
     assert sorted(first) == sorted(second) == [0] * 6 + [1] * 6 and first != second  # each image is seen once an epoch
+
+
+def test_order_crops_and_dropout_are_of_seed_and_epoch():
+    index, zero, one = torch.arange(12), make("q1_2", seed=0), make("q1_2", seed=1)
+    drawn = (zero, 1), (zero, 2), (one, 1)
+    assert len({tuple(torch.cat(task.blocks(epoch)).tolist()) for task, epoch in drawn}) == 3
+    assert len({float(task.augmented(index, task.generator(epoch))[0].sum()) for task, epoch in drawn}) == 3
+    states = set()
+    for seed in (0, 1):
+        network = build_network(row("q1_2", epochs=1), seed=0)
+        hook = lambda *_: states.add(torch.initial_seed() if torch.is_grad_enabled() else None)  # noqa: E731
+        network.module.register_forward_pre_hook(hook)
+        with torch.random.fork_rng():
+            fit(row("q1_2", epochs=1), dataset("classification", 4, 2), network, seed=seed, device=CPU)
+    assert states - {None} == {stream(seed, "dropout").initial_seed() for seed in (0, 1)}
+
+
+def test_the_third_augmentation_is_the_first_jittered_and_auto_augmented():
+    index, plain, whole = torch.arange(12), make("q1_8", augmentation="random-resized crop"), make("q1_8")
+    generator = plain.generator(1)
+    crops, _ = plain.augmented(index, generator)
+    jittered = augment.colour_jitter(crops, generator).round().to(torch.uint8)
+    expected = augment.auto_augment(jittered, generator).float()
+    assert not torch.equal(expected, crops)
+    assert torch.equal(whole.augmented(index, whole.generator(1))[0], expected)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images():
+    """Its last batch is half a batch; nothing is drawn, and next to nothing learnt."""
+    still = replace(row("q1_2", epochs=1, lr=1e-12), augmentation="none", batch_norm="frozen")
+    data = dataset("classification", 10)
+    history = fit(still, replace(data, val=data.train), build_network(still, seed=0), seed=0, device=CPU)
+    assert history.epochs[0].loss == pytest.approx(history.epochs[0].figures["loss"], rel=1e-5)
+
+
+def test_lists_by_class_are_of_the_last_epoch_and_of_the_first_best_one(monkeypatch):
+    found = iter([(0.5, [1.0, 0.0]), (0.5, [0.0, 1.0]), (0.4, [0.4, 0.4])])
+
+    def evaluated(objective, learner, call, observe):
+        accuracy, recall = next(found)
+        if observe is not None:
+            observe(torch.zeros(8, 2))
+        return Evaluation({"accuracy": accuracy}, {"recall": recall}, np.zeros(8, np.uint8))
+
+    monkeypatch.setattr(fit_module, "evaluate", evaluated)
+    history, _, _ = train("q1_2", epochs=3)
+    assert history.by_class == {"recall": [0.4, 0.4], "best_recall": [1.0, 0.0]}
 
 
 def test_inputs_are_normalised_by_the_networks_mean_and_deviation():
@@ -120,6 +169,9 @@ def test_evaluation_is_against_the_validation_labels():
         figures, lists, *_ = fit_module.evaluate(task, Oracle(answers))
         assert figures["accuracy"] == pytest.approx(accuracy)
     assert lists["recall"] == pytest.approx([3 / 4, 1.0])
+    smoothed = make("q1_2", recipe=row("q1_2", label_smoothing=0.3).recipe)  # in training alone
+    loss = fit_module.evaluate(smoothed, Oracle(right)).figures["loss"]
+    assert loss == pytest.approx(math.log(math.e + 11) - 1)  # one logit of 12 is 1, the others 0
 
 
 def test_infinite_loss_stops_the_run_and_names_the_step():

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from cvhw4.homework import sections
 from cvhw4.metrics import segmentation_figures
 from cvhw4.records.images import ImageResults
 from cvhw4.records.store import Store
+from cvhw4.report.evidence import Evidence
 from cvhw4.report.numbers import verdict
 from cvhw4.report.page import write_pages, write_report
 from cvhw4.report.reliability import shape_section
@@ -24,6 +26,9 @@ from cvhw4.report.verdicts import verdicts_page, write_verdicts
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds, Outliers, digest
 from cvhw4.statistics.calibration import calibrate
 from cvhw4.statistics.comparison import rounding_sd
+from cvhw4.statistics.images import combine, image_noise
+from cvhw4.statistics.power import smallest_effect
+from cvhw4.statistics.published import Stated, binomial_comparison
 from cvhw4.statistics.stability import stability
 from cvhw4.statistics.verdicts import families, judge, judge_all
 from tests.helpers.pages import cells, section
@@ -112,7 +117,9 @@ def test_a_claims_line_is_its_runs(page, store, records):
     line = cells(section(page, "By the best epoch"), FIRST.id)
     assert line[1] == f"{best[0] - best[1]:+.3f}" and line[3:5] == [outcome.other_epoch.verdict, "+0.045"]
     both = outcome.with_other_images.estimate
-    assert f"[{both.low:.3f}, {both.high:.3f}]" in cells(section(page, "The comparisons in full"), FIRST.id)
+    line = cells(section(page, "The comparisons in full"), FIRST.id)
+    assert f"[{both.low:.3f}, {both.high:.3f}]" in line and outcome.together == 5
+    assert f"{smallest_effect(3, 0.05 / 5) * outcome.comparison.sd:.3f}" in line  # of three seeds, corrected
     assert both.high - both.low >= e.high - e.low
 
 
@@ -159,6 +166,35 @@ def test_published_differences_are_held_against_further_runs(page):
     assert "taken as of one run each" in text and "may leave the margin out" in page
     inside = re.search(r"Of 7, (\d) lies? within the 95 % prediction.*?: (.*?)\. Other", text)
     assert int(inside[1]) == len(inside[2].split("; ")) and "skip connections raise mIoU" not in inside[2]
+
+
+@pytest.mark.parametrize(("times", "lie"), [(0.99, "1 lies"), (1.01, "0 lie")])
+@pytest.mark.parametrize("redrawn", [False, True])
+def test_a_further_run_has_another_seed_and_other_images(store, records, monkeypatch, redrawn, times, lie):
+    few = [replace(r, data=replace(r.data, redrawn=redrawn)) for r in records if r.row in FIRST.rows]
+    (o,) = judge_all(QUICK, few, store.images)
+    best, images = o.other_epoch, binomial_comparison(0.875, 0.83, 400)
+    variance = best.comparison.sd**2 * (1 + 1 / SEEDS)
+    if not redrawn:  # where the spread over seeds has both
+        variance += images.error**2 + o.noise.mean_variance
+    end = float(best.difference.mean + times * stats.t.ppf(0.975, SEEDS - 1) * math.sqrt(variance))
+    monkeypatch.setattr("cvhw4.report.verdicts.stated", lambda *_: Stated(end, images))
+    text = verdicts_page(QUICK, few, store.images, NO_BOUNDS)[0]
+    assert f"Of 1, {lie} within the 95 % prediction interval" in text
+
+
+def test_one_runs_noise_is_of_the_seed_of_the_images_and_of_both(page, store, records):
+    runs = [r for r in records if r.row == FIRST.better]
+    noise = image_noise([(1, [(store.images(r), 3) for r in runs])], "accuracy", np.random.default_rng(0))
+    seeds = np.var([r.last("accuracy") for r in runs], ddof=1)
+    alone = max(seeds - noise.interaction, 0.0)  # what a seed makes of an image is in the spread over seeds too
+    shares = np.array([alone, noise.images_alone, noise.interaction]) / (alone + noise.one_run)
+    line = cells(section(page, "Two sources of noise"), FIRST.better)
+    assert line[2:] == [
+        *(f"± {math.sqrt(variance):.3f}" for variance in (seeds, noise.one_run)),
+        *(f"{100 * share:.0f} %" for share in shares),
+        str(SEEDS),
+    ]
 
 
 def test_trainings_that_failed_are_counted(page, store, records):
@@ -298,6 +334,11 @@ def test_seeds_whose_spread_is_known_stand_beside_those_judged(store, records):
     texts = [verdicts_page(QUICK, few, store.images, known)[0], report_page(QUICK, few, known, {})]
     texts.append("\n".join(session_summary(QUICK, few, [], known, {})))
     assert all("3 + 6" in text and "with that of 6 others" in " ".join(text.split()) for text in texts)
+    (pooled,) = judge_all(QUICK, few, bounds=known)
+    effects = smallest_effect(3, 0.05, 2 + 6 - 1), smallest_effect(3, 0.05)  # with the others, and alone
+    shown = [f"{effect * pooled.comparison.sd:.3f}" for effect in effects]
+    line = cells(section(texts[0], "The comparisons in full"), FIRST.id)
+    assert [cell for cell in line if cell in shown] == shown and shown[0] < shown[1]
     alone = verdicts_page(QUICK, few, store.images, NO_BOUNDS)[0]
     assert "3 + " not in alone and "hold for differences that are normal" in alone
 
@@ -329,12 +370,29 @@ def test_without_images_the_rest_of_the_page_stands(store, records):
     assert "95 % interval, other images too" not in text and "other validation images" not in text
 
 
-def test_claims_about_differences_of_differences(records):
-    outcome = judge(CLAIMS["q2_c2-norm_interaction"], records, QUICK)
+def test_claims_about_differences_of_differences(store, records):
+    outcome = judge(CLAIMS["q2_c2-norm_interaction"], records, QUICK, store.images)
     by = {(r.row.split("-")[0], r.seed): r.last("miou") for r in records if r.task == "segmentation"}
     expected = [(by["q2_1a", s] - by["q2_1b", s]) - (by["q2_n1a", s] - by["q2_n1b", s]) for s in range(SEEDS)]
     assert outcome.differences == pytest.approx(tuple(expected))
     assert outcome.difference.mean == pytest.approx(np.mean(expected))
+    best = judge(outcome.claim, records, QUICK, store.images, epoch="best")
+    for o, rule in ((outcome, "last"), (best, "best")):
+        of_rows = ([r for r in records if r.row == row] for row in o.claim.rows)
+        arms = [[(store.images(r), r.epoch_of(f"{rule} miou")) for r in of_row] for of_row in of_rows]
+        noise = image_noise(list(zip((1, -1, -1, 1), arms, strict=True)), "miou", np.random.default_rng(0))
+        sd, images = o.comparison.sd, noise.mean_variance - noise.interaction / SEEDS  # whose part the seeds have
+        assert o.noise == noise and images > 0
+        assert o.with_other_images == combine(o.difference.mean, sd, SEEDS, images, 10 - 1)
+
+
+def test_sections_are_given_the_epoch_that_the_studys_claims_go_by():
+    _, images = run(QUICK.row("q2_1a"), 0)
+    runs = {"a": [record("q2_1a", 0, ((0.9,), (0.1,)))]}
+    for rule, epoch, miou in (("best", 0, 0.9), ("last", 1, 0.1)):
+        e = Evidence(SimpleNamespace(epoch=rule), "scenes", runs, lambda _: images)
+        seeds, counts = e.counts("a")
+        assert e.figures("a", "miou", seeds) == [miou] and np.array_equal(counts["a"], images.counts[[epoch]])
 
 
 def test_data_that_changed_under_one_name_are_two_data_sets(store, records):
