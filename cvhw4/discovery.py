@@ -45,7 +45,7 @@ def find_study(wanted: str | None, root: Path | None = None) -> Study:
         return next(iter(known.values()))
     if wanted not in known:
         hint = f"choose one of {', '.join(known)}, or {_HINT}" if known else _HINT
-        raise InputError(f"--study {wanted}", "is neither a file nor a known study", hint)
+        raise InputError(f"study {wanted}", "is neither a file nor one that pyproject.toml names", hint)
     return known[wanted]
 
 

@@ -38,6 +38,7 @@ def judge(
     better: Annotated[list[str] | None, typer.Option("--better", help="Row that should win; several times.")] = None,
     worse: Annotated[str | None, typer.Option("--worse", help="Row that it is held against.")] = None,
     margin: Annotated[float, typer.Option(help="The difference has to exceed this.")] = 0.0,
+    smallest: Annotated[float, typer.Option(help='Difference of interest, for the verdict "equivalent".')] = 0.0,
     epoch: Annotated[str | None, typer.Option(help="Tables: column that numbers a run's lines.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="NAME=VALUE that runs must have.")] = None,
     pattern: Annotated[
@@ -87,7 +88,7 @@ def judge(
     for run in unfinished:
         say(f"left out: {printable(run.where)}: {printable(run.unfinished)}")
     source = ", ".join(os.path.basename(text.rstrip("/")) for text in sources)
-    claims = claims_of(better or [], worse, [*figures], margin)
+    claims = claims_of(better or [], worse, [*figures], margin, smallest)
     study, records = judged_study(name, finished, wanted, claims, source)
     for text in unpaired(study, records):
         say(printable(text))

@@ -56,7 +56,8 @@ class Studies:
         if not isinstance(given, Study):
             raise InputError(where, "expects a cvhw4.Study", _MARK)
         if self.by_name.setdefault(given.name, given) is not given:
-            raise InputError(f"study {given.name}", "is the name of two studies", "give one of them another name")
+            problem = f"is the name of two studies, of which {where.partition('::')[0]} tests one"
+            raise InputError(f"study {given.name}", problem, "give one of them another name")
         return given
 
     def runner(self, row: Row) -> Runner:

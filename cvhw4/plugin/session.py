@@ -78,6 +78,10 @@ class Session:
 
     def run(self, request: pytest.FixtureRequest, benchmark: Any, row: Row, seed: int) -> RunRecord:
         """Trains one row through pytest-benchmark; skips, with the reason in the tables, where it cannot run at all."""
+        if not isinstance(row, Row):
+            problem = f"calls train({row!r:.40}, ...), which is not a row"
+            error = InputError(request.node.name, problem, "take row and seed as arguments of the test")
+            raise pytest.fail.Exception(str(error), pytrace=False)
         note = request.node.stash.setdefault(_NOTE, {})
         note |= {"study": row.study, "file": str(request.node.path)}
         key = row.study, row.name, seed

@@ -194,19 +194,26 @@ def figures_of(names: Iterable[str], lower: Iterable[str]) -> tuple[dict[str, st
     return figures, frozenset(lowest)
 
 
-def claims_of(better: Sequence[str], worse: str | None, figures: Iterable[str], margin: float) -> list[Claim]:
-    """A claim for each row that should win and each figure: that it beats the other row, or the margin itself; raises
-    InputError where there is a row and nothing that it is held against, or the other way round."""
+def claims_of(
+    better: Sequence[str], worse: str | None, figures: Iterable[str], margin: float, smallest: float = 0.0
+) -> list[Claim]:
+    """A claim for each row that should win and each figure: that it beats the other row, or the margin itself, with a
+    smallest difference of interest or none; raises InputError where there is a row and nothing that it is held
+    against, or the other way round."""
     if worse is not None and not better:
         raise InputError(f"--worse {worse}", "has nothing that should beat it", "name a row with --better")
     if margin and not better:
         raise InputError(f"--margin {margin:g}", "has nothing that should exceed it", "name a row with --better")
+    if smallest < 0 or (smallest and not better):
+        problem = "is below 0" if smallest < 0 else "has no claim that it belongs to"
+        raise InputError(f"--smallest {smallest:g}", problem, "give a difference above 0, and name a row with --better")
     if better and worse is None and not margin:
         hint = "name a row with --worse, or the figure to be passed with --margin"
         raise InputError(f"--better {better[0]}", "has nothing to beat", hint)
     loser = None if worse is None else as_name(worse)
     rows = [as_name(row) for row in better]
-    return [Claim(better=row, worse=loser, metric=figure, margin=margin) for row in rows for figure in figures]
+    how: dict[str, Any] = {"worse": loser, "margin": margin, "smallest": smallest}
+    return [Claim(better=row, metric=figure, **how) for row in rows for figure in figures]
 
 
 def judged_study(
@@ -230,7 +237,12 @@ def judged_study(
         seed = _whole(run.values.get(wanted.seed))
         if lacking or seed is None:
             there = ", ".join(map(str, run.values)) or "nothing"
-            what = f"has no {lacking[0]}, but {there}" if lacking else f"has {wanted.seed}={run.values[wanted.seed]!r}"
+            empty = bool(lacking) and lacking[0] in run.values
+            what = (
+                f"has no {lacking[0]}{', in a column of that name' if empty else f', but {there}'}"
+                if lacking
+                else f"has {wanted.seed}={run.values[wanted.seed]!r}"
+            )
             problems.append(f"{run.where} {what}")
             continue
         label = "-".join(str(run.values[key]) for key in wanted.row)
@@ -244,7 +256,11 @@ def judged_study(
     hint = "give every run one row and one seed (--row, --seed; --epoch where a run has several lines)"
     _refuse(problems, source, f"{hint}; --only NAME=VALUE leaves others out")
     epochs = {(row, seed): _epochs(run, wanted, problems) for row, of in rows.items() for seed, run in of.items()}
-    _refuse(problems, source, "log all figures at the same steps of every run, or judge them apart")
+    _refuse(
+        problems,
+        source,
+        "log all figures at the same steps of every run; leave out a run that has none, with --only or its line",
+    )
     settings = _settings(rows, wanted)
     study = Study(
         name,

@@ -19,12 +19,17 @@ _UNFINISHED = {"crashed", "failed", "killed", "pending", "preempted", "preemptin
 
 
 def read_csv(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
-    """A line of CSV or TSV (.tsv) is a run, or an epoch of one; the first line names the columns."""
+    """A line of CSV or TSV (.tsv) is a run, or an epoch of one; the first line names the columns. Where it has
+    semicolons and no commas, these are between columns, and numbers may have decimal commas."""
     import pandas as pd
 
     path = Path(where).expanduser()
     how: dict[str, Any] = {"sep": "\t" if path.suffix == ".tsv" else ",", "skipinitialspace": True}
     try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            head = file.readline()
+        if ";" in head and "," not in head:
+            how |= {"sep": ";", "decimal": ","}
         table = pd.read_csv(path, **how)
         texts = pd.read_csv(path, **how, keep_default_na=False, na_values=[""])
         for column in table.columns:  # of which "None", "NA" and the like may be rows
@@ -68,7 +73,7 @@ def _of_table(table: DataFrame, path: Path, wanted: Wanted) -> Iterator[LoggedRu
             first = int(odd.to_numpy().argmax())
             cell = table[column].iloc[first]
             problem = f"has {repr(cell) if isinstance(cell, str) else cell} for {column} in line {first + 2}"
-            raise InputError(path, problem, "give numbers, and nothing else, in that column")
+            raise InputError(path, problem, "give plain numbers in that column: 80.1, not '80.1 %' or '80,1'")
         table = table.assign(**{column: numbers})
     settings = [c for c in table.columns if c not in {*tags, *numbered} and not c.startswith("Unnamed:")]
     groups: Iterable[tuple[str, DataFrame]]

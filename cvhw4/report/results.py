@@ -346,7 +346,7 @@ class _Section:
                     "best less published": "-"
                     if best is None or stated is None
                     else number(best.mean - stated, sign="+"),
-                    "bounds": judged(runs, self.bounds) if runs and within is None else "-",  # of whole runs
+                    "bounds": judged(runs, self.bounds, metric) if runs and within is None else "-",  # of whole runs
                     f"last {name}": "-" if last is None else spread(last),
                     "n": f"{len(runs)}{remark}",
                     "best at epoch": _listed([r.best_epoch(metric, within) for r in runs]),
@@ -367,7 +367,11 @@ class _Section:
             for of_task in design(rows)
             for line in of_task
         ]
-        return ["### Settings", *_differing(lines)] if lines and len(lines[0]) > 1 else []
+        if not lines or len(lines[0]) == 1:
+            return []
+        before = [r.name for r in rows if any(run.settings != r.settings() for run in self.groups.get(r.name, ()))]
+        now = f"As the study has them now; runs of {', '.join(before)} had others." if before else ""
+        return ["### Settings", *([now] if now else []), *_differing(lines)]
 
     def _claims(self) -> str:
         lines = []

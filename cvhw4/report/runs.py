@@ -149,9 +149,17 @@ def seeds(by_row: Mapping[K, Sized]) -> str:
     return f"{ends(n)} seed{'s' * (n[-1] > 1)} a row"
 
 
-def judged(runs: Sequence[RunRecord], bounds: Bounds | None) -> str:
+def judged(runs: Sequence[RunRecord], bounds: Bounds | None, metric: str | None = None) -> str:
     """Whether runs meet their bounds: "met", "met, 1 aside" where one is passed over as an outlier, "MISSED", or "none"
-    where no bounds apply."""
+    where no bounds apply.
+
+    Args:
+        metric: beside which of their figures it stands: the primary one answers for the row, others say "none" where
+            they have no bound.
+    """
+    if bounds is not None and metric not in (None, runs[0].primary):
+        of_row = (*bounds.rows.get(runs[0].row, ()), *bounds.twins.get(runs[0].row, ()))
+        bounds = bounds if any(figure.partition(" ")[2] == metric for figure in of_row) else None
     missed = [] if bounds is None else bounds.missed(*runs)
     aside = [] if bounds is None else bounds.aside(*runs)
     if bounds is None or not (missed or aside or bounds.check(*runs)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
@@ -69,6 +70,11 @@ def session_summary(
     if outcomes:
         lines += [f"claims by the {study.epoch} epoch (Holm; controls each by itself)", *short_claims(outcomes)]
         lines += wrapped(seeds_note(outcomes)).splitlines()
+        checks = [(o.claim.id, bounds.check_claim(o)) for o in outcomes] if bounds else []
+        missed = [f"{id}: {check}" for id, check in checks if check is not None and not check.met]
+        lines += [line for text in missed for line in wrapped(text).splitlines()]
+    if records and study.bounds is not None and not Path(study.bounds).exists():
+        lines += wrapped(f"no bounds yet: there is no {printable(str(study.bounds))}").splitlines()
     for row, reason in missing.items():
         if row in study.rows:
             lines += wrapped(f"{row} skipped: {printable(reason)}").splitlines()
@@ -110,7 +116,7 @@ def summary(
                     "-publ.": "-" if stated is None else number(best.mean - stated, sign="+"),
                     "n": str(best.n),
                     "time": f"{took:.0f} s" if (took := estimate([r.times.total_seconds for r in runs]).mean) else "-",
-                    "bounds": "FAILED" if row.name in broken else judged(runs, bounds),
+                    "bounds": "FAILED" if row.name in broken else judged(runs, bounds, metric),
                 }
             )
     return Table.of(lines, optional=("publ.", "-publ.", "bounds", "time")).plain("row", "metric")

@@ -337,10 +337,8 @@ def check_custom(study: Study) -> None:
         check_name(name, "figure")
     claimed = [claim.metric for claim in study.claims if isinstance(claim, Claim)]
     for name in dict.fromkeys((study.primary, *claimed)):
-        if _LOW.search(name) and not _TURNED.match(name) and name not in study.lowest:
-            what = f"{study.where}: the highest {name} counts as the best"
-            way = f"lower_is_better={{{name!r}}} (cvhw4 judge: --lower {name})"
-            warnings.warn(f"{what}; if the lowest is, write {way}.", stacklevel=4)
+        if name not in study.lowest:
+            check_direction(name, study.where, 5)
     for name, settings in study.rows.items():
         check_name(name, "row")
         where = f"{study.where}, row {name}"
@@ -349,6 +347,15 @@ def check_custom(study: Study) -> None:
         for setting, value in settings.items():
             check_name(setting, "setting")
             _check_setting(where, setting, value)
+
+
+def check_direction(name: str, where: str, level: int = 2) -> None:
+    """Warns where the lowest of a figure may be the best, by its name, and the highest counts."""
+    if _LOW.search(name) and not _TURNED.match(name):
+        way = f"lower_is_better={{{name!r}}} (cvhw4 judge: --lower {name})"
+        warnings.warn(
+            f"{where}: the highest {name} counts as the best; if the lowest is, write {way}.", stacklevel=level
+        )
 
 
 def _check_setting(where: str, setting: str, value: object) -> None:

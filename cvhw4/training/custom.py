@@ -29,6 +29,7 @@ from cvhw4.errors import TrainingDiverged, TrainingFailed, printable
 from cvhw4.records.schema import Epoch
 from cvhw4.study import CustomRow, Fit, Run, is_name
 from cvhw4.study.checks import MOST
+from cvhw4.study.filling import check_direction
 
 _ROUNDING = 1e-6  # by which a share may be beyond 0 or 1
 _WRITE = 'let train yield a dict of figures after every epoch: yield {"accuracy": 0.9}'
@@ -56,6 +57,8 @@ def train_custom(
             seconds = time.perf_counter() - began
             first = epochs[0].figures if epochs else None
             figures = _figures(yielded, first, needed, row.shares, f"{where}, epoch {number}", number)
+            for name in () if first else figures.keys() - needed:
+                check_direction(name, f"study {row.study}")
             whole = dict(epoch=number, lr=0.0, loss=math.nan, figures=figures, evaluate_seconds=0.0)
             epochs.append(Epoch(**whole, train_seconds=seconds))  # type: ignore[arg-type]
             if on_epoch is not None:
@@ -84,7 +87,7 @@ def _steps(train: Fit, run: Run, where: str) -> Generator[Any]:
                 yield yielded
         except TrainingFailed:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # argparse exits
             raise _raised(error, f"{where}, epoch {number}", number) from error
     finally:
         if close is not None:
@@ -92,7 +95,7 @@ def _steps(train: Fit, run: Run, where: str) -> Generator[Any]:
                 close()
 
 
-def _raised(error: Exception, where: str, epoch: int) -> TrainingFailed:
+def _raised(error: BaseException, where: str, epoch: int) -> TrainingFailed:
     """The failure of a loop that raised."""
     inside = error.__traceback__.tb_next if error.__traceback__ else None  # without the line above that called it
     place = traceback.extract_tb(inside)[-1:]
