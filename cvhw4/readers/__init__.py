@@ -237,12 +237,11 @@ def judged_study(
         seed = _whole(run.values.get(wanted.seed))
         if lacking or seed is None:
             there = ", ".join(map(str, run.values)) or "nothing"
-            empty = bool(lacking) and lacking[0] in run.values
-            what = (
-                f"has no {lacking[0]}{', in a column of that name' if empty else f', but {there}'}"
-                if lacking
-                else f"has {wanted.seed}={run.values[wanted.seed]!r}"
-            )
+            if lacking:
+                empty = lacking[0] in run.values
+                what = f"has no {lacking[0]}, {'in a column of that name' if empty else f'but {there}'}"
+            else:
+                what = f"has {wanted.seed}={run.values[wanted.seed]!r}"
             problems.append(f"{run.where} {what}")
             continue
         label = "-".join(str(run.values[key]) for key in wanted.row)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _SAMPLES = ".samples.npz"  # in place of a record's ".json"
 _ABANDONED = 3600.0  # seconds after which what is half written has no writer any more
 _Record = TypeVar("_Record", RunRecord, Failure)
+_Item = TypeVar("_Item")
+_Key = TypeVar("_Key")
 
 
 class Store:
@@ -185,6 +187,14 @@ class Store:
             yield
 
 
+def grouped(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:
+    """Items by what `key` says of each, in the order that they come in."""
+    found: dict[_Key, list[_Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
 def latest_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
     """Of each row on each data set the runs that may be averaged: those like its most recent run but for the seed."""
     ordered = sorted(records, key=lambda r: r.started)
@@ -200,19 +210,13 @@ def _read_all(kind: type[_Record], folder: Path) -> list[_Record]:
             content = read(path)
             if content is not None:
                 record = kind.from_json(content, path)
-                _check_place(record, path)
+                proper = f"{record.row}/{stem(record.seed, record.fingerprint)}.json"
+                if path != folder / proper:  # else it would be counted twice
+                    raise InputError(path, f"is a copy of what belongs at {proper}", "delete it, or move it there")
                 records.append(record)
         except InputError as error:
             warnings.warn(f"{error} It is not counted.", stacklevel=3)
     return sorted(records, key=lambda r: (r.started, r.row, r.seed))
-
-
-def _check_place(record: RunRecord | Failure, path: Path) -> None:
-    """Refuses a copy of a record, which would be counted twice; raises InputError."""
-    name = f"{stem(record.seed, record.fingerprint)}.json"
-    proper = path.parent.parent / record.row / name
-    if path != proper:
-        raise InputError(path, f"is a copy of what belongs at {record.row}/{name}", "delete it, or move it there")
 
 
 def _make_way(path: Path, fingerprint: str) -> None:

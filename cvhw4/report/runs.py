@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
+from cvhw4.records.store import grouped as grouped  # which other pages take from here
 from cvhw4.report.numbers import ends, limits
 from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import Bounds, Twin
@@ -22,17 +23,8 @@ Groups = Mapping[str, Sequence[RunRecord]]  # runs by row, seeds in order
 SHORT = LABELS | {metric: short for task in TASKS.values() for metric, short in task.short.items()}  # for a terminal
 
 
-T = TypeVar("T")
 K = TypeVar("K")
 R = TypeVar("R", RunRecord, Failure)
-
-
-def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
-    """Items by what `key` says of each, in the order that they come in."""
-    found: dict[K, list[T]] = {}
-    for item in items:
-        found.setdefault(key(item), []).append(item)
-    return found
 
 
 def of_study(study: Study, records: Iterable[R]) -> list[R]:

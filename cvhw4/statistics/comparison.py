@@ -118,7 +118,7 @@ def step_of(figures: Iterable[float]) -> float:
     pictures makes, of which all are multiples but for what float32 makes of them; the larger; 0 where there is none."""
     x = np.unique(np.abs(np.asarray(list(figures), dtype=float)))
 
-    def first(steps: NDArray[np.float64]) -> float:
+    def first(steps: NDArray[np.floating]) -> float:
         apart = np.abs(x[:, None] / steps - np.round(x[:, None] / steps))
         fits = (apart <= _FLOAT32 * x[:, None] / steps).all(0)
         return float(steps[fits][0]) if fits.any() else 0.0

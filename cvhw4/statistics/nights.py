@@ -36,6 +36,7 @@ from cvhw4.records.history import (
     stems,
 )
 from cvhw4.records.schema import Failure, RunRecord
+from cvhw4.records.store import grouped
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.statistics.changes import Changes, Place, compare_runs, figure_change, known_to, time_change
 from cvhw4.statistics.levels import CANARY, LEVEL, Levels, levels_of
@@ -228,10 +229,7 @@ def judge_night(
 
 
 def _by_place(records: Iterable[RunRecord]) -> dict[Place, list[RunRecord]]:
-    places: dict[Place, list[RunRecord]] = {}
-    for record in records:
-        places.setdefault((record.row, record.data.name), []).append(record)
-    return places
+    return grouped(records, lambda r: (r.row, r.data.name))
 
 
 def _stems(places: Mapping[Place, Sequence[RunRecord]], place: Place) -> list[str]:

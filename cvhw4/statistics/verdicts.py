@@ -19,6 +19,7 @@ import numpy as np
 from cvhw4.errors import InputError
 from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import RunRecord
+from cvhw4.records.store import grouped
 from cvhw4.statistics.comparison import Comparison, compare, holm, step_of, verdict_of
 from cvhw4.statistics.images import Combined, ImageNoise, combine, image_noise, squared_error
 from cvhw4.statistics.intervals import Estimate, Verdict
@@ -244,9 +245,7 @@ def judge_all(
         claims: those to be judged, where they are not the study's.
         bounds: what a calibration knows of the spread over seeds, and of runs that learned far less than others.
     """
-    by_data: dict[str, list[RunRecord]] = {}
-    for record in records:
-        by_data.setdefault(record.data.fingerprint, []).append(record)
+    by_data = grouped(records, lambda r: r.data.fingerprint)
     judged = study.claims if claims is None else claims
 
     def outcomes(read: ReadImages | None = None, **how: Any) -> dict[tuple[Claim, str], Outcome]:
@@ -266,10 +265,7 @@ def judge_all(
 
 def families(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
     """The outcomes that are judged together: of all claims on one data set, and of each control by itself."""
-    found: dict[tuple[str, str], list[Outcome]] = {}
-    for o in outcomes:
-        found.setdefault((o.fingerprint, o.claim.id if o.claim.control else ""), []).append(o)
-    return list(found.values())
+    return list(grouped(outcomes, lambda o: (o.fingerprint, o.claim.id if o.claim.control else "")).values())
 
 
 def _together(outcomes: Sequence[Outcome]) -> list[Outcome]:
