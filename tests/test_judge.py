@@ -228,6 +228,16 @@ def test_a_line_per_epoch_and_rows_by_two_settings(judge):
     assert one.settings == {"depth": 8, "aug": "y"} and one.lower_is_better == ["loss"] and one.best("loss") == 0.5
 
 
+def test_semicolons_and_decimal_commas_are_read_and_a_difference_of_no_interest_is_equivalent(judge):
+    lines = [line.replace(",", ";").replace(".", ",") for line in arms()]
+    table(*lines, head="arm;seed;lr;accuracy")
+    assert verdict(judge(*AGAINST)[0])[0] == f"{np.mean(np.subtract(SKIP, PLAIN)):+.3f}"
+    same = (("skip", SKIP), ("no skip", np.add(SKIP, [1e-3, -1e-3, 0, 1e-3, -1e-3])))
+    table(*[f"{arm},{seed},0.1,{value:.4f}" for arm, values in same for seed, value in enumerate(values)])
+    assert verdict(judge(*AGAINST)[0])[-1] == "undecided"
+    assert verdict(judge(*AGAINST, "--smallest", "0.01")[0])[-1] == "equivalent"
+
+
 @pytest.mark.parametrize(("option", "words"), [(["--best"], "+0.200"), ([], "+0.000")])
 def test_claims_are_by_the_last_epoch_or_by_the_best(judge, run, option, words):
     best = {"skip": 0.9, "no skip": 0.7}
@@ -280,12 +290,14 @@ def test_a_figure_whose_best_is_known_to_be_the_lowest_is_not_judged_as_the_high
     ("lines", "options", "words"),
     [
         (["skip,0,0.1,0.8", "skip,0,0.1,0.9"], (), "line 3 of runs.csv is of row skip, seed 0, and so is line 2 of"),
-        (["skip,0,0.1,0.8", "skip,1,0.1,"], (), "line 3 of runs.csv has accuracy=nan at step 1 of 1"),
-        (["skip,0,0.1,0.8", "skip,1,0.1,good"], (), "has 'good' for accuracy in line 3"),
+        (["skip,0,0.1,0.8", "skip,1,0.1,"], (), "line 3 of runs.csv has accuracy=nan at step 1 of 1. Fix: log all fig"),
+        (["skip,0,0.1,0.8", "skip,1,0.1,80.1%"], (), "has '80.1%' for accuracy in line 3. Fix: give plain numbers in"),
         (["skip,0,0.1,inf"], (), "has accuracy=inf"),
         (["skip,half,0.1,0.8"], (), "has seed='half'"),
         (["skip,-1,0.1,0.8"], (), "has seed=-1"),
-        ([",0,0.1,0.8"], (), "has no arm"),
+        ([",0,0.1,0.8"], (), "line 2 of runs.csv has no arm, in a column of that name"),
+        (["skip,0,0.1,0.8"], ("--smallest", "0.1"), "--smallest 0.1: has no claim that it belongs to. Fix: give a"),
+        (["skip,0,0.1,0.8"], ("--smallest", "-1", "--better", "skip"), "--smallest -1: is below 0"),
         (["a b,0,0.1,0.8", "a/b,1,0.1,0.8"], (), "'a/b', which has the name of 'a b'"),
         (["skip,0,0.1,0.8"], ("--metric", "miou"), "has no column miou. Fix: name columns that are there: arm,"),
         (["skip,0,0.1,0.8"], ("--metric", "accuracy=lr"), "figure accuracy: is accuracy and lr"),

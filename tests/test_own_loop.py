@@ -187,12 +187,15 @@ def test_of_a_loss_the_lowest_is_best_though_nobody_says_so(tmp_path):
     assert of_loss.difference.mean == pytest.approx(0.75)
 
 
-def test_who_leaves_open_that_the_lowest_is_best_is_asked():
+def test_who_leaves_open_that_the_lowest_is_best_is_asked(tmp_path):
     claims = [Claim(better="deep", worse="shallow", metric="test_rmse")]
     words = r"the highest (val_loss|test_rmse) counts as the best; if .*lower_is_better="
     with pytest.warns(UserWarning, match=words) as told:
         study_of(primary="val_loss", claims=claims, lower_is_better=())
     assert len(told) == 2
+    with pytest.warns(UserWarning, match="study .*: the highest train_loss counts as the best; if the lowest is"):
+        runner = runner_of(tmp_path, of(GOOD | {"train_loss": 1.0}))
+        runner.run(runner.study.rows["deep"], 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         study_of(primary="val_loss", claims=claims, lower_is_better={"val_loss", "test_rmse"})
@@ -226,6 +229,11 @@ def raises(run):
     helper(run)
 
 
+def exits(run):
+    yield {"accuracy": 0.5, "loss": 1.0}
+    raise SystemExit(2)  # as argparse does
+
+
 def helper(run):
     raise KeyError("no such\nlayer")
 
@@ -236,6 +244,7 @@ GOOD = {"accuracy": 0.5, "loss": 1.0}
 @pytest.mark.parametrize(
     ("train", "told", "epoch"),
     [
+        (exits, "epoch 2: train raises SystemExit: 2 (test_own_loop.py:", 2),
         (raises, "epoch 2: train raises KeyError: 'no such\\nlayer' (test_own_loop.py:", 2),
         (
             lambda run: {"accuracy": 1.0, "loss": 0.0},

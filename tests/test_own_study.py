@@ -268,7 +268,7 @@ def test_what_cannot_be_used_is_one_line_before_anything_is_trained(own, pyteste
 
 def test_two_studies_of_one_name_and_a_hook_that_makes_no_runner_are_one_line_each(own, pytester):
     more = pytester.makepyfile(test_more=FILE)
-    check_unusable(own("--seeds", "1"), "study insects: is the name of two studies")
+    check_unusable(own("--seeds", "1"), "study insects: is the name of two studies, of which test_more.py tests one")
     more.unlink()
     with (pytester.path / "conftest.py").open("a") as conftest:
         conftest.write("\ndef pytest_cvhw4_make_runner():\n    return 3\n")

@@ -178,6 +178,9 @@ def test_a_studys_own_metric_has_a_table_and_its_runs_from_before_are_left_out()
     line = figures(text, "a", "f1\\_")
     assert line["best f1\\_"] == "-2.500" and line["n"] == "1"
     assert summary(by_row(runs), own, None)[2].split() == ["a", "f1_", "-2.500", "-2.500", "1", "10", "s"]
+    bounds = replace(BOUNDS, rows={"a": {"best accuracy": BOUND}})  # which f1_ has none of
+    words = [line.split()[-1] for line in summary(by_row(runs), own, bounds)[1:3]]
+    assert words == ["met", "none"] and "bounds" not in figures(page(runs, of=own, bounds=bounds), "a", "f1\\_")
     wide = Study("own", data="x", rows={"a": Row("resnet18")}, metrics={"m" * 60: max})
     for epoch in runs[1].epochs:
         epoch.figures["m" * 60] = 1.0
@@ -367,6 +370,12 @@ def test_a_sessions_tables():
     assert "bounds are calibrated on other data: these rows are not judged by them" in other
     assert not any(" bounds" in line for line in other if line.startswith("row"))
     assert session_summary(QUICK, [], [], None, {}) == []
+    uncalibrated = session_summary(study("quick", bounds="nowhere/b.toml"), runs, [], None, {})
+    assert any(line.startswith("no bounds yet: there is no /") for line in uncalibrated)
+    claim = QUICK.claims[0]
+    narrow = replace(bounds, claims={claim.id: Bound(0.2, 0.3, 0.25, 0.01, 8, 3)})
+    text = " ".join(" ".join(session_summary(QUICK, runs, [], narrow, {})).split())
+    assert f"{claim.id}: mean difference in accuracy over 2 seeds 0.0900 is below its bound" in text
 
 
 def test_the_summary_shows_failures():
