@@ -65,7 +65,7 @@ def test_quick_rows_are_the_same_rows_and_differ_in_network_and_recipe_alone():
 def test_the_full_rows_with_lite0_differ_in_pretrained_networks_alone():
     lite0 = homework.study("full-lite0")
     assert lite0.rows.keys() == QUICK.rows.keys() and list(lite0.claims) == list(QUICK.claims)
-    assert "tf_efficientnet_lite0 stands in for alexnet" in lite0.about and "made easier" not in lite0.about
+    assert "tf_efficientnet_lite0 stands in for pretrained alexnet" in lite0.about and "made easier" not in lite0.about
     for row in lite0.rows.values():
         assert row.network == QUICK.rows[row.name].network
         if row.name in FULL.rows:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,7 +98,7 @@ def test_a_page_opens_with_a_summary_of_its_runs():
     bounds = replace(BOUNDS, rows=BOUNDS.rows | {"q1_2-finetune": {"best accuracy": replace(BOUND, low=0.6)}})
     text = report_page(QUICK, runs, bounds, {}, [failure("q1_3", 4)], verdicts=True, tables=["tables/a.tex"])
     assert text.splitlines()[2:4] == ["## Summary", ""] and section(text, "Summary").split("\n\n")[1].splitlines() == [
-        "- **Runs**: 9, of 3 of the 20 rows, 3 seeds a row, 1 epoch each, 2026-11-23.",
+        "- **Runs**: 9; 3 of the 20 rows, 3 seeds a row, 1 epoch each, 2026-11-23.",
         "- **Data**: embedded (generated, 240 training and 400 validation images).",
         "- **Machine**: A processor, cpu (2 threads); torch 2.15.0; code abc.",
         "- **Bounds**: met by 1 of 2 rows (**missed** by q1_1-features).",
@@ -442,7 +443,7 @@ def test_claims_and_negative_controls_fit_and_their_numbers_stay_whole(drawn, fi
     [
         (0.0345, "0.035"),  # as is 0.03449999999999999, which sums of 0.0345 come to
         (0.03449999999999999, "0.035"),
-        (0.0335, "0.034"),
+        (np.float64(0.0335), "0.034"),
         (-0.0005, "-0.001"),
         (-0.0004, "0.000"),
         (1234.5, "1234.500"),

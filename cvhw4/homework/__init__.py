@@ -59,6 +59,7 @@ def study(
     )
     if size != "full":
         swaps = ", ".join(f"{ours} stands in for {theirs}" for theirs, ours in stand_ins().items())
+        swaps = swaps.replace(" for alexnet", " for pretrained alexnet (from scratch it is alexnet itself)")
         easier = (
             "Generated scenes were made easier until every comparison of them had the sign that it has on CamVid, so "
             "that their agreement is by design. "

@@ -22,7 +22,7 @@ def number(value: float, digits: int = 3, sign: str = "") -> str:
         return f"{value:{sign}f}"
     if abs(value) >= 1e15:  # beyond what a float knows of its third decimal, and Decimal of its digits
         return f"{value:{sign}.{digits}e}"
-    rounded = Decimal(repr(round(value, 12))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    rounded = Decimal(repr(round(float(value), 12))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
     return f"{rounded or abs(rounded):{sign}f}"
 
 

@@ -157,7 +157,7 @@ def _summary(
         made = [*machines, *filter(None, [versions]), *([f"code {commits}"] if commits else [])]
         ran = f"all {len(rows)}" if len(rows) == len(study.rows) else f"{len(rows)} of the {len(study.rows)}"
         lines += [
-            f"**Runs**: {len(records)}, of {ran} rows, {seeds(by_set)}, "
+            f"**Runs**: {len(records)}; {ran} rows, {seeds(by_set)}, "
             f"{ends(epochs)} epoch{'s' * (epochs[-1] > 1)} each, {days(records)}.",
             f"**Data**: {'; '.join(section.images for section in sections if section.runs)}.",
             f"**Machine**: {escape('; '.join(made))}.",

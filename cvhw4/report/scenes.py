@@ -244,7 +244,7 @@ def iou_bars(stem: str, data: str, rows: Groups) -> Picture:
         f"IoU by class (share, 0 to 1) on {next(iter(rows.values()))[0].data.val} validation images of {escape(data)} "
         "after the last epoch, from one confusion matrix over the set, void left out: mean over seeds"
         f"{', line: its 95 % interval' * any(len(of) > 1 for of in rows.values())}, {seeds(rows)}. *Never*: no pixel "
-        "of the class is right in any run; -: the class occurs in none.",
+        "of the class is right in any run; -: the class occurs in no image.",
     )
 
 
