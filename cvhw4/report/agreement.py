@@ -31,6 +31,10 @@ from cvhw4.tasks import SEGMENTATION
 DETECTED = 0.05  # IoU above which a class counts as detected
 _ORDERED = 4  # rows from which on an order is shown: three are in the same one by chance once in six
 _MISSING = "not measured yet"
+_OPPOSITE = {
+    "differ": "in the opposite sign",
+    "open, means differ": "with means that are not on one side, undecided",
+}
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,6 @@ class Setting:
     """Where claims are measured: a study, on generated or on real pictures.
 
     Attributes:
-        study: the study.
-        generated: on which pictures.
         runs: by the folder that holds them, those of each row alike but for the seed.
         whole: whether as they ended: only of such runs the study's bounds know something.
     """
@@ -103,10 +105,8 @@ def settings_of(studies: Sequence[Study], folders: Sequence[Path]) -> list[Setti
 
     Args:
         studies: the same experiments, from the smallest to the one that answers best.
-        folders: results folders; each holds the runs of a study in `<study>` or `<name>/<study>`.
-
-    Raises:
-        InputError: no folder holds a run of any of them.
+        folders: results folders; each holds the runs of a study in `<study>` or `<name>/<study>`. InputError is raised
+            where none holds a run of any of them.
     """
     found = []
     for study in studies:
@@ -129,12 +129,7 @@ def settings_of(studies: Sequence[Study], folders: Sequence[Path]) -> list[Setti
 
 
 def agreement_page(settings: Sequence[Setting], folder: Path) -> str:
-    """The page in Markdown.
-
-    Args:
-        settings: those that answer best last.
-        folder: what links are relative to.
-    """
+    """The page in Markdown, its links relative to a folder; settings that answer best come last."""
     claims = list({claim.id: claim for s in settings for claim in s.study.claims}.values())
     parts = [
         "# Do generated pictures answer as real ones do?",
@@ -165,13 +160,14 @@ def _sources(settings: Sequence[Setting], folder: Path) -> str:
             pages = [store / f"{name}.md" for name in ("verdicts", "report")]  # the first only of several seeds
             links = [f"[{page.stem}]({os.path.relpath(page, folder)})" for page in pages if page.exists()]
             rows = by_row(records)
+            networks = dict.fromkeys(str(r.settings.get("network", r.weights.network)) for r in records)  # or the loop
             lines.append(
                 {
                     "setting": setting.name,
                     "data": escape("; ".join(sorted({r.data.name for r in records}))),
                     "rows": str(len(rows)),
                     "seeds a row": ends(sorted({len({r.seed for r in of_row}) for of_row in rows.values()})),
-                    "networks": escape(", ".join(dict.fromkeys(map(_network, records)))),
+                    "networks": escape(", ".join(networks)),
                     "precision": ", ".join(sorted({str(r.environment.get("precision", "float32")) for r in records})),
                     "device": escape("; ".join(sorted({_processor(r) for r in records}))),
                     "days": days(records),
@@ -190,11 +186,6 @@ def _limits(settings: Sequence[Setting]) -> list[str]:
             whose.setdefault(sentence, []).append(study)
     together = grouped(whose, lambda sentence: ", ".join(whose[sentence]))
     return [f"*{names}*: {escape(' '.join(sentences))}" for names, sentences in together.items()]
-
-
-def _network(record: RunRecord) -> str:
-    """A run's network; of a training loop of the study's own that loop."""
-    return str(record.settings.get("network", record.weights.network))
 
 
 def _processor(record: RunRecord) -> str:
@@ -312,11 +303,7 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         text = f"- **{name}**: of {total} claim{'s' * (total > 1)}{controls} {agree} agree{'s' * (agree == 1)} in sign"
         if means:
             text += f"; {means} more {'have means that agree' if means > 1 else 'has means that agree'}, undecided"
-        opposite = {
-            "differ": "in the opposite sign",
-            "open, means differ": "with means that are not on one side, undecided",
-        }
-        for kind, what in opposite.items():
+        for kind, what in _OPPOSITE.items():
             if names := found_here.get(kind):
                 text += f"; {len(names)} {what}: {'; '.join(names)}"
         words.append(text + ".")
@@ -372,14 +359,14 @@ def _swapped(order: Order) -> str:
 
 def _equal_steps(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
     """The claims for which settings differ in how long they train, where each trains about as long as the shortest."""
-    totals: dict[str, int] = {}  # of the shortest setting, by row
-    for setting in settings:
-        if setting.study.train is not None:  # whose steps only its training loop knows
-            return []
-        for records in setting.runs.values():
-            for r in records:
-                totals[r.row] = min(_steps(r), totals.get(r.row, _steps(r)))
-    cut = [replace(s, runs={f: _first_steps(rs, totals) for f, rs in s.runs.items()}, whole=False) for s in settings]
+    if any(s.study.train is not None for s in settings):  # whose steps only its training loop knows
+        return []
+    rows = grouped((r for s in settings for rs in s.runs.values() for r in rs), lambda r: r.row)
+    totals = {row: min(map(_steps, of_row)) for row, of_row in rows.items()}  # of the shortest setting
+    cut = [
+        replace(s, runs={f: [_first(totals[r.row], r) for r in rs] for f, rs in s.runs.items()}, whole=False)
+        for s in settings
+    ]
     lines = []
     for claim in claims:
         cells, shorter = {}, False
@@ -412,13 +399,9 @@ def _steps_an_epoch(record: RunRecord) -> int:
     return math.ceil(record.data.train / record.settings["recipe"]["batch"])
 
 
-def _first_steps(records: Sequence[RunRecord], totals: Mapping[str, int]) -> list[RunRecord]:
-    """The runs as if they had ended with the epoch that is nearest to so many steps, by row."""
-    found = []
-    for r in records:
-        epochs = min(max(round(totals[r.row] / _steps_an_epoch(r)), 1), len(r.epochs))
-        found.append(replace(r, epochs=r.epochs[:epochs]))
-    return found
+def _first(steps: int, record: RunRecord) -> RunRecord:
+    """The run as if it had ended with the epoch that is nearest to so many steps."""
+    return replace(record, epochs=record.epochs[: max(round(steps / _steps_an_epoch(record)), 1)])
 
 
 def _detected(settings: Sequence[Setting]) -> list[str]:
@@ -447,11 +430,7 @@ def _words(claim: Claim) -> str:
 
 
 def _cell(o: Outcome, mixed: bool = False) -> str:
-    """ "+0.126 [0.116, 0.136], 20 seeds: **supported**".
-
-    Args:
-        mixed: whether only some cells beside it are of pictures that each seed drew, so that those say it.
-    """
+    """ "+0.126 [0.116, 0.136], 20 seeds: **supported**"; "redrawn" is said where cells beside it are `mixed`."""
     n = o.difference.n
     width = f" {interval(o.difference)}" if n > 1 else ""
     return f"{difference(o)}{width}, {n} seed{'s' * (n > 1)}{', redrawn' * (mixed and o.redrawn)}: {verdict(o)}"

@@ -9,11 +9,7 @@ _COLOURS: Mapping[str, str] = {"first": "#2da44e", "fine": "#2da44e", "failed": 
 
 
 def badge(state: str, started: str) -> str:
-    """An SVG badge of a night's state.
-
-    Args:
-        started: when it began, ISO 8601.
-    """
+    """An SVG badge of the state of a night that began then, ISO 8601."""
     text, colour = escape(f"{state} {started[:10]}"), _COLOURS.get(state, "#6e7781")
     left, right = 56, 7 * len(text) + 10
     return (

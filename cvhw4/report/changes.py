@@ -29,11 +29,9 @@ _CLAIMS: dict[ClaimKind, str] = {
 def headline(changes: Changes) -> str:
     """ "2 figures worse, 1 better, 23 within noise, 4 the same to the bit", and what else is worse."""
     kinds: dict[Kind, str] = {"worse": "worse", "better": "better", **KINDS}
-    counts = [(len(changes.of(kind)), words) for kind, words in kinds.items()]
-    figures = [f"{n} {words}" for n, words in counts if n] or ["no figure to compare"]
-    if changes.figures:
-        number, words = figures[0].split(" ", 1)
-        figures[0] = f"{_count(int(number), 'figure')} {words}"
+    counts = [(n, words) for kind, words in kinds.items() if (n := len(changes.of(kind)))]
+    figures = [f"{n if i else _count(n, 'figure')} {words}" for i, (n, words) in enumerate(counts)]
+    figures = figures or ["no figure to compare"]
     more = [
         (len(changes.claims_of("lost")), "claim", "no longer supported"),
         (len(changes.claims_of("undecided")), "claim", "no longer decided"),
@@ -65,10 +63,8 @@ def short_tables(changes: Changes) -> list[Table]:
 
 def short_lines(changes: Changes) -> list[str]:
     """The rest, a line each."""
-    lines = []
-    for name, places in (("A", changes.only_a), ("B", changes.only_b)):
-        if places:
-            lines.append(f"only in {name}: {', '.join(map(_place, places))}")
+    only = (("A", changes.only_a), ("B", changes.only_b))
+    lines = [f"only in {name}: {', '.join(map(_place, places))}" for name, places in only if places]
     lines += [f"not compared: {_gap(gap)}" for gap in changes.gaps]
     for origin in changes.origins:
         rows = origin.rows[0] if len(origin.rows) == 1 else f"{len(origin.rows)} rows"
@@ -79,11 +75,8 @@ def short_lines(changes: Changes) -> list[str]:
 
 
 def comment(changes: Changes, a: str, b: str) -> str:
-    """The whole comparison in Markdown, under 60,000 characters: rows that find no room are counted.
-
-    Args:
-        a: what A is called; `b` likewise.
-    """
+    """The whole comparison in Markdown, under 60,000 characters: rows that find no room are counted. A and B are called
+    `a` and `b`."""
     most = max(len(changes.figures), len(changes.claims), len(changes.times), len(changes.failed), len(changes.gaps), 1)
     while len(page := _comment(changes, clip(a), clip(b), most)) >= _LONGEST:
         most //= 2

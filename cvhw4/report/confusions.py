@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,29 +15,20 @@ from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import Picture, draw, grid_of_panels, lowest
 from cvhw4.report.runs import Groups, seeds
 from cvhw4.report.text import clip, escape, in_picture
+from cvhw4.statistics.verdicts import ReadImages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Read = Callable[[RunRecord], ImageResults | None]
 
 _ACROSS = 5  # confusion matrices beside each other
 _NUMBERED, _NAMED = 8, 12  # classes up to which cells have numbers, and axes names
 
 
-def confusions(stem: str, data: str, groups: Groups, read: Read) -> Picture | None:
-    """A matrix per row after the last epoch: of the images of each class, the share predicted as each.
-
-    Args:
-        stem: the picture's file name.
-        data: how the data set is called.
-        groups: runs on it.
-        read: a run's results by image; runs without are left out.
-
-    Returns:
-        None where no run has results by image.
-    """
+def confusions(stem: str, data: str, groups: Groups, read: ReadImages) -> Picture | None:
+    """A matrix per row after the last epoch: of the images of each class, the share predicted as each; None where no
+    run has results by image. `data` is how the data set is called."""
     matrices: dict[str, NDArray[np.float64]] = {}
     for row, runs in groups.items():
         found = [confusion(r, images) for r in runs if (images := read(r)) is not None and images.labels is not None]

@@ -12,6 +12,7 @@ from cvhw4.records.schema import RunRecord
 from cvhw4.report.figures import Picture
 from cvhw4.report.runs import by_row, grouped, notes
 from cvhw4.report.text import escape, file_stem
+from cvhw4.statistics.verdicts import ReadImages
 from cvhw4.study import Study
 
 
@@ -30,7 +31,7 @@ class Evidence:
     study: Study
     data: str
     runs: Mapping[str, Sequence[RunRecord]]
-    read: Callable[[RunRecord], ImageResults | None]
+    read: ReadImages
 
     @property
     def title(self) -> str:
@@ -88,18 +89,15 @@ class Evidence:
 Section = Callable[[Evidence], list[str | Picture]]  # paragraphs in Markdown and pictures, none where it has no runs
 
 
-def evidence(
-    study: Study, records: Iterable[RunRecord], read: Callable[[RunRecord], ImageResults | None]
-) -> list[Evidence]:
+def evidence(study: Study, records: Iterable[RunRecord], read: ReadImages) -> list[Evidence]:
     """The runs by data set."""
     sets = grouped(sorted(records, key=lambda r: r.seed), lambda r: r.data.fingerprint)
     stems = [file_stem(runs[0].data.name) for runs in sets.values()]
-    found = []
-    for fingerprint, runs in sets.items():
-        name = runs[0].data.name
-        unique = stems.count(file_stem(name)) == 1
-        found.append(Evidence(study, name if unique else f"{name} {fingerprint[:6]}", by_row(runs), read))
-    return found
+    names = {  # unique as names of files too
+        fingerprint: runs[0].data.name + f" {fingerprint[:6]}" * (stems.count(stem) > 1)
+        for (fingerprint, runs), stem in zip(sets.items(), stems, strict=True)
+    }
+    return [Evidence(study, names[fingerprint], by_row(runs), read) for fingerprint, runs in sets.items()]
 
 
 def notes_by_data(sets: Iterable[Evidence]) -> list[str]:

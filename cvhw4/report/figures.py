@@ -104,14 +104,8 @@ class Picture:
 
 
 def write_pictures(folder: Path, pictures: Iterable[Picture], kinds: Iterable[str]) -> None:
-    """Writes `<folder>/figures/<stem>.svg`, and removes what earlier pages left there.
-
-    Args:
-        kinds: what the stems of a page's pictures may begin with; a file of another kind is not the page's.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
+    """Writes `<folder>/figures/<stem>.svg`, and removes what earlier pages left there of these kinds, with which the
+    stems of a page's pictures begin; raises InputError as `write_atomically`."""
     ours = re.compile(rf"({'|'.join(kinds)})-[a-z0-9-]+\.svg")
     files = {f"{p.stem}.svg": p.svg for p in pictures}
     for name, svg in files.items():
@@ -183,11 +177,11 @@ def draw(
         return Picture(stem, _to_svg(drawn()), alt, caption, drawn)
 
 
-def grid_of_panels(figure: Figure, panels: int, across: int) -> NDArray[Any]:
+def grid_of_panels(figure: Figure, panels: int, across: int, sharex: bool = True) -> NDArray[Any]:
     """Axes [lines, columns] of so many panels with common scales, those that are not needed hidden; the lowest of every
     column has its numbers."""
     columns = min(across, panels)
-    grid: NDArray[Any] = figure.subplots(-(-panels // columns), columns, sharex=True, sharey=True, squeeze=False)
+    grid: NDArray[Any] = figure.subplots(-(-panels // columns), columns, sharex=sharex, sharey=True, squeeze=False)
     for axes in grid.flat[panels:]:
         axes.set_visible(False)
     for axes in lowest(grid, panels):

@@ -18,7 +18,7 @@ from cvhw4.report.badge import badge
 from cvhw4.report.changes import comment
 from cvhw4.report.figures import COLOURS, FOLDER, INK, Picture, draw, grid_of_panels
 from cvhw4.report.html import html_page
-from cvhw4.report.numbers import limits
+from cvhw4.report.numbers import interval
 from cvhw4.report.runs import figure_name
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem, in_picture
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Key = tuple[str, str, str]  # row, data set, figure
+Level = tuple[list[Point], list[Shift]]  # a figure's measurements, and the changes of its level
 STATES: Mapping[State, str] = {
     "first": "the first night",
     "fine": "nothing is worse",
@@ -53,13 +54,9 @@ def night_page(judgement: Judgement) -> str:
     parts.append(_table({"row": r.row, "data": r.data or "-", "is": r.status, "why": r.why or "-"} for r in rows))
     if failed := _failed(night):
         parts.append(f"Failed: {escape(', '.join(failed))}.")
-    sides = (
-        ("Against the last good runs", judgement.good, "good"),
-        ("Against the pinned runs", judgement.pinned, "pinned"),
-    )
-    for title, changes, name in sides:
+    for title, changes, name in (("last good", judgement.good, "good"), ("pinned", judgement.pinned, "pinned")):
         if changes is not None:
-            parts.append(f"### {title}\n\n{comment(changes, name, 'tonight')}")
+            parts.append(f"### Against the {title} runs\n\n{comment(changes, name, 'tonight')}")
     page = ""
     for part in filter(None, parts):
         if len(page) + len(part) + 2 < _LONGEST:
@@ -68,30 +65,21 @@ def night_page(judgement: Judgement) -> str:
 
 
 def write_history(folder: Path, nights: Sequence[Night]) -> Path:
-    """Writes `index.html` and `badge.svg` into a history's folder.
-
-    Args:
-        nights: oldest first, one or more.
-
-    Returns:
-        The page's path.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
+    """Writes `index.html`, whose path it gives, and `badge.svg` into a history's folder, of one night or more, oldest
+    first; raises InputError as `write_atomically`."""
     text, pictures = history_page(nights)
     write_atomically(folder / "badge.svg", badge(nights[-1].state, nights[-1].started))
     write_atomically(folder / "index.html", html_page(text, "", {f"{FOLDER}/{p.stem}.svg": p.svg for p in pictures}))
     return folder / "index.html"
 
 
-def found_shifts(nights: Sequence[Night]) -> dict[Key, tuple[list[Point], list[Shift]]]:
+def found_shifts(nights: Sequence[Night]) -> dict[Key, Level]:
     """Every figure's measurements and the changes of its level, corrected for all figures."""
     series = series_of(nights)
     return {key: (points, shifts(points, tests=len(series))) for key, points in series.items()}
 
 
-def shifts_table(found: Mapping[Key, tuple[list[Point], list[Shift]]]) -> Table:
+def shifts_table(found: Mapping[Key, Level]) -> Table:
     """Every change of level, newest first."""
     lines = [
         {
@@ -110,7 +98,7 @@ def shifts_table(found: Mapping[Key, tuple[list[Point], list[Shift]]]) -> Table:
     return Table.of(sorted(lines, key=lambda line: tuple(line.values()), reverse=True), title="changes of level")
 
 
-def latest_table(found: Mapping[Key, tuple[list[Point], list[Shift]]]) -> Table:
+def latest_table(found: Mapping[Key, Level]) -> Table:
     """Every figure's last measurement, and since when its level is what it is."""
     lines = []
     for (row, data, figure), (points, cuts) in found.items():
@@ -121,7 +109,7 @@ def latest_table(found: Mapping[Key, tuple[list[Point], list[Shift]]]) -> Table:
                 "data": data,
                 "figure": figure_name(figure),
                 "mean": f"{points[-1].mean:.4f}",
-                "95 % interval": "-" if e.n == 1 else limits(e.low, e.high, 4),
+                "95 % interval": interval(e, 4),
                 "n": str(e.n),
                 "measured": str(len(points)),
                 "level since": points[cuts[-1].index if cuts else 0].first.started[:10],
@@ -187,17 +175,17 @@ def _day(night: Night) -> float:
     return datetime.fromisoformat(night.started).timestamp() / 86400
 
 
-def _pictures(found: Mapping[Key, tuple[list[Point], list[Shift]]], nights: Sequence[Night]) -> list[Picture]:
+def _pictures(found: Mapping[Key, Level], nights: Sequence[Night]) -> list[Picture]:
     """A picture per data set and figure, a panel per row."""
     drivers = [b for a, b in pairwise([n for n in nights if n.environment]) if _machine(a) != _machine(b)]
     pictures = []
     for data, figure in dict.fromkeys(key[1:] for key in found):
         rows = {key[0]: found[key] for key in found if key[1:] == (data, figure)}
 
-        def paint(canvas: Figure, rows: Mapping[str, tuple[list[Point], list[Shift]]] = rows, data: str = data) -> None:
+        def paint(canvas: Figure, rows: Mapping[str, Level] = rows, data: str = data) -> None:
             panels = grid_of_panels(canvas, len(rows), _COLUMNS)
-            for axes, (row, (points, cuts)) in zip(panels.flat, rows.items(), strict=False):
-                _panel(axes, row, data, points, cuts, nights, drivers)
+            for axes, (row, level) in zip(panels.flat, rows.items(), strict=False):
+                _panel(axes, row, data, level, nights, drivers)
 
         lines, columns = -(-len(rows) // _COLUMNS), max(min(_COLUMNS, len(rows)), 2)
         cuts = sum(len(found_cuts) for _, found_cuts in rows.values())
@@ -215,16 +203,10 @@ def _pictures(found: Mapping[Key, tuple[list[Point], list[Shift]]], nights: Sequ
     return pictures
 
 
-def _panel(
-    axes: Axes,
-    row: str,
-    data: str,
-    points: Sequence[Point],
-    cuts: Sequence[Shift],
-    nights: Sequence[Night],
-    moved: Sequence[Night],
-) -> None:
+def _panel(axes: Axes, row: str, data: str, level: Level, nights: Sequence[Night], moved: Sequence[Night]) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    points, cuts = level
 
     def lasting(values: Iterable[object]) -> NDArray[np.float64]:
         """A value for the first and the last night of every measurement; NaN for None."""
@@ -235,8 +217,8 @@ def _panel(
     low, high = (lasting(getattr(e, end) if e.n > 1 else e.mean for e in found) for end in ("low", "high"))
     axes.fill_between(times, low, high, color=COLOURS[0], alpha=0.3, linewidth=0)
     axes.plot(times, lasting(p.mean for p in points), color=COLOURS[0], linewidth=1.3)
-    for bound in (lasting(p.low for p in points), lasting(p.high for p in points)):
-        axes.plot(times, bound, color=COLOURS[6], linewidth=0.8)
+    for end in ("low", "high"):
+        axes.plot(times, lasting(getattr(p, end) for p in points), color=COLOURS[6], linewidth=0.8)
     for night in moved:
         axes.axvline(_day(night), color=INK, linewidth=0.6, linestyle=(0, (1, 2)))
     for shift in cuts:

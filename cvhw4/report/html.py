@@ -60,16 +60,8 @@ class _Section:
 
 
 def html_page(report: str, verdicts: str, pictures: Mapping[str, str]) -> str:
-    """The whole `report.html`.
-
-    Args:
-        report: `report.md`.
-        verdicts: `verdicts.md`; empty where there is none.
-        pictures: SVG files' text by the address that the pages have them under.
-
-    Raises:
-        InputError: markdown-it-py is not installed.
-    """
+    """The whole `report.html` of `report.md` and `verdicts.md`, empty where there is none, with its pictures: the text
+    of SVG files by the address that the pages have them under; raises InputError without markdown-it-py."""
     markdown = parser()
     return _Page(markdown, pictures).render(_sections(markdown, report), _sections(markdown, verdicts))
 
@@ -96,11 +88,7 @@ def _sections(markdown: MarkdownIt, text: str) -> _Section:
 
 
 def parser() -> MarkdownIt:
-    """What reads and renders Markdown: tables are known, HTML is text.
-
-    Raises:
-        InputError: markdown-it-py is not installed.
-    """
+    """What reads and renders Markdown: tables are known, HTML is text; raises InputError likewise."""
     try:
         from markdown_it import MarkdownIt
     except ImportError as error:
@@ -254,16 +242,8 @@ class _Page:
 
 
 def inline_svg(content: str, prefix: str, words: str) -> str:
-    """An SVG file as an element of a page: nothing but shapes and text, its ids apart from those of other pictures, its
-    ink the page's text colour.
-
-    Args:
-        prefix: what its ids begin with.
-        words: what it shows.
-
-    Raises:
-        xml.etree.ElementTree.ParseError: it is no SVG.
-    """
+    """An SVG file that shows what `words` say as an element of a page: nothing but shapes and text, its ids behind a
+    prefix apart from those of other pictures, its ink the page's text colour; raises ParseError where it is no SVG."""
     root = ET.fromstring(content)
     for parent in list(root.iter()):
         for child in list(parent):
@@ -278,13 +258,10 @@ def inline_svg(content: str, prefix: str, words: str) -> str:
                 continue
             value = prefix + value if name == "id" else re.sub("^#", f"#{prefix}", value) if name == "href" else value
             element.set(name, value.replace("url(#", f"url(#{prefix}"))
-    width = _pixels(root.get("width", ""))
+    length = root.get("width", "")
+    number = re.match(r"[\d.]+", length)
+    width = round(float(number[0]) * (4 / 3 if length.endswith("pt") else 1)) if number else 0  # pixels
     root.set("style", f"min-width:{min(width, _NARROWEST)}px")
     root.set("role", "img")
     root.set("aria-label", words)
     return ET.tostring(root, encoding="unicode")
-
-
-def _pixels(length: str) -> int:
-    number = re.match(r"[\d.]+", length)
-    return round(float(number[0]) * (4 / 3 if length.endswith("pt") else 1)) if number else 0

@@ -15,11 +15,8 @@ Values = Mapping[Place, Mapping[int, float]]  # by seed
 
 
 def _compared(first: Mapping[int, float], second: Mapping[int, float], step: float | None) -> Comparison | None:
-    """Two rows over the seeds that both have; None for fewer than two of them, or where one is not finite.
-
-    Args:
-        step: that the figures come in; None where they alone tell.
-    """
+    """Two rows over the seeds that both have; None for fewer than two of them, or where one is not finite. `step` is
+    what the figures come in; None where they alone tell."""
     seeds = [s for s in first if s in second and math.isfinite(first[s]) and math.isfinite(second[s])]
     if len(seeds) < 2:
         return None
@@ -59,11 +56,8 @@ def marks_of_tests(tests: Mapping[Place, Comparison]) -> dict[Place, str]:
 
 
 def marks_of_claims(outcomes: Iterable[Outcome], baseline: str, lowest: Collection[str]) -> dict[Place, str]:
-    """By the verdicts on the claims that one of a row and the baseline is better, "" where one is undecided.
-
-    Args:
-        lowest: the metrics of which the lowest is best.
-    """
+    """By the verdicts on the claims that one of a row and the baseline is better, "" where one is undecided; of the
+    metrics in `lowest` the lowest is best."""
     marks = {}
     for o in outcomes:
         claim = o.claim

@@ -31,9 +31,9 @@ def spread(e: Estimate) -> str:
     return number(e.mean) if e.n == 1 else f"{number(e.mean)} ± {number(e.sd)}"
 
 
-def interval(e: Estimate) -> str:
+def interval(e: Estimate, digits: int = 3) -> str:
     """ "[0.861, 0.883]": the mean's 95 % interval."""
-    return "-" if e.n == 1 else limits(e.low, e.high)
+    return "-" if e.n == 1 else limits(e.low, e.high, digits)
 
 
 def limits(low: float, high: float, digits: int = 3) -> str:
@@ -59,11 +59,8 @@ def difference(o: Outcome) -> str:
 def verdict(o: Outcome) -> str:
     """ "**supported**", and in brackets where another rule for the epoch, or leaving out the trainings that failed
     or learned far less than others, would say something else."""
-    names = {"best": "best epoch", "last": "last epoch"}
-    others = [(names[other.epoch], other) for other in (o.other_epoch,) if other is not None]
-    others += [
-        ("without trainings that failed or learned far less", other) for other in (o.trained,) if other is not None
-    ]
+    others = [(f"{other.epoch} epoch", other) for other in (o.other_epoch,) if other is not None]
+    others += [("without trainings that failed or learned far less", o.trained)] if o.trained is not None else []
     differing = [f"{what}: {other.verdict}" for what, other in others if other.verdict != o.verdict]
     return f"**{o.verdict}**" + (f" ({', '.join(differing)})" if differing else "")
 
@@ -91,11 +88,8 @@ def seeds_note(outcomes: Sequence[Outcome]) -> str:
 
 
 def data_of(outcome: Outcome, outcomes: Sequence[Outcome], show: Callable[[str], str] = escape) -> dict[str, str]:
-    """The column that tells lines of a claim apart, where any is judged on several data sets.
-
-    Args:
-        show: makes names harmless: for a page, or for the terminal (`printable`).
-    """
+    """The column that tells lines of a claim apart, where any is judged on several data sets; `show` makes names
+    harmless: for a page, or for the terminal (`printable`)."""
     return {"data": show(outcome.data)} if len({o.claim.id for o in outcomes}) < len(outcomes) else {}
 
 

@@ -35,19 +35,9 @@ KINDS = ("curves", "forest", "confusion", "attention", "panels", "iou")  # what 
 def write_pages(
     study: Study, store: Store, bounds: Bounds | None, missing: Mapping[str, str]
 ) -> list[tuple[Path, str]]:
-    """Writes all pages of a study from its stored runs, of each row on each data set the most recent alike.
-
-    What goes wrong with verdicts.md or report.html is a warning: report.md has the figures.
-
-    Args:
-        missing: rows that could not run, and why.
-
-    Returns:
-        The pages written, and what each is, in words.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
+    """Writes all pages of a study from its stored runs, of each row on each data set the most recent alike, and says
+    what each is. `missing` are rows that could not run, and why. What goes wrong with verdicts.md or report.html is a
+    warning: report.md has the figures; where that cannot be written, InputError is raised."""
     stored = Stored(study, store, bounds or NO_BOUNDS)
     seeds = [o.difference.n for o in stored.outcomes]
     by_set = grouped(stored.rows, lambda r: (r.row, r.data.name))
@@ -70,24 +60,15 @@ def write_pages(
 
 def write_report(stored: Stored, bounds: Bounds | None, missing: Mapping[str, str], verdicts: bool = False) -> Path:
     """Renders the stored runs, failed ones too, to `<results>/<study>/report.md`, with its pictures in `figures/`
-    beside it.
-
-    Args:
-        missing: rows that could not run, and why.
-        verdicts: whether there is, or will be, a verdicts.md beside it.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
+    beside it; `verdicts` says whether there is, or will be, a verdicts.md too."""
     study, folder = stored.study, stored.store.folder
-    failures = of_study(study, stored.failures)
     try:
         pictures = pictures_of_report(stored)
     except Exception as error:  # tables matter more
         warnings.warn(f"no pictures are drawn: {error!r}", stacklevel=2)
         pictures = {}
     write_pictures(folder, (p for of_both in pictures.values() for _, p in of_both), KINDS)
-    tables = tables_in(study, folder)
+    failures, tables = of_study(study, stored.failures), tables_in(study, folder)
     page = report_page(study, stored.rows, bounds, missing, failures, pictures, tables, stored.older, verdicts)
     write_atomically(folder / "report.md", page)
     return folder / "report.md"
@@ -168,15 +149,8 @@ def _compiled(text: str, path: Path) -> bytes:
 
 
 def write_html(folder: Path, judged: bool = True) -> Path:
-    """Renders `<folder>/report.html` from report.md and, where it is there, verdicts.md.
-
-    Args:
-        judged: whether verdicts.md is of the same runs; else it is left out.
-
-    Raises:
-        InputError: the folder cannot be written to, or markdown-it-py is not installed.
-        OSError: a page or picture cannot be read.
-    """
+    """Renders `<folder>/report.html` from report.md and, where it is there and `judged` (of these runs), verdicts.md;
+    raises InputError as `write_atomically` and `html_page`, OSError where a page or picture cannot be read."""
     report, verdicts = folder / "report.md", folder / "verdicts.md"
     verdicts_text = verdicts.read_text("utf-8") if judged and verdicts.exists() else ""
     pictures = {f"{FOLDER}/{path.name}": path.read_text("utf-8") for path in (folder / FOLDER).glob("*.svg")}
@@ -193,20 +167,8 @@ def paper_picture(
     width: float | None = None,
     together: bool = False,
 ) -> Picture:
-    """A picture for a paper; see `Picture.save`.
-
-    Args:
-        kind: "claims" (a forest plot), "curves", or the name of a picture in one of the study's sections
-            ("decomposition").
-        names: of curves the rows that are shown, on one data set; of claims their ids; none for all. A mapping gives
-            what each is called.
-        metric: of curves; left out, the task's primary one.
-        width: in inches; left out, as pages have it.
-        together: of curves, in one panel.
-
-    Raises:
-        InputError: there is no such picture of these runs, or it takes no names, metric or panel of all rows.
-    """
+    """A picture for a paper, as `stored_figure` has it; raises InputError where there is no such picture of these runs,
+    or it takes no names, metric or panel of all rows."""
     study, takes = stored.study, {"claims": ["names"], "curves": ["names", "metric", "together"]}
     drawn = [] if kind in takes else section_pictures(study, stored)
     found = {picture.stem: picture for picture in drawn}

@@ -109,11 +109,7 @@ class Cell(NamedTuple):
 
 
 def read_style(path: Path) -> Style:
-    """Reads a style from a TOML file.
-
-    Raises:
-        InputError: it cannot be read, or has something that a style has not.
-    """
+    """A style from a TOML file; raises InputError where it cannot be read, or has something that no style has."""
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -122,11 +118,7 @@ def read_style(path: Path) -> Style:
 
 
 def style_of(raw: Mapping[str, Any], where: str) -> Style:
-    """A style from plain values.
-
-    Raises:
-        InputError: a name that no style has, or a value of another kind.
-    """
+    """A style from plain values; raises InputError for a name that no style has, or a value of another kind."""
     try:
         return TypeAdapter(Style).validate_python(dict(raw))
     except ValidationError as error:
@@ -149,12 +141,10 @@ class ResultsTable:
 
     Attributes:
         title: study, data set and task.
-        columns: headings of the figures.
+        columns: headings of the figures; `percent` and `signed`: of each whether its figures are times 100, and
+            differences.
         rows: by heading, a cell for each column; None where the row has no such figure.
         notes: what bold and marks mean, and how many seeds there are.
-        style: how it is shown.
-        percent: for each column whether its figures are times 100.
-        signed: for each column whether it is one of differences.
         among: whether there are others beside it, so that its title has to be read.
     """
 
@@ -285,9 +275,7 @@ class ResultsTable:
         if self.style.digits is not None:
             return self.style.digits
         spreads = [cell.spread for cell in cells if cell is not None and cell.spread > 0]
-        if not spreads:
-            return 1 if percent else 3
-        return min(max(1 - math.floor(math.log10(median(spreads))), 0), 6)
+        return min(max(1 - math.floor(math.log10(median(spreads))), 0), 6) if spreads else 1 if percent else 3
 
 
 FORMATS: Mapping[str, Callable[[ResultsTable], str]] = {  # by the ending of a file
@@ -300,11 +288,8 @@ FORMATS: Mapping[str, Callable[[ResultsTable], str]] = {  # by the ending of a f
 
 
 def check_table(path: Path) -> Style:
-    """The style of a table that is to be written there: that of the TOML file of the same name, or the default one.
-
-    Raises:
-        InputError: the path has an ending that `FORMATS` lacks, or the file cannot be used.
-    """
+    """The style of a table that is to be written there: that of the TOML file of the same name, or the default one;
+    raises InputError where the path has an ending that `FORMATS` lacks, or the file cannot be used."""
     if path.suffix not in FORMATS:
         raise InputError(path, "is of a kind that no table is written as", f"end it in {', '.join(FORMATS)}")
     beside = path.with_suffix(".toml")
@@ -375,7 +360,7 @@ def results_table(study: Study, records: Iterable[RunRecord], style: Style | Map
 
 
 def _named(study: Study, records: Sequence[RunRecord], style: Style) -> Style:
-    """The style with rows by their full names."""
+    """The style with rows by their full names; raises InputError as `results_table`."""
     rows = {study.row(name).name: text for name, text in style.rows.items()}
     figures = {metric for r in records for metric in r.epochs[-1].figures}
     for metric in (*style.columns, *(style.percent if isinstance(style.percent, list) else ())):
@@ -393,11 +378,8 @@ def _named(study: Study, records: Sequence[RunRecord], style: Style) -> Style:
 
 
 def _table(study: Study, runs: Sequence[RunRecord], style: Style, outcomes: Sequence[Outcome] | None) -> ResultsTable:
-    """The table of runs of one task on one data set; without columns where they have none of the figures.
-
-    Args:
-        outcomes: of the study's claims, where these make the marks.
-    """
+    """The table of runs of one task on one data set; without columns where they have none of the figures. `outcomes`
+    are the study's claims', where these make the marks."""
     task, groups = study.rows[runs[0].row].task, by_row(runs)
     step = None if study.train is not None else 1 / runs[0].data.val if task.in_images else 0.0
     metrics = [m for m in style.columns or study.shown(task) if with_metric(runs, m)]
@@ -412,9 +394,8 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style, outcomes: Sequ
     if wrong := [m for m in percent if m in large]:
         shares = ", ".join(f'"{m}"' for m in metrics if m not in large)
         hint = f"name the columns that are shares: percent = [{shares}] in a file for --style"
-        raise InputError(
-            f"column {wrong[0]}", "has figures above 1, so it is no share", hint if shares else "leave percent out"
-        )
+        hint = hint if shares else "leave percent out"
+        raise InputError(f"column {wrong[0]}", "has figures above 1, so it is no share", hint)
     tests = against(style.baseline, rows, metrics, values, step)
     of_data = [o for o in outcomes or () if o.fingerprint == runs[0].data.fingerprint]
     marks = marks_of_tests(tests) if outcomes is None else marks_of_claims(of_data, style.baseline, study.lowest)
@@ -435,9 +416,8 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style, outcomes: Sequ
         d, scale = test.difference, scales[metric]
         return Cell(scale * d.mean, scale * _reach(d), d.n, False, "")
 
-    columns = [(cell, metric) for metric in metrics]
-    if style.differences and style.baseline in rows:
-        columns = [(what, metric) for metric in metrics for what in (cell, difference)]
+    kinds = (cell, difference) if style.differences and style.baseline in rows else (cell,)
+    columns = [(what, metric) for metric in metrics for what in kinds]
     signed = tuple(what is difference for what, _ in columns)
     lines = tuple((style.rows[row] or row, tuple(what(row, metric) for what, metric in columns)) for row in rows)
     names = {m: style.columns.get(m) or LABELS.get(m, m) + " (%)" * (m in percent) for m in metrics}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from cvhw4.report.confusions import Read, confusions
+from cvhw4.report.confusions import confusions
 from cvhw4.report.figures import Picture
 from cvhw4.report.runs import Groups, by_classes
 from cvhw4.report.saliency import ReadPictures, ReadSamples, heat_in_face, looked_at, saliency
 from cvhw4.report.scenes import find_arms, iou_bars, scenes
 from cvhw4.report.text import file_stem
+from cvhw4.statistics.verdicts import ReadImages
 from cvhw4.study import Pictures, Study
 from cvhw4.tasks import Task
 
@@ -18,22 +19,17 @@ def pictures_of(
     study: Study,
     task: Task,
     groups: Groups,
-    read: Read,
+    read: ReadImages,
     samples: ReadSamples,
     pictures: ReadPictures,
     data: str | None = None,
 ) -> list[tuple[str, Picture]]:
-    """All pictures that the runs of a task on one data set allow, each with its heading.
+    """All pictures that the runs of a task on one data set allow, each with its heading, in the page's order; stems
+    begin with "confusion-", "attention-", "panels-" or "iou-".
 
     Args:
-        groups: runs by row, all on one data set, seeds in order; rows the study does not know are passed over.
-        read: `Store.images`: a run's results by image.
-        samples: `Store.samples`: what a run made of the validation pictures.
-        pictures: `Store.pictures`: the validation pictures, by their digest.
+        read, samples, pictures: of a `Store`.
         data: how the data set is called, if not as its records call it: no two on a page may share a `file_stem`.
-
-    Returns:
-        Headings in words, in the order of the page; stems begin with "confusion-", "attention-", "panels-" or "iou-".
     """
     rows = sorted(study.of(task), key=lambda row: row.group != "")  # those that a session trains by default first
     of = {row.name: groups[row.name] for row in rows if groups.get(row.name)}

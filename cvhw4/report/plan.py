@@ -30,7 +30,6 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
     Args:
         records: the runs of the pilot; claims without two seeds, or without any spread, are left out.
         numbers: of seeds, each 2 or more.
-        bounds: the study's.
 
     Raises:
         InputError: no claim is left.
@@ -43,15 +42,11 @@ def plan_table(study: Study, records: Sequence[RunRecord], numbers: Sequence[int
             problem = f"has the same difference in every seed ({', '.join(o.claim.id for o in judged)})"
             hint = "a plan needs a spread: make claims about a figure that seeds change, with more digits"
         raise InputError(f"study {study.name}", problem, hint)
-    together = {  # those of the whole study, whatever the pilot has
-        o.claim.id: 1
-        if o.claim.control
-        else sum(not c.control and _task(study, c) is _task(study, o.claim) for c in study.claims)
-        for o in outcomes
-    }
     lines = []
     for o in outcomes:
-        c, level = o.comparison, LEVEL / together[o.claim.id]
+        alike = (not c.control and _task(study, c) is _task(study, o.claim) for c in study.claims)
+        together = 1 if o.claim.control else sum(alike)  # those of the whole study, whatever the pilot has
+        c, level = o.comparison, LEVEL / together
         line = {
             "claim": o.claim.id,
             **data_of(o, outcomes, printable),

@@ -63,14 +63,12 @@ def curves(
     names: Mapping[str, str] = MappingProxyType({}),
     together: bool = False,
 ) -> Picture:
-    """A panel per row, or one for all: a metric on the validation set by epoch.
+    """A panel per row, or one for all: a metric on the validation set by epoch. A row's curve ends with the shortest of
+    its runs.
 
     Args:
         data: how the data set is called.
-        groups: runs by row; a row's curve ends with the shortest of its runs.
         rows: those that have runs, one or more.
-        metric: its name in the record.
-        study: whose published figures are marked.
         width: in inches, for a column of a paper; left out, as pages have it.
         names: what rows are called, where that is not their name.
         together: whether all are in one panel, told apart by colours, and by dashes where these do not suffice.
@@ -87,9 +85,8 @@ def curves(
     bands = {row.name: _curve(groups[row.name], metric) for row in rows}
     looks = [(colour, dashes) for dashes in _DASHES for colour in COLOURS]
     if together and len(rows) > len(looks):
-        raise InputError(
-            "curves", f"have {len(rows)} rows together", f"name {len(looks)} at most, or give each a panel"
-        )
+        hint = f"name {len(looks)} at most, or give each a panel"
+        raise InputError("curves", f"have {len(rows)} rows together", hint)
 
     def paint(figure: Figure) -> None:
         panels = grid_of_panels(figure, panels_shown, across)
@@ -141,11 +138,7 @@ def curves(
 
 
 def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Picture:
-    """A line per claim: difference over seeds with its intervals, the published one beside it.
-
-    Args:
-        width: in inches; narrow ones are columns of a paper.
-    """
+    """A line per claim: difference over seeds with its intervals, the published one beside it."""
     narrow = width <= 6
     size = 6.5 if narrow else 8  # of letters, in points
     bar, dot = (2.4, 3.5) if narrow else (3.4, 7)
@@ -198,12 +191,10 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         if wide:
             keys.append(Line2D([], [], color=INK, linewidth=1, label="with other images too"))
         if marked:
-            diamond = Line2D([], [], color=COLOURS[1], marker="D", linewidth=0, markerfacecolor="none")
-            diamond.set_label("published")
-            keys.append(diamond)
-        figure.legend(
-            handles=keys, loc="outside upper left", ncols=min(len(keys), max(int(width / 1.6), 1)), fontsize=size
-        )
+            key = Line2D([], [], label="published", color=COLOURS[1], marker="D", linewidth=0, markerfacecolor="none")
+            keys.append(key)
+        columns = min(len(keys), max(int(width / 1.6), 1))
+        figure.legend(handles=keys, loc="outside upper left", ncols=columns, fontsize=size)
 
     words = "; ".join(
         f"{sentence}: {number(o.difference.mean - o.claim.margin, sign='+')}, {o.verdict}"
@@ -225,14 +216,8 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
 
 
 def doses(found: Sequence[Detection], runs: int) -> Picture | None:
-    """A panel per negative control tried at several strengths: the chance that a session notices, by strength.
-
-    Args:
-        runs: of a row in a session.
-
-    Returns:
-        None where there is no such control.
-    """
+    """A panel per negative control tried at several strengths: the chance that a session of so many runs notices, by
+    strength; None where there is no such control."""
     by_control = grouped(found, lambda d: d.control.name)
     tried = {name: sorted(of, key=lambda d: d.strength) for name, of in by_control.items() if len(of) > 1}
     if not tried:
@@ -240,10 +225,7 @@ def doses(found: Sequence[Detection], runs: int) -> Picture | None:
     across = min(COLUMNS, len(tried))
 
     def paint(figure: Figure) -> None:
-        lines = -(-len(tried) // across)
-        panels = figure.subplots(lines, across, sharey=True, squeeze=False)
-        for axes in panels.flat[len(tried) :]:
-            axes.set_visible(False)
+        panels = grid_of_panels(figure, len(tried), COLUMNS, sharex=False)
         for axes, (name, of_control) in zip(panels.flat, tried.items(), strict=False):
             at, chances = range(len(of_control)), [d.probability for d in of_control]
             axes.axhline(DETECTED, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))

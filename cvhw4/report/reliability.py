@@ -23,7 +23,6 @@ from cvhw4.report.numbers import (
     p_value,
     percent,
     seeds_of,
-    signed,
 )
 from cvhw4.report.plots import doses
 from cvhw4.report.runs import bound_words, figure_name
@@ -133,28 +132,25 @@ def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome], bou
     """The trainings that failed or that the bounds set aside: how often, and what the claims come to without them."""
     rows = []
     for title, row, runs in ((e.title, row, runs) for e in sets for row, runs in e.runs.items()):
-        for what, k in (
-            ("failed", sum(r.collapsed for r in runs)),
-            ("learned far less than others", len(bounds.aside(*runs, row=row))),
-        ):
+        aside = len(bounds.aside(*runs, row=row))
+        for what, k in {"failed": sum(r.collapsed for r in runs), "learned far less than others": aside}.items():
             if k:
                 line = {"row": row, "data": title, "runs": f"{k} of {len(runs)} {what}"}
                 rows.append(line | {"95 % interval": _rate(k, len(runs))})
     claims = []
     for o in outcomes:
-        kept = o.trained.differences if o.trained else ()
-        if o.trained or o.collapsed or not bounds.without_outliers(o):
-            without = o.trained.difference if o.trained else None
+        without = o.trained
+        if without or o.collapsed or not bounds.without_outliers(o):
             claims.append(
                 {
                     "claim": o.claim.id,
                     **data_of(o, outcomes),
                     "with them": difference(o),
                     "n": str(o.difference.n),
-                    "without": signed(without.mean, o.claim) if without else "-",
-                    "95 % interval": interval(without) if without else "-",
-                    "n without": str(len(kept)),
-                    "verdict without": o.trained.verdict if o.trained else "-",
+                    "without": difference(without) if without else "-",
+                    "95 % interval": interval(without.difference) if without else "-",
+                    "n without": str(len(without.differences) if without else 0),
+                    "verdict without": without.verdict if without else "-",
                 }
             )
     return section(
@@ -283,19 +279,18 @@ def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
             trained, of_trained = o.trained.differences if o.trained else (), math.nan
             if len(trained) >= ENOUGH:
                 floor = rounding_sd(o.resolution, len(o.claim.rows))
-                rng, most = np.random.default_rng(0), _NUMBERS[-1:]
-                of_trained = float(wrong_verdicts([trained], rng, most, most, floor, draws=_SHAPES).decided[0, 0])
+                rng, last = np.random.default_rng(0), _NUMBERS[-1:]
+                of_trained = float(wrong_verdicts([trained], rng, last, last, floor, draws=_SHAPES).decided[0, 0])
             line |= {"looking again": percent(again, 1), "called equivalent": percent(alike, 1)}
             lines.append(line | {"those that learned": percent(of_trained, 1)})
         if len(family) > 1:
             rates = [percent(rate, 1) for rate in found.family]
             of_families.append(f"the {len(family)} about {escape(family[0].data)} in {', '.join(rates)}")
     made = Table.of(lines, optional=("called equivalent", "those that learned"))
-    equal = (
-        f" *Called equivalent*: with {_NUMBERS[-1]} seeds, though the mean is the smallest difference of interest away."
-    )
+    most = _NUMBERS[-1]
+    equal = f" *Called equivalent*: with {most} seeds, though the mean is the smallest difference of interest away."
     learned = (
-        f" *Those that learned*: with {_NUMBERS[-1]} seeds, failed trainings and runs that the bounds set aside left "
+        f" *Those that learned*: with {most} seeds, failed trainings and runs that the bounds set aside left "
         "out; where that is far below the rate with all, the seeds fall into two groups, and the test is not to be "
         "relied on: read the verdict with them and without."
     )
@@ -309,7 +304,7 @@ def shape_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
         "Seeds drawn from those seen, each claim's differences moved so that their mean is the margin: how often the "
         f"test at 5 % decides nevertheless, before Holm's correction ({_SHAPES:,} draws, so ± 0.4 points at 5 %). "
         + (
-            f"With fewer than {_NUMBERS[-1]} seeds the spread of the others is known, as in a session whose bounds are "
+            f"With fewer than {most} seeds the spread of the others is known, as in a session whose bounds are "
             "calibrated. "
             if known == {True}
             else "Rates of few seeds are high where the differences fall into groups, and a little because draws from "

@@ -85,10 +85,8 @@ def report_page(
     """The whole page.
 
     Args:
-        records: the runs of the study's rows, those of each row alike but for the seed.
-        bounds: what rows on the data of their calibration are judged by.
+        records: the runs of the study's rows, those of each row alike but for the seed; `failures` likewise.
         missing: rows without runs, and why.
-        failures: the runs that failed, those of each row likewise.
         pictures: by task and data set, each with its heading; those of the claims under two empty names.
         tables: paths of the study's own tables for papers, from where the page is.
         older: how many runs of a row are left out.
@@ -99,17 +97,9 @@ def report_page(
     for task in study.tasks:
         failed = [f for f in failures if f.task == task.name]
         for data, groups in by_data([r for r in records if r.task == task.name], failed).items():
-            section = _Section(
-                study=study,
-                task=task,
-                data=data,
-                groups=groups,
-                outcomes=[o for o in outcomes if o.data == data and study.rows[o.claim.rows[0]].task == task],
-                bounds=bounds,
-                failures=[f for f in failed if f.data == data],
-                pictures=pictures.get((task.name, data), ()),
-            )
-            sections.append(section)
+            own = [o for o in outcomes if o.data == data and study.rows[o.claim.rows[0]].task == task]
+            broken, drawn = [f for f in failed if f.data == data], pictures.get((task.name, data), ())
+            sections.append(_Section(study, task, data, groups, own, bounds, broken, drawn))
     parts = [f"# {escape(study.title)}", f"## {SUMMARY}"]
     parts += [_summary(study, records, sections, outcomes, tables, verdicts)] if sections else ["No runs yet."]
     if study.about:
@@ -127,8 +117,8 @@ def report_page(
             "same data, controls each by itself."
         )
         rules += " One seed decides nothing." * any(o.difference.n == 1 for o in outcomes)
-        drawn = (picture.markdown for _, picture in pictures.get(("", ""), ()))
-        parts += ["## The claims", f"{rules} {seeds_note(outcomes)}".rstrip(), *drawn]
+        forest = (picture.markdown for _, picture in pictures.get(("", ""), ()))
+        parts += ["## The claims", f"{rules} {seeds_note(outcomes)}".rstrip(), *forest]
     parts += [part for section in sections for part in section.parts()]
     seen = {r.row for r in records} | {f.row for f in failures}
     absent = grouped((row for row in study.rows if row not in seen), lambda row: missing.get(row, "no run is stored"))
@@ -192,11 +182,9 @@ def _bounds_held(sections: Sequence[_Section], outcomes: Sequence[Outcome]) -> l
         ("rows", [(row, text != "MISSED") for row, text in of_rows if text != "none"]),
         ("claims", [(id, check.met) for id, check in checks if check is not None]),
     ):
-        missed = ", ".join(escape(name) for name, met in held if not met)
+        missed, n = ", ".join(escape(name) for name, met in held if not met), sum(met for _, met in held)
         if held:
-            told.append(
-                f"{sum(met for _, met in held)} of {len(held)} {what}" + f" (**missed** by {missed})" * bool(missed)
-            )
+            told.append(f"{n} of {len(held)} {what}" + f" (**missed** by {missed})" * bool(missed))
     known = any(bounds.apply_to(r.data.fingerprint) for s in sections for r in s.runs)
     none = "none are of these rows" if known else "none apply, as they are calibrated on other data"
     met = f"met by {' and '.join(told)}" if told else none
@@ -231,7 +219,7 @@ def _terms(study: Study, records: Sequence[RunRecord], bounds: Bounds | None) ->
     return " ".join(terms)
 
 
-@dataclass(kw_only=True)
+@dataclass
 class _Section:
     """What the page says of one task on one data set."""
 
@@ -338,14 +326,13 @@ class _Section:
                 last = estimate([r.epochs[:within][-1].figures[metric] for r in runs]) if runs else None
                 stated = published(self.study, row.name, metric)
                 epoch = self.study.published[row.name].epochs.get(metric) if stated is not None else None
+                less = "-" if best is None or stated is None else number(best.mean - stated, sign="+")
                 yield {
                     "row": row.name + (f", first {within} epochs" if within else ""),
                     f"best {name}": "**failed**" if best is None else spread(best),
                     "95 % interval": "-" if best is None else interval(best),
                     "published": "-" if stated is None else number(stated, printed_digits(self.study, metric)),
-                    "best less published": "-"
-                    if best is None or stated is None
-                    else number(best.mean - stated, sign="+"),
+                    "best less published": less,
                     "bounds": judged(runs, self.bounds, metric) if runs and within is None else "-",  # of whole runs
                     f"last {name}": "-" if last is None else spread(last),
                     "n": f"{len(runs)}{remark}",
@@ -459,12 +446,8 @@ def _listed(epochs: Sequence[int]) -> str:
 def _differing(
     lines: Sequence[Mapping[str, str]], among: Collection[str] = (), optional: Collection[str] = ()
 ) -> list[str]:
-    """A table of rows without the columns in which all say the same, and a sentence above it that says those.
-
-    Args:
-        among: the columns that may be left out so; none for all.
-        optional: as `Table.of` has it.
-    """
+    """A table of rows without the columns (of `among`; none for all) in which all say the same, and a sentence above it
+    that says those."""
     first, *others = lines
     names = [name for name in first if name != "row" and (not among or name in among)]
     alike = {n: first[n] for n in names if others and all(line.get(n) == first[n] for line in others)}

@@ -56,10 +56,8 @@ def all_shown(study: Study, task: Task, runs: Sequence[RunRecord]) -> list[str]:
 
 def lower_note(runs: Iterable[RunRecord]) -> str:
     """A sentence, with a space before it, on the figures of which lower is better; nothing where there are none."""
-    names = ", ".join(map(metric_name, sorted({name for r in runs for name in r.lower_is_better})))
-    return f" Of {names} the lowest is best: there a claim's difference is its worse row's less its better." * bool(
-        names
-    )
+    of = ", ".join(map(metric_name, sorted({name for r in runs for name in r.lower_is_better})))
+    return f" Of {of} the lowest is best: there a claim's difference is its worse row's less its better." * bool(of)
 
 
 def metric_name(metric: str) -> str:
@@ -97,14 +95,9 @@ def by_classes(groups: Groups) -> list[tuple[str, dict[str, Sequence[RunRecord]]
 
 
 def of_class(runs: Sequence[RunRecord], figures: str) -> list[Estimate | None]:
-    """A figure of each class over seeds; None for a class of which no run has it.
-
-    Args:
-        figures: its name in `RunRecord.by_class`.
-    """
-    real = (
-        [v for v in values if not math.isnan(v)] for values in zip(*(r.by_class[figures] for r in runs), strict=True)
-    )
+    """A figure of each class, by its name in `RunRecord.by_class`, over seeds; None for one of which no run has it."""
+    by_class = zip(*(r.by_class[figures] for r in runs), strict=True)
+    real = ([v for v in of_class if not math.isnan(v)] for of_class in by_class)
     return [estimate(values) if values else None for values in real]
 
 
@@ -209,58 +202,49 @@ def scope(runs: Sequence[RunRecord]) -> str:
 def notes(runs: Sequence[RunRecord], study: Study | None = None, show: Callable[[str], str] = escape) -> list[str]:
     """Lines that say whether runs on data of one name saw different pictures, had other settings than their rows have,
     were by different code or in different precisions, were validated on training pictures, or give the same figures
-    whatever the seed; none if none is so.
-
-    Args:
-        study: theirs, with its rows as they are now; None where the runs are known to be of these.
-        show: makes names harmless: for a page, or for the terminal (`printable`).
-    """
+    whatever the seed; none if none is so. `study` has its rows as they are now; None where the runs are known to be of
+    these. `show` makes names harmless: for a page, or for the terminal (`printable`)."""
 
     def rows(of: Iterable[RunRecord]) -> str:
         return ", ".join(dict.fromkeys(r.row for r in of))
 
-    lines = []
+    said = []
     pictures = grouped(runs, attrgetter("data.fingerprint"))
     if len(pictures) > 1:
-        groups = "; ".join(map(rows, pictures.values()))
-        lines.append(
-            f"Rows were trained on different pictures under this name ({groups}): train them again to compare them."
-        )
+        sets = "; ".join(map(rows, pictures.values()))
+        said += [f"Rows were trained on different pictures under this name ({sets}): train them again to compare them."]
     now = study.rows if study is not None else {}
     changed = {row: _changed(of_row[0], now[row]) for row, of_row in by_row(runs).items() if row in now}
     if told := [show(f"{row} ({what})") for row, what in changed.items() if what]:
-        lines.append(
+        said.append(
             f"Rows were trained with other settings than the study has now: {', '.join(told)}. "
             "Train them again to compare them."
         )
-    codes = grouped(
-        sorted(runs, key=attrgetter("started")), lambda r: str(r.environment.get("code", "not recorded"))[:12]
-    )
+    in_time = sorted(runs, key=attrgetter("started"))
+    codes = grouped(in_time, lambda r: str(r.environment.get("code", "not recorded"))[:12])
     if len(codes) > 1:
         by_name = {code: sorted(of, key=attrgetter("row")) for code, of in codes.items()}
         groups = "; ".join(show(f"{code} ({rows(of)}; {days(of)})") for code, of in by_name.items())
-        lines.append(
+        said.append(
             f"Rows were run by different versions of the code: {groups}. A difference between them may be the code's."
         )
     precisions = grouped(runs, lambda r: str(r.environment.get("precision", "float32")))
     if len(precisions) > 1:
-        groups = "; ".join(f"{precision} ({rows(of)})" for precision, of in precisions.items())
-        lines.append(
-            f"Rows were computed in different precisions: {groups}. --precision float32 or bf16 gives all the same."
-        )
+        sets = "; ".join(f"{precision} ({rows(of)})" for precision, of in precisions.items())
+        said += [f"Rows were computed in different precisions: {sets}. --precision float32 or bf16 gives all the same."]
     if leaks := max((r.data.leaks for r in runs), key=len, default=[]):
         many = f"{len(leaks)} validation pictures are training pictures too"
         what = many if len(leaks) > 1 else "1 validation picture is a training picture too"
         names = ", ".join(map(show, leaks[:3])) + (", ..." if len(leaks) > 3 else "")
-        lines.append(f"{what}, so validation figures are optimistic: {names}.")
+        said.append(f"{what}, so validation figures are optimistic: {names}.")
     own = by_row(r for r in runs if r.task == CUSTOM.name)
     figures = {row: [[e.figures for e in r.epochs] for r in of_row] for row, of_row in own.items()}
     if same := [show(row) for row, of in figures.items() if len(of) > 1 and all(one == of[0] for one in of)]:
-        lines.append(
+        said.append(
             f"All seeds have the same figures in {', '.join(same)}: what is trained there does not depend on the seed, "
             "so that no spread is seen, and a verdict is about this one training alone."
         )
-    return lines
+    return said
 
 
 def _changed(record: RunRecord, row: Row) -> str:

@@ -43,16 +43,7 @@ class _Seen(NamedTuple):
 
 def saliency(stem: str, data: str, groups: Groups, samples: ReadSamples, pictures: ReadPictures) -> Picture | None:
     """Grad-CAM over the validation images that the rows' first seeds disagree about most: a line per image, a column
-    per row.
-
-    Args:
-        groups: rows in the order of the columns; at most `ROWS` are shown.
-        samples: what a run made of the validation pictures.
-        pictures: the validation pictures, by their digest.
-
-    Returns:
-        None where nothing is stored, or no run has a map.
-    """
+    per row, `ROWS` at most; None where nothing is stored, or no run has a map."""
     seen = _first_seen(groups, samples, pictures)
     if not any(s.samples.heat is not None for s in seen.values()):
         return None
@@ -113,12 +104,9 @@ def saliency(stem: str, data: str, groups: Groups, samples: ReadSamples, picture
 
 
 def disputed(probabilities: NDArray[np.floating], most: int) -> list[int]:
-    """The images that networks disagree about most: those where the fewest share the commonest prediction, then those
-    whose probabilities are furthest apart, then those with the lowest index. Of one network those it is least sure of.
-
-    Args:
-        probabilities: [rows, K, C].
-    """
+    """The images that networks with probabilities [rows, K, C] disagree about most: those where the fewest share the
+    commonest prediction, then those whose probabilities are furthest apart, then those with the lowest index. Of one
+    network those it is least sure of."""
     votes = probabilities.argmax(2)
     common = np.stack([(votes == c).sum(0) for c in range(probabilities.shape[2])]).max(0)
     apart = probabilities.astype(np.float64).std(0).sum(1) if len(probabilities) > 1 else -probabilities[0].max(1)
@@ -130,9 +118,9 @@ def _first_seen(groups: Groups, samples: ReadSamples, pictures: ReadPictures) ->
     found: dict[str, _Seen] = {}
     for row, runs in groups.items():
         for record in runs if len(found) < ROWS else ():
-            e = samples(record)
-            seen = pictures(e.pictures) if e is not None and e.probabilities is not None else None
-            if e is None or e.probabilities is None or seen is None or seen.labels is None:
+            if (e := samples(record)) is None or e.probabilities is None:
+                continue
+            if (seen := pictures(e.pictures)) is None or seen.labels is None:
                 continue
             first = next(iter(found.values()), None)
             index, names = (first.samples.index, first.pictures.names) if first else (e.index, seen.names)
@@ -168,14 +156,9 @@ def _answer(s: _Seen, k: int, label: int) -> str:
 
 
 class HeatShare(NamedTuple):
-    """How much of a row's heat lies in a part of the pictures.
-
-    Attributes:
-        where: the part: the face, or the central half of the area where the data set does not know the face.
-        images: with heat, of the first seed.
-        share: the mean over images, then over seeds, 0..1, with its 95 % interval over seeds.
-        area: the part's mean share of the pictures: what heat spread evenly would give.
-    """
+    """How much of a row's heat lies in a part of the pictures: the mean over images (as many as of the first seed have
+    heat), then over seeds, 0..1, with its 95 % interval over seeds; `area` is the part's mean share of the pictures:
+    what heat spread evenly would give."""
 
     row: str
     where: str
@@ -198,8 +181,10 @@ def heat_in_face(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -
         measured = []
         for heat, digest in ((e.heat, e.pictures) for e in map(samples, runs) if e is not None and e.heat is not None):
             part = region(digest, *heat.shape)
-            total = (heat * part.whole).sum((1, 2)) if part else np.zeros(len(heat))
-            if part and part.differ and (some := total > 0).any():
+            if part is None or np.ptp(part.covered / part.whole, axis=(1, 2)).max() <= 1e-9:  # of cells of a picture
+                continue
+            total = (heat * part.whole).sum((1, 2))
+            if (some := total > 0).any():
                 share = (heat * part.covered).sum((1, 2))[some] / total[some]
                 measured.append((float(share.mean()), len(share), part))
         if measured:
@@ -210,22 +195,13 @@ def heat_in_face(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -
 
 
 class _Region(NamedTuple):
-    """A part of the pictures as heat maps see it: how much a cell's heat, spread bilinearly, counts there.
-
-    Attributes:
-        covered: float64 [K, h, w], in the part; `whole`: float64 [h, w], in the picture.
-        area: its mean share of the picture.
-    """
+    """A part of the pictures as heat maps see it: how much a cell's heat, spread bilinearly, counts in it (`covered`:
+    float64 [K, h, w]) and in the picture (`whole`: [h, w]), and its mean share of the picture."""
 
     where: str
     covered: NDArray[np.float64]
     whole: NDArray[np.float64]
     area: float
-
-    @property
-    def differ(self) -> bool:
-        """Whether the cells of any picture reach into the part differently far."""
-        return bool(np.ptp(self.covered / self.whole, axis=(1, 2)).max() > 1e-9)
 
 
 def _region(pictures: ValidationPictures, height: int, width: int) -> _Region:

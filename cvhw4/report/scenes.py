@@ -33,11 +33,8 @@ _UNLABELLED = "void: not labelled"
 
 
 class Arms(NamedTuple):
-    """Two runs with one seed, and what they made of the same pictures.
-
-    Attributes:
-        skips: whether they differ in their skip connections alone, which the first has.
-    """
+    """Two runs with one seed, what they made of the same pictures, and whether they differ in their skip connections
+    alone, which the first has."""
 
     first: RunRecord
     second: RunRecord
@@ -77,11 +74,8 @@ def find_arms(groups: Groups, samples: ReadSamples, pictures: ReadPictures) -> A
 def _skips_alone(one: Sequence[RunRecord], two: Sequence[RunRecord]) -> bool:
     """Whether the runs of two rows differ in nothing but their skip connections."""
     a, b = one[0], two[0]
-    return _without_skips(a) == _without_skips(b) and a.settings["skips"] != b.settings["skips"]
-
-
-def _without_skips(record: RunRecord) -> dict[str, object]:
-    return {k: v for k, v in record.settings.items() if k != "skips"} | {"study": record.data.fingerprint}
+    rest = [{k: v for k, v in r.settings.items() if k != "skips"} | {"study": r.data.fingerprint} for r in (a, b)]
+    return rest[0] == rest[1] and a.settings["skips"] != b.settings["skips"]
 
 
 def palette_of(classes: Sequence[str], merged: Merged, colours: Mapping[str, Colour]) -> NDArray[np.uint8]:
@@ -107,11 +101,7 @@ def _made(number: int) -> Colour:
 
 def scenes(stem: str, data: str, arms: Arms, colours: Mapping[str, Colour]) -> Picture:
     """Validation scenes from the one that the arms agree about most to the one they differ most about: image, truth,
-    what the first made of it, what the second, and where they differ.
-
-    Args:
-        colours: of the data's classes, as `Scenes.colours`.
-    """
+    what the first made of it, what the second, and where they differ. `colours` are as `Scenes.colours`."""
     merged = arms.first.merged
     names, classes = merged.names, len(merged.names)
     palette = palette_of(arms.first.data.classes, merged, colours)
@@ -128,9 +118,8 @@ def scenes(stem: str, data: str, arms: Arms, colours: Mapping[str, Colour]) -> P
     first, second = (e.predicted for e in arms.seen)
     assert first is not None and second is not None
     marks = differences(truth, first, second, classes)
-    shares = np.stack([(marks == m).sum((1, 2)) for m in (FIRST, SECOND, NEITHER)], 1)
     labelled = np.maximum((marks != UNLABELLED).sum((1, 2)), 1)[:, None]
-    shares = shares / labelled
+    shares = np.stack([(marks == m).sum((1, 2)) for m in (FIRST, SECOND, NEITHER)], 1) / labelled
     chosen = spread_over(shares.sum(1), SCENES)
     shown = {int(c) for k in chosen for array in (truth, first, second) for c in np.unique(array[k])}
 
@@ -213,11 +202,8 @@ def spread_over(values: NDArray[np.floating], most: int) -> list[int]:
 
 
 def iou_bars(stem: str, data: str, rows: Groups) -> Picture:
-    """IoU by class after the last epoch (one confusion matrix over the set, void left out), a panel per row.
-
-    Args:
-        rows: runs by row, one or more of each, all of which tell the same classes apart.
-    """
+    """IoU by class after the last epoch (one confusion matrix over the set, void left out), a panel per row; all rows
+    tell the same classes apart."""
     names = class_names(next(iter(rows.values()))[0])
     classes = len(names)
     found = {row: of_class(runs, "set_iou") for row, runs in rows.items()}

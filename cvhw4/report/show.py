@@ -26,13 +26,8 @@ Run = RunRecord | Failure
 
 @dataclass(frozen=True)
 class Runs:
-    """What a store holds, newest first.
-
-    Attributes:
-        finished: runs; those of a row's most recent configuration before older ones, then by seed.
-        failed: runs that could not be finished, newest first.
-        latest: fingerprints of the finished runs of most recent configurations.
-    """
+    """What a store holds, newest first: finished runs (those of a row's most recent configuration before older ones,
+    then by seed), failed ones, and the fingerprints of the finished runs of most recent configurations."""
 
     finished: Sequence[RunRecord]
     failed: Sequence[Failure]
@@ -40,11 +35,7 @@ class Runs:
 
 
 def runs_of(store: Store) -> Runs:
-    """Reads a store.
-
-    Raises:
-        InputError: there is no such folder.
-    """
+    """Reads a store; raises InputError where there is none."""
     if not store.folder.is_dir():
         raise InputError(store.folder, "is not a folder of runs", hint_of(store, "name one with --results and --study"))
     records = store.load()
@@ -141,11 +132,7 @@ def find(name: str, runs: Runs, store: Store) -> list[Run]:
 
 
 def _read(path: Path) -> Run:
-    """The record, or the note of a failure, in a file.
-
-    Raises:
-        InputError: it is neither.
-    """
+    """The record, or the note of a failure, in a file; raises InputError where it is neither."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -40,22 +40,16 @@ def session_summary(
     bounds: Bounds | None,
     missing: Mapping[str, str],
 ) -> list[str]:
-    """What the runs of a session came to: figures by data set, negative controls, claims, and what was left out.
-
-    Args:
-        records: the session's finished runs, negative controls among them.
-        failures: those that failed.
-        missing: rows that could not run, and why.
-    """
+    """What the finished runs of a session, negative controls among them, and those that failed came to: figures by data
+    set, negative controls, claims, and what was left out (`missing`: rows that could not run, and why)."""
     lines: list[str] = []
     rows = of_study(study, records)
     failed = latest_failures(records, of_study(study, failures))
     for data, groups in by_data(rows, failed).items():
         of_data = [f for f in failed if f.data == data]
         lines += [cut(printable(data), 80), *summary(groups, study, bounds, of_data)]
-        lines += [
-            line for text in (*origins(groups), *set_aside(groups, bounds)) for line in wrapped(text).splitlines()
-        ]
+        for text in (*origins(groups), *set_aside(groups, bounds)):
+            lines += wrapped(text).splitlines()
         runs = [r for of_row in groups.values() for r in of_row]
         if bounds and bounds.rows and (changed := [text for r in runs for text in bounds.changed(r)]):
             lines += wrapped(changed[0]).splitlines()
@@ -81,29 +75,19 @@ def session_summary(
     return lines
 
 
-def summary(
-    groups: Groups,
-    study: Study,
-    bounds: Bounds | None,
-    failures: Sequence[Failure] = (),
-) -> list[str]:
-    """A line per row and metric. What is published, and bounds, are left out where none of the rows has any.
-
-    Args:
-        groups: runs by row, all on one data set.
-        bounds: what the runs are judged by, if anything.
-        failures: runs on the same data that failed. A row with one is FAILED, whatever bounds its other runs meet.
-    """
+def summary(groups: Groups, study: Study, bounds: Bounds | None, failures: Sequence[Failure] = ()) -> list[str]:
+    """A line per row and metric, of runs on one data set. What is published, and bounds, are left out where none of the
+    rows has any. A row of which a run failed is FAILED, whatever bounds its other runs meet."""
     lines: list[dict[str, str]] = []
     broken = {f.row for f in failures}
     for row in study.rows.values():
         for metric in study.shown(row.task):
             runs = with_metric(groups.get(row.name, []), metric)
             line = {"row": row.name, "metric": row.task.short.get(metric, metric)}
+            if not runs and row.name in broken:
+                line |= dict.fromkeys(("best±sd", "last", "publ.", "-publ."), "-")
+                lines.append(line | {"n": "0", "time": "-", "bounds": "FAILED"})
             if not runs:
-                if row.name in broken:
-                    line |= dict.fromkeys(("best±sd", "last", "publ.", "-publ."), "-")
-                    lines.append(line | {"n": "0", "time": "-", "bounds": "FAILED"})
                 continue
             best = estimate([r.best(metric) for r in runs])
             stated = published(study, row.name, metric)

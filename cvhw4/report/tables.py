@@ -19,13 +19,7 @@ _LEAST = 30  # columns that names in the first column get, if they need them, be
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts.
-
-    Attributes:
-        columns: their names.
-        rows: as many texts each.
-        title: above the table, on a terminal.
-    """
+    """A table of texts: its columns' names, rows of as many texts, and a title above it on a terminal."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -39,12 +33,8 @@ class Table:
         optional: Collection[str] = (),
         title: str = "",
     ) -> Table:
-        """From its lines, texts by column; "-" is what a line lacks.
-
-        Args:
-            without: columns that are left out.
-            optional: those that are left out where every line has "-" or "none" there.
-        """
+        """From its lines, texts by column; "-" is what a line lacks. Columns in `without` are left out, `optional` ones
+        where every line has "-" or "none" there."""
         lines = list(lines)
         names = dict.fromkeys(c for line in lines for c in line if c not in without)
         cells = {c: [line.get(c, "-") for line in lines] for c in names}
@@ -56,11 +46,8 @@ class Table:
         return replace(self, rows=[[escape(clip(text)) for text in row] for row in self.rows])
 
     def markdown(self, most: int | None = None) -> str:
-        """For a page: texts are Markdown, but for the bars in them, which are escaped. Empty without columns.
-
-        Args:
-            most: rows that are shown; the rest is counted below the table. Columns are then not aligned, to save room.
-        """
+        """For a page: texts are Markdown, but for the bars in them, which are escaped. Empty without columns. Of `most`
+        rows, the rest being counted below the table, columns are not aligned, to save room."""
         if not self.columns:
             return ""
         from tabulate import tabulate
@@ -74,18 +61,12 @@ class Table:
         return "\n".join(lines) + (f"\n\n... and {left} more, not shown." if left > 0 else "")
 
     def plain(self, *names: str, width: int = 80) -> list[str]:
-        """As lines for a terminal that is so many columns wide.
-
-        Args:
-            names: columns whose texts may be cut, the widest first, until the table fits, those that it has; numbers
-                stay whole.
-        """
+        """As lines for a terminal that is so many columns wide; texts of the columns with these names, where it has
+        them, may be cut, the widest first, until it fits."""
         if not self.columns:
             return []
         rows = [list(map(printable, row)) for row in [self.columns, *self.rows]]
-        widths = {
-            name: max(map(len, column)) for name, column in zip(self.columns, zip(*rows, strict=True), strict=True)
-        }
+        widths = {name: max(map(len, texts)) for name, *texts in zip(self.columns, *rows, strict=True)}
         for _ in range(sum(widths.values()) + 2 * (len(widths) - 1) - width):
             widths[max((name for name in names if name in widths), key=lambda name: widths[name] - len(name))] -= 1
         fitted = [[cut(text, w).ljust(w) for text, w in zip(row, widths.values(), strict=True)] for row in rows]

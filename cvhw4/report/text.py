@@ -81,10 +81,8 @@ def sparkline(values: Sequence[float], columns: int | None = None, blocks: str =
     low, high = min(real, default=0.0), max(real, default=0.0)
     unit = 1.0 if math.isfinite(high - low) else 0.5  # keeps differences of the largest numbers finite
     span, top = high * unit - low * unit, len(blocks) - 1
-    heights = [
-        round((v * unit - low * unit) / span * top if span else top / 2) if math.isfinite(v) else None for v in values
-    ]
-    return "".join(" " if height is None else blocks[height] for height in heights)
+    heights = ((v * unit - low * unit) / span * top if span else top / 2 for v in real)
+    return "".join(blocks[round(next(heights))] if math.isfinite(v) else " " for v in values)
 
 
 def clock(seconds: float) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cvhw4.errors import InputError
 from cvhw4.files import write_atomically
-from cvhw4.records.images import ImageResults
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.evidence import Evidence, evidence, notes_by_data
 from cvhw4.report.failures import BIASED, share
@@ -33,24 +32,20 @@ from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
 from cvhw4.statistics.intervals import FEWEST_FOR_SKEWNESS, t_quantile
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import detections
-from cvhw4.statistics.verdicts import Outcome, judge_all
+from cvhw4.statistics.verdicts import Outcome, ReadImages, judge_all
 from cvhw4.study import Claim, Study
 
 _KIND = "section"  # what the stems of its pictures begin with
 
 
 def write_verdicts(stored: Stored, bounds: Bounds) -> Path:
-    """Renders `<results>/<study>/verdicts.md` and its pictures from all stored runs.
-
-    Raises:
-        InputError: the folder cannot be written to, or no run is stored.
-    """
+    """Renders `<results>/<study>/verdicts.md` and its pictures from all stored runs; raises InputError where there is
+    none, or the folder cannot be written to."""
     folder = stored.store.folder
     if not stored.records:
         raise InputError(stored.store.runs, "has no runs", "train the study first")
-    page, pictures = verdicts_page(
-        stored.study, stored.records, stored.images, bounds, stored.failures, stored.outcomes
-    )
+    of = stored
+    page, pictures = verdicts_page(of.study, of.records, of.images, bounds, of.failures, of.outcomes)
     write_pictures(folder, pictures, [_KIND])
     write_atomically(folder / "verdicts.md", page)
     return folder / "verdicts.md"
@@ -59,7 +54,7 @@ def write_verdicts(stored: Stored, bounds: Bounds) -> Path:
 def verdicts_page(
     study: Study,
     records: Sequence[RunRecord],
-    read: Callable[[RunRecord], ImageResults | None],
+    read: ReadImages,
     bounds: Bounds,
     failures: Sequence[Failure] = (),
     judged: Sequence[Outcome] | None = None,
@@ -67,10 +62,8 @@ def verdicts_page(
     """The page in Markdown, and its pictures.
 
     Args:
-        records: runs, those of each row on each data set alike but for the seed; negative controls among them.
-        read: gives what a run made of every validation image, None where that is not stored.
-        bounds: what controls are held against, and what guards a claim in a build.
-        failures: the runs that failed, likewise.
+        records: runs, those of each row on each data set alike but for the seed; negative controls among them, as among
+            `failures`.
         judged: what these runs say of the claims, where that is known already.
     """
     rows = of_study(study, records)
@@ -101,10 +94,8 @@ def verdicts_page(
 
 def section_pictures(study: Study, stored: Stored) -> list[Picture]:
     """The pictures of a study's own sections, each once."""
-    found = [
-        part for e in evidence(study, stored.rows, stored.images) for section in study.sections for part in section(e)
-    ]
-    return [part for part in found if isinstance(part, Picture)]
+    sets = evidence(study, stored.rows, stored.images)
+    return [part for e in sets for section in study.sections for part in section(e) if isinstance(part, Picture)]
 
 
 def _sections(study: Study, sets: Sequence[Evidence]) -> tuple[list[str], list[Picture]]:
@@ -112,11 +103,8 @@ def _sections(study: Study, sets: Sequence[Evidence]) -> tuple[list[str], list[P
     parts: list[str] = []
     pictures: list[Picture] = []
     seen: list[list[str | Picture]] = []
-    for section in study.sections:
-        for e in sets:
-            found = section(e)
-            if found in seen:
-                continue
+    for found, e in ((section(e), e) for section in study.sections for e in sets):
+        if found not in seen:
             seen.append(found)
             parts += _shown(found, pictures, f" {e.data}")
     return parts, pictures
@@ -128,9 +116,9 @@ def _shown(found: Iterable[str | Picture], pictures: list[Picture], data: str = 
     for part in found:
         if isinstance(part, Picture):
             stem = f"{_KIND}-{file_stem(part.stem)}" + f"-{file_stem(data.strip())}" * bool(data)
-            part = replace(part, stem=stem)
-            pictures.append(part)
-        parts.append(part.markdown if isinstance(part, Picture) else part)
+            pictures.append(replace(part, stem=stem))
+            part = pictures[-1].markdown
+        parts.append(part)
     return parts
 
 
@@ -171,15 +159,13 @@ def _why_not(claim: Claim, sets: Sequence[Evidence]) -> str:
     return "a figure is missing or not a number"
 
 
-def _claims(
-    study: Study, outcomes: Sequence[Outcome], failed: Mapping[str, str], sets: Sequence[Evidence]
-) -> list[str]:
+def _claims(study: Study, outcomes: Sequence[Outcome], lost: Mapping[str, str], sets: Sequence[Evidence]) -> list[str]:
     """The verdicts on one screen, and what has to be said beside them."""
     sentences = {c.id: escape(c.sentence) for c in study.claims}
-    lines = [f"- {sentences[id]}: {seeds}." for id, seeds in failed.items()]
+    lines = [f"- {sentences[id]}: {seeds}." for id, seeds in lost.items()]
     told = {c.id: [(e, text) for e in sets if (text := c.note(e))] for c in study.claims if c.note}
     of_runs = [f"- {sentences[id]}{f' ({e.title})' * (len(of) > 1)}: {t}." for id, of in told.items() for e, t in of]
-    notes = ["\n".join(lines), BIASED] if failed else []
+    notes = ["\n".join(lines), BIASED] if lost else []
     of_data = notes_by_data(sets)
     if not outcomes:
         nothing = ["## The claims", "No claim has runs of all its rows yet."] if study.claims else []
@@ -191,7 +177,7 @@ def _claims(
     alike = f" They share {len(set(rows))} rows, so that they are not as many independent findings."
     parts = ["## The claims"]
     if own:
-        parts += [claims_table(own, failed).markdown(), tally(own) + "." + alike * (len(rows) > len(set(rows)))]
+        parts += [claims_table(own, lost).markdown(), tally(own) + "." + alike * (len(rows) > len(set(rows)))]
         parts += [seeds_note(own)] * bool(seeds_note(own))
     parts += ["\n".join(of_runs)] * bool(of_runs) + [*notes, *of_data]
     return [*parts, f"Not judged: {'; '.join(missing)}."] if missing else parts
@@ -204,11 +190,8 @@ def _controls(outcomes: Sequence[Outcome], failed: Container[str]) -> list[str]:
 
 
 def claims_table(outcomes: Sequence[Outcome], failed: Container[str] = ()) -> Table:
-    """Claim, size, interval and verdict; the data where a claim is judged on several.
-
-    Args:
-        failed: claims, by id, that have rows of which seeds failed.
-    """
+    """Claim, size, interval and verdict; the data where a claim is judged on several. `failed` are those, by id, that
+    have rows of which seeds failed."""
     return Table.of(
         {
             "claim": escape(o.claim.sentence),
@@ -249,9 +232,8 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
             if not o.redrawn:  # or the spread over seeds has the images' part in it
                 errors += [one.images.error] if one.images is not None else []
                 errors += [math.sqrt(o.noise.mean_variance)] if o.noise is not None else []
-            half = t_quantile(0.975, best.comparison.freedom) * math.hypot(
-                best.comparison.sd * math.sqrt(1 + 1 / n), *errors
-            )
+            sd, freedom = best.comparison.sd, best.comparison.freedom
+            half = t_quantile(0.975, freedom) * math.hypot(sd * math.sqrt(1 + 1 / n), *errors)
             inside += [escape(claim.sentence)] * (abs(one.difference - best.difference.mean) <= half)
     if not lines:
         return []
