@@ -200,7 +200,7 @@ def test_show_takes_names_of_every_kind(done, study, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("report", "--study", "huge", "--bounds", "x"), "huge: is neither a file nor one that pyproject.toml names.*quick, full"),
+        (("report", "--study", "huge", "--bounds", "x"), "huge: is neither a file nor one that .*quick, full"),
         (("calibrate", "--bounds", "b.toml"), "q1_1-features: has 0 runs"),
         (("report", "--bounds", "none.toml"), "none.toml: does not exist"),
         (("fetch", "camvid", "there", "--from", "nowhere.zip"), "nowhere.zip"),
