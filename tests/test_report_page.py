@@ -122,7 +122,7 @@ def test_a_summary_says_what_is_missing():
     assert "- **Failures**: none." in other
     assert "- **Bounds**: none are of these rows." in page([record("q1_2")], bounds=BOUNDS)
     both = section(page([run, foreign], [failure("q1_2"), failure("q1_1", 2)]), "Summary")
-    assert "of 1 of the 20 rows, 1 seed a row," in both and "- **Failures**: embedded: 1 of 1 seed failed in" in both
+    assert "2; 1 of the 20 rows, 1 seed a row," in both and "- **Failures**: embedded: 1 of 1 seed failed in" in both
     one_seed = page([run, record("q1_2")])
     assert "  - **undecided**: fine-tuning all layers beats" in one_seed and "One seed decides nothing." in one_seed
     assert not any(term in one_seed for term in ("±", "95 %")) and "± the standard" in page([run, record("q1_1", 1)])
