@@ -425,7 +425,8 @@ def emulated_gpu(
         numbers: compute numbers; False: shapes alone.
     """
     gpu = EmulatedGPU(kind, index, total, numbers)
-    plain, autocast = FakeTensor.device.fget, torch.autocast
+    of_fakes: Any = vars(FakeTensor)["device"]
+    plain, autocast = of_fakes.fget, torch.autocast
 
     class Autocast(autocast):  # type: ignore[misc, valid-type]
         def __init__(self, device_type: str, *arguments: Any, **options: Any) -> None:
@@ -506,7 +507,7 @@ def emulated_gpu(
         stack.enter_context(mock.patch.object(torch, "autocast", Autocast))
         # a module whose parameters become fake tensors swaps them, which weak references forbid
         stack.enter_context(mock.patch.object(torch.utils, "weakref", mock.Mock(getweakrefs=lambda t: [])))
-        answer = property(lambda t: plain(t) if gpu._inside_fake else gpu.device, FakeTensor.device.fset)
+        answer = property(lambda t: plain(t) if gpu._inside_fake else gpu.device, of_fakes.fset)
         stack.enter_context(mock.patch.object(FakeTensor, "device", answer))
         stack.enter_context(_Operations(gpu))
         stack.enter_context(_Questions(gpu))
