@@ -239,7 +239,7 @@ def judged_study(
             there = ", ".join(map(str, run.values)) or "nothing"
             if lacking:
                 empty = lacking[0] in run.values
-                what = f"has no {lacking[0]}, {'in a column of that name' if empty else f'but {there}'}"
+                what = f"has no value for {lacking[0]}" if empty else f"has no {lacking[0]}, but {there}"
             else:
                 what = f"has {wanted.seed}={run.values[wanted.seed]!r}"
             problems.append(f"{run.where} {what}")
@@ -256,9 +256,7 @@ def judged_study(
     _refuse(problems, source, f"{hint}; --only NAME=VALUE leaves others out")
     epochs = {(row, seed): _epochs(run, wanted, problems) for row, of in rows.items() for seed, run in of.items()}
     _refuse(
-        problems,
-        source,
-        "log all figures at the same steps of every run; leave out a run that has none, with --only or its line",
+        problems, source, "log all figures at the same steps of all runs, or leave those out that lack one (--only)"
     )
     settings = _settings(rows, wanted)
     study = Study(

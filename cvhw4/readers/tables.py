@@ -19,16 +19,15 @@ _UNFINISHED = {"crashed", "failed", "killed", "pending", "preempted", "preemptin
 
 
 def read_csv(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
-    """A line of CSV or TSV (.tsv) is a run, or an epoch of one; the first line names the columns. Where it has
-    semicolons and no commas, these are between columns, and numbers may have decimal commas."""
+    """A line of CSV or TSV (.tsv) is a run, or an epoch of one; the first line names the columns. Where it
+    names them with semicolons between them, lines have these too, and numbers may have decimal commas."""
     import pandas as pd
 
     path = Path(where).expanduser()
     how: dict[str, Any] = {"sep": "\t" if path.suffix == ".tsv" else ",", "skipinitialspace": True}
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            head = file.readline()
-        if ";" in head and "," not in head:
+        head = pd.read_csv(path, **how, nrows=0).columns
+        if len(head) == 1 and ";" in head[0]:
             how |= {"sep": ";", "decimal": ","}
         table = pd.read_csv(path, **how)
         texts = pd.read_csv(path, **how, keep_default_na=False, na_values=[""])
