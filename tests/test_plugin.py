@@ -14,7 +14,7 @@ from cvhw4.plugin.board import SessionBoard
 from cvhw4.records.store import Store
 from cvhw4.statistics.calibration import calibrate, to_toml
 from tests.helpers import ROOT
-from tests.helpers.sessions import add_to_conftest, data_of, on_tiny_data, wide_bounds
+from tests.helpers.sessions import DRAWN, add_to_conftest, data_of, on_tiny_data, wide_bounds
 from tests.helpers.studies import pictures
 from tests.helpers.tiny import FULL, QUICK
 
@@ -248,14 +248,17 @@ def pytest_collection_finish():
     assert found.ret == 0 and ours < 2 * pytests
 
 
-def test_redrawn_runs_say_so_in_record_page_and_terminal_and_have_no_bounds(study, pytester):
-    result = study("-k", "q1_5 and seed0", "--redraw", "--seeds", "1")
-    result.assert_outcomes(passed=1)
+def test_record_and_page_say_whether_each_seed_drew_its_own_pictures_and_bounds_are_of_one_kind(study, pytester):
+    drawn = "12 training and 8 validation images, drawn by cvhw4"
+    study("-k", "q1_5 and seed0", "--seeds", "1").assert_outcomes(passed=1)
     (one,) = stored(pytester)
     assert one.data.redrawn and one.data.fingerprint == "f" * 64
     report = page(pytester, "report.md").read_text()
-    assert "12 training and 8 validation images, drawn by cvhw4, of each seed its own." in report
-    assert re.search(r"bounds.* do(es)? not apply", report) and "--" in result.stdout.str()
+    assert f"{drawn}, of each seed its own." in report and "not apply" not in report
+    study("-k", "q1_5 and seed0", "--same-pictures", "--seeds", "1").assert_outcomes(passed=1)
+    assert sorted(r.data.redrawn for r in stored(pytester)) == [False, True]
+    report = page(pytester, "report.md").read_text()
+    assert f"{drawn}." in report and re.search(r"bounds.* do(es)? not apply", report)
 
 
 def test_a_session_trains_records_and_tabulates(study, pytester):
@@ -274,7 +277,7 @@ def test_a_session_trains_records_and_tabulates(study, pytester):
     runs = {(r.row, r.seed): r for r in stored(pytester)}
     assert sorted(runs) == [(row, s) for row in ("q2_1a-skip", "q2_1b-noskip") for s in (0, 1)]
     report = page(pytester, "report.md").read_text()
-    assert "## Q2: street scenes (embedded scenes)" in report and "q1_2-finetune" in report.split("Rows without")[1]
+    assert "## Q2: street scenes (embedded scenes, redrawn)" in report and "q1_2-finetune" in report.split("Rows without")[1]
     html = page(pytester, "report.html").read_text()
     assert html.count("<svg") == 5 and "The comparisons in full" in html  # the claims, two figures' curves, scenes, IoU
     paper = (pytester.path / "paper.tex").read_text()
@@ -339,8 +342,8 @@ def test_claims_alone_are_judged_on_what_is_stored(study):
 
 
 def test_a_missed_bound_says_value_bound_and_source(study, pytester):
-    narrow = [on_tiny_data(row, s, 0.99) for row in QUICK.rows.values() for s in range(6)]
-    bounds_file(pytester).write_text(to_toml(QUICK, calibrate(QUICK, narrow)))
+    narrow = [on_tiny_data(row, s, 0.99) for row in DRAWN.rows.values() for s in range(6)]
+    bounds_file(pytester).write_text(to_toml(DRAWN, calibrate(DRAWN, narrow)))
     result = study("-k", "q2_3", "--seeds", "1")
     result.assert_outcomes(failed=1)
     text = result.stdout.str()

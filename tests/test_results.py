@@ -18,9 +18,8 @@ from cvhw4.statistics.sensitivity import detections
 from cvhw4.tasks import TRAINING_LOSSES
 from tests.helpers import ROOT
 from tests.helpers.records import committed_results
-from tests.helpers.tiny import QUICK
 
-SEEDS, TWINS = 20, ("benchmarks/twins", "results/xeon")
+QUICK, SEEDS = homework.study("quick"), 20
 NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
@@ -62,7 +61,7 @@ def test_the_tables_are_the_records(records, store, bounds):
     assert all((store.folder / "figures" / f"{p.stem}.svg").is_file() for found in pictures.values() for _, p in found)
 
 
-def test_the_pages_of_other_pictures_and_of_another_machine_are_their_records_and_show_no_real_ones(store):
+def test_the_pages_of_other_pictures_are_their_records_and_show_no_real_ones(store):
     results = store.folder.parent
     real = [Store(folder.parents[1], folder.parent.name) for folder in results.glob("*/*/runs")]
     real += [Store(results, name) for name in ("full-lite0", "full") if (results / name / "runs").is_dir()]
@@ -71,12 +70,12 @@ def test_the_pages_of_other_pictures_and_of_another_machine_are_their_records_an
         study = next(s for s in homework.studies() if s.name == of.folder.name)
         bounds = load_bounds(ROOT / "benchmarks" / "bounds.toml", study)
         found = Stored(study, of, bounds)
-        machine = of.folder.parent.name == "xeon"
-        assert all(r.data.redrawn or r.data.embedded == machine for r in found.records)
+        same = of.folder.parent.name == "same-pictures"
+        assert all(r.data.embedded == same and not r.data.redrawn for r in found.records)
         pictures, verdicts = pictures_of_report(found), (of.folder / "verdicts.md").is_file()
         page = report_page(study, found.rows, bounds, {}, pictures=pictures, verdicts=verdicts)
         assert_same(page, (of.folder / "report.md").read_text("utf-8"))
-        if any(r.data.redrawn for r in found.records):
+        if same:
             assert min(len(of_row) for of_row in by_row(found.rows).values()) >= SEEDS
             page = verdicts_page(study, found.records, found.images, bounds, judged=found.outcomes)[0]
             assert_same(page, (of.folder / "verdicts.md").read_text("utf-8"))
@@ -116,7 +115,7 @@ def test_readme_shows_first_what_real_pictures_say():
 
 
 def test_the_bounds_are_those_of_the_records(records, bounds):
-    twins = [r for folder in TWINS for r in latest_runs(Store(ROOT / folder, "quick").load())]
+    twins = latest_runs(Store(ROOT / "benchmarks" / "twins", "quick").load())
     made = calibrate(QUICK, records, bounds.false_alarms, bounds.seeds, twins)
     assert made.rows.keys() == bounds.rows.keys() and made.claims.keys() == bounds.claims.keys()
     assert (made.data, made.outliers, made.nights) == (bounds.data, bounds.outliers, bounds.nights)
@@ -129,10 +128,9 @@ def test_the_bounds_are_those_of_the_records(records, bounds):
         assert vars(ours) == pytest.approx(vars(committed) | {"scale": ours.scale}, abs=2e-4)
 
 
-@pytest.mark.parametrize("folder", ["results", "results/xeon"])
-def test_small_corruptions_are_noticed_by_the_bounds_and_by_a_first_epoch(folder, bounds):
-    """From the stored runs, on two makes of processors; of rows that these give alike, and with every seed."""
-    records = Store(ROOT / folder, "quick").load()
+def test_small_corruptions_are_noticed_by_the_bounds_and_by_a_first_epoch(bounds):
+    """From the stored runs; of rows that two makes of processors give alike, and with every seed."""
+    records = Store(ROOT / "results", "quick").load()
     chance = {(d.control.name, d.strength): d.probability for d in detections(QUICK, records, bounds)}
     weak = {
         "q1_5x-label_noise": 0.05,

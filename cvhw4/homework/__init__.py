@@ -29,7 +29,7 @@ def study(
     *,
     portraits: Path | None = None,
     camvid: Path | None = None,
-    redraw: bool = False,
+    redraw: bool = True,
     bounds: Path | None = None,
 ) -> Study:
     """The report's study at a size.

@@ -20,9 +20,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--portraits", type=_path, metavar="DIR", help="Q1 on DIR/{train,val}/<class>/, not generated ones")
     group.addoption("--camvid", type=_path, metavar="DIR", help="Q2 on a CamVid folder instead of generated scenes")
     group.addoption(
-        "--redraw",
+        "--same-pictures",
         action="store_true",
-        help="each seed draws generated pictures of its own: intervals are about others too",
+        help="all seeds see the same generated pictures (default: each seed draws its own, so that intervals are about "
+        "other pictures too)",
     )
 
 
@@ -36,11 +37,11 @@ def _homework(config: pytest.Config) -> Study:
         config.getoption("profile"),
         portraits=config.getoption("portraits"),
         camvid=config.getoption("camvid"),
-        redraw=config.getoption("redraw"),
+        redraw=not config.getoption("same_pictures"),
         bounds=config.rootpath / BOUNDS,
     )
-    if config.getoption("redraw") and not any(isinstance(source, Generated) for source in made.sources.values()):
-        raise InputError("--redraw", "draws generated pictures anew, and none are used", "leave it out")
+    if config.getoption("same_pictures") and not any(isinstance(source, Generated) for source in made.sources.values()):
+        raise InputError("--same-pictures", "is about generated pictures, and none are used", "leave it out")
     return made
 
 

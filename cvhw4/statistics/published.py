@@ -29,14 +29,15 @@ class SingleRuns:
     p_value: float
     error: float
 
-    def p_with_seeds(self, sd: float, n: int) -> float:
+    def p_with_seeds(self, sd: float, n: int, *, redrawn: bool = False) -> float:
         """The same for another seed as well: t test with the spread of one run's difference added to the error.
 
         Args:
             sd: of n seeds' differences, here; its n - 1 degrees of freedom become more as the images have a share in
                 the error (Welch and Satterthwaite).
+            redrawn: each seed had its own images, so that the spread is the error, theirs included.
         """
-        error = math.hypot(self.error, sd)
+        error = sd if redrawn else math.hypot(self.error, sd)
         if n < 2 or not error > 0:
             return math.nan
         freedom = (n - 1) * (error / sd) ** 4 if sd > 0 else math.inf

@@ -186,7 +186,7 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Generated:
-    """Pictures that this package draws, the same on every machine; 8-bit RGB.
+    """Pictures that this package draws, for one seed the same on every machine; 8-bit RGB.
 
     "portraits", with or without heavy make-up as in the report's Q1: 256 for training and 200 for validation, 156x128
     (height, width); "scenes", with CamVid's classes as in its Q2: 120 and 40, 132x176. No claim about a figure itself
@@ -194,9 +194,9 @@ class Generated:
 
     Attributes:
         kind: which of them.
-        redraw: whether each seed draws its own training and validation pictures, in as large numbers, so that the
-            spread over seeds, and what is concluded from it, is about other pictures too (Bouthillier et al. 2021,
-            "Accounting for variance in machine learning benchmarks"). All rows of one seed see the same.
+        redraw: whether each seed draws its own training and validation pictures, so that the spread over seeds, and
+            what is concluded from it, is about other pictures too (Bouthillier et al. 2021, "Accounting for variance
+            in machine learning benchmarks"); all rows of one seed see the same. False: all seeds see the same.
         title: for pages.
 
     Raises:
@@ -205,7 +205,7 @@ class Generated:
 
     kind: Literal["portraits", "scenes"]
     _: KW_ONLY
-    redraw: bool = False
+    redraw: bool = True
     title: str = ""
 
     def __post_init__(self) -> None:

@@ -149,8 +149,8 @@ _session("link to itself for portraits", lambda p: (p / "l").symlink_to(p / "l")
 _session("results below a file", lambda p: (p / "f").touch(), "--results {}/f/x", "{}/f/x", "cannot be used",
     "choose another")
 _session("no seeds", _nothing, "--seeds 0", "--seeds 0", "", "--seeds 1 or more")
-_session("nothing to redraw", _nothing, "--redraw --profile full", "--redraw",
-    "draws generated pictures anew, and none are", "leave it out")
+_session("no generated pictures", _nothing, "--same-pictures --profile full", "--same-pictures",
+    "is about generated pictures, and none are used", "leave it out")
 _session("no CUDA", _nothing, "--device cuda", "--device cuda", "finds no CUDA device", "use --device cpu")
 _session("no bounds", _nothing, "--bounds {}/b.toml", "{}/b.toml", "does not exist", "name a bounds file with --bounds")
 _session("results in an unwritable place", lambda p: (p / "shut").mkdir(mode=0o555), "--results {}/shut/results",

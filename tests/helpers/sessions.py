@@ -19,19 +19,21 @@ import timm  # noqa: F401
 import torchvision.transforms.v2  # noqa: F401
 
 import cvhw4.training.fit  # noqa: F401
+from cvhw4 import homework
 from cvhw4.records.store import Store
 from cvhw4.statistics.calibration import calibrate, to_toml
 from tests.helpers import ROOT
-from tests.helpers.tiny import QUICK, dataset, record
+from tests.helpers.tiny import generated, record
 
 pytest_plugins = ["pytester"]
+DRAWN = homework.study("quick")  # as sessions have it: each seed draws its own pictures
 
 
 @cache
 def data_of(task):
     """The tiny data set of a task, as records name it."""
-    made = dataset(task)
-    return replace(record().data, name=made.name, fingerprint=made.fingerprint)
+    made = generated(DRAWN.sources[task])
+    return replace(record().data, name=made.name, fingerprint=made.origin, redrawn=True)
 
 
 def on_tiny_data(row, seed, value, loss=0.5):
@@ -43,10 +45,10 @@ def wide_bounds(source="wide"):
     figures = (0.0, 1.0, 0.5, 0.2, 0.8, 0.0, 1.0)
     runs = [
         on_tiny_data(row, s, figures[s * i % 7], loss=figures[s * i % 7])
-        for i, row in enumerate(QUICK.in_group(""), 1)
+        for i, row in enumerate(DRAWN.in_group(""), 1)
         for s in range(7)
     ]
-    return to_toml(QUICK, calibrate(QUICK, runs)).replace('source = "', f'source = "{source}, ')
+    return to_toml(DRAWN, calibrate(DRAWN, runs)).replace('source = "', f'source = "{source}, ')
 
 
 @pytest.fixture
