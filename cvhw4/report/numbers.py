@@ -57,12 +57,13 @@ def difference(o: Outcome) -> str:
 
 
 def verdict(o: Outcome) -> str:
-    """ "**supported**", and in brackets where another rule for the epoch, or leaving out the trainings that failed
-    or learned far less than others, would say something else."""
+    """ "**supported**", and in brackets which rows never trained, and where another rule for the epoch, or leaving out
+    the trainings that failed or learned far less than others, would say something else."""
     others = [(f"{other.epoch} epoch", other) for other in (o.other_epoch,) if other is not None]
     others += [("without trainings that failed or learned far less", o.trained)] if o.trained is not None else []
     differing = [f"{what}: {other.verdict}" for what, other in others if other.verdict != o.verdict]
-    return f"**{o.verdict}**" + (f" ({', '.join(differing)})" if differing else "")
+    told = [f"every training of {row} failed" for row in o.never_trained] + differing
+    return f"**{o.verdict}**" + (f" ({', '.join(told)})" if told else "")
 
 
 def seeds_of(o: Outcome) -> str:

@@ -331,7 +331,7 @@ def _shapes(family: Sequence[Outcome], bounds: Bounds) -> tuple[list[int], NDArr
     known = all(bounds.knows(o) and {*bounds.differences[o.claim.id][o.epoch]} <= {*seeds} for o in family)
     how = {
         "floors": [rounding_sd(o.resolution, len(o.claim.rows)) for o in family],
-        "smallest": [o.claim.smallest for o in family],
+        "smallest": [o.claim.smallest * (not o.never_trained) for o in family],
         "calibrated": known,
     }
     return seeds, np.array(values), how

@@ -30,7 +30,7 @@ from cvhw4.statistics.sensitivity import Detection, detections
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
 
-_ASIDE = "* the other epoch, or the seeds that trained, would say something else: see verdicts.md"
+_ASIDE = "* the other epoch, or the seeds that trained, would say something else, or none trained: see verdicts.md"
 
 
 def session_summary(
@@ -107,7 +107,8 @@ def summary(groups: Groups, study: Study, bounds: Bounds | None, failures: Seque
 
 
 def short_claims(outcomes: Sequence[Outcome]) -> list[str]:
-    """The claims; an asterisk where the best epoch or the trainings that failed make another verdict."""
+    """The claims; an asterisk where the best epoch or the trainings that failed make another verdict, or a row never
+    trained."""
     lines = [
         {
             "claim": o.claim.id,

@@ -95,8 +95,15 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it holds with other seeds, on these pictures, or on others where each seed drew its own."""
-        return verdict_of(self.comparison, self.adjusted_p, self.equivalent_p)
+        """Whether it holds with other seeds, on these pictures, or on others where each seed drew its own; never
+        "equivalent" where a row never trained, as what failed says nothing of what it would have learned."""
+        found = verdict_of(self.comparison, self.adjusted_p, self.equivalent_p)
+        return "undecided" if found == "equivalent" and self.never_trained else found
+
+    @property
+    def never_trained(self) -> tuple[str, ...]:
+        """The rows of which every run failed to train."""
+        return tuple(row for row, failed in self.collapsed.items() if failed == len(self.seeds))
 
     @property
     def with_other_images(self) -> Combined | None:
