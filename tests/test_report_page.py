@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvhw4 import Published, Row, Study, table
+from cvhw4 import Claim, Published, Row, Study, table
 from cvhw4.homework import studies, study
 from cvhw4.records.store import Store
 from cvhw4.report.failures import latest_failures
-from cvhw4.report.numbers import limits, number
+from cvhw4.report.numbers import gain, interval, interval_of, limits, number
 from cvhw4.report.page import write_report
 from cvhw4.report.results import report_page
 from cvhw4.report.runs import by_data, by_row, origins
@@ -20,6 +20,8 @@ from cvhw4.report.stored import Stored
 from cvhw4.report.summary import session_summary, short_claims, short_detections, summary
 from cvhw4.report.tables import Table
 from cvhw4.statistics.bounds import Bound, Bounds
+from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.verdicts import judge_all
 from tests.helpers import tiny
 from tests.helpers.pages import cells, section
 from tests.helpers.tiny import QUICK, record
@@ -45,9 +47,9 @@ def test_a_row_of_the_page_is_worked_by_hand():
         record("q1_2", seed=0, figures=((0.80,), (0.90,), (0.70,))),
         record("q1_2", seed=1, figures=((0.86,), (0.8,)), times=replace(record().times, peak_memory_bytes=2**29)),
     ]
-    # best: 0.90 and 0.86; sd 0.0283; t(1) = 12.7062, half width 0.2541
+    # best: 0.90 and 0.86; sd 0.0283; t(1) = 12.7062, half width 0.2541, beyond an accuracy of 1
     assert figures(page(runs), "q1_2-finetune") == {
-        "row": "q1_2-finetune", "best accuracy": "0.880 ± 0.028", "95 % interval": "[0.626, 1.134]",
+        "row": "q1_2-finetune", "best accuracy": "0.880 ± 0.028", "95 % interval": "[0.626, 1.000]",
         "published": "0.8750", "best less published": "+0.005", "last accuracy": "0.750 ± 0.071", "n": "2",
         "best at epoch": "2, 1",
     }  # fmt: skip
@@ -415,6 +417,7 @@ def test_every_row_and_claim_fits(of):
 
 def outcome(id, mean, n, low=-0.5, high=0.5):
     rest = dict(verdict="contradicted", other_epoch=None, trained=None, data="photos, redrawn", calibrated=0)
+    rest |= dict(never_trained=(), share=False)
     difference = SimpleNamespace(mean=mean, n=n, low=low, high=high)
     return SimpleNamespace(claim=SimpleNamespace(id=id, worse="q1_1"), difference=difference, **rest)
 
@@ -436,6 +439,28 @@ def test_claims_and_negative_controls_fit_and_their_numbers_stay_whole(drawn, fi
     assert all(number(mean, sign="+") in text and (n == 1 or limits(mean, high) in text) for _, mean, high, n in drawn)
     text = check_width(short_detections([detection(name, figure, *rest) for name, *rest in drawn]), names)
     assert all(number(mean) in text and limits(mean, high) in text for _, mean, high, _ in drawn)
+
+
+def test_an_interval_of_a_share_ends_at_0_and_1_and_that_of_a_difference_does_not():
+    # of 0.70, 0.98 and 0.99: mean 0.89, sd 0.1646, half width 4.3027 * 0.1646 / sqrt(3) = 0.4088
+    right = estimate([0.70, 0.98, 0.99])
+    assert interval(right) == "[0.481, 1.299]" and interval(right, share=True) == "[0.481, 1.000]"
+    assert gain(estimate([0.30, 0.02, 0.01]), share=True) == "+0.110 [0.000, 0.519]"
+    claims = [Claim(better="a", metric=metric, margin=0.5) for metric in ("accuracy", "mine")]
+    rows = {"a": Row("resnet18"), "b": Row("resnet18", trained="last layer")}
+    claims += [Claim(better="a", worse="b", metric="accuracy")]
+    own = Study("own", data="folder", rows=rows, claims=claims, metrics={"mine": max})
+    drawn = {"a": (0.70, 0.98, 0.99), "b": (0.0, 0.0, 0.0)}
+    made = [replace(record(seed=s, figures=((x,),)), row=row) for row, of in drawn.items() for s, x in enumerate(of)]
+    runs = [
+        replace(
+            r,
+            epochs=[replace(e, figures=e.figures | {"mine": e.figures["accuracy"]}) for e in r.epochs],
+            data=replace(r.data, embedded=False),
+        )
+        for r in made
+    ]
+    assert [interval_of(o) for o in judge_all(own, runs)] == ["[0.481, 1.000]", "[0.481, 1.299]", "[0.481, 1.299]"]
 
 
 @pytest.mark.parametrize(

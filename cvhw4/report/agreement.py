@@ -16,7 +16,7 @@ from pathlib import Path
 from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import Store, latest_runs
-from cvhw4.report.numbers import ENOUGH, difference, ends, interval, number, signed, verdict
+from cvhw4.report.numbers import ENOUGH, difference, ends, interval, interval_of, number, signed, verdict
 from cvhw4.report.runs import by_row, class_names, days, device, grouped, metric_name, of_class, of_study, with_metric
 from cvhw4.report.tables import Table, section
 from cvhw4.report.text import escape
@@ -432,7 +432,7 @@ def _words(claim: Claim) -> str:
 def _cell(o: Outcome, mixed: bool = False) -> str:
     """ "+0.126 [0.116, 0.136], 20 seeds: **supported**"; "redrawn" is said where cells beside it are `mixed`."""
     n = o.difference.n
-    width = f" {interval(o.difference)}" if n > 1 else ""
+    width = f" {interval_of(o)}" if n > 1 else ""
     return f"{difference(o)}{width}, {n} seed{'s' * (n > 1)}{', redrawn' * (mixed and o.redrawn)}: {verdict(o)}"
 
 

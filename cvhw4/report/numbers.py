@@ -31,9 +31,15 @@ def spread(e: Estimate) -> str:
     return number(e.mean) if e.n == 1 else f"{number(e.mean)} ± {number(e.sd)}"
 
 
-def interval(e: Estimate, digits: int = 3) -> str:
-    """ "[0.861, 0.883]": the mean's 95 % interval."""
-    return "-" if e.n == 1 else limits(e.low, e.high, digits)
+def interval(e: Estimate, digits: int = 3, share: bool = False) -> str:
+    """ "[0.861, 0.883]": the mean's 95 % interval; of a figure that is a share as far as it lies between 0 and 1."""
+    low, high = (max(e.low, 0.0), min(e.high, 1.0)) if share else (e.low, e.high)
+    return "-" if e.n == 1 else limits(low, high, digits)
+
+
+def interval_of(o: Outcome, e: Estimate | None = None) -> str:
+    """The same of a claim's difference, or of another estimate of that."""
+    return interval(e or o.difference, share=o.share and o.claim.worse is None)
 
 
 def limits(low: float, high: float, digits: int = 3) -> str:
@@ -41,9 +47,9 @@ def limits(low: float, high: float, digits: int = 3) -> str:
     return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
-def gain(e: Estimate) -> str:
-    """ "+0.045 [0.021, 0.069]", or the difference alone where one seed has no interval."""
-    return number(e.mean, sign="+") + ("" if e.n == 1 else f" {interval(e)}")
+def gain(e: Estimate, share: bool = False) -> str:
+    """ "+0.045 [0.021, 0.069]", or the difference alone where one seed has no interval. `share` as of `interval`."""
+    return number(e.mean, sign="+") + ("" if e.n == 1 else f" {interval(e, share=share)}")
 
 
 def signed(value: float, claim: Claim) -> str:

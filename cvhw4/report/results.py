@@ -19,6 +19,7 @@ from cvhw4.report.numbers import (
     duration,
     ends,
     interval,
+    interval_of,
     number,
     p_value,
     seeds_note,
@@ -159,7 +160,7 @@ def _summary(
         own = [o for o in outcomes if not o.claim.control] or outcomes
         for o in own[:_MOST_CLAIMS]:
             data = "".join(f" on {name}" for name in data_of(o, own).values())
-            size = " ".join([difference(o), *([interval(o.difference)] if o.difference.n > 1 else [])])
+            size = " ".join([difference(o), *([interval_of(o)] if o.difference.n > 1 else [])])
             lines.append(f"  {verdict(o)}: {escape(o.claim.sentence)}{data}, {size}")
         lines += [f"  and {len(own) - _MOST_CLAIMS} more"] * (len(own) > _MOST_CLAIMS)
     further = [f"[{escape(section.title)}](#{anchor(section.title)})" for section in sections]
@@ -330,7 +331,7 @@ class _Section:
                 yield {
                     "row": row.name + (f", first {within} epochs" if within else ""),
                     f"best {name}": "**failed**" if best is None else spread(best),
-                    "95 % interval": "-" if best is None else interval(best),
+                    "95 % interval": "-" if best is None else interval(best, share=metric in self.task.shares),
                     "published": "-" if stated is None else number(stated, printed_digits(self.study, metric)),
                     "best less published": less,
                     "bounds": judged(runs, self.bounds, metric) if runs and within is None else "-",  # of whole runs
@@ -368,7 +369,7 @@ class _Section:
                 {
                     "claim": f"{escape(claim.sentence)} ({'control, ' * claim.control}{code(claim.id)})",
                     "difference": difference(outcome),
-                    "95 % interval": interval(outcome.difference),
+                    "95 % interval": interval_of(outcome),
                     "verdict": verdict(outcome),
                     "p (Holm)": p_value(outcome.adjusted_p),
                     "bound": "none" if check is None else "met" if check.met else "MISSED",

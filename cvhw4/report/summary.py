@@ -8,7 +8,7 @@ from pathlib import Path
 from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import latest_failures
-from cvhw4.report.numbers import data_of, difference, interval, number, seeds_note, seeds_of, verdict
+from cvhw4.report.numbers import data_of, difference, interval_of, number, seeds_note, seeds_of, verdict
 from cvhw4.report.runs import (
     SHORT,
     Groups,
@@ -114,7 +114,7 @@ def short_claims(outcomes: Sequence[Outcome]) -> list[str]:
             "claim": o.claim.id,
             **data_of(o, outcomes, printable),
             "diff": difference(o),
-            "interval": interval(o.difference),
+            "interval": interval_of(o),
             "n": seeds_of(o),
             "verdict": o.verdict + "*" * ("(" in verdict(o)),
         }

@@ -13,7 +13,7 @@ from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.evidence import Evidence, evidence, notes_by_data
 from cvhw4.report.failures import BIASED, share
 from cvhw4.report.figures import Picture, write_pictures
-from cvhw4.report.numbers import data_of, difference, ends, interval, seeds_note, seeds_of, signed, tally, verdict
+from cvhw4.report.numbers import data_of, difference, ends, interval_of, seeds_note, seeds_of, signed, tally, verdict
 from cvhw4.report.reliability import (
     bounds_section,
     collapsed_section,
@@ -198,7 +198,7 @@ def claims_table(outcomes: Sequence[Outcome], failed: Container[str] = ()) -> Ta
             **data_of(o, outcomes),
             "figure": metric_name(o.claim.metric),
             "difference": difference(o),
-            "95 % interval": interval(o.difference),
+            "95 % interval": interval_of(o),
             "verdict": verdict(o),
             "n": seeds_of(o) + (", others failed" if o.claim.id in failed else ""),
         }
@@ -220,7 +220,7 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
                 "claim": claim.id,
                 **data_of(o, outcomes),
                 f"{rule} epoch": "-" if other is None else difference(other),
-                "95 % interval": "-" if other is None else interval(other.difference),
+                "95 % interval": "-" if other is None else interval_of(other),
                 "verdict by it": "-" if other is None else other.verdict,
                 "published": "-" if math.isnan(one.difference) else signed(one.difference, claim),
                 "guarded": "yes" if guarded else "no",

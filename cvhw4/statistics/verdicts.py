@@ -60,6 +60,7 @@ class Outcome:
             study's own the decimals that it was rounded to; 0 for what has none.
         calibrated: how many calibrated differences of other seeds count in the spread, see `comparison.spread`.
         runs: the runs compared, by row.
+        share: whether the figure lies between 0 and 1.
     """
 
     claim: Claim
@@ -80,6 +81,7 @@ class Outcome:
     resolution: float = 0.0
     calibrated: int = 0
     runs: Mapping[str, Sequence[RunRecord]] = field(default_factory=dict, compare=False)
+    share: bool = False
 
     def __repr__(self) -> str:
         """What a failed assertion shows: the difference, its interval, p and the number of seeds."""
@@ -198,6 +200,7 @@ def judge(
         resolution=resolution,
         calibrated=len(others) * (comparison.freedom >= len(seeds)),
         runs=compared,
+        share=claim.metric in study.rows[claim.rows[0]].task.shares,
     )
 
 
