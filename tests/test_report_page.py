@@ -175,7 +175,7 @@ def test_a_studys_own_metric_has_a_table_and_its_runs_from_before_are_left_out()
     runs = [replace(record(seed=s), row="a", configuration="c" * 64) for s in (0, 1)]
     runs[1] = replace(runs[1], epochs=[replace(e, figures=e.figures | {"f1_": -2.5}) for e in runs[1].epochs])
     text = page(runs, of=own)
-    assert text.startswith("# A \\*b\\*\n") and "## A \\*b\\* (embedded)" in text
+    assert text.startswith("# A \\*b\\*, on embedded (2 runs)\n") and "## A \\*b\\* (embedded)" in text
     line = figures(text, "a", "f1\\_")
     assert line["best f1\\_"] == "-2.500" and line["n"] == "1"
     assert summary(by_row(runs), own, None)[2].split() == ["a", "f1_", "-2.500", "-2.500", "1", "10", "s"]

@@ -43,6 +43,7 @@ from cvhw4.report.runs import (
     metric_name,
     notes,
     of_class,
+    page_title,
     printed_digits,
     published,
     seeds,
@@ -100,7 +101,7 @@ def report_page(
             own = [o for o in outcomes if o.data == data and study.rows[o.claim.rows[0]].task == task]
             broken, drawn = [f for f in failed if f.data == data], pictures.get((task.name, data), ())
             sections.append(_Section(study, task, data, groups, own, bounds, broken, drawn))
-    parts = [f"# {escape(study.title)}", f"## {SUMMARY}"]
+    parts = [f"# {page_title(study, records)}", f"## {SUMMARY}"]
     parts += [_summary(study, records, sections, outcomes, tables, verdicts)] if sections else ["No runs yet."]
     if study.about:
         parts.append(f"*What verdicts are about*: {escape(study.about)}")

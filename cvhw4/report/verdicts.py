@@ -24,7 +24,7 @@ from cvhw4.report.reliability import (
     shape_section,
     stability_section,
 )
-from cvhw4.report.runs import days, grouped, lower_note, metric_name, of_study, scope
+from cvhw4.report.runs import days, grouped, lower_note, metric_name, of_study, page_title, scope
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
@@ -74,7 +74,7 @@ def verdicts_page(
     own, pictures = _sections(study, sets)
     claims_failed = _failed(study, rows, of_study(study, failures))
     parts = [
-        f"# {escape(study.title)}: what holds, and how sure",
+        f"# {page_title(study, rows)}: what holds, and how sure",
         *_claims(study, outcomes, claims_failed, sets),
         _preamble(study, rows),
         *_controls(outcomes, claims_failed),
