@@ -14,12 +14,14 @@ from cvhw4.records.store import Store
 from cvhw4.report.failures import latest_failures
 from cvhw4.report.numbers import limits, number
 from cvhw4.report.page import write_report
+from cvhw4.report.plots import forest
 from cvhw4.report.results import report_page
 from cvhw4.report.runs import by_data, by_row, origins
 from cvhw4.report.stored import Stored
 from cvhw4.report.summary import session_summary, short_claims, short_detections, summary
 from cvhw4.report.tables import Table
 from cvhw4.statistics.bounds import Bound, Bounds
+from cvhw4.statistics.verdicts import judge_all
 from tests.helpers import tiny
 from tests.helpers.pages import cells, section
 from tests.helpers.tiny import QUICK, record
@@ -110,6 +112,22 @@ def test_a_page_opens_with_a_summary_of_its_runs():
         "- **Read on**: [Q1: pictures in two classes (embedded)](#q1-pictures-in-two-classes-embedded); [how sure the "
         "verdicts are](verdicts.md); tables for papers: [a.tex](tables/a.tex).",
     ]
+
+
+def test_a_claim_about_classes_is_shown_of_others_and_neither_judged_nor_counted():
+    level = {"q1_1": 0.5, "q1_2": 0.7, "q1_5": 0.6}
+    runs = [record(row, s, ((v + s / 100,),)) for row, v in level.items() for s in range(3)]
+    ants = [replace(r, data=replace(r.data, classes=["ants", "bees"], fingerprint="f" * 64)) for r in runs]
+    of_faces, of_ants = judge_all(QUICK, runs), judge_all(QUICK, ants)
+    assert [o.verdict for o in of_faces] == ["supported", "supported"]
+    assert [o.verdict for o in of_ants] == ["supported", "about other pictures"]
+    assert [o.adjusted_p for o in of_faces] == [o.adjusted_p for o in of_ants]  # no other claim is surer by that
+    summary = section(page(ants), "Summary")
+    assert "- **Claims**: **1 supported** of 1 claim; 1 about other pictures." in summary
+    assert "**about other pictures**: the whole face in view helps the feature extractor, +0.100 [" in summary
+    assert "about other pictures" not in section(page(runs), "Summary")
+    assert forest(of_ants, QUICK).alt.endswith(": +0.100, about other pictures.")
+    assert all(len(line) <= 80 for line in short_claims(of_ants))
 
 
 def test_a_summary_says_what_is_missing():

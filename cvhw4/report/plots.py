@@ -18,7 +18,7 @@ from cvhw4.report.numbers import ends, number
 from cvhw4.report.runs import by_data, grouped, metric_heading, of_study, published, seeds
 from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.bounds import bounds_of
-from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.intervals import OTHER_PICTURES, estimate
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import DETECTED, Detection
 from cvhw4.statistics.verdicts import Outcome, judge_all
@@ -36,6 +36,7 @@ _VERDICTS = {
     "contradicted": (COLOURS[5], "X"),
     "equivalent": (COLOURS[4], "^"),
     "undecided": (COLOURS[6], "s"),
+    OTHER_PICTURES: (COLOURS[6], "x"),
 }
 
 

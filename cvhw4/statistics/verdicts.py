@@ -22,7 +22,7 @@ from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import grouped
 from cvhw4.statistics.comparison import Comparison, compare, holm, step_of, verdict_of
 from cvhw4.statistics.images import Combined, ImageNoise, combine, image_noise, squared_error
-from cvhw4.statistics.intervals import Estimate, Verdict
+from cvhw4.statistics.intervals import OTHER_PICTURES, Estimate, Verdict
 from cvhw4.study import Claim, EpochRule, Metric, Study
 
 if TYPE_CHECKING:
@@ -95,7 +95,11 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it holds with other seeds, on these pictures, or on others where each seed drew its own."""
+        """Whether it holds with other seeds, on these pictures, or on others where each seed drew its own; of pictures
+        whose classes it is not about this says nothing."""
+        classes = {frozenset(r.data.classes) for of_row in self.runs.values() for r in of_row}
+        if self.claim.classes and classes - {frozenset(), frozenset(self.claim.classes)}:
+            return OTHER_PICTURES
         return verdict_of(self.comparison, self.adjusted_p, self.equivalent_p)
 
     @property
