@@ -14,6 +14,7 @@ from cvhw4.records.store import Store
 from cvhw4.report.failures import latest_failures
 from cvhw4.report.numbers import gain, interval, interval_of, limits, number
 from cvhw4.report.page import write_report
+from cvhw4.report.plots import forest
 from cvhw4.report.results import report_page
 from cvhw4.report.runs import by_data, by_row, origins
 from cvhw4.report.stored import Stored
@@ -114,6 +115,22 @@ def test_a_page_opens_with_a_summary_of_its_runs():
     ]
 
 
+def test_a_claim_about_classes_is_shown_of_others_and_neither_judged_nor_counted():
+    level = {"q1_1": 0.5, "q1_2": 0.7, "q1_5": 0.6}
+    runs = [record(row, s, ((v + s / 100,),)) for row, v in level.items() for s in range(3)]
+    ants = [replace(r, data=replace(r.data, classes=["ants", "bees"], fingerprint="f" * 64)) for r in runs]
+    of_faces, of_ants = judge_all(QUICK, runs), judge_all(QUICK, ants)
+    assert [o.verdict for o in of_faces] == ["supported", "supported"]
+    assert [o.verdict for o in of_ants] == ["supported", "about other pictures"]
+    assert [o.adjusted_p for o in of_faces] == [o.adjusted_p for o in of_ants]  # no other claim is surer by that
+    summary = section(page(ants), "Summary")
+    assert "- **Claims**: **1 supported** of 1 claim; 1 about other pictures." in summary
+    assert "**about other pictures**: the whole face in view helps the feature extractor, +0.100 [" in summary
+    assert "about other pictures" not in section(page(runs), "Summary")
+    assert forest(of_ants, QUICK).alt.endswith(": +0.100, about other pictures.")
+    assert all(len(line) <= 80 for line in short_claims(of_ants))
+
+
 def test_a_summary_says_what_is_missing():
     run = record("q1_1")
     alone = page([replace(run, environment=run.environment | {"commit": None})])  # code that is no checkout
@@ -177,7 +194,7 @@ def test_a_studys_own_metric_has_a_table_and_its_runs_from_before_are_left_out()
     runs = [replace(record(seed=s), row="a", configuration="c" * 64) for s in (0, 1)]
     runs[1] = replace(runs[1], epochs=[replace(e, figures=e.figures | {"f1_": -2.5}) for e in runs[1].epochs])
     text = page(runs, of=own)
-    assert text.startswith("# A \\*b\\*\n") and "## A \\*b\\* (embedded)" in text
+    assert text.startswith("# A \\*b\\*, on embedded (2 runs)\n") and "## A \\*b\\* (embedded)" in text
     line = figures(text, "a", "f1\\_")
     assert line["best f1\\_"] == "-2.500" and line["n"] == "1"
     assert summary(by_row(runs), own, None)[2].split() == ["a", "f1_", "-2.500", "-2.500", "1", "10", "s"]

@@ -305,6 +305,7 @@ OF_CLAIMS = {
     "control": (["yes"], "give True or False"),
     "smallest": ([-0.01, "1 %"], "give a number above 0, or leave"),
     "note": (["mind the gap"], "give a function"),
+    "classes": (["cat", (3,)], "name classes"),
 }
 
 

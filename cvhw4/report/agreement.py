@@ -22,7 +22,7 @@ from cvhw4.report.tables import Table, section
 from cvhw4.report.text import escape
 from cvhw4.statistics.agreement import Order, order, sides
 from cvhw4.statistics.bounds import NO_BOUNDS, bounds_of
-from cvhw4.statistics.intervals import Estimate, estimate
+from cvhw4.statistics.intervals import OTHER_PICTURES, Estimate, estimate
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Claim, Generated, Study
@@ -275,7 +275,8 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
     """Whether settings agree in sign, claim by claim, and in words."""
     lines, tally = [], dict[str, dict[str, list[str]]]()
     for claim in claims:
-        real = [s for s in settings if claim.id in s.outcomes and not s.generated]
+        found_in = [s for s in settings if claim.id in s.outcomes and s.outcomes[claim.id].verdict != OTHER_PICTURES]
+        real = [s for s in found_in if not s.generated]
         if not real:
             continue
         seeds = {s.name: s.outcomes[claim.id].difference.n for s in real}
@@ -284,7 +285,7 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         line = {"claim": _words(claim), "held against": best.name}
         for setting in settings:
             o = setting.outcomes.get(claim.id)
-            if setting is best or o is None:
+            if setting is best or o is None or setting not in found_in:
                 line[setting.name] = "-"
                 continue
             found = sides(o.difference, against, claim.margin)

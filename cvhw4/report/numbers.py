@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import get_args
 
 from cvhw4.report.text import escape
-from cvhw4.statistics.intervals import Estimate, Verdict, estimate
+from cvhw4.statistics.intervals import OTHER_PICTURES, Estimate, Verdict, estimate
 from cvhw4.statistics.verdicts import Outcome
 from cvhw4.study import Claim
 
@@ -102,7 +102,7 @@ def data_of(outcome: Outcome, outcomes: Sequence[Outcome], show: Callable[[str],
 
 def tally(outcomes: Sequence[Outcome]) -> str:
     """ "**7 supported, 2 undecided** of 9 claims; controls: 4 supported, 1 undecided", by data set where a claim is
-    judged on several."""
+    judged on several; those about other pictures apart from these."""
     sets: dict[str, list[Outcome]] = {}
     for o in outcomes:
         sets.setdefault(data_of(o, outcomes).get("data", ""), []).append(o)
@@ -111,10 +111,13 @@ def tally(outcomes: Sequence[Outcome]) -> str:
         told = []
         for control in (False, True):
             verdicts = [o.verdict for o in of if o.claim.control == control]
-            counts = [f"{verdicts.count(v)} {v}" for v in get_args(Verdict) if v in verdicts]
-            many = f"{len(verdicts)} claim{'s' * (len(verdicts) > 1)}"
+            counts = [f"{verdicts.count(v)} {v}" for v in get_args(Verdict) if v in verdicts and v != OTHER_PICTURES]
+            apart = verdicts.count(OTHER_PICTURES)
+            n = len(verdicts) - apart
+            many = f"{n} claim{'s' * (n > 1)}"
             if counts:
                 told.append(f"controls: {', '.join(counts)}" if control else f"**{', '.join(counts)}** of {many}")
+            told += [f"{apart} {OTHER_PICTURES}"] * bool(apart)
         parts.append(f"{data}: " * bool(data) + "; ".join(told))
     return "; ".join(parts)
 

@@ -44,6 +44,7 @@ from cvhw4.report.runs import (
     metric_name,
     notes,
     of_class,
+    page_title,
     printed_digits,
     published,
     seeds,
@@ -82,6 +83,7 @@ def report_page(
     tables: Sequence[str] = (),
     older: Mapping[str, int] = _NONE_OLDER,
     verdicts: bool = False,
+    agreement: str = "",
 ) -> str:
     """The whole page.
 
@@ -92,6 +94,7 @@ def report_page(
         tables: paths of the study's own tables for papers, from where the page is.
         older: how many runs of a row are left out.
         verdicts: whether there is a verdicts.md beside it.
+        agreement: path of the page that holds these runs against others, likewise; "" where there is none.
     """
     outcomes = judge_all(study, records, bounds=bounds)
     sections = []
@@ -101,8 +104,10 @@ def report_page(
             own = [o for o in outcomes if o.data == data and study.rows[o.claim.rows[0]].task == task]
             broken, drawn = [f for f in failed if f.data == data], pictures.get((task.name, data), ())
             sections.append(_Section(study, task, data, groups, own, bounds, broken, drawn))
-    parts = [f"# {escape(study.title)}", f"## {SUMMARY}"]
-    parts += [_summary(study, records, sections, outcomes, tables, verdicts)] if sections else ["No runs yet."]
+    parts = [f"# {page_title(study, records)}", f"## {SUMMARY}"]
+    parts += (
+        [_summary(study, records, sections, outcomes, tables, verdicts, agreement)] if sections else ["No runs yet."]
+    )
     if study.about:
         parts.append(f"*What verdicts are about*: {escape(study.about)}")
     parts += [_terms(study, records, bounds)] if records else []
@@ -136,6 +141,7 @@ def _summary(
     outcomes: Sequence[Outcome],
     tables: Sequence[str],
     verdicts: bool,
+    agreement: str,
 ) -> str:
     """The page in some ten lines: what ran, on what, whether bounds held, every verdict, failures, where to read on."""
     lines = []
@@ -165,6 +171,7 @@ def _summary(
         lines += [f"  and {len(own) - _MOST_CLAIMS} more"] * (len(own) > _MOST_CLAIMS)
     further = [f"[{escape(section.title)}](#{anchor(section.title)})" for section in sections]
     further += ["[how sure the verdicts are](verdicts.md)"] * verdicts
+    further += [f"[what other pictures and sizes say]({agreement})"] * bool(agreement)
     links = ", ".join(f"[{path.rpartition('/')[2]}]({path})" for path in tables)
     further += [f"tables for papers: {links}"] * bool(tables)
     lines.append(f"**Read on**: {'; '.join(further)}.")

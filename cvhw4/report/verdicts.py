@@ -24,12 +24,12 @@ from cvhw4.report.reliability import (
     shape_section,
     stability_section,
 )
-from cvhw4.report.runs import days, grouped, lower_note, metric_name, of_study, scope
+from cvhw4.report.runs import days, grouped, lower_note, metric_name, of_study, page_title, scope
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
-from cvhw4.statistics.intervals import FEWEST_FOR_SKEWNESS, t_quantile
+from cvhw4.statistics.intervals import FEWEST_FOR_SKEWNESS, OTHER_PICTURES, t_quantile
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import detections
 from cvhw4.statistics.verdicts import Outcome, ReadImages, judge_all
@@ -74,7 +74,7 @@ def verdicts_page(
     own, pictures = _sections(study, sets)
     claims_failed = _failed(study, rows, of_study(study, failures))
     parts = [
-        f"# {escape(study.title)}: what holds, and how sure",
+        f"# {page_title(study, rows)}: what holds, and how sure",
         *_claims(study, outcomes, claims_failed, sets),
         _preamble(study, rows),
         *_controls(outcomes, claims_failed),
@@ -173,7 +173,7 @@ def _claims(study: Study, outcomes: Sequence[Outcome], lost: Mapping[str, str], 
     known = {o.claim.id for o in outcomes}
     missing = [f"{escape(c.sentence)} ({_why_not(c, sets)})" for c in study.claims if c.id not in known]
     own = [o for o in outcomes if not o.claim.control]
-    rows = [row for o in own for row in o.claim.rows]
+    rows = [row for o in own if o.verdict != OTHER_PICTURES for row in o.claim.rows]
     alike = f" They share {len(set(rows))} rows, so that they are not as many independent findings."
     parts = ["## The claims"]
     if own:

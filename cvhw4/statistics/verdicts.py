@@ -22,7 +22,7 @@ from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import grouped
 from cvhw4.statistics.comparison import Comparison, compare, holm, step_of, verdict_of
 from cvhw4.statistics.images import Combined, ImageNoise, combine, image_noise, squared_error
-from cvhw4.statistics.intervals import Estimate, Verdict
+from cvhw4.statistics.intervals import OTHER_PICTURES, Estimate, Verdict
 from cvhw4.study import Claim, EpochRule, Metric, Study
 
 if TYPE_CHECKING:
@@ -99,6 +99,9 @@ class Outcome:
     def verdict(self) -> Verdict:
         """Whether it holds with other seeds, on these pictures, or on others where each seed drew its own; never
         "equivalent" where a row never trained, as what failed says nothing of what it would have learned."""
+        classes = {frozenset(r.data.classes) for of_row in self.runs.values() for r in of_row}
+        if self.claim.classes and classes - {frozenset(), frozenset(self.claim.classes)}:
+            return OTHER_PICTURES  # of pictures whose classes it is not about this says nothing
         found = verdict_of(self.comparison, self.adjusted_p, self.equivalent_p)
         return "undecided" if found == "equivalent" and self.never_trained else found
 
