@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cvhw4.errors import InputError, Unavailable
 from cvhw4.records.environment import OTHERS
+from cvhw4.records.store import grouped
 from cvhw4.study import Row, Scenes, Study
 from cvhw4.study.checks import choose
 from cvhw4.training.process import importing, prepare_process
@@ -56,7 +58,7 @@ def check_options(runner: Runner) -> None:
 
 def check_study(runner: Runner) -> None:
     """Checks the runner's study: its metrics, its pictures where they are real, its networks and recipes, and the
-    files in the weights folder that are for them.
+    files in the weights folder that are for them. Warns of rows that nothing but their names sets apart.
 
     Raises:
         InputError: something does not fit, or cannot be read.
@@ -67,6 +69,7 @@ def check_study(runner: Runner) -> None:
 
         for name, raw in study.tables.items():
             style_of(raw, f"study {study.name}, table {name}")
+    warn_of_equal_rows(study)
     if study.train is not None:
         return  # all that is known of its own training loop was checked when it was made
     _check_metrics(study)
@@ -92,6 +95,15 @@ def _rows(study: Study, task: str | None = None) -> list[Row]:
     """A study's rows with its negative controls, at every strength; of one task, or of all."""
     every = {row.name: row for row in (*study.rows.values(), *study.in_group("control"))}
     return [row for row in every.values() if task in (None, row.task.name)]
+
+
+def warn_of_equal_rows(study: Study) -> None:
+    """Warns of rows that are of one task and have equal settings, functions and their versions among them."""
+    alike = grouped(study.rows.values(), lambda row: (row.task.name, json.dumps(row.settings(), sort_keys=True)))
+    for rows in (of for of in alike.values() if len(of) > 1):
+        names = " and ".join(row.name for row in rows)
+        hint = "give one the setting that should set it apart, or leave it out"
+        warnings.warn(f"{study.where}: rows {names} have equal settings and train alike; {hint}.", stacklevel=3)
 
 
 def _check_networks(runner: Runner) -> None:

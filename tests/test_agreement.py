@@ -200,6 +200,18 @@ def test_a_longer_training_is_also_held_against_as_many_steps(run, tmp_path, mon
     assert found["real, quick"].startswith("-0.100 ") and found["real, quick"].endswith("(6 steps)")  # the nearest
 
 
+def test_a_claim_about_other_classes_is_shown_and_compared_with_nothing(page, tmp_path):
+    for folder, classes in (("", None), ("ants", ["ants", "bees"])):
+        for name, level in (("q1_1", 0.5), ("q1_2", 0.7), ("q1_5", 0.6)):
+            for one in (record(name, s, ((level + s / 100,),)) for s in range(3)):
+                data = replace(one.data, classes=classes or one.data.classes, embedded=classes is None)
+                Store(tmp_path / "results" / folder, "quick").save(replace(one, data=data))
+    whole_face = "the whole face in view helps the feature extractor"
+    text = page()
+    assert lines(text, EVERY)[whole_face]["real, quick"] == "+0.100 [0.097, 0.103], 3 seeds: **about other pictures**"
+    assert whole_face not in lines(text, "Signs") and "of 1 claim, controls included, 1 agrees in sign" in text
+
+
 def test_folders_without_runs_are_one_line(run, tmp_path):
     told = "no runs of quick, full-lite0, full. Fix: name the folders given as --results.\n"
     assert run("agreement", "nowhere") == (4, "", f"error: nowhere: holds {told}")

@@ -1,6 +1,7 @@
 """Comparisons over seeds, published single runs, and power: against scipy, hand-worked cases, properties."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -337,22 +338,32 @@ def test_two_sources_at_their_ends():
 
 
 def test_single_runs_by_hand():
-    # variances 0.9 * 0.1 / 100 and 0.8 * 0.2 / 100: error 0.05, so the difference of 0.1 is two of them
+    # Wilson: 0.9 of 100 is [0.82563, 0.94477], 0.8 [0.71117, 0.86663]
+    below, above = math.hypot(0.9 - 0.82563, 0.86663 - 0.8), math.hypot(0.94477 - 0.9, 0.8 - 0.71117)
     c = binomial_comparison(0.9, 0.8, 100)
-    assert c.difference == pytest.approx(0.1) and c.p_value == pytest.approx(2 * stats.norm.sf(2))
-    assert (c.low, c.high) == pytest.approx((0.1 - 1.959964 * 0.05, 0.1 + 1.959964 * 0.05))
+    assert (c.difference, c.low, c.high) == pytest.approx((0.1, 0.1 - below, 0.1 + above), abs=1e-5)
+    assert c.p_value == pytest.approx(2 * stats.norm.sf(0.1 / below * 1.959964), rel=1e-3)
     assert binomial_comparison(0.9, 0.8, 100, 0.1).p_value == pytest.approx(1)
     assert binomial_comparison(0.8, 0.9, 100).p_value == pytest.approx(c.p_value)
-    assert binomial_comparison(0.9, 0.1, 2).high == 1.0
 
 
-def test_single_runs_as_published():
+@pytest.mark.parametrize(
+    ("better", "worse", "images", "interval"),
+    [
+        (9, 3, 10, (0.1705, 0.8090)),
+        (6, 2, 7, (0.0582, 0.8062)),
+        (0, 0, 10, (-0.2775, 0.2775)),
+        (10, 0, 10, (0.6075, 1)),
+    ],
+)
+def test_single_runs_as_published(better, worse, images, interval):
     """Newcombe (1998), Interval estimation for the difference between independent proportions, Statistics in Medicine
-    17, 873-890, table II: method 1, "simple asymptotic", for 9/10 - 3/10. The test is the interval turned around."""
-    c = binomial_comparison(9 / 10, 3 / 10, 10)
-    assert (round(c.low, 4), round(c.high, 4)) == (0.2605, 0.9395)
-    for end in (c.low, c.high):
-        assert binomial_comparison(9 / 10, 3 / 10, 10, end).p_value == pytest.approx(0.05)
+    17, 873-890, table II: method 10. The test is the interval turned around."""
+    figures = better / images, worse / images, images
+    c = binomial_comparison(*figures)
+    assert (round(c.low, 4), round(c.high, 4)) == interval
+    for end in {c.low, c.high} - {1.0}:
+        assert binomial_comparison(*figures, end).p_value == pytest.approx(0.05)
 
 
 def test_a_single_run_against_a_threshold_is_exact():
@@ -362,15 +373,21 @@ def test_a_single_run_against_a_threshold_is_exact():
     assert c.low < 0.895 < c.high
 
 
-def test_single_runs_without_error_say_nothing():
-    c = binomial_comparison(1.0, 1.0, 80)
-    assert math.isnan(c.p_value) and (c.low, c.high) == (-1, 1)
+def test_single_runs_that_are_all_right_may_be_wrong_about_other_images():
+    # Wilson: 80 of 80 is [80 / (80 + 1.96^2), 1]
+    reach = 1.959964**2 / (80 + 1.959964**2)
+    c, one = binomial_comparison(1.0, 1.0, 80), binomial_comparison(1.0, None, 80, 0.99)
+    assert (c.low, c.high, c.p_value) == pytest.approx((-reach, reach, 1)) and one.high == 1 > one.low > 0.95
+    assert c.error == one.error == pytest.approx(reach / 1.959964) and c.p_with_seeds(0.0, 3) == pytest.approx(1)
+    assert one.p_with_seeds(0.0, 3) == pytest.approx(2 * stats.norm.sf(0.01 / one.error))
+    assert binomial_comparison(1.0, 0.0, 80, 1.0).p_value == binomial_comparison(1.0, None, 80, 1.0).p_value == 1
 
 
 def test_single_runs_with_the_spread_over_seeds_by_hand():
     # error 0.05 from the images, 0.12 from the seed: 0.13 together, with 19 (0.13 / 0.12)^4 = 26.17 degrees of freedom
-    c = binomial_comparison(0.9, 0.8, 100)
+    c = replace(binomial_comparison(0.9, 0.8, 100), error=0.05)
     assert c.p_with_seeds(0.12, 20) == pytest.approx(2 * stats.t.sf(0.1 / 0.13, 19 * (13 / 12) ** 4))
     assert c.p_with_seeds(0.12, 20, redrawn=True) == pytest.approx(2 * stats.t.sf(0.1 / 0.12, 19))
-    assert c.p_with_seeds(0.0, 20) == pytest.approx(c.p_value)
-    assert math.isnan(c.p_with_seeds(math.nan, 1)) and math.isnan(binomial_comparison(1.0, 1.0, 9).p_with_seeds(0.0, 3))
+    for how in (False, True):
+        assert c.p_with_seeds(0.0, 20, redrawn=how) == pytest.approx(2 * stats.norm.sf(2))
+    assert math.isnan(c.p_with_seeds(math.nan, 1))

@@ -278,6 +278,19 @@ def test_records_of_another_study_are_judged_by_a_claim_of_ones_own(judge, refus
         assert (Path("results") / name / "report.md").exists()
 
 
+def test_negative_controls_are_no_rows_of_what_is_judged(run, judge):
+    Path("pyproject.toml").write_text('[tool.cvhw4]\nstudies = "cvhw4.homework:studies"\n')
+    noisy = record("q1_1", figures=((0.5,),), fingerprint="f" * 64)
+    noisy = replace(noisy, row="elsewhere", settings=noisy.settings | {"corruption": ["label noise", 0.2]})
+    faster = replace(record("q1_1", figures=((0.4,),)), row="q1_1x-learning_rate_10")
+    for each in (record("q1_1"), record("q1_2"), noisy, faster):
+        Store(Path("results"), "quick").save(each)
+    judge("--history", "history", source="results", of=("-m", "accuracy"))
+    assert {row for row, _ in stored()} == {"q1_1-features", "q1_2-finetune"}
+    (night,) = Path("history/nights").glob("*.json")
+    assert {row["row"] for row in json.loads(night.read_text())["rows"]} == {"q1_1-features", "q1_2-finetune"}
+
+
 def test_a_figure_whose_best_is_known_to_be_the_lowest_is_not_judged_as_the_highest(judge, refused):
     Store(Path("results"), "quick").save(record())
     told = refused("--name", "again", source="results", of=("-m", "cost=loss"))

@@ -285,13 +285,13 @@ def test_pages_have_a_table_of_the_metric_and_the_verdict_and_nothing_of_the_rep
     runs = [own_record(worse, s, ((0.3, 0.2), (0.4, 0.3))) for s in range(3)]
     runs += [own_record(better, s, ((0.8, 0.7 + s / 50), (0.7, 0.6))) for s in range(3)]
     text = report_page(study, runs, NO_BOUNDS, {})
-    assert "# Insects\n" in text and "## Insects (photos)" in text and "### mine" in text
+    assert "# Insects, on photos (6 runs)\n" in text and "## Insects (photos)" in text and "### mine" in text
     assert re.search(rf"\| {better} +\| 0\.720 ± 0\.020 ", text.split("### mine")[1])
     assert re.search(r"a start &lt;helps&gt; \(`\S+`\) +\| \+0\.300 .*\| \*\*supported\*\* +\|.*\| mine +\|", text)
     assert "bound" not in text
     images = ImageResults(predicted=np.stack([LABELS, LABELS]), labels=LABELS)
     page, pictures = verdicts_page(study, runs, lambda run: images, NO_BOUNDS)
-    assert page.startswith("# Insects: what holds, and how sure") and not pictures
+    assert page.startswith("# Insects, on photos (6 runs): what holds, and how sure") and not pictures
     heads = ["The claims", "By the best epoch", "Best epoch against last epoch", "Two sources of noise"]
     assert re.findall(r"^## ([\w ]+)", page, re.MULTILINE) == [*heads, "The comparisons in full"]
     assert re.search(r"a start &lt;helps&gt; \| mine +\| \+0\.300 .*\*\*supported\*\* +\| 3", page)

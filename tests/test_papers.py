@@ -140,6 +140,7 @@ def test_marks_may_be_the_verdicts_on_the_studys_claims():
         ("a", "supported", ("x",), "†"),
         ("a", "equivalent", (), "‡"),
         ("a", "undecided", (), ""),
+        ("a", "about other pictures", (), ""),
     ],
 )
 def test_the_mark_of_a_against_b(better, verdict, lowest, mark):

@@ -120,6 +120,19 @@ def test_the_forest_has_every_claim_in_order_with_its_verdict_in_words():
     assert "published" in words and "with other images too" not in words  # no results by image are stored
 
 
+def test_controls_stand_below_the_claims_under_a_heading_of_their_own():
+    first, *others = outcomes()
+    picture = forest([replace(first, claim=replace(first.claim, control=True)), *others], QUICK)
+    sentences = [*(o.claim.sentence for o in others), first.claim.sentence]
+    words = " ".join(texts(picture))
+    places = [words.index(of.split()[-1]) for of in (sentences[-2], "Controls")]
+    assert places == sorted(places)
+    assert [picture.alt.index(of) for of in sentences] == sorted(picture.alt.index(of) for of in sentences)
+    assert f"controls: {first.claim.sentence}:" in picture.alt and "Below, the controls" in picture.caption
+    alone = forest(others, QUICK)
+    assert "Controls" not in texts(alone) and "controls" not in alone.alt + alone.caption
+
+
 def test_a_figure_that_is_no_share_is_drawn_to_its_end_and_no_diamond_is_spoken_of():
     found = [o for o in outcomes() if o.claim.id == "q1_4-finetune_above_features"]
     far = Estimate(mean=8.9, sd=0.2, n=3, low=8.4, high=9.4)

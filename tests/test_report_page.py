@@ -8,18 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvhw4 import Published, Row, Study, table
+from cvhw4 import Claim, Published, Row, Study, table
 from cvhw4.homework import studies, study
 from cvhw4.records.store import Store
 from cvhw4.report.failures import latest_failures
-from cvhw4.report.numbers import limits, number
+from cvhw4.report.numbers import gain, interval, interval_of, limits, number
 from cvhw4.report.page import write_report
+from cvhw4.report.plots import forest
 from cvhw4.report.results import report_page
 from cvhw4.report.runs import by_data, by_row, origins
 from cvhw4.report.stored import Stored
 from cvhw4.report.summary import session_summary, short_claims, short_detections, summary
 from cvhw4.report.tables import Table
 from cvhw4.statistics.bounds import Bound, Bounds
+from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.verdicts import judge_all
 from tests.helpers import tiny
 from tests.helpers.pages import cells, section
 from tests.helpers.tiny import QUICK, record
@@ -45,9 +48,9 @@ def test_a_row_of_the_page_is_worked_by_hand():
         record("q1_2", seed=0, figures=((0.80,), (0.90,), (0.70,))),
         record("q1_2", seed=1, figures=((0.86,), (0.8,)), times=replace(record().times, peak_memory_bytes=2**29)),
     ]
-    # best: 0.90 and 0.86; sd 0.0283; t(1) = 12.7062, half width 0.2541
+    # best: 0.90 and 0.86; sd 0.0283; t(1) = 12.7062, half width 0.2541, beyond an accuracy of 1
     assert figures(page(runs), "q1_2-finetune") == {
-        "row": "q1_2-finetune", "best accuracy": "0.880 ± 0.028", "95 % interval": "[0.626, 1.134]",
+        "row": "q1_2-finetune", "best accuracy": "0.880 ± 0.028", "95 % interval": "[0.626, 1.000]",
         "published": "0.8750", "best less published": "+0.005", "last accuracy": "0.750 ± 0.071", "n": "2",
         "best at epoch": "2, 1",
     }  # fmt: skip
@@ -110,6 +113,22 @@ def test_a_page_opens_with_a_summary_of_its_runs():
         "- **Read on**: [Q1: pictures in two classes (embedded)](#q1-pictures-in-two-classes-embedded); [how sure the "
         "verdicts are](verdicts.md); tables for papers: [a.tex](tables/a.tex).",
     ]
+
+
+def test_a_claim_about_classes_is_shown_of_others_and_neither_judged_nor_counted():
+    level = {"q1_1": 0.5, "q1_2": 0.7, "q1_5": 0.6}
+    runs = [record(row, s, ((v + s / 100,),)) for row, v in level.items() for s in range(3)]
+    ants = [replace(r, data=replace(r.data, classes=["ants", "bees"], fingerprint="f" * 64)) for r in runs]
+    of_faces, of_ants = judge_all(QUICK, runs), judge_all(QUICK, ants)
+    assert [o.verdict for o in of_faces] == ["supported", "supported"]
+    assert [o.verdict for o in of_ants] == ["supported", "about other pictures"]
+    assert [o.adjusted_p for o in of_faces] == [o.adjusted_p for o in of_ants]  # no other claim is surer by that
+    summary = section(page(ants), "Summary")
+    assert "- **Claims**: **1 supported** of 1 claim; 1 about other pictures." in summary
+    assert "**about other pictures**: the whole face in view helps the feature extractor, +0.100 [" in summary
+    assert "about other pictures" not in section(page(runs), "Summary")
+    assert forest(of_ants, QUICK).alt.endswith(": +0.100, about other pictures.")
+    assert all(len(line) <= 80 for line in short_claims(of_ants))
 
 
 def test_a_summary_says_what_is_missing():
@@ -175,7 +194,7 @@ def test_a_studys_own_metric_has_a_table_and_its_runs_from_before_are_left_out()
     runs = [replace(record(seed=s), row="a", configuration="c" * 64) for s in (0, 1)]
     runs[1] = replace(runs[1], epochs=[replace(e, figures=e.figures | {"f1_": -2.5}) for e in runs[1].epochs])
     text = page(runs, of=own)
-    assert text.startswith("# A \\*b\\*\n") and "## A \\*b\\* (embedded)" in text
+    assert text.startswith("# A \\*b\\*, on embedded (2 runs)\n") and "## A \\*b\\* (embedded)" in text
     line = figures(text, "a", "f1\\_")
     assert line["best f1\\_"] == "-2.500" and line["n"] == "1"
     assert summary(by_row(runs), own, None)[2].split() == ["a", "f1_", "-2.500", "-2.500", "1", "10", "s"]
@@ -415,6 +434,7 @@ def test_every_row_and_claim_fits(of):
 
 def outcome(id, mean, n, low=-0.5, high=0.5):
     rest = dict(verdict="contradicted", other_epoch=None, trained=None, data="photos, redrawn", calibrated=0)
+    rest |= dict(never_trained=(), share=False)
     difference = SimpleNamespace(mean=mean, n=n, low=low, high=high)
     return SimpleNamespace(claim=SimpleNamespace(id=id, worse="q1_1"), difference=difference, **rest)
 
@@ -436,6 +456,28 @@ def test_claims_and_negative_controls_fit_and_their_numbers_stay_whole(drawn, fi
     assert all(number(mean, sign="+") in text and (n == 1 or limits(mean, high) in text) for _, mean, high, n in drawn)
     text = check_width(short_detections([detection(name, figure, *rest) for name, *rest in drawn]), names)
     assert all(number(mean) in text and limits(mean, high) in text for _, mean, high, _ in drawn)
+
+
+def test_an_interval_of_a_share_ends_at_0_and_1_and_that_of_a_difference_does_not():
+    # of 0.70, 0.98 and 0.99: mean 0.89, sd 0.1646, half width 4.3027 * 0.1646 / sqrt(3) = 0.4088
+    right = estimate([0.70, 0.98, 0.99])
+    assert interval(right) == "[0.481, 1.299]" and interval(right, share=True) == "[0.481, 1.000]"
+    assert gain(estimate([0.30, 0.02, 0.01]), share=True) == "+0.110 [0.000, 0.519]"
+    claims = [Claim(better="a", metric=metric, margin=0.5) for metric in ("accuracy", "mine")]
+    rows = {"a": Row("resnet18"), "b": Row("resnet18", trained="last layer")}
+    claims += [Claim(better="a", worse="b", metric="accuracy")]
+    own = Study("own", data="folder", rows=rows, claims=claims, metrics={"mine": max})
+    drawn = {"a": (0.70, 0.98, 0.99), "b": (0.0, 0.0, 0.0)}
+    made = [replace(record(seed=s, figures=((x,),)), row=row) for row, of in drawn.items() for s, x in enumerate(of)]
+    runs = [
+        replace(
+            r,
+            epochs=[replace(e, figures=e.figures | {"mine": e.figures["accuracy"]}) for e in r.epochs],
+            data=replace(r.data, embedded=False),
+        )
+        for r in made
+    ]
+    assert [interval_of(o) for o in judge_all(own, runs)] == ["[0.481, 1.000]", "[0.481, 1.299]", "[0.481, 1.299]"]
 
 
 @pytest.mark.parametrize(

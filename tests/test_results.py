@@ -7,7 +7,7 @@ import pytest
 from cvhw4 import homework
 from cvhw4.records.store import Store, latest_runs
 from cvhw4.report.agreement import agreement_page, settings_of
-from cvhw4.report.page import pictures_of_report, tables_in, write_tables
+from cvhw4.report.page import agreement_of, pictures_of_report, tables_in, write_tables
 from cvhw4.report.results import report_page
 from cvhw4.report.runs import by_row
 from cvhw4.report.stored import Stored
@@ -55,7 +55,8 @@ def test_the_tables_are_the_records(records, store, bounds):
     pictures = pictures_of_report(Stored(QUICK, store))
     rows = [r for r in records if r.row in QUICK.rows]
     tables = tables_in(QUICK, store.folder)
-    page = report_page(QUICK, rows, bounds, {}, pictures=pictures, tables=tables, verdicts=True)
+    more = {"tables": tables, "verdicts": True, "agreement": agreement_of(store.folder)}
+    page = report_page(QUICK, rows, bounds, {}, pictures=pictures, **more)
     assert page.count("](tables/") == 2 * len(QUICK.tables)
     assert_same(page, (store.folder / "report.md").read_text("utf-8"))
     assert all((store.folder / "figures" / f"{p.stem}.svg").is_file() for found in pictures.values() for _, p in found)
@@ -73,7 +74,8 @@ def test_the_pages_of_other_pictures_are_their_records_and_show_no_real_ones(sto
         same = of.folder.parent.name == "same-pictures"
         assert all(r.data.embedded == same and not r.data.redrawn for r in found.records)
         pictures, verdicts = pictures_of_report(found), (of.folder / "verdicts.md").is_file()
-        page = report_page(study, found.rows, bounds, {}, pictures=pictures, verdicts=verdicts)
+        more = {"verdicts": verdicts, "agreement": agreement_of(of.folder)}
+        page = report_page(study, found.rows, bounds, {}, pictures=pictures, **more)
         assert_same(page, (of.folder / "report.md").read_text("utf-8"))
         if same:
             assert min(len(of_row) for of_row in by_row(found.rows).values()) >= SEEDS

@@ -168,7 +168,7 @@ def test_a_newer_measurement_replaces_the_older_of_its_family_and_device(tmp_pat
 def test_the_page_shows_every_figure():
     page = speed_page([speed(family="a|b", workerless_seconds=[6.0, 7.0, 5.0])])
     work = "training with validation (q1_1-features, tf_efficientnet_lite0, 96 px, batch 16)"
-    figures = "400 | 100 | 4.00 (2.00 to 5.00) | 2.40 | 3.00, met; missed without workers | 20 | 20 % | 5.00"
+    figures = "400 | 100 | 4.00 (2.00 to 5.00) | 2.40 | 3.00, MISSED without workers | 20 | 20 % | 5.00"
     assert f"| a\\|b: {work} | {figures} | arithmetic | 1.00 GiB, - | 3 |" in re.sub(" +", " ", page)
     assert "A processor (2 threads), measured peak 100 GFLOP/s (float32) and 20 GB/s; 2026-11-23" in page
     assert "study `quick`; `pytest benchmarks/speed.py`" in page

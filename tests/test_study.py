@@ -24,8 +24,13 @@ from cvhw4 import (
     Recipe,
     Row,
     Scenes,
+    Study,
+    homework,
 )
 from cvhw4.discovery import default_studies, find_study
+from cvhw4.preflight import warn_of_equal_rows
+from cvhw4.runner import Runner
+from tests.helpers import ROOT
 from tests.helpers.studies import ROWS, always_nan, insects, pictures, right
 
 # What a study is made of
@@ -300,6 +305,7 @@ OF_CLAIMS = {
     "control": (["yes"], "give True or False"),
     "smallest": ([-0.01, "1 %"], "give a number above 0, or leave"),
     "note": (["mind the gap"], "give a function"),
+    "classes": (["cat", (3,)], "name classes"),
 }
 
 
@@ -463,6 +469,29 @@ def test_a_callable_is_known_by_its_text_its_arguments_and_a_version():
     assert [row.network_name for row in found.values()] == ["power", "right", "power", "power(by=2)", "power(by=3)"]
     assert found["r0"].start == "as built" and Row("resnet18").start == "imagenet"
     assert "network_source" not in insects().rows["scratch"].settings()
+
+
+APART = [Row(power), Row(power, version="2"), Row(right), Row(partial(power, by=2)), Row(partial(power, by=3))]
+APART += [Row("resnet18"), Row("resnet18", recipe=Recipe(loss=right)), Row("resnet18", recipe=Recipe(loss=power))]
+
+
+def test_rows_that_differ_in_more_than_their_names_are_no_cause_for_a_warning(recwarn):
+    examples = ("binary-masks/test_cells.py", "own-study/test_insects.py")
+    warn_of_equal_rows(insects(rows={f"r{n}": row for n, row in enumerate(APART)}))
+    for study in [find_study(f"{ROOT}/examples/{file}") for file in examples] + [*map(homework.study, homework.SIZES)]:
+        warn_of_equal_rows(study)
+    assert not recwarn
+
+
+def test_rows_with_equal_settings_are_warned_of_before_anything_trains(tmp_path):
+    rows = {"a": {"depth": 2}, "b": {"depth": 3}, "c": {"depth": 2}}
+    own = Study("own", train=lambda run: iter(()), primary="accuracy", rows=rows)
+    told = "^study own: rows a and c have equal settings and train alike; give one the setting that should set it apart"
+    with pytest.warns(UserWarning, match=told):
+        Runner(study=own, results=tmp_path / "results").check()
+    alike = insects(rows={"a": Row(power), "b": Row(power, group="extra")})
+    with pytest.warns(UserWarning, match="rows a and b have equal settings"):
+        warn_of_equal_rows(alike)
 
 
 # What tells a metric from another

@@ -552,6 +552,22 @@ def test_a_studys_own_sections_are_on_its_page(tmp_path):
         cvhw4.stored_figure(study, "dots", tmp_path)
 
 
+@pytest.mark.parametrize("under", ["", "real"])
+def test_the_summary_links_to_the_agreement_that_has_its_runs(tmp_path, under):
+    study = own_study()
+    store = Store(tmp_path / under, study.name)
+    for r in runs_of(study):
+        store.save(r)
+    name = f"{under}/{study.name}".strip("/")
+    for pages, linked in ((f"other/{name}", False), (name, True)):
+        (tmp_path / "agreement.md").write_text(f"[report]({pages}/report.md)")
+        write_pages(study, store, None, {})
+        place = "../" * (2 if under else 1) + "agreement.md"
+        for page, link in (("report.md", f"say]({place})"), ("report.html", f'href="{place}"')):
+            assert (link in (store.folder / page).read_text("utf-8")) == linked
+    assert (store.folder / place).is_file()
+
+
 def test_pages_are_written_where_there_is_something_to_judge(tmp_path, monkeypatch):
     study = own_study()
     former = [  # from when the rows had a training loop of their own

@@ -1,7 +1,8 @@
 """Ours against the reference loop, side by side, in turn: `make speed`, or `pytest benchmarks/performance -m speed`.
 
-Each family is timed as `FAMILIES` says, and has to reach its target; on CUDA, to be no slower. Records go to
-`<results>/speed.json`, the table to `<results>/speed.md`.
+Each family is timed as `FAMILIES` says, and has to reach its target against the reference with workers; on CUDA, to be
+no slower. Records go to `<results>/speed.json`; the table, whose targets hold without workers too, to
+`<results>/speed.md`.
 """
 
 from __future__ import annotations

@@ -53,9 +53,9 @@ def study(
     quick = size == "quick"
     at_size = rows_at(size)
     about = (
-        "The claims about 0.895 and about the whole face are about portraits by make-up: on other pictures a verdict "
-        "says nothing of the report. CamVid's 101 validation images are every second frame of seven seconds of one "
-        "drive, which the training images show too: a verdict on CamVid is about frames like these."
+        "The claims about 0.895 and about the whole face are about portraits by make-up: on pictures "
+        "of other classes they have no verdict. CamVid's 101 validation images are every second frame of seven seconds "
+        "of one drive, which the training images show too: a verdict on CamVid is about frames like these."
     )
     if size != "full":
         swaps = ", ".join(f"{ours} stands in for {theirs}" for theirs, ours in stand_ins().items())

@@ -29,15 +29,18 @@ _FEATURES, _FINE, _SCRATCH, _RECIPE = "q1_1-features", "q1_2-finetune", "q1_3-sc
 _SKIP, _PLAIN, _THREE = "q2_1a-skip", "q2_1b-noskip", "q2_3-3class"
 _FUSED_NORM, _PLAIN_NORM = "q2_n1a-fused_norm", "q2_n1b-plain_norm"
 _SKIPS, _CLASSES, _INTERACTION = 0.01, 0.05, 0.024
+_PORTRAITS = ("heavy_makeup", "no_heavy_makeup")  # as generated and fetched ones have them
 # fmt: off
 CLAIMS: tuple[Claim, ...] = (
     _q1("q1_4-finetune_above_features", _FINE, _FEATURES,
         "fine-tuning all layers beats training the last layer alone"),
     _q1("q1_4-features_above_scratch", _FEATURES, _SCRATCH, "pretrained features beat AlexNet trained from scratch"),
     _q1("q1_4-finetune_above_scratch", _FINE, _SCRATCH, "the fine-tuned network beats AlexNet trained from scratch"),
-    _q1("q1_7-whole_face_features", "q1_5-features", _FEATURES, "the whole face in view helps the feature extractor"),
-    _q1("q1_7-whole_face_finetune", "q1_6-finetune", _FINE, "the whole face in view helps the fine-tuned network"),
-    _q1("q1_9-passes_0.895", _RECIPE, None, "the better recipe passes 0.895", margin=0.895),
+    _q1("q1_7-whole_face_features", "q1_5-features", _FEATURES, "the whole face in view helps the feature extractor",
+        classes=_PORTRAITS),
+    _q1("q1_7-whole_face_finetune", "q1_6-finetune", _FINE, "the whole face in view helps the fine-tuned network",
+        classes=_PORTRAITS),
+    _q1("q1_9-passes_0.895", _RECIPE, None, "the better recipe passes 0.895", margin=0.895, classes=_PORTRAITS),
     _q1("q1_c9-pretraining", _RECIPE, "q1_c8-scratch",
         "pretrained, the better recipe's network beats the same network from scratch", control=True),
     _q1("q1_c4-pretraining", _FINE, "q1_c3-no_start",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvhw4.discovery import default_studies
 from cvhw4.errors import InputError
 from cvhw4.readers import LoggedRun, Wanted
 from cvhw4.readers.trackers import found_in
@@ -160,15 +161,18 @@ def read_benchmark(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
 
 
 def read_records(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
-    """Records of cvhw4's own, in a results folder or one of its studies; the latest of each row, data set and
-    seed."""
+    """Records of cvhw4's own, in a results folder or one of its studies; the latest of each row, data set and seed,
+    but for negative controls: those that pyproject.toml's studies have, and what has corrupted training data."""
     from cvhw4.records.store import Store, latest_runs
 
     folder = Path(where).expanduser()
     own = [folder] if (folder / "runs").is_dir() else sorted(path.parent for path in folder.glob("*/runs"))
     studies = [s for s in own if len(own) == 1 or not (s / "judged.json").exists()]  # which judge itself wrote
+    controls = {(known.name, row.name) for known in default_studies(Path.cwd()) for row in known.corrupted}
     for study in studies:
         for record in latest_runs(Store(study.parent, study.name).load()):
+            if (record.study, record.row) in controls or record.settings.get("corruption") is not None:
+                continue
             lowest = {*record.lower_is_better, *({"loss"} if record.task != "custom" else ())}
             given = {name: tag for name, tag in wanted.figures.items() if tag in lowest}
             if wrong := [name for name in given if name not in wanted.lower_is_better]:

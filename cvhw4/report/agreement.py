@@ -16,13 +16,13 @@ from pathlib import Path
 from cvhw4.errors import InputError
 from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import Store, latest_runs
-from cvhw4.report.numbers import ENOUGH, difference, ends, interval, number, signed, verdict
+from cvhw4.report.numbers import ENOUGH, difference, ends, interval, interval_of, number, signed, verdict
 from cvhw4.report.runs import by_row, class_names, days, device, grouped, metric_name, of_class, of_study, with_metric
 from cvhw4.report.tables import Table, section
 from cvhw4.report.text import escape
 from cvhw4.statistics.agreement import Order, order, sides
 from cvhw4.statistics.bounds import NO_BOUNDS, bounds_of
-from cvhw4.statistics.intervals import Estimate, estimate
+from cvhw4.statistics.intervals import OTHER_PICTURES, Estimate, estimate
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Claim, Generated, Study
@@ -275,7 +275,8 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
     """Whether settings agree in sign, claim by claim, and in words."""
     lines, tally = [], dict[str, dict[str, list[str]]]()
     for claim in claims:
-        real = [s for s in settings if claim.id in s.outcomes and not s.generated]
+        found_in = [s for s in settings if claim.id in s.outcomes and s.outcomes[claim.id].verdict != OTHER_PICTURES]
+        real = [s for s in found_in if not s.generated]
         if not real:
             continue
         seeds = {s.name: s.outcomes[claim.id].difference.n for s in real}
@@ -284,7 +285,7 @@ def _signs(settings: Sequence[Setting], claims: Sequence[Claim]) -> list[str]:
         line = {"claim": _words(claim), "held against": best.name}
         for setting in settings:
             o = setting.outcomes.get(claim.id)
-            if setting is best or o is None:
+            if setting is best or o is None or setting not in found_in:
                 line[setting.name] = "-"
                 continue
             found = sides(o.difference, against, claim.margin)
@@ -432,7 +433,7 @@ def _words(claim: Claim) -> str:
 def _cell(o: Outcome, mixed: bool = False) -> str:
     """ "+0.126 [0.116, 0.136], 20 seeds: **supported**"; "redrawn" is said where cells beside it are `mixed`."""
     n = o.difference.n
-    width = f" {interval(o.difference)}" if n > 1 else ""
+    width = f" {interval_of(o)}" if n > 1 else ""
     return f"{difference(o)}{width}, {n} seed{'s' * (n > 1)}{', redrawn' * (mixed and o.redrawn)}: {verdict(o)}"
 
 

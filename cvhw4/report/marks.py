@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from cvhw4.statistics.comparison import LEVEL, Comparison, compare, holm, step_of
-from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.intervals import OTHER_PICTURES, estimate
 from cvhw4.statistics.verdicts import Outcome
 
 ABOVE, BELOW, SAME = "*", "†", "‡"
@@ -66,7 +66,7 @@ def marks_of_claims(outcomes: Iterable[Outcome], baseline: str, lowest: Collecti
         (row,) = {*claim.rows} - {baseline}
         wins = (o.verdict == "supported") == (row == claim.better)
         above = ABOVE if wins != (claim.metric in lowest) else BELOW
-        marks[row, claim.metric] = {"undecided": "", "equivalent": SAME}.get(o.verdict, above)
+        marks[row, claim.metric] = {"undecided": "", OTHER_PICTURES: "", "equivalent": SAME}.get(o.verdict, above)
     return marks
 
 

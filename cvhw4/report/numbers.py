@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import get_args
 
 from cvhw4.report.text import escape
-from cvhw4.statistics.intervals import Estimate, Verdict, estimate
+from cvhw4.statistics.intervals import OTHER_PICTURES, Estimate, Verdict, estimate
 from cvhw4.statistics.verdicts import Outcome
 from cvhw4.study import Claim
 
@@ -31,9 +31,15 @@ def spread(e: Estimate) -> str:
     return number(e.mean) if e.n == 1 else f"{number(e.mean)} ± {number(e.sd)}"
 
 
-def interval(e: Estimate, digits: int = 3) -> str:
-    """ "[0.861, 0.883]": the mean's 95 % interval."""
-    return "-" if e.n == 1 else limits(e.low, e.high, digits)
+def interval(e: Estimate, digits: int = 3, share: bool = False) -> str:
+    """ "[0.861, 0.883]": the mean's 95 % interval; of a figure that is a share as far as it lies between 0 and 1."""
+    low, high = (max(e.low, 0.0), min(e.high, 1.0)) if share else (e.low, e.high)
+    return "-" if e.n == 1 else limits(low, high, digits)
+
+
+def interval_of(o: Outcome, e: Estimate | None = None) -> str:
+    """The same of a claim's difference, or of another estimate of that."""
+    return interval(e or o.difference, share=o.share and o.claim.worse is None)
 
 
 def limits(low: float, high: float, digits: int = 3) -> str:
@@ -41,9 +47,9 @@ def limits(low: float, high: float, digits: int = 3) -> str:
     return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
-def gain(e: Estimate) -> str:
-    """ "+0.045 [0.021, 0.069]", or the difference alone where one seed has no interval."""
-    return number(e.mean, sign="+") + ("" if e.n == 1 else f" {interval(e)}")
+def gain(e: Estimate, share: bool = False) -> str:
+    """ "+0.045 [0.021, 0.069]", or the difference alone where one seed has no interval. `share` as of `interval`."""
+    return number(e.mean, sign="+") + ("" if e.n == 1 else f" {interval(e, share=share)}")
 
 
 def signed(value: float, claim: Claim) -> str:
@@ -57,12 +63,13 @@ def difference(o: Outcome) -> str:
 
 
 def verdict(o: Outcome) -> str:
-    """ "**supported**", and in brackets where another rule for the epoch, or leaving out the trainings that failed
-    or learned far less than others, would say something else."""
+    """ "**supported**", and in brackets which rows never trained, and where another rule for the epoch, or leaving out
+    the trainings that failed or learned far less than others, would say something else."""
     others = [(f"{other.epoch} epoch", other) for other in (o.other_epoch,) if other is not None]
     others += [("without trainings that failed or learned far less", o.trained)] if o.trained is not None else []
     differing = [f"{what}: {other.verdict}" for what, other in others if other.verdict != o.verdict]
-    return f"**{o.verdict}**" + (f" ({', '.join(differing)})" if differing else "")
+    told = [f"every training of {row} failed" for row in o.never_trained] + differing
+    return f"**{o.verdict}**" + (f" ({', '.join(told)})" if told else "")
 
 
 def seeds_of(o: Outcome) -> str:
@@ -95,7 +102,7 @@ def data_of(outcome: Outcome, outcomes: Sequence[Outcome], show: Callable[[str],
 
 def tally(outcomes: Sequence[Outcome]) -> str:
     """ "**7 supported, 2 undecided** of 9 claims; controls: 4 supported, 1 undecided", by data set where a claim is
-    judged on several."""
+    judged on several; those about other pictures apart from these."""
     sets: dict[str, list[Outcome]] = {}
     for o in outcomes:
         sets.setdefault(data_of(o, outcomes).get("data", ""), []).append(o)
@@ -104,10 +111,13 @@ def tally(outcomes: Sequence[Outcome]) -> str:
         told = []
         for control in (False, True):
             verdicts = [o.verdict for o in of if o.claim.control == control]
-            counts = [f"{verdicts.count(v)} {v}" for v in get_args(Verdict) if v in verdicts]
-            many = f"{len(verdicts)} claim{'s' * (len(verdicts) > 1)}"
+            counts = [f"{verdicts.count(v)} {v}" for v in get_args(Verdict) if v in verdicts and v != OTHER_PICTURES]
+            apart = verdicts.count(OTHER_PICTURES)
+            n = len(verdicts) - apart
+            many = f"{n} claim{'s' * (n > 1)}"
             if counts:
                 told.append(f"controls: {', '.join(counts)}" if control else f"**{', '.join(counts)}** of {many}")
+            told += [f"{apart} {OTHER_PICTURES}"] * bool(apart)
         parts.append(f"{data}: " * bool(data) + "; ".join(told))
     return "; ".join(parts)
 

@@ -69,7 +69,8 @@ def write_report(stored: Stored, bounds: Bounds | None, missing: Mapping[str, st
         pictures = {}
     write_pictures(folder, (p for of_both in pictures.values() for _, p in of_both), KINDS)
     failures, tables = of_study(study, stored.failures), tables_in(study, folder)
-    page = report_page(study, stored.rows, bounds, missing, failures, pictures, tables, stored.older, verdicts)
+    rest = failures, pictures, tables, stored.older, verdicts, agreement_of(folder)
+    page = report_page(study, stored.rows, bounds, missing, *rest)
     write_atomically(folder / "report.md", page)
     return folder / "report.md"
 
@@ -78,6 +79,15 @@ def tables_in(study: Study, folder: Path) -> list[str]:
     """Where in a study's folder its own tables are, those that `write_tables` wrote."""
     paths = [f"{TABLES}/{name}{kind}" for name in study.tables for kind in (".tex", ".pdf")]
     return [path for path in paths if (folder / path).is_file()]
+
+
+def agreement_of(folder: Path) -> str:
+    """Where `cvhw4 agreement` wrote a page that has the pages of a study's folder, from there; "" where it did not."""
+    for up in ("..", "../.."):
+        page, ours = folder / up / "agreement.md", folder.resolve().relative_to((folder / up).resolve()).as_posix()
+        if page.is_file() and f"]({ours}/report.md)" in page.read_text("utf-8", "replace"):
+            return f"{up}/{page.name}"
+    return ""
 
 
 def pictures_of_report(stored: Stored) -> dict[tuple[str, str], list[tuple[str, Picture]]]:

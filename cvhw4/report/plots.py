@@ -18,7 +18,7 @@ from cvhw4.report.numbers import ends, number
 from cvhw4.report.runs import by_data, grouped, metric_heading, of_study, published, seeds
 from cvhw4.report.text import escape, in_picture
 from cvhw4.statistics.bounds import bounds_of
-from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.intervals import OTHER_PICTURES, estimate
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import DETECTED, Detection
 from cvhw4.statistics.verdicts import Outcome, judge_all
@@ -36,6 +36,7 @@ _VERDICTS = {
     "contradicted": (COLOURS[5], "X"),
     "equivalent": (COLOURS[4], "^"),
     "undecided": (COLOURS[6], "s"),
+    OTHER_PICTURES: (COLOURS[6], "x"),
 }
 
 
@@ -138,7 +139,11 @@ def curves(
 
 
 def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Picture:
-    """A line per claim: difference over seeds with its intervals, the published one beside it."""
+    """A line per claim, controls below the others: difference over seeds with its intervals, the published one beside
+    it."""
+    outcomes = sorted(outcomes, key=lambda o: o.claim.control)
+    claims = sum(not o.claim.control for o in outcomes)
+    apart = 0 < claims < len(outcomes)  # with a line and a heading above the controls
     narrow = width <= 6
     size = 6.5 if narrow else 8  # of letters, in points
     bar, dot = (2.4, 3.5) if narrow else (3.4, 7)
@@ -149,7 +154,8 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         sentences = [f"{o.claim.sentence} ({printable(o.data)})" for o in outcomes]
     labels = [fill(in_picture(sentence), max(round(6.3 * width), 18)) for sentence in sentences]
     heights = [1.0 + 0.45 * label.count("\n") for label in labels]
-    centres = np.cumsum(heights) - np.array(heights) / 2
+    centres, line = np.cumsum(heights) - np.array(heights) / 2, sum(heights[:claims])
+    centres[claims:] += apart
     shares = study.train is None and all(o.claim.metric in LABELS for o in outcomes)
     wide = any(o.difference.n > 1 and o.with_other_images for o in outcomes)
 
@@ -175,8 +181,12 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         if shares:  # two seeds have intervals beyond all of them
             left, right = axes.get_xlim()
             axes.set_xlim(max(left, -1), min(right, 1))
-        axes.set_yticks(centres, labels, fontsize=size)
-        axes.set_ylim(sum(heights), 0)
+        ticks = dict(zip(centres, labels, strict=True))
+        if apart:
+            axes.axhline(line, color=INK, linewidth=0.6)
+            ticks = dict(sorted({**ticks, line + 0.5: "Controls"}.items()))
+        axes.set_yticks([*ticks], [*ticks.values()], fontsize=size)
+        axes.set_ylim(sum(heights) + apart, 0)
         axes.tick_params(axis="x", labelsize=size)
         axes.spines["left"].set_visible(False)
         by_line(axes)
@@ -196,22 +206,25 @@ def forest(outcomes: Sequence[Outcome], study: Study, width: float = 8.6) -> Pic
         columns = min(len(keys), max(int(width / 1.6), 1))
         figure.legend(handles=keys, loc="outside upper left", ncols=columns, fontsize=size)
 
-    words = "; ".join(
+    words = [
         f"{sentence}: {number(o.difference.mean - o.claim.margin, sign='+')}, {o.verdict}"
         for sentence, o in zip(sentences, outcomes, strict=True)
-    )
+    ]
+    if apart:
+        words[claims] = f"controls: {words[claims]}"
     return draw(
         "forest-claims",
-        (width, 0.27 * size / 8 * sum(heights) + 1.0),
+        (width, 0.27 * size / 8 * (sum(heights) + apart) + 1.0),
         paint,
-        f"The claims as a forest plot. {words}.",
+        f"The claims as a forest plot. {'; '.join(words)}.",
         f"Each claim's difference after the {study.epoch} epoch: mean over seeds, "
         + "thick bar: its 95 % interval (for this claim alone: the verdict is corrected for several), " * (n[-1] > 1)
         + "thin: that with other validation images as well, " * wide
         + f"n = {ends(n)} seed{'s' * (n[-1] > 1)}, paired; "
         f"{'open diamond: the published difference, of best epochs; ' if marked else ''}"
         "right of the line the claim holds. "
-        f"Data: {'; '.join(map(escape, dict.fromkeys(o.data for o in outcomes)))}.",
+        + "Below, the controls, which check the study itself. " * apart
+        + f"Data: {'; '.join(map(escape, dict.fromkeys(o.data for o in outcomes)))}.",
     )
 
 
@@ -270,8 +283,8 @@ def claims_figure(
     Args:
         records: one of each row and seed on each data set.
         width: in inches; a column of a paper has some 3.3.
-        names: ids of the claims shown, in this order, none for all; a mapping gives what each is called. All are judged
-            together, whichever are shown.
+        names: ids of the claims shown, in this order, controls below the others; none for all; a mapping gives what
+            each is called. All are judged together, whichever are shown.
 
     Raises:
         InputError: the runs judge no claim, or not one that is named.

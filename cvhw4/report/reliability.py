@@ -17,7 +17,7 @@ from cvhw4.report.numbers import (
     difference,
     ends,
     gain,
-    interval,
+    interval_of,
     limits,
     number,
     p_value,
@@ -39,7 +39,7 @@ from cvhw4.statistics.sensitivity import DETECTED, Detection, found_shift, least
 from cvhw4.statistics.stability import stability, wrong_verdicts
 from cvhw4.statistics.verdicts import Outcome, families
 from cvhw4.study import Study
-from cvhw4.tasks import LABELS, TASKS
+from cvhw4.tasks import LABELS
 
 SPLITS = 100  # of the validation images into halves
 FEW = 5  # seeds of the draws that are held against all seeds
@@ -148,7 +148,7 @@ def collapsed_section(sets: Sequence[Evidence], outcomes: Sequence[Outcome], bou
                     "with them": difference(o),
                     "n": str(o.difference.n),
                     "without": difference(without) if without else "-",
-                    "95 % interval": interval(without.difference) if without else "-",
+                    "95 % interval": interval_of(without) if without else "-",
                     "n without": str(len(without.differences) if without else 0),
                     "verdict without": without.verdict if without else "-",
                 }
@@ -188,9 +188,8 @@ def details_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
         c, both = o.comparison, o.with_other_images
         if o.difference.n < 2:
             continue
-        of_share = o.claim.metric in TASKS[next(iter(o.runs.values()))[0].task].shares
 
-        def shown(effect: float, sd: float = c.sd, of_share: bool = of_share) -> str:
+        def shown(effect: float, sd: float = c.sd, of_share: bool = o.share) -> str:
             return "none" if of_share and effect * sd > 1 else number(effect * sd)
 
         lines.append(
@@ -210,7 +209,7 @@ def details_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
                 )
                 if bounds.knows(o) and o.difference.n > ENOUGH
                 else "-",
-                "95 % interval, other images too": "-" if both is None else interval(both.estimate),
+                "95 % interval, other images too": "-" if both is None else interval_of(o, both.estimate),
                 "p, likewise": "-" if both is None else p_value(both.p_value(o.claim.margin)),
             }
         )
@@ -331,7 +330,7 @@ def _shapes(family: Sequence[Outcome], bounds: Bounds) -> tuple[list[int], NDArr
     known = all(bounds.knows(o) and {*bounds.differences[o.claim.id][o.epoch]} <= {*seeds} for o in family)
     how = {
         "floors": [rounding_sd(o.resolution, len(o.claim.rows)) for o in family],
-        "smallest": [o.claim.smallest for o in family],
+        "smallest": [o.claim.smallest * (not o.never_trained) for o in family],
         "calibrated": known,
     }
     return seeds, np.array(values), how

@@ -19,6 +19,7 @@ from cvhw4.report.numbers import (
     duration,
     ends,
     interval,
+    interval_of,
     number,
     p_value,
     seeds_note,
@@ -43,6 +44,7 @@ from cvhw4.report.runs import (
     metric_name,
     notes,
     of_class,
+    page_title,
     printed_digits,
     published,
     seeds,
@@ -81,6 +83,7 @@ def report_page(
     tables: Sequence[str] = (),
     older: Mapping[str, int] = _NONE_OLDER,
     verdicts: bool = False,
+    agreement: str = "",
 ) -> str:
     """The whole page.
 
@@ -91,6 +94,7 @@ def report_page(
         tables: paths of the study's own tables for papers, from where the page is.
         older: how many runs of a row are left out.
         verdicts: whether there is a verdicts.md beside it.
+        agreement: path of the page that holds these runs against others, likewise; "" where there is none.
     """
     outcomes = judge_all(study, records, bounds=bounds)
     sections = []
@@ -100,8 +104,10 @@ def report_page(
             own = [o for o in outcomes if o.data == data and study.rows[o.claim.rows[0]].task == task]
             broken, drawn = [f for f in failed if f.data == data], pictures.get((task.name, data), ())
             sections.append(_Section(study, task, data, groups, own, bounds, broken, drawn))
-    parts = [f"# {escape(study.title)}", f"## {SUMMARY}"]
-    parts += [_summary(study, records, sections, outcomes, tables, verdicts)] if sections else ["No runs yet."]
+    parts = [f"# {page_title(study, records)}", f"## {SUMMARY}"]
+    parts += (
+        [_summary(study, records, sections, outcomes, tables, verdicts, agreement)] if sections else ["No runs yet."]
+    )
     if study.about:
         parts.append(f"*What verdicts are about*: {escape(study.about)}")
     parts += [_terms(study, records, bounds)] if records else []
@@ -135,6 +141,7 @@ def _summary(
     outcomes: Sequence[Outcome],
     tables: Sequence[str],
     verdicts: bool,
+    agreement: str,
 ) -> str:
     """The page in some ten lines: what ran, on what, whether bounds held, every verdict, failures, where to read on."""
     lines = []
@@ -159,11 +166,12 @@ def _summary(
         own = [o for o in outcomes if not o.claim.control] or outcomes
         for o in own[:_MOST_CLAIMS]:
             data = "".join(f" on {name}" for name in data_of(o, own).values())
-            size = " ".join([difference(o), *([interval(o.difference)] if o.difference.n > 1 else [])])
+            size = " ".join([difference(o), *([interval_of(o)] if o.difference.n > 1 else [])])
             lines.append(f"  {verdict(o)}: {escape(o.claim.sentence)}{data}, {size}")
         lines += [f"  and {len(own) - _MOST_CLAIMS} more"] * (len(own) > _MOST_CLAIMS)
     further = [f"[{escape(section.title)}](#{anchor(section.title)})" for section in sections]
     further += ["[how sure the verdicts are](verdicts.md)"] * verdicts
+    further += [f"[what other pictures and sizes say]({agreement})"] * bool(agreement)
     links = ", ".join(f"[{path.rpartition('/')[2]}]({path})" for path in tables)
     further += [f"tables for papers: {links}"] * bool(tables)
     lines.append(f"**Read on**: {'; '.join(further)}.")
@@ -330,7 +338,7 @@ class _Section:
                 yield {
                     "row": row.name + (f", first {within} epochs" if within else ""),
                     f"best {name}": "**failed**" if best is None else spread(best),
-                    "95 % interval": "-" if best is None else interval(best),
+                    "95 % interval": "-" if best is None else interval(best, share=metric in self.task.shares),
                     "published": "-" if stated is None else number(stated, printed_digits(self.study, metric)),
                     "best less published": less,
                     "bounds": judged(runs, self.bounds, metric) if runs and within is None else "-",  # of whole runs
@@ -368,7 +376,7 @@ class _Section:
                 {
                     "claim": f"{escape(claim.sentence)} ({'control, ' * claim.control}{code(claim.id)})",
                     "difference": difference(outcome),
-                    "95 % interval": interval(outcome.difference),
+                    "95 % interval": interval_of(outcome),
                     "verdict": verdict(outcome),
                     "p (Holm)": p_value(outcome.adjusted_p),
                     "bound": "none" if check is None else "met" if check.met else "MISSED",

@@ -32,6 +32,13 @@ def of_study(study: Study, records: Iterable[R]) -> list[R]:
     return [r for r in records if r.row in study.rows and r.task == study.rows[r.row].task.name]
 
 
+def page_title(study: Study, records: Sequence[RunRecord]) -> str:
+    """A study's title, and which runs of it a page is about, Markdown: "Insects, on photos (6 runs)"."""
+    data = sorted({r.data.name for r in records if r.task != CUSTOM.name})
+    which = f" ({len(records)} run{'s' * (len(records) > 1)})" * bool(records)
+    return escape(f"{study.title}" + f", on {' and '.join(data)}" * bool(data) + which)
+
+
 def by_row(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
     """Runs by row, seeds in order."""
     return grouped(sorted(records, key=attrgetter("seed")), attrgetter("row"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from cvhw4.errors import printable
 from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.failures import latest_failures
-from cvhw4.report.numbers import data_of, difference, interval, number, seeds_note, seeds_of, verdict
+from cvhw4.report.numbers import data_of, difference, interval_of, number, seeds_note, seeds_of, verdict
 from cvhw4.report.runs import (
     SHORT,
     Groups,
@@ -30,7 +30,7 @@ from cvhw4.statistics.sensitivity import Detection, detections
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
 
-_ASIDE = "* the other epoch, or the seeds that trained, would say something else: see verdicts.md"
+_ASIDE = "* the other epoch, or the seeds that trained, would say something else, or none trained: see verdicts.md"
 
 
 def session_summary(
@@ -107,13 +107,14 @@ def summary(groups: Groups, study: Study, bounds: Bounds | None, failures: Seque
 
 
 def short_claims(outcomes: Sequence[Outcome]) -> list[str]:
-    """The claims; an asterisk where the best epoch or the trainings that failed make another verdict."""
+    """The claims; an asterisk where the best epoch or the trainings that failed make another verdict, or a row never
+    trained."""
     lines = [
         {
             "claim": o.claim.id,
             **data_of(o, outcomes, printable),
             "diff": difference(o),
-            "interval": interval(o.difference),
+            "interval": interval_of(o),
             "n": seeds_of(o),
             "verdict": o.verdict + "*" * ("(" in verdict(o)),
         }

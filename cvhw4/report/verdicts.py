@@ -13,7 +13,7 @@ from cvhw4.records.schema import Failure, RunRecord
 from cvhw4.report.evidence import Evidence, evidence, notes_by_data
 from cvhw4.report.failures import BIASED, share
 from cvhw4.report.figures import Picture, write_pictures
-from cvhw4.report.numbers import data_of, difference, ends, interval, seeds_note, seeds_of, signed, tally, verdict
+from cvhw4.report.numbers import data_of, difference, ends, interval_of, seeds_note, seeds_of, signed, tally, verdict
 from cvhw4.report.reliability import (
     bounds_section,
     collapsed_section,
@@ -24,12 +24,12 @@ from cvhw4.report.reliability import (
     shape_section,
     stability_section,
 )
-from cvhw4.report.runs import days, grouped, lower_note, metric_name, of_study, scope
+from cvhw4.report.runs import days, grouped, lower_note, metric_name, of_study, page_title, scope
 from cvhw4.report.stored import Stored
 from cvhw4.report.tables import Table
 from cvhw4.report.text import escape, file_stem
 from cvhw4.statistics.bounds import NO_BOUNDS, Bounds
-from cvhw4.statistics.intervals import FEWEST_FOR_SKEWNESS, t_quantile
+from cvhw4.statistics.intervals import FEWEST_FOR_SKEWNESS, OTHER_PICTURES, t_quantile
 from cvhw4.statistics.published import stated
 from cvhw4.statistics.sensitivity import detections
 from cvhw4.statistics.verdicts import Outcome, ReadImages, judge_all
@@ -74,7 +74,7 @@ def verdicts_page(
     own, pictures = _sections(study, sets)
     claims_failed = _failed(study, rows, of_study(study, failures))
     parts = [
-        f"# {escape(study.title)}: what holds, and how sure",
+        f"# {page_title(study, rows)}: what holds, and how sure",
         *_claims(study, outcomes, claims_failed, sets),
         _preamble(study, rows),
         *_controls(outcomes, claims_failed),
@@ -173,7 +173,7 @@ def _claims(study: Study, outcomes: Sequence[Outcome], lost: Mapping[str, str], 
     known = {o.claim.id for o in outcomes}
     missing = [f"{escape(c.sentence)} ({_why_not(c, sets)})" for c in study.claims if c.id not in known]
     own = [o for o in outcomes if not o.claim.control]
-    rows = [row for o in own for row in o.claim.rows]
+    rows = [row for o in own if o.verdict != OTHER_PICTURES for row in o.claim.rows]
     alike = f" They share {len(set(rows))} rows, so that they are not as many independent findings."
     parts = ["## The claims"]
     if own:
@@ -198,7 +198,7 @@ def claims_table(outcomes: Sequence[Outcome], failed: Container[str] = ()) -> Ta
             **data_of(o, outcomes),
             "figure": metric_name(o.claim.metric),
             "difference": difference(o),
-            "95 % interval": interval(o.difference),
+            "95 % interval": interval_of(o),
             "verdict": verdict(o),
             "n": seeds_of(o) + (", others failed" if o.claim.id in failed else ""),
         }
@@ -220,7 +220,7 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
                 "claim": claim.id,
                 **data_of(o, outcomes),
                 f"{rule} epoch": "-" if other is None else difference(other),
-                "95 % interval": "-" if other is None else interval(other.difference),
+                "95 % interval": "-" if other is None else interval_of(other),
                 "verdict by it": "-" if other is None else other.verdict,
                 "published": "-" if math.isnan(one.difference) else signed(one.difference, claim),
                 "guarded": "yes" if guarded else "no",

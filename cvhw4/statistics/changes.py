@@ -195,7 +195,7 @@ def compare_runs(
         failures_a: runs of A's most recent configurations that failed; `failures_b` likewise.
         time_limit: as `Changes` has it; `complete` likewise.
     """
-    controls = {c.of(study, strength).name for c in study.controls for strength in c.strengths}
+    controls = {row.name for row in study.corrupted}
     a, b = ([r for r in latest_runs(records) if r.row not in controls] for records in (a, b))
     runs_a, runs_b = _by_place(a), _by_place(b)
     order = {row: i for i, row in enumerate(study.rows)}

@@ -13,12 +13,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Verdict = Literal["supported", "contradicted", "equivalent", "undecided"]
+OTHER_PICTURES: Final = "about other pictures"
+Verdict = Literal["supported", "contradicted", "equivalent", "undecided", "about other pictures"]
 FEWEST_FOR_SKEWNESS = 15  # values: fewer say little of their skewness, and counting it would cost much power
 
 

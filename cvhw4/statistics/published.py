@@ -18,8 +18,9 @@ class SingleRuns:
         low: lower end of its interval, for the choice of images alone.
         high: upper end.
         margin: what the difference is held against.
-        p_value: two-sided, of difference == margin; NaN where the figures leave no error to estimate.
-        error: standard error of the difference for the choice of images alone.
+        p_value: two-sided, of difference == margin.
+        error: standard error of the difference, towards the margin, for the choice of images alone; above 0 where none
+            is wrong, too.
     """
 
     difference: float
@@ -34,12 +35,12 @@ class SingleRuns:
 
         Args:
             sd: of n seeds' differences, here; its n - 1 degrees of freedom become more as the images have a share in
-                the error (Welch and Satterthwaite).
-            redrawn: each seed had its own images, so that the spread is the error, theirs included.
+                the error (Welch and Satterthwaite): without a spread infinitely many, as the images are then all of it.
+            redrawn: each seed had its own images, so that theirs is a part of the spread, and the larger is the error.
         """
-        error = sd if redrawn else math.hypot(self.error, sd)
-        if n < 2 or not error > 0:
+        if n < 2:
             return math.nan
+        error = max(self.error, sd) if redrawn else math.hypot(self.error, sd)
         freedom = (n - 1) * (error / sd) ** 4 if sd > 0 else math.inf
         return two_sided_p((self.difference - self.margin) / error, freedom)
 
@@ -49,8 +50,9 @@ def binomial_comparison(better: float, worse: float | None, images: int, margin:
 
     It knows nothing of the spread between seeds, which one run does not show, so it is the least that the error can
     be. On the other hand the images are the same: answers that are alike make the difference steadier than two
-    independent accuracies (variance p (1 - p) / images each, normal approximation), but how much steadier only the
-    answers by image would tell (McNemar), and they are not published. For accuracies of whole images, not of pixels.
+    independent accuracies, but how much steadier only the answers by image would tell (McNemar), and they are not
+    published. Of a difference the interval is Newcombe's (1998, method 10), made of the Wilson intervals of both, and
+    the test is that interval turned around. For accuracies of whole images, not of pixels.
 
     Args:
         better: within 0..1.
@@ -61,19 +63,23 @@ def binomial_comparison(better: float, worse: float | None, images: int, margin:
     """
     from scipy.stats import binomtest, norm
 
+    def reach(share: float) -> tuple[float, float]:
+        """From a share to the ends of its Wilson interval."""
+        ends = binomtest(round(share * images), images).proportion_ci(0.95, method="wilson")
+        return share - ends.low, ends.high - share
+
+    below, above = reach(better)
+    if worse is not None:
+        down, up = reach(worse)
+        below, above = math.hypot(below, up), math.hypot(above, down)
+    difference = better - (worse or 0.0)
+    error = (below if difference > margin else above or below) / float(norm.ppf(0.975))
     if worse is None:
         test = binomtest(round(better * images), images, margin)
         low, high = test.proportion_ci(0.95, method="exact")
-        error = math.sqrt(better * (1 - better) / images)
-        return SingleRuns(better, float(low), float(high), margin, float(test.pvalue), error)
-    difference = better - worse
-    error = math.sqrt((better * (1 - better) + worse * (1 - worse)) / images)
-    if error == 0:  # none wrong or none right, in both
-        return SingleRuns(difference, -1.0, 1.0, margin, math.nan, 0.0)
-    half = float(norm.ppf(0.975)) * error
+        return SingleRuns(difference, float(low), float(high), margin, float(test.pvalue), error)
     p_value = float(2 * norm.sf(abs(difference - margin) / error))
-    low, high = max(-1.0, difference - half), min(1.0, difference + half)
-    return SingleRuns(difference, low, high, margin, p_value, error)
+    return SingleRuns(difference, difference - below, difference + above, margin, p_value, error)
 
 
 @dataclass(frozen=True)

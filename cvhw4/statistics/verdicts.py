@@ -22,7 +22,7 @@ from cvhw4.records.schema import RunRecord
 from cvhw4.records.store import grouped
 from cvhw4.statistics.comparison import Comparison, compare, holm, step_of, verdict_of
 from cvhw4.statistics.images import Combined, ImageNoise, combine, image_noise, squared_error
-from cvhw4.statistics.intervals import Estimate, Verdict
+from cvhw4.statistics.intervals import OTHER_PICTURES, Estimate, Verdict
 from cvhw4.study import Claim, EpochRule, Metric, Study
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Outcome:
             study's own the decimals that it was rounded to; 0 for what has none.
         calibrated: how many calibrated differences of other seeds count in the spread, see `comparison.spread`.
         runs: the runs compared, by row.
+        share: whether the figure lies between 0 and 1.
     """
 
     claim: Claim
@@ -80,6 +81,7 @@ class Outcome:
     resolution: float = 0.0
     calibrated: int = 0
     runs: Mapping[str, Sequence[RunRecord]] = field(default_factory=dict, compare=False)
+    share: bool = False
 
     def __repr__(self) -> str:
         """What a failed assertion shows: the difference, its interval, p and the number of seeds."""
@@ -95,8 +97,18 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it holds with other seeds, on these pictures, or on others where each seed drew its own."""
-        return verdict_of(self.comparison, self.adjusted_p, self.equivalent_p)
+        """Whether it holds with other seeds, on these pictures, or on others where each seed drew its own; never
+        "equivalent" where a row never trained, as what failed says nothing of what it would have learned."""
+        classes = {frozenset(r.data.classes) for of_row in self.runs.values() for r in of_row}
+        if self.claim.classes and classes - {frozenset(), frozenset(self.claim.classes)}:
+            return OTHER_PICTURES  # of pictures whose classes it is not about this says nothing
+        found = verdict_of(self.comparison, self.adjusted_p, self.equivalent_p)
+        return "undecided" if found == "equivalent" and self.never_trained else found
+
+    @property
+    def never_trained(self) -> tuple[str, ...]:
+        """The rows of which every run failed to train."""
+        return tuple(row for row, failed in self.collapsed.items() if failed == len(self.seeds))
 
     @property
     def with_other_images(self) -> Combined | None:
@@ -191,6 +203,7 @@ def judge(
         resolution=resolution,
         calibrated=len(others) * (comparison.freedom >= len(seeds)),
         runs=compared,
+        share=claim.metric in study.rows[claim.rows[0]].task.shares,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,8 @@ class Claim:
             surely nearer to `margin` than that. 0 for none: it is then never called so.
         control: whether it checks the study itself and is not one of its conclusions: it is judged by itself.
         note: what has to be said beside the verdict, as Markdown, of the runs on one data set; "" for nothing.
+        classes: of the pictures that it is about, by name: on pictures of other classes its verdict is "about other
+            pictures", and it counts for nothing but the correction of the others'. None named: about all.
 
     Raises:
         InputError: something of another kind than that, or a row that is compared with itself. Rows and figures are
@@ -54,6 +56,7 @@ class Claim:
     smallest: float = 0.0
     control: bool = False
     note: Callable[[Evidence], str] | None = None
+    classes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         row, text = 'name a row, or the difference of two as ("a", "b")', "give a text, or leave it out"
@@ -68,6 +71,7 @@ class Claim:
             ("smallest", smallest, "give a number above 0, or leave it out"),
             ("control", isinstance(self.control, bool), "give True or False"),
             ("note", self.note is None or callable(self.note), "give a function of an Evidence, or leave it out"),
+            ("classes", _is_names(self.classes), 'name classes, as ("cat", "dog"), or leave it out'),
         )
         where = f"claim {self.id or f'with better={self.better!r:.60}'}"
         require(where, self, required)
@@ -75,6 +79,7 @@ class Claim:
             raise InputError(where, "compares a row with itself", "name another row")
         better, worse = map(" less ".join, self.sides)
         name = f"{better}_above_{worse or f'{self.margin:g}'}-{self.metric}".replace(" ", "_")
+        object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "id", self.id or name)
         object.__setattr__(self, "sentence", self.sentence or self._made({}))
         check_name(self.id, "claim")
@@ -102,6 +107,10 @@ class Claim:
     def rows(self) -> tuple[str, ...]:
         """The names of the 1 to 4 rows compared."""
         return tuple(row for side in self.sides for row in side)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
 def _is_operand(value: object) -> bool:

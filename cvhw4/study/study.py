@@ -183,8 +183,13 @@ class Study:
 
     def in_group(self, group: str) -> tuple[Row, ...]:
         """The rows of a group; of the group "control" the negative controls, at every strength, as well."""
-        corrupted = [c.of(self, s) for c in self.controls for s in c.strengths] if group == "control" else []
+        corrupted = self.corrupted if group == "control" else ()
         return (*(row for row in self.rows.values() if row.group == group), *corrupted)
+
+    @property
+    def corrupted(self) -> tuple[Row, ...]:
+        """The rows of the negative controls, at every strength."""
+        return tuple(c.of(self, strength) for c in self.controls for strength in c.strengths)
 
     def row(self, name: str) -> Row:
         """The row with that name or label, or the only one whose name begins with it and a hyphen ("q1_2" for
