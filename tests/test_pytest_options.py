@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -116,9 +117,18 @@ def test_a_claim_without_any_run_is_no_pass(own, pytester):
     result = own("-k", "wrong")
     assert outcomes(result) == {"failed": 1} and not (pytester.path / "results").exists()
     assert "This session selects no run of b and c, and none is stored in" in result.stdout.str()
-    assert "Fix: select the rows too, or train them first." in result.stdout.str()
+    options = "-p benchmark --seeds 2 --benchmark-disable"
+    assert f"Fix: pytest {options} -k 'wrong or b-seed or c-seed'\n" in result.stdout.str()
     half = own("-k", "b-seed or wrong")
     assert outcomes(half) == {"passed": 2, "failed": 1} and "selects no run of c" in half.stdout.str()
+    named = own("--lf", "test_study.py::test_claim[wrong]", "--results", "new")
+    assert f"Fix: pytest {options} test_study.py --results new -k 'b-seed or c-seed'\n" in named.stdout.str()
+
+
+def test_the_command_that_a_claim_without_runs_names_trains_and_judges(own, pytester):
+    told = re.search("Fix: pytest (.*)", own("-k", "right").stdout.str())[1]
+    result = own(*shlex.split(told.partition("--benchmark-disable")[2]))
+    assert outcomes(result) == {"passed": 5} and runs(pytester) == {(row, seed) for row in "ab" for seed in (0, 1)}
 
 
 # Every option and plugin: what is right for each

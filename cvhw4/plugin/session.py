@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 import time
@@ -296,11 +297,24 @@ class Session:
         if absent := [name for name in dict.fromkeys(rows) if name not in tried]:
             pytest.fail(
                 f"not judged: {why}. This session selects no run of {' and '.join(absent)}, and none is stored in "
-                f"{self.studies.make_runner(study).store.folder} that was trained as it would be today. Fix: select "
-                "the rows too, or train them first.",
+                f"{self.studies.make_runner(study).store.folder} that was trained as it would be today. Fix: "
+                f"{self._selecting(absent)}",
                 pytrace=False,
             )
         pytest.skip(f"not judged: {why}")
+
+    def _selecting(self, rows: Sequence[str]) -> str:
+        """This session's command, but that it selects these rows too."""
+        worker = getattr(self.config, "workerinput", None)
+        given = iter(self.config.invocation_params.args if worker is None else worker["mainargv"][1:])
+        command = ["pytest"]
+        for argument in map(str, given):
+            if argument == "-k":
+                next(given, None)
+            elif argument not in ("--lf", "--last-failed", "--sw", "--stepwise") and not argument.startswith("-k"):
+                command.append(argument.partition("::")[0] if argument in self.config.args else argument)
+        selected = filter(None, [self.config.option.keyword, *(f"{row}-seed" for row in rows)])
+        return printable(shlex.join([*command, "-k", " or ".join(selected)]))
 
     def detected(self, control: Control, study: Study) -> list[str]:
         """What gives a control away in this session's runs, at the strength that has to be caught: bounds missed, or a
