@@ -387,4 +387,7 @@ def test_single_runs_with_the_spread_over_seeds_by_hand():
     # error 0.05 from the images, 0.12 from the seed: 0.13 together, with 19 (0.13 / 0.12)^4 = 26.17 degrees of freedom
     c = replace(binomial_comparison(0.9, 0.8, 100), error=0.05)
     assert c.p_with_seeds(0.12, 20) == pytest.approx(2 * stats.t.sf(0.1 / 0.13, 19 * (13 / 12) ** 4))
-    assert c.p_with_seeds(0.0, 20) == pytest.approx(2 * stats.norm.sf(2)) and math.isnan(c.p_with_seeds(math.nan, 1))
+    assert c.p_with_seeds(0.12, 20, redrawn=True) == pytest.approx(2 * stats.t.sf(0.1 / 0.12, 19))
+    for how in (False, True):
+        assert c.p_with_seeds(0.0, 20, redrawn=how) == pytest.approx(2 * stats.norm.sf(2))
+    assert math.isnan(c.p_with_seeds(math.nan, 1))

@@ -56,7 +56,8 @@ Arms = tuple[list[float], list[float]]  # by seed, with skips and without
 def _single_runs(e: Evidence) -> list[str | Picture]:
     """What the report's own figures, of one run each, can show."""
     lines = []
-    for claim in e.study.claims if not e.redrawn else ():  # whose spread over seeds has that of images in it
+    spreads = f"p, with the spread over seeds{' and pictures' * e.redrawn} here"
+    for claim in e.study.claims:
         images = cvhw4.stated(claim, e.study).images
         if images is None:
             continue
@@ -65,7 +66,7 @@ def _single_runs(e: Evidence) -> list[str | Picture]:
         seeds = e.seeds(*claim.rows)
         best = ([r.best(claim.metric) for r in e.runs.get(row, ()) if r.seed in seeds] for row in claim.rows)
         spread = [x - sum(rest) for x, *rest in zip(*best, strict=True)]
-        both = images.p_with_seeds(cvhw4.estimate(spread).sd, len(spread)) if spread else math.nan
+        both = images.p_with_seeds(cvhw4.estimate(spread).sd, len(spread), redrawn=e.redrawn) if spread else math.nan
         low, high = (end - claim.margin * (claim.worse is None) for end in (images.low, images.high))  # of a difference
         lines.append(
             {
@@ -73,19 +74,19 @@ def _single_runs(e: Evidence) -> list[str | Picture]:
                 "difference": cvhw4.gain(cvhw4.estimate([figures[0] - against])),
                 "95 % interval, images alone": f"[{low:.3f}, {high:.3f}]",
                 "p, images alone": _p(images.p_value),
-                "p, with the spread over seeds here": _p(both),
+                spreads: _p(both),
                 "published": f"{figures[0]:.4f}",
                 "against": f"{against:.4f}",
             }
         )
-    if all(line["p, with the spread over seeds here"] == "-" for line in lines):  # or there are none
+    if all(line[spreads] == "-" for line in lines):  # or there are none
         return []
     return [
         f"## What the report's own runs could show ({e.title})",
         f"Each of its Q1 figures is the share of {e.study.published_images} validation images, from one run. "
-        "*Images alone*: by the binomial error of those images. *With the spread over seeds*: also by that of runs "
-        "here, of best epochs as in the report. Both rows saw the same images; the report does not state by how much "
-        "that narrows the error.",
+        "*Images alone*: by the binomial error of those images. *With the spread*: "
+        f"{'by' if e.redrawn else 'also by'} that of runs here, of best epochs as in the report. Both rows saw the "
+        "same images; the report does not state by how much that narrows the error.",
         cvhw4.table(lines),
         "Its Q2 figures have no such error: pixels of one image are not independent, and its figures by image are not "
         "stated. About mIoU and pixel accuracy one run shows nothing but itself.",

@@ -30,16 +30,17 @@ class SingleRuns:
     p_value: float
     error: float
 
-    def p_with_seeds(self, sd: float, n: int) -> float:
+    def p_with_seeds(self, sd: float, n: int, *, redrawn: bool = False) -> float:
         """The same for another seed as well: t test with the spread of one run's difference added to the error.
 
         Args:
             sd: of n seeds' differences, here; its n - 1 degrees of freedom become more as the images have a share in
                 the error (Welch and Satterthwaite): without a spread infinitely many, as the images are then all of it.
+            redrawn: each seed had its own images, so that theirs is a part of the spread, and the larger is the error.
         """
         if n < 2:
             return math.nan
-        error = math.hypot(self.error, sd)
+        error = max(self.error, sd) if redrawn else math.hypot(self.error, sd)
         freedom = (n - 1) * (error / sd) ** 4 if sd > 0 else math.inf
         return two_sided_p((self.difference - self.margin) / error, freedom)
 
