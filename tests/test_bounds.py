@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from cvhw4 import Claim, Row, Study
 from cvhw4.errors import InputError
@@ -104,6 +105,33 @@ def test_calibrated_bounds_pass_their_own_runs_and_survive_the_file(tmp_path):
     assert "2026-11-23" in read.source and "torch 2.15.0" in read.source
     for outcome in judge_all(QUICK, stored()):
         assert read.check_claim(outcome).met
+
+
+def test_metrics_of_ones_own_are_bounded_shares_between_0_and_1(tmp_path):
+    random = np.random.default_rng(0)
+    metrics = {"balanced": balanced_accuracy_score, "profit": f1_score}
+    own = Study("own", data="photos", rows={"a": Row("resnet18")}, metrics=metrics, shares={"balanced"})
+    base = record("q1_2", figures=((0.9,),))
+    spread = [dict(accuracy=0.9, loss=0.5, balanced=1 - x, profit=30 * x) for x in random.uniform(0, 0.02, 12)]
+
+    def run(seed, figures):
+        mine = replace(base.data, embedded=False)
+        return replace(base, row="a", seed=seed, data=mine, epochs=[replace(base.epochs[0], figures=figures)])
+
+    path, made = tmp_path / "bounds.toml", calibrate(own, [run(s, f) for s, f in enumerate(spread)])
+    path.write_text(to_toml(own, made))
+    read = load_bounds(path, own)
+    assert read == made and read.check(run(0, spread[0])) and not read.missed(run(0, spread[0]))
+    balanced, profit = (read.rows["a"][f"last {name}"] for name in metrics)
+    assert balanced.scale == "share" and balanced.high <= 1 and profit.scale == "plain" and profit.low < 0
+    assert profit.mean == pytest.approx(np.mean([f["profit"] for f in spread]), rel=1e-4)
+    (told,) = read.missed(run(0, spread[0] | {"balanced": 0.7}))
+    assert told.startswith("last balanced 0.7000 is below its bound [")
+    wrong = [run(s, f | {"balanced": 90.0}) for s, f in enumerate(spread)]
+    with pytest.raises(InputError, match=r"a: has runs with balanced=90, .* Fix: leave balanced out of the study's sh"):
+        calibrate(own, wrong)
+    with pytest.raises(InputError, match=r"has shares='accurate'"):
+        Study("own", data="photos", rows={"a": Row("resnet18")}, metrics=metrics, shares={"accurate"})
 
 
 def test_a_users_study_is_calibrated_in_the_same_way(tmp_path):

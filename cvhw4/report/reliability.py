@@ -28,7 +28,7 @@ from cvhw4.report.plots import doses
 from cvhw4.report.runs import bound_words, figure_name
 from cvhw4.report.tables import Table, section, table
 from cvhw4.report.text import escape
-from cvhw4.statistics.bounds import NIGHTLY_SEEDS, Bounds
+from cvhw4.statistics.bounds import NIGHTLY_SEEDS, Bounds, bounded
 from cvhw4.statistics.comparison import LEVEL, rounding_sd
 from cvhw4.statistics.images import image_noise
 from cvhw4.statistics.intervals import estimate
@@ -374,8 +374,8 @@ def bounds_section(study: Study, bounds: Bounds) -> list[str]:
     """What the bounds are worth: how often unchanged code misses them, and the smallest shift that they show."""
     lines = []
     for name, figures in bounds.rows.items():
-        bounded = study.rows[name].task.bounded
-        for figure in [f for f in bounded if f in figures][:1]:
+        checked = bounded(study, study.rows[name])
+        for figure in [f for f in checked if f in figures][:1]:
             b, shift = figures[figure], found_shift(figures[figure])
             to, of = SCALES[b.scale].to, SCALES[b.scale].of
             low, high = (float(of(to(b.mean) + way * shift * b.sd)) if b.sd else math.nan for way in (-1, 1))
@@ -388,7 +388,7 @@ def bounds_section(study: Study, bounds: Bounds) -> list[str]:
                     "smallest shift noticed": f"{shift:.1f} sd",
                     "a mean outside": limits(low, high) if b.sd else "-",
                     "n": str(b.n),
-                    "figures bounded": f"{len(figures)} of {len(bounded)}",
+                    "figures bounded": f"{len(figures)} of {len(checked)}",
                 }
             )
     return section(

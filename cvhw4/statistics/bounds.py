@@ -392,8 +392,15 @@ class Bounds:
 NO_BOUNDS = Bounds({}, {}, "")
 
 
-def scale_of(row: Row, figure: str) -> ScaleName:
+def bounded(study: Study, row: Row) -> tuple[str, ...]:
+    """The figures of a row that bounds are made for: its task's, and of the study's own metrics those claims go by."""
+    return (*row.task.bounded, *(f"{study.epoch} {name}" for name in study.metrics))
+
+
+def scale_of(study: Study, row: Row, figure: str) -> ScaleName:
     """The scale of a row's bounded figure."""
+    if figure.partition(" ")[2] in study.shares:
+        return "share"
     return row.task.scale(figure, row.recipe.loss if row.recipe is not None else None)
 
 
@@ -451,7 +458,9 @@ def _read(part: Mapping[str, Any], study: Study) -> Bounds:
     }
     read["outliers"] = {row: Outliers(**values) for row, values in part["outliers"].items()}
     read["rows"] = {
-        row: {name: _read_bound(b, part["seeds"], scale_of(study.rows[row], name)) for name, b in figures.items()}
+        row: {
+            name: _read_bound(b, part["seeds"], scale_of(study, study.rows[row], name)) for name, b in figures.items()
+        }
         for row, figures in part["rows"].items()
     }
     read["claims"] = {claim: _read_bound(b, part["seeds"], "plain") for claim, b in part["claims"].items()}
@@ -485,7 +494,8 @@ def _known(part: Mapping[str, Any], study: Study) -> tuple[dict[str, Any], list[
     for table, kind in (("rows", "bounded"), ("twins", "paired"), ("outliers", "bounded")):
         kept[table] = {}
         for row, figures in part.get(table, {} if table != "rows" else part["rows"]).items():
-            known = getattr(study.rows[row].task, kind) if row in study.rows else ()
+            of_study = study.rows.get(row)
+            known = () if of_study is None else (*getattr(of_study.task, kind), *bounded(study, of_study))
             named = [figures["figure"]] if table == "outliers" else [*figures]
             missing = [name for name in named if name not in known]
             odd += [row] if row not in study.rows else [f"{name} of {row}" for name in missing]

@@ -32,6 +32,7 @@ from cvhw4.statistics.bounds import (
     Outliers,
     Twin,
     arithmetic,
+    bounded,
     digest,
     failed,
     scale_of,
@@ -113,22 +114,22 @@ def calibrate(
     rows = [study.rows[name] for name in runs]
     claims = [claim for claim in study.claims if claim.worse is not None and runs.keys() >= set(claim.rows)]
     nightly = {row.name for row in rows if row.group == ""}
-    error = error_of_one(rows, claims, false_alarms, seeds)
+    error = error_of_one(rows, claims, false_alarms, seeds, own=len(study.metrics))
     source, found, on = _source([r for of_row in runs.values() for r in of_row]), {}, ""
     if twins is not None:
         pairs = _pairs(runs, twins)
         found, on = _twins(study, runs, pairs, seeds, error), arithmetic(pairs[0][0])
         source += f"; twins: {len(pairs)} runs on {', '.join(sorted({_machine(twin) for _, twin in pairs}))}"
 
-    outliers = {row.name: o for row in rows if (o := _outliers(row, runs[row.name], error))}
+    outliers = {row.name: o for row in rows if (o := _outliers(study, row, runs[row.name], error))}
     aside = {row: {r.seed for r in runs[row] if o.has(r)} for row, o in outliers.items()}
     allowed = {row: o.passed_over(seeds, seeds, false_alarms) for row, o in outliers.items()}
     of_rows = {
         (row.name, figure): replace(
-            _series(row, figure, runs[row.name], aside.get(row.name, set())), allowed=allowed.get(row.name, 0)
+            _series(study, row, figure, runs[row.name], aside.get(row.name, set())), allowed=allowed.get(row.name, 0)
         )
         for row in rows
-        for figure in row.task.bounded
+        for figure in bounded(study, row)
     }
     of_claims = {claim.id: _of_claim(claim, study, runs, aside) for claim in claims}
     checked: dict[Any, Series] = {key: series for key, series in of_rows.items() if key[0] in nightly}
@@ -167,19 +168,23 @@ def _usable(study: Study, records: Iterable[RunRecord]) -> tuple[dict[str, list[
         kind = (True, source.redraw) if isinstance(source, Generated) else (False, False)
         if record.row in by_row and (record.data.embedded, record.data.redrawn) == kind:
             by_row[record.row].append(record)
-    bounded = [row for row in study.rows.values() if row.group == "" or len(by_row[row.name]) >= FEWEST_RUNS]
-    for row in bounded:
+    enough = [row for row in study.rows.values() if row.group == "" or len(by_row[row.name]) >= FEWEST_RUNS]
+    for row in enough:
         runs = len(by_row[row.name])
         if runs < FEWEST_RUNS:
             raise InputError(row.name, f"has {runs} runs on the study's data, too few to calibrate a bound", more)
-        needed = {figure.split(" ", 1)[1] for figure in row.task.bounded if figure not in TRAINING_LOSSES}
+        needed = {figure.split(" ", 1)[1] for figure in bounded(study, row) if figure not in TRAINING_LOSSES}
         needed |= {claim.metric for claim in study.claims if claim.worse is not None and row.name in claim.rows}
         for record in by_row[row.name]:
             if lacking := sorted(name for name in needed if name not in record.epochs[-1].figures):
                 raise InputError(row.name, f"has runs without {lacking[0]}", more)
+            for name in sorted(needed.intersection(study.shares)):
+                if not 0 <= (value := record.figure(f"{study.epoch} {name}")) <= 1:
+                    problem = f"has runs with {name}={value:g}, which is one of the study's shares"
+                    raise InputError(row.name, problem, f"leave {name} out of the study's shares")
     data: dict[str, str] = {}
     for task in study.tasks:
-        of_task = [r for row in bounded if row.task.name == task.name for r in by_row[row.name]]
+        of_task = [r for row in enough if row.task.name == task.name for r in by_row[row.name]]
         newest = max(of_task, key=lambda r: r.started, default=None)
         if newest is None:
             continue
@@ -190,10 +195,10 @@ def _usable(study: Study, records: Iterable[RunRecord]) -> tuple[dict[str, list[
         if odd:
             problem = f"was run on other {odd.data.name} than {newest.row}, so that their runs cannot be compared"
             raise InputError(odd.row, problem, f"{more} and -k {odd.row}")
-    return {row.name: by_row[row.name] for row in bounded}, data
+    return {row.name: by_row[row.name] for row in enough}, data
 
 
-def error_of_one(rows: Iterable[Row], claims: Iterable[Claim], false_alarms: float, seeds: int) -> float:
+def error_of_one(rows: Iterable[Row], claims: Iterable[Claim], false_alarms: float, seeds: int, own: int = 0) -> float:
     """The rate of false alarms of one check, such that those of a nightly session together have the rate stated.
 
     Sidak (1967): exact for checks that are independent of each other. A session checks every figure of every row
@@ -204,14 +209,15 @@ def error_of_one(rows: Iterable[Row], claims: Iterable[Claim], false_alarms: flo
         claims: claims with a bound.
         false_alarms: share of sessions in which any check at all may be missed by chance.
         seeds: seeds of a session.
+        own: metrics of the study's own, which every row has beside its task's figures.
     """
     nightly = {row.name: row for row in rows if row.group == ""}
-    checks = (seeds + (seeds > 1)) * sum(len(row.task.bounded) for row in nightly.values())
+    checks = (seeds + (seeds > 1)) * sum(len(row.task.bounded) + own for row in nightly.values())
     checks += sum(nightly.keys() >= set(claim.rows) for claim in claims)
     return 1 - (1 - false_alarms) ** (1 / max(checks, 1))
 
 
-def _outliers(row: Row, runs: Sequence[RunRecord], error: float) -> Outliers | None:
+def _outliers(study: Study, row: Row, runs: Sequence[RunRecord], error: float) -> Outliers | None:
     """The runs that learned far less than the others: whose first bounded figure is worse than the bound made of the
     others allows for one run, while all of these meet it. As few as that takes, and fewer than half."""
     figure = row.task.bounded[0]
@@ -219,7 +225,7 @@ def _outliers(row: Row, runs: Sequence[RunRecord], error: float) -> Outliers | N
     worst = sorted(runs, key=lambda r: r.figure(figure), reverse=lower_is_better)
     for k in range(1, min((len(runs) - 1) // 2, len(runs) - FEWEST_RUNS) + 1):
         aside = {r.seed for r in worst[:k]}
-        others = _series(row, figure, runs, aside).bound(error, 1)
+        others = _series(study, row, figure, runs, aside).bound(error, 1)
         if others.vacuous:
             continue
         if all(others.holds(r.figure(figure)) == (r.seed not in aside) for r in runs):
@@ -228,13 +234,13 @@ def _outliers(row: Row, runs: Sequence[RunRecord], error: float) -> Outliers | N
     return None
 
 
-def _series(row: Row, figure: str, runs: Sequence[RunRecord], aside: Set[int]) -> Series:
+def _series(study: Study, row: Row, figure: str, runs: Sequence[RunRecord], aside: Set[int]) -> Series:
     """A figure of a row; without its outliers, the seeds `aside`."""
-    name = scale_of(row, figure)
+    name = scale_of(study, row, figure)
     values, scale = np.array([r.figure(figure) for r in runs]), SCALES[name]
     counted = np.array([r.seed not in aside for r in runs])
     middle = float(scale.of(scale.to(values[counted]).mean()))
-    step = _step(figure, runs[0])
+    step = 0.0 if figure.partition(" ")[2] in study.metrics else _step(figure, runs[0])  # f1 has no such steps
     return Series(
         scale.to(values),
         np.array([r.seed for r in runs]),
@@ -450,7 +456,7 @@ def _twins(
         for figure in study.rows[row].task.paired if len(of_twins) >= _FEWEST_TWINS else ():
             apart = math.fsum((r.figure(figure) - twin.figure(figure)) ** 2 for r, twin in of_twins)
             spread = t_quantile(1 - error / 2, len(of_twins)) * math.sqrt(apart / len(of_twins))
-            bound = _series(study.rows[row], figure, of_row, set()).bound(error, seeds)
+            bound = _series(study, study.rows[row], figure, of_row, set()).bound(error, seeds)
             same = _SAME * (bound.mean if bound.scale == "log" else 1)
             tolerance = max(_step(figure, of_row[0]) or same, spread)
             if 4 * tolerance < bound.high - bound.low:
@@ -512,7 +518,7 @@ def to_toml(study: Study, bounds: Bounds) -> str:
     for row, figures in bounds.rows.items():
         lines += ["", f"[{name}.rows.{_key(row)}]"]
         lines += [f"{_quoted(figure)} = {_inline(b)}" for figure, b in figures.items()]
-        left_out = [figure for figure in study.rows[row].task.bounded if figure not in figures]
+        left_out = [figure for figure in bounded(study, study.rows[row]) if figure not in figures]
         lines += [
             f"# {figure}: no bound, as one that its seeds and held-out nights allow would say nothing"
             for figure in left_out

@@ -91,7 +91,7 @@ class Study:
         primary: with `train`, the figure that tables put first and that progress shows.
         lower_is_better: with `train`, the names of figures of which the lowest is best, beside "loss". A claim about
             one holds where `better` is lower, and its difference is `worse` less `better`.
-        shares: with `train`, the names of figures that lie between 0 and 1: their bounds do too.
+        shares: the names of figures, or of metrics, that lie between 0 and 1: their bounds do too.
         version: with `train`, to be changed when what it does changes and its source text does not (a function that it
             calls, the data that it reads): `--reuse` knows a run by that text, the row's settings and this.
         train_text: the source text of `train`, once the study is made.
@@ -297,9 +297,12 @@ class Study:
             raise InputError(self.where, "has no rows", "give it one or more")
 
     def _check_metrics(self) -> None:
-        for name in ("primary", "lower_is_better", "shares", "version"):
+        for name in ("primary", "lower_is_better", "version"):
             if getattr(self, name):
                 raise InputError(self.where, f"has {name}, which goes with train", "leave it out")
+        for name in self.shares:
+            if name not in self.metrics:
+                raise InputError(self.where, f"has shares={name!r}", "name metrics of the study's own")
         built_in = {"loss", *(name for task in TASKS.values() for name in task.metrics)}
         for name, metric in self.metrics.items():
             check_name(name, "metric")
