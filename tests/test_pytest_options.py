@@ -292,6 +292,16 @@ def test_repeated_tests_are_runs_of_their_rows(with_plugins, pytester):
     assert {n.rpartition("-1-2")[0] for n, what in told if what != "passed"} == {"test_claim[wrong", ""}
 
 
+def test_a_claim_about_other_pictures_is_skipped_and_names_both_kinds(own, edit):
+    """A mistyped class must not pass for a verdict."""
+    edit('id="right",', 'id="right", classes=("make_up", "none"),')
+    edit('== "supported"', '!= "contradicted"')
+    result = own("-rs")
+    assert outcomes(result)["skipped"] == 1
+    result.stdout.fnmatch_lines(["*not judged: the claim is about pictures of make_up, none, and * has *, *"])
+
+
+
 def test_the_groups_of_pytest_split_are_judged_over_what_is_stored(with_plugins, pytester):
     split = (["pytest_split.plugin"], "--splits", "2", "--group")
     assert sorted(with_plugins(*split, "1") + with_plugins(*split, "2")) == ALL and len(runs(pytester)) == 6

@@ -267,6 +267,7 @@ class Session:
     def outcome(self, claim: Claim, study: Study) -> Outcome:
         """What this session's runs, once they are finished, say of a claim of a study; all claims of the study are
         judged together, as on its page. Runs of it that the session did not select are taken from the store."""
+        from cvhw4.statistics.intervals import OTHER_PICTURES
         from cvhw4.statistics.verdicts import judge_all
 
         claims = dict.fromkeys((*study.claims, claim))
@@ -288,6 +289,10 @@ class Session:
             pytest.skip("not judged: a claim about a figure on real data, which generated data cannot bear out")
         if outcome is None:
             self._not_judged(f"no seed has a run of {' and '.join(claim.rows)}", claim.rows, study)
+        if outcome.verdict == OTHER_PICTURES:
+            names = ", ".join(outcome.runs[claim.rows[0]][0].data.classes)
+            told = f"the claim is about pictures of {', '.join(claim.classes)}, and {outcome.data} has {names}"
+            pytest.skip(printable(f"not judged: {told}"))
         return outcome
 
     def _not_judged(self, why: str, rows: Sequence[str], study: Study) -> NoReturn:
