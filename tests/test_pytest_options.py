@@ -301,7 +301,6 @@ def test_a_claim_about_other_pictures_is_skipped_and_names_both_kinds(own, edit)
     result.stdout.fnmatch_lines(["*not judged: the claim is about pictures of make_up, none, and * has *, *"])
 
 
-
 def test_the_groups_of_pytest_split_are_judged_over_what_is_stored(with_plugins, pytester):
     split = (["pytest_split.plugin"], "--splits", "2", "--group")
     assert sorted(with_plugins(*split, "1") + with_plugins(*split, "2")) == ALL and len(runs(pytester)) == 6
