@@ -58,6 +58,17 @@ def test_the_requirements_shown_are_the_versions_that_are_tested():
     assert Requirement(cvhw4).name == "cvhw4" and {*others} <= {*(ROOT / "constraints.txt").read_text().splitlines()}
 
 
+def test_git_passes_over_what_the_jobs_write(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "examples" / "own-study" / ".gitignore", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(tmp_path)
+    for written in ("new/a", "nights/a", ".venv/a", "results/insects/report.html", "junit.xml"):
+        Path(written).parent.mkdir(parents=True, exist_ok=True)
+        Path(written).touch()
+    git("init"), git("add", ".")
+    assert subprocess.run(["git", "ls-files"], capture_output=True, text=True).stdout == ".gitignore\n"
+
+
 @pytest.mark.integration
 def test_a_study_is_calibrated_and_its_builds_fail_where_they_should(tmp_path, monkeypatch):
     here, store = tmp_path / "insects", tmp_path / "store"
