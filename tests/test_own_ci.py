@@ -11,6 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from cvhw4.discovery import find_study
 from tests.helpers import ROOT
 from tests.helpers.records import git
 
@@ -56,6 +57,10 @@ def test_the_workflows_shown_are_valid_and_safe(tmp_path, checker, text):
 def test_the_requirements_shown_are_the_versions_that_are_tested():
     cvhw4, *others = REQUIREMENTS.splitlines()
     assert Requirement(cvhw4).name == "cvhw4" and {*others} <= {*(ROOT / "constraints.txt").read_text().splitlines()}
+
+
+def test_the_examples_commands_know_its_study():
+    assert find_study(None, ROOT / "examples" / "own-study").name == "insects"
 
 
 def test_git_passes_over_what_the_jobs_write(tmp_path, monkeypatch):
