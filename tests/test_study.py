@@ -408,6 +408,13 @@ DEFAULTS = {
 }
 
 
+@pytest.mark.parametrize("text", ["tool = 3", "[tool]\ncvhw4 = [1]", "tool"])
+def test_a_pyproject_that_is_none_is_one_error(tmp_path, text):
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(InputError, match=r"pyproject\.toml: cannot be read .* Fix: correct it"):
+        default_studies(tmp_path)
+
+
 @pytest.mark.parametrize(("named", "found"), DEFAULTS.values(), ids=DEFAULTS)
 def test_pyproject_names_the_studies_of_the_command_line(named, found, file, tmp_path):
     file.write_text(MADE.format("mine"))
