@@ -134,6 +134,22 @@ def test_metrics_of_ones_own_are_bounded_shares_between_0_and_1(tmp_path):
         Study("own", data="photos", rows={"a": Row("resnet18")}, metrics=metrics, shares={"accurate"})
 
 
+def own_run(row, seed, **figures):
+    """A run of a study of one's own on 40 validation images."""
+    base = record("q1_2", seed, figures=((0.9,),))
+    mine = replace(base.data, embedded=False, val=40)
+    return replace(base, row=row, data=mine, epochs=[replace(base.epochs[0], figures=figures)])
+
+
+def test_one_image_misses_no_bound_of_a_metric_of_ones_own():
+    metrics = {"balanced": balanced_accuracy_score, "plain": f1_score}
+    own = Study("own", data="photos", rows={"a": Row("resnet18")}, metrics=metrics, shares={"balanced"})
+    made = calibrate(own, [own_run("a", s, accuracy=1.0, balanced=1.0, plain=1.0) for s in range(20)])
+    assert "last plain" in made.rows["a"] and not {"best accuracy", "last balanced"} & {*made.rows["a"]}  # say nothing
+    one_wrong = [own_run("a", s, accuracy=x, balanced=x, plain=x) for s, x in enumerate((0.975, 1.0, 1.0))]
+    assert made.missed(one_wrong[0]) == made.missed(*one_wrong) == []
+
+
 def test_a_users_study_is_calibrated_in_the_same_way(tmp_path):
     """On its own folder, whose name and whose rows' names need quotes in the file; runs on other data do not count."""
     rows = {"resnet-18": Row("resnet18"), "frozen+linear": Row("resnet18", trained="last layer")}

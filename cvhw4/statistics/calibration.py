@@ -240,7 +240,7 @@ def _series(study: Study, row: Row, figure: str, runs: Sequence[RunRecord], asid
     values, scale = np.array([r.figure(figure) for r in runs]), SCALES[name]
     counted = np.array([r.seed not in aside for r in runs])
     middle = float(scale.of(scale.to(values[counted]).mean()))
-    step = 0.0 if figure.partition(" ")[2] in study.metrics else _step(figure, runs[0])  # f1 has no such steps
+    step = _step(figure, runs[0])  # the least spread; a metric of the study's own need not come in such steps
     return Series(
         scale.to(values),
         np.array([r.seed for r in runs]),
