@@ -231,6 +231,14 @@ def test_fields_of_another_kind_are_refused(name):
             {"published": {"scratch": Published({"accuracy": 83.0})}},
             "published scratch: has accuracy=83, which lies between 0 and 1. Fix: write 0.83 for 83 %",
         ),
+        (
+            {"metrics": {"f": right}, "shares": {"f"}, "claims": [Claim(better="scratch", metric="f", margin=50)]},
+            "has margin=50 of f, which lies between 0 and 1",
+        ),
+        (
+            {"metrics": {"f": right}, "shares": {"f"}, "published": {"scratch": Published({"f": 83.0})}},
+            "published scratch: has f=83, which lies between 0 and 1",
+        ),
         (row(None), "study insects, row a: has network=None"),
         (row(Built()), r"row a: has a network that is built \(Built\). Fix: give"),
         (row("resnet18", start="imagenett"), "row a: has start='imagenett'. Fix: choose"),
