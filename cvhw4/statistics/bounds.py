@@ -394,7 +394,7 @@ NO_BOUNDS = Bounds({}, {}, "")
 
 
 def bounded(study: Study, row: Row) -> tuple[str, ...]:
-    """The figures of a row that bounds are made for: its task's, and of the study's own metrics those claims go by."""
+    """The figures of a row that are bounded: its task's, and the study's own metrics after the epoch of its claims."""
     return (*row.task.bounded, *(f"{study.epoch} {name}" for name in study.metrics))
 
 
