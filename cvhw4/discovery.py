@@ -62,7 +62,7 @@ def default_studies(root: Path) -> list[Study]:
         return []
     try:
         named = tomllib.loads(file.read_text("utf-8")).get("tool", {}).get("cvhw4", {}).get("studies")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:  # the last where a table is something else
         raise InputError(file, f"cannot be read ({error})", "correct it") from error
     if named is None:
         return []
@@ -72,7 +72,11 @@ def default_studies(root: Path) -> list[Study]:
     try:
         module, _, function = named.partition(":")
         found = list(getattr(import_module(module), function)())
-    except (AttributeError, TypeError, ValueError, ImportError) as error:
+        if odd := [each for each in found if not isinstance(each, Study)]:
+            raise TypeError(f"{odd[0]!r:.40} is no study")
+    except (InputError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # whatever a module of the user's raises
         hint = 'write it as "file.py" or "package.module:function"'
         raise InputError(f"{file}, [tool.cvhw4] studies", f"cannot be used ({error})", hint) from error
     return found

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cvhw4.errors import InputError, Unavailable
 from cvhw4.records.environment import OTHERS
@@ -98,12 +99,26 @@ def _rows(study: Study, task: str | None = None) -> list[Row]:
 
 
 def warn_of_equal_rows(study: Study) -> None:
-    """Warns of rows that are of one task and have equal settings, functions and their versions among them."""
-    alike = grouped(study.rows.values(), lambda row: (row.task.name, json.dumps(row.settings(), sort_keys=True)))
+    """Warns of rows that are of one task and have equal settings, and the same functions and classes with them."""
+
+    def key(row: Row) -> tuple[str, str, str]:
+        loss = getattr(getattr(row.recipe, "loss", None), "function", None)
+        called = _called([row.network, row.augmentation, loss, getattr(row, "values", ())])
+        return row.task.name, json.dumps(row.settings(), sort_keys=True), str(called)
+
+    alike = grouped(study.rows.values(), key)
     for rows in (of for of in alike.values() if len(of) > 1):
         names = " and ".join(row.name for row in rows)
         hint = "give one the setting that should set it apart, or leave it out"
         warnings.warn(f"{study.where}: rows {names} have equal settings and train alike; {hint}.", stacklevel=3)
+
+
+def _called(value: Any) -> Any:
+    """Which functions, classes and objects that can be called there are: several may have one text, as two lambdas in a
+    line or a class made twice in a function."""
+    if isinstance(value, Mapping | list | tuple):
+        return [_called(inner) for inner in (value.values() if isinstance(value, Mapping) else value)]
+    return id(value) if callable(value) else None
 
 
 def _check_networks(runner: Runner) -> None:

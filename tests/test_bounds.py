@@ -19,6 +19,7 @@ from cvhw4.errors import InputError
 from cvhw4.homework import study
 from cvhw4.homework.rows import rows_at
 from cvhw4.report.plan import plan_table
+from cvhw4.report.results import report_page
 from cvhw4.report.runs import judged, set_aside
 from cvhw4.statistics.bounds import NIGHTLY_SEEDS, NO_BOUNDS, Bound, Bounds, Check, Outliers, Twin, failed, load_bounds
 from cvhw4.statistics.calibration import (
@@ -132,6 +133,48 @@ def test_metrics_of_ones_own_are_bounded_shares_between_0_and_1(tmp_path):
         calibrate(own, wrong)
     with pytest.raises(InputError, match=r"has shares='accurate'"):
         Study("own", data="photos", rows={"a": Row("resnet18")}, metrics=metrics, shares={"accurate"})
+
+
+def own_run(row, seed, **figures):
+    """A run of a study of one's own on 40 validation images."""
+    base = record("q1_2", seed, figures=((0.9,),))
+    mine = replace(base.data, embedded=False, val=40)
+    return replace(base, row=row, data=mine, epochs=[replace(base.epochs[0], figures=figures)])
+
+
+def test_one_image_misses_no_bound_of_a_metric_of_ones_own():
+    metrics = {"balanced": balanced_accuracy_score, "plain": f1_score}
+    own = Study("own", data="photos", rows={"a": Row("resnet18")}, metrics=metrics, shares={"balanced"})
+    made = calibrate(own, [own_run("a", s, accuracy=1.0, balanced=1.0, plain=1.0) for s in range(20)])
+    assert "last plain" in made.rows["a"] and not {"best accuracy", "last balanced"} & {*made.rows["a"]}  # say nothing
+    one_wrong = [own_run("a", s, accuracy=x, balanced=x, plain=x) for s, x in enumerate((0.975, 1.0, 1.0))]
+    assert made.missed(one_wrong[0]) == made.missed(*one_wrong) == []
+
+
+def test_runs_from_before_a_metric_are_held_against_the_other_bounds_and_calibrated_beside_nightly_rows():
+    rows = {"a": Row("resnet18"), "b": Row("resnet34", group="extra")}
+    own = Study("own", data="photos", rows=rows, metrics={"f1": f1_score}, shares={"f1"})
+    figures = [dict(accuracy=0.8 + s / 100, f1=0.7 + s / 100) for s in range(8)]
+    runs_ = [own_run("a", s, **of) for s, of in enumerate(figures)]
+    old = [own_run("b", s, accuracy=of["accuracy"]) for s, of in enumerate(figures)]
+    some = [own_run("b", 8, **figures[0]), *old]
+    for others in (old, some):
+        made = calibrate(own, [*runs_, *others])
+        assert "last f1" in made.rows["a"] and "last f1" not in made.rows["b"] and "best accuracy" in made.rows["b"]
+        assert '"last f1"' in to_toml(own, made) and "say nothing, or some runs lack it" in to_toml(own, made)
+    before = [replace(r, row="a") for r in old[:2]]
+    assert made.missed(before[0]) == made.missed(*before) == [] != made.check(*before)
+    names = [check.name for check in made.check(before[0], runs_[1], runs_[2])]
+    assert "last f1 in the mean of 2 seeds" in names and "last f1 with seed 0" not in names
+    assert "## own" in report_page(own, [*before, *old], made, {})
+    claims = [Claim(better="a", worse="b", metric="f1")]
+    with pytest.raises(InputError, match=r"b: has runs with f1=90"):
+        calibrate(own, [*runs_, *(own_run("b", s, accuracy=0.9, f1=90.0) for s in range(8))])
+    claimed = Study("own", data="photos", rows=rows, metrics={"f1": f1_score}, claims=claims)
+    with pytest.raises(InputError, match="b: has runs without f1"):
+        calibrate(claimed, [*runs_, *old])
+    with pytest.raises(InputError, match="a: has runs without f1"):
+        calibrate(own, [*runs_[1:], before[0]])
 
 
 def test_a_users_study_is_calibrated_in_the_same_way(tmp_path):

@@ -291,6 +291,23 @@ def test_negative_controls_are_no_rows_of_what_is_judged(run, judge):
     assert {row["row"] for row in json.loads(night.read_text())["rows"]} == {"q1_1-features", "q1_2-finetune"}
 
 
+UNUSABLE = ["[tool", "tool = 3", *(f'"{module}:studies"' for module in ("absent", "raises", "exits", "odd"))]
+
+
+@pytest.mark.parametrize("studies", UNUSABLE)
+def test_records_are_judged_though_pyproject_names_what_cannot_be_used(judge, monkeypatch, studies):
+    Path("raises.py").write_text("raise RuntimeError('on import')")
+    Path("exits.py").write_text("def studies():\n    raise SystemExit('of its own')")
+    Path("odd.py").write_text("def studies():\n    return [3]")
+    text = f"[tool.cvhw4]\nstudies = {studies}" if studies[0] == '"' else studies
+    Path("pyproject.toml").write_text(text)
+    monkeypatch.setattr("sys.path", [str(Path.cwd()), *sys.path])
+    Store(Path("results"), "quick").save(record("q1_1"))
+    (told,) = judge(source="results", of=("-m", "accuracy"))[1]
+    assert told.startswith("warning: negative controls may be among the rows: ") and "pyproject.toml" in told
+    assert {row for row, _ in stored()} == {"q1_1-features"}
+
+
 def test_a_figure_whose_best_is_known_to_be_the_lowest_is_not_judged_as_the_highest(judge, refused):
     Store(Path("results"), "quick").save(record())
     told = refused("--name", "again", source="results", of=("-m", "cost=loss"))

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
+from cvhw4.discovery import find_study
 from tests.helpers import ROOT
 from tests.helpers.records import git
 
@@ -19,6 +21,7 @@ PAGE, ROWS = (
     for name in ("nightly", "rows")
 )
 PULL_REQUEST, NIGHTLY = (text for language, text in PAGE if language == "yaml")
+(REQUIREMENTS,) = (text for _, text in PAGE if "cvhw4 @" in text)
 (TESTS,) = (text for language, text in ROWS if "bounds.missed" in text)
 NETWORKS = """
 class Mean(nn.Module):
@@ -51,6 +54,26 @@ def test_the_workflows_shown_are_valid_and_safe(tmp_path, checker, text):
         assert any(uses in path.read_text() for path in (ROOT / ".github/workflows").glob("*.yml")), uses
 
 
+def test_the_requirements_shown_are_the_versions_that_are_tested():
+    cvhw4, *others = REQUIREMENTS.splitlines()
+    assert Requirement(cvhw4).name == "cvhw4" and {*others} <= {*(ROOT / "constraints.txt").read_text().splitlines()}
+
+
+def test_the_examples_commands_know_its_study():
+    assert find_study(None, ROOT / "examples" / "own-study").name == "insects"
+
+
+def test_git_passes_over_what_the_jobs_write(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "examples" / "own-study" / ".gitignore", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(tmp_path)
+    for written in ("new/a", "nights/a", ".venv/a", "results/insects/report.html", "junit.xml"):
+        Path(written).parent.mkdir(parents=True, exist_ok=True)
+        Path(written).touch()
+    git("init"), git("add", ".")
+    assert subprocess.run(["git", "ls-files"], capture_output=True, text=True).stdout == ".gitignore\n"
+
+
 @pytest.mark.integration
 def test_a_study_is_calibrated_and_its_builds_fail_where_they_should(tmp_path, monkeypatch):
     here, store = tmp_path / "insects", tmp_path / "store"
@@ -64,6 +87,7 @@ def test_a_study_is_calibrated_and_its_builds_fail_where_they_should(tmp_path, m
     text = text.replace("import pytest", "from functools import partial\n\nimport pytest\nfrom torch import nn", 1)
     study.write_text(text.replace("lr=1e-3", "lr=1e-1"))
     Path("make_photos.py").write_text(MADE)
+    Path("requirements.txt").write_text(REQUIREMENTS)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("CVHW4_", "PYTEST_", "CI"))}
     env = inherited | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     env |= {"STORE": str(store), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"), "CVHW4_CACHE": str(tmp_path / "c")}
@@ -85,7 +109,7 @@ def test_a_study_is_calibrated_and_its_builds_fail_where_they_should(tmp_path, m
     assert code == 0, told
     assert "best accuracy" in Path("bounds.toml").read_text()
     committed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout
-    assert "bounds.toml" in committed and "runs/finetune/seed7" in committed
+    assert "bounds.toml" in committed and "requirements.txt" in committed and "runs/finetune/seed7" in committed
     assert not re.search(r"photos/|pictures/|report\.html|attention-maps", committed)
 
     git("commit", "--allow-empty", "-m", "a change")

@@ -12,9 +12,10 @@ import sklearn.metrics
 import torchmetrics
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from cvhw4 import Claim, InputError, Metric, Recipe, Row
+from cvhw4 import Claim, Factorial, InputError, Metric, Recipe, Row, effects_section
 from cvhw4.errors import TrainingFailed
 from cvhw4.records.images import ImageResults
+from cvhw4.report.evidence import evidence
 from cvhw4.report.plots import curves, forest
 from cvhw4.report.results import report_page
 from cvhw4.report.verdicts import verdicts_page
@@ -303,6 +304,21 @@ def test_pages_have_a_table_of_the_metric_and_the_verdict_and_nothing_of_the_rep
     for shown in (text, page, *(f"{picture.svg} {picture.alt} {picture.caption}" for picture in drawn)):
         assert not re.search(r"(?<!`cvhw4 )[Rr]eport|make-up|published|Published|nan\b|0\.8300|0\.8750|2019", shown)
         assert not re.search(r"guarded|bound|Diamond|#d55e00", shown)
+
+
+def test_intervals_of_a_metric_that_is_a_share_end_at_0_and_1():
+    claims = [Claim(better="a", metric="mine", margin=0.5), Claim(better="a", worse="b", metric="mine")]
+    design = Factorial(("depth",), {(False,): "a", (True,): "b"}, {})
+    rows = dict.fromkeys("ab", Row("resnet18"))
+    for shares, limit in (({"mine"}, "1.000]"), (set(), "1.299]")):
+        study = insects(metrics={"mine": right}, shares=shares, claims=claims, rows=rows)
+        runs = [own_record(row, s, ((0.5, x),)) for row in "ab" for s, x in enumerate((0.70, 0.98, 0.99))]
+        page = report_page(study, runs, NO_BOUNDS, {})
+        assert page.split("### mine")[1].split("###")[0].count(limit) == 2
+        assert judge_all(study, runs)[0].share == bool(shares)
+        assert limit in re.search(rf"^\| .*\(`{claims[0].id}`\).*$", page, re.M)[0]
+        parts = effects_section(design, "mine")(evidence(study, runs, lambda run: None)[0])
+        assert sum(str(part).count(limit) for part in parts) == 2
 
 
 def test_runs_from_before_a_metric_are_passed_over_where_it_is_asked_for():

@@ -406,7 +406,7 @@ def test_rows_that_cannot_run_are_skipped_and_the_table_says_why(study, pytester
 def test_real_data_is_reported_and_not_judged(study, pytester, monkeypatch):
     monkeypatch.setenv("CVHW4_CACHE", str(pytester.path / "cache"))
     folder = pictures(pytester.path / "photos", classes=("bright", "dark"), train=6, val=4)
-    args = ("-rs", "-k", "q1_1 or q1_5 or whole_face_features", "--seeds", "2", "--portraits", "photos")
+    args = ("-rs", "-k", "q1_1 or q1_2 or finetune_above_features", "--seeds", "2", "--portraits", "photos")
     result = study(*args, subprocess=True)
     result.assert_outcomes(passed=4, skipped=1)
     text = result.stdout.str()

@@ -121,8 +121,25 @@ def test_a_claim_without_any_run_is_no_pass(own, pytester):
     assert f"Fix: pytest {options} -k 'wrong or b-seed or c-seed'\n" in result.stdout.str()
     half = own("-k", "b-seed or wrong")
     assert outcomes(half) == {"passed": 2, "failed": 1} and "selects no run of c" in half.stdout.str()
-    named = own("--lf", "test_study.py::test_claim[wrong]", "--results", "new")
-    assert f"Fix: pytest {options} test_study.py --results new -k 'b-seed or c-seed'\n" in named.stdout.str()
+    folder = own("-k", "wrong", ".", "--results=new", "-q")
+    assert f"Fix: pytest {options} . --results=new -q -k 'wrong or b-seed or c-seed'\n" in folder.stdout.str()
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["test_study.py::test_claim[wrong]"],
+        ["test_study.py", "-k", "wrong"],
+        ["-m", "study", "-k", "wrong"],
+        ["--deselect", "test_study.py::test_row", "-k", "wrong"],
+        ["--lf", "-k", "wrong"],
+        ["--sw-skip", "-k", "wrong"],
+        ["--deselect", "test_study.py::test_row"],
+    ],
+)
+def test_where_more_than_k_leaves_rows_out_no_command_is_named(own, chosen):
+    told = own(*chosen).stdout.str()
+    assert "Fix: select the rows too, or train them first: -k 'b-seed or c-seed'\n" in told
 
 
 def test_the_command_that_a_claim_without_runs_names_trains_and_judges(own, pytester):
@@ -290,6 +307,15 @@ def test_repeated_tests_are_runs_of_their_rows(with_plugins, pytester):
     told = with_plugins(["pytest_repeat"], "--count", "2")
     assert len(told) == 2 * len(ALL) and len(runs(pytester)) == 6
     assert {n.rpartition("-1-2")[0] for n, what in told if what != "passed"} == {"test_claim[wrong", ""}
+
+
+def test_a_claim_about_other_pictures_is_skipped_and_names_both_kinds(own, edit):
+    """A mistyped class must not pass for a verdict."""
+    edit('id="right",', 'id="right", classes=("make_up", "none"),')
+    edit('== "supported"', '!= "contradicted"')
+    result = own("-rs")
+    assert outcomes(result)["skipped"] == 1
+    result.stdout.fnmatch_lines(["*not judged: the claim is about pictures of make_up, none, and * has *, *"])
 
 
 def test_the_groups_of_pytest_split_are_judged_over_what_is_stored(with_plugins, pytester):

@@ -12,7 +12,7 @@ from cvhw4 import Claim, Published, Row, Study, table
 from cvhw4.homework import studies, study
 from cvhw4.records.store import Store
 from cvhw4.report.failures import latest_failures
-from cvhw4.report.numbers import gain, interval, interval_of, limits, number
+from cvhw4.report.numbers import gain, interval, interval_of, limits, number, tally
 from cvhw4.report.page import write_report
 from cvhw4.report.plots import forest
 from cvhw4.report.results import report_page
@@ -125,6 +125,9 @@ def test_a_claim_about_classes_is_shown_of_others_and_neither_judged_nor_counted
     assert [o.adjusted_p for o in of_faces] == [o.adjusted_p for o in of_ants]  # no other claim is surer by that
     summary = section(page(ants), "Summary")
     assert "- **Claims**: **1 supported** of 1 claim; 1 about other pictures." in summary
+    controls = [replace(o, claim=replace(o.claim, control=True)) for o in of_ants]
+    assert tally(controls) == "controls: 1 supported; 1 about other pictures"
+    assert tally(controls[1:]) == "controls: 1 about other pictures"
     assert "**about other pictures**: the whole face in view helps the feature extractor, +0.100 [" in summary
     assert "about other pictures" not in section(page(runs), "Summary")
     assert forest(of_ants, QUICK).alt.endswith(": +0.100, about other pictures.")

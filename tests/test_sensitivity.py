@@ -32,6 +32,8 @@ def test_a_control_is_held_against_the_bounds_of_the_row_it_corrupts():
     assert found.mean == pytest.approx(2.3 / 3)
     weaker = detect(NOISE, 0.1, QUICK, corrupted(0.1, [0.89, 0.9]), BOUNDS)
     assert not weaker.missed and weaker.low < weaker.probability < 0.01
+    with_newer = replace(BOUNDS, rows={"q1_6-finetune": BOUNDS.rows["q1_6-finetune"] | {"last newer": BOUND}})
+    assert detect(NOISE, 0.1, QUICK, corrupted(0.1, [0.89, 0.9]), with_newer) == weaker  # runs from before that metric
     on_scale = replace(BOUNDS, rows={"q1_6-finetune": {"best accuracy": replace(BOUND, scale="share")}})
     mean = np.sin(np.arcsin(np.sqrt([0.85, 0.75, 0.70])).mean()) ** 2  # as it is held against such a bound
     assert detect(NOISE, 0.2, QUICK, corrupted(0.2, [0.85, 0.75, 0.70]), on_scale).mean == pytest.approx(mean)

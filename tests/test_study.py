@@ -231,6 +231,14 @@ def test_fields_of_another_kind_are_refused(name):
             {"published": {"scratch": Published({"accuracy": 83.0})}},
             "published scratch: has accuracy=83, which lies between 0 and 1. Fix: write 0.83 for 83 %",
         ),
+        (
+            {"metrics": {"f": right}, "shares": {"f"}, "claims": [Claim(better="scratch", metric="f", margin=50)]},
+            "has margin=50 of f, which lies between 0 and 1",
+        ),
+        (
+            {"metrics": {"f": right}, "shares": {"f"}, "published": {"scratch": Published({"f": 83.0})}},
+            "published scratch: has f=83, which lies between 0 and 1",
+        ),
         (row(None), "study insects, row a: has network=None"),
         (row(Built()), r"row a: has a network that is built \(Built\). Fix: give"),
         (row("resnet18", start="imagenett"), "row a: has start='imagenett'. Fix: choose"),
@@ -408,6 +416,13 @@ DEFAULTS = {
 }
 
 
+@pytest.mark.parametrize("text", ["tool = 3", "[tool]\ncvhw4 = [1]", "tool"])
+def test_a_pyproject_that_is_none_is_one_error(tmp_path, text):
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(InputError, match=r"pyproject\.toml: cannot be read .* Fix: correct it"):
+        default_studies(tmp_path)
+
+
 @pytest.mark.parametrize(("named", "found"), DEFAULTS.values(), ids=DEFAULTS)
 def test_pyproject_names_the_studies_of_the_command_line(named, found, file, tmp_path):
     file.write_text(MADE.format("mine"))
@@ -475,9 +490,27 @@ APART = [Row(power), Row(power, version="2"), Row(right), Row(partial(power, by=
 APART += [Row("resnet18"), Row("resnet18", recipe=Recipe(loss=right)), Row("resnet18", recipe=Recipe(loss=power))]
 
 
+def made(start):
+    """A network whose text does not say what it is."""
+
+    class Net:
+        def __init__(self, classes):
+            self.start = start
+
+    return Net
+
+
+BESIDE, ANOTHER = lambda *_: 1, lambda *_: 2  # one text, that of the line
+APART += [Row(f) for f in (BESIDE, ANOTHER, made(1), made(2))]
+APART += [Row("resnet18", recipe=Recipe(loss=BESIDE)), Row("resnet18", recipe=Recipe(loss=ANOTHER))]
+
+
 def test_rows_that_differ_in_more_than_their_names_are_no_cause_for_a_warning(recwarn):
     examples = ("binary-masks/test_cells.py", "own-study/test_insects.py")
     warn_of_equal_rows(insects(rows={f"r{n}": row for n, row in enumerate(APART)}))
+    settings = [BESIDE, ANOTHER, [BESIDE], [ANOTHER], {"f": made(1)}, {"f": made(2)}]
+    rows = {f"r{n}": {"f": value} for n, value in enumerate(settings)}
+    warn_of_equal_rows(Study("own", train=lambda run: iter(()), primary="accuracy", rows=rows))
     for study in [find_study(f"{ROOT}/examples/{file}") for file in examples] + [*map(homework.study, homework.SIZES)]:
         warn_of_equal_rows(study)
     assert not recwarn

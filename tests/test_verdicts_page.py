@@ -18,7 +18,7 @@ from cvhw4.records.store import Store
 from cvhw4.report.evidence import Evidence
 from cvhw4.report.numbers import verdict
 from cvhw4.report.page import write_pages, write_report
-from cvhw4.report.reliability import shape_section
+from cvhw4.report.reliability import shape_section, stability_section
 from cvhw4.report.results import report_page
 from cvhw4.report.stored import Stored
 from cvhw4.report.summary import session_summary
@@ -318,6 +318,14 @@ def test_five_of_six_seeds_are_drawn_in_all_six_ways(page, records):
             line = cells(table, o.claim.id)
             assert line[1:] == ["embedded classification", o.verdict, f"{100 * shares.same:.1f} %", "6"]
             assert shares.opposite == 0 and "None say the opposite." in table and "(6 draws" in table
+
+
+def test_draws_say_nothing_of_a_claim_about_other_pictures(records):
+    first, *others = families(judge_all(QUICK, [r for r in records if r.task == "classification"]))[0]
+    elsewhere = replace(first, claim=replace(first.claim, classes=("cat", "dog")))
+    table = "\n".join(stability_section([elsewhere, *others], NO_BOUNDS))
+    assert cells(table, first.claim.id)[1:] == ["embedded classification", "about other pictures", "-", "6"]
+    assert cells(table, others[0].claim.id)[2] == others[0].verdict
 
 
 def spread_of(o, seeds):

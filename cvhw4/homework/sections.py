@@ -85,8 +85,8 @@ def _single_runs(e: Evidence) -> list[str | Picture]:
         f"## What the report's own runs could show ({e.title})",
         f"Each of its Q1 figures is the share of {e.study.published_images} validation images, from one run. "
         "*Images alone*: by the binomial error of those images. *With the spread*: "
-        f"{'by' if e.redrawn else 'also by'} that of runs here, of best epochs as in the report. Both rows saw the "
-        "same images; the report does not state by how much that narrows the error.",
+        f"{'by the larger of that error and' if e.redrawn else 'also by'} that of runs here, of best epochs as in the "
+        "report. Both rows saw the same images; the report does not state by how much that narrows the error.",
         cvhw4.table(lines),
         "Its Q2 figures have no such error: pixels of one image are not independent, and its figures by image are not "
         "stated. About mIoU and pixel accuracy one run shows nothing but itself.",

@@ -142,12 +142,11 @@ def train(request: pytest.FixtureRequest, benchmark: Any, study: Study) -> Calla
 @pytest.fixture
 def judged(request: pytest.FixtureRequest, study: Study) -> Callable[[Claim], Outcome]:
     """`judged(claim)`: what this session's runs say of a claim, judged together with the study's others, as a
-    `cvhw4.Outcome`; its `verdict` is "supported", "contradicted", "equivalent", "undecided" or "about other
-    pictures".
+    `cvhw4.Outcome`; its `verdict` is "supported", "contradicted", "equivalent" or "undecided".
 
     It skips the test where all of the claim's rows were tried and there is nothing to judge, as of a figure itself on
-    generated pictures. It fails it where the session selects no run of a row and none is stored, or a run has no such
-    figure.
+    generated pictures, or of a claim about pictures of other classes (`Claim.classes`). It fails it where the session
+    selects no run of a row and none is stored, or a run has no such figure.
     """
 
     def judged(claim: Claim) -> Outcome:  # whose name pytest shows where an assertion fails

@@ -267,6 +267,7 @@ class Session:
     def outcome(self, claim: Claim, study: Study) -> Outcome:
         """What this session's runs, once they are finished, say of a claim of a study; all claims of the study are
         judged together, as on its page. Runs of it that the session did not select are taken from the store."""
+        from cvhw4.statistics.intervals import OTHER_PICTURES
         from cvhw4.statistics.verdicts import judge_all
 
         claims = dict.fromkeys((*study.claims, claim))
@@ -288,6 +289,10 @@ class Session:
             pytest.skip("not judged: a claim about a figure on real data, which generated data cannot bear out")
         if outcome is None:
             self._not_judged(f"no seed has a run of {' and '.join(claim.rows)}", claim.rows, study)
+        if outcome.verdict == OTHER_PICTURES:
+            names = ", ".join(outcome.runs[claim.rows[0]][0].data.classes)
+            told = f"the claim is about pictures of {', '.join(claim.classes)}, and {outcome.data} has {names}"
+            pytest.skip(printable(f"not judged: {told}"))
         return outcome
 
     def _not_judged(self, why: str, rows: Sequence[str], study: Study) -> NoReturn:
@@ -304,17 +309,22 @@ class Session:
         pytest.skip(f"not judged: {why}")
 
     def _selecting(self, rows: Sequence[str]) -> str:
-        """This session's command, but that it selects these rows too."""
+        """What selects these rows too: this session's command with a wider `-k`, if nothing else left them out."""
+        option, here = self.config.option, self.config.invocation_params.dir
+        seeds = [f"{row}-seed" for row in rows]
+        others = ("markexpr", "deselect", "ignore", "ignore_glob", "lf", "stepwise")
+        folders = all((here / path).is_dir() for path in self.config.args)
+        if not option.keyword or not folders or any(self.config.getoption(other, None) for other in others):
+            return printable(f"select the rows too, or train them first: -k {shlex.quote(' or '.join(seeds))}")
         worker = getattr(self.config, "workerinput", None)
         given = iter(self.config.invocation_params.args if worker is None else worker["mainargv"][1:])
         command = ["pytest"]
         for argument in map(str, given):
             if argument == "-k":
                 next(given, None)
-            elif argument not in ("--lf", "--last-failed", "--sw", "--stepwise") and not argument.startswith("-k"):
-                command.append(argument.partition("::")[0] if argument in self.config.args else argument)
-        selected = filter(None, [self.config.option.keyword, *(f"{row}-seed" for row in rows)])
-        return printable(shlex.join([*command, "-k", " or ".join(selected)]))
+            elif not argument.startswith("-k"):
+                command.append(argument)
+        return printable(shlex.join([*command, "-k", " or ".join([option.keyword, *seeds])]))
 
     def detected(self, control: Control, study: Study) -> list[str]:
         """What gives a control away in this session's runs, at the strength that has to be caught: bounds missed, or a

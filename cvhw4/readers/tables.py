@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -168,7 +169,11 @@ def read_records(where: str, wanted: Wanted) -> Iterator[LoggedRun]:
     folder = Path(where).expanduser()
     own = [folder] if (folder / "runs").is_dir() else sorted(path.parent for path in folder.glob("*/runs"))
     studies = [s for s in own if len(own) == 1 or not (s / "judged.json").exists()]  # which judge itself wrote
-    controls = {(known.name, row.name) for known in default_studies(Path.cwd()) for row in known.corrupted}
+    controls = set()
+    try:
+        controls = {(known.name, row.name) for known in default_studies(Path.cwd()) for row in known.corrupted}
+    except InputError as error:  # which says nothing of these records
+        warnings.warn(f"negative controls may be among the rows: {error}", stacklevel=2)
     for study in studies:
         for record in latest_runs(Store(study.parent, study.name).load()):
             if (record.study, record.row) in controls or record.settings.get("corruption") is not None:

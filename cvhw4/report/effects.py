@@ -48,7 +48,7 @@ def effects_section(
         cells = [
             {
                 "row": escape(row),
-                metric_name(metric): gain(estimate(figures[cell]), metric in e.study.rows[row].task.shares).lstrip("+"),
+                metric_name(metric): gain(estimate(figures[cell]), e.study.is_share(metric, row)).lstrip("+"),
                 **{escape(f): on if is_on else off for f, is_on in zip(design.factors, cell, strict=True)},
             }
             for cell, row in design.cells.items()

@@ -115,9 +115,9 @@ def tally(outcomes: Sequence[Outcome]) -> str:
             apart = verdicts.count(OTHER_PICTURES)
             n = len(verdicts) - apart
             many = f"{n} claim{'s' * (n > 1)}"
-            if counts:
-                told.append(f"controls: {', '.join(counts)}" if control else f"**{', '.join(counts)}** of {many}")
-            told += [f"{apart} {OTHER_PICTURES}"] * bool(apart)
+            of_kind = [f"**{', '.join(counts)}** of {many}" if not control else ", ".join(counts)] * bool(counts)
+            of_kind += [f"{apart} {OTHER_PICTURES}"] * bool(apart)
+            told += ["controls: " * control + "; ".join(of_kind)] * bool(of_kind)
         parts.append(f"{data}: " * bool(data) + "; ".join(told))
     return "; ".join(parts)
 

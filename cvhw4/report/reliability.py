@@ -31,7 +31,7 @@ from cvhw4.report.text import escape
 from cvhw4.statistics.bounds import NIGHTLY_SEEDS, Bounds, bounded
 from cvhw4.statistics.comparison import LEVEL, rounding_sd
 from cvhw4.statistics.images import image_noise
-from cvhw4.statistics.intervals import estimate
+from cvhw4.statistics.intervals import OTHER_PICTURES, estimate
 from cvhw4.statistics.power import smallest_effect
 from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.selection import selection_over_seeds
@@ -245,12 +245,13 @@ def stability_section(outcomes: Sequence[Outcome], bounds: Bounds) -> list[str]:
             {
                 "claim": o.claim.id,
                 "data": escape(o.data),
-                "verdict of all": s.verdict,
-                f"the same from {FEW}": percent(s.same, 1),
-                "the opposite": percent(s.opposite, 1) if s.opposite else "-",
+                "verdict of all": o.verdict if elsewhere else s.verdict,
+                f"the same from {FEW}": "-" if elsewhere else percent(s.same, 1),
+                "the opposite": percent(s.opposite, 1) if s.opposite and not elsewhere else "-",
                 "n": str(len(seeds)),
             }
             for o, s in zip(family, found, strict=True)
+            for elsewhere in [o.verdict == OTHER_PICTURES]
         ]
     opposite = any(line["the opposite"] != "-" for line in lines)
     return section(

@@ -327,6 +327,7 @@ class _Section:
             failed = [f for f in self.failures if f.row == row.name]
             lengths = sorted({len(r.epochs) for r in runs}) or ([] if row.epochs is None else [row.epochs])
             remark = f" ({share(runs, failed)})" if failed else ""
+            within_1 = self.study.is_share(metric, row.name)
             for within in (None, *([also_after] if runs and also_after and also_after < lengths[-1] else [])):
                 if not runs and not failed:
                     continue
@@ -338,7 +339,7 @@ class _Section:
                 yield {
                     "row": row.name + (f", first {within} epochs" if within else ""),
                     f"best {name}": "**failed**" if best is None else spread(best),
-                    "95 % interval": "-" if best is None else interval(best, share=metric in self.task.shares),
+                    "95 % interval": "-" if best is None else interval(best, share=within_1),
                     "published": "-" if stated is None else number(stated, printed_digits(self.study, metric)),
                     "best less published": less,
                     "bounds": judged(runs, self.bounds, metric) if runs and within is None else "-",  # of whole runs

@@ -28,7 +28,7 @@ from cvhw4.statistics.scales import SCALES
 from cvhw4.statistics.verdicts import Outcome
 from cvhw4.study import Claim, EpochRule, Row, Study
 from cvhw4.study.functions import digest_of
-from cvhw4.tasks import FIRST_LOSS, ScaleName
+from cvhw4.tasks import FIRST_LOSS, TRAINING_LOSSES, ScaleName
 
 FALSE_ALARMS = 0.01  # share of nightly sessions in which any bound at all may be missed by chance
 NIGHTLY_SEEDS = 3
@@ -242,7 +242,7 @@ class Bounds:
 
     def check(self, *records: RunRecord, row: str | None = None) -> list[Check]:
         """Every bounded figure of runs of one row, of each by itself and in the mean of all; empty where the bounds do
-        not apply (other data, a row without bounds, or outliers where some are).
+        not apply (other data, a row without bounds, outliers where some are, runs from before the study's metric).
 
         Args:
             row: the row whose bounds the runs are held against, where that is not their own (a negative control).
@@ -252,9 +252,10 @@ class Bounds:
         runs = [r for r in records if self.apply_to(r.data.fingerprint) and r not in aside]
         checks = []
         for figure, bound in self.rows.get(row, {}).items():
-            values, of_one = [r.figure(figure) for r in runs], bound.for_mean_of(1)
+            having, of_one = with_figure(runs, figure), bound.for_mean_of(1)
+            values = [r.figure(figure) for r in having]
             if not of_one.vacuous:
-                names = [figure] if len(runs) == 1 else [f"{figure} with seed {r.seed}" for r in runs]
+                names = [figure if len(runs) == 1 else f"{figure} with seed {r.seed}" for r in having]
                 checks += [Check(name, x, of_one, self.source) for name, x in zip(names, values, strict=True)]
             if len(values) > 1:
                 words, of_mean = f"{figure} in the mean of {len(values)} seeds", bound.for_mean_of(len(values))
@@ -393,8 +394,13 @@ NO_BOUNDS = Bounds({}, {}, "")
 
 
 def bounded(study: Study, row: Row) -> tuple[str, ...]:
-    """The figures of a row that bounds are made for: its task's, and of the study's own metrics those claims go by."""
+    """The figures of a row that are bounded: its task's, and the study's own metrics after the epoch of its claims."""
     return (*row.task.bounded, *(f"{study.epoch} {name}" for name in study.metrics))
+
+
+def with_figure(runs: Iterable[RunRecord], figure: str) -> list[RunRecord]:
+    """The runs that have a bounded figure: those from before the study had a metric have none of it."""
+    return [r for r in runs if figure in TRAINING_LOSSES or figure.partition(" ")[2] in r.epochs[-1].figures]
 
 
 def scale_of(study: Study, row: Row, figure: str) -> ScaleName:

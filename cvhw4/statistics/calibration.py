@@ -36,6 +36,7 @@ from cvhw4.statistics.bounds import (
     digest,
     failed,
     scale_of,
+    with_figure,
 )
 from cvhw4.statistics.intervals import t_quantile
 from cvhw4.statistics.scales import SCALES
@@ -130,6 +131,7 @@ def calibrate(
         )
         for row in rows
         for figure in bounded(study, row)
+        if with_figure(runs[row.name], figure) == runs[row.name]
     }
     of_claims = {claim.id: _of_claim(claim, study, runs, aside) for claim in claims}
     checked: dict[Any, Series] = {key: series for key, series in of_rows.items() if key[0] in nightly}
@@ -173,12 +175,13 @@ def _usable(study: Study, records: Iterable[RunRecord]) -> tuple[dict[str, list[
         runs = len(by_row[row.name])
         if runs < FEWEST_RUNS:
             raise InputError(row.name, f"has {runs} runs on the study's data, too few to calibrate a bound", more)
-        needed = {figure.split(" ", 1)[1] for figure in bounded(study, row) if figure not in TRAINING_LOSSES}
+        figures = row.task.bounded if row.group else bounded(study, row)  # others' runs may be from before a metric
+        needed = {figure.split(" ", 1)[1] for figure in figures if figure not in TRAINING_LOSSES}
         needed |= {claim.metric for claim in study.claims if claim.worse is not None and row.name in claim.rows}
         for record in by_row[row.name]:
             if lacking := sorted(name for name in needed if name not in record.epochs[-1].figures):
                 raise InputError(row.name, f"has runs without {lacking[0]}", more)
-            for name in sorted(needed.intersection(study.shares)):
+            for name in sorted({*needed, *study.metrics}.intersection(study.shares, record.epochs[-1].figures)):
                 if not 0 <= (value := record.figure(f"{study.epoch} {name}")) <= 1:
                     problem = f"has runs with {name}={value:g}, which is one of the study's shares"
                     raise InputError(row.name, problem, f"leave {name} out of the study's shares")
@@ -240,7 +243,7 @@ def _series(study: Study, row: Row, figure: str, runs: Sequence[RunRecord], asid
     values, scale = np.array([r.figure(figure) for r in runs]), SCALES[name]
     counted = np.array([r.seed not in aside for r in runs])
     middle = float(scale.of(scale.to(values[counted]).mean()))
-    step = 0.0 if figure.partition(" ")[2] in study.metrics else _step(figure, runs[0])  # f1 has no such steps
+    step = _step(figure, runs[0])  # the least spread; a metric of the study's own need not come in such steps
     return Series(
         scale.to(values),
         np.array([r.seed for r in runs]),
@@ -518,10 +521,11 @@ def to_toml(study: Study, bounds: Bounds) -> str:
     for row, figures in bounds.rows.items():
         lines += ["", f"[{name}.rows.{_key(row)}]"]
         lines += [f"{_quoted(figure)} = {_inline(b)}" for figure, b in figures.items()]
-        left_out = [figure for figure in bounded(study, study.rows[row]) if figure not in figures]
         lines += [
             f"# {figure}: no bound, as one that its seeds and held-out nights allow would say nothing"
-            for figure in left_out
+            + ", or some runs lack it" * (study.rows[row].group != "" and figure.partition(" ")[2] in study.metrics)
+            for figure in bounded(study, study.rows[row])
+            if figure not in figures
         ]
     lines += ["", f"# Differences of {study.epoch} epochs, by seed.", f"[{name}.claims]"]
     lines += [f"{_key(id)} = {_inline(b)}" for id, b in bounds.claims.items()]

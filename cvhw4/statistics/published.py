@@ -52,7 +52,7 @@ def binomial_comparison(better: float, worse: float | None, images: int, margin:
     be. On the other hand the images are the same: answers that are alike make the difference steadier than two
     independent accuracies, but how much steadier only the answers by image would tell (McNemar), and they are not
     published. Of a difference the interval is Newcombe's (1998, method 10), made of the Wilson intervals of both, and
-    the test is that interval turned around. For accuracies of whole images, not of pixels.
+    the test's error is scaled from the 95 % interval. For accuracies of whole images, not of pixels.
 
     Args:
         better: within 0..1.
@@ -73,7 +73,7 @@ def binomial_comparison(better: float, worse: float | None, images: int, margin:
         down, up = reach(worse)
         below, above = math.hypot(below, up), math.hypot(above, down)
     difference = better - (worse or 0.0)
-    error = (below if difference > margin else above or below) / float(norm.ppf(0.975))
+    error = float((below if difference > margin else above or below) / norm.ppf(0.975))
     if worse is None:
         test = binomtest(round(better * images), images, margin)
         low, high = test.proportion_ci(0.95, method="exact")

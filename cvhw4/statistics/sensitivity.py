@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cvhw4.records.schema import RunRecord
-from cvhw4.statistics.bounds import Bound, Bounds, Twin
+from cvhw4.statistics.bounds import Bound, Bounds, Twin, with_figure
 from cvhw4.statistics.intervals import estimate
 from cvhw4.statistics.scales import SCALES
 from cvhw4.study import Control, Study
@@ -67,8 +67,9 @@ def detect(
     Returns:
         None where there are no runs, or no bounds of the row that is corrupted.
     """
-    name, figures = control.of(study, strength).name, bounds.rows.get(control.row, {})
+    name = control.of(study, strength).name
     runs = [r for r in records if r.row == name and bounds.apply_to(r.data.fingerprint)]
+    figures = {f: b for f, b in bounds.rows.get(control.row, {}).items() if with_figure(runs, f) == runs}
     if not runs or not figures:
         return None
     aside = bounds.aside(*runs, row=control.row)

@@ -203,7 +203,7 @@ def judge(
         resolution=resolution,
         calibrated=len(others) * (comparison.freedom >= len(seeds)),
         runs=compared,
-        share=claim.metric in study.rows[claim.rows[0]].task.shares,
+        share=study.is_share(claim.metric, claim.rows[0]),
     )
 
 

@@ -229,6 +229,10 @@ class Study:
         """The metrics that tables show for the rows of a task: built-in ones, then the study's own."""
         return (*task.shown, *self.metrics)
 
+    def is_share(self, metric: str, row: str) -> bool:
+        """Whether a figure of a row lies between 0 and 1."""
+        return metric in {*self.rows[row].task.shares, *self.shares}
+
     @property
     def lowest(self) -> frozenset[str]:
         """The figures of which the lowest is best, whether or not there are such."""
@@ -327,7 +331,7 @@ class Study:
             for metric, figure in published.figures.items():
                 if self.train is None:
                     choose(where, "figure", metric, [*row.task.metrics, *self.metrics])
-                if metric in row.task.shares and not 0 <= figure <= 1:
+                if self.is_share(metric, name) and not 0 <= figure <= 1:
                     raise InputError(where, f"has {metric}={figure:g}, which lies between 0 and 1", _AS_SHARE)
 
     def _check_claims(self) -> None:
@@ -340,7 +344,7 @@ class Study:
                 choose(where, "row", row, [*self.rows])
                 if self.train is None:  # else it is not known what will be yielded
                     choose(where, "metric", claim.metric, known[row])
-            shares = claim.metric in self.rows[claim.rows[0]].task.shares
+            shares = self.is_share(claim.metric, claim.rows[0])
             least = 0 if len(claim.rows) == 1 else -1  # a figure itself is not below 0, as a difference may be
             for name in ("margin", "smallest") if shares else ():
                 if not least <= (value := getattr(claim, name)) <= 1:
