@@ -143,6 +143,11 @@ def test_a_smoke_test_of_other_data_or_of_a_control_that_changes_nothing_fails(s
     found = study("--smoke", "--threads", "1", "-m", "control", "-k", "q1_6x-label_noise_0.2")
     found.assert_outcomes(failed=1)
     assert "so that the corruption is not noticed" in found.stdout.str()
+    first_epoch_of_q1_6(study, pytester, "-m", "control", row="q1_6x-label_noise_0.02")
+    found = study("--smoke", "--threads", "1", "-m", "control", "-k", "q1_6x-label_noise_0.02", "-rs")
+    found.assert_outcomes(skipped=1)
+    told = " ".join(found.stdout.str().split())
+    assert "the corruption is not noticed: it is weaker than the one that has to be" in told
     path = bounds_file(pytester)
     path.write_text(path.read_text().replace(data_of("classification").fingerprint, "0" * 64))
     found = study("--smoke", "--threads", "1", "-k", "q1_6-finetune")
