@@ -11,6 +11,7 @@ from hashlib import sha256
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Literal
 
+from cvhw4.study.called import called_by
 from cvhw4.study.checks import MOST, is_number
 
 _DEEPEST = 8  # objects, lists and the like within each other that are looked into
@@ -33,7 +34,7 @@ class Loss:
             [B, size, size], -100 (PyTorch's `ignore_index`) where a pixel is of no class. A module is copied to the
             device, one with parameters to be trained is refused; tensors that a function holds it moves itself, as
             `weight.to(logits.device)`.
-        version: to be changed when the loss changes and its source text does not, as `Metric.version`.
+        version: to be changed when the loss changes and no text does, as `Metric.version`.
     """
 
     function: Callable[..., Any]
@@ -61,8 +62,8 @@ class Metric:
             as scikit-learn has them; for segmentation of the confusion matrix of the whole set (int64 [C, C], pixels by
             the class of their label and the class predicted, without void). Gives a finite number. A function or an
             object of torchmetrics is given tensors, and the labels last, as it takes them.
-        version: to be changed when the metric changes and its source text does not (a function that it calls, a value
-            that it holds): `--reuse` knows a metric by its text and this.
+        version: to be changed when the metric changes and no text does (a file that it reads): `--reuse` knows a metric
+            by its text, that of functions of yours that it calls, what it holds, and this.
         of: "labels": the predicted classes, int64 [V]; "scores": the probabilities of the classes (softmax), float32
             [V, C], 0 to 1, of two classes float32 [V], those of the second. Not for segmentation.
     """
@@ -123,21 +124,24 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def text_of(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> str:
     """The source text of a function and what it holds beside it, or of an object's class, what the object says of
-    itself and what it holds; of a partial also its arguments. Where there is no text, the name."""
+    itself and what it holds; of a partial also its arguments. Where there is no text, the name. Behind it, the text of
+    what it calls, if that is the user's."""
     seen |= {id(function)}
     if isinstance(function, partial):
         held = f"{_held(function.args, seen)}, {_held(function.keywords, seen)}"
         return f"partial({text_of(function.func, seen)}, {held})"
     known = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
     of_object = _beside_text(function, seen)
+    calls = called_by(known)
     if known is not function:
         parts = ("_buffers", "_modules", "_parameters")  # a module's
         holds = {k: v for k, v in getattr(function, "__dict__", {}).items() if not k.startswith("_") or k in parts}
         of_object = f"{ADDRESS.sub('', f' {function!r}')} {_held(holds, seen)}"
     try:
-        return inspect.getsource(known) + of_object
+        text = inspect.getsource(known)
     except (OSError, TypeError):
-        return f"{getattr(known, '__module__', '')}.{getattr(known, '__qualname__', known)}{of_object}"
+        text = f"{getattr(known, '__module__', '')}.{getattr(known, '__qualname__', known)}"
+    return f"{text}{of_object}{calls and f' {calls}'}"
 
 
 def _beside_text(function: Callable[..., Any], seen: frozenset[int]) -> str:

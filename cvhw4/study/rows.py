@@ -87,8 +87,8 @@ class Row:
         group: which tests train it: those whose mark names the same group. Rows without one are what a session trains
             by default, and what bounds and nightly jobs are about.
         corruption: what is wrong on purpose with the training data, see `Control`.
-        version: of a callable, to be changed when what it builds changes and its source text does not: `--reuse` knows
-            it by its text, its arguments and this.
+        version: of a callable, to be changed when what it builds changes and no text does: `--reuse` knows it by its
+            text, that of functions of yours that it calls, its arguments and this.
         for_task: of a callable, "classification" or "segmentation"; left out, what the study's data are for.
         name: filled in by the study.
         study: the name of the study, filled in by it.

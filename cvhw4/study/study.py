@@ -92,9 +92,9 @@ class Study:
         lower_is_better: with `train`, the names of figures of which the lowest is best, beside "loss". A claim about
             one holds where `better` is lower, and its difference is `worse` less `better`.
         shares: the names of figures, or of metrics, that lie between 0 and 1: their bounds do too.
-        version: with `train`, to be changed when what it does changes and its source text does not (a function that it
-            calls, the data that it reads): `--reuse` knows a run by that text, the row's settings and this.
-        train_text: the source text of `train`, once the study is made.
+        version: with `train`, to be changed when what it does changes and no text does (the data that it reads):
+            `--reuse` knows a run by its text, that of functions of yours that it calls, the row's settings and this.
+        train_text: these texts, once the study is made.
 
     Raises:
         InputError: something of another kind, or that does not fit together: a row's setting that its network or data
