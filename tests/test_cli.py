@@ -14,7 +14,7 @@ import pytest
 from packaging.version import Version
 from scipy import stats
 
-from cvhw4 import __version__, cli
+from cvhw4 import __version__, cli, homework
 from cvhw4.records.store import Store
 from cvhw4.statistics.bounds import load_bounds
 from cvhw4.statistics.calibration import calibrate, to_toml
@@ -29,7 +29,7 @@ PAGES = ("report.md", "verdicts.md", "report.html")
 
 @pytest.fixture
 def results(tmp_path):
-    return Store(save(tmp_path / "results", stored()), "quick")
+    return Store(save(tmp_path / "results", stored(redrawn=True)), "quick")
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_calibrate_then_report(run, results, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     code, out, _ = run("calibrate", "--nights=0", "--bounds=~/b.toml", "--results=~/results")
     assert code == 0 and f"{8 * len(QUICK.rows)} runs" in out and not Path("~").exists()
-    assert load_bounds(tmp_path / "b.toml", QUICK) == calibrate(QUICK, stored())
+    assert load_bounds(tmp_path / "b.toml", QUICK) == calibrate(homework.study("quick"), stored(redrawn=True))
     code, out, _ = run("report", "--bounds", "b.toml")
     assert code == 0
     assert out.split() == [str(results.folder.relative_to(tmp_path) / name) for name in PAGES]
@@ -73,8 +73,8 @@ def test_calibrate_then_report(run, results, tmp_path, monkeypatch):
 
 
 def test_calibrate_takes_twins_and_says_what_it_does_not_know(run, done, results, tmp_path):
-    save(tmp_path / "there", elsewhere([r for r in stored() if r.seed < 2]))
-    save(tmp_path / "elsewhere", elsewhere([r for r in stored() if r.seed == 2]))
+    save(tmp_path / "there", elsewhere([r for r in stored(redrawn=True) if r.seed < 2]))
+    save(tmp_path / "elsewhere", elsewhere([r for r in stored(redrawn=True) if r.seed == 2]))
     twice = ("--twins", "there", "--twins", "elsewhere", "--twins", "../" + tmp_path.name + "/there")
     done("calibrate", "--nights=3", "--bounds", "b.toml", *twice)
     made = load_bounds(tmp_path / "b.toml", QUICK)

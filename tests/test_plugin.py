@@ -143,8 +143,8 @@ def test_a_smoke_test_of_other_data_or_of_a_control_that_changes_nothing_fails(s
     found = study("--smoke", "--threads", "1", "-m", "control", "-k", "q1_6x-label_noise_0.2")
     found.assert_outcomes(failed=1)
     assert "so that the corruption is not noticed" in found.stdout.str()
-    first_epoch_of_q1_6(study, pytester, "-m", "control", row="q1_6x-label_noise_0.02")
-    found = study("--smoke", "--threads", "1", "-m", "control", "-k", "q1_6x-label_noise_0.02", "-rs")
+    first_epoch_of_q1_6(study, pytester, "-m", "control", row="q1_6x-label_noise_0.1")
+    found = study("--smoke", "--threads", "1", "-m", "control", "-k", "q1_6x-label_noise_0.1", "-rs")
     found.assert_outcomes(skipped=1)
     told = " ".join(found.stdout.str().split())
     assert "the corruption is not noticed: it is weaker than the one that has to be" in told

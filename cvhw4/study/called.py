@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
@@ -145,14 +146,17 @@ def _place(name: str) -> tuple[Path, str] | None:
     """The file of a module, if it is the user's, and the package of its relative imports. Nothing is imported."""
     if name in sys.modules:
         return _place_of(sys.modules[name])
-    spec, folders = None, None
-    parts = name.split(".")
-    for i in range(len(parts)):
-        spec = PathFinder.find_spec(".".join(parts[: i + 1]), folders)
-        if spec is None or (spec.origin is not None and not _is_users(Path(spec.origin))):
+    spec = PathFinder.find_spec(name.partition(".")[0])
+    for end in [match.start() for match in re.finditer(r"\.|$", name)][1:]:
+        if spec is None or spec.submodule_search_locations is None:
             return None
-        folders = spec.submodule_search_locations
-    return (Path(spec.origin), spec.parent or "") if spec is not None and spec.origin is not None else None
+        try:
+            spec = PathFinder.find_spec(name[:end], [*spec.submodule_search_locations])
+        except (AttributeError, KeyError):  # folders of a namespace package within one that is not imported
+            return None
+    if spec is None or spec.origin is None or not _is_users(Path(spec.origin)):
+        return None
+    return Path(spec.origin), spec.parent or ""
 
 
 def _place_of(module: ModuleType) -> tuple[Path, str] | None:

@@ -36,18 +36,19 @@ def runs(values, row="q1_2", **changes):
     return [record(row, seed=s, figures=((v,),), loss=0.5 + v / 100, **changes) for s, v in enumerate(values)]
 
 
-def stored(n=8, spread=0.01):
+def stored(n=8, spread=0.01, redrawn=False):
     """n runs of every quick row, with a spread of its own over seeds."""
     random = np.random.RandomState(5)
 
     def figures(i):
         return ((float(0.5 + 0.02 * i + random.normal(0, spread)),),)
 
-    return [
+    made = [
         record(row, seed=s, figures=figures(i), loss=random.uniform(0.4, 0.6))
         for i, row in enumerate(QUICK.rows)
         for s in range(n)
     ]
+    return [replace(r, data=replace(r.data, redrawn=redrawn)) for r in made]
 
 
 @cache
