@@ -40,6 +40,7 @@ def test_sides_are_timed_in_turn_and_the_faster_number_of_workers_is_kept(tmp_pa
     calls = []
     seconds = {LIGHTNING: {"0": 5.0, "2": 4.0}, TIMM: {"1": 6.0, "2": 7.0}}
     monkeypatch.setattr(peers, "session", lambda work, whole=False: calls.append(whole) or Trial(3.0))
+    monkeypatch.setattr(peers, "alone", lambda work: calls.append("alone") or Trial(1.0, 9.0, 9.0))
     monkeypatch.setattr(peers, "script", lambda p, work, n: calls.append((p, n)) or Trial(seconds[p][n]))
     monkeypatch.setenv("CVHW4_PEERS", str(tmp_path))
     (tmp_path / "pytorch-image-models").mkdir()
@@ -47,7 +48,8 @@ def test_sides_are_timed_in_turn_and_the_faster_number_of_workers_is_kept(tmp_pa
     work = Work("tf_efficientnet_lite0", tmp_path)
     found = peers.compare("one run", work, peers=[LIGHTNING, TIMM], trials=2, pictures="", command="")
     first = [(LIGHTNING, "0"), (LIGHTNING, "2"), (TIMM, "1"), (TIMM, "2")]
-    assert calls == [False, True, *first, False, True, (LIGHTNING, "2"), (TIMM, "1")]
+    assert calls == [False, True, "alone", *first, False, True, "alone", (LIGHTNING, "2"), (TIMM, "1")]
+    assert found.alone == [Trial(1.0, 9.0, 9.0)] * 2
     assert [what for what, *_ in found.pairs(TIMM)] == [WHOLE, STUDY]
     assert found.environment["pytorch-image-models/train.py"] == "sha256 e3b0c44298fc"  # of an empty file
 
@@ -59,12 +61,17 @@ def test_figures_by_hand_and_on_the_page():
     page = peers_page([found, replace(found, environment={"device": "cuda"})])
     cpu, cuda = page.split("## CUDA")
     line = cells(cpu, "one run", LIGHTNING, "2 (0: 25.0 s)", "training")
-    assert line[4:] == ["100.0", "60.0", "1.67 (1.00 to 2.00)", "1.50, met", "3"]
+    assert line[4:] == ["100.0", "60.0", "1.67 (1.00 to 2.00)", "1.50, met", "-", "3"]
+    known = peers_page(
+        [comparison(alone=[Trial(5.0, 110.0, 250.0), Trial(5.0, 125.0, 250.0), Trial(5.0, 130.0, 250.0)])]
+    )
+    assert cells(known, "one run", LIGHTNING, "2 (0: 25.0 s)", "training")[8] == "125.0 (80 %)"
+    assert cells(known, "one run", LIGHTNING, "2 (0: 25.0 s)", WHOLE)[8] == "-"
     slower = comparison(ours=[Trial(11.0)] * 3)
     assert cells(peers_page([slower]), "one run", LIGHTNING, "2 (0: 25.0 s)", WHOLE)[7] == "1.80, MISSED"
     just = comparison(ours=[Trial(18 / 1.796)] * 3)  # theirs: 18 s
     assert cells(peers_page([just]), "one run", LIGHTNING, "2 (0: 25.0 s)", WHOLE)[6].startswith("1.796 (")
-    assert cells(cpu, "one run", TIMM, "-", WHOLE)[6:] == ["not measured", "1.90", "0"]
+    assert cells(cpu, "one run", TIMM, "-", WHOLE)[6:] == ["not measured", "1.90", "-", "0"]
     assert cells(cuda, "one run", LIGHTNING, "2 (0: 25.0 s)", WHOLE)[7] == "-"  # aims are a CPU's
     assert "(2 threads); 2026-11-29, lightning 2.6, code abc; `pytest -m peers`" in cpu and "<b>" not in page
 
@@ -116,5 +123,6 @@ def test_every_peer_that_is_there_trains_the_same_as_ours(name, tmp_path, monkey
     work = replace(work, size=32, batch=4, epochs=1)
     found = peers.compare(name, work, peers=present, trials=1, pictures=pictures, command="")
     assert all(trial.seconds > 1 and trial.train and trial.val for trial in found.ours)
+    assert all(trial.train and trial.val for trial in found.alone) and len(found.alone) == 1
     assert [seconds > 1 for seconds in found.study] == [True] * CONTESTS[name].study
     assert all(next(iter(tried.values()))[0].train or "torchvision" in p for p, tried in found.peers.items())

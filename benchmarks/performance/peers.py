@@ -7,12 +7,14 @@ in no package, so they are taken from clones of their repositories below the fol
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -183,6 +185,59 @@ def session(work: Work, *, whole: bool = False) -> Trial:
     return Trial(seconds, train / spent[0], val / spent[1])
 
 
+def alone(work: Work) -> Trial:
+    """Times a network by itself in a new process: optimizer steps, and answers, on one batch that is in memory. Raises
+    RuntimeError: it failed; with what it printed."""
+    call = f"network_alone({work.network!r}, {work.size}, {work.batch}, {work.device!r})"
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with tempfile.TemporaryDirectory() as folder:
+        made = ["-c", f"from benchmarks.performance.peers import network_alone; {call}"]
+        seconds, printed = run_python(made, Path(folder), PYTHONPATH=paths)
+    return Trial(seconds, *loops(printed, work))
+
+
+def network_alone(network: str, size: int, batch: int, device: str, seconds: float = 5) -> None:
+    """Prints images per second as `lightning_script.py` does: batch over the median of the steps that so many seconds
+    take, five or more, after two; memory, layout and convolutions are as in ours."""
+    from cvhw4.homework import study
+    from cvhw4.models.build import build_module, channels_last
+    from cvhw4.models.convolutions import fast_convolutions
+    from cvhw4.training.process import prepare_process
+
+    prepare_process()
+
+    import torch
+    from torch import nn
+
+    classes, places = (11, (size, size)) if network.startswith("smp/") else (2, ())
+    row = replace(study("quick").row("q1_2"), network=network, start="random", classes=classes)
+    module = channels_last(build_module(row).to(device))
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-6, momentum=0.9)
+    images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    targets = torch.randint(classes, (batch, *places), device=device)
+
+    def step() -> None:
+        nn.functional.cross_entropy(module(images), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def rate(work: Callable[[], object]) -> float:
+        took: list[float] = []
+        while len(took) < 7 or sum(took) < seconds:
+            began = time.perf_counter()
+            work()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            took.append(time.perf_counter() - began)
+        return batch / median(took[2:])
+
+    with fast_convolutions(module):
+        train = rate(step)
+        module.eval()
+        with torch.inference_mode():
+            print(json.dumps({"train": round(train, 1), "val": round(rate(lambda: module(images)), 1)}))
+
+
 def script(peer: str, work: Work, workers: str) -> Trial:
     """Times a peer's script in a new folder. Raises RuntimeError: it failed; with what it printed."""
     with tempfile.TemporaryDirectory() as folder:
@@ -218,6 +273,7 @@ def compare(name: str, work: Work, *, peers: Sequence[str], trials: int, picture
     started = datetime.now(UTC).isoformat(timespec="seconds")
     ours: list[Trial] = []
     study: list[float] = []
+    by_itself: list[Trial] = []
     theirs: dict[str, dict[str, list[Trial]]] = {
         peer: {workers: [] for workers in PEERS[peer].workers} for peer in peers
     }
@@ -225,6 +281,7 @@ def compare(name: str, work: Work, *, peers: Sequence[str], trials: int, picture
         ours.append(session(work))
         if CONTESTS[name].study:
             study.append(session(work, whole=True).seconds)
+        by_itself.append(alone(work))
         for peer, tried in theirs.items():
             for workers in [_best(tried)] if turn else tried:
                 tried[workers].append(script(peer, work, workers))
@@ -233,7 +290,15 @@ def compare(name: str, work: Work, *, peers: Sequence[str], trials: int, picture
         where[f"{path.parts[-2]}/{path.name}"] = "sha256 " + sha256(path.read_bytes()).hexdigest()[:12]
     what = f"{work.network}, {work.size} px, batch {work.batch}, {work.epochs} epochs, {pictures}"
     return Comparison(
-        name=name, work=what, ours=ours, study=study, peers=theirs, environment=where, command=command, started=started
+        name=name,
+        work=what,
+        ours=ours,
+        study=study,
+        alone=by_itself,
+        peers=theirs,
+        environment=where,
+        command=command,
+        started=started,
     )
 
 
@@ -264,6 +329,7 @@ class Comparison:
         work: what every side trained, in words.
         ours: a trial in every round.
         study: seconds of the session of 2 rows with 3 seeds, in every round; empty where it was not timed.
+        alone: of the network by itself, in every round; empty where it was not timed.
         peers: trials by peer and number of workers: one in every round for the number that was faster in the first.
         environment: as `cvhw4.records.environment.environment` gives it, with the peers' versions.
         command: what was run to measure.
@@ -274,6 +340,7 @@ class Comparison:
     work: str
     ours: list[Trial]
     study: list[Positive] = field(default_factory=list)
+    alone: list[Trial] = field(default_factory=list)
     peers: Mapping[str, Mapping[str, list[Trial]]]
     environment: Mapping[str, Any]
     command: str
@@ -281,7 +348,8 @@ class Comparison:
 
     def __post_init__(self) -> None:
         rounds = [len(tried[_best(tried)]) if tried and all(tried.values()) else 0 for tried in self.peers.values()]
-        if not self.ours or {*rounds, len(self.study) or len(self.ours)} != {len(self.ours)}:
+        others = (len(side) or len(self.ours) for side in (self.study, self.alone))
+        if not self.ours or {*rounds, *others} != {len(self.ours)}:
             raise ValueError("the trials are not in rounds")
         if not isinstance(self.environment.get("device"), str):
             raise ValueError("the environment has no device")
@@ -325,8 +393,10 @@ _ABOUT = (
     "checkpoints among them. *Workers*: loading processes, the number that was faster in the first round, and what "
     "the other took. *2 rows x 3 seeds*: one session of ours against six times the script's seconds in that round. "
     "Training and validation: the loops alone, by each side's own clock; a peer decodes pictures in them, ours "
-    "before. timm leaves out an epoch's last, incomplete batch. torchvision's script needs five classes, so there "
-    "both sides have the pictures in six folders."
+    "before. *The network alone*: optimizer steps, and answers, on one batch in memory, laid out and computed as in "
+    "ours, and the share of that which ours reaches with all that a loop does beside it; above 100 % where batch norm "
+    "is folded for validation. timm leaves out an epoch's last, incomplete batch. torchvision's script needs five "
+    "classes, so there both sides have the pictures in six folders."
 )
 
 
@@ -352,7 +422,8 @@ def _lines(name: str, found: Comparison | None, kind: str) -> Iterator[dict[str,
         for what in measured or targets or [WHOLE]:
             target = f"{targets[what]:.2f}" if what in targets else "-"
             line = {"work": name, "against": peer, "workers": escape(best + others) or "-", "of": what}
-            line |= {"ours": "-", "theirs": "-", "ratio": "not measured", "target": target, "n": "0"}
+            line |= {"ours": "-", "theirs": "-", "ratio": "not measured", "target": target}
+            line |= {"network alone": "-", "n": "0"}
             if measured:
                 ours, theirs = measured[what]
                 ratio, low, high = ratios(what, ours, theirs)
@@ -362,6 +433,9 @@ def _lines(name: str, found: Comparison | None, kind: str) -> Iterator[dict[str,
                 line["ratio"] = f"{ratio:.{digits}f} ({low:.2f} to {high:.2f})"
                 if what in targets:
                     line["target"] += ", MISSED" if missed else ", met"
+                if found and found.alone and what in (TRAIN, VAL):
+                    most = median(getattr(t, "train" if what == TRAIN else "val") for t in found.alone)
+                    line["network alone"] = f"{most:.1f} ({100 * median(ours) / most:.0f} %)"
             yield line
 
 
