@@ -54,7 +54,7 @@ def save(results, name, figures, study=QUICK, data="CamVid", train=10):
     for seed, miou in enumerate(figures):
         epochs = miou if isinstance(miou, tuple) else (miou,)
         one = record(name, seed, figures=tuple((figure,) for figure in epochs), study=study.name)
-        kind = dict(embedded=data not in ("CamVid", "a, b"), redrawn="redrawn" in data)
+        kind = dict(embedded=data not in ("CamVid", "a, b"), redrawn=data == REDRAWN)
         used = replace(one.data, name=data, fingerprint=data.encode().hex().ljust(64, "0"), train=train, **kind)
         whose = dict(
             settings=study.row(name).settings(), fingerprint=f"{seed:02d}{prints}", configuration=f"aa{prints}"
@@ -69,7 +69,7 @@ def lines(page, heading):
     return {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:]}
 
 
-GENERATED, REDRAWN = "embedded scenes", "embedded scenes, redrawn"
+GENERATED, REDRAWN = "generated scenes (one set)", "generated scenes"
 SKIPS, CLASSES = "skip connections raise mIoU", "going from 11 to 3 classes raises mIoU"
 
 

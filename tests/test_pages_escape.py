@@ -67,7 +67,7 @@ def table_with(cell):
 @pytest.mark.parametrize(
     "text",
     [
-        "embedded portraits",
+        "generated portraits (one set)",
         "tf_efficientnet_lite0+linear",
         "a__b",
         "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz",

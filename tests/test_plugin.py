@@ -282,7 +282,7 @@ def test_a_session_trains_records_and_tabulates(study, pytester):
     runs = {(r.row, r.seed): r for r in stored(pytester)}
     assert sorted(runs) == [(row, s) for row in ("q2_1a-skip", "q2_1b-noskip") for s in (0, 1)]
     report = page(pytester, "report.md").read_text()
-    assert "## Q2: street scenes (embedded scenes, redrawn)" in report
+    assert "## Q2: street scenes (generated scenes)" in report
     assert "q1_2-finetune" in report.split("Rows without")[1]
     html = page(pytester, "report.html").read_text()
     assert html.count("<svg") == 5 and "The comparisons in full" in html  # the claims, two figures' curves, scenes, IoU

@@ -240,8 +240,8 @@ def test_git_takes_no_pictures_but_those_of_embedded_data():
     assert asked("check-ignore", "--no-index", "--stdin", input="\n".join([*pictures, *others])) == pictures
     tracked = [Path(path) for path in asked("ls-files", "--cached", "--ignored", "--exclude-standard")]
     assert [path.name for path in tracked if path.suffix == ".svg"] == [
-        "attention-maps-classification-embedded-portraits--redrawn.svg",
-        "panels-segmentation-embedded-scenes--redrawn.svg",
+        "attention-maps-classification-generated-portraits.svg",
+        "panels-segmentation-generated-scenes.svg",
     ]
     shown = {path.stem for path in tracked if path.suffix == ".npz"}
     store = Store(ROOT / "results", "quick")

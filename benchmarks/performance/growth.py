@@ -102,7 +102,7 @@ def run(folder: Path, limit: int) -> dict[str, Any]:
 
 
 def train(name: str, size: int, images: int, seeds: int = 1) -> float:
-    """Seconds that the training of a quick row takes, one epoch on a part of the embedded portraits.
+    """Seconds that the training of a quick row takes, one epoch on a part of the generated portraits.
 
     Args:
         name: of the row, or what it begins with.
@@ -203,7 +203,7 @@ def growth_page(growth: Growth) -> str:
         "One measure per point, for image size the least of three; by `make growth`. Images: one pass over a training "
         "set as an epoch makes it (picked in random order, cropped, scaled to 96 px, normalised), without a network; "
         "peak memory is the whole process's, torch and all. Image size and seeds: one epoch of the quick study's "
-        "row on 64 embedded portraits.",
+        "row on 64 generated portraits.",
     ]
     for kind, unit in _UNITS.items():
         points = [p for curve in growth.curves(kind).values() for p in curve]

@@ -91,7 +91,7 @@ class Dataset:
     """A training and a validation split.
 
     Attributes:
-        name: how tables call it ("embedded portraits", or the folder's name).
+        name: how tables call it ("generated portraits", or the folder's name).
         task: what is predicted.
         classes: class names in the order of their numbers (for segmentation without void).
         train: what is trained on.

@@ -56,7 +56,7 @@ class Picture:
     """A picture of a page.
 
     Attributes:
-        stem: plain file name without suffix, unique on the page ("curves-classification-embedded-portraits").
+        stem: plain file name without suffix, unique on the page ("curves-classification-generated-portraits").
         svg: the file's text; the same records always give the same.
         alt: what it shows, in words, for those who do not see it.
         caption: what to read from it, units and n: markdown (names from outside escaped).

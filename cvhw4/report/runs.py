@@ -202,7 +202,7 @@ def scope(runs: Sequence[RunRecord]) -> str:
             "Each seed drew its own pictures, so that what is concluded over seeds is about others of their kind too."
         )
     if any(r.data.redrawn for r in runs):
-        return "On data called *redrawn* each seed drew its own pictures; on others all saw the same."
+        return "Of generated pictures each seed drew its own, but not where it says *one set*; others all seeds saw."
     return "All seeds saw the same pictures, so that what is concluded over seeds is about these."
 
 

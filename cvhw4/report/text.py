@@ -100,5 +100,5 @@ def wrapped(text: str) -> str:
 
 
 def file_stem(text: str) -> str:
-    """A plain name of a file or a part of one: "embedded scenes" to "embedded-scenes", the last 80 characters."""
+    """A plain name of a file or a part of one: "generated scenes" to "generated-scenes", the last 80 characters."""
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower())[-80:]

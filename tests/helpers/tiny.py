@@ -112,7 +112,7 @@ def dataset(task: str, train: int = 12, val: int = 8) -> Dataset:
     train_split, val_split = split("train", train), split("val", val)
     classes = PORTRAIT_CLASSES if task == "classification" else CLASSES
     prints = fingerprint(train_split, val_split)
-    name = "embedded portraits" if task == "classification" else "embedded scenes"
+    name = "generated portraits (one set)" if task == "classification" else "generated scenes (one set)"
     return Dataset(name, task, classes, train_split, val_split, prints, embedded=True)
 
 
@@ -186,7 +186,7 @@ def failure(of: RunRecord, **changes) -> Failure:
 def generated(source: Generated) -> Dataset:
     """The same pictures for all seeds, also where each is said to draw its own."""
     made = dataset(source.task)
-    return replace(made, name=f"{made.name}, redrawn", drawn_from="f" * 64) if source.redraw else made
+    return replace(made, name=made.name.removesuffix(" (one set)"), drawn_from="f" * 64) if source.redraw else made
 
 
 _read = load._load

@@ -31,7 +31,7 @@ SCENES: dict[_Name, int] = {"train": 120, "val": 40}
 
 def embedded_portraits(draw: int = 0) -> Dataset:
     """256 training and 200 validation portraits with or without heavy make-up, uint8 RGB of 156 x 128 pixels."""
-    return _dataset("embedded portraits", "classification", PORTRAIT_CLASSES, portraits, PORTRAITS, draw)
+    return _dataset("generated portraits", "classification", PORTRAIT_CLASSES, portraits, PORTRAITS, draw)
 
 
 def face_masks(dataset: Dataset) -> NDArray[np.bool_] | None:
@@ -44,7 +44,7 @@ def face_masks(dataset: Dataset) -> NDArray[np.bool_] | None:
 
 def embedded_scenes(draw: int = 0) -> Dataset:
     """120 training and 40 validation street scenes with CamVid's classes, uint8 RGB of 132 x 176 pixels."""
-    return _dataset("embedded scenes", "segmentation", CAMVID_CLASSES, scenes, SCENES, draw)
+    return _dataset("generated scenes", "segmentation", CAMVID_CLASSES, scenes, SCENES, draw)
 
 
 def _dataset(
