@@ -405,11 +405,11 @@ class Runner:
         choice = choose_precision(self.precision, device, row, dataset)
         graphs, deterministic = (wanted and device.type == "cuda" for wanted in (self.cuda_graphs, self.deterministic))
         source, network = None, row.network_name
-        packages = [] if isinstance(row.network, str) else packages_of(row.network)
+        packages = packages_of(*self.study.functions) if self.study.functions else []
         if isinstance(row.network, str):
             network = take_apart(row.network).name
             source = find_weights(row.network, self.weights) if row.start == "imagenet" else None
-            packages = ["segmentation-models-pytorch"] * row.network.startswith("smp/")
+            packages += ["segmentation-models-pytorch"] * row.network.startswith("smp/")
         identity = {
             "settings": row.settings(),
             "data": dataset.origin,

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,7 @@ def test_output_to_a_pipe_is_plain_and_80_wide(run, tmp_path, monkeypatch):
         ("a", "empty", (), "empty: has no runs of study quick"),
         ("main:insects", "a", (), "main:insects: has no runs of study quick. Fix: name a study"),
         ("a", "full/full", (), "has no runs of study quick"),
+        ("a", "other", (), "other: has no row on the data that it is on in A (A: embedded. B: photos). Fix: compare"),
         ("insects/insects", "insects/insects", (), "--study FILE"),
         ("a", "a", ("--study", "insects"), "--study FILE"),
         ("a", "a", ("--time-limit", "nan"), "--time-limit nan: is not a ratio"),
@@ -57,6 +59,8 @@ def test_unusable_input_is_one_line_and_exit_code_4(run, tmp_path, a, b, options
     """tests/test_revisions.py has what is no store at all."""
     for place in ("a/quick", "full/full", "insects/insects", "both/full", "both/insects"):
         save(tmp_path / place.split("/")[0], runs(GOOD), place.split("/")[1])
+    other = [replace(r, data=replace(r.data, name="photos", fingerprint="e" * 64)) for r in runs(GOOD)]
+    save(tmp_path / "other", other)
     (tmp_path / "empty" / "quick" / "runs").mkdir(parents=True)
     git("init"), git("add", "insects"), git("commit", "-m", "x")
     before = sorted(tmp_path.rglob("*"))

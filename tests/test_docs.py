@@ -330,7 +330,8 @@ def untrained(self, row, seed, on_epoch=None, on_wait=None):
     level = 0.5 + 0.01 * (len(row.name) + seed * seed % 7)
     base = next(name for name in QUICK.rows if name.split("-")[0] == row.name.split("-")[0].removesuffix("x"))
     made = record(base, seed, figures=((0.4,), (level,)), loss=1 - level)
-    return self.store.save(replace(made, row=row.name, study=row.study, settings=row.settings()))
+    data = replace(made.data, redrawn=True)
+    return self.store.save(replace(made, row=row.name, study=row.study, settings=row.settings(), data=data))
 
 
 class Reader:

@@ -96,6 +96,7 @@ def test_each_seed_draws_pictures_of_its_own_from_one_source(kind, few):
     assert load(drawn, 1) is sets[2] and load(fixed, 1) is sets[0] is load(fixed, 2)
     assert len({data.fingerprint for data in sets}) == 3
     assert sets[1].origin == sets[2].origin == load(drawn).origin != sets[0].origin == sets[0].fingerprint
+    assert load(drawn).fingerprint == sets[1].fingerprint  # no other set is drawn for what they have in common
     assert [data.name for data in sets] == [f"generated {kind} (one set)", f"generated {kind}", f"generated {kind}"]
     assert all(data.embedded for data in sets)
 

@@ -147,7 +147,7 @@ def test_a_smoke_test_of_other_data_or_of_a_control_that_changes_nothing_fails(s
     found = study("--smoke", "--threads", "1", "-m", "control", "-k", "q1_6x-label_noise_0.1", "-rs")
     found.assert_outcomes(skipped=1)
     told = " ".join(found.stdout.str().split())
-    assert "the corruption is not noticed: it is weaker than the one that has to be" in told
+    assert "the corruption is not noticed: it is weaker than the one that has to be noticed" in told
     path = bounds_file(pytester)
     path.write_text(path.read_text().replace(data_of("classification").fingerprint, "0" * 64))
     found = study("--smoke", "--threads", "1", "-k", "q1_6-finetune")

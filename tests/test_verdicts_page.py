@@ -136,7 +136,9 @@ def test_where_each_seed_drew_its_own_pictures_the_spread_over_seeds_has_the_ima
     assert "Each seed drew its own pictures" in other and "All seeds saw the same pictures" in page
     redrawn = [replace(r, data=replace(r.data, fingerprint="0" + r.data.fingerprint[1:])) for r in redrawn]
     both = verdicts_page(QUICK, [*records, *redrawn], store.images, NO_BOUNDS)[0]
-    assert "Of generated pictures each seed drew its own, but not where it says *one set*; others all seeds saw." in both
+    assert (
+        "Of generated pictures each seed drew its own, but not where it says *one set*; others all seeds saw." in both
+    )
     assert f"(generated pictures), {SEEDS} seeds a row" in both
     claims = [
         cells(line, FIRST.sentence) for line in section(both, "The claims").splitlines() if FIRST.sentence in line

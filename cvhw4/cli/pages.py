@@ -262,6 +262,10 @@ def compare(
             raise InputError(side, f"has no runs of study {name_a}", "name a folder or revision that has some")
     broken = [latest_failures(r, f) for r, f in zip(records, failures, strict=True)]
     changes = compare_runs(judged, records[0], records[1], broken[0], broken[1], time_limit, complete)
+    if not (changes.figures or changes.gaps or changes.failed):
+        data = ["; ".join(sorted({r.data.name for r in found})) for found in records]
+        problem = f"has no row on the data that it is on in A (A: {data[0]}. B: {data[1]})"
+        raise InputError(b, problem, "compare runs of the same rows on the same data")
     if markdown:
         typer.echo(comment(changes, a, b), nl=False)
     else:

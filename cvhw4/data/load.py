@@ -41,9 +41,9 @@ def _load(source: Pictures | Scenes | Generated, seed: int | None) -> Dataset:
     from cvhw4.data.embedded import embedded_portraits, embedded_scenes
 
     draw = embedded_portraits if source.kind == "portraits" else embedded_scenes
-    fixed = draw()
     if not source.redraw:
+        fixed = draw()
         return replace(fixed, name=f"{fixed.name} (one set)")
-    population = hashlib.sha256(f"redrawn {fixed.fingerprint}".encode()).hexdigest()
-    drawn = fixed if seed is None else draw(seed + 1)
-    return replace(drawn, drawn_from=population)
+    first = draw(1)  # what the generator draws for seed 0 tells it from another
+    population = hashlib.sha256(f"redrawn {first.fingerprint}".encode()).hexdigest()
+    return replace(draw(seed + 1) if seed else first, drawn_from=population)

@@ -22,8 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--same-pictures",
         action="store_true",
-        help="all seeds see the same generated pictures (default: each seed draws its own, so that intervals are about "
-        "other pictures too)",
+        help="all seeds see one set of generated pictures, without bounds (default: each seed draws its own, so that "
+        "intervals are about other pictures too)",
     )
 
 

@@ -94,7 +94,7 @@ def _compare(record: RunRecord, corrupts: str | None, bounds: Bounds, *, weaker:
     if corrupts and abs(loss - calibrated) <= room:
         told = f"{apart}, within {room:.2g}, so that the corruption is not noticed"
         if weaker:
-            pytest.skip(printable(f"{told}: it is weaker than the one that has to be"))
+            pytest.skip(printable(f"{told}: it is weaker than the one that has to be noticed"))
         pytest.fail(told, pytrace=False)
     if not corrupts and not abs(loss - calibrated) <= room:
         hint = f"the training changed, or its random streams; if that is meant, {AGAIN}"

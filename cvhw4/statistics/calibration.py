@@ -165,7 +165,7 @@ def _usable(study: Study, records: Iterable[RunRecord]) -> tuple[dict[str, list[
     """The runs of rows that are bounded, and the data they are on: fingerprints by name; raises InputError."""
     more = f"train study {study.name} with --seeds {FEWEST_RUNS} or more"
     by_row: dict[str, list[RunRecord]] = {row: [] for row in study.rows}
-    for record in records:
+    for record in (records := [*records]):
         source = study.sources.get(record.task)
         kind = (True, source.redraw) if isinstance(source, Generated) else (False, False)
         if record.row in by_row and (record.data.embedded, record.data.redrawn) == kind:
@@ -174,7 +174,9 @@ def _usable(study: Study, records: Iterable[RunRecord]) -> tuple[dict[str, list[
     for row in enough:
         runs = len(by_row[row.name])
         if runs < FEWEST_RUNS:
-            raise InputError(row.name, f"has {runs} runs on the study's data, too few to calibrate a bound", more)
+            others = sum(r.row == row.name for r in records) - runs
+            found = f"{runs} runs on the study's data{f' and {others} on others' * bool(others)}"
+            raise InputError(row.name, f"has {found}, too few to calibrate a bound", more)
         figures = row.task.bounded if row.group else bounded(study, row)  # others' runs may be from before a metric
         needed = {figure.split(" ", 1)[1] for figure in figures if figure not in TRAINING_LOSSES}
         needed |= {claim.metric for claim in study.claims if claim.worse is not None and row.name in claim.rows}

@@ -5,17 +5,15 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
-import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from importlib.machinery import PathFinder
 from pathlib import Path
 from textwrap import dedent
-from types import CodeType, ModuleType
+from types import CodeType
 
 _OTHERS = (*map(Path, {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}), Path(__file__).parents[1])
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -35,10 +33,15 @@ class _Statement:
     """A statement at the top level of a file."""
 
     node: ast.stmt
+    lines: list[str]
 
     @cached_property
     def text(self) -> str:
-        return ast.unparse(self.node)
+        """Without comments; where it is nested too deeply for that, as it stands."""
+        try:
+            return ast.unparse(self.node)
+        except RecursionError:
+            return "\n".join(self.lines[self.node.lineno - 1 : self.node.end_lineno])
 
     @cached_property
     def names(self) -> _Names:
@@ -51,15 +54,30 @@ class _File:
 
     Attributes:
         package: that its relative imports are in.
-        statements: those that give a name its value, by that name.
-        imported: the module, and the name in it ("" is the module itself), by the name here.
+        statements: those that give a name its value, or change that, by the name.
+        imported: by the name here, the modules and the names in them; "" is the module itself.
         everything: modules of which it imports all names.
     """
 
     package: str
     statements: dict[str, list[_Statement]] = field(default_factory=dict)
-    imported: dict[str, tuple[Module, str]] = field(default_factory=dict)
+    imported: dict[str, list[tuple[Module, str]]] = field(default_factory=dict)
     everything: list[Module] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a module is.
+
+    Attributes:
+        file: None of a package without one.
+        package: that its relative imports are in.
+        folders: of a package.
+    """
+
+    file: Path | None
+    package: str
+    folders: tuple[Path, ...] = ()
 
 
 def called_by(function: Callable[..., object]) -> str:
@@ -70,54 +88,67 @@ def called_by(function: Callable[..., object]) -> str:
     It cannot see what is named by a text (`getattr(module, "f")`), nor what a variable holds beside what the file says.
     """
     plain = inspect.unwrap(function)
-    module = sys.modules.get(getattr(plain, "__module__", None) or "")
-    where = _place_of(module) if module is not None else None
-    if where is None:
+    place = _place_of(plain)
+    if place is None:
         return ""
-    found = _Found()
-    found.follow(_names_of(plain), *where)
-    return "\n".join(sorted({statement.text for statement in found.statements.values()}))
-
-
-class _Found:
-    """The statements that are found, and what was looked for already."""
-
-    def __init__(self) -> None:
-        self.statements: dict[int, _Statement] = {}
-        self._known: set[tuple[Path, _Names]] = set()
-
-    def follow(self, names: _Names, path: Path, package: str) -> None:
-        """Adds what defines these names, which stand in a file, and what that names."""
-        if (path, names) in self._known or (file := _read(path, package)) is None:
-            return
-        self._known.add((path, names))
-        for module in (*names.modules, *file.everything):
-            self._follow_in(module, file, names.words, names.words)
+    found: dict[int, _Statement] = {}
+    known: set[tuple[Path | None, _Names]] = set()
+    left = [(_names_of(plain), place)]
+    while left:
+        names, place = left.pop()
+        if place.file is None or (place.file, names) in known or (file := _read(place)) is None:
+            continue
+        known.add((place.file, names))
+        modules = [(module, names.words) for module in (*names.modules, *file.everything)]
         for word in names.words:
             for statement in file.statements.get(word, ()):
-                if id(statement) not in self.statements:
-                    self.statements[id(statement)] = statement
-                    self.follow(statement.names, path, package)
-            if word in file.imported:
-                module, name = file.imported[word]
-                self._follow_in(module, file, {name} if name else names.words, names.words)
+                if id(statement) not in found:
+                    found[id(statement)] = statement
+                    left.append((statement.names, place))
+            modules += [(module, frozenset({name} - {""})) for module, name in file.imported.get(word, ())]
+        for module, words in modules:
+            left += _in_module(module, file.package, words, names.words)
+    return "\n".join(sorted({statement.text for statement in found.values()}))
 
-    def _follow_in(self, module: Module, file: _File, words: Iterable[str], beyond: frozenset[str]) -> None:
-        """The same in a module that a file imports, and where words are modules in it, in these."""
-        with suppress(ImportError):  # relative, and beyond the package
-            name = importlib.util.resolve_name("." * module[1] + module[0], file.package)
-            for each, of in ((name, frozenset(words)), *((f"{name}.{word}", beyond) for word in words)):
-                if (where := _place(each)) is not None:
-                    self.follow(_Names(of), *where)
+
+def is_users(kind: type) -> bool:
+    """Whether a class is in a file of the user's."""
+    return _place_of(kind) is not None
+
+
+def _in_module(
+    module: Module, package: str, words: frozenset[str], beyond: frozenset[str]
+) -> Iterator[tuple[_Names, _Place]]:
+    """Where to look for words in a module that a file imports (all of `beyond` where it is the module itself), and for
+    those beyond in modules of it that are named by one of them."""
+    with suppress(ImportError):  # relative, and beyond the package
+        name = importlib.util.resolve_name("." * module[1] + module[0], package)
+        place = _find(name, tuple(sys.path))
+        if place is not None:
+            yield _Names(words or beyond), place
+            for word in {*_modules_in(place.folders)} & (words or beyond):
+                inner = _inside(place.folders, word, f"{name}.{word}")
+                if inner is not None:
+                    yield _Names(beyond), inner
+
+
+def _place_of(plain: Callable[..., object]) -> _Place | None:
+    """The file of a function or a class, if it is the user's."""
+    code = getattr(plain, "__code__", None)
+    module = sys.modules.get(getattr(plain, "__module__", None) or "")
+    file = code.co_filename if isinstance(code, CodeType) else getattr(module, "__file__", None)
+    package = getattr(plain, "__globals__", vars(module) if module else {}).get("__package__")
+    if not isinstance(file, str) or not _is_users(Path(file)):
+        return None
+    return _Place(Path(file), package if isinstance(package, str) else "")
 
 
 def _names_of(plain: Callable[..., object]) -> _Names:
     """What a function or a class names."""
-    try:
+    with suppress(OSError, TypeError, SyntaxError, ValueError, RecursionError):
         return _names(ast.parse(dedent(inspect.getsource(plain))))
-    except (OSError, TypeError, SyntaxError):  # the last of a lambda, whose text is the whole line
-        code = getattr(plain, "__code__", None)
-        return _Names(frozenset(_words(code) if code is not None else ()))
+    code = getattr(plain, "__code__", None)  # of a lambda, whose text is all of its line
+    return _Names(frozenset(_words(code) if isinstance(code, CodeType) else ()))
 
 
 def _words(code: CodeType) -> Iterator[str]:
@@ -142,26 +173,44 @@ def _names(tree: ast.AST) -> _Names:
     return _Names(frozenset(words), frozenset(modules))
 
 
-def _place(name: str) -> tuple[Path, str] | None:
-    """The file of a module, if it is the user's, and the package of its relative imports. Nothing is imported."""
-    if name in sys.modules:
-        return _place_of(sys.modules[name])
-    spec = PathFinder.find_spec(name.partition(".")[0])
-    for end in [match.start() for match in re.finditer(r"\.|$", name)][1:]:
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        try:
-            spec = PathFinder.find_spec(name[:end], [*spec.submodule_search_locations])
-        except (AttributeError, KeyError):  # folders of a namespace package within one that is not imported
-            return None
-    if spec is None or spec.origin is None or not _is_users(Path(spec.origin)):
+# Modules: looked for in folders, as what has been imported already may not matter
+
+
+@lru_cache(maxsize=1024)
+def _find(name: str, _path: tuple[str, ...]) -> _Place | None:
+    """A module of the user's by its full name, wherever Python would look; nothing is imported."""
+    top, *rest = name.split(".")
+    if top in sys.stdlib_module_names:
         return None
-    return Path(spec.origin), spec.parent or ""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, AttributeError, ValueError):  # a module that was put there by hand
+        return None
+    if spec is None or (spec.has_location and not _is_users(Path(spec.origin or ""))):
+        return None
+    folders = tuple(map(Path, spec.submodule_search_locations or ()))
+    place: _Place | None = _Place(Path(spec.origin or "") if spec.has_location else None, spec.parent or "", folders)
+    for i, word in enumerate(rest, 2):
+        if place is not None:
+            place = _inside(place.folders, word, ".".join([top, *rest][:i]))
+    return place
 
 
-def _place_of(module: ModuleType) -> tuple[Path, str] | None:
-    file = getattr(module, "__file__", None)
-    return (Path(file), module.__package__ or "") if file and _is_users(Path(file)) else None
+def _inside(folders: tuple[Path, ...], word: str, name: str) -> _Place | None:
+    """A module of a package, by its full name."""
+    for folder in folders:
+        if (folder / word / "__init__.py").is_file():
+            return _Place(folder / word / "__init__.py", name, (folder / word,))
+        if (folder / f"{word}.py").is_file():
+            return _Place(folder / f"{word}.py", name.rpartition(".")[0])
+    inner = tuple(folder / word for folder in folders if (folder / word).is_dir())
+    return _Place(None, name, inner) if inner else None
+
+
+def _modules_in(folders: tuple[Path, ...]) -> Iterator[str]:
+    for folder in folders:
+        with suppress(OSError):
+            yield from (path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir())
 
 
 @lru_cache(maxsize=1024)
@@ -170,33 +219,63 @@ def _is_users(file: Path) -> bool:
     return file.suffix == ".py" and not installed and not any(file.is_relative_to(folder) for folder in _OTHERS)
 
 
-def _read(path: Path, package: str) -> _File | None:
+def _read(place: _Place) -> _File | None:
+    assert place.file is not None
     try:
-        return _parsed(path, package, path.stat().st_mtime_ns)
-    except (OSError, SyntaxError, ValueError):
+        return _parsed(place.file, place.package, place.file.stat().st_mtime_ns)
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 
 @lru_cache(maxsize=256)
 def _parsed(path: Path, package: str, _changed: int) -> _File:
-    found = _File(package)
-    for node in ast.parse(path.read_bytes()).body:
-        statement = _Statement(node)
+    content = path.read_bytes()
+    found, lines = _File(package), content.decode("utf-8", "replace").splitlines()
+    for node in ast.parse(content).body:
+        statement = _Statement(node, lines)
         for inner in [node] if isinstance(node, _DEFINITIONS) else ast.walk(node):
             match inner:
                 case ast.Import():
                     for alias in inner.names:
-                        name = alias.name if alias.asname else alias.name.partition(".")[0]
-                        found.imported[alias.asname or name] = (name, 0), ""
+                        here = alias.asname or alias.name.partition(".")[0]
+                        ways = [alias.name] if alias.asname else [alias.name, here]
+                        found.imported.setdefault(here, []).extend(((way, 0), "") for way in dict.fromkeys(ways))
                 case ast.ImportFrom():
                     module = inner.module or "", inner.level
                     for alias in inner.names:
                         if alias.name == "*":
                             found.everything.append(module)
                         else:
-                            found.imported[alias.asname or alias.name] = module, alias.name
-                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                    found.statements.setdefault(name, []).append(statement)
-                case ast.Name(id=name, ctx=ast.Store()):
-                    found.statements.setdefault(name, []).append(statement)
+                            found.imported.setdefault(alias.asname or alias.name, []).append((module, alias.name))
+        for name in dict.fromkeys(_changes(node)):
+            found.statements.setdefault(name, []).append(statement)
     return found
+
+
+def _changes(node: ast.stmt) -> Iterator[str]:
+    """The names that a statement at a file's top level gives a value, or may change the value of: as a target, by an
+    attribute or an item of it, by a call of a method, as a decorator, or as `global`."""
+    if isinstance(node, _DEFINITIONS):
+        yield node.name
+        yield from (name for inner in ast.walk(node) if isinstance(inner, ast.Global) for name in inner.names)
+        for decorator in node.decorator_list:
+            yield from _bases(decorator)
+        return
+    for inner in ast.walk(node):
+        match inner:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                yield name
+            case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()):
+                yield from _bases(inner)
+            case ast.Expr(value=ast.Call() as call):
+                yield from _bases(call)
+
+
+def _bases(node: ast.AST) -> Iterator[str]:
+    """The name that an attribute, an item or a call begins with."""
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    if isinstance(node, ast.Name):
+        yield node.id

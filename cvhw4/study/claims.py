@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cvhw4.errors import InputError
 from cvhw4.study.checks import check_name, is_number, require
-from cvhw4.study.functions import plain
+from cvhw4.study.functions import digest_of_text, plain
 from cvhw4.study.rows import Corruption, CorruptionKind, CustomRow, Row
 
 if TYPE_CHECKING:
@@ -168,5 +168,7 @@ class Control:
             changes["corruption"] = Corruption(self.corrupts, strength, self.classes)
         if self.lr:
             changes["recipe"] = replace(base.recipe, lr=base.recipe.lr * strength)
+        if "augmentation" in changes:
+            changes["augmentation_source"] = digest_of_text(changes["augmentation"])
         name = self.name if len(self.strengths) == 1 else f"{self.name}_{strength:g}"
         return replace(base, name=name, group="control", **changes)

@@ -17,7 +17,7 @@ from cvhw4.files import visible
 from cvhw4.labels import Merge
 from cvhw4.study.checks import check_name, choose, is_number, require
 from cvhw4.study.claims import Claim, Control
-from cvhw4.study.functions import plain, source_of
+from cvhw4.study.functions import digest_of_text, plain, source_of
 from cvhw4.study.recipe import BY_EPOCHS_SO_FAR, Recipe
 from cvhw4.study.rows import OF_THE_STUDY, BatchNorm, Corruption, CorruptionKind, CustomRow, Row, Trained
 from cvhw4.study.sources import Pictures, Scenes, Source, checked_merge
@@ -217,8 +217,9 @@ def _completed(study: Study, name: str, row: Row, source: Source) -> Row:
         if fcn8s and recipe.size % 32:
             raise InputError(where, f"trains at {recipe.size} px", "use a multiple of 32 for FCN8s")
     filled: dict[str, Any] = {"augmentation": augmentation, "skips": skips, "classes": classes, "merge": merge}
-    if not isinstance(row.network, str):  # kept: a process elsewhere may not have the file
+    if not isinstance(row.network, str):  # kept: a process elsewhere may not have the files
         filled["source"] = source_of(row.network, row.version)
+    filled["augmentation_source"] = digest_of_text(augmentation)
     return replace(row, name=name, study=study.name, recipe=recipe, **filled)
 
 

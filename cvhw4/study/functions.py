@@ -11,7 +11,7 @@ from hashlib import sha256
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Literal
 
-from cvhw4.study.called import called_by
+from cvhw4.study.called import called_by, is_users
 from cvhw4.study.checks import MOST, is_number
 
 _DEEPEST = 8  # objects, lists and the like within each other that are looked into
@@ -35,15 +35,15 @@ class Loss:
             device, one with parameters to be trained is refused; tensors that a function holds it moves itself, as
             `weight.to(logits.device)`.
         version: to be changed when the loss changes and no text does, as `Metric.version`.
+        source: what tells it from another, as `Metric.source`.
     """
 
     function: Callable[..., Any]
     version: str = ""
+    source: str = field(default="", init=False, repr=False, compare=False)  # a process elsewhere may not have the files
 
-    @property
-    def source(self) -> str:
-        """What tells it from another, as `Metric.source`."""
-        return source_of(self.function, self.version)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", source_of(self.function, self.version))
 
     @property
     def name(self) -> str:
@@ -66,16 +66,18 @@ class Metric:
             by its text, that of functions of yours that it calls, what it holds, and this.
         of: "labels": the predicted classes, int64 [V]; "scores": the probabilities of the classes (softmax), float32
             [V, C], 0 to 1, of two classes float32 [V], those of the second. Not for segmentation.
+        source: what tells it from another of that name: its text and that of what it calls, where there is one, the
+            version, and of what it is.
     """
 
     function: Callable[..., float] = field(compare=False)
     version: str = ""
     of: Literal["labels", "scores"] = "labels"
+    source: str = field(default="", init=False, repr=False, compare=False)  # a process elsewhere may not have the files
 
-    @property
-    def source(self) -> str:
-        """What tells it from another of that name: its text, where there is one, the version, and of what it is."""
-        return source_of(self.function, self.version) + (" of scores" if self.of == "scores" else "")
+    def __post_init__(self) -> None:
+        source = source_of(self.function, self.version) + (" of scores" if self.of == "scores" else "")
+        object.__setattr__(self, "source", source)
 
 
 def named_of_scores(function: Callable[..., Any]) -> str | None:
@@ -96,6 +98,11 @@ def source_of(function: Callable[..., Any], version: str) -> str:
 def digest_of(text: str) -> str:
     """12 digits that tell a text from another."""
     return sha256(text.encode()).hexdigest()[:12]
+
+
+def digest_of_text(value: object) -> str:
+    """12 digits of what tells a callable from another; "" of anything else."""
+    return digest_of(text_of(value)) if callable(value) else ""
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -183,9 +190,12 @@ def _held(value: Any, seen: frozenset[int]) -> str:
     if callable(value):
         return text_of(value, seen)
     shown = ADDRESS.sub("", repr(value))
-    if shown == repr(value) or len(seen) > _DEEPEST:
+    if len(seen) > _DEEPEST:
         return shown
-    return f"{shown} {_held({k: v for k, v in getattr(value, '__dict__', {}).items() if not k.startswith('_')}, seen)}"
+    if shown != repr(value):
+        held = {k: v for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_")}
+        shown += f" {_held(held, seen)}"
+    return f"{shown} {text_of(type(value), seen)}" if is_users(type(value)) else shown
 
 
 def plain(value: Any) -> Any:

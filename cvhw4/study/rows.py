@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from cvhw4.labels import Merge
 from cvhw4.study.checks import is_number, is_whole, require
-from cvhw4.study.functions import ADDRESS, Loss, call_of, digest_of, name_of, text_of
+from cvhw4.study.functions import ADDRESS, Loss, call_of, digest_of, digest_of_text, name_of, text_of
 from cvhw4.study.recipe import Recipe
 from cvhw4.tasks import TASKS, Task, TaskName, custom_task, task_of
 
@@ -93,6 +93,7 @@ class Row:
         name: filled in by the study.
         study: the name of the study, filled in by it.
         source: the text of a callable with its arguments and version, filled in by the study.
+        augmentation_source: 12 digits of the digest of an own augmentation's text, filled in by the study.
     """
 
     network: str | Callable[[int], Any] = field(hash=False)  # an object that is called may have no hash
@@ -113,6 +114,7 @@ class Row:
     name: str = ""
     study: str = ""
     source: str = ""
+    augmentation_source: str = ""
 
     def __post_init__(self) -> None:
         if self.start is None:
@@ -142,12 +144,12 @@ class Row:
         values |= {"recipe": self.recipe and self.recipe.settings(), "augmentation": self.augmentation}
         if callable(self.augmentation):
             shown = ADDRESS.sub("", " ".join(repr(self.augmentation).split()))
-            values["augmentation"] = f"{shown} {digest_of(text_of(self.augmentation))}"
+            values["augmentation"] = f"{shown} {self.augmentation_source or digest_of_text(self.augmentation)}"
         if self.flip in (None, self.augmentation != "none"):  # the default, which older records do not name
             del values["flip"]
         if not isinstance(self.network, str):
             values["network_source"] = sha256(self.source.encode()).hexdigest()
-        left_out = ("name", "study", "group", "version", "for_task", "source")
+        left_out = ("name", "study", "group", "version", "for_task", "source", "augmentation_source")
         plain = {k: v for k, v in values.items() if k not in left_out}
         if self.corruption is not None:
             plain["corruption"] = [part for part in self.corruption if part != ()]
