@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torchvision
 
-from cvhw4 import Metric, Recipe, Row, Study, homework
+from cvhw4 import Recipe, Row, Study, homework
 from cvhw4.study.called import called_by
 from cvhw4.study.functions import text_of
 
@@ -97,7 +97,7 @@ OBJECT = partial(unused, held=Held())
     "nets/__init__.py": "from .wide import Wide\nVERSION = 1\n",
     "nets/wide.py": "from . import blocks as b\nclass Wide:\n    def go(self):\n        return b.depth(1)\n",
     "nets/blocks.py": "from nets import late\ndef depth(x):\n    return 3\ndef width(x):\n    return 4\n",
-    "nets/late.py": "import nets\nimport loops\ndef level(mode):\n    return loops.RATE\ndef power(x):\n    return x**2\n",
+    "nets/late.py": "import nets, loops\ndef level(mode):\n    return loops.RATE\ndef power(x):\n    return x**2\n",
     "nets/more.py": "def everything(run):\n    return run.settings\n",
     "apart/inner/deepest.py": "def bottom(x):\n    return 7\n",  # packages without a file
 }

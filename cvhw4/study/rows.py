@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from cvhw4.labels import Merge
 from cvhw4.study.checks import is_number, is_whole, require
-from cvhw4.study.functions import ADDRESS, Loss, call_of, digest_of, digest_of_text, name_of, text_of
+from cvhw4.study.functions import ADDRESS, Loss, call_of, digest_of_text, name_of
 from cvhw4.study.recipe import Recipe
 from cvhw4.tasks import TASKS, Task, TaskName, custom_task, task_of
 
