@@ -188,10 +188,10 @@ def session(work: Work, *, whole: bool = False) -> Trial:
 def alone(work: Work) -> Trial:
     """Times a network by itself in a new process: optimizer steps, and answers, on one batch that is in memory. Raises
     RuntimeError: it failed; with what it printed."""
-    call = f"network_alone({work.network!r}, {work.size}, {work.batch}, {work.device!r})"
+    call = f"{network_alone.__name__}({work.network!r}, {work.size}, {work.batch}, {work.device!r})"
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as folder:
-        made = ["-c", f"from benchmarks.performance.peers import network_alone; {call}"]
+        made = ["-c", f"from benchmarks.performance.peers import *; {call}"]
         seconds, printed = run_python(made, Path(folder), PYTHONPATH=paths)
     return Trial(seconds, *loops(printed, work))
 
