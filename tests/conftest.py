@@ -25,7 +25,7 @@ else:
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
-        if "browser" in item.fixturenames:
+        if {"browser", "gh"} & {*item.fixturenames}:  # which start programs
             item.add_marker("integration")
     left_out = [item for item in items if item.get_closest_marker("long") and "long" not in config.option.markexpr]
     if left_out:

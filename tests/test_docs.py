@@ -201,6 +201,7 @@ def test_the_messages_that_are_explained_exist():
     assert {message for message in quoted if message not in texts} == PYTESTS
 
 
+@pytest.mark.integration
 def test_another_plugins_option_of_our_name_is_fixed_as_the_page_says(tmp_path):
     """In an environment with a plugin of the name, and with the option, of pytest-profiling."""
     information = tmp_path / "others-1.dist-info"

@@ -86,6 +86,7 @@ def test_a_csv_gives_interval_verdict_and_pages(judge):
     assert (pages / "report.html").exists()
 
 
+@pytest.mark.integration
 def test_judging_ten_runs_takes_little_more_than_loading_its_libraries(tmp_path, monkeypatch):
     """As a command of its own, pages and all: 1.3 times their processor time, and above 2 with torch loaded."""
     monkeypatch.chdir(tmp_path)

@@ -30,6 +30,7 @@ GIVEN = {"PORTRAITS": ".", "CAMVID": ".", "PYTHON": sys.executable, "CANARY": ""
 GIVEN |= {"PYTHONPATH": str(ROOT), "PATH": OURS}
 
 
+@pytest.mark.integration
 def test_a_time_limit_leaves_no_process_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stubborn = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(300)"
@@ -88,6 +89,7 @@ def test_a_night_that_is_ended_from_outside_is_broken_and_ends_what_it_started(t
         assert not processes(f"sleep\0{mark}")
 
 
+@pytest.mark.integration
 def test_a_job_waits_for_whatever_holds_the_lock_as_long_as_it_may(tmp_path):
     holder = tmp_path / "store" / "lock"
     holder.parent.mkdir()

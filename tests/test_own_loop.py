@@ -519,6 +519,7 @@ def place(tmp_path):
     return python
 
 
+@pytest.mark.integration
 def test_a_study_without_torch_never_imports_it(place):
     (place.folder / "alone.py").write_text(ALONE)
     done = place("alone.py")

@@ -234,6 +234,7 @@ def diverging(monkeypatch):
     assert "During handling" not in result.stdout.str() and "direct cause" not in result.stdout.str()
 
 
+@pytest.mark.integration
 def test_collection_is_quick_and_imports_nothing_heavy(study, tmp_path):
     add_to_conftest("""
 def pytest_collection_finish():
@@ -424,6 +425,7 @@ def test_real_data_is_reported_and_not_judged(study, pytester, monkeypatch):
     assert "0.png" in broken.stderr.str() and "Fix: " in broken.stderr.str()
 
 
+@pytest.mark.integration
 def test_other_suites_are_left_alone(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     pytester.makeconftest('pytest_plugins = ["cvhw4.plugin"]')

@@ -60,6 +60,7 @@ print("torch" in sys.modules, gc.get_freeze_count() > 100_000, os.environ["GOMP_
 """
 
 
+@pytest.mark.integration
 def test_a_check_of_options_that_needs_torch_prepares_the_process_before():
     own = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
     done = subprocess.run([sys.executable, "-c", CHECKING], env=own, capture_output=True, text=True, check=True)
@@ -84,6 +85,7 @@ print(frozen, gc.isenabled())
 """
 
 
+@pytest.mark.integration
 def test_what_is_imported_is_looked_through_no_more():
     done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, check=True)
     frozen, enabled = done.stdout.split()

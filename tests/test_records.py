@@ -310,6 +310,7 @@ def test_peak_memory_sees_an_allocation():
     del block
 
 
+@pytest.mark.integration
 def test_without_pydantic_records_are_read_as_they_were_written(tmp_path):
     """On a GPU machine where nothing can be installed."""
     store = Store(tmp_path, "quick")

@@ -575,6 +575,7 @@ def test_a_metric_is_known_by_its_text_and_version(one, other):
     assert made["a"].source == again["a"].source != made["b"].source and "0x" not in made["a"].source
 
 
+@pytest.mark.integration
 def test_the_text_of_a_metric_is_the_same_in_every_process():
     code = "from cvhw4 import Metric; from sklearn.metrics import f1_score; print(Metric(f1_score, version='2').source)"
     told = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
