@@ -110,6 +110,18 @@ def test_marks_are_against_the_baseline_alone():
     assert {cell.mark for cell in cells(made()).values()} == {""}
 
 
+def test_bold_says_no_more_than_the_marks_beside_it():
+    """One column's test is sure by itself, and not among those of both columns."""
+    gains = ((0.02, 0.01), (0.012, -0.01), (0.03, 0.01), (0.008, -0.01))
+    runs = [record("q2_1b", s, figures=((0.3, 0.8, 0.3, 0.8),)) for s in range(4)]
+    runs += [record("q2_1a", s, figures=((0.3 + a, 0.8 + b, 0.3, 0.8),)) for s, (a, b) in enumerate(gains)]
+    for baseline, bold in (("", True), ("q2_1b", False), ("q2_1a", False)):
+        (table,) = results_table(QUICK, runs, Style(columns={"miou": "", "pixel_accuracy": ""}, baseline=baseline))
+        found = {name.split("-")[0]: of[0] for name, of in table.rows}
+        assert (found["q2_1a"].bold, found["q2_1b"].mark) == (bold, "") and not found["q2_1b"].bold
+        assert any(note.startswith("mIoU and pixel accuracy by image") for note in table.notes)
+
+
 def test_differences_are_columns_beside_their_figures():
     table = made(baseline="q1_1", differences=True)
     assert table.columns == ("Acc.", "Acc., difference") and "+0.095 ± 0.021" in table.markdown()

@@ -55,7 +55,8 @@ def test_a_row_of_the_page_is_worked_by_hand():
         "best at epoch": "2, 1",
     }  # fmt: skip
     settings = cells(section(page(runs), "Settings"), "q1_2-finetune")
-    assert settings[1:] == ["tf_efficientnet_lite0", "imagenet", "all layers", "random-resized crop", "96", "16", "5"]
+    network = ["tf_efficientnet_lite0", "imagenet", "all layers", "random-resized crop"]
+    assert settings[1:] == [*network, "96", "16", "5", "sgd", "0.01"]
     cost = cells(section(page(runs), "Time, memory and weights"), "q1_2-finetune")[1:]
     assert cost[:4] == ["9.5 ± 0.0 s", "5m24s", "1.00 GiB", "6"]
     assert cost[4:] == ["3,400,000", "2,562", "package x 1.0", "cpu (2 threads)"]

@@ -66,6 +66,8 @@ def _of_table(table: DataFrame, path: Path, wanted: Wanted) -> Iterator[LoggedRu
     numbered = [wanted.epoch] if wanted.epoch else []
     if missing := [column for column in (*wanted.row, wanted.seed, *tags, *numbered) if column not in table.columns]:
         hint = f"name columns that are there: {', '.join(table.columns)}"
+        if missing[0] == wanted.seed:
+            hint = f"say which column has the seeds, whole numbers, with --seed; there are {', '.join(table.columns)}"
         raise InputError(path, f"has no column {missing[0]}", hint)
     for column in (*tags, *numbered):
         numbers = pd.to_numeric(table[column], errors="coerce")

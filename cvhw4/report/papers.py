@@ -31,7 +31,7 @@ from cvhw4.statistics.bounds import bounds_of
 from cvhw4.statistics.intervals import Estimate, estimate
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
-from cvhw4.tasks import CUSTOM, LABELS
+from cvhw4.tasks import CUSTOM, LABELS, SEGMENTATION
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -401,6 +401,9 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style, outcomes: Sequ
     marks = marks_of_tests(tests) if outcomes is None else marks_of_claims(of_data, style.baseline, study.lowest)
     marks = {place: mark for place, mark in marks.items() if values.get(place)}
     winners = {metric: winner(rows, metric, values, metric in study.lowest, step) for metric in metrics}
+    for (row, metric), mark in marks.items():
+        if not mark and winners[metric] in (row, style.baseline):  # one correction may not say more than the other
+            winners[metric] = None
     scales = {metric: 100 if metric in percent else 1 for metric in metrics}
 
     def cell(row: str, metric: str) -> Cell | None:
@@ -424,6 +427,8 @@ def _table(study: Study, runs: Sequence[RunRecord], style: Style, outcomes: Sequ
     headings = tuple(names[m] + ", difference" * is_one for (_, m), is_one in zip(columns, signed, strict=True))
     cells = [c for _, of in lines for c, is_one in zip(of, signed, strict=True) if c is not None and not is_one]
     notes = _notes(cells, style)
+    if task.name == SEGMENTATION.name and {"miou", "pixel_accuracy"} & {*metrics}:
+        notes.append("mIoU and pixel accuracy by image, then the mean over images; void pixels count as wrong.")
     if style.baseline in rows:
         notes += marks_note(marks, style.rows[style.baseline] or style.baseline, outcomes is not None)
         notes += [

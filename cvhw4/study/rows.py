@@ -243,7 +243,8 @@ def _design(rows: Sequence[Row]) -> list[dict[str, str]]:
     names = dict.fromkeys(name for of_row in settings for name in of_row if name not in ("recipe", "network source"))
     differing = [n for n in names if n not in lines[0] and len({_cell(s.get(n)) for s in settings}) > 1]
     for line, of_row in zip(lines, settings, strict=True):
-        line |= {name: of_row.get(name) for name in ("size", "batch", "epochs", *differing)}
+        shown = dict.fromkeys(("size", "batch", "epochs", "optimizer", "lr", *differing))
+        line |= {name: of_row.get(name) for name in shown}
     return [{name: _cell(value) for name, value in line.items()} for line in lines]
 
 

@@ -57,7 +57,7 @@ def train_custom(
             seconds = time.perf_counter() - began
             first = epochs[0].figures if epochs else None
             figures = _figures(yielded, first, needed, row.shares, f"{where}, epoch {number}", number)
-            for name in () if first else figures.keys() - needed:
+            for name in () if first else figures.keys() - needed - {"loss"}:
                 check_direction(name, f"study {row.study}")
             whole = dict(epoch=number, lr=0.0, loss=math.nan, figures=figures, evaluate_seconds=0.0)
             epochs.append(Epoch(**whole, train_seconds=seconds))  # type: ignore[arg-type]
