@@ -252,9 +252,9 @@ def _other_figures(study: Study, outcomes: Sequence[Outcome], bounds: Bounds) ->
             f"Published differences are taken as of one run each, and of best epochs. Of {sized}, {len(inside)} "
             f"lie{'s' * (len(inside) == 1)} within the 95 % prediction interval of one more run here, with another "
             f"seed and{', for accuracies,' * (not any(o.redrawn for o in outcomes))} other images"
-            f"{': ' * bool(inside) + '; '.join(inside)}. That is about single runs, which spread more than the means that "
-            "verdicts are about: such a difference is no surprise where its claim is contradicted. Other data and networks "
-            "give other sizes."
+            f"{': ' * bool(inside) + '; '.join(inside)}. Single runs spread more than the means that verdicts are "
+            "about, so that one may lie there although its claim is contradicted. Other data and networks give other "
+            "sizes."
         )
     return parts
 
