@@ -14,13 +14,14 @@ from pathlib import Path
 import filelock
 import pytest
 
+from cvhw4 import Study
 from cvhw4.errors import InputError
 from cvhw4.files import write_atomically
 from cvhw4.records.schema import VERSION, StoredImages
 from cvhw4.records.store import Store, latest_runs
 from tests.helpers import ROOT
 from tests.helpers.records import class_samples, key, mask_samples, pictures, place, results, same
-from tests.helpers.tiny import failure, record
+from tests.helpers.tiny import QUICK, failure, record
 
 
 def same_results(a, b):
@@ -59,6 +60,28 @@ def test_tables_take_each_rows_latest_runs():
     elsewhere = replace(record(seed=0), data=replace(old[0].data, name="hymenoptera"), configuration="b" * 64)
     chosen = latest_runs([*new, *old, other, elsewhere])
     assert {id(r) for r in chosen} == {id(r) for r in (*new, other, elsewhere)}
+
+
+def test_tables_take_the_runs_of_a_row_as_it_is_now():
+    """As after a change that was undone: what `--reuse` takes is older than the runs with the change."""
+    now = [record(seed=s) for s in range(2)]
+    changed = {**now[0].settings, "batch_norm": "frozen"}
+    later = [replace(r, settings=changed, configuration="a" * 64, started="2030-01-01T00:00:00+00:00") for r in now]
+    assert latest_runs([*later, *now]) == later and latest_runs([*later, *now], QUICK) == now
+    assert latest_runs(later, QUICK) == later  # where there are no others
+    again = [replace(r, configuration="b" * 64, started="2031-01-01T00:00:00+00:00") for r in now]
+    assert latest_runs([*again, *later, *now], QUICK) == again  # the most recent of them: other code, or devices
+
+
+def test_of_a_loop_of_ones_own_they_are_of_its_text_too():
+    study = Study("own", train=lambda run: iter(()), primary="accuracy", rows={"a": {"x": 1}})
+    text = json.dumps({"train": study.train_text, "version": ""}, sort_keys=True)
+    base = replace(record(), row="a", study="own", settings={"x": 1})
+    found = []
+    for year, code in (("2030", hashlib.sha256(text.encode()).hexdigest()), ("2031", "b" * 64)):
+        changes = {"environment": base.environment | {"code": code}, "configuration": code}
+        found.append(replace(base, started=f"{year}-01-01T00:00:00+00:00", **changes))
+    assert latest_runs(found) == found[1:] and latest_runs(found, study) == found[:1]
 
 
 def test_images_and_samples_lie_beside_their_record_stay_and_go_with_it(store):

@@ -118,10 +118,10 @@ def calibrate(
     path = bounds or chosen.bounds
     if path is None:
         raise InputError(f"study {chosen.name}", "has no bounds file", "name one with --bounds, or Study(bounds=...)")
-    records = latest_runs(Store(results, chosen.name).load())
+    records = latest_runs(Store(results, chosen.name).load(), chosen)
     elsewhere = []
     for folder in dict.fromkeys(map(Path.resolve, twins or ())):
-        found = latest_runs(Store(folder, chosen.name).load())
+        found = latest_runs(Store(folder, chosen.name).load(), chosen)
         if not found:
             raise InputError(f"--twins {folder}", f"has no runs of study {chosen.name}", "name a results folder of it")
         elsewhere += found

@@ -69,7 +69,7 @@ def write_table(
         others = given | {"output": output, "style": style, "metric": metric, "rows": rows}
         if unused := [name for name, value in others.items() if value not in (None, [])]:
             raise InputError("--all", f"takes no {unused[0]}", "leave it out, or give it to Study(tables=...)")
-        for path in write_tables(chosen, latest_runs(store.load()), store.folder / TABLES):
+        for path in write_tables(chosen, latest_runs(store.load(), chosen), store.folder / TABLES):
             typer.echo(path)
         return
     base = asdict(Style() if style is None else read_style(style))
@@ -78,7 +78,7 @@ def write_table(
     if metric:
         given["columns"] = {text: base["columns"].get(text, "") for text in metric}
     whole = style_of(base | given, "the options")
-    tables = results_table(chosen, latest_runs(store.load()), whole)
+    tables = results_table(chosen, latest_runs(store.load(), chosen), whole)
     if not tables:
         raise InputError(store.folder, "has no runs of these rows", "train them first, or name others")
     text = rendered(tables, ".md" if output is None else output.suffix)

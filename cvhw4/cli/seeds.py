@@ -44,7 +44,7 @@ def plan(
     if numbers[0] < 2:
         raise InputError(f"{numbers[0]} seed", "has no spread and decides nothing", "plan for 2 or more")
     store = chosen_store(results, study)
-    records = of_study(chosen, latest_runs(store.load()))
+    records = of_study(chosen, latest_runs(store.load(), chosen))
     print_tables([plan_table(chosen, records, numbers, bounds_of(chosen)), hours_table(records, numbers)])
 
 

@@ -8,6 +8,7 @@ What an unfinished run leaves lies in `<results>/<study>/unfinished/<row>` under
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import warnings
@@ -25,6 +26,7 @@ from cvhw4.records.schema import Failure, RunRecord, StoredImages, stem
 if TYPE_CHECKING:
     from cvhw4.records.images import ImageResults
     from cvhw4.records.samples import PredictionSamples, ValidationPictures
+    from cvhw4.study import Study
 
 _SAMPLES = ".samples.npz"  # in place of a record's ".json"
 _ABANDONED = 3600.0  # seconds after which what is half written has no writer any more
@@ -195,11 +197,19 @@ def grouped(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, 
     return found
 
 
-def latest_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Of each row on each data set the runs that may be averaged: those like its most recent run but for the seed."""
+def latest_runs(records: Iterable[RunRecord], study: Study | None = None) -> list[RunRecord]:
+    """Of each row on each data set the runs that may be averaged: those like its most recent run but for the seed; of a
+    study those like the most recent one with the row's settings as they are now, where there is one, as after a change
+    that was undone."""
     ordered = sorted(records, key=lambda r: r.started)
+    now = {} if study is None else {name: row.settings() for name, row in study.rows.items()}
+    if study is not None and study.train is not None:
+        text = json.dumps({"train": study.train_text, "version": study.version}, sort_keys=True)
+        code = hashlib.sha256(text.encode()).hexdigest()  # as runs of a loop of its own record it
+        ordered.sort(key=lambda r: r.environment.get("code") == code)
+    ordered.sort(key=lambda r: r.row in now and r.settings == now[r.row])
     newest = {(r.row, r.data.name): r.configuration for r in ordered}
-    return [r for r in ordered if r.configuration == newest[r.row, r.data.name]]
+    return sorted((r for r in ordered if r.configuration == newest[r.row, r.data.name]), key=lambda r: r.started)
 
 
 def _read_all(kind: type[_Record], folder: Path) -> list[_Record]:

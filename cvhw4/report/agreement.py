@@ -115,7 +115,7 @@ def settings_of(studies: Sequence[Study], folders: Sequence[Path]) -> list[Setti
             for results in [folder, *sorted(path for path in folder.glob("*") if path.name != study.name)]:
                 store = Store(results, study.name)
                 if os.path.isdir(store.runs):
-                    runs[store.folder] = of_study(study, latest_runs(store.load()))
+                    runs[store.folder] = of_study(study, latest_runs(store.load(), study))
         for generated in (True, False):
             these = {f: [r for r in rs if r.data.embedded == generated] for f, rs in runs.items()}
             these = {folder: records for folder, records in these.items() if records}

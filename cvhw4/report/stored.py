@@ -31,7 +31,7 @@ class Stored:
     def __init__(self, study: Study, store: Store, bounds: Bounds = NO_BOUNDS) -> None:
         loaded = store.load()
         self.study, self.store, self.bounds = study, store, bounds
-        self.records: list[RunRecord] = latest_runs(loaded)
+        self.records: list[RunRecord] = latest_runs(loaded, study)
         kept = {id(r) for r in self.records}
         self.older = Counter(r.row for r in loaded if id(r) not in kept and r.row in study.rows)
         self.failures: list[Failure] = latest_failures(loaded, store.failures())

@@ -196,7 +196,7 @@ def compare_runs(
         time_limit: as `Changes` has it; `complete` likewise.
     """
     controls = {row.name for row in study.corrupted}
-    a, b = ([r for r in latest_runs(records) if r.row not in controls] for records in (a, b))
+    a, b = ([r for r in latest_runs(records, study) if r.row not in controls] for records in (a, b))
     runs_a, runs_b = _by_place(a), _by_place(b)
     order = {row: i for i, row in enumerate(study.rows)}
     places = sorted(runs_a.keys() | runs_b.keys(), key=lambda p: (order.get(p[0], len(order)), p))
