@@ -17,6 +17,7 @@ from cvhw4.errors import InputError
 from cvhw4.models.build import build_module, channels_last, set_training_mode, single_values
 from cvhw4.models.names import first_line, on_meta
 from cvhw4.study import Recipe, Row
+from cvhw4.study.called import line_of
 
 
 def try_network(row: Row, images: int | None = None) -> None:
@@ -66,7 +67,8 @@ def _explained(problem: str, kind: type[_Refused] = _Failed) -> Iterator[None]:
     except InputError as error:
         raise _Refused(error.problem, error.hint) from error
     except Exception as error:
-        raise kind(f"{problem} ({type(error).__name__}: {first_line(error)})") from error
+        at = line_of(error)
+        raise kind(f"{problem} ({type(error).__name__}: {first_line(error)}{at and f'; {at}'})") from error
 
 
 @lru_cache(maxsize=512)

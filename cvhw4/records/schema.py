@@ -285,7 +285,9 @@ class RunRecord(_Stored):
         Raises:
             InputError: the run has no such figure; the message lists those it has.
         """
+        __tracebackhide__ = True  # pytest shows the test's line alone
         best = min if self._is_lowest(metric) else max
+        self._after(self.epochs[0], metric)
         return best(self._after(e, metric) for e in self.epochs[:within])
 
     def best_epoch(self, metric: str, within: int | None = None) -> int:
@@ -296,12 +298,14 @@ class RunRecord(_Stored):
 
     def last(self, metric: str) -> float:
         """A metric after the last epoch; errors are those of `best`."""
+        __tracebackhide__ = True
         return self._after(self.epochs[-1], metric)
 
     def _is_lowest(self, metric: str) -> bool:
         return metric == "loss" or metric in self.lower_is_better
 
     def _after(self, epoch: Epoch, metric: str) -> float:
+        __tracebackhide__ = True
         if metric not in epoch.figures:
             hint = f"choose one of {', '.join(epoch.figures)}"
             raise InputError(f"{self.row}, seed {self.seed}", f"has no figure {metric!r:.60}", hint)

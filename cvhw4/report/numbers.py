@@ -87,9 +87,8 @@ def seeds_note(outcomes: Sequence[Outcome]) -> str:
         )
     if any(1 < o.difference.n < ENOUGH and not o.calibrated for o in outcomes):
         notes.append(
-            f"Of few seeds alone (n below {ENOUGH}; no calibration knows their spread, or theirs is larger), verdicts "
-            "hold for differences that are normal; where seeds fall into groups they are wrong several times as often "
-            "as stated."
+            f"Of few seeds alone (n below {ENOUGH}, without a calibration that knows their spread) verdicts hold for "
+            "differences that are normal; where seeds fall into groups they are wrong several times as often as stated."
         )
     return " ".join(notes)
 

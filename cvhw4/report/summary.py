@@ -30,7 +30,10 @@ from cvhw4.statistics.sensitivity import Detection, detections
 from cvhw4.statistics.verdicts import Outcome, judge_all
 from cvhw4.study import Study
 
-_ASIDE = "* the other epoch, or the seeds that trained, would say something else, or none trained: see verdicts.md"
+_ASIDE = (
+    "* another verdict by the best epoch (or the last), or without runs that failed to learn, or all of a row's runs "
+    "failed to: see verdicts.md"
+)
 
 
 def session_summary(

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import sys
 import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -109,6 +110,12 @@ def called_by(function: Callable[..., object]) -> str:
         for module, words in modules:
             left += _in_module(module, file.package, words, names.words)
     return "\n".join(sorted({statement.text for statement in found.values()}))
+
+
+def line_of(error: BaseException) -> str:
+    """Where in the user's own files an error was raised, innermost: "nets.py, line 12"; "" where in none."""
+    lines = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    return next((f"{path.name}, line {number}" for path, number in reversed(lines) if _is_users(path)), "")
 
 
 def is_users(kind: type) -> bool:
