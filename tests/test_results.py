@@ -131,6 +131,13 @@ def test_the_bounds_are_those_of_the_records(records, bounds):
         assert vars(ours) == pytest.approx(vars(committed) | {"scale": ours.scale}, abs=2e-4)
 
 
+def test_another_makes_sessions_of_three_seeds_meet_every_bound(bounds):
+    """None of its runs is in the ordinary bounds; of the same-seed check they are the twins."""
+    of_rows = by_row(latest_runs(Store(ROOT / "benchmarks" / "twins", "quick").load())).values()
+    sessions = [sorted(runs, key=lambda r: r.seed)[i : i + 3] for runs in of_rows for i in range(0, 18, 3)]
+    assert len(sessions) == 84 and not [told for runs in sessions for told in bounds.missed(*runs)]
+
+
 def test_small_corruptions_are_noticed_by_the_bounds_and_by_a_first_epoch(bounds):
     """From the stored runs; of rows that two makes of processors give alike, and with every seed."""
     records = Store(ROOT / "results", "quick").load()
